@@ -1,0 +1,86 @@
+"""The oracle that ships: the row functions in plain NumPy float64, one line per formula.
+
+Every backend is held against these; they are also the shortest description of what a backend has to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from crossent.spec import Scores, Target
+from crossent.stats import RowStats
+
+
+def score_and_slope(logits: Any, scores: Scores) -> tuple[Any, Any]:
+    """Return s = phi(z) and phi'(z)."""
+    z = np.asarray(logits, np.float64) / scores.temperature
+    if scores.softcap is None:
+        return z, np.full_like(z, 1.0 / scores.temperature)
+    t = np.tanh(z / scores.softcap)
+    return scores.softcap * t, (1.0 - t * t) / scores.temperature
+
+
+def target_measure(target: Target, rows: int, columns: int) -> tuple[Any, Any]:
+    """Return q (N, V) as written in `Target`, and which rows have a target at all."""
+    base, valid = np.zeros((rows, columns)), np.ones(rows, bool)
+    if target.index is None:
+        base = np.asarray(target.prob, np.float64)
+    else:
+        index = np.asarray(target.index).reshape(rows, -1)
+        prob = np.ones(index.shape) if target.prob is None else np.asarray(target.prob, np.float64)
+        if target.prob is None:
+            valid = index[:, 0] != target.ignore_index
+        local = index.astype(np.int64) - target.first_class
+        row, k = np.nonzero((local >= 0) & (local < columns) & valid[:, None])
+        np.add.at(base, (row, local[row, k]), prob[row, k])
+    num_classes = columns if target.num_classes is None else target.num_classes
+    q = (1.0 - target.smoothing) * base + target.smoothing / num_classes
+    return q if target.weight is None else q * np.asarray(target.weight, np.float64), valid
+
+
+def row_stats(logits: Any, target: Target, scores: Scores = Scores()) -> RowStats:  # noqa: B008  frozen
+    """Return the record of each row of logits (N, V); an ignored row has peak 0, total 1 and zeros."""
+    s, _ = score_and_slope(logits, scores)
+    q, valid = target_measure(target, *s.shape)
+    peak = s.max(axis=1, initial=-np.inf)
+    with np.errstate(invalid="ignore"):
+        shifted = s - np.where(np.isneginf(peak), 0.0, peak)[:, None]
+        e = np.exp(shifted)
+        record = np.stack(
+            [
+                peak,
+                e.sum(axis=1),
+                np.where(q == 0, 0.0, q * shifted).sum(axis=1),
+                q.sum(axis=1),
+                np.where(e == 0, 0.0, e * shifted).sum(axis=1),
+            ]
+        )
+    return RowStats(*np.where(valid, record, np.array([[0.0], [1.0], [0.0], [0.0], [0.0]])))
+
+
+def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, a: Any, b: Any, c: Any) -> Any:
+    """Return phi'(z) (p (a + b log p) − c q) for coefficients (N,); zero in ignored rows and where a = b = c = 0."""
+    s, slope = score_and_slope(logits, scores)
+    q, valid = target_measure(target, *s.shape)
+    with np.errstate(invalid="ignore"):
+        logp = s - stats.lse[:, None]
+        p = np.exp(logp)
+        grad = slope * (p * (a[:, None] + b[:, None] * np.where(p == 0, 0.0, logp)) - c[:, None] * q)
+    return np.where((valid & ((a != 0) | (b != 0) | (c != 0)))[:, None], grad, 0.0)
+
+
+def sigmoid_loss(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
+    """Return w (r t softplus(−x) + (1 − t) softplus(x)) for logits x, targets t, weights w and positive weights r."""
+    x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
+    tail = np.log1p(np.exp(-np.abs(x)))
+    return weight * (pos_weight * t * (np.maximum(-x, 0) + tail) + (1 - t) * (np.maximum(x, 0) + tail))
+
+
+def sigmoid_grad(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
+    """Return the derivative of `sigmoid_loss` with respect to the logits, w ((1 − t) σ(x) − r t σ(−x))."""
+    x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
+    small = np.exp(-np.abs(x))
+    right, left = np.where(x > 0, 1, small) / (1 + small), np.where(x > 0, small, 1) / (1 + small)
+    return weight * ((1 - t) * right - pos_weight * t * left)
