@@ -1,0 +1,281 @@
+// The core as Python sees it: arrays of any framework come in by DLPack, are checked against each other, and become tasks.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <string>
+
+#include "core.h"
+#include "dispatch.h"
+#include "parallel.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace crossent {
+namespace {
+
+using In = nb::ndarray<nb::ro, nb::device::cpu>;
+using Out = nb::ndarray<nb::device::cpu>;
+
+void require(bool condition, const char* text) {
+    if (!condition) throw nb::value_error(text);
+}
+
+template <class Array>
+Type type_of(const Array& array, const char* name) {
+    const nb::dlpack::dtype t = array.dtype();
+    const auto code = static_cast<nb::dlpack::dtype_code>(t.code);
+    if (t.lanes == 1) {
+        if (code == nb::dlpack::dtype_code::Float && t.bits == 32) return Type::f32;
+        if (code == nb::dlpack::dtype_code::Float && t.bits == 64) return Type::f64;
+        if (code == nb::dlpack::dtype_code::Float && t.bits == 16) return Type::f16;
+        if (code == nb::dlpack::dtype_code::Bfloat && t.bits == 16) return Type::bf16;
+        const bool is_signed = code == nb::dlpack::dtype_code::Int;
+        if (is_signed || code == nb::dlpack::dtype_code::UInt) {
+            if (t.bits == 8) return is_signed ? Type::i8 : Type::u8;
+            if (t.bits == 16) return is_signed ? Type::i16 : Type::u16;
+            if (t.bits == 32) return is_signed ? Type::i32 : Type::u32;
+            if (t.bits == 64) return is_signed ? Type::i64 : Type::u64;
+        }
+    }
+    throw nb::type_error((std::string(name) + " has a dtype that the core does not read; use float32, float64, bfloat16, "
+                                              "float16 or, for classes, an integer type").c_str());
+}
+
+template <class Array>
+Type real_type_of(const Array& array, const char* name) {
+    const Type type = type_of(array, name);
+    if (!is_real(type)) throw nb::type_error((std::string(name) + " must have a floating-point dtype").c_str());
+    return type;
+}
+
+// Axes (rows, columns) or (outer, columns, inner).
+template <class Array>
+Matrix matrix_of(const Array& array, const char* name) {
+    if (array.ndim() == 2) return {const_cast<void*>(static_cast<const void*>(array.data())), real_type_of(array, name), array.stride(0), 0, array.stride(1)};
+    require(array.ndim() == 3, "logits, dense targets and gradients have axes (rows, classes) or (outer, classes, inner)");
+    return {const_cast<void*>(static_cast<const void*>(array.data())), real_type_of(array, name), array.stride(0), array.stride(2), array.stride(1)};
+}
+
+template <class A, class B>
+bool same_shape(const A& a, const B& b) {
+    if (a.ndim() != b.ndim()) return false;
+    for (size_t k = 0; k < a.ndim(); ++k) {
+        if (a.shape(k) != b.shape(k)) return false;
+    }
+    return true;
+}
+
+// A float64 array of `fields` contiguous vectors with one entry for each row.
+template <class Array>
+auto vectors_of(const Array& array, size_t fields, int64_t rows, const char* text) {
+    const bool fits = array.ndim() == 2 && array.shape(0) == fields && static_cast<int64_t>(array.shape(1)) == rows &&
+                      type_of(array, "record") == Type::f64 &&
+                      (rows <= 1 || array.stride(1) == 1) && (rows == 0 || array.stride(0) == rows);
+    require(fits, text);
+    if constexpr (std::is_same_v<Array, In>) {
+        return static_cast<const double*>(array.data());
+    } else {
+        return static_cast<double*>(array.data());
+    }
+}
+
+struct Call {
+    RowTask task;
+    Measure measure;
+};
+
+Call prepare(const In& logits, const In& index, const In& prob, const In& weight, double smoothing, int64_t ignore_index,
+             int64_t first_class, int64_t num_classes, double temperature, double softcap) {
+    Call call;
+    RowTask& task = call.task;
+    task.logits = matrix_of(logits, "logits");
+    task.columns = static_cast<int64_t>(logits.shape(1));
+    task.inner_rows = logits.ndim() == 3 ? std::max<int64_t>(1, static_cast<int64_t>(logits.shape(2))) : 1;
+    task.rows = static_cast<int64_t>(logits.shape(0)) * (logits.ndim() == 3 ? static_cast<int64_t>(logits.shape(2)) : 1);
+    require(temperature > 0 && softcap >= 0, "temperature must be positive and softcap not negative");
+    require(smoothing >= 0 && smoothing <= 1, "label_smoothing must be between 0.0 and 1.0");
+    require(first_class >= 0 && num_classes - first_class >= task.columns, "the columns must be among the num_classes classes");
+    task.ignore_index = ignore_index;
+    task.first_class = first_class;
+    task.temperature = temperature;
+    task.softcap = softcap;
+    call.measure.smoothing = smoothing;
+    call.measure.num_classes = num_classes;
+    if (index.is_valid()) {
+        require(index.ndim() == (prob.is_valid() ? 2u : 1u) && static_cast<int64_t>(index.shape(0)) == task.rows,
+                "index must have shape (rows,), or (rows, K) beside prob");
+        const Type type = type_of(index, "index");
+        if (is_real(type)) throw nb::type_error("index must have an integer dtype");
+        task.picks = index.ndim() == 2 ? static_cast<int64_t>(index.shape(1)) : 1;
+        task.index = {const_cast<void*>(index.data()), type, index.stride(0), 0, index.ndim() == 2 ? index.stride(1) : 0};
+        if (prob.is_valid()) {
+            require(same_shape(index, prob), "index and prob of a top-k target must have the same shape");
+            task.prob = {const_cast<void*>(prob.data()), real_type_of(prob, "prob"), prob.stride(0), 0, prob.stride(1)};
+        }
+    } else {
+        require(prob.is_valid() && same_shape(logits, prob), "a dense target must have the shape of the logits");
+        task.prob = matrix_of(prob, "prob");
+    }
+    if (weight.is_valid()) {
+        require(weight.ndim() == 1 && static_cast<int64_t>(weight.shape(0)) == task.columns, "weight must have one entry per column");
+        call.measure.weight = weight.data();
+        call.measure.weight_type = real_type_of(weight, "weight");
+        call.measure.weight_stride = weight.stride(0);
+    }
+    return call;
+}
+
+nb::object described(const Problem& problem) {
+    if (problem.row < 0) return nb::none();
+    if (problem.column < 0) return nb::make_tuple(problem.row, problem.column, problem.index);
+    return nb::make_tuple(problem.row, problem.column, problem.prob);
+}
+
+#define TARGET_ARGUMENTS                                                                                                \
+    const In &logits, const In &index, const In &prob, const In &weight, double smoothing, int64_t ignore_index,       \
+        int64_t first_class, int64_t num_classes, double temperature, double softcap
+#define TARGET_VALUES logits, index, prob, weight, smoothing, ignore_index, first_class, num_classes, temperature, softcap
+#define TARGET_NAMES                                                                                                    \
+    "logits"_a.noconvert(), "index"_a.noconvert().none(), "prob"_a.noconvert().none(), "weight"_a.noconvert().none(),   \
+        "smoothing"_a, "ignore_index"_a, "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a
+
+constexpr const char* record_text = "record must be a contiguous float64 array of shape (5, rows)";
+
+nb::object py_row_stats(TARGET_ARGUMENTS, const Out& record) {
+    Call call = prepare(TARGET_VALUES);
+    call.task.record = vectors_of(record, 5, call.task.rows, record_text);
+    Problem problem;
+    {
+        const nb::gil_scoped_release unlocked;
+        problem = row_stats(call.task, call.measure);
+    }
+    return described(problem);
+}
+
+void set_grad(RowTask& task, const In& logits, const Out& grad) {
+    require(same_shape(logits, grad), "the gradient must have the shape of the logits");
+    task.grad = matrix_of(grad, "grad");
+    require(task.grad.type == task.logits.type, "the gradient must have the dtype of the logits");
+    for (size_t k = 0; k < grad.ndim(); ++k) require(grad.shape(k) <= 1 || grad.stride(k) != 0, "the gradient must not be an expanded view");
+}
+
+void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& coef, const Out& grad) {
+    Call call = prepare(TARGET_VALUES);
+    call.task.record = const_cast<double*>(vectors_of(record, 5, call.task.rows, record_text));
+    call.task.coef = vectors_of(coef, 3, call.task.rows, "coef must be a contiguous float64 array of shape (3, rows)");
+    set_grad(call.task, logits, grad);
+    const nb::gil_scoped_release unlocked;
+    row_grad(call.task, call.measure);
+}
+
+nb::object py_row_fused(TARGET_ARGUMENTS, const In& scale, const Out& record, const Out& grad) {
+    Call call = prepare(TARGET_VALUES);
+    call.task.record = vectors_of(record, 5, call.task.rows, record_text);
+    call.task.scale = vectors_of(scale, 2, call.task.rows, "scale must be a contiguous float64 array of shape (2, rows)");
+    set_grad(call.task, logits, grad);
+    Problem problem;
+    {
+        const nb::gil_scoped_release unlocked;
+        problem = row_fused(call.task, call.measure);
+    }
+    return described(problem);
+}
+
+template <class Array>
+SigmoidTask::Operand operand_of(const Array& array, const SigmoidTask& task, const char* name) {
+    SigmoidTask::Operand operand;
+    if (!array.is_valid()) return operand;
+    operand.type = real_type_of(array, name);
+    require(static_cast<int>(array.ndim()) == task.axes, "all operands must be expanded to the shape of the logits");
+    operand.data = const_cast<void*>(static_cast<const void*>(array.data()));
+    operand.contiguous = true;
+    int64_t expected = 1;
+    for (int k = task.axes - 1; k >= 0; --k) {
+        require(static_cast<int64_t>(array.shape(static_cast<size_t>(k))) == task.shape[k], "all operands must be expanded to the shape of the logits");
+        operand.stride[k] = array.stride(static_cast<size_t>(k));
+        operand.contiguous = operand.contiguous && (task.shape[k] <= 1 || operand.stride[k] == expected);
+        expected *= task.shape[k];
+    }
+    return operand;
+}
+
+SigmoidTask sigmoid_task(const In& logits, const In& target, const In& weight, const In& pos_weight) {
+    SigmoidTask task;
+    require(logits.ndim() <= static_cast<size_t>(max_axes), "arrays of more than 16 axes are not supported; reshape them");
+    task.axes = static_cast<int>(logits.ndim());
+    task.size = 1;
+    for (int k = 0; k < task.axes; ++k) {
+        task.shape[k] = static_cast<int64_t>(logits.shape(static_cast<size_t>(k)));
+        task.size *= task.shape[k];
+    }
+    task.logits = operand_of(logits, task, "logits");
+    task.target = operand_of(target, task, "target");
+    task.weight = operand_of(weight, task, "weight");
+    task.pos_weight = operand_of(pos_weight, task, "pos_weight");
+    return task;
+}
+
+void set_out(SigmoidTask& task, const Out& out) {
+    const SigmoidTask::Operand operand = operand_of(out, task, "out");
+    require(operand.contiguous, "out must be contiguous");
+    task.out = operand.data;
+    task.out_type = operand.type;
+}
+
+// Element losses into out, or only their sum if out is None.
+double py_sigmoid_loss(const In& logits, const In& target, const In& weight, const In& pos_weight, const Out& out) {
+    SigmoidTask task = sigmoid_task(logits, target, weight, pos_weight);
+    if (out.is_valid()) set_out(task, out);
+    std::vector<double> sums(static_cast<size_t>((task.size + sigmoid_block - 1) / sigmoid_block));
+    task.block_sums = sums.data();
+    const nb::gil_scoped_release unlocked;
+    sigmoid_loss(task);
+    double total = 0;
+    for (const double sum : sums) total += sum;
+    return total;
+}
+
+void py_sigmoid_grad(const In& logits, const In& target, const In& weight, const In& pos_weight, const In& cotangent, double cotangent_all,
+                     const Out& out) {
+    SigmoidTask task = sigmoid_task(logits, target, weight, pos_weight);
+    task.cotangent = operand_of(cotangent, task, "cotangent");
+    task.cotangent_all = cotangent_all;
+    set_out(task, out);
+    const nb::gil_scoped_release unlocked;
+    sigmoid_grad(task);
+}
+
+void py_math(const std::string& function, const In& in, const Out& out) {
+    const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope"};
+    const Type type = type_of(in, "in");
+    require(same_shape(in, out) && in.ndim() == 1 && type == type_of(out, "out") && (type == Type::f32 || type == Type::f64), "in and out must be vectors of the same floating-point type");
+    for (int k = 0; k < 4; ++k) {
+        if (function == names[k]) return kernels().math(k, type, in.data(), out.data(), static_cast<int64_t>(in.shape(0)));
+    }
+    throw nb::value_error("function must be exp, log1p, tanh or tanh_slope");
+}
+
+}  // namespace
+}  // namespace crossent
+
+NB_MODULE(_core, m) {
+    using namespace crossent;
+    m.doc() = "The CPU kernels of crossent; crossent.kernels.cpu is their face.";
+    m.def("row_stats", &py_row_stats, TARGET_NAMES, "record"_a.noconvert());
+    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a.noconvert(), "coef"_a.noconvert(), "grad"_a.noconvert());
+    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a.noconvert(), "record"_a.noconvert(), "grad"_a.noconvert());
+    m.def("sigmoid_loss", &py_sigmoid_loss, "logits"_a.noconvert(), "target"_a.noconvert(), "weight"_a.noconvert().none(),
+          "pos_weight"_a.noconvert().none(), "out"_a.noconvert().none());
+    m.def("sigmoid_grad", &py_sigmoid_grad, "logits"_a.noconvert(), "target"_a.noconvert(), "weight"_a.noconvert().none(),
+          "pos_weight"_a.noconvert().none(), "cotangent"_a.noconvert().none(), "cotangent_all"_a, "out"_a.noconvert());
+    m.def("math", &py_math, "function"_a, "in"_a.noconvert(), "out"_a.noconvert());
+    m.def("isa", [] { return isa(); });
+    m.def("available_isas", &available_isas);
+    m.def("use_isa", &use_isa, "name"_a);
+    m.def("lend_threads", [](uintptr_t address) { lend_threads(reinterpret_cast<ParallelFor>(address)); }, "address"_a);
+    m.def("threads_are_lent", &threads_are_lent);
+    m.def("own_threads", &own_threads);
+}

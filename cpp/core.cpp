@@ -1,0 +1,143 @@
+#include "core.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "convert.h"
+#include "dispatch.h"
+#include "parallel.h"
+
+namespace crossent {
+namespace {
+
+constexpr int64_t grain_elements = 16384;
+constexpr int64_t grain_sigmoid_blocks = 4;
+
+int64_t grain_rows(const RowTask& task) {
+    return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, task.columns));
+}
+
+// Class weight and smoothing as the two vectors that the kernels read, in the type of their arithmetic.
+template <class T>
+struct ColumnMeasures {
+    std::vector<T> keep, spread;
+
+    ColumnMeasures(RowTask& task, const Measure& m) {
+        task.keep_all = 1 - m.smoothing;
+        const double share = m.smoothing / static_cast<double>(std::max<int64_t>(1, m.num_classes));
+        const size_t columns = static_cast<size_t>(task.columns);
+        if (m.weight != nullptr) keep.resize(columns);
+        if (m.smoothing > 0) spread.resize(columns);
+        for (size_t v = 0; v < columns && (m.weight != nullptr || m.smoothing > 0); ++v) {
+            const double weight = m.weight == nullptr ? 1 : load_real<double>(m.weight, m.weight_type, static_cast<int64_t>(v) * m.weight_stride);
+            if (m.weight != nullptr) keep[v] = static_cast<T>(weight * task.keep_all);
+            if (m.smoothing > 0) spread[v] = static_cast<T>(weight * share);
+        }
+        task.keep = keep.empty() ? nullptr : keep.data();
+        task.spread = spread.empty() ? nullptr : spread.data();
+    }
+};
+
+// The first wrong class or probability of index and top-k targets in rows [begin, end); dense ones are checked as read.
+Problem check_picks(const RowTask& task, int64_t num_classes, int64_t begin, int64_t end) {
+    const bool topk = task.prob.data != nullptr;
+    for (int64_t row = begin; row < end && task.picks > 0; ++row) {
+        for (int64_t pick = 0; pick < task.picks; ++pick) {
+            const int64_t at = row * task.index.outer_stride + pick * task.index.column_stride;
+            const int64_t index = load_integer(task.index.data, task.index.type, at);
+            if ((index < 0 || index >= num_classes) && (topk || index != task.ignore_index)) return {row, -1, index, 0};
+            if (!topk) continue;
+            const double prob = load_real<double>(task.prob.data, task.prob.type, row * task.prob.outer_stride + pick * task.prob.column_stride);
+            if (!(prob >= 0 && prob <= std::numeric_limits<double>::max())) return {row, pick, 0, prob};
+        }
+    }
+    return {};
+}
+
+template <class Run>
+void with_measures(RowTask& task, const Measure& measure, const Run& run) {
+    if (task.logits.type == Type::f64) {
+        const ColumnMeasures<double> vectors(task, measure);
+        run();
+    } else {
+        const ColumnMeasures<float> vectors(task, measure);
+        run();
+    }
+}
+
+Problem checked_rows(RowTask& task, const Measure& measure, bool (*kernel)(const RowTask&, int64_t, int64_t, Problem&)) {
+    Problem first;
+    std::mutex mutex;
+    std::atomic<bool> starved{false};
+    with_measures(task, measure, [&] {
+        parallel_ranges(task.rows, grain_rows(task), [&](int64_t begin, int64_t end) {
+            Problem problem = check_picks(task, measure.num_classes, begin, end);
+            if (problem.row < 0 && !kernel(task, begin, end, problem)) starved = true;
+            if (problem.row < 0) return;
+            const std::lock_guard<std::mutex> lock(mutex);
+            if (first.row < 0 || problem.row < first.row) first = problem;
+        });
+    });
+    if (starved) throw std::bad_alloc();
+    return first;
+}
+
+void prefer_huge_grad(const RowTask& task) {
+    if (task.grad.data != task.logits.data) {
+        prefer_huge_pages(task.grad.data, task.rows * task.columns * element_size(task.grad.type));
+    }
+}
+
+}  // namespace
+
+int64_t element_size(Type type) {
+    switch (type) {
+        case Type::i8:
+        case Type::u8: return 1;
+        case Type::bf16:
+        case Type::f16:
+        case Type::i16:
+        case Type::u16: return 2;
+        case Type::f64:
+        case Type::i64:
+        case Type::u64: return 8;
+        default: return 4;
+    }
+}
+
+bool is_real(Type type) { return type <= Type::f16; }
+
+Problem row_stats(RowTask task, const Measure& measure) { return checked_rows(task, measure, kernels().row_stats); }
+
+Problem row_fused(RowTask task, const Measure& measure) {
+    prefer_huge_grad(task);
+    return checked_rows(task, measure, kernels().row_fused);
+}
+
+void row_grad(RowTask task, const Measure& measure) {
+    prefer_huge_grad(task);
+    std::atomic<bool> starved{false};
+    with_measures(task, measure, [&] {
+        parallel_ranges(task.rows, grain_rows(task), [&](int64_t begin, int64_t end) {
+            if (!kernels().row_grad(task, begin, end)) starved = true;
+        });
+    });
+    if (starved) throw std::bad_alloc();
+}
+
+void sigmoid_loss(SigmoidTask task) {
+    if (task.out != nullptr) prefer_huge_pages(task.out, task.size * element_size(task.out_type));
+    const int64_t blocks = (task.size + sigmoid_block - 1) / sigmoid_block;
+    parallel_ranges(blocks, grain_sigmoid_blocks, [&](int64_t begin, int64_t end) { kernels().sigmoid_loss(task, begin, end); });
+}
+
+void sigmoid_grad(SigmoidTask task) {
+    prefer_huge_pages(task.out, task.size * element_size(task.out_type));
+    const int64_t blocks = (task.size + sigmoid_block - 1) / sigmoid_block;
+    parallel_ranges(blocks, grain_sigmoid_blocks, [&](int64_t begin, int64_t end) { kernels().sigmoid_grad(task, begin, end); });
+}
+
+}  // namespace crossent

@@ -1,0 +1,29 @@
+// The core as C++ sees it: tasks in, results in the task's own arrays. Knows threads and instruction sets, no Python.
+#pragma once
+
+#include "types.h"
+
+namespace crossent {
+
+// Class weight (columns,), none if data is null, and smoothing over num_classes; core.cpp makes keep and spread of it.
+struct Measure {
+    const void* weight = nullptr;
+    Type weight_type = Type::f32;
+    int64_t weight_stride = 1;
+    double smoothing = 0;
+    int64_t num_classes = 0;
+};
+
+// Each returns the first row of a target that is not right, if there is one; the results are then of no use.
+// They throw std::bad_alloc if there is no memory for the few rows that a strided class axis needs.
+Problem row_stats(RowTask task, const Measure& measure);
+Problem row_fused(RowTask task, const Measure& measure);
+void row_grad(RowTask task, const Measure& measure);
+
+void sigmoid_loss(SigmoidTask task);
+void sigmoid_grad(SigmoidTask task);
+
+int64_t element_size(Type type);
+bool is_real(Type type);
+
+}  // namespace crossent

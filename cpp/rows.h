@@ -1,0 +1,384 @@
+// One row: its record and its gradient. Included by rows.cpp alone, which is compiled once for each instruction set.
+//
+// A row is read in blocks that stay in the first-level cache: one loop finds the peak of the block, a second sums the
+// exponentials relative to it while the next block is fetched, and the block's record merges into the row's. The loops
+// know nothing of index targets; those columns are added to the record, and written into the gradient, afterwards and
+// in double.
+#pragma once
+
+#include <cmath>
+
+#include "convert.h"
+
+namespace crossent {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+template <class T>
+constexpr int64_t lanes = 64 / sizeof(T);  // trip counts are multiples of this, so that no loop has a scalar rest
+template <class T>
+constexpr int64_t block_size = 16384 / sizeof(T);
+template <class T>
+constexpr int64_t piece_size = 2048 / sizeof(T);  // between two fetches, and between two sums in double
+template <class T>
+constexpr T lowest_log = T(-1e4);  // stands for log 0 where it multiplies 0
+
+// Below this a row has one column at its peak, and the rest is summed apart from it: the loss of a confident row,
+// log(1 + rest), then keeps all its digits.
+constexpr double confident_total = 1.5;
+
+template <class T>
+inline int64_t fill_lanes(int64_t n) {
+    return (n + lanes<T> - 1) / lanes<T> * lanes<T>;
+}
+
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Fetches memory that will soon be read; an address outside of any array does no harm.
+inline void fetch(const void* data, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) {
+#if defined(_MSC_VER)
+        (void)data;
+#else
+        __builtin_prefetch(static_cast<const char*>(data) + at);
+#endif
+    }
+}
+
+struct Record {
+    double peak = -infinity, total = 0, score = 0, mass = 0, tilt = 0;
+};
+
+inline void shift(Record& r, double peak) {
+    const double by = r.peak - peak;
+    if (by == 0) return;
+    const double scale = std::exp(by);
+    r.tilt = scale == 0 ? scale * r.total : scale * (r.tilt + r.total * by);
+    r.total *= scale;
+    r.score += r.mass == 0 ? 0 : r.mass * by;
+}
+
+inline void merge(Record& r, Record part) {
+    const double peak = r.peak > part.peak ? r.peak : part.peak;
+    if (peak > -infinity) {
+        shift(r, peak);
+        shift(part, peak);
+    }
+    r = {peak, r.total + part.total, r.score + part.score, r.mass + part.mass, r.tilt + part.tilt};
+}
+
+struct Run {  // the dense target of a row: columns `stride` apart from element `first` on
+    const void* data = nullptr;
+    Type type = Type::f32;
+    int64_t first = 0, stride = 1;
+};
+
+// phi, and how far apart two scores are: unit times the difference of what `scored` returns.
+template <class T>
+struct Phi {
+    T cap, inner, unit;
+    T zero_log = Limits<T>::zero_log;  // not a constant to the compiler, which would split the loops in two by it
+    explicit Phi(const RowTask& task)
+        : cap(static_cast<T>(task.softcap)),
+          inner(static_cast<T>(task.softcap > 0 ? 1 / (task.temperature * task.softcap) : 0)),
+          unit(static_cast<T>(task.softcap > 0 ? 1 : 1 / task.temperature)) {}
+
+    T scored(T z, T& slope) const {
+        T tanh;
+        tanh_and_slope(z * inner, tanh, slope);
+        slope *= inner * cap;
+        return tanh * cap;
+    }
+};
+
+template <class Storage, class T>
+double score_at(const RowTask& task, const Phi<T>& phi, Storage z, double& slope) {
+    slope = 1 / task.temperature;
+    if (task.softcap == 0) return static_cast<double>(widen(z)) / task.temperature;
+    T slope_;
+    const double score = phi.scored(widen(z), slope_);
+    slope = slope_;
+    return score;
+}
+
+template <class T>
+T peak_of(const T* x, int64_t n) {
+    T peak = -std::numeric_limits<T>::infinity();
+#pragma omp simd reduction(max : peak)
+    for (int64_t i = 0; i < n; ++i) peak = x[i] > peak ? x[i] : peak;
+    return peak;
+}
+
+// Logits as numbers that `Phi::unit` takes apart, filled up to whole lanes with -inf; returns their peak.
+template <class Storage, class T>
+T load_scores(const Storage* z, const Phi<T>& phi, int64_t n, T* x, T* slope) {
+    T peak = -std::numeric_limits<T>::infinity();
+    if (phi.cap > T(0)) {
+        for (int64_t i = 0; i < n; ++i) x[i] = phi.scored(widen(z[i]), slope[i]);
+        peak = peak_of(x, n);
+    } else {
+#pragma omp simd reduction(max : peak)
+        for (int64_t i = 0; i < n; ++i) {
+            x[i] = widen(z[i]);
+            peak = x[i] > peak ? x[i] : peak;
+        }
+    }
+    for (int64_t i = n; i < fill_lanes<T>(n); ++i) x[i] = -std::numeric_limits<T>::infinity();
+    return peak;
+}
+
+template <bool scaled, class T>
+inline T below_peak(T x, T peak, T unit) {
+    return scaled ? (x - peak) * unit : x - peak;
+}
+
+// Adds the sums over n columns of scores x and measure q to the record. `ahead` is what is read after this block.
+template <bool measured, bool scaled, class Storage, class T>
+void add(const T* x, const T* q, int64_t n, T peak, const Phi<T>& phi, const Storage* ahead, Record& record) {
+    const T unit = phi.unit, zero_log = phi.zero_log;
+    for (int64_t begin = 0; begin < n; begin += piece_size<T>) {
+        const int64_t end = least(begin + piece_size<T>, n);
+        fetch(ahead + begin, (end - begin) * static_cast<int64_t>(sizeof(Storage)));
+        T total = 0, tilt = 0, score = 0, mass = 0;
+#pragma omp simd reduction(+ : total, tilt, score, mass)
+        for (int64_t i = begin; i < end; ++i) {
+            const T d = below_peak<scaled>(x[i], peak, unit);
+            const T clamped = d < zero_log ? zero_log : d;
+            const T e = exp_clamped(clamped);
+            total += e;
+            tilt += e * clamped;
+            if (measured) {
+                score += q[i] == T(0) ? T(0) : q[i] * d;
+                mass += q[i];
+            }
+        }
+        record.total += total;
+        record.tilt += tilt;
+        record.score += score;
+        record.mass += mass;
+    }
+}
+
+// Sum of the exponentials of all columns but the one at the peak.
+template <class T>
+double total_of_others(const T* x, int64_t n, T peak, const Phi<T>& phi) {
+    const T unit = phi.unit, zero_log = phi.zero_log;
+    T total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < n; ++i) {
+        const T d = (x[i] - peak) * unit;
+        total += d == T(0) ? T(0) : exp_clamped(d < zero_log ? zero_log : d);
+    }
+    return total;
+}
+
+// Target measure of columns [begin, begin + n) that the loops must know of: dense probabilities and smoothing.
+template <class T>
+void load_measure(const RowTask& task, const Run& prob, int64_t begin, int64_t n, T* q, int64_t row, Problem* problem) {
+    if (prob.data != nullptr) {
+        load_run(prob.data, prob.type, prob.first + begin * prob.stride, prob.stride, n, q);
+        if (problem != nullptr && problem->row < 0) {
+            int64_t wrong = 0;
+            for (int64_t i = 0; i < n; ++i) wrong += !(q[i] >= T(0) && q[i] <= std::numeric_limits<T>::max());
+            for (int64_t i = 0; wrong > 0 && i < n; ++i) {
+                if (q[i] >= T(0) && q[i] <= std::numeric_limits<T>::max()) continue;
+                *problem = {row, begin + i, 0, static_cast<double>(q[i])};
+                break;
+            }
+        }
+        if (task.keep != nullptr) {
+            const T* keep = static_cast<const T*>(task.keep) + begin;
+            for (int64_t i = 0; i < n; ++i) q[i] *= keep[i];
+        } else {
+            for (int64_t i = 0; i < n; ++i) q[i] *= static_cast<T>(task.keep_all);
+        }
+    } else {
+        std::memset(q, 0, sizeof(T) * static_cast<size_t>(n));
+    }
+    if (task.spread != nullptr) {
+        const T* spread = static_cast<const T*>(task.spread) + begin;
+        for (int64_t i = 0; i < n; ++i) q[i] += spread[i];
+    }
+}
+
+// Column `pick` of the row's index target, or -1 if it is on another shard.
+inline int64_t pick_column(const RowTask& task, int64_t row, int64_t pick) {
+    const int64_t at = row * task.index.outer_stride + pick * task.index.column_stride;
+    const int64_t column = load_integer(task.index.data, task.index.type, at) - task.first_class;
+    return column >= 0 && column < task.columns ? column : -1;
+}
+
+template <class T>
+double pick_measure(const RowTask& task, int64_t row, int64_t pick, int64_t column) {
+    const double keep = task.keep == nullptr ? task.keep_all : static_cast<const T*>(task.keep)[column];
+    if (task.prob.data == nullptr) return keep;
+    const int64_t at = row * task.prob.outer_stride + pick * task.prob.column_stride;
+    return keep * load_real<double>(task.prob.data, task.prob.type, at);
+}
+
+inline bool ignored(const RowTask& task, int64_t row) {
+    return task.picks == 1 && task.prob.data == nullptr &&
+           load_integer(task.index.data, task.index.type, row * task.index.outer_stride) == task.ignore_index;
+}
+
+template <class Storage>
+Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_t row, Problem* problem) {
+    using T = typename Compute<Storage>::type;
+    if (ignored(task, row)) return {0, 1, 0, 0, 0};
+    const Phi<T> phi(task);
+    const bool measured = prob.data != nullptr || task.spread != nullptr;
+    alignas(64) T buffer[block_size<T>], slope[block_size<T>], q[block_size<T>];
+    Record record;
+    for (int64_t begin = 0; begin < task.columns; begin += block_size<T>) {
+        const int64_t n = least(block_size<T>, task.columns - begin), filled = fill_lanes<T>(n);
+        const T* x = buffer;
+        bool direct = false;
+        if constexpr (sizeof(Storage) == sizeof(T)) {
+            direct = n == filled && phi.cap == T(0);
+            if (direct) x = reinterpret_cast<const T*>(z + begin);
+        }
+        const T peak = direct ? peak_of(x, n) : load_scores(z + begin, phi, n, buffer, slope);
+        const bool nothing = peak == -std::numeric_limits<T>::infinity();
+        const T reference = nothing ? T(0) : peak;
+        Record part;
+        part.peak = nothing ? -infinity : static_cast<double>(peak) * (phi.cap > T(0) ? 1 : 1 / task.temperature);
+        if (measured) {
+            load_measure(task, prob, begin, n, q, row, problem);
+            for (int64_t i = n; i < filled; ++i) q[i] = T(0);
+            add<true, true>(x, q, filled, reference, phi, z + begin + n, part);
+        } else {
+            const auto add_up = phi.unit == T(1) ? add<false, false, Storage, T> : add<false, true, Storage, T>;
+            add_up(x, q, filled, reference, phi, z + begin + n, part);
+        }
+        if (part.total < confident_total && part.peak >= record.peak) {
+            part.total = 1 + total_of_others(x, filled, reference, phi);
+        }
+        if (begin == 0) {
+            record = part;
+        } else {
+            merge(record, part);
+        }
+    }
+    for (int64_t pick = 0; pick < task.picks; ++pick) {
+        const int64_t column = pick_column(task, row, pick);
+        if (column < 0) continue;
+        double slope_;
+        const double measure = pick_measure<T>(task, row, pick, column);
+        const double score = score_at(task, phi, z[column], slope_);
+        record.mass += measure;
+        if (measure != 0) record.score += measure * (record.peak == -infinity ? score : score - record.peak);
+    }
+    return record;
+}
+
+template <class T>
+struct Coef {
+    double a, b, c;
+};
+
+// log 2^k for the largest power of two that is not above x, a positive number or 0.
+inline double log_of_power_below(double x) {
+    return static_cast<double>(bits<int64_t>(x) >> 52) * 0.6931471805599453 - 1023 * 0.6931471805599453;
+}
+
+// What the loops of the gradient hold fixed for a row.
+template <class T>
+struct RowFactors {
+    T peak, unit, floor, inverse_total, log_total, a, b, c;
+};
+
+template <bool capped, bool measured, class Storage, class T>
+void write_general(const T* x, const T* slope, const T* q, int64_t n, const RowFactors<T>& f, Storage* grad) {
+    for (int64_t i = 0; i < n; ++i) {
+        const T d = (x[i] - f.peak) * f.unit;
+        const T p = exp_nonpositive(d, f.floor) * f.inverse_total;
+        const T logp = d - f.log_total;
+        T value = p * (f.a + f.b * (logp < lowest_log<T> ? lowest_log<T> : logp));
+        if (measured) value -= f.c * q[i];
+        grad[i] = Narrow<Storage>::from(value * (capped ? slope[i] : f.unit));
+    }
+}
+
+// p a with a folded into f.inverse_total; x and grad may be the same memory.
+template <class From, class Storage, class T>
+void write_plain(const From* x, int64_t n, const RowFactors<T>& f, Storage* grad) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const T d = (widen(x[i]) - f.peak) * f.unit;
+        grad[i] = Narrow<Storage>::from(exp_nonpositive(d, f.floor) * f.inverse_total);
+    }
+}
+
+// Gradient of a row; `patches` has room for the row's picks.
+template <class Storage>
+void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_t row, const Record& record,
+                  const Coef<double>& coef, Storage* patches, Storage* grad) {
+    using T = typename Compute<Storage>::type;
+    const size_t bytes = sizeof(Storage) * static_cast<size_t>(task.columns);
+    if (ignored(task, row) || (coef.a == 0 && coef.b == 0 && coef.c == 0)) {
+        std::memset(static_cast<void*>(grad), 0, bytes);
+        return;
+    }
+    const Phi<T> phi(task);
+    const bool capped = phi.cap > T(0), measured = prob.data != nullptr || task.spread != nullptr;
+    const double log_total = std::log(record.total);
+
+    for (int64_t pick = 0; pick < task.picks; ++pick) {
+        const int64_t column = pick_column(task, row, pick);
+        if (column < 0) continue;
+        double slope, measure = task.spread == nullptr ? 0 : static_cast<const T*>(task.spread)[column];
+        for (int64_t other = 0; other < task.picks; ++other) {  // the same class may be picked twice
+            if (pick_column(task, row, other) == column) measure += pick_measure<T>(task, row, other, column);
+        }
+        const double logp = score_at(task, phi, z[column], slope) - record.peak - log_total;
+        const double p_less_1 = std::expm1(logp);
+        const double entropic = coef.b == 0 || p_less_1 == -1 ? 0 : coef.b * (1 + p_less_1) * logp;
+        const double target = measure == 0 ? 0 : coef.c * measure;
+        patches[pick] = Narrow<Storage>::from(static_cast<T>(slope * (coef.a * p_less_1 + (coef.a - target) + entropic)));
+    }
+
+    const bool plain = !capped && !measured && coef.b == 0;
+    const double factor = plain ? coef.a * static_cast<double>(phi.unit) / record.total : 1 / record.total;
+    const double size = std::fabs(plain ? factor : factor * (std::fabs(coef.a) + std::fabs(coef.b)));
+    RowFactors<T> f;
+    f.unit = phi.unit;
+    f.peak = static_cast<T>(capped ? record.peak : record.peak * task.temperature);
+    f.floor = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
+    f.inverse_total = static_cast<T>(factor);
+    f.log_total = static_cast<T>(log_total);
+    f.a = static_cast<T>(coef.a);
+    f.b = static_cast<T>(coef.b);
+    f.c = static_cast<T>(coef.c);
+
+    const auto write = capped ? (measured ? write_general<true, true, Storage, T> : write_general<true, false, Storage, T>)
+                              : (measured ? write_general<false, true, Storage, T> : write_general<false, false, Storage, T>);
+    constexpr int64_t step = piece_size<T>;
+    alignas(64) T x[step], slope[step], q[step];
+    alignas(64) Storage last[step];
+    for (int64_t begin = 0; begin < task.columns;) {
+        int64_t n = least(step, task.columns - begin);
+        if (n > lanes<T>) n = n / lanes<T> * lanes<T>;
+        Storage* const to = n < lanes<T> ? last : grad + begin;
+        fetch(z + begin + 2 * step, n * static_cast<int64_t>(sizeof(Storage)));
+        if (plain && to != last) {
+            write_plain(z + begin, n, f, to);
+        } else {
+            (void)load_scores(z + begin, phi, n, x, slope);
+            if (measured) load_measure(task, prob, begin, n, q, row, nullptr);
+            const int64_t filled = fill_lanes<T>(n);
+            for (int64_t i = n; i < filled; ++i) slope[i] = q[i] = T(0);
+            if (plain) write_plain(x, filled, f, to);
+            else write(x, slope, q, filled, f, to);
+        }
+        if (to == last) std::memcpy(static_cast<void*>(grad + begin), last, sizeof(Storage) * static_cast<size_t>(n));
+        begin += n;
+    }
+    for (int64_t pick = 0; pick < task.picks; ++pick) {
+        const int64_t column = pick_column(task, row, pick);
+        if (column >= 0) grad[column] = patches[pick];
+    }
+}
+
+}  // namespace
+}  // namespace crossent

@@ -1,0 +1,71 @@
+// What the kernels are told: plain data, shared by the binding and by the objects of every instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace crossent {
+
+enum class Type : int32_t { f32, f64, bf16, f16, i8, i16, i32, i64, u8, u16, u32, u64 };
+
+constexpr int max_axes = 16;
+
+// Rows and columns of an array: element (row, column) with row = outer * inner_rows + inner.
+struct Matrix {
+    void* data = nullptr;
+    Type type = Type::f32;
+    int64_t outer_stride = 0, inner_stride = 0, column_stride = 0;  // in elements
+};
+
+struct Problem {  // the first thing that is wrong with a target; row < 0: nothing
+    int64_t row = -1, column = 0, index = 0;
+    double prob = 0;
+};
+
+// Logits, target and options of a row function, and where its results go.
+struct RowTask {
+    int64_t rows = 0, columns = 0, inner_rows = 1;
+    Matrix logits;
+    Matrix grad;            // laid out freely, type of the logits; may be the logits themselves
+    Matrix index;           // integer (rows, picks), or no data
+    Matrix prob;            // (rows, picks) beside an index, else (rows, columns)
+    int64_t picks = 0;      // 1 for a class index, K for top-k
+    const void* keep = nullptr;    // (columns,) in compute type: class weight times (1 - smoothing), or none for keep_all
+    const void* spread = nullptr;  // (columns,) in compute type: class weight times smoothing / num_classes, or none
+    double keep_all = 1;
+    int64_t ignore_index = 0, first_class = 0;
+    double temperature = 1, softcap = 0;  // softcap 0: none
+    double* record = nullptr;             // (5, rows): peak, total, score, mass, tilt
+    const double* coef = nullptr;         // (3, rows): a, b, c
+    const double* scale = nullptr;        // (2, rows) of row_fused: cotangents of loss and of lse^2
+};
+
+// Elementwise binary cross-entropy on arrays broadcast to one shape; a missing array is 1.
+struct SigmoidTask {
+    int64_t size = 0;
+    int axes = 0;
+    int64_t shape[max_axes] = {};
+    struct Operand {
+        void* data = nullptr;
+        Type type = Type::f32;
+        int64_t stride[max_axes] = {};
+        bool contiguous = false;
+    } logits, target, weight, pos_weight, cotangent;
+    double cotangent_all = 1;      // where there is no cotangent array
+    void* out = nullptr;           // contiguous, or none for sums
+    Type out_type = Type::f32;
+    double* block_sums = nullptr;  // (ceil(size / sigmoid_block),)
+};
+
+constexpr int64_t sigmoid_block = 4096;
+
+// The functions that each instruction set supplies; a range is of rows, or of blocks of elements.
+struct Kernels {
+    bool (*row_stats)(const RowTask&, int64_t begin, int64_t end, Problem&);
+    bool (*row_grad)(const RowTask&, int64_t begin, int64_t end);
+    bool (*row_fused)(const RowTask&, int64_t begin, int64_t end, Problem&);
+    void (*sigmoid_loss)(const SigmoidTask&, int64_t begin, int64_t end);
+    void (*sigmoid_grad)(const SigmoidTask&, int64_t begin, int64_t end);
+    void (*math)(int function, Type, const void* in, void* out, int64_t size);  // exp, log1p, tanh: for tests
+};
+
+}  // namespace crossent
