@@ -69,17 +69,11 @@ bool same_shape(const A& a, const B& b) {
 }
 
 // A float64 array of `fields` contiguous vectors with one entry for each row.
-template <class Array>
-auto vectors_of(const Array& array, size_t fields, int64_t rows, const char* text) {
-    const bool fits = array.ndim() == 2 && array.shape(0) == fields && static_cast<int64_t>(array.shape(1)) == rows &&
-                      type_of(array, "record") == Type::f64 &&
-                      (rows <= 1 || array.stride(1) == 1) && (rows == 0 || array.stride(0) == rows);
-    require(fits, text);
-    if constexpr (std::is_same_v<Array, In>) {
-        return static_cast<const double*>(array.data());
-    } else {
-        return static_cast<double*>(array.data());
-    }
+template <class T, class Array>
+T* vectors_of(const Array& array, size_t fields, int64_t rows, const char* text) {
+    require(array.ndim() == 2 && array.shape(0) == fields && static_cast<int64_t>(array.shape(1)) == rows, text);
+    require(type_of(array, "record") == Type::f64 && (rows <= 1 || array.stride(1) == 1) && (rows == 0 || array.stride(0) == rows), text);
+    return static_cast<T*>(array.data());
 }
 
 struct Call {
@@ -144,9 +138,43 @@ nb::object described(const Problem& problem) {
 
 constexpr const char* record_text = "record must be a contiguous float64 array of shape (5, rows)";
 
-nb::object py_row_stats(TARGET_ARGUMENTS, const Out& record) {
+void* summary_of(const Out& array, const RowTask& task) {
+    if (!array.is_valid()) return nullptr;
+    const Type type = task.logits.type == Type::f64 ? Type::f64 : Type::f32;
+    require(array.ndim() == 1 && static_cast<int64_t>(array.shape(0)) == task.rows && (task.rows <= 1 || array.stride(0) == 1) &&
+                type_of(array, "loss, lse and entropy") == type,
+            "loss, lse and entropy must be contiguous arrays of shape (rows,), float64 for float64 logits, else float32");
+    return array.data();
+}
+
+#define RESULT_ARGUMENTS const Out &record, const Out &loss, const Out &lse, const Out &entropy
+#define RESULT_NAMES "record"_a.noconvert(), "loss"_a.noconvert().none(), "lse"_a.noconvert().none(), "entropy"_a.noconvert().none()
+
+void set_results(RowTask& task, RESULT_ARGUMENTS) {
+    task.record = vectors_of<double>(record, 5, task.rows, record_text);
+    task.loss = summary_of(loss, task);
+    task.lse = summary_of(lse, task);
+    task.entropy = summary_of(entropy, task);
+}
+
+void set_grad(RowTask& task, const In& logits, const Out& grad) {
+    require(same_shape(logits, grad), "the gradient must have the shape of the logits");
+    task.grad = matrix_of(grad, "grad");
+    require(task.grad.type == task.logits.type, "the gradient must have the dtype of the logits");
+    for (size_t k = 0; k < grad.ndim(); ++k) {
+        require(grad.shape(k) <= 1 || grad.stride(k) != 0, "the gradient must not be an expanded view");
+    }
+}
+
+Vector vector_of(const In& array, int64_t rows, const char* name) {
+    if (!array.is_valid()) return {};
+    require(array.ndim() == 1 && static_cast<int64_t>(array.shape(0)) == rows, "cotangents must have shape (rows,)");
+    return {array.data(), real_type_of(array, name), array.stride(0)};
+}
+
+nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS) {
     Call call = prepare(TARGET_VALUES);
-    call.task.record = vectors_of(record, 5, call.task.rows, record_text);
+    set_results(call.task, record, loss, lse, entropy);
     Problem problem;
     {
         const nb::gil_scoped_release unlocked;
@@ -155,26 +183,22 @@ nb::object py_row_stats(TARGET_ARGUMENTS, const Out& record) {
     return described(problem);
 }
 
-void set_grad(RowTask& task, const In& logits, const Out& grad) {
-    require(same_shape(logits, grad), "the gradient must have the shape of the logits");
-    task.grad = matrix_of(grad, "grad");
-    require(task.grad.type == task.logits.type, "the gradient must have the dtype of the logits");
-    for (size_t k = 0; k < grad.ndim(); ++k) require(grad.shape(k) <= 1 || grad.stride(k) != 0, "the gradient must not be an expanded view");
-}
-
-void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& coef, const Out& grad) {
+void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In& g_lse, const In& g_entropy, const Out& grad) {
     Call call = prepare(TARGET_VALUES);
-    call.task.record = const_cast<double*>(vectors_of(record, 5, call.task.rows, record_text));
-    call.task.coef = vectors_of(coef, 3, call.task.rows, "coef must be a contiguous float64 array of shape (3, rows)");
+    call.task.record = const_cast<double*>(vectors_of<const double>(record, 5, call.task.rows, record_text));
+    call.task.g_loss = vector_of(g_loss, call.task.rows, "g_loss");
+    call.task.g_lse = vector_of(g_lse, call.task.rows, "g_lse");
+    call.task.g_entropy = vector_of(g_entropy, call.task.rows, "g_entropy");
     set_grad(call.task, logits, grad);
     const nb::gil_scoped_release unlocked;
     row_grad(call.task, call.measure);
 }
 
-nb::object py_row_fused(TARGET_ARGUMENTS, const In& scale, const Out& record, const Out& grad) {
+nb::object py_row_fused(TARGET_ARGUMENTS, const In& scale, const In& square_scale, RESULT_ARGUMENTS, const Out& grad) {
     Call call = prepare(TARGET_VALUES);
-    call.task.record = vectors_of(record, 5, call.task.rows, record_text);
-    call.task.scale = vectors_of(scale, 2, call.task.rows, "scale must be a contiguous float64 array of shape (2, rows)");
+    set_results(call.task, record, loss, lse, entropy);
+    call.task.scale = vector_of(scale, call.task.rows, "scale");
+    call.task.square_scale = vector_of(square_scale, call.task.rows, "square_scale");
     set_grad(call.task, logits, grad);
     Problem problem;
     {
@@ -185,16 +209,17 @@ nb::object py_row_fused(TARGET_ARGUMENTS, const In& scale, const Out& record, co
 }
 
 template <class Array>
-SigmoidTask::Operand operand_of(const Array& array, const SigmoidTask& task, const char* name) {
-    SigmoidTask::Operand operand;
+BinaryTask::Operand operand_of(const Array& array, const BinaryTask& task, const char* name) {
+    constexpr const char* text = "all operands must be expanded to the shape of the input";
+    BinaryTask::Operand operand;
     if (!array.is_valid()) return operand;
     operand.type = real_type_of(array, name);
-    require(static_cast<int>(array.ndim()) == task.axes, "all operands must be expanded to the shape of the logits");
+    require(static_cast<int>(array.ndim()) == task.axes, text);
     operand.data = const_cast<void*>(static_cast<const void*>(array.data()));
     operand.contiguous = true;
     int64_t expected = 1;
     for (int k = task.axes - 1; k >= 0; --k) {
-        require(static_cast<int64_t>(array.shape(static_cast<size_t>(k))) == task.shape[k], "all operands must be expanded to the shape of the logits");
+        require(static_cast<int64_t>(array.shape(static_cast<size_t>(k))) == task.shape[k], text);
         operand.stride[k] = array.stride(static_cast<size_t>(k));
         operand.contiguous = operand.contiguous && (task.shape[k] <= 1 || operand.stride[k] == expected);
         expected *= task.shape[k];
@@ -202,60 +227,68 @@ SigmoidTask::Operand operand_of(const Array& array, const SigmoidTask& task, con
     return operand;
 }
 
-SigmoidTask sigmoid_task(const In& logits, const In& target, const In& weight, const In& pos_weight) {
-    SigmoidTask task;
-    require(logits.ndim() <= static_cast<size_t>(max_axes), "arrays of more than 16 axes are not supported; reshape them");
-    task.axes = static_cast<int>(logits.ndim());
+#define BINARY_ARGUMENTS bool probabilities, const In &input, const In &target, const In &weight, const In &pos_weight
+#define BINARY_VALUES probabilities, input, target, weight, pos_weight
+#define BINARY_NAMES                                                                                                    \
+    "probabilities"_a, "input"_a.noconvert(), "target"_a.noconvert(), "weight"_a.noconvert().none(),                    \
+        "pos_weight"_a.noconvert().none()
+
+BinaryTask binary_task(BINARY_ARGUMENTS) {
+    BinaryTask task;
+    require(input.ndim() <= static_cast<size_t>(max_axes), "arrays of more than 16 axes are not supported; reshape them");
+    task.probabilities = probabilities;
+    task.axes = static_cast<int>(input.ndim());
     task.size = 1;
     for (int k = 0; k < task.axes; ++k) {
-        task.shape[k] = static_cast<int64_t>(logits.shape(static_cast<size_t>(k)));
+        task.shape[k] = static_cast<int64_t>(input.shape(static_cast<size_t>(k)));
         task.size *= task.shape[k];
     }
-    task.logits = operand_of(logits, task, "logits");
+    task.input = operand_of(input, task, "input");
     task.target = operand_of(target, task, "target");
     task.weight = operand_of(weight, task, "weight");
     task.pos_weight = operand_of(pos_weight, task, "pos_weight");
     return task;
 }
 
-void set_out(SigmoidTask& task, const Out& out) {
-    const SigmoidTask::Operand operand = operand_of(out, task, "out");
+void set_out(BinaryTask& task, const Out& out) {
+    const BinaryTask::Operand operand = operand_of(out, task, "out");
     require(operand.contiguous, "out must be contiguous");
     task.out = operand.data;
     task.out_type = operand.type;
 }
 
-// Element losses into out, or only their sum if out is None.
-double py_sigmoid_loss(const In& logits, const In& target, const In& weight, const In& pos_weight, const Out& out) {
-    SigmoidTask task = sigmoid_task(logits, target, weight, pos_weight);
+// Element losses into out, if it is given; returns their sum and the first element that is no probability, or -1.
+nb::object py_binary_loss(BINARY_ARGUMENTS, const Out& out) {
+    BinaryTask task = binary_task(BINARY_VALUES);
     if (out.is_valid()) set_out(task, out);
-    std::vector<double> sums(static_cast<size_t>((task.size + sigmoid_block - 1) / sigmoid_block));
+    std::vector<double> sums(static_cast<size_t>((task.size + binary_block - 1) / binary_block));
     task.block_sums = sums.data();
-    const nb::gil_scoped_release unlocked;
-    sigmoid_loss(task);
+    int64_t wrong;
     double total = 0;
-    for (const double sum : sums) total += sum;
-    return total;
+    {
+        const nb::gil_scoped_release unlocked;
+        wrong = binary_loss(task);
+        for (const double sum : sums) total += sum;
+    }
+    return nb::make_tuple(total, wrong);
 }
 
-void py_sigmoid_grad(const In& logits, const In& target, const In& weight, const In& pos_weight, const In& cotangent, double cotangent_all,
-                     const Out& out) {
-    SigmoidTask task = sigmoid_task(logits, target, weight, pos_weight);
+void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {
+    BinaryTask task = binary_task(BINARY_VALUES);
     task.cotangent = operand_of(cotangent, task, "cotangent");
-    task.cotangent_all = cotangent_all;
     set_out(task, out);
     const nb::gil_scoped_release unlocked;
-    sigmoid_grad(task);
+    binary_grad(task);
 }
 
 void py_math(const std::string& function, const In& in, const Out& out) {
-    const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope"};
+    const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m"};
     const Type type = type_of(in, "in");
     require(same_shape(in, out) && in.ndim() == 1 && type == type_of(out, "out") && (type == Type::f32 || type == Type::f64), "in and out must be vectors of the same floating-point type");
-    for (int k = 0; k < 4; ++k) {
+    for (int k = 0; k < 6; ++k) {
         if (function == names[k]) return kernels().math(k, type, in.data(), out.data(), static_cast<int64_t>(in.shape(0)));
     }
-    throw nb::value_error("function must be exp, log1p, tanh or tanh_slope");
+    throw nb::value_error("function must be exp, log1p, tanh, tanh_slope, log or log1m");
 }
 
 }  // namespace
@@ -264,13 +297,13 @@ void py_math(const std::string& function, const In& in, const Out& out) {
 NB_MODULE(_core, m) {
     using namespace crossent;
     m.doc() = "The CPU kernels of crossent; crossent.kernels.cpu is their face.";
-    m.def("row_stats", &py_row_stats, TARGET_NAMES, "record"_a.noconvert());
-    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a.noconvert(), "coef"_a.noconvert(), "grad"_a.noconvert());
-    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a.noconvert(), "record"_a.noconvert(), "grad"_a.noconvert());
-    m.def("sigmoid_loss", &py_sigmoid_loss, "logits"_a.noconvert(), "target"_a.noconvert(), "weight"_a.noconvert().none(),
-          "pos_weight"_a.noconvert().none(), "out"_a.noconvert().none());
-    m.def("sigmoid_grad", &py_sigmoid_grad, "logits"_a.noconvert(), "target"_a.noconvert(), "weight"_a.noconvert().none(),
-          "pos_weight"_a.noconvert().none(), "cotangent"_a.noconvert().none(), "cotangent_all"_a, "out"_a.noconvert());
+    m.def("row_stats", &py_row_stats, TARGET_NAMES, RESULT_NAMES);
+    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a.noconvert(), "g_loss"_a.noconvert().none(),
+          "g_lse"_a.noconvert().none(), "g_entropy"_a.noconvert().none(), "grad"_a.noconvert());
+    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a.noconvert(), "square_scale"_a.noconvert().none(),
+          RESULT_NAMES, "grad"_a.noconvert());
+    m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.noconvert().none());
+    m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a.noconvert(), "out"_a.noconvert());
     m.def("math", &py_math, "function"_a, "in"_a.noconvert(), "out"_a.noconvert());
     m.def("isa", [] { return isa(); });
     m.def("available_isas", &available_isas);

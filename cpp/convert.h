@@ -8,6 +8,8 @@
 namespace crossent {
 namespace {
 
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 struct bfloat16 {
     uint16_t value;
 };

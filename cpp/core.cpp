@@ -14,7 +14,7 @@ namespace crossent {
 namespace {
 
 constexpr int64_t grain_elements = 16384;
-constexpr int64_t grain_sigmoid_blocks = 4;
+constexpr int64_t grain_binary_blocks = 4;
 
 int64_t grain_rows(const RowTask& task) {
     return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, task.columns));
@@ -85,6 +85,8 @@ Problem checked_rows(RowTask& task, const Measure& measure, bool (*kernel)(const
     return first;
 }
 
+int64_t binary_blocks(const BinaryTask& task) { return (task.size + binary_block - 1) / binary_block; }
+
 void prefer_huge_grad(const RowTask& task) {
     if (task.grad.data != task.logits.data) {
         prefer_huge_pages(task.grad.data, task.rows * task.columns * element_size(task.grad.type));
@@ -128,16 +130,21 @@ void row_grad(RowTask task, const Measure& measure) {
     if (starved) throw std::bad_alloc();
 }
 
-void sigmoid_loss(SigmoidTask task) {
+int64_t binary_loss(BinaryTask task) {
     if (task.out != nullptr) prefer_huge_pages(task.out, task.size * element_size(task.out_type));
-    const int64_t blocks = (task.size + sigmoid_block - 1) / sigmoid_block;
-    parallel_ranges(blocks, grain_sigmoid_blocks, [&](int64_t begin, int64_t end) { kernels().sigmoid_loss(task, begin, end); });
+    std::atomic<int64_t> wrong{-1};
+    parallel_ranges(binary_blocks(task), grain_binary_blocks, [&](int64_t begin, int64_t end) {
+        const int64_t found = kernels().binary_loss(task, begin, end);
+        int64_t first = wrong;
+        while (found >= 0 && (first < 0 || found < first) && !wrong.compare_exchange_weak(first, found)) {
+        }
+    });
+    return wrong;
 }
 
-void sigmoid_grad(SigmoidTask task) {
+void binary_grad(BinaryTask task) {
     prefer_huge_pages(task.out, task.size * element_size(task.out_type));
-    const int64_t blocks = (task.size + sigmoid_block - 1) / sigmoid_block;
-    parallel_ranges(blocks, grain_sigmoid_blocks, [&](int64_t begin, int64_t end) { kernels().sigmoid_grad(task, begin, end); });
+    parallel_ranges(binary_blocks(task), grain_binary_blocks, [&](int64_t begin, int64_t end) { kernels().binary_grad(task, begin, end); });
 }
 
 }  // namespace crossent

@@ -20,8 +20,9 @@ Problem row_stats(RowTask task, const Measure& measure);
 Problem row_fused(RowTask task, const Measure& measure);
 void row_grad(RowTask task, const Measure& measure);
 
-void sigmoid_loss(SigmoidTask task);
-void sigmoid_grad(SigmoidTask task);
+// binary_loss returns the first element that is no probability where the input must be one, or -1.
+int64_t binary_loss(BinaryTask task);
+void binary_grad(BinaryTask task);
 
 int64_t element_size(Type type);
 bool is_real(Type type);

@@ -3,7 +3,7 @@
 
 #include <cstdlib>
 
-#include "sigmoid.h"
+#include "binary.h"
 
 namespace crossent {
 namespace {
@@ -70,9 +70,17 @@ bool for_each_row(const RowTask& task, int64_t begin, int64_t end, bool writes, 
     return true;
 }
 
+template <class T>
 void save(const RowTask& task, int64_t row, const Record& r) {
     const double fields[] = {r.peak, r.total, r.score, r.mass, r.tilt};
     for (int64_t k = 0; k < 5; ++k) task.record[k * task.rows + row] = fields[k];
+    const double log_total = std::log(r.total);
+    const auto put = [&](void* to, double value) {
+        if (to != nullptr) static_cast<T*>(to)[row] = static_cast<T>(value);
+    };
+    put(task.loss, r.mass * log_total - r.score);
+    put(task.lse, r.peak + log_total);
+    put(task.entropy, log_total - r.tilt / r.total);
 }
 
 Record saved(const RowTask& task, int64_t row) {
@@ -80,10 +88,11 @@ Record saved(const RowTask& task, int64_t row) {
     return {field(0), field(1), field(2), field(3), field(4)};
 }
 
-Coef<double> fused_coef(const RowTask& task, int64_t row, const Record& r) {
-    const double scale = task.scale[row], lse_scale = task.scale[task.rows + row];
-    const double from_lse = lse_scale == 0 ? 0 : 2 * lse_scale * (r.peak + std::log(r.total));
-    return {scale * r.mass + from_lse, 0, scale};
+double at(const Vector& v, int64_t row) { return v.data == nullptr ? 0 : load_real<double>(v.data, v.type, row * v.stride); }
+
+Coef coef_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
+    const double from_entropy = g_entropy == 0 ? 0 : g_entropy * (std::log(r.total) - r.tilt / r.total);
+    return {(g_loss == 0 ? 0 : g_loss * r.mass) + g_lse - from_entropy, -g_entropy, g_loss};
 }
 
 // Room for the picks of one row, on the stack unless there are very many.
@@ -101,7 +110,7 @@ bool with_patches(int64_t picks, const Visit& visit) {
 template <class Storage>
 bool stats(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
     return for_each_row<Storage>(task, begin, end, false, [&](int64_t row, const auto* z, const Run& prob, auto*) {
-        save(task, row, row_record(task, z, prob, row, &problem));
+        save<typename Compute<Storage>::type>(task, row, row_record(task, z, prob, row, &problem));
     });
 }
 
@@ -109,8 +118,9 @@ template <class Storage>
 bool gradient(const RowTask& task, int64_t begin, int64_t end) {
     return with_patches(task.picks, [&](void* room) {
         return for_each_row<Storage>(task, begin, end, true, [&]<class S>(int64_t row, const S* z, const Run& prob, S* grad) {
-            const Coef<double> coef = {task.coef[row], task.coef[task.rows + row], task.coef[2 * task.rows + row]};
-            row_gradient(task, z, prob, row, saved(task, row), coef, static_cast<S*>(room), grad);
+            const Record record = saved(task, row);
+            const Coef coef = coef_of(at(task.g_loss, row), at(task.g_lse, row), at(task.g_entropy, row), record);
+            row_gradient(task, z, prob, row, record, coef, static_cast<S*>(room), grad);
         });
     });
 }
@@ -120,8 +130,10 @@ bool fused(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
     return with_patches(task.picks, [&](void* room) {
         return for_each_row<Storage>(task, begin, end, true, [&]<class S>(int64_t row, const S* z, const Run& prob, S* grad) {
             const Record record = row_record(task, z, prob, row, &problem);
-            save(task, row, record);
-            row_gradient(task, z, prob, row, record, fused_coef(task, row, record), static_cast<S*>(room), grad);
+            save<typename Compute<Storage>::type>(task, row, record);
+            const double square = at(task.square_scale, row);
+            const double g_lse = square == 0 ? 0 : 2 * square * (record.peak + std::log(record.total));
+            row_gradient(task, z, prob, row, record, coef_of(at(task.scale, row), g_lse, 0, record), static_cast<S*>(room), grad);
         });
     });
 }
@@ -157,6 +169,8 @@ void apply(int function, const T* in, T* out, int64_t size) {
         if (function == 1) out[i] = log1p_unit(in[i]);
         if (function == 2) tanh_and_slope(in[i], out[i], slope);
         if (function == 3) tanh_and_slope(in[i], slope, out[i]);
+        if (function == 4) out[i] = log_positive(in[i]);
+        if (function == 5) out[i] = log1m_unit(in[i]);
     }
 }
 
@@ -169,7 +183,7 @@ void math(int function, Type type, const void* in, void* out, int64_t size) {
 
 namespace CROSSENT_ISA {
 extern const Kernels kernels;
-const Kernels kernels = {row_stats, row_grad, row_fused, sigmoid_loss, sigmoid_grad, math};
+const Kernels kernels = {row_stats, row_grad, row_fused, binary_loss, binary_grad, math};
 }  // namespace CROSSENT_ISA
 
 }  // namespace crossent

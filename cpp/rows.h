@@ -33,8 +33,6 @@ inline int64_t fill_lanes(int64_t n) {
     return (n + lanes<T> - 1) / lanes<T> * lanes<T>;
 }
 
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Fetches memory that will soon be read; an address outside of any array does no harm.
 inline void fetch(const void* data, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) {
@@ -272,7 +270,6 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
     return record;
 }
 
-template <class T>
 struct Coef {
     double a, b, c;
 };
@@ -313,7 +310,7 @@ void write_plain(const From* x, int64_t n, const RowFactors<T>& f, Storage* grad
 // Gradient of a row; `patches` has room for the row's picks.
 template <class Storage>
 void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_t row, const Record& record,
-                  const Coef<double>& coef, Storage* patches, Storage* grad) {
+                  const Coef& coef, Storage* patches, Storage* grad) {
     using T = typename Compute<Storage>::type;
     const size_t bytes = sizeof(Storage) * static_cast<size_t>(task.columns);
     if (ignored(task, row) || (coef.a == 0 && coef.b == 0 && coef.c == 0)) {

@@ -16,6 +16,13 @@ struct Matrix {
     int64_t outer_stride = 0, inner_stride = 0, column_stride = 0;  // in elements
 };
 
+// One number for each row; no data: zeros.
+struct Vector {
+    const void* data = nullptr;
+    Type type = Type::f32;
+    int64_t stride = 0;
+};
+
 struct Problem {  // the first thing that is wrong with a target; row < 0: nothing
     int64_t row = -1, column = 0, index = 0;
     double prob = 0;
@@ -35,12 +42,14 @@ struct RowTask {
     int64_t ignore_index = 0, first_class = 0;
     double temperature = 1, softcap = 0;  // softcap 0: none
     double* record = nullptr;             // (5, rows): peak, total, score, mass, tilt
-    const double* coef = nullptr;         // (3, rows): a, b, c
-    const double* scale = nullptr;        // (2, rows) of row_fused: cotangents of loss and of lse^2
+    void *loss = nullptr, *lse = nullptr, *entropy = nullptr;  // (rows,) in compute type, or none
+    Vector g_loss, g_lse, g_entropy;      // cotangents of row_grad
+    Vector scale, square_scale;           // of row_fused: cotangents of loss and of lse^2
 };
 
 // Elementwise binary cross-entropy on arrays broadcast to one shape; a missing array is 1.
-struct SigmoidTask {
+struct BinaryTask {
+    bool probabilities = false;  // else logits
     int64_t size = 0;
     int axes = 0;
     int64_t shape[max_axes] = {};
@@ -49,23 +58,22 @@ struct SigmoidTask {
         Type type = Type::f32;
         int64_t stride[max_axes] = {};
         bool contiguous = false;
-    } logits, target, weight, pos_weight, cotangent;
-    double cotangent_all = 1;      // where there is no cotangent array
+    } input, target, weight, pos_weight, cotangent;
     void* out = nullptr;           // contiguous, or none for sums
     Type out_type = Type::f32;
-    double* block_sums = nullptr;  // (ceil(size / sigmoid_block),)
+    double* block_sums = nullptr;  // (ceil(size / binary_block),)
 };
 
-constexpr int64_t sigmoid_block = 4096;
+constexpr int64_t binary_block = 4096;
 
 // The functions that each instruction set supplies; a range is of rows, or of blocks of elements.
 struct Kernels {
     bool (*row_stats)(const RowTask&, int64_t begin, int64_t end, Problem&);
     bool (*row_grad)(const RowTask&, int64_t begin, int64_t end);
     bool (*row_fused)(const RowTask&, int64_t begin, int64_t end, Problem&);
-    void (*sigmoid_loss)(const SigmoidTask&, int64_t begin, int64_t end);
-    void (*sigmoid_grad)(const SigmoidTask&, int64_t begin, int64_t end);
-    void (*math)(int function, Type, const void* in, void* out, int64_t size);  // exp, log1p, tanh: for tests
+    int64_t (*binary_loss)(const BinaryTask&, int64_t begin, int64_t end);  // first element outside [0, 1], or -1
+    void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
+    void (*math)(int function, Type, const void* in, void* out, int64_t size);  // for tests
 };
 
 }  // namespace crossent

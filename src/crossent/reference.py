@@ -60,26 +60,31 @@ def row_stats(logits: Any, target: Target, scores: Scores = Scores()) -> RowStat
     return RowStats(*np.where(valid, record, np.array([[0.0], [1.0], [0.0], [0.0], [0.0]])))
 
 
-def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, a: Any, b: Any, c: Any) -> Any:
-    """Return phi'(z) (p (a + b log p) − c q) for coefficients (N,); zero in ignored rows and where a = b = c = 0."""
+def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotangents: tuple[Any, Any, Any]) -> Any:
+    """Return phi'(z) (p (a + b log p) − c q) for the cotangents (N,) of loss, lse and entropy.
+
+    Ignored rows, and rows whose cotangents are all zero, have gradient zero whatever they hold.
+    """
     s, slope = score_and_slope(logits, scores)
     q, valid = target_measure(target, *s.shape)
+    a, b, c = (np.asarray(x)[:, None] for x in stats.coefficients(*cotangents))
     with np.errstate(invalid="ignore"):
         logp = s - stats.lse[:, None]
         p = np.exp(logp)
-        grad = slope * (p * (a[:, None] + b[:, None] * np.where(p == 0, 0.0, logp)) - c[:, None] * q)
-    return np.where((valid & ((a != 0) | (b != 0) | (c != 0)))[:, None], grad, 0.0)
+        grad = slope * (p * (a + b * np.where(p == 0, 0.0, logp)) - c * q)
+    wanted = np.any([np.asarray(g) != 0 for g in cotangents], axis=0)
+    return np.where((valid & wanted)[:, None], grad, 0.0)
 
 
-def sigmoid_loss(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
+def binary_loss(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
     """Return w (r t softplus(−x) + (1 − t) softplus(x)) for logits x, targets t, weights w and positive weights r."""
     x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     tail = np.log1p(np.exp(-np.abs(x)))
     return weight * (pos_weight * t * (np.maximum(-x, 0) + tail) + (1 - t) * (np.maximum(x, 0) + tail))
 
 
-def sigmoid_grad(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
-    """Return the derivative of `sigmoid_loss` with respect to the logits, w ((1 − t) σ(x) − r t σ(−x))."""
+def binary_grad(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
+    """Return the derivative of `binary_loss` with respect to the logits, w ((1 − t) σ(x) − r t σ(−x))."""
     x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     small = np.exp(-np.abs(x))
     right, left = np.where(x > 0, 1, small) / (1 + small), np.where(x > 0, small, 1) / (1 + small)

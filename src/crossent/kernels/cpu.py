@@ -6,7 +6,7 @@ strides. Results go into arrays of the caller, so that each framework allocates 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from crossent.spec import Array, Scores, Target, class_error, probability_error
 
@@ -18,6 +18,11 @@ except ImportError as error:  # a source tree that was never built
 else:
     _missing = None
 
+Cotangents = tuple[Array | None, Array | None, Array | None]
+Summary = tuple[Array | None, Array | None, Array | None]
+_NO_SUMMARY: Summary = (None, None, None)
+BinaryKind = Literal["logits", "probabilities"]
+BinaryOperands = tuple[Array, Array, Array | None, Array | None]
 _Wrong = tuple[int, int, int | float] | None
 
 
@@ -52,8 +57,10 @@ def threads() -> str:
     return "lent by torch" if core.threads_are_lent() else f"the core's own, up to {core.own_threads()}"
 
 
-def row_stats(logits: Array, target: Target, scores: Scores, record: Array) -> None:
-    """Write peak, total, score, mass and tilt of each row into the float64 array `record` (5, N).
+def row_stats(logits: Array, target: Target, scores: Scores, record: Array, summary: Summary = _NO_SUMMARY) -> None:
+    """Write the record of each row into `record` (5, N): peak, total, score, mass, tilt, in float64.
+
+    The arrays (N,) of `summary`, float64 for float64 logits and else float32, receive loss, lse and entropy.
 
     Raises
     ------
@@ -64,38 +71,52 @@ def row_stats(logits: Array, target: Target, scores: Scores, record: Array) -> N
     TypeError
         If an array has a dtype that the core does not read.
     """
-    _check(_built().row_stats(*_bound(logits, target, scores), record), logits, target)
+    _check(_built().row_stats(*_bound(logits, target, scores), record, *summary), logits, target)
 
 
-def row_grad(logits: Array, target: Target, scores: Scores, record: Array, coef: Array, grad: Array) -> None:
-    """Write phi'(z) (p (a + b log p) − c q) into `grad`, like logits, for the rows of float64 `coef` (3, N): a, b, c."""
-    _built().row_grad(*_bound(logits, target, scores), record, coef, grad)
+def row_grad(
+    logits: Array, target: Target, scores: Scores, record: Array, cotangents: Cotangents, grad: Array
+) -> None:
+    """Write phi'(z) (p (a + b log p) − c q) into `grad`, like the logits.
+
+    a, b and c are `RowStats.coefficients` of the cotangents (N,) of loss, lse and entropy; None is zero.
+    """
+    _built().row_grad(*_bound(logits, target, scores), record, *cotangents, grad)
 
 
-def row_fused(logits: Array, target: Target, scores: Scores, scale: Array, record: Array, grad: Array) -> None:
-    """Do `row_stats`, then write the gradient of Σ scale₀ · loss + scale₁ · lse² for float64 `scale` (2, N) into `grad`.
+def row_fused(
+    logits: Array, target: Target, scores: Scores, scale: tuple[Array, Array | None], record: Array, grad: Array
+) -> None:
+    """Do `row_stats`, then write the gradient of Σ scale₀ · loss + scale₁ · lse².
 
     `grad` may be the logits themselves. Raises as `row_stats` does; `grad` is then of no use.
     """
-    _check(_built().row_fused(*_bound(logits, target, scores), scale, record, grad), logits, target)
+    _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *_NO_SUMMARY, grad), logits, target)
 
 
-def sigmoid_loss(logits: Array, target: Array, weight: Array | None, pos_weight: Array | None, out: Array | None) -> float:
+def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> float:
     """Write the binary cross-entropy of each element into `out`, if it is given, and return the sum.
 
-    All arrays have the shape of the logits; weights are broadcast views of it.
+    The operands are input, target, weight and pos_weight, all with the shape of the input (broadcast views will do);
+    a weight of None is 1.
+
+    Raises
+    ------
+    ValueError
+        If the kind is "probabilities" and an element of the input is outside [0, 1] or NaN.
     """
-    return _built().sigmoid_loss(logits, target, weight, pos_weight, out)
+    total, wrong = _built().binary_loss(kind == "probabilities", *operands, out)
+    if wrong >= 0:
+        raise ValueError(
+            f"element {_unravel(wrong, operands[0].shape)} of the input is not a probability in [0, 1]; "
+            "if the input are logits, use binary_cross_entropy_with_logits"
+        )
+    return total
 
 
-def sigmoid_grad(  # noqa: PLR0917
-    logits: Array, target: Array, weight: Array | None, pos_weight: Array | None, cotangent: Array | float, out: Array
-) -> None:
-    """Write the derivative of the elements' losses times their cotangents, an array or one number, into `out`."""
-    if isinstance(cotangent, float):
-        _built().sigmoid_grad(logits, target, weight, pos_weight, None, cotangent, out)
-    else:
-        _built().sigmoid_grad(logits, target, weight, pos_weight, cotangent, 1.0, out)
+def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Array, out: Array) -> None:
+    """Write the derivative of each element's loss with respect to the input, times its cotangent, into `out`."""
+    _built().binary_grad(kind == "probabilities", *operands, cotangent, out)
 
 
 def _built() -> Any:
@@ -127,3 +148,11 @@ def _check(wrong: _Wrong, logits: Array, target: Target) -> None:
         raise probability_error(float(value), row, column)
     rows = logits.shape[0] * (logits.shape[2] if len(logits.shape) == 3 else 1)
     raise class_error(int(value), row, rows, target, target.num_classes or logits.shape[1])
+
+
+def _unravel(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    place: list[int] = []
+    for length in reversed(shape):
+        position, at = divmod(position, length)
+        place.append(at)
+    return tuple(reversed(place))

@@ -1,4 +1,4 @@
-// Binary cross-entropy of sigmoid outputs, element by element on broadcast arrays. Included by rows.cpp alone.
+// Binary cross-entropy of logits or of probabilities, element by element on broadcast arrays. Included by rows.cpp alone.
 //
 // The loss is a sum of two terms that are never negative, so it keeps its relative accuracy for confident right answers.
 #pragma once
@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t piece = 512;
 
 template <class T>
-void load_operand(const SigmoidTask& task, const SigmoidTask::Operand& from, int64_t begin, int64_t n, T* to) {
+void load_operand(const BinaryTask& task, const BinaryTask::Operand& from, int64_t begin, int64_t n, T* to) {
     if (from.data == nullptr) {
         for (int64_t i = 0; i < n; ++i) to[i] = T(1);
         return;
@@ -40,9 +40,9 @@ void load_operand(const SigmoidTask& task, const SigmoidTask::Operand& from, int
 }
 
 template <class T>
-struct Element {  // e^(-|x|) and what both the loss and its slope need
+struct OfLogit {  // small = e^(-|x|)
     T x, t, small;
-    Element(T x_, T t_) : x(x_), t(t_), small(exp_nonpositive(x_ < T(0) ? x_ : -x_, Limits<T>::smallest)) {}
+    OfLogit(T x_, T t_) : x(x_), t(t_), small(exp_nonpositive(x_ < T(0) ? x_ : -x_, Limits<T>::smallest)) {}
 
     T loss(T pos_weight) const {
         const T tail = log1p_unit(small);
@@ -58,7 +58,22 @@ struct Element {  // e^(-|x|) and what both the loss and its slope need
 };
 
 template <class T>
-void store(const SigmoidTask& task, int64_t begin, int64_t n, const T* from) {
+struct OfProbability {
+    T p, t;
+    OfProbability(T p_, T t_) : p(p_), t(t_) {}
+
+    T loss(T pos_weight) const {
+        const T positive = -pos_weight * t * log_positive(p), negative = -(T(1) - t) * log1m_unit(p);
+        return (t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
+    }
+    T slope(T pos_weight) const {
+        const T positive = pos_weight * t / p, negative = (T(1) - t) / (T(1) - p);
+        return (t == T(1) ? T(0) : negative) - (t == T(0) ? T(0) : positive);
+    }
+};
+
+template <class T>
+void store(const BinaryTask& task, int64_t begin, int64_t n, const T* from) {
     switch (task.out_type) {
         case Type::f32:
             for (int64_t i = 0; i < n; ++i) static_cast<float*>(task.out)[begin + i] = static_cast<float>(from[i]);
@@ -75,67 +90,75 @@ void store(const SigmoidTask& task, int64_t begin, int64_t n, const T* from) {
 }
 
 template <class T>
-struct Pieces {  // logits, target, weights and cotangent of up to `piece` elements
+struct Pieces {  // input, target, weights and cotangent of up to `piece` elements
     alignas(64) T x[piece], t[piece], weight[piece], pos_weight[piece], result[piece];
 
-    void load(const SigmoidTask& task, int64_t begin, int64_t n) {
-        load_operand(task, task.logits, begin, n, x);
+    void load(const BinaryTask& task, int64_t begin, int64_t n) {
+        load_operand(task, task.input, begin, n, x);
         load_operand(task, task.target, begin, n, t);
         load_operand(task, task.weight, begin, n, weight);
         load_operand(task, task.pos_weight, begin, n, pos_weight);
     }
 };
 
-template <class T>
-void losses(const SigmoidTask& task, int64_t block) {
+template <template <class> class Element, class T>
+int64_t losses(const BinaryTask& task, int64_t block) {
     Pieces<T> p;
-    const int64_t end = (block + 1) * sigmoid_block < task.size ? (block + 1) * sigmoid_block : task.size;
+    const int64_t end = least(task.size, (block + 1) * binary_block);
+    int64_t wrong = -1;
     double block_sum = 0;
-    for (int64_t begin = block * sigmoid_block; begin < end; begin += piece) {
-        const int64_t n = end - begin < piece ? end - begin : piece;
+    for (int64_t begin = block * binary_block; begin < end; begin += piece) {
+        const int64_t n = least(piece, end - begin);
         p.load(task, begin, n);
-        T sum = 0;
-#pragma omp simd reduction(+ : sum)
+        T sum = 0, outside = 0;
+#pragma omp simd reduction(+ : sum, outside)
         for (int64_t i = 0; i < n; ++i) {
             p.result[i] = p.weight[i] * Element<T>(p.x[i], p.t[i]).loss(p.pos_weight[i]);
             sum += p.result[i];
+            outside += p.x[i] >= T(0) && p.x[i] <= T(1) ? T(0) : T(1);
         }
         block_sum += sum;
         if (task.out != nullptr) store(task, begin, n, p.result);
+        if (!task.probabilities || outside == T(0) || wrong >= 0) continue;
+        for (wrong = begin; p.x[wrong - begin] >= T(0) && p.x[wrong - begin] <= T(1);) ++wrong;
     }
     if (task.block_sums != nullptr) task.block_sums[block] = block_sum;
+    return wrong;
 }
 
-template <class T>
-void slopes(const SigmoidTask& task, int64_t block) {
+template <template <class> class Element, class T>
+void slopes(const BinaryTask& task, int64_t block) {
     Pieces<T> p;
     alignas(64) T cotangent[piece];
-    const int64_t end = (block + 1) * sigmoid_block < task.size ? (block + 1) * sigmoid_block : task.size;
-    for (int64_t begin = block * sigmoid_block; begin < end; begin += piece) {
-        const int64_t n = end - begin < piece ? end - begin : piece;
+    const int64_t end = least(task.size, (block + 1) * binary_block);
+    for (int64_t begin = block * binary_block; begin < end; begin += piece) {
+        const int64_t n = least(piece, end - begin);
         p.load(task, begin, n);
         load_operand(task, task.cotangent, begin, n, cotangent);
-        const T all = static_cast<T>(task.cotangent_all);
         for (int64_t i = 0; i < n; ++i) {
-            const T g = p.weight[i] * cotangent[i] * all;
-            p.result[i] = g * Element<T>(p.x[i], p.t[i]).slope(p.pos_weight[i]);
+            p.result[i] = p.weight[i] * cotangent[i] * Element<T>(p.x[i], p.t[i]).slope(p.pos_weight[i]);
         }
         store(task, begin, n, p.result);
     }
 }
 
-void sigmoid_loss(const SigmoidTask& task, int64_t begin, int64_t end) {
+int64_t binary_loss(const BinaryTask& task, int64_t begin, int64_t end) {
+    const bool wide = task.input.type == Type::f64;
+    const auto of_block = task.probabilities ? (wide ? losses<OfProbability, double> : losses<OfProbability, float>)
+                                             : (wide ? losses<OfLogit, double> : losses<OfLogit, float>);
+    int64_t wrong = -1;
     for (int64_t block = begin; block < end; ++block) {
-        if (task.logits.type == Type::f64) losses<double>(task, block);
-        else losses<float>(task, block);
+        const int64_t first = of_block(task, block);
+        if (wrong < 0) wrong = first;
     }
+    return wrong;
 }
 
-void sigmoid_grad(const SigmoidTask& task, int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-        if (task.logits.type == Type::f64) slopes<double>(task, block);
-        else slopes<float>(task, block);
-    }
+void binary_grad(const BinaryTask& task, int64_t begin, int64_t end) {
+    const bool wide = task.input.type == Type::f64;
+    const auto of_block = task.probabilities ? (wide ? slopes<OfProbability, double> : slopes<OfProbability, float>)
+                                             : (wide ? slopes<OfLogit, double> : slopes<OfLogit, float>);
+    for (int64_t block = begin; block < end; ++block) of_block(task, block);
 }
 
 }  // namespace

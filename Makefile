@@ -1,0 +1,54 @@
+# make demo     install and run the demonstration        make test   every check and the whole test suite
+# make bench    install and run the benchmarks           make format the formatters, in place
+# make sanitize the core's own tests, sanitized          make clean  back to a fresh clone
+PYTHON ?= python3
+bin := .venv/bin
+missing = $(shell /bin/sh tools/missing.sh $(PYTHON))
+install = $(if $(missing),$(error $(missing)))@$(PYTHON) tools/install.py
+sources = find cpp \( -name '*.cpp' -o -name '*.h' \) -exec
+unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, each module's is written when first used
+
+.PHONY: demo test bench sanitize format clean install-demo install-dev
+
+demo: install-demo
+	@$(bin)/crossent demo
+
+test: install-dev
+	@echo '== clang-format'
+	@$(sources) $(bin)/clang-format --dry-run --Werror --ferror-limit=3 {} +
+	@echo '== ruff format'
+	@$(bin)/ruff format --check .
+	@echo '== ruff'
+	@$(bin)/ruff check .
+	@echo '== basedpyright'
+	@$(bin)/basedpyright
+	@echo '== import-linter'
+	@$(bin)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory sanitize
+	@echo '== pytest'
+	@$(bin)/pytest
+
+bench: install-dev
+	@$(bin)/python -m benchmarks
+
+# the core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, without Python
+sanitize: install-dev
+	@echo '== sanitizers'
+	@$(bin)/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM='$(CURDIR)/$(bin)/ninja' -DCROSSENT_SANITIZE=ON >build/asan.log
+	@$(bin)/cmake --build build/asan
+	@$(bin)/ctest --test-dir build/asan --output-on-failure --no-tests=error
+
+format: install-dev
+	@$(sources) $(bin)/clang-format -i {} +
+	@$(bin)/ruff check -q --fix-only .
+	@$(bin)/ruff format -q .
+
+clean:
+	rm -rf .venv build dist demo-output .*_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install-demo:
+	$(install) demo
+
+install-dev:
+	$(install) dev

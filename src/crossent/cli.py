@@ -1,0 +1,113 @@
+"""The command line: `crossent demo` and `crossent doctor`.
+
+Exit codes: 0 fine, 1 a check failed, 2 bad usage, a missing package or a file that cannot be written; each of these
+says so in one line on standard error.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+from crossent import __version__
+
+_PACKAGE = {"sklearn": "scikit-learn"}
+
+
+def main() -> None:
+    """Run the command line on the arguments of the process, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments
+        The command and its options, as after `crossent` in a shell.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):  # a terminal that lacks a character shows "?"
+            reconfigure(errors="replace")
+    try:
+        _require("the command line", "typer", "rich")
+        from typer.main import get_command
+
+        command: Any = get_command(_app())
+        return int(command.main(list(arguments), prog_name="crossent", standalone_mode=False) or 0)
+    except OSError as error:
+        return _fail(_os_message(error))
+    except ModuleNotFoundError as error:
+        return _fail(str(error))
+    except Exception as error:
+        # typer carries a click of its own since 0.2x, so the class of its usage errors has no one name to import
+        if not hasattr(error, "format_message"):
+            raise
+        return _fail(f"{error.format_message()} (see crossent --help)")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _app() -> Any:
+    import typer
+
+    app = typer.Typer(
+        add_completion=False,
+        invoke_without_command=True,
+        help="Cross-entropy as a measure, a loss and a score: exact, fast and composable.",
+    )
+
+    @app.callback()
+    def crossent(  # pyright: ignore[reportUnusedFunction]
+        context: typer.Context,
+        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    ) -> None:
+        if version:
+            typer.echo(f"crossent {__version__}")
+            raise typer.Exit
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    @app.command()
+    def demo(  # pyright: ignore[reportUnusedFunction]
+        out: Annotated[Path, typer.Option(help="Directory for the report and the predictions.")] = Path("demo-output"),
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides the split and the order of rows.")] = 0,
+        epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows.")] = 60,
+    ) -> None:
+        """Train two classifiers, print what their predictions cost, and write a report with pictures."""
+        _require("demo", "torch", "sklearn", "matplotlib")
+        from crossent.demo import run as run_demo
+
+        _ = run_demo(out, seed=seed, epochs=epochs)
+
+    @app.command()
+    def doctor() -> None:  # pyright: ignore[reportUnusedFunction]
+        """Print versions, instruction sets, threads and backends, and check that the core computes rightly."""
+        from crossent.doctor import examine
+
+        if not examine():
+            raise typer.Exit(1)
+
+    return app
+
+
+def _require(command: str, *modules: str) -> None:
+    """Raise ModuleNotFoundError with a line to print unless all modules can be imported."""
+    missing = [_PACKAGE.get(module, module) for module in modules if find_spec(module) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        names = " and ".join(missing)
+        raise ModuleNotFoundError(f"{command} needs {names}, which {verb} not installed: pip install 'crossent[demo]'")
+
+
+def _os_message(error: OSError) -> str:
+    """Return what went wrong with which file, and what to do."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is a file and cannot be written to as a directory; name another one with --out"
+    where = f"cannot write to {error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _fail(message: str) -> int:
+    print(f"crossent: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,61 @@
+"""The demonstration behind `crossent demo`: two classifiers trained with crossent's losses, and a report about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+
+def run(out: Path, *, seed: int, epochs: int, console: Any = None) -> list[Path]:
+    """Train, print, and write the report and the predictions.
+
+    Parameters
+    ----------
+    out
+        Directory to write to; made if it is not there. Files of an earlier run are replaced.
+    seed
+        Decides which rows are held out and the order in which the others are seen.
+    epochs
+        How often every training row is seen.
+    console
+        A `rich.console.Console` to print to; by default one on standard output.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    OSError
+        If `out` is not a directory that can be written to; raised before the training.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out):
+        pass
+
+    from rich.console import Console
+
+    from crossent.demo import console as printed
+    from crossent.demo import data, numbers
+    from crossent.demo.predictions import write_predictions
+    from crossent.demo.report import render
+
+    console = Console() if console is None else console
+    costs = numbers.textbook()
+    printed.show_textbook(console, costs)
+    fits = printed.train_live(console, [data.digits(seed), data.breast_cancer(seed)], epochs=epochs, seed=seed)
+    summaries = [numbers.summarise(fit) for fit in fits]
+    printed.show_summaries(console, summaries)
+    families = [numbers.family(fit) for fit in fits]
+    printed.show_likelihood(console, [i for fit in fits for i in numbers.identities(fit)], families)
+
+    paths = [out / name for name in ("report.html", "predictions.csv", "predictions_breast_cancer.csv")]
+    paths[0].write_text(render(costs, fits, summaries, families, seed=seed), encoding="utf-8")
+    for path, fit in zip(paths[1:], fits, strict=True):
+        write_predictions(path, fit)
+    console.print("Written", style="bold")
+    for path in paths:
+        console.print(f"  {path}", soft_wrap=True, highlight=False)
+    return paths

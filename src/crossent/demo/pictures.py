@@ -1,0 +1,204 @@
+"""The pictures of the report: inline SVG whose colours are the page's, so that they follow light and dark.
+
+Matplotlib draws in stand-in colours, each of which becomes a CSS variable of the page. Text stays text, without a font
+of its own. Every id starts with the picture's name, so that pictures on one page never share an id.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from crossent.demo.numbers import SCALES, Family, Summary, predicted_class, row_costs, truth_probability
+from crossent.demo.train import Fit
+
+INK, MUTED, LINE, MAIN, WARM = (f"#0{k}0{k}0{k}" for k in range(1, 6))
+_VARIABLE = {INK: "--ink", MUTED: "--muted", LINE: "--line", MAIN: "--main", WARM: "--warm"}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelcolor": MUTED,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "none",
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "ytick.minor.size": 0.0,
+}
+_SIZE = (4.6, 3.3)  # inches, so that 9-point text is readable when the picture is as wide as a telephone
+
+
+def loss_curves(fit: Fit, summary: Summary) -> str:
+    """Draw training and test loss after each epoch, on a logarithmic axis, against the cost of guessing."""
+    name = f"loss-{fit.task.name}"
+    with rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=_SIZE)
+        axes = figure.add_axes((0.09, 0.12, 0.71, 0.86))
+        epochs = np.arange(len(fit.test_curve))
+        _ = axes.plot(epochs, fit.train_curve, color=MUTED)
+        _ = axes.plot(epochs, fit.test_curve, color=MAIN)
+        _ = axes.axhline(summary.guess, color=WARM, linewidth=1.2, linestyle=(0, (4, 3)))
+        best = int(np.argmin(fit.test_curve))
+        _ = axes.plot([best], [fit.test_curve[best]], "o", color=MAIN, markersize=5)
+        axes.set(xlim=(0, epochs[-1]), yscale="log", xlabel="epoch")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * 1.15)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high / low > 30 else (1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.minorticks_off()
+        _end_labels(
+            axes,
+            [
+                (summary.guess, WARM, f"guessing {summary.guess:.2f}"),
+                (fit.test_curve[-1], MAIN, f"test {fit.test_curve[-1]:.3f}"),
+                (fit.train_curve[-1], MUTED, f"training {fit.train_curve[-1]:.3f}"),
+            ],
+        )
+        return _svg(figure, name, f"{fit.task.title}: loss per epoch on training and test rows, in nats")
+
+
+def penalty_curve(fit: Fit, summary: Summary) -> str:
+    """Draw the cost −log q over q, with every test row on it at the probability that its true class got."""
+    name = f"penalty-{fit.task.name}"
+    with rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=_SIZE)
+        axes = figure.add_axes((0.07, 0.12, 0.91, 0.86))
+        y, said = fit.task.test.y, predicted_class(fit.test_logits)
+        q = truth_probability(fit.test_logits, y)
+        cost = row_costs(fit.test_logits, y)
+        top = 1.08 * max(cost.max(), 3.0)
+        curve = np.geomspace(np.exp(-top), 1.0, 300)
+        _ = axes.plot(curve, -np.log(curve), color=MUTED, linewidth=1.2)
+        for rows, colour in ((said == y, MAIN), (said != y, WARM)):
+            _ = axes.scatter(q[rows], cost[rows], s=22, color=colour, alpha=0.6, linewidths=0, zorder=3)
+        _ = axes.axhline(summary.loss, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+        _ = axes.annotate(
+            f"the loss: their mean, {summary.loss:.3f}",
+            (0.02, summary.loss),
+            xytext=(0, 4),
+            textcoords="offset points",
+        )
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02 * top, top), xlabel="probability q that the true class got")
+        _label_worst(axes, fit, q, cost, top)
+        _legend(axes, int((said == y).sum()), int((said != y).sum()))
+        return _svg(figure, name, f"{fit.task.title}: cost of each test row over the probability of its true class")
+
+
+def likelihood(fit: Fit, family: Family) -> str:
+    """Draw the likelihood of the test rows above their loss, both along the scale of the fitted weights."""
+    name = f"likelihood-{fit.task.name}"
+    with rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=_SIZE)
+        upper = figure.add_axes((0.09, 0.57, 0.89, 0.36))
+        lower = figure.add_axes((0.09, 0.12, 0.89, 0.32))
+        best = family.smallest_loss
+        relative = np.exp(family.log_likelihoods - family.log_likelihoods.max())
+        fitted = float(np.interp(1.0, SCALES, family.losses))
+        for axes, values, colour in ((upper, relative, WARM), (lower, family.losses, MAIN)):
+            _ = axes.plot(SCALES, values, color=colour)
+            _ = axes.axvline(best, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
+            axes.set_xlim(SCALES[0], SCALES[-1])
+        _ = upper.fill_between(SCALES, relative, color=WARM, alpha=0.15, linewidth=0)
+        upper.set(ylim=(0, 1.08), yticks=[0, 0.5, 1], xticklabels=[])
+        lower.set(ylim=(0, min(family.losses.max(), 4 * fitted) * 1.05), xlabel="factor s on the fitted weights")
+        _ = lower.plot([1.0], [fitted], "o", color=MAIN, markersize=5)
+        _ = lower.annotate(
+            f"the fitted model, {fitted:.3f}", (1.0, fitted), xytext=(4, -12), textcoords="offset points"
+        )
+        _ = upper.text(best + 0.06, 1.0, f"s = {best:.2f}", va="center")
+        _ = upper.set_title("likelihood of the test rows, largest = 1", loc="left", fontsize=9, color=WARM)
+        _ = lower.set_title("loss in nats", loc="left", fontsize=9, color=MAIN)
+        return _svg(figure, name, f"{fit.task.title}: likelihood and loss along a factor on the fitted weights")
+
+
+def pixels(image: Any, name: str, description: str) -> str:
+    """Draw one grey image (h, w) in [0, 1] as ink on the page, one path per level of grey."""
+    levels = np.rint(np.asarray(image) * 16).astype(int)
+    paths = "".join(
+        f'<path fill-opacity="{level / 16:g}" d="'
+        + "".join(f"M{column} {row}h1v1h-1z" for row, column in np.argwhere(levels == level))
+        + '"/>'
+        for level in np.unique(levels[levels > 0])
+    )
+    height, width = levels.shape
+    return (
+        f'<svg id="{name}" class="pixels" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{html.escape(description)}" fill="currentColor" shape-rendering="crispEdges">{paths}</svg>'
+    )
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Return the heights moved as little as a single pass from the top can, so that none are closer than gap."""
+    placed = list(heights)
+    above = float("inf")
+    for k in sorted(range(len(heights)), key=lambda k: -heights[k]):
+        above = placed[k] = min(heights[k], above - gap)
+    return placed
+
+
+def _end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+    """Write each label to the right of the axes, at the height of its value."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [float(to_axes.transform((0.0, value))[1]) for value, _, _ in labels]
+    for height, (_, colour, text) in zip(spread(heights, 0.07), labels, strict=True):
+        _ = axes.text(1.02, height, text, color=colour, va="center", transform=axes.transAxes)
+
+
+def _label_worst(axes: Axes, fit: Fit, q: Any, cost: Any, top: float) -> None:
+    """Name the three most expensive rows beside their points."""
+    worst = np.argsort(-cost, kind="stable")[:3]
+    y, said, classes = fit.task.test.y, predicted_class(fit.test_logits), fit.task.classes
+    for k, height in zip(worst, spread(cost[worst].tolist(), 0.07 * top), strict=True):
+        _ = axes.annotate(
+            f"{classes[y[k]]} taken for {classes[said[k]]}: {cost[k]:.2f}",
+            (q[k], cost[k]),
+            xytext=(max(0.08, q[k] + 0.05), height),
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3},
+        )
+
+
+def _legend(axes: Axes, right: int, wrong: int) -> None:
+    """Write in the empty upper corner what the two colours of points mean."""
+    for height, colour, text in ((0.95, MAIN, f"{right} rows right"), (0.88, WARM, f"{wrong} rows wrong")):
+        _ = axes.text(0.98, height, text, color=colour, ha="right", va="center", transform=axes.transAxes)
+
+
+def _svg(figure: Figure, name: str, description: str) -> str:
+    """Return the figure as an SVG element for a page: no size, fonts or colours of its own, ids under its name."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    box = re.search(r'viewBox="[^"]*"', text)
+    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text[text.index(">") + 1 :], flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'\b(?:xlink:)?href="#', f'href="#{name}-', body).replace("url(#", f"url(#{name}-")
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
+    for colour, variable in _VARIABLE.items():
+        body = body.replace(colour, f"var({variable})")
+    return (
+        f'<svg class="plot" role="img" aria-label="{html.escape(description)}" {box.group() if box else ""}>'
+        f"{body.strip()}\n"
+    )

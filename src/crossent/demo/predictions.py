@@ -1,0 +1,23 @@
+"""Test predictions as CSV files that any tool can score again."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from crossent.demo.numbers import probabilities
+from crossent.demo.train import Fit
+
+
+def write_predictions(path: Path, fit: Fit) -> None:
+    """Write id, y and the probabilities of the test rows: p_0 … p_9 of ten classes, or p of class 1 of two.
+
+    Every float is written with as many digits as it takes to read the same float back.
+    """
+    p = probabilities(fit.test_logits)
+    columns = ["p"] if p.ndim == 1 else [f"p_{k}" for k in range(p.shape[1])]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "y", *columns])
+        for row, y, values in zip(fit.task.test.id, fit.task.test.y, p.reshape(len(p), -1), strict=True):
+            writer.writerow([int(row), int(y), *values.tolist()])

@@ -1,0 +1,140 @@
+"""An examination of the installation: what is there, which code runs, and whether it computes rightly.
+
+`crossent doctor` prints it, and so does `python -m crossent.doctor`, which needs nothing but NumPy.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import import_module, metadata
+
+import numpy as np
+
+from crossent import __version__, kernels, reference
+from crossent.kernels import cpu
+from crossent.spec import Scores, Target
+from crossent.stats import RowStats
+
+Line = tuple[str, str]
+
+_OPTIONAL = {
+    "torch": "torch",
+    "triton": "",
+    "jax": "",
+    "scikit-learn": "demo",
+    "matplotlib": "demo",
+    "rich": "demo",
+    "typer": "demo",
+    "scipy": "score",
+    "pyarrow": "score",
+}
+_DTYPES = (np.float32, np.float64)
+_BOUND = 64  # units of the dtype's epsilon; rounding stays under 8, a wrong kernel is off by thousands
+
+
+def examine() -> bool:
+    """Print the examination, and return whether the core was there and computed rightly."""
+    right, checked = check_core()
+    print(f"crossent {__version__}")
+    for heading, lines in (
+        ("system", system()),
+        ("packages", packages()),
+        ("core", [*core(), *checked]),
+        ("backends", backends()),
+    ):
+        print(f"\n{heading}")
+        for name, text in lines:
+            print(f"  {name:<16}  {text}")
+    return right
+
+
+def system() -> list[Line]:
+    """Return the versions of Python and the system."""
+    return [
+        ("Python", f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"),
+        ("platform", platform.platform()),
+        ("processor", platform.machine()),
+    ]
+
+
+def packages() -> list[Line]:
+    """Return the version of NumPy and of every optional package, or how to install it."""
+    lines: list[Line] = [("numpy", np.__version__)]
+    for name, extra in _OPTIONAL.items():
+        try:
+            lines.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            advice = f": pip install 'crossent[{extra}]'" if extra else ""
+            lines.append((name, f"not installed{advice}"))
+    return lines
+
+
+def core() -> list[Line]:
+    """Return the instruction set and the threads of the CPU core; torch's threads only if torch can be imported."""
+    reason = kernels.why_not("cpu")
+    if reason is not None:
+        return []
+    best_last = ", ".join(cpu.available_isas())
+    lines = [
+        ("instruction set", f"{cpu.isa()} (available: {best_last}; the variable CROSSENT_ISA chooses)"),
+        ("threads", cpu.threads()),
+    ]
+    try:
+        torch = import_module("torch")
+        _ = import_module("crossent.torch")
+    except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
+        return [*lines, ("crossent.torch", f"cannot be imported: {error}")]
+    return [*lines, ("beside torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)")]
+
+
+def backends() -> list[Line]:
+    """Return for each backend that it can be used, or the reason why not."""
+    return [(name, kernels.why_not(name) or "can be used") for name in kernels.names()]
+
+
+def check_core() -> tuple[bool, list[Line]]:
+    """Return whether the core agrees with `crossent.reference` on every instruction set, and lines with the errors."""
+    reason = kernels.why_not("cpu")
+    if reason is not None:
+        return False, [("self-check", f"not done: {reason}")]
+    right, lines, chosen = True, list[Line](), cpu.isa()
+    try:
+        for isa in cpu.available_isas():
+            cpu.use_isa(isa)
+            errors = [core_error(dtype) for dtype in _DTYPES]
+            fine = all(e <= _BOUND * np.finfo(dtype).eps for e, dtype in zip(errors, _DTYPES, strict=True))
+            shown = ", ".join(f"{e:.0e} in {np.dtype(dtype)}" for e, dtype in zip(errors, _DTYPES, strict=True))
+            lines.append((f"check {isa}", f"{'right' if fine else 'WRONG'}: largest error {shown}"))
+            right = right and fine
+    finally:
+        cpu.use_isa(chosen)
+    return right, lines
+
+
+def core_error(dtype: type[np.float32 | np.float64]) -> float:
+    """Return the largest error of the core's losses, entropies and gradients of 5 rows, relative to max(1, |value|)."""
+    random = np.random.default_rng(0)
+    logits = (5.0 * random.standard_normal((5, 301))).astype(dtype)
+    target = Target(
+        index=np.array([0, 7, 300, 150, 8]), weight=random.uniform(0.5, 2.0, 301), smoothing=0.1, ignore_index=7
+    )
+    scores = Scores(temperature=1.5, softcap=20.0)
+    record, grad = np.full((5, 5), np.nan), np.full_like(logits, np.nan)
+    cpu.row_stats(logits, target, scores, record)
+    coef = np.stack([np.broadcast_to(x, 5) for x in RowStats(*record).coefficients(1.0, 0.5, 0.25)])
+    cpu.row_grad(logits, target, scores, record, coef, grad)
+
+    expected = reference.row_stats(logits, target, scores)
+    wanted = np.stack([np.broadcast_to(x, 5) for x in expected.coefficients(1.0, 0.5, 0.25)])
+    pairs = (
+        (RowStats(*record).loss, expected.loss),
+        (RowStats(*record).lse, expected.lse),
+        (RowStats(*record).entropy, expected.entropy),
+        (grad, reference.row_grad(logits, target, scores, expected, *wanted)),
+    )
+    return float(np.max([np.max(np.abs(found - value) / np.maximum(1.0, np.abs(value))) for found, value in pairs]))
+
+
+if __name__ == "__main__":
+    sys.exit(0 if examine() else 1)

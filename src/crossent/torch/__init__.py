@@ -1,0 +1,20 @@
+"""The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies."""
+
+from crossent.torch.functional import (
+    Stats,
+    TopK,
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+)
+from crossent.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss
+
+__all__ = [
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "Stats",
+    "TopK",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+]

@@ -1,0 +1,80 @@
+"""Binary cross-entropy as torch operators: registered, with fake kernels and autograd, over the CPU backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossent.torch import _plain
+from crossent.torch._rows import aliases, backend, derivatives, library, loss_dtype
+
+_Optional = Tensor | None
+_OPERANDS = "str kind, Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"
+
+library.define(f"binary_loss({_OPERANDS}, bool summed) -> Tensor")
+library.define(f"binary_grad({_OPERANDS}, Tensor cotangent) -> Tensor")
+
+
+def _operands(input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional) -> tuple[Any, ...]:  # noqa: A002
+    weights = (None if w is None else w.detach().expand(input.shape) for w in (weight, pos_weight))
+    return (input, target, *weights)
+
+
+def _binary_loss(kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, summed: bool) -> Tensor:  # noqa: A002, FBT001, PLR0917
+    dtype = loss_dtype(input.dtype)
+    out = None if summed else torch.empty(input.shape, dtype=dtype)
+    total = backend().binary_loss(kind, _operands(input, target, weight, pos_weight), out)
+    return torch.tensor(total, dtype=dtype) if out is None else out
+
+
+def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:  # noqa: A002
+    return input.new_empty(() if rest[-1] else input.shape, dtype=loss_dtype(input.dtype))
+
+
+def _binary_grad(kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, cotangent: Tensor) -> Tensor:  # noqa: A002, PLR0917
+    out = torch.empty(input.shape, dtype=input.dtype)
+    operands = _operands(input, target, weight, pos_weight)
+    backend().binary_grad(kind, operands, cotangent.detach().expand(input.shape), out)
+    return out
+
+
+def _binary_grad_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:  # noqa: A002
+    return torch.empty(input.shape, dtype=input.dtype, device=input.device)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.kind, *tensors = inputs
+    ctx.save_for_backward(*(x for x in tensors if not isinstance(x, bool)))
+
+
+def _binary_loss_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
+    x, t, weight, pos_weight = ctx.saved_tensors
+    g_x = g_t = None
+    if ctx.needs_input_grad[1]:
+        g_x = torch.ops.crossent.binary_grad.default(ctx.kind, x, t, weight, pos_weight, cotangent)
+    if ctx.needs_input_grad[2]:  # the loss is linear in the target
+        one, zero = torch.ones_like(t), torch.zeros_like(t)
+        slope = _plain.binary_loss(ctx.kind, x, one, weight, pos_weight) - _plain.binary_loss(ctx.kind, x, zero, weight, None)
+        g_t = (cotangent * slope).to(t.dtype)
+    return None, g_x, g_t, None, None, None
+
+
+def _binary_grad_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
+    x, t, weight, pos_weight, g = ctx.saved_tensors
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x_, t_, g_ = inputs = aliases(x, t, g)
+        loss = _plain.binary_loss(ctx.kind, x_, t_, weight, pos_weight)
+        (grad,) = torch.autograd.grad(loss, x_, g_.to(loss.dtype).expand(loss.shape), create_graph=True)
+        g_x, g_t, g_g = derivatives(grad, inputs, cotangent, again=again)
+    return None, g_x, g_t, None, None, g_g
+
+
+library.impl("binary_loss", _binary_loss, "CPU")
+library.impl("binary_grad", _binary_grad, "CPU")
+torch.library.register_fake("crossent::binary_loss", _binary_loss_fake, lib=library)
+torch.library.register_fake("crossent::binary_grad", _binary_grad_fake, lib=library)
+torch.library.register_autograd("crossent::binary_loss", _binary_loss_backward, setup_context=_save, lib=library)
+torch.library.register_autograd("crossent::binary_grad", _binary_grad_backward, setup_context=_save, lib=library)

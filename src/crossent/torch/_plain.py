@@ -1,0 +1,83 @@
+"""The row functions in plain torch operations: slow, full-size temporaries, but differentiable as often as one likes.
+
+They are the slow twins of the kernels: double backward runs through them, and tests hold the kernels against them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossent.spec import Scores, Target
+
+# Rows are (outer, V, inner) or (N, V): the class axis is axis 1 of logits and dense probabilities.
+
+
+def scores_of(logits: Tensor, scores: Scores) -> Tensor:
+    """Return s = phi(z) in float64 for float64 logits, else in float32."""
+    z = logits if logits.dtype == torch.float64 else logits.float()
+    z = z / scores.temperature
+    return z if scores.softcap is None else scores.softcap * torch.tanh(z / scores.softcap)
+
+
+def target_measure(target: Target, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the measure q in the shape of `like`, and which rows (without the class axis) have a target."""
+    V = like.shape[1]
+    rows = like.shape[:1] + like.shape[2:]
+    valid = torch.ones(rows, dtype=torch.bool, device=like.device)
+    if target.index is None:
+        base = torch.as_tensor(target.prob).to(like.dtype)
+    else:
+        index = torch.as_tensor(target.index).long()
+        if target.prob is None:
+            index, prob = index[:, None], torch.ones((), dtype=like.dtype, device=like.device).expand(len(index), 1)
+            valid = (index[:, 0] != target.ignore_index).reshape(rows)
+        else:
+            prob = torch.as_tensor(target.prob).to(like.dtype)
+        flat = like.new_zeros((len(index), V)).scatter_add(1, torch.where((index >= 0) & (index < V), index, 0), prob)
+        base = flat if like.ndim == 2 else flat.reshape(*rows, V).movedim(-1, 1)
+    q = (1 - target.smoothing) * base + target.smoothing / V
+    if target.weight is not None:
+        weight = torch.as_tensor(target.weight).to(like.dtype)
+        q = q * weight.reshape(1, V, *([1] * (like.ndim - 2)))
+    return q, valid
+
+
+def row_stats(logits: Tensor, target: Target, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss, lse and entropy of each row, flattened to (N,)."""
+    s = scores_of(logits, scores)
+    q, valid = target_measure(target, s)
+    s = torch.where(valid.unsqueeze(1), s, 0.0)
+    lse = s.logsumexp(1)
+    logp = s - lse.unsqueeze(1)
+    loss = -(q * torch.where(q == 0, 0.0, logp)).sum(1)
+    entropy = -(logp.exp() * torch.where(torch.isneginf(logp), 0.0, logp)).sum(1)
+    return tuple(torch.where(valid, x, 0.0).reshape(-1) for x in (loss, lse, entropy))  # pyright: ignore[reportReturnType]
+
+
+def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor) -> Tensor:
+    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s)."""
+    s = scores_of(logits, scores)
+    cost = s.logsumexp(1, keepdim=True) - s
+    if target.weight is not None:
+        cost = cost * torch.as_tensor(target.weight).to(s.dtype).reshape(1, -1, *([1] * (s.ndim - 2)))
+    prob = torch.as_tensor(target.prob)
+    if target.index is None:
+        g = g_loss.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
+    else:
+        flat = cost if s.ndim == 2 else cost.movedim(1, -1).flatten(0, -2)
+        cost, g = flat.gather(1, torch.as_tensor(target.index).long()), g_loss[:, None]
+    return ((1 - target.smoothing) * g * cost).to(prob.dtype)
+
+
+def binary_loss(kind: str, x: Tensor, t: Tensor, weight: Tensor | None, pos_weight: Tensor | None) -> Tensor:
+    """Return the binary cross-entropy of each element, from logits or from probabilities."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x, t = x.to(dtype), t.to(dtype)
+    if kind == "logits":
+        positive, negative = -torch.nn.functional.logsigmoid(x), -torch.nn.functional.logsigmoid(-x)
+    else:
+        positive = -torch.log(torch.where(t == 0, 1.0, x))
+        negative = -torch.log1p(-torch.where(t == 1, 0.0, x))
+    loss = (t if pos_weight is None else pos_weight * t) * positive + (1 - t) * negative
+    return loss if weight is None else weight * loss
