@@ -1,11 +1,11 @@
 // The core as Python sees it: arrays of any framework come in by DLPack, are checked against each other, and become tasks.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <string>
 
+#include "array.h"
 #include "core.h"
 #include "dispatch.h"
 #include "parallel.h"
@@ -16,15 +16,12 @@ using namespace nb::literals;
 namespace crossent {
 namespace {
 
-using In = nb::ndarray<nb::ro, nb::device::cpu>;
-using Out = nb::ndarray<nb::device::cpu>;
-
 void require(bool condition, const char* text) {
     if (!condition) throw nb::value_error(text);
 }
 
-template <class Array>
-Type type_of(const Array& array, const char* name) {
+template <class A>
+Type type_of(const A& array, const char* name) {
     const nb::dlpack::dtype t = array.dtype();
     const auto code = static_cast<nb::dlpack::dtype_code>(t.code);
     if (t.lanes == 1) {
@@ -44,19 +41,19 @@ Type type_of(const Array& array, const char* name) {
                                               "float16 or, for classes, an integer type").c_str());
 }
 
-template <class Array>
-Type real_type_of(const Array& array, const char* name) {
+template <class A>
+Type real_type_of(const A& array, const char* name) {
     const Type type = type_of(array, name);
     if (!is_real(type)) throw nb::type_error((std::string(name) + " must have a floating-point dtype").c_str());
     return type;
 }
 
 // Axes (rows, columns) or (outer, columns, inner).
-template <class Array>
-Matrix matrix_of(const Array& array, const char* name) {
-    if (array.ndim() == 2) return {const_cast<void*>(static_cast<const void*>(array.data())), real_type_of(array, name), array.stride(0), 0, array.stride(1)};
+template <class A>
+Matrix matrix_of(const A& array, const char* name) {
+    if (array.ndim() == 2) return {array.data(), real_type_of(array, name), array.stride(0), 0, array.stride(1)};
     require(array.ndim() == 3, "logits, dense targets and gradients have axes (rows, classes) or (outer, classes, inner)");
-    return {const_cast<void*>(static_cast<const void*>(array.data())), real_type_of(array, name), array.stride(0), array.stride(2), array.stride(1)};
+    return {array.data(), real_type_of(array, name), array.stride(0), array.stride(2), array.stride(1)};
 }
 
 template <class A, class B>
@@ -69,8 +66,8 @@ bool same_shape(const A& a, const B& b) {
 }
 
 // A float64 array of `fields` contiguous vectors with one entry for each row.
-template <class T, class Array>
-T* vectors_of(const Array& array, size_t fields, int64_t rows, const char* text) {
+template <class T, class A>
+T* vectors_of(const A& array, size_t fields, int64_t rows, const char* text) {
     require(array.ndim() == 2 && array.shape(0) == fields && static_cast<int64_t>(array.shape(1)) == rows, text);
     require(type_of(array, "record") == Type::f64 && (rows <= 1 || array.stride(1) == 1) && (rows == 0 || array.stride(0) == rows), text);
     return static_cast<T*>(array.data());
@@ -104,10 +101,10 @@ Call prepare(const In& logits, const In& index, const In& prob, const In& weight
         const Type type = type_of(index, "index");
         if (is_real(type)) throw nb::type_error("index must have an integer dtype");
         task.picks = index.ndim() == 2 ? static_cast<int64_t>(index.shape(1)) : 1;
-        task.index = {const_cast<void*>(index.data()), type, index.stride(0), 0, index.ndim() == 2 ? index.stride(1) : 0};
+        task.index = {index.data(), type, index.stride(0), 0, index.ndim() == 2 ? index.stride(1) : 0};
         if (prob.is_valid()) {
             require(same_shape(index, prob), "index and prob of a top-k target must have the same shape");
-            task.prob = {const_cast<void*>(prob.data()), real_type_of(prob, "prob"), prob.stride(0), 0, prob.stride(1)};
+            task.prob = {prob.data(), real_type_of(prob, "prob"), prob.stride(0), 0, prob.stride(1)};
         }
     } else {
         require(prob.is_valid() && same_shape(logits, prob), "a dense target must have the shape of the logits");
@@ -133,7 +130,7 @@ nb::object described(const Problem& problem) {
         int64_t first_class, int64_t num_classes, double temperature, double softcap
 #define TARGET_VALUES logits, index, prob, weight, smoothing, ignore_index, first_class, num_classes, temperature, softcap
 #define TARGET_NAMES                                                                                                    \
-    "logits"_a.noconvert(), "index"_a.noconvert().none(), "prob"_a.noconvert().none(), "weight"_a.noconvert().none(),   \
+    "logits"_a, "index"_a.none(), "prob"_a.none(), "weight"_a.none(),   \
         "smoothing"_a, "ignore_index"_a, "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a
 
 constexpr const char* record_text = "record must be a contiguous float64 array of shape (5, rows)";
@@ -148,7 +145,7 @@ void* summary_of(const Out& array, const RowTask& task) {
 }
 
 #define RESULT_ARGUMENTS const Out &record, const Out &loss, const Out &lse, const Out &entropy
-#define RESULT_NAMES "record"_a.noconvert(), "loss"_a.noconvert().none(), "lse"_a.noconvert().none(), "entropy"_a.noconvert().none()
+#define RESULT_NAMES "record"_a, "loss"_a.none(), "lse"_a.none(), "entropy"_a.none()
 
 void set_results(RowTask& task, RESULT_ARGUMENTS) {
     task.record = vectors_of<double>(record, 5, task.rows, record_text);
@@ -183,6 +180,23 @@ nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS) {
     return described(problem);
 }
 
+// Sum of the losses, and of the weights of the rows that have a target: the class weight of an index target, else 1.
+nb::object py_sums(const In& loss, const In& index, const In& weight, int64_t ignore_index) {
+    const auto rows = static_cast<int64_t>(loss.ndim() == 1 ? loss.shape(0) : 0);
+    const Vector losses = vector_of(loss, rows, "loss");
+    Vector classes, weights;
+    if (index.is_valid()) {
+        require(index.ndim() == 1 && static_cast<int64_t>(index.shape(0)) == rows, "index must have shape (rows,)");
+        classes = {index.data(), type_of(index, "index"), index.stride(0)};
+        if (weight.is_valid()) weights = vector_of(weight, static_cast<int64_t>(weight.ndim() == 1 ? weight.shape(0) : 0), "weight");
+    }
+    const Sums sums = [&] {
+        const nb::gil_scoped_release unlocked;
+        return sums_of(losses, classes, weights, weight.is_valid() ? static_cast<int64_t>(weight.shape(0)) : 0, ignore_index, rows);
+    }();
+    return nb::make_tuple(sums.loss, sums.weight);
+}
+
 void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In& g_lse, const In& g_entropy, const Out& grad) {
     Call call = prepare(TARGET_VALUES);
     call.task.record = const_cast<double*>(vectors_of<const double>(record, 5, call.task.rows, record_text));
@@ -208,14 +222,14 @@ nb::object py_row_fused(TARGET_ARGUMENTS, const In& scale, const In& square_scal
     return described(problem);
 }
 
-template <class Array>
-BinaryTask::Operand operand_of(const Array& array, const BinaryTask& task, const char* name) {
+template <class A>
+BinaryTask::Operand operand_of(const A& array, const BinaryTask& task, const char* name) {
     constexpr const char* text = "all operands must be expanded to the shape of the input";
     BinaryTask::Operand operand;
     if (!array.is_valid()) return operand;
     operand.type = real_type_of(array, name);
     require(static_cast<int>(array.ndim()) == task.axes, text);
-    operand.data = const_cast<void*>(static_cast<const void*>(array.data()));
+    operand.data = array.data();
     operand.contiguous = true;
     int64_t expected = 1;
     for (int k = task.axes - 1; k >= 0; --k) {
@@ -230,8 +244,8 @@ BinaryTask::Operand operand_of(const Array& array, const BinaryTask& task, const
 #define BINARY_ARGUMENTS bool probabilities, const In &input, const In &target, const In &weight, const In &pos_weight
 #define BINARY_VALUES probabilities, input, target, weight, pos_weight
 #define BINARY_NAMES                                                                                                    \
-    "probabilities"_a, "input"_a.noconvert(), "target"_a.noconvert(), "weight"_a.noconvert().none(),                    \
-        "pos_weight"_a.noconvert().none()
+    "probabilities"_a, "input"_a, "target"_a, "weight"_a.none(),                    \
+        "pos_weight"_a.none()
 
 BinaryTask binary_task(BINARY_ARGUMENTS) {
     BinaryTask task;
@@ -298,13 +312,14 @@ NB_MODULE(_core, m) {
     using namespace crossent;
     m.doc() = "The CPU kernels of crossent; crossent.kernels.cpu is their face.";
     m.def("row_stats", &py_row_stats, TARGET_NAMES, RESULT_NAMES);
-    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a.noconvert(), "g_loss"_a.noconvert().none(),
-          "g_lse"_a.noconvert().none(), "g_entropy"_a.noconvert().none(), "grad"_a.noconvert());
-    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a.noconvert(), "square_scale"_a.noconvert().none(),
-          RESULT_NAMES, "grad"_a.noconvert());
-    m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.noconvert().none());
-    m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a.noconvert(), "out"_a.noconvert());
-    m.def("math", &py_math, "function"_a, "in"_a.noconvert(), "out"_a.noconvert());
+    m.def("sums", &py_sums, "loss"_a, "index"_a.none(), "weight"_a.none(), "ignore_index"_a);
+    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a, "g_loss"_a.none(),
+          "g_lse"_a.none(), "g_entropy"_a.none(), "grad"_a);
+    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a, "square_scale"_a.none(),
+          RESULT_NAMES, "grad"_a);
+    m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
+    m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
+    m.def("math", &py_math, "function"_a, "in"_a, "out"_a);
     m.def("isa", [] { return isa(); });
     m.def("available_isas", &available_isas);
     m.def("use_isa", &use_isa, "name"_a);

@@ -130,6 +130,30 @@ void row_grad(RowTask task, const Measure& measure) {
     if (starved) throw std::bad_alloc();
 }
 
+Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index, int64_t rows) {
+    constexpr int64_t rows_per_part = 16384;
+    std::vector<Sums> parts(static_cast<size_t>((rows + rows_per_part - 1) / rows_per_part));
+    parallel_ranges(static_cast<int64_t>(parts.size()), 4, [&](int64_t begin, int64_t end) {
+        for (int64_t part = begin; part < end; ++part) {
+            Sums sums;
+            for (int64_t row = part * rows_per_part; row < std::min(rows, (part + 1) * rows_per_part); ++row) {
+                sums.loss += load_real<double>(loss.data, loss.type, row * loss.stride);
+                const int64_t label = index.data == nullptr ? 0 : load_integer(index.data, index.type, row * index.stride);
+                if (index.data != nullptr && label == ignore_index) continue;
+                const bool weighted = weight.data != nullptr && label >= 0 && label < classes;
+                sums.weight += weighted ? load_real<double>(weight.data, weight.type, label * weight.stride) : 1;
+            }
+            parts[static_cast<size_t>(part)] = sums;
+        }
+    });
+    Sums total;
+    for (const Sums& part : parts) {
+        total.loss += part.loss;
+        total.weight += part.weight;
+    }
+    return total;
+}
+
 int64_t binary_loss(BinaryTask task) {
     if (task.out != nullptr) prefer_huge_pages(task.out, task.size * element_size(task.out_type));
     std::atomic<int64_t> wrong{-1};

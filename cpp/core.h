@@ -20,6 +20,13 @@ Problem row_stats(RowTask task, const Measure& measure);
 Problem row_fused(RowTask task, const Measure& measure);
 void row_grad(RowTask task, const Measure& measure);
 
+// Sum of row losses, and of the weights of the rows that have a target: what a mean needs. The order of the additions
+// does not depend on threads.
+struct Sums {
+    double loss = 0, weight = 0;
+};
+Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index, int64_t rows);
+
 // binary_loss returns the first element that is no probability where the input must be one, or -1.
 int64_t binary_loss(BinaryTask task);
 void binary_grad(BinaryTask task);

@@ -1,5 +1,5 @@
-// The row functions for one instruction set (CROSSENT_ISA): which rows, from which memory, into which memory.
-#include "rows.h"
+// The row functions for one instruction set (CROSSENT_ISA): which way each row is worked on, and what is kept of it.
+#include "lanes.h"
 
 #include <cstdlib>
 
@@ -8,73 +8,12 @@
 namespace crossent {
 namespace {
 
-// Calls visit(row, logits, prob, grad) for each row with contiguous logits and gradient. Where the classes of a row are
-// apart in memory, as in (N, C, height, width), rows are taken through a transposed copy of a few neighbours.
-// Returns false if there was no memory for that.
-template <class Storage, class Visit>
-bool for_each_row(const RowTask& task, int64_t begin, int64_t end, bool writes, const Visit& visit) {
-    using T = typename Compute<Storage>::type;
-    const Matrix &logits = task.logits, &grad = task.grad, &prob = task.prob;
-    const bool dense = prob.data != nullptr && task.index.data == nullptr;
-    const auto offset = [&](const Matrix& m, int64_t row) {
-        if (task.inner_rows == 1) return row * m.outer_stride;
-        return row / task.inner_rows * m.outer_stride + row % task.inner_rows * m.inner_stride;
-    };
-    if (task.columns <= 1 || (logits.column_stride == 1 && (!writes || grad.column_stride == 1))) {
-        for (int64_t row = begin; row < end; ++row) {
-            const Run run = {dense ? prob.data : nullptr, prob.type, offset(prob, row), prob.column_stride};
-            if (row + 1 < end && task.picks > 0) {  // the one access that no prefetcher foresees
-                fetch(static_cast<const Storage*>(logits.data) + offset(logits, row + 1) + pick_column(task, row + 1, 0), 1);
-            }
-            visit(row, static_cast<const Storage*>(logits.data) + offset(logits, row), run,
-                  writes ? static_cast<Storage*>(grad.data) + offset(grad, row) : nullptr);
-        }
-        return true;
-    }
-    const int64_t tile = task.columns <= 1024 ? 64 : 16;
-    const int64_t stride = (fill_lanes<T>(task.columns) / lanes<T> | 1) * lanes<T>;  // odd: no cache set twice
-    T* const scores = static_cast<T*>(std::malloc(sizeof(T) * static_cast<size_t>(2 * tile * stride)));
-    if (scores == nullptr) return false;
-    T* const measures = scores + tile * stride;
-    const auto gather = [&]<class From>(const From* from, const Matrix& m, int64_t n, T* to) {
-        for (int64_t v = 0; v < task.columns; ++v) {
-            for (int64_t i = 0; i < n; ++i) to[i * stride + v] = static_cast<T>(widen(from[i * m.inner_stride + v * m.column_stride]));
-        }
-    };
-    for (int64_t row = begin; row < end;) {
-        const int64_t left = task.inner_rows - row % task.inner_rows;
-        int64_t n = end - row < left ? end - row : left;
-        n = n < tile ? n : tile;
-        gather(static_cast<const Storage*>(logits.data) + offset(logits, row), logits, n, scores);
-        if (dense) {
-            for (int64_t v = 0; v < task.columns; ++v) {
-                const int64_t at = offset(prob, row) + v * prob.column_stride;
-                for (int64_t i = 0; i < n; ++i) measures[i * stride + v] = load_real<T>(prob.data, prob.type, at + i * prob.inner_stride);
-            }
-        }
-        for (int64_t i = 0; i < n; ++i) {
-            const Run run = {dense ? measures : nullptr, sizeof(T) == 8 ? Type::f64 : Type::f32, i * stride, 1};
-            visit(row + i, scores + i * stride, run, scores + i * stride);
-        }
-        if (writes) {
-            Storage* const to = static_cast<Storage*>(grad.data) + offset(grad, row);
-            for (int64_t v = 0; v < task.columns; ++v) {
-                for (int64_t i = 0; i < n; ++i) {
-                    to[i * grad.inner_stride + v * grad.column_stride] = Narrow<Storage>::from(scores[i * stride + v]);
-                }
-            }
-        }
-        row += n;
-    }
-    std::free(scores);
-    return true;
-}
+constexpr int64_t short_row = 32;
 
 template <class T>
-void save(const RowTask& task, int64_t row, const Record& r) {
+void save(const RowTask& task, int64_t row, const Record& r, double log_total) {
     const double fields[] = {r.peak, r.total, r.score, r.mass, r.tilt};
     for (int64_t k = 0; k < 5; ++k) task.record[k * task.rows + row] = fields[k];
-    const double log_total = std::log(r.total);
     const auto put = [&](void* to, double value) {
         if (to != nullptr) static_cast<T*>(to)[row] = static_cast<T>(value);
     };
@@ -95,47 +34,79 @@ Coef coef_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
     return {(g_loss == 0 ? 0 : g_loss * r.mass) + g_lse - from_entropy, -g_entropy, g_loss};
 }
 
-// Room for the picks of one row, on the stack unless there are very many.
-template <class Visit>
-bool with_patches(int64_t picks, const Visit& visit) {
+Coef gradient_coef(const RowTask& task, int64_t row, const Record& r) {
+    return coef_of(at(task.g_loss, row), at(task.g_lse, row), at(task.g_entropy, row), r);
+}
+
+Coef fused_coef(const RowTask& task, int64_t row, const Record& r) {
+    const double square = at(task.square_scale, row);
+    return coef_of(at(task.scale, row), square == 0 ? 0 : 2 * square * (r.peak + std::log(r.total)), 0, r);
+}
+
+// What a row function does with its rows.
+enum class Work { stats, grad, fused };
+
+bool by_lanes(const RowTask& task, Work work) {
+    const bool apart = task.logits.column_stride != 1 || (work != Work::stats && task.grad.column_stride != 1);
+    return task.columns <= short_row || apart;
+}
+
+template <class Storage>
+void work_on_rows(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem, void* room) {
+    using T = typename Compute<Storage>::type;
+    const bool dense = task.prob.data != nullptr && task.index.data == nullptr;
+    const auto logits = [&](int64_t row) { return static_cast<const Storage*>(task.logits.data) + offset(task, task.logits, row); };
+    for (int64_t row = begin; row < end; ++row) {
+        const Run prob = {dense ? task.prob.data : nullptr, task.prob.type, offset(task, task.prob, row), task.prob.column_stride};
+        if (row + 1 < end && task.picks > 0) fetch(logits(row + 1) + pick_column(task, row + 1, 0), 1);  // no prefetcher foresees it
+        const Record record = work == Work::grad ? saved(task, row) : row_record(task, logits(row), prob, row, &problem);
+        if (work != Work::grad) save<T>(task, row, record, std::log(record.total));
+        if (work == Work::stats) continue;
+        const Coef coef = work == Work::grad ? gradient_coef(task, row, record) : fused_coef(task, row, record);
+        Storage* const grad = static_cast<Storage*>(task.grad.data) + offset(task, task.grad, row);
+        row_gradient(task, logits(row), prob, row, record, coef, static_cast<Storage*>(room), grad);
+    }
+}
+
+template <class Storage>
+void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem, void* room) {
+    using T = typename Compute<Storage>::type;
+    for (int64_t row = begin; row < end;) {
+        const int64_t same_outer = task.inner_rows == 1 ? end - row : task.inner_rows - row % task.inner_rows;
+        const Tile tile = {row, least(tile_rows, least(end - row, same_outer))};
+        LaneRecords records;
+        LaneCoefs coefs;
+        if (work == Work::grad) {
+            for (int64_t i = 0; i < tile.n; ++i) records.set(i, saved(task, row + i));
+        } else {
+            lane_records<Storage>(task, tile, records, &problem);
+            Lane<double> log_total;
+            for (int64_t i = 0; i < tile_rows; ++i) log_total[i] = log_positive(records.total[i]);
+            for (int64_t i = 0; i < tile.n; ++i) save<T>(task, row + i, records.get(i), log_total[i]);
+        }
+        if (work != Work::stats) {
+            for (int64_t i = 0; i < tile.n; ++i) {
+                const Record record = records.get(i);
+                const Coef coef = work == Work::grad ? gradient_coef(task, row + i, record) : fused_coef(task, row + i, record);
+                coefs.a[i] = coef.a, coefs.b[i] = coef.b, coefs.c[i] = coef.c;
+            }
+            lane_gradient<Storage>(task, tile, records, coefs, static_cast<double*>(room));
+        }
+        row += tile.n;
+    }
+}
+
+// Gives the gradient room for the values at the picked columns: on the stack unless a row has very many.
+template <class Storage>
+bool work_on(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem) {
+    const auto run = by_lanes(task, work) ? work_on_lanes<Storage> : work_on_rows<Storage>;
     alignas(8) char few[2048];
-    const size_t bytes = 8 * static_cast<size_t>(picks);
+    const size_t bytes = work == Work::stats ? 0 : sizeof(double) * tile_rows * static_cast<size_t>(task.picks);
     void* const room = bytes <= sizeof(few) ? few : std::malloc(bytes);
     if (room == nullptr) return false;
-    const bool done = visit(room);
+    run(task, work, begin, end, problem, room);
     if (room != few) std::free(room);
-    return done;
-}
-
-template <class Storage>
-bool stats(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
-    return for_each_row<Storage>(task, begin, end, false, [&](int64_t row, const auto* z, const Run& prob, auto*) {
-        save<typename Compute<Storage>::type>(task, row, row_record(task, z, prob, row, &problem));
-    });
-}
-
-template <class Storage>
-bool gradient(const RowTask& task, int64_t begin, int64_t end) {
-    return with_patches(task.picks, [&](void* room) {
-        return for_each_row<Storage>(task, begin, end, true, [&]<class S>(int64_t row, const S* z, const Run& prob, S* grad) {
-            const Record record = saved(task, row);
-            const Coef coef = coef_of(at(task.g_loss, row), at(task.g_lse, row), at(task.g_entropy, row), record);
-            row_gradient(task, z, prob, row, record, coef, static_cast<S*>(room), grad);
-        });
-    });
-}
-
-template <class Storage>
-bool fused(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
-    return with_patches(task.picks, [&](void* room) {
-        return for_each_row<Storage>(task, begin, end, true, [&]<class S>(int64_t row, const S* z, const Run& prob, S* grad) {
-            const Record record = row_record(task, z, prob, row, &problem);
-            save<typename Compute<Storage>::type>(task, row, record);
-            const double square = at(task.square_scale, row);
-            const double g_lse = square == 0 ? 0 : 2 * square * (record.peak + std::log(record.total));
-            row_gradient(task, z, prob, row, record, coef_of(at(task.scale, row), g_lse, 0, record), static_cast<S*>(room), grad);
-        });
-    });
+    return true;
 }
 
 template <class Call>
@@ -150,15 +121,16 @@ bool by_type(Type type, const Call& call) {
 }
 
 bool row_stats(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
-    return by_type(task.logits.type, [&]<class S>(S) { return stats<S>(task, begin, end, problem); });
+    return by_type(task.logits.type, [&]<class S>(S) { return work_on<S>(task, Work::stats, begin, end, problem); });
 }
 
 bool row_grad(const RowTask& task, int64_t begin, int64_t end) {
-    return by_type(task.logits.type, [&]<class S>(S) { return gradient<S>(task, begin, end); });
+    Problem unused;
+    return by_type(task.logits.type, [&]<class S>(S) { return work_on<S>(task, Work::grad, begin, end, unused); });
 }
 
 bool row_fused(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
-    return by_type(task.logits.type, [&]<class S>(S) { return fused<S>(task, begin, end, problem); });
+    return by_type(task.logits.type, [&]<class S>(S) { return work_on<S>(task, Work::fused, begin, end, problem); });
 }
 
 template <class T>

@@ -44,6 +44,13 @@ inline void fetch(const void* data, int64_t bytes) {
     }
 }
 
+inline int64_t offset(const RowTask& task, const Matrix& m, int64_t row) {
+    if (task.inner_rows == 1) return row * m.outer_stride;
+    return row / task.inner_rows * m.outer_stride + row % task.inner_rows * m.inner_stride;
+}
+
+inline int64_t row_stride(const RowTask& task, const Matrix& m) { return task.inner_rows == 1 ? m.outer_stride : m.inner_stride; }
+
 struct Record {
     double peak = -infinity, total = 0, score = 0, mass = 0, tilt = 0;
 };
@@ -72,15 +79,24 @@ struct Run {  // the dense target of a row: columns `stride` apart from element 
     int64_t first = 0, stride = 1;
 };
 
+// A number that the compiler cannot know: knowing where e^d is 0, it would branch there instead of making vector code.
+template <class T>
+T opaque(T value) {
+    volatile T hidden = value;
+    return hidden;
+}
+
 // phi, and how far apart two scores are: unit times the difference of what `scored` returns.
 template <class T>
 struct Phi {
     T cap, inner, unit;
-    T zero_log = Limits<T>::zero_log;  // not a constant to the compiler, which would split the loops in two by it
+    double score_unit;  // 1 / temperature; scores are exact multiples of it where there is no softcap
+    T zero_log = opaque(Limits<T>::zero_log);
     explicit Phi(const RowTask& task)
         : cap(static_cast<T>(task.softcap)),
           inner(static_cast<T>(task.softcap > 0 ? 1 / (task.temperature * task.softcap) : 0)),
-          unit(static_cast<T>(task.softcap > 0 ? 1 : 1 / task.temperature)) {}
+          unit(static_cast<T>(task.softcap > 0 ? 1 : 1 / task.temperature)),
+          score_unit(1 / task.temperature) {}
 
     T scored(T z, T& slope) const {
         T tanh;
@@ -91,9 +107,9 @@ struct Phi {
 };
 
 template <class Storage, class T>
-double score_at(const RowTask& task, const Phi<T>& phi, Storage z, double& slope) {
-    slope = 1 / task.temperature;
-    if (task.softcap == 0) return static_cast<double>(widen(z)) / task.temperature;
+inline double score_at(const Phi<T>& phi, Storage z, double& slope) {
+    slope = phi.score_unit;
+    if (phi.cap == T(0)) return static_cast<double>(widen(z)) * phi.score_unit;
     T slope_;
     const double score = phi.scored(widen(z), slope_);
     slope = slope_;
@@ -240,7 +256,7 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
         const bool nothing = peak == -std::numeric_limits<T>::infinity();
         const T reference = nothing ? T(0) : peak;
         Record part;
-        part.peak = nothing ? -infinity : static_cast<double>(peak) * (phi.cap > T(0) ? 1 : 1 / task.temperature);
+        part.peak = nothing ? -infinity : static_cast<double>(peak) * (phi.cap > T(0) ? 1 : phi.score_unit);
         if (measured) {
             load_measure(task, prob, begin, n, q, row, problem);
             for (int64_t i = n; i < filled; ++i) q[i] = T(0);
@@ -263,7 +279,7 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
         if (column < 0) continue;
         double slope_;
         const double measure = pick_measure<T>(task, row, pick, column);
-        const double score = score_at(task, phi, z[column], slope_);
+        const double score = score_at(phi, z[column], slope_);
         record.mass += measure;
         if (measure != 0) record.score += measure * (record.peak == -infinity ? score : score - record.peak);
     }
@@ -328,7 +344,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
         for (int64_t other = 0; other < task.picks; ++other) {  // the same class may be picked twice
             if (pick_column(task, row, other) == column) measure += pick_measure<T>(task, row, other, column);
         }
-        const double logp = score_at(task, phi, z[column], slope) - record.peak - log_total;
+        const double logp = score_at(phi, z[column], slope) - record.peak - log_total;
         const double p_less_1 = std::expm1(logp);
         const double entropic = coef.b == 0 || p_less_1 == -1 ? 0 : coef.b * (1 + p_less_1) * logp;
         const double target = measure == 0 ? 0 : coef.c * measure;

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from importlib import import_module, metadata
@@ -35,18 +36,19 @@ _BOUND = 64  # units of the dtype's epsilon; rounding stays under 8, a wrong ker
 
 def examine() -> bool:
     """Print the examination, and return whether the core was there and computed rightly."""
-    right, checked = check_core()
+    found = core()  # before torch lends its threads
+    (core_right, core_lines), (torch_right, torch_lines) = check_core(), check_torch()
     print(f"crossent {__version__}")
     for heading, lines in (
         ("system", system()),
         ("packages", packages()),
-        ("core", [*core(), *checked]),
+        ("core", [*found, *core_lines, *torch_lines]),
         ("backends", backends()),
     ):
         print(f"\n{heading}")
         for name, text in lines:
             print(f"  {name:<16}  {text}")
-    return right
+    return core_right and torch_right
 
 
 def system() -> list[Line]:
@@ -71,21 +73,14 @@ def packages() -> list[Line]:
 
 
 def core() -> list[Line]:
-    """Return the instruction set and the threads of the CPU core; torch's threads only if torch can be imported."""
-    reason = kernels.why_not("cpu")
-    if reason is not None:
+    """Return the instruction set and the threads of the CPU core."""
+    if kernels.why_not("cpu") is not None:
         return []
     best_last = ", ".join(cpu.available_isas())
-    lines = [
+    return [
         ("instruction set", f"{cpu.isa()} (available: {best_last}; the variable CROSSENT_ISA chooses)"),
         ("threads", cpu.threads()),
     ]
-    try:
-        torch = import_module("torch")
-        _ = import_module("crossent.torch")
-    except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
-        return [*lines, ("crossent.torch", f"cannot be imported: {error}")]
-    return [*lines, ("beside torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)")]
 
 
 def backends() -> list[Line]:
@@ -112,6 +107,24 @@ def check_core() -> tuple[bool, list[Line]]:
     return right, lines
 
 
+def check_torch() -> tuple[bool, list[Line]]:
+    """Return whether `crossent.torch`, if it can be imported, gives equal logits the loss log V, and lines about it."""
+    if kernels.why_not("cpu") is not None:
+        return False, []
+    try:
+        torch = import_module("torch")
+        functional = import_module("crossent.torch")
+    except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
+        return True, [("check torch", f"not done: {error}")]
+    loss = functional.cross_entropy(torch.zeros(3, 301, dtype=torch.float64), torch.tensor([0, 7, 300]))
+    error = abs(loss.item() - math.log(301))
+    fine = error <= _BOUND * np.finfo(np.float64).eps
+    return fine, [
+        ("check torch", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float64"),
+        ("threads, torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)"),
+    ]
+
+
 def core_error(dtype: type[np.float32 | np.float64]) -> float:
     """Return the largest error of the core's losses, entropies and gradients of 5 rows, relative to max(1, |value|)."""
     random = np.random.default_rng(0)
@@ -122,16 +135,15 @@ def core_error(dtype: type[np.float32 | np.float64]) -> float:
     scores = Scores(temperature=1.5, softcap=20.0)
     record, grad = np.full((5, 5), np.nan), np.full_like(logits, np.nan)
     cpu.row_stats(logits, target, scores, record)
-    coef = np.stack([np.broadcast_to(x, 5) for x in RowStats(*record).coefficients(1.0, 0.5, 0.25)])
-    cpu.row_grad(logits, target, scores, record, coef, grad)
+    cotangents = np.full(5, 1.0, dtype), np.full(5, 0.5, dtype), np.full(5, 0.25, dtype)
+    cpu.row_grad(logits, target, scores, record, cotangents, grad)
 
     expected = reference.row_stats(logits, target, scores)
-    wanted = np.stack([np.broadcast_to(x, 5) for x in expected.coefficients(1.0, 0.5, 0.25)])
     pairs = (
         (RowStats(*record).loss, expected.loss),
         (RowStats(*record).lse, expected.lse),
         (RowStats(*record).entropy, expected.entropy),
-        (grad, reference.row_grad(logits, target, scores, expected, *wanted)),
+        (grad, reference.row_grad(logits, target, scores, expected, cotangents)),
     )
     return float(np.max([np.max(np.abs(found - value) / np.maximum(1.0, np.abs(value))) for found, value in pairs]))
 

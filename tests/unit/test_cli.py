@@ -169,7 +169,7 @@ class TestDoctor:
         for word in (crossent.__version__, np.__version__, torch.__version__, before, *kernels.names()):
             assert word in out
         checks = [line.split()[1:3] for line in out.splitlines() if line.startswith("  check ")]
-        assert checks == [[isa, "right:"] for isa in cpu.available_isas()]
+        assert checks == [[name, "right:"] for name in (*cpu.available_isas(), "torch")]
         assert cpu.isa() == before
 
     def test_gives_the_reason_for_each_unused_backend(
@@ -185,7 +185,7 @@ class TestDoctor:
     def test_works_without_torch_and_the_rest(self) -> None:
         done = run_without("torch,sklearn,matplotlib,scipy,pyarrow", "doctor")
         assert (done.returncode, done.stderr) == (0, "")
-        assert "cannot be imported: No module named 'torch'" in done.stdout
+        assert "not done: No module named 'torch'" in done.stdout
         assert done.stdout.count(" right: ") == len(cpu.available_isas())
 
     def test_needs_only_numpy_as_a_module(self) -> None:
@@ -209,6 +209,20 @@ class TestDoctor:
             return grad
 
         monkeypatch.setattr(reference, "row_grad", wrong)
+        assert cli.run(["doctor"]) == 1
+        assert "WRONG" in capsys.readouterr().out
+
+    def test_sees_a_front_end_that_is_wrong(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        import torch
+
+        import crossent.torch
+
+        def wrong(logits: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            return logits.logsumexp(1).sum()
+
+        monkeypatch.setattr(crossent.torch, "cross_entropy", wrong)
         assert cli.run(["doctor"]) == 1
         assert "WRONG" in capsys.readouterr().out
 

@@ -36,7 +36,7 @@ def train_live(console: Console, tasks: Sequence[Task], *, epochs: int, seed: in
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("epochs, loss {task.fields[losses]}"),
+        TextColumn("epochs{task.fields[losses]}"),
     )
     fits: list[Fit] = []
     console.print("Training", style="bold")
@@ -45,7 +45,7 @@ def train_live(console: Console, tasks: Sequence[Task], *, epochs: int, seed: in
         for task, bar in zip(tasks, bars, strict=True):
 
             def advance(train: float, test: float) -> None:
-                progress.update(bar, advance=1, losses=f"{train:.3f} train, {test:.3f} test")  # noqa: B023  used at once
+                progress.update(bar, advance=1, losses=f", loss {train:.3f} train, {test:.3f} test")  # noqa: B023  used at once
 
             fits.append(fit(task, epochs=epochs, seed=seed, on_epoch=advance))
     console.print()

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from crossent.demo.numbers import SCALES, Family, Summary, predicted_class, row_costs, truth_probability
 from crossent.demo.train import Fit
@@ -63,16 +63,18 @@ def loss_curves(fit: Fit, summary: Summary) -> str:
         _ = axes.plot([best], [fit.test_curve[best]], "o", color=MAIN, markersize=5)
         axes.set(xlim=(0, epochs[-1]), yscale="log", xlabel="epoch")
         low, high = axes.get_ylim()
-        axes.set_ylim(low, high * 1.15)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high / low > 30 else (1.0, 2.0, 5.0)))
+        axes.set_ylim(low / 1.15, high * 1.15)
+        steps = (1.0, 2.0, 5.0) if high / low < 30 else (1.0, 3.0) if high / low < 3000 else (1.0,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.minorticks_off()
         _end_labels(
             axes,
             [
                 (summary.guess, WARM, f"guessing {summary.guess:.2f}"),
-                (fit.test_curve[-1], MAIN, f"test {fit.test_curve[-1]:.3f}"),
-                (fit.train_curve[-1], MUTED, f"training {fit.train_curve[-1]:.3f}"),
+                (fit.test_curve[-1], MAIN, f"test {_short(fit.test_curve[-1])}"),
+                (fit.train_curve[-1], MUTED, f"training {_short(fit.train_curve[-1])}"),
             ],
         )
         return _svg(figure, name, f"{fit.task.title}: loss per epoch on training and test rows, in nats")
@@ -93,15 +95,9 @@ def penalty_curve(fit: Fit, summary: Summary) -> str:
         for rows, colour in ((said == y, MAIN), (said != y, WARM)):
             _ = axes.scatter(q[rows], cost[rows], s=22, color=colour, alpha=0.6, linewidths=0, zorder=3)
         _ = axes.axhline(summary.loss, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        _ = axes.annotate(
-            f"the loss: their mean, {summary.loss:.3f}",
-            (0.02, summary.loss),
-            xytext=(0, 4),
-            textcoords="offset points",
-        )
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02 * top, top), xlabel="probability q that the true class got")
         _label_worst(axes, fit, q, cost, top)
-        _legend(axes, int((said == y).sum()), int((said != y).sum()))
+        _legend(axes, int((said == y).sum()), int((said != y).sum()), summary.loss)
         return _svg(figure, name, f"{fit.task.title}: cost of each test row over the probability of its true class")
 
 
@@ -123,10 +119,12 @@ def likelihood(fit: Fit, family: Family) -> str:
         upper.set(ylim=(0, 1.08), yticks=[0, 0.5, 1], xticklabels=[])
         lower.set(ylim=(0, min(family.losses.max(), 4 * fitted) * 1.05), xlabel="factor s on the fitted weights")
         _ = lower.plot([1.0], [fitted], "o", color=MAIN, markersize=5)
+        free = (4, -12) if best < 1 else (4, 7)  # beside the rising branch there is room below, else above
         _ = lower.annotate(
-            f"the fitted model, {fitted:.3f}", (1.0, fitted), xytext=(4, -12), textcoords="offset points"
+            f"the fitted model, {_short(fitted)}", (1.0, fitted), xytext=free, textcoords="offset points"
         )
-        _ = upper.text(best + 0.06, 1.0, f"s = {best:.2f}", va="center")
+        side = ("right", -0.06) if best > 2.4 else ("left", 0.06)
+        _ = upper.text(best + side[1], 1.0, f"s = {best:.2f}", ha=side[0], va="center")
         _ = upper.set_title("likelihood of the test rows, largest = 1", loc="left", fontsize=9, color=WARM)
         _ = lower.set_title("loss in nats", loc="left", fontsize=9, color=MAIN)
         return _svg(figure, name, f"{fit.task.title}: likelihood and loss along a factor on the fitted weights")
@@ -166,8 +164,8 @@ def _end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
 
 
 def _label_worst(axes: Axes, fit: Fit, q: Any, cost: Any, top: float) -> None:
-    """Name the three most expensive rows beside their points."""
-    worst = np.argsort(-cost, kind="stable")[:3]
+    """Name the three most expensive rows beside their points, as far as they lie in the left half."""
+    worst = [k for k in np.argsort(-cost, kind="stable")[:3] if q[k] < 0.5]
     y, said, classes = fit.task.test.y, predicted_class(fit.test_logits), fit.task.classes
     for k, height in zip(worst, spread(cost[worst].tolist(), 0.07 * top), strict=True):
         _ = axes.annotate(
@@ -179,10 +177,15 @@ def _label_worst(axes: Axes, fit: Fit, q: Any, cost: Any, top: float) -> None:
         )
 
 
-def _legend(axes: Axes, right: int, wrong: int) -> None:
-    """Write in the empty upper corner what the two colours of points mean."""
-    for height, colour, text in ((0.95, MAIN, f"{right} rows right"), (0.88, WARM, f"{wrong} rows wrong")):
+def _legend(axes: Axes, right: int, wrong: int, loss: float) -> None:
+    """Write in the empty upper corner what the two colours of points and the broken line mean."""
+    entries = ((MAIN, f"{right} rows right"), (WARM, f"{wrong} rows wrong"), (INK, f"mean {_short(loss)}"))
+    for height, (colour, text) in zip((0.95, 0.88, 0.81), entries, strict=True):
         _ = axes.text(0.98, height, text, color=colour, ha="right", va="center", transform=axes.transAxes)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
 
 
 def _svg(figure: Figure, name: str, description: str) -> str:

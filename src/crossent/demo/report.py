@@ -59,10 +59,10 @@ def render(
         worst="\n".join(_worst(pictured)),
         numbers=_numbers(summaries),
         footer=f"Made by crossent {__version__} with <code>crossent demo <span>--seed {seed}</span> "
-        f"<span>--epochs {len(fits[0].test_curve) - 1}</span></code>. Both models are one linear layer in float64, trained with "
-        "Adam on features scaled to standard deviation 1; a quarter of the rows, drawn by the seed and stratified by "
-        "class, is the test set. The predictions are beside this page in <code>predictions.csv</code> and "
-        "<code>predictions_breast_cancer.csv</code>.",
+        f"<span>--epochs {len(fits[0].test_curve) - 1}</span></code>. Both models are one linear layer in float64, "
+        "trained with Adam on features scaled to standard deviation 1; a quarter of the rows, drawn by the seed and "
+        "stratified by class, is the test set. The predictions are beside this page in <code>predictions.csv</code> "
+        "and <code>predictions_breast_cancer.csv</code>.",
     )
 
 

@@ -74,6 +74,11 @@ def row_stats(logits: Array, target: Target, scores: Scores, record: Array, summ
     _check(_built().row_stats(*_bound(logits, target, scores), record, *summary), logits, target)
 
 
+def sums(loss: Array, index: Array | None, weight: Array | None, ignore_index: int) -> tuple[float, float]:
+    """Return Σ loss, and Σ weight_y over the rows of `index` that are not ignored (the number of rows without it)."""
+    return _built().sums(loss, index, weight, ignore_index)
+
+
 def row_grad(
     logits: Array, target: Target, scores: Scores, record: Array, cotangents: Cotangents, grad: Array
 ) -> None:

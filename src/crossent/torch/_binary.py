@@ -8,17 +8,14 @@ import torch
 from torch import Tensor
 
 from crossent.torch import _plain
-from crossent.torch._rows import aliases, backend, derivatives, library, loss_dtype
+from crossent.torch._operator import register
+from crossent.torch._rows import aliases, backend, derivatives, loss_dtype
 
 _Optional = Tensor | None
 _OPERANDS = "str kind, Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"
 
-library.define(f"binary_loss({_OPERANDS}, bool summed) -> Tensor")
-library.define(f"binary_grad({_OPERANDS}, Tensor cotangent) -> Tensor")
-
-
 def _operands(input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional) -> tuple[Any, ...]:  # noqa: A002
-    weights = (None if w is None else w.detach().expand(input.shape) for w in (weight, pos_weight))
+    weights = (None if w is None else w.expand(input.shape) for w in (weight, pos_weight))
     return (input, target, *weights)
 
 
@@ -36,7 +33,7 @@ def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:  # noqa: 
 def _binary_grad(kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, cotangent: Tensor) -> Tensor:  # noqa: A002, PLR0917
     out = torch.empty(input.shape, dtype=input.dtype)
     operands = _operands(input, target, weight, pos_weight)
-    backend().binary_grad(kind, operands, cotangent.detach().expand(input.shape), out)
+    backend().binary_grad(kind, operands, cotangent.expand(input.shape), out)
     return out
 
 
@@ -53,7 +50,7 @@ def _binary_loss_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
     x, t, weight, pos_weight = ctx.saved_tensors
     g_x = g_t = None
     if ctx.needs_input_grad[1]:
-        g_x = torch.ops.crossent.binary_grad.default(ctx.kind, x, t, weight, pos_weight, cotangent)
+        g_x = binary_grad(ctx.kind, x, t, weight, pos_weight, cotangent)
     if ctx.needs_input_grad[2]:  # the loss is linear in the target
         one, zero = torch.ones_like(t), torch.zeros_like(t)
         slope = _plain.binary_loss(ctx.kind, x, one, weight, pos_weight) - _plain.binary_loss(ctx.kind, x, zero, weight, None)
@@ -72,9 +69,9 @@ def _binary_grad_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
     return None, g_x, g_t, None, None, g_g
 
 
-library.impl("binary_loss", _binary_loss, "CPU")
-library.impl("binary_grad", _binary_grad, "CPU")
-torch.library.register_fake("crossent::binary_loss", _binary_loss_fake, lib=library)
-torch.library.register_fake("crossent::binary_grad", _binary_grad_fake, lib=library)
-torch.library.register_autograd("crossent::binary_loss", _binary_loss_backward, setup_context=_save, lib=library)
-torch.library.register_autograd("crossent::binary_grad", _binary_grad_backward, setup_context=_save, lib=library)
+binary_grad = register(
+    f"binary_grad({_OPERANDS}, Tensor cotangent) -> Tensor", _binary_grad, _binary_grad_fake, _save, _binary_grad_backward
+)
+binary_loss = register(
+    f"binary_loss({_OPERANDS}, bool summed) -> Tensor", _binary_loss, _binary_loss_fake, _save, _binary_loss_backward
+)

@@ -1,7 +1,8 @@
 """The row functions as torch operators: registered, with fake kernels and autograd, over the CPU backend.
 
-crossent::row_stats gives loss, lse and entropy of each row, each differentiable with any cotangent; its backward is
-crossent::row_grad, whose own backward recomputes everything in plain torch operations.
+crossent::row_stats gives loss, lse and entropy of each row, each differentiable with any cotangent; crossent::row_loss
+is the sum or mean of the losses in one step. The backward of both is crossent::row_grad, whose own backward recomputes
+everything in plain torch operations.
 """
 
 from __future__ import annotations
@@ -18,16 +19,11 @@ from torch import Tensor
 from crossent import kernels
 from crossent.spec import Scores, Target
 from crossent.torch import _plain
+from crossent.torch._operator import register
 
-library = torch.library.Library("crossent", "DEF")
 _OPTIONS = "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, float temperature, float softcap"
 _Optional = Tensor | None
 _Options = tuple[_Optional, _Optional, _Optional, float, int, float, float]
-
-library.define(f"row_stats(Tensor logits, {_OPTIONS}) -> (Tensor loss, Tensor lse, Tensor entropy, Tensor record)")
-library.define(
-    f"row_grad(Tensor logits, {_OPTIONS}, Tensor record, Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy) -> Tensor"
-)
 
 
 @functools.cache
@@ -56,12 +52,16 @@ def loss_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def _bound(options: _Options) -> tuple[Target, Scores]:
     index, prob, weight, smoothing, ignore_index, temperature, softcap = options
-    target = Target(index, prob, _detached(weight), smoothing, ignore_index)
-    return target, Scores(temperature, softcap or None)
+    return Target(index, prob, weight, smoothing, ignore_index), Scores(temperature, softcap or None)
 
 
-def _detached(tensor: _Optional) -> _Optional:
-    return None if tensor is None else tensor.detach()
+def _new_record(logits: Tensor) -> tuple[Tensor, Tensor]:
+    rows = logits.shape[0] if logits.ndim == 2 else logits.shape[0] * logits.shape[2]
+    loss = logits.new_empty((rows,), dtype=loss_dtype(logits.dtype))
+    return loss, logits.new_empty((5, rows), dtype=torch.float64)
+
+
+# Loss, lse and entropy of each row ---------------------------------------------------------------------------------
 
 
 def _row_stats(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -71,35 +71,82 @@ def _row_stats(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, T
 
 
 def _row_stats_fake(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows = logits.shape[0] if logits.ndim == 2 else logits.shape[0] * logits.shape[2]
-    loss, lse, entropy = (logits.new_empty((rows,), dtype=loss_dtype(logits.dtype)) for _ in range(3))
-    return loss, lse, entropy, logits.new_empty((5, rows), dtype=torch.float64)
-
-
-def _row_grad(logits: Tensor, *arguments: Any) -> Tensor:
-    *options, record, g_loss, g_lse, g_entropy = arguments
-    target, scores = _bound(tuple(options))  # pyright: ignore[reportArgumentType]
-    grad = torch.empty_like(logits)
-    backend().row_grad(logits, target, scores, record, (g_loss, g_lse, g_entropy), grad)
-    return grad
+    loss, record = _new_record(logits)
+    return loss, torch.empty_like(loss), torch.empty_like(loss), record
 
 
 def _save_row_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     logits, index, prob, weight, *ctx.numbers = inputs
-    ctx.save_for_backward(logits, index, prob, weight, output[3])
+    ctx.save_for_backward(logits, index, prob, weight, output[-1])
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[3])
+    ctx.mark_non_differentiable(output[-1])
 
 
 def _row_stats_backward(ctx: Any, *cotangents: _Optional) -> tuple[_Optional, ...]:
     logits, index, prob, weight, record = ctx.saved_tensors
     options: _Options = (index, prob, weight, *ctx.numbers)
+    return *_gradients(ctx, logits, options, record, cotangents[:3]), None, None, None, None, None
+
+
+def _gradients(
+    ctx: Any, logits: Tensor, options: _Options, record: Tensor, cotangents: tuple[_Optional, ...]
+) -> tuple[_Optional, None, _Optional]:
     g_logits = g_prob = None
     if ctx.needs_input_grad[0]:
-        g_logits = torch.ops.crossent.row_grad.default(logits, *options, record, *cotangents[:3])
+        g_logits = row_grad(logits, *options, record, *cotangents)
     if ctx.needs_input_grad[2] and cotangents[0] is not None:
         g_prob = _plain.prob_grad(logits, *_bound(options), cotangents[0])
-    return g_logits, None, g_prob, None, None, None, None, None
+    return g_logits, None, g_prob
+
+
+# Their sum or mean as one operator ---------------------------------------------------------------------------------
+
+
+def _row_loss(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *options, mean = arguments
+    target, scores = _bound(options)  # pyright: ignore[reportArgumentType]
+    losses, record = _new_record(logits)
+    backend().row_stats(logits, target, scores, record, (losses, None, None))
+    loss, weight = backend().sums(losses, target.index if target.kind == "index" else None, target.weight, target.ignore_index)
+    scale = float("nan") if weight == 0 else 1.0 / weight
+    loss, scale = (loss * scale, scale) if mean else (loss, 1.0)
+    result = torch.tensor((loss, scale), dtype=torch.float64)
+    return result[0].to(losses.dtype), result[1].clone(), record
+
+
+def _row_loss_fake(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    loss, record = _new_record(logits)
+    return loss.new_empty(()), record.new_empty(()), record
+
+
+def _save_row_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    logits, index, prob, weight, *ctx.numbers, _ = inputs
+    ctx.save_for_backward(logits, index, prob, weight, output[1], output[2])
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1], output[2])
+
+
+def _row_loss_backward(ctx: Any, g: _Optional, *_: Any) -> tuple[_Optional, ...]:
+    logits, index, prob, weight, scale, record = ctx.saved_tensors
+    if g is None:
+        return (None,) * 9
+    g_loss = (g * scale).expand(record.shape[1])
+    options: _Options = (index, prob, weight, *ctx.numbers)
+    return *_gradients(ctx, logits, options, record, (g_loss, None, None)), None, None, None, None, None, None
+
+
+# The gradient of either --------------------------------------------------------------------------------------------
+
+
+def _row_grad(logits: Tensor, *arguments: Any) -> Tensor:
+    *options, record, g_loss, g_lse, g_entropy = arguments
+    grad = torch.empty_like(logits)
+    backend().row_grad(logits, *_bound(options), record, (g_loss, g_lse, g_entropy), grad)  # pyright: ignore[reportArgumentType]
+    return grad
+
+
+def _row_grad_fake(logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits)
 
 
 def _save_row_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -136,11 +183,24 @@ def derivatives(output: Tensor, inputs: Sequence[_Optional], cotangent: Tensor, 
     return [next(found) if x is not None and x.requires_grad else None for x in inputs]
 
 
-library.impl("row_stats", _row_stats, "CPU")
-library.impl("row_grad", _row_grad, "CPU")
-torch.library.register_fake("crossent::row_stats", _row_stats_fake, lib=library)
-torch.library.register_fake("crossent::row_grad", lambda logits, *_: torch.empty_like(logits), lib=library)
-torch.library.register_autograd(
-    "crossent::row_stats", _row_stats_backward, setup_context=_save_row_stats, lib=library
+row_stats = register(
+    f"row_stats(Tensor logits, {_OPTIONS}) -> (Tensor loss, Tensor lse, Tensor entropy, Tensor record)",
+    _row_stats,
+    _row_stats_fake,
+    _save_row_stats,
+    _row_stats_backward,
 )
-torch.library.register_autograd("crossent::row_grad", _row_grad_backward, setup_context=_save_row_grad, lib=library)
+row_loss = register(
+    f"row_loss(Tensor logits, {_OPTIONS}, bool mean) -> (Tensor loss, Tensor scale, Tensor record)",
+    _row_loss,
+    _row_loss_fake,
+    _save_row_loss,
+    _row_loss_backward,
+)
+row_grad = register(
+    f"row_grad(Tensor logits, {_OPTIONS}, Tensor record, Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy) -> Tensor",
+    _row_grad,
+    _row_grad_fake,
+    _save_row_grad,
+    _row_grad_backward,
+)

@@ -12,8 +12,8 @@ from torch.nn import _reduction as _legacy
 from crossent import closing
 from crossent.closing import Reduction
 from crossent.spec import Scores
-from crossent.torch import _binary as _binary  # registers its operators
-from crossent.torch._rows import loss_dtype
+from crossent.torch._binary import binary_loss
+from crossent.torch._rows import loss_dtype, row_loss, row_stats
 
 
 class TopK(NamedTuple):
@@ -176,10 +176,10 @@ def cross_entropy(  # noqa: PLR0917  torch's own signature
     rows = _rows_of(input, target, ignore_index)
     _check_options(rows, weight, label_smoothing, z_loss)
     phi = (scores.temperature, scores.softcap or 0.0)
-    row_stats = torch.ops.crossent.row_stats.default
-    loss, lse, entropy, record = row_stats(
-        rows.logits, rows.index, rows.prob, weight, label_smoothing, ignore_index, *phi
-    )
+    call = (rows.logits, rows.index, rows.prob, weight, label_smoothing, ignore_index, *phi)
+    if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats:
+        return row_loss(*call, mode == "mean")[0]
+    loss, lse, entropy, record = row_stats(*call)
     hard = rows.prob is None
     valid = rows.index != ignore_index if hard else None  # pyright: ignore[reportOptionalOperand]
     samples = None if sample_weight is None else _sample_weight(sample_weight, rows, loss.dtype)
@@ -345,7 +345,7 @@ def _binary_cross_entropy(  # noqa: PLR0917
         if w is not None and not _broadcasts(w.shape, input.shape):
             raise ValueError(f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(input.shape)}")
         _check_constant(name, w)
-    loss = torch.ops.crossent.binary_loss.default(kind, input, target, weight, pos_weight, mode != "none")
+    loss = binary_loss(kind, input, target, weight, pos_weight, mode != "none")
     return loss / input.numel() if mode == "mean" else loss
 
 

@@ -1,0 +1,1 @@
+"""How fast crossent is beside torch and beside the memory it runs on: `python -m benchmarks`."""

@@ -1,0 +1,94 @@
+"""The cases: logits in the shapes that models and data sets give them, with their targets and options."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from crossent.torch import TopK
+
+TOP = 32
+"""Classes of a row that a teacher's top-k keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Arguments of a loss: logits that require a gradient, their target, and keyword options."""
+
+    logits: Tensor
+    target: Any
+    options: dict[str, Any]
+
+    def operands(self) -> list[Tensor]:
+        """Return every tensor of the size of the logits, each of which a loss has to read."""
+        target = self.target
+        large = isinstance(target, Tensor) and target.shape == self.logits.shape
+        return [self.logits.detach(), *([target] if large else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A loss on logits of one shape. Axis 1 holds the classes, except in a binary case, which has none.
+
+    A case too small for one call to be timed is called `repeat` times in a row and has no memory to speak of.
+    """
+
+    name: str
+    model: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    target: Literal["index", "prob", "topk", "binary"] = "index"
+    smoothing: float = 0.0
+    weighted: bool = False
+    repeat: int = 1
+    quick: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of losses before the reduction."""
+        return math.prod(self.shape) // (1 if self.target == "binary" else self.shape[1])
+
+    def make(self) -> Data:
+        """Return the arguments, the same ones at every call."""
+        random = torch.Generator().manual_seed(0)
+        logits = torch.randn(self.shape, generator=random).to(getattr(torch, self.dtype))
+        options: dict[str, Any] = {}
+        if self.smoothing:
+            options["label_smoothing"] = self.smoothing
+        if self.weighted:
+            options["weight"] = 0.5 + torch.rand(self.shape[1], generator=random)
+        return Data(logits.requires_grad_(), self._target(random, logits.dtype), options)
+
+    def _target(self, random: torch.Generator, dtype: torch.dtype) -> Tensor | TopK:
+        if self.target == "binary":
+            return torch.rand(self.shape, generator=random).round().to(dtype)
+        if self.target == "prob":
+            return torch.randn(self.shape, generator=random).softmax(1).to(dtype)
+        places = (self.shape[0], *self.shape[2:])
+        if self.target == "index":
+            return torch.randint(self.shape[1], places, generator=random)
+        kept = min(TOP, self.shape[1])
+        index = torch.stack([torch.randperm(self.shape[1], generator=random)[:kept] for _ in range(self.shape[0])])
+        return TopK(index, torch.randn(index.shape, generator=random).softmax(1).to(dtype))
+
+
+GPT2 = (1024, 50257)
+
+CASES = (
+    Case("imagenet", "ImageNet classifier, a batch of 8192", (8192, 1000), quick=True),
+    Case("gpt2", "GPT-2 head, one sequence", GPT2, quick=True),
+    Case("gpt2-bf16", "GPT-2 head in bfloat16", GPT2, "bfloat16", quick=True),
+    Case("llama3", "Llama 3 head, half a thousand tokens", (512, 128256)),
+    Case("gemma-bf16", "Gemma head in bfloat16", (256, 256000), "bfloat16"),
+    Case("digits", "the digits of scikit-learn, a batch of 64", (64, 10), repeat=1000, quick=True),
+    Case("cityscapes", "Cityscapes segmentation, two crops, classes in axis 1", (2, 19, 512, 512), quick=True),
+    Case("tags", "binary tags, 20 000 items with 500 each", (20_000, 500), target="binary", quick=True),
+    Case("gpt2-smoothing", "GPT-2 head, label smoothing 0.1", GPT2, smoothing=0.1),
+    Case("gpt2-weight", "GPT-2 head, class weights", GPT2, weighted=True),
+    Case("gpt2-prob", "GPT-2 head, distilled from all probabilities", GPT2, target="prob"),
+    Case("gpt2-topk", f"GPT-2 head, distilled from the top {TOP}", GPT2, target="topk"),
+)

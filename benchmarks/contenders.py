@@ -1,0 +1,118 @@
+"""Who takes part: crossent, torch eager and compiled, and the floors, which only move the memory that a loss must move.
+
+Every contender is a call without arguments, under a key of measure and name:
+
+    forward    the loss alone, for logits that require no gradient
+    both       the loss and its gradient in fresh memory, as a training step has it
+    backward   the gradient alone, into an array that is there already
+    floor      read: x.sum();  copy: into an array that is there already;  clone: into fresh memory. Where the targets
+               are as large as the logits, each floor reads them too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from benchmarks.cases import Case, Data
+from crossent import kernels
+from crossent.spec import Scores, Target
+from crossent.torch import TopK, binary_cross_entropy_with_logits, cross_entropy
+
+Key = tuple[str, str]
+Call = Callable[[], object]
+Loss = Callable[..., Tensor]
+
+RIVALS = ("eager", "compile")
+
+
+def losses(case: Case, *, compiled: bool) -> dict[str, Loss]:
+    """Return the loss of crossent and those of its rivals, as functions of logits, target and options."""
+    ours, theirs = {
+        "index": (cross_entropy, functional.cross_entropy),
+        "prob": (cross_entropy, functional.cross_entropy),
+        "topk": (cross_entropy, topk_in_torch),
+        "binary": (binary_cross_entropy_with_logits, functional.binary_cross_entropy_with_logits),
+    }[case.target]
+    found: dict[str, Loss] = {"crossent": ours, "eager": theirs}
+    if compiled:
+        torch.compiler.reset()  # of an earlier case's shapes, which would make these dynamic
+        found["compile"] = torch.compile(theirs)
+    return found
+
+
+def topk_in_torch(logits: Tensor, target: TopK) -> Tensor:
+    """Return what one writes where there is no sparse target, without the dense one that F.cross_entropy would need."""
+    logprob = functional.log_softmax(logits, 1).gather(1, target.index)
+    return -(target.prob * logprob).sum(1).mean()
+
+
+def forward(loss: Loss, data: Data) -> Tensor:
+    """Return the loss where no gradient is wanted."""
+    return loss(data.logits.detach(), data.target, **data.options)
+
+
+def step(loss: Loss, data: Data) -> Tensor:
+    """Leave the gradient in the logits, as a training step does, and return the loss."""
+    data.logits.grad = None
+    value = loss(data.logits, data.target, **data.options)
+    value.backward()
+    return value.detach()
+
+
+def calls(case: Case, data: Data, *, compiled: bool) -> dict[Key, Call]:
+    """Return the calls of every contender in this case."""
+    found: dict[Key, Call] = {}
+    for name, loss in losses(case, compiled=compiled).items():
+        found["forward", name] = partial(forward, loss, data)
+        found["both", name] = partial(step, loss, data)
+    if case.repeat == 1:
+        found["backward", "crossent"] = backward(case, data)
+        found |= {("floor", name): call for name, call in floors(data).items()}
+    return found
+
+
+def backward(case: Case, data: Data) -> Call:
+    """Return the call by which crossent's autograd gets the gradient, but into an array that is there already."""
+    _ = forward(losses(case, compiled=False)["crossent"], data)  # crossent.torch lends its threads at its first call
+    cpu = kernels.get("cpu")
+    logits, share = data.logits.detach(), 1.0 / case.rows
+    if case.target == "binary":
+        operands: Any = (logits, data.target, None, None)
+        cotangent = torch.tensor(share).expand(logits.shape)
+        return partial(cpu.binary_grad, "logits", operands, cotangent, torch.zeros_like(logits))
+
+    target = Target(*_base(case, data), data.options.get("weight"), data.options.get("label_smoothing", 0.0))
+    logits = logits if logits.ndim == 2 else logits.flatten(2)
+    record = torch.empty(5, case.rows, dtype=torch.float64)
+    cpu.row_stats(logits, target, Scores(), record)
+    cotangents = (torch.full((case.rows,), share), None, None)
+    return partial(cpu.row_grad, logits, target, Scores(), record, cotangents, torch.zeros_like(logits))
+
+
+def _base(case: Case, data: Data) -> tuple[Tensor | None, Tensor | None]:
+    if case.target == "topk":
+        return data.target.index, data.target.prob
+    return (None, data.target) if case.target == "prob" else (data.target.reshape(-1), None)
+
+
+def floors(data: Data) -> dict[str, Call]:
+    """Return the calls that only move memory."""
+    logits, *others = data.operands()
+    into = torch.zeros_like(logits)
+    found: dict[str, Call] = {
+        "read": lambda: [x.sum() for x in (logits, *others)],
+        "copy": lambda: [into.copy_(logits), *(x.sum() for x in others)],
+        "clone": lambda: [logits.clone(), *(x.sum() for x in others)],
+    }
+    if logits.element_size() < 4 and math.prod(logits.shape) % 2 == 0:
+        # torch adds half-precision numbers more slowly than memory delivers them: the same bytes, added as float32
+        raw = [x.flatten().view(torch.float32) for x in (logits, *others)]
+        found["raw"] = lambda: [x.sum() for x in raw]
+    return found

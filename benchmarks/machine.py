@@ -1,0 +1,83 @@
+"""On what the benchmarks ran: the machine, the versions and the commit, but no name of a host and no path."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossent import kernels
+
+ROOT = Path(__file__).parents[1]
+
+
+def describe() -> dict[str, Any]:
+    """Return what every line of the results carries."""
+    cpu = kernels.get("cpu")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
+        "commit": commit(),
+        "machine": {
+            "cpu": processor(),
+            "cores": cores(),
+            "isa": cpu.isa(),
+            "threads": torch.get_num_threads(),
+            "wait_policy": os.environ.get("OMP_WAIT_POLICY", "").lower(),
+            "platform": platform.platform(),
+            "huge_pages": huge_pages(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("numpy", "torch")},
+            "crossent": version(),
+        },
+    }
+
+
+def version() -> str:
+    """Return the version of crossent as its package tells it."""
+    import crossent
+
+    return crossent.__version__
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the model of the processor as the system calls it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def huge_pages() -> str | None:
+    """Return when Linux gives huge pages: always, madvise or never."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists():
+        return None
+    return setting.read_text(encoding="utf-8").partition("[")[2].partition("]")[0]
+
+
+def commit() -> str | None:
+    """Return the commit of this checkout, marked where sources differ from it, or None outside of git."""
+    try:
+        name = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--", "src", "cpp", "CMakeLists.txt", "benchmarks/*.py")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{name}-dirty" if changed else name
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

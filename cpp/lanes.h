@@ -1,0 +1,278 @@
+// Many rows side by side: lane i of every loop is row i of a tile. This is the way for rows that are short, or whose
+// classes are apart in memory as in (N, C, height, width); rows.h is the way for long contiguous rows. The formulas are
+// the same. Nothing is transposed: each class of the tile is loaded when its turn comes, whatever the strides.
+#pragma once
+
+#include "rows.h"
+
+namespace crossent {
+namespace {
+
+constexpr int64_t tile_rows = 64;
+constexpr int64_t classes_per_fold = 256;  // summed in the type of the arithmetic before they go into double
+
+template <class T>
+struct Lane {
+    alignas(64) T at[tile_rows];
+    Lane() : at{} {}
+    T& operator[](int64_t i) { return at[i]; }
+    const T& operator[](int64_t i) const { return at[i]; }
+};
+
+struct LaneRecords {
+    Lane<double> peak, total, score, mass, tilt;
+
+    Record get(int64_t i) const { return {peak[i], total[i], score[i], mass[i], tilt[i]}; }
+    void set(int64_t i, const Record& r) {
+        peak[i] = r.peak, total[i] = r.total, score[i] = r.score, mass[i] = r.mass, tilt[i] = r.tilt;
+    }
+};
+
+// Rows [row, row + n), which follow each other at the same distance in every matrix.
+struct Tile {
+    int64_t row, n;
+};
+
+template <class Storage>
+void store_run(void* data, int64_t first, int64_t stride, int64_t n, const typename Compute<Storage>::type* from) {
+    Storage* const to = static_cast<Storage*>(data) + first;
+    if (stride == 1) {
+        for (int64_t i = 0; i < n; ++i) to[i] = Narrow<Storage>::from(from[i]);
+    } else {
+        for (int64_t i = 0; i < n; ++i) to[i * stride] = Narrow<Storage>::from(from[i]);
+    }
+}
+
+// The scores and the target measure of one class after another.
+template <class Storage>
+class LaneReader {
+    using T = typename Compute<Storage>::type;
+
+   public:
+    Lane<T> x, slope, q;
+    const bool capped, measured;
+
+    LaneReader(const RowTask& task, const Tile& tile, const Phi<T>& phi)
+        : capped(task.softcap > 0), measured((dense(task)) || task.spread != nullptr), task_(task), tile_(tile), phi_(phi),
+          first_(offset(task, task.logits, tile.row)), stride_(row_stride(task, task.logits)) {}
+
+    static bool dense(const RowTask& task) { return task.prob.data != nullptr && task.index.data == nullptr; }
+
+    void load(int64_t v) {
+        const int64_t at = first_ + v * task_.logits.column_stride;
+        load_run<Storage>(task_.logits.data, at, stride_, tile_.n, x.at);
+        if (stride_ == 1) {  // classes are far apart: fetch the next tile's
+            fetch(static_cast<const Storage*>(task_.logits.data) + at + tile_rows, tile_rows * static_cast<int64_t>(sizeof(Storage)));
+        }
+        if (!capped) return;
+#pragma omp simd
+        for (int64_t i = 0; i < tile_rows; ++i) x[i] = phi_.scored(x[i], slope[i]);
+    }
+
+    void load_measure(int64_t v, Problem* problem) {
+        if (dense(task_)) {
+            const Matrix& prob = task_.prob;
+            load_run(prob.data, prob.type, offset(task_, prob, tile_.row) + v * prob.column_stride, row_stride(task_, prob), tile_.n, q.at);
+            if (problem != nullptr) check(v, *problem);
+            const T keep = static_cast<T>(task_.keep == nullptr ? task_.keep_all : static_cast<double>(static_cast<const T*>(task_.keep)[v]));
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) q[i] *= keep;
+        } else {
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) q[i] = T(0);
+        }
+        const T spread = task_.spread == nullptr ? T(0) : static_cast<const T*>(task_.spread)[v];
+#pragma omp simd
+        for (int64_t i = 0; i < tile_rows; ++i) q[i] += spread;
+    }
+
+    double score(int64_t i, int64_t column, double& slope_) const {
+        const auto* z = static_cast<const Storage*>(task_.logits.data);
+        return score_at(phi_, z[first_ + i * stride_ + column * task_.logits.column_stride], slope_);
+    }
+
+   private:
+    // Remembers the wrong probability of the lowest row, and the leftmost one in it.
+    void check(int64_t v, Problem& problem) const {
+        for (int64_t i = 0; i < tile_.n; ++i) {
+            const bool right = q[i] >= T(0) && q[i] <= std::numeric_limits<T>::max();
+            if (!right && (problem.row < 0 || tile_.row + i < problem.row)) problem = {tile_.row + i, v, 0, static_cast<double>(q[i])};
+        }
+    }
+
+    const RowTask& task_;
+    const Tile& tile_;
+    const Phi<T>& phi_;
+    const int64_t first_, stride_;
+};
+
+template <class Storage>
+void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, Problem* problem) {
+    using T = typename Compute<Storage>::type;
+    const Phi<T> phi(task);
+    LaneReader<Storage> reader(task, tile, phi);
+    Lane<T> peak, reference;
+#pragma omp simd
+    for (int64_t i = 0; i < tile_rows; ++i) peak[i] = -std::numeric_limits<T>::infinity();
+    for (int64_t v = 0; v < task.columns; ++v) {
+        reader.load(v);
+#pragma omp simd
+        for (int64_t i = 0; i < tile_rows; ++i) peak[i] = reader.x[i] > peak[i] ? reader.x[i] : peak[i];
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < tile_rows; ++i) reference[i] = peak[i] == -std::numeric_limits<T>::infinity() ? T(0) : peak[i];
+
+    const T unit = phi.unit, zero_log = phi.zero_log;  // copies, which no store can change
+    Lane<double> ties;
+    for (int64_t begin = 0; begin < task.columns; begin += classes_per_fold) {
+        Lane<T> rest, tied, tilt, score, mass;
+        for (int64_t v = begin; v < least(begin + classes_per_fold, task.columns); ++v) {
+            reader.load(v);
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) {
+                const T d = (reader.x[i] - reference[i]) * unit;
+                const T clamped = d < zero_log ? zero_log : d;
+                const T e = exp_clamped(clamped);
+                const T tie = d == T(0) ? T(1) : T(0);
+                rest[i] += e - tie;  // e is exactly 1 at the peak
+                tied[i] += tie;
+                tilt[i] += e * clamped;
+            }
+            if (!reader.measured) continue;
+            reader.load_measure(v, problem);
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) {
+                const T d = (reader.x[i] - reference[i]) * unit;
+                score[i] += reader.q[i] == T(0) ? T(0) : reader.q[i] * d;
+                mass[i] += reader.q[i];
+            }
+        }
+#pragma omp simd
+        for (int64_t i = 0; i < tile_rows; ++i) {
+            records.total[i] += static_cast<double>(rest[i]);
+            ties[i] += static_cast<double>(tied[i]);
+            records.tilt[i] += static_cast<double>(tilt[i]);
+            records.score[i] += static_cast<double>(score[i]);
+            records.mass[i] += static_cast<double>(mass[i]);
+        }
+    }
+    const double score_unit = reader.capped ? 1 : phi.score_unit;
+#pragma omp simd
+    for (int64_t i = 0; i < tile_rows; ++i) {
+        records.total[i] += ties[i];
+        records.peak[i] = static_cast<double>(peak[i]) * score_unit;
+    }
+    for (int64_t i = 0; i < tile.n && task.picks > 0; ++i) {
+        const int64_t row = tile.row + i;
+        if (ignored(task, row)) {
+            records.set(i, {0, 1, 0, 0, 0});
+            continue;
+        }
+        for (int64_t pick = 0; pick < task.picks; ++pick) {
+            const int64_t column = pick_column(task, row, pick);
+            if (column < 0) continue;
+            double slope;
+            const double measure = pick_measure<T>(task, row, pick, column), score = reader.score(i, column, slope);
+            records.mass[i] += measure;
+            if (measure != 0) records.score[i] += measure * (records.peak[i] == -infinity ? score : score - records.peak[i]);
+        }
+    }
+}
+
+struct LaneCoefs {
+    Lane<double> a, b, c;
+};
+
+// Gradient at the picked columns, by pick and lane; it is written after the loops over all classes.
+template <class Storage>
+void lane_patches(const RowTask& task, const Tile& tile, const LaneReader<Storage>& reader, const LaneRecords& records,
+                  const Lane<double>& log_total, const LaneCoefs& coefs, double* patches) {
+    using T = typename Compute<Storage>::type;
+    for (int64_t pick = 0; pick < task.picks; ++pick) {
+        Lane<double> logp, slope, measure;
+        for (int64_t i = 0; i < tile.n; ++i) {
+            const int64_t row = tile.row + i, column = pick_column(task, row, pick);
+            if (column < 0) continue;
+            measure[i] = task.spread == nullptr ? 0 : static_cast<double>(static_cast<const T*>(task.spread)[column]);
+            for (int64_t other = 0; other < task.picks; ++other) {  // the same class may be picked twice
+                if (pick_column(task, row, other) == column) measure[i] += pick_measure<T>(task, row, other, column);
+            }
+            logp[i] = reader.score(i, column, slope[i]) - records.peak[i] - log_total[i];
+        }
+#pragma omp simd
+        for (int64_t i = 0; i < tile_rows; ++i) {
+            double power, rest;
+            exp_parts(logp[i] < Limits<double>::zero_log ? Limits<double>::zero_log : logp[i], power, rest);
+            const double p_less_1 = power * rest + (power - 1), p = power + power * rest;
+            const double entropic = p == 0 ? 0 : coefs.b[i] * p * logp[i];
+            const double target = measure[i] == 0 ? 0 : coefs.c[i] * measure[i];
+            patches[pick * tile_rows + i] = slope[i] * (coefs.a[i] * p_less_1 + (coefs.a[i] - target) + entropic);
+        }
+    }
+}
+
+template <class Storage>
+void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& records, const LaneCoefs& coefs, double* patches) {
+    using T = typename Compute<Storage>::type;
+    const Phi<T> phi(task);
+    LaneReader<Storage> reader(task, tile, phi);
+    const int64_t first = offset(task, task.grad, tile.row), stride = row_stride(task, task.grad);
+    Lane<double> log_total;
+#pragma omp simd
+    for (int64_t i = 0; i < tile_rows; ++i) log_total[i] = log_positive(records.total[i]);
+    lane_patches(task, tile, reader, records, log_total, coefs, patches);
+
+    bool entropic = false;
+    Lane<T> active, peak, floor, factor, log_total_, a, b, c, result;
+    for (int64_t i = 0; i < tile.n; ++i) {
+        const bool wanted = coefs.a[i] != 0 || coefs.b[i] != 0 || coefs.c[i] != 0;
+        active[i] = wanted && !ignored(task, tile.row + i) ? T(1) : T(0);
+        entropic = entropic || coefs.b[i] != 0;
+    }
+    const bool plain = !reader.capped && !reader.measured && !entropic;
+#pragma omp simd
+    for (int64_t i = 0; i < tile_rows; ++i) {
+        const double scale = plain ? coefs.a[i] * static_cast<double>(phi.unit) / records.total[i] : 1 / records.total[i];
+        const double size = std::fabs(plain ? scale : scale * (std::fabs(coefs.a[i]) + std::fabs(coefs.b[i])));
+        floor[i] = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
+        factor[i] = static_cast<T>(scale);
+        peak[i] = static_cast<T>(reader.capped ? records.peak[i] : records.peak[i] * task.temperature);
+        log_total_[i] = static_cast<T>(log_total[i]);
+        a[i] = static_cast<T>(coefs.a[i]);
+        b[i] = static_cast<T>(coefs.b[i]);
+        c[i] = static_cast<T>(coefs.c[i]);
+    }
+    const T unit = phi.unit;
+    const bool capped = reader.capped;
+    for (int64_t v = 0; v < task.columns; ++v) {
+        reader.load(v);
+        if (plain) {
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) {
+                const T value = exp_nonpositive((reader.x[i] - peak[i]) * unit, floor[i]) * factor[i];
+                result[i] = active[i] == T(0) ? T(0) : value;
+            }
+        } else {
+            if (reader.measured) reader.load_measure(v, nullptr);
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) {
+                const T d = (reader.x[i] - peak[i]) * unit;
+                const T p = exp_nonpositive(d, floor[i]) * factor[i];
+                const T logp = d - log_total_[i];
+                const T value = p * (a[i] + b[i] * (logp < lowest_log<T> ? lowest_log<T> : logp)) - c[i] * reader.q[i];
+                result[i] = active[i] == T(0) ? T(0) : value * (capped ? reader.slope[i] : unit);
+            }
+        }
+        store_run<Storage>(task.grad.data, first + v * task.grad.column_stride, stride, tile.n, result.at);
+    }
+    for (int64_t i = 0; i < tile.n; ++i) {
+        for (int64_t pick = 0; pick < task.picks && active[i] != T(0); ++pick) {
+            const int64_t column = pick_column(task, tile.row + i, pick);
+            const T value = static_cast<T>(patches[pick * tile_rows + i]);
+            if (column >= 0) store_run<Storage>(task.grad.data, first + i * stride + column * task.grad.column_stride, 1, 1, &value);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace crossent

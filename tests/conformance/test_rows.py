@@ -1,0 +1,201 @@
+"""Every instruction set against the reference: records, summaries and gradients of rows of every kind and layout."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from crossent import reference
+from crossent.kernels import cpu
+from crossent.spec import Scores, Target
+from crossent.stats import RowStats
+from tests import data, oracle
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("V", data.CLASSES)
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_rows_agree_with_the_reference(kind, V, dtype, each_isa):
+    for case in data.cases(kind, V, dtype):
+        truth = oracle.Truth.of(case)
+        for _ in each_isa():
+            oracle.check_rows(cpu, case, truth)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_shards_agree_with_the_reference_and_add_up(kind, dtype, each_isa):
+    # the record of each shard, then its gradient from the record of the whole rows
+    for case in data.cases(kind, 513, dtype):
+        target, V = case.target, 513
+        total = oracle.Truth.of(case)
+        for _ in each_isa():
+            merged = None
+            for first, last in ((0, 100), (100, 101), (101, V)):
+                part = dataclasses.replace(
+                    target,
+                    prob=target.prob[:, first:last] if kind == "dense" else target.prob,
+                    weight=None if target.weight is None else target.weight[first:last],
+                    first_class=first,
+                    num_classes=V,
+                )
+                shard = dataclasses.replace(case, logits=case.logits[:, first:last], target=part)
+                record = oracle.check_row_stats(cpu, shard, oracle.Truth.of(shard))
+                merged = RowStats(*record) if merged is None else merged.merge(RowStats(*record))
+                whole = np.stack([getattr(total.stats, field) for field in oracle.FIELDS])
+                oracle.check_row_grad(cpu, shard, oracle.Truth.of(shard, total.stats), whole)
+            # an ignored row has peak 0 and total 1 in every shard, which only its owner may count
+            fields = np.where(total.valid, [getattr(merged, field) for field in oracle.FIELDS], 1.0)
+            wanted = RowStats(*np.where(total.valid, [getattr(total.stats, field) for field in oracle.FIELDS], 1.0))
+            oracle.check_record(case, dataclasses.replace(total, stats=wanted), fields)
+
+
+@pytest.mark.parametrize("integer", data.INTEGERS)
+def test_every_integer_dtype_names_the_same_classes(integer, isa):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(64, 127)).astype(np.float32)
+    index = rng.integers(0, 127, 64)
+    index[5] = 126
+    want = oracle.evaluate(cpu, logits, Target(index))
+    got = oracle.evaluate(cpu, logits, Target(index.astype(integer)))
+    np.testing.assert_array_equal(got.loss, want.loss)
+    np.testing.assert_array_equal(got.grad, want.grad)
+    want = oracle.evaluate(cpu, logits, Target(index, ignore_index=126))
+    got = oracle.evaluate(cpu, logits, Target(index.astype(integer), ignore_index=126))
+    np.testing.assert_array_equal(got.loss, want.loss)
+    assert got.loss[5] == 0
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_inputs_may_be_expanded_and_read_only(kind, axes, isa):
+    rng = np.random.default_rng(1)
+    V, shape = 37, (6, 37) if axes == 2 else (2, 37, 3)
+    row = rng.normal(size=V).astype(np.float32)
+    logits = np.broadcast_to(row if axes == 2 else row[:, None], shape)
+    prob = rng.random(V).astype(np.float32)
+    if kind == "index":
+        target = Target(np.broadcast_to(np.int32(7), 6))
+    elif kind == "topk":
+        target = Target(np.broadcast_to(np.array([3, 7]), (6, 2)), np.broadcast_to(np.float32([0.25, 0.5]), (6, 2)))
+    else:
+        target = Target(prob=np.broadcast_to(prob if axes == 2 else prob[:, None], shape))
+    target = dataclasses.replace(target, weight=np.broadcast_to(np.float32(1.5), V), smoothing=0.1)
+    cotangents = tuple(np.broadcast_to(np.float32(g), 6) for g in (0.5, -1.0, 2.0))
+    places = data.layouts(axes)
+    case = data.Case("expanded", "float32", logits, target, Scores(), cotangents, places[0])
+    truth = oracle.Truth.of(case)
+    oracle.check_row_grad(cpu, case, truth, oracle.check_row_stats(cpu, case, truth))
+    oracle.check_row_fused(cpu, case, truth)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_read_only_arrays_of_any_layout_are_read(dtype, isa):
+    for case in data.cases("index", 17, dtype):
+        arrays = [case.logits, case.target.index, case.target.weight, *case.cotangents]
+        for array in arrays:
+            if array is not None:
+                array.flags.writeable = False
+        truth = oracle.Truth.of(case)
+        oracle.check_row_grad(cpu, case, truth, oracle.check_row_stats(cpu, case, truth))
+
+
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_no_cotangent_is_a_zero_one(kind, isa):
+    for case in data.cases(kind, 16, "float32"):
+        record = oracle.check_row_stats(cpu, case, oracle.Truth.of(case))
+        zeros = np.zeros(case.rows, np.float32)
+        grads = []
+        for cotangents in ((None, None, None), (zeros, zeros, zeros)):
+            grad = np.full(case.logits.shape, np.nan, np.float32)
+            cpu.row_grad(case.logits, case.target, case.scores, record, cotangents, grad)
+            grads.append(grad)
+        assert (np.array(grads) == 0).all()
+        full, bare = (np.full(case.logits.shape, np.nan, np.float32) for _ in range(2))
+        g = np.linspace(-1, 1, case.rows, dtype=np.float32)
+        cpu.row_grad(case.logits, case.target, case.scores, record, (g, zeros, zeros), full)
+        cpu.row_grad(case.logits, case.target, case.scores, record, (g, None, None), bare)
+        np.testing.assert_array_equal(full, bare)
+
+
+@pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True), (False,) * 3])
+def test_the_summary_is_written_only_where_wanted(wanted, isa):
+    case = next(data.cases("dense", 17, "float32"))
+    every = tuple(np.full(6, np.nan, np.float32) for _ in range(3))
+    some = tuple(np.full(6, np.nan, np.float32) if want else None for want in wanted)
+    records = np.full((2, 5, 6), np.nan)
+    cpu.row_stats(case.logits, case.target, case.scores, records[0], every)
+    cpu.row_stats(case.logits, case.target, case.scores, records[1], some)
+    np.testing.assert_array_equal(*records)
+    for a, b in zip(every, some, strict=True):
+        assert b is None or np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (0, 5, 3), (2, 5, 0), (0, 5, 0)])
+def test_no_rows_are_no_work(shape, isa):
+    logits = np.empty(shape, np.float32)
+    for target in (Target(np.empty(0, np.int64)), Target(prob=logits), Target(np.empty((0, 2), int), np.empty((0, 2)))):
+        record, grad = np.empty((5, 0)), np.empty(shape, np.float32)
+        empty = np.empty(0, np.float32)
+        cpu.row_stats(logits, target, Scores(), record, (empty, empty, empty))
+        cpu.row_grad(logits, target, Scores(), record, (empty, empty, empty), grad)
+        cpu.row_fused(logits, target, Scores(), (empty, None), record, grad)
+
+
+def test_many_picks_of_one_row(isa):
+    # as many as classes, and more: with and without repetition
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(3, 1000)).astype(np.float32)
+    for K in (1, 1000, 1300):
+        index = np.stack([rng.permutation(max(K, 1000))[:K] % 1000 for _ in range(3)])
+        prob = rng.random((3, K)).astype(np.float32)
+        case = data.Case(f"K={K}", "float32", logits, Target(index, prob), Scores(), (prob[:, 0],) * 3, data.LAYOUTS["rows"])
+        oracle.check_rows(cpu, case, oracle.Truth.of(case))
+
+
+def test_every_instruction_set_says_its_name(each_isa):
+    names = cpu.available_isas()
+    assert names[0] == "baseline"
+    assert [cpu.isa() for _ in each_isa()] == list(names)
+    cpu.use_isa("")
+    assert cpu.isa() == names[-1]
+    with pytest.raises(ValueError, match="baseline"):
+        cpu.use_isa("abacus")
+    assert cpu.isa() == names[-1]
+
+
+def test_weights_of_any_float_dtype_and_stride(isa):
+    rng = np.random.default_rng(3)
+    logits, index = rng.normal(size=(20, 33)).astype(np.float32), rng.integers(0, 33, 20)
+    weight = rng.random(33).astype(np.float16)
+    want = oracle.evaluate(cpu, logits, Target(index, weight=weight.astype(np.float32), smoothing=0.2))
+    apart = np.full((33, 2), np.nan, np.float32)
+    apart[:, 0] = weight
+    backwards = weight[::-1].copy()[::-1]
+    for same in (weight, weight.astype(np.float64), apart[:, 0], backwards):
+        got = oracle.evaluate(cpu, logits, Target(index, weight=same, smoothing=0.2))
+        np.testing.assert_array_equal(got.loss, want.loss)
+        np.testing.assert_array_equal(got.grad, want.grad)
+
+
+def test_negative_weights_are_weights(isa):
+    # torch takes them, and its own samples have them
+    rng = np.random.default_rng(4)
+    logits, index = rng.normal(size=(6, 40)), rng.integers(0, 40, 6)
+    target = Target(index, weight=rng.normal(size=40), smoothing=0.3)
+    case = data.Case("negative", "float64", logits, target, Scores(), (rng.normal(size=6),) * 3, data.LAYOUTS["rows"])
+    oracle.check_rows(cpu, case, oracle.Truth.of(case))
+
+
+def test_the_gradient_of_the_reference_is_the_one_held_against():
+    # the oracle's own gradient, relative to the peak, and the shipped one agree where both are accurate
+    for kind in data.KINDS:
+        for case in data.cases(kind, 17, "float32"):
+            truth = oracle.Truth.of(case)
+            z, target = truth.parts[:2]
+            g = tuple(np.zeros(case.rows) if x is None else data.decode(x) for x in case.cotangents)
+            mine, bound = truth.grad(case, case.cotangents)
+            theirs = reference.row_grad(z, target, case.scores, truth.stats, g)
+            assert oracle.worst(theirs, mine, oracle.unit(case) * bound) <= 1

@@ -1,0 +1,358 @@
+"""What every backend is held against: the shipped reference in float64, and how far rounding may lead away from it.
+
+A backend is anything with the functions of `crossent.kernels.cpu`. The checks call it on arrays that are surrounded by
+guards and filled with NaN, compare with the reference, and raise AssertionError.
+
+The bounds. With u the unit roundoff of the arithmetic (float32 for half-precision logits) and d = s − peak, rounding d
+and taking the exponential makes e^d wrong by at most 3 u (1 + |d|), relatively: this is the first-order bound of all that
+follows, 3 of the `K` times that an error may exceed it. The other 7 are for sums: the four lanes of the narrowest kernel
+add 128 terms each before anything wider takes over; n independent roundings of growing partial sums have the standard
+deviation u √n / 3, a mean of four lanes half of it, and 7 is nearly four times that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from crossent import reference
+from crossent.spec import Scores, Target
+from crossent.stats import RowStats
+from tests.data import GUARD, Case, Layout, as_rows, decode, spacing
+
+K = 10.0
+FIELDS = ("peak", "total", "score", "mass", "tilt")
+Wrap = Callable[[Any], Any]
+
+
+def same(array: Any) -> Any:
+    """NumPy arrays go to the kernels as they are."""
+    return array
+
+
+# Buffers
+
+
+class Guarded:
+    """An array for results, full of NaN, inside a larger one that must stay as it is."""
+
+    def __init__(self, layout: Layout | None, shape: tuple[int, ...], dtype: Any) -> None:
+        dtype = np.dtype(dtype)
+        if layout is None:  # contiguous
+            self.base = np.empty(int(np.prod(shape)) + 2 * GUARD, dtype)
+            self.view = self.base[GUARD : self.base.size - GUARD].reshape(shape)
+            inside = np.zeros(self.base.size, bool)
+            inside[GUARD : self.base.size - GUARD] = True
+        else:
+            inside, part = layout.empty(shape, bool, False)
+            part[...] = True
+            self.base, self.view = layout.empty(shape, dtype, 0)
+        self._bits = self.base.view(np.uint8).reshape(self.base.size, dtype.itemsize)
+        self._bits[...] = 0xA5
+        self.view[...] = 0x7FC0 if dtype == np.uint16 else np.nan
+        self._outside = ~inside
+
+    def values(self) -> Any:
+        """What was written, as float64; fails if anything outside was."""
+        assert (self._bits[self._outside] == 0xA5).all(), "memory beside the result was written to"
+        return decode(self.view)
+
+
+@dataclasses.dataclass
+class Inputs:
+    """Copies of all arguments, to see that none was written to."""
+
+    arrays: list[Any]
+    before: list[bytes]
+
+    @classmethod
+    def of(cls, *arrays: Any) -> Inputs:
+        kept = [a for a in arrays if a is not None]
+        return cls(kept, [a.tobytes() for a in kept])
+
+    def check(self) -> None:
+        assert [a.tobytes() for a in self.arrays] == self.before, "an argument was written to"
+
+
+def wrapped(target: Target, wrap: Wrap) -> Target:
+    arrays = {name: getattr(target, name) for name in ("index", "prob", "weight")}
+    return dataclasses.replace(target, **{k: None if a is None else wrap(a) for k, a in arrays.items()})
+
+
+# The truth of a case, and its bounds in units of u
+
+
+@dataclasses.dataclass
+class Truth:
+    """Reference values of a case, and the first-order error bound of each, divided by u."""
+
+    stats: RowStats
+    bound: dict[str, Any]
+    valid: Any
+    parts: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, case: Case, whole: RowStats | None = None) -> Truth:
+        """Truth of the case; `whole` is the record of the whole rows if the case is but a shard of them."""
+        z = np.ascontiguousarray(as_rows(decode(case.logits)))  # NumPy's sums are pairwise along contiguous axes alone
+        target = case.target
+        if target.kind == "dense":
+            target = dataclasses.replace(target, prob=np.ascontiguousarray(as_rows(np.asarray(target.prob))))
+        own = reference.row_stats(z, target, case.scores)
+        stats = own if whole is None else whole
+        s, _ = reference.score_and_slope(z, case.scores)
+        q, valid = reference.target_measure(target, *z.shape)
+        d = np.where(valid[:, None], s - stats.peak[:, None], 0.0)
+        capped = case.scores.softcap is not None
+        # tanh is off by u |s|; in float64 so is z / temperature, here and in the reference
+        off = np.abs(s) + np.abs(stats.peak)[:, None] if capped or (case.wide and case.scores.temperature != 1) else 0.0
+        size = np.abs(d)
+        D = size + off
+        e = np.exp(d)
+        bound = {
+            "peak": np.abs(own.peak),
+            "total": (e * (1 + D)).sum(1),
+            "tilt": (e * ((1 + size) * D + size)).sum(1) + z.shape[1] * 1e-30,  # e^d may be 0 below e^-87
+            "score": (np.abs(q) * (size + D)).sum(1),
+            "mass": np.abs(q).sum(1),
+        }
+        L, T = np.log(stats.total), stats.tilt
+        relative = bound["total"] / stats.total
+        bound |= {
+            "loss": bound["mass"] * (L + relative) + bound["score"] + np.abs(stats.loss),
+            "lse": np.abs(stats.peak) + relative + np.abs(stats.lse),
+            "entropy": relative * (1 + np.abs(T) / stats.total) + bound["tilt"] / stats.total + np.abs(stats.entropy),
+        }
+        return cls(stats, bound, valid, (z, target, slope_of(z, case.scores), q, d, D, relative))
+
+    def grad(self, case: Case, cotangents: tuple[Any, Any, Any], a_bound: Any = 0.0) -> tuple[Any, Any]:
+        """Gradient of each row (N, V) and its bound; `a_bound` is what the coefficient a is off by beforehand."""
+        z, target, slope, q, d, D, relative = self.parts
+        g = tuple(np.zeros(len(z)) if x is None else decode(x) for x in cotangents)
+        a, b, c = (x[:, None] for x in self.stats.coefficients(*g))
+        logp = d - np.log(self.stats.total)[:, None]
+        p = np.exp(logp)
+        kept = (self.valid & np.any([x != 0 for x in g], axis=0))[:, None]
+        want = np.where(kept, slope * (p * (a + b * logp) - c * q), 0.0)
+
+        g_loss, g_lse, g_entropy = (np.abs(x)[:, None] for x in g)
+        entropy, q = np.abs(self.stats.entropy)[:, None], np.abs(q)
+        a_sum = g_loss * q.sum(1, keepdims=True) + g_lse + g_entropy * entropy
+        a_off = g_loss * q.sum(1, keepdims=True) + g_lse + g_entropy * self.bound["entropy"][:, None]
+        p_off = D + relative[:, None]
+        scale = p * ((a_sum + g_entropy * np.abs(logp)) * (1 + p_off) + a_off + np.reshape(a_bound, (-1, 1)))
+        scale += p * g_entropy * p_off + g_loss * q
+        if case.scores.softcap is not None:
+            scale *= 1 + 2 * np.abs(z / (case.scores.temperature * case.scores.softcap))
+        size = a_sum + g_entropy * (1 + np.abs(logp)) + g_loss * q
+        named = named_columns(target, *z.shape) * 2.0**-53 / unit(case)  # there p a is (p − 1) a + a, in double
+        least = float(np.finfo(np.float64 if case.wide else np.float32).tiny) / unit(case)  # p and slopes underflow
+        scale = slope * (scale + named * size) + least * (1 + slope) * (1 + np.abs(logp) + size)
+        return want, np.where(kept, scale, 0.0)
+
+
+def named_columns(target: Target, rows: int, V: int) -> Any:
+    """Which columns the target names by their index."""
+    mask = np.zeros((rows, V), bool)
+    if target.index is not None:
+        local = np.asarray(target.index).reshape(rows, -1).astype(np.int64) - target.first_class
+        row, k = np.nonzero((local >= 0) & (local < V))
+        mask[row, local[row, k]] = True
+    return mask
+
+
+def slope_of(z: Any, scores: Scores) -> Any:
+    """phi'(z), with relative accuracy where tanh is nearly 1."""
+    if scores.softcap is None:
+        return np.full_like(z, 1 / scores.temperature)
+    u = np.exp(-2 * np.abs(z) / (scores.temperature * scores.softcap))
+    return 4 * u / (1 + u) ** 2 / scores.temperature
+
+
+def unit(case: Case) -> float:
+    return 2.0**-53 if case.wide else 2.0**-24
+
+
+def worst(got: Any, want: Any, bound: Any) -> float:
+    """Largest error in units of its bound; infinite where one is not finite and the other is, or where got is NaN."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.where(got == want, 0.0, np.abs(got - want))
+        ratio = np.where(error == 0, 0.0, error / bound)
+    return float(np.nan_to_num(ratio, nan=np.inf, posinf=np.inf).max(initial=0.0))
+
+
+def agree(name: str, case: Case, got: Any, want: Any, bound: Any) -> None:
+    ratio = worst(got, want, bound)
+    assert ratio <= K, f"{name} of {case.name}: {ratio:.3g} times its first-order error bound"
+
+
+# The checks
+
+
+def check_record(case: Case, truth: Truth, record: Any) -> None:
+    for k, field in enumerate(FIELDS):
+        want = getattr(truth.stats, field)
+        agree(field, case, record[k], want, np.where(truth.valid, unit(case) * truth.bound[field], 0.0))
+
+
+def grad_bound(case: Case, want: Any, scale: Any) -> Any:
+    """Bound in units such that K of them are allowed: rounding to the dtype of the logits counts in full."""
+    eps, least = spacing(case.dtype)
+    return unit(case) * scale + (np.abs(want) * eps + least) / K * (unit(case) < eps / 2)
+
+
+def check_row_stats(backend: Any, case: Case, truth: Truth, wrap: Wrap = same) -> Any:
+    """Check the record and the summary; return the record for `check_row_grad`."""
+    narrow = np.float64 if case.wide else np.float32
+    record = Guarded(None, (5, case.rows), np.float64)
+    summary = {name: Guarded(None, (case.rows,), narrow) for name in ("loss", "lse", "entropy")}
+    inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight)
+    outs = tuple(wrap(x.view) for x in summary.values())
+    backend.row_stats(wrap(case.logits), wrapped(case.target, wrap), case.scores, wrap(record.view), outs)
+    inputs.check()
+    values = record.values()
+    check_record(case, truth, values)
+    derived = RowStats(*values)
+    for name, out in summary.items():
+        exact = getattr(derived, name)
+        size = np.abs(derived.peak) + np.abs(derived.mass * np.log(derived.total)) + np.abs(derived.score) + np.abs(exact)
+        limit = np.finfo(narrow).eps / 2 * np.abs(exact) + 4 * 2.0**-53 * size
+        assert worst(out.values(), exact, limit) <= 1, f"{name} of {case.name} is not the one of the record"
+        want = np.where(truth.valid, getattr(truth.stats, name), 0.0)
+        agree(name, case, out.values(), want, np.where(truth.valid, unit(case) * truth.bound[name], 0.0))
+    return record.view
+
+
+def check_row_grad(backend: Any, case: Case, truth: Truth, record: Any, wrap: Wrap = same) -> Any:
+    """Check the gradient for the case's cotangents."""
+    want, scale = truth.grad(case, case.cotangents)
+    out = Guarded(case.grad_layout, case.logits.shape, case.logits.dtype)
+    inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight, record, *case.cotangents)
+    cotangents = tuple(None if g is None else wrap(g) for g in case.cotangents)
+    backend.row_grad(
+        wrap(case.logits), wrapped(case.target, wrap), case.scores, wrap(record), cotangents, wrap(out.view)
+    )
+    inputs.check()
+    got = as_rows(out.values())
+    agree("grad", case, got, want, grad_bound(case, want, scale))
+    return got
+
+
+def check_row_fused(backend: Any, case: Case, truth: Truth, wrap: Wrap = same, *, in_place: bool = False) -> Any:
+    """Check the record and the gradient of Σ scale₀ · loss + scale₁ · lse², with the first two cotangents as scales."""
+    scale = (np.ones(case.rows, np.float32) if case.cotangents[0] is None else case.cotangents[0], case.cotangents[1])
+    g_lse = None if scale[1] is None else 2 * decode(scale[1]) * truth.stats.lse
+    a_bound = 0.0 if scale[1] is None else 2 * np.abs(decode(scale[1])) * truth.bound["lse"]
+    want, bound = truth.grad(case, (scale[0], g_lse, None), a_bound)
+    record = Guarded(None, (5, case.rows), np.float64)
+    out = Guarded(case.grad_layout, case.logits.shape, case.logits.dtype)
+    logits = case.logits
+    if in_place:
+        out.view[...] = case.logits
+        logits = out.view
+    inputs = Inputs.of(*([] if in_place else [logits]), case.target.index, case.target.prob, case.target.weight, *scale)
+    seen_logits = wrap(logits)
+    grad = seen_logits if in_place else wrap(out.view)
+    scales = (wrap(scale[0]), None if scale[1] is None else wrap(scale[1]))
+    backend.row_fused(seen_logits, wrapped(case.target, wrap), case.scores, scales, wrap(record.view), grad)
+    inputs.check()
+    check_record(case, truth, record.values())
+    got = as_rows(out.values())
+    agree("fused grad", case, got, want, grad_bound(case, want, bound))
+    return got
+
+
+def check_rows(backend: Any, case: Case, truth: Truth, wrap: Wrap = same) -> None:
+    """All of the above."""
+    record = check_row_stats(backend, case, truth, wrap)
+    check_row_grad(backend, case, truth, record, wrap)
+    check_row_fused(backend, case, truth, wrap)
+    check_row_fused(backend, case, truth, wrap, in_place=True)
+
+
+# One call, its results in new arrays
+
+
+@dataclasses.dataclass
+class Result:
+    """What a backend made of a few rows: summary (N,), record and gradients (N, V), all as float64."""
+
+    loss: Any
+    lse: Any
+    entropy: Any
+    stats: RowStats
+    grad: Any
+    fused: Any
+
+
+def evaluate(
+    backend: Any, logits: Any, target: Target, scores: Scores = Scores(), cotangents: tuple[Any, Any, Any] | None = None  # noqa: B008
+) -> Result:
+    """Statistics, the gradient for the cotangents (of the loss alone if there are none), and that of `row_fused`."""
+    N = logits.size // logits.shape[1] if logits.shape[1] else logits.shape[0]
+    narrow = np.float64 if logits.dtype == np.float64 else np.float32
+    summary = tuple(np.full(N, np.nan, narrow) for _ in range(3))
+    record, again = np.full((5, N), np.nan), np.full((5, N), np.nan)
+    grad, fused = (np.full(logits.shape, np.nan, logits.dtype) for _ in range(2))
+    ones = np.ones(N, narrow)
+    backend.row_stats(logits, target, scores, record, summary)
+    backend.row_grad(logits, target, scores, record, (ones, None, None) if cotangents is None else cotangents, grad)
+    backend.row_fused(logits, target, scores, (ones, None), again, fused)
+    np.testing.assert_array_equal(again, record)
+    return Result(*summary, RowStats(*record), as_rows(grad), as_rows(fused))
+
+
+# Binary cross-entropy
+
+
+def softplus(x: Any) -> Any:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def sigmoid(x: Any) -> Any:
+    small = np.exp(-np.abs(x))
+    return np.where(x > 0, 1, small) / (1 + small)
+
+
+def binary_truth(kind: str, operands: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Losses of right and of wrong answers, and their derivatives: loss = first − second would be wrong, it is the sum."""
+    x, t, w, r = (np.float64(1) if a is None else decode(a) for a in operands)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if kind == "logits":
+            costs, slopes = (softplus(-x), softplus(x)), (-sigmoid(-x), sigmoid(x))
+        else:
+            costs, slopes = (-np.log(x), -np.log1p(-x)), (-1 / x, 1 / (1 - x))
+        shares = r * t, 1 - t
+        loss, slope = ([np.where(s == 0, 0.0, w * s * f) for s, f in zip(shares, fs, strict=True)] for fs in (costs, slopes))
+    return loss, slope
+
+
+def check_binary(backend: Any, kind: Any, operands: tuple[Any, ...], cotangent: Any, wrap: Wrap = same) -> None:
+    """Check losses, their sum and the gradient; all terms keep their relative accuracy.
+
+    Bound: exponential, logarithm and the products are wrong by at most 2, 4 and 4 u, so a term by `K` u; results below
+    the normal numbers may vanish.
+    """
+    shape, dtype = operands[0].shape, "bfloat16" if operands[0].dtype == np.uint16 else str(operands[0].dtype)
+    wide = dtype == "float64"
+    u, tiny = (2.0**-53, 2.3e-308) if wide else (2.0**-24, 1.2e-38)
+    given = tuple(None if a is None else wrap(a) for a in operands)
+    inputs = Inputs.of(*operands, cotangent)
+    losses, slopes = binary_truth(kind, operands)
+    want, size = sum(losses), sum(np.abs(x) for x in losses)
+    out = Guarded(None, shape, np.float64 if wide else np.float32)
+    total = backend.binary_loss(kind, given, wrap(out.view))
+    assert worst(out.values(), want, u * size + tiny) <= K, f"loss of {kind} {dtype}"
+    assert worst(np.float64(total), want.sum(), u * size.sum() + tiny * want.size) <= K, f"sum of {kind} {dtype}"
+    assert backend.binary_loss(kind, given, None) == total
+    grad = Guarded(None, shape, operands[0].dtype)
+    backend.binary_grad(kind, given, wrap(cotangent), wrap(grad.view))
+    g = decode(cotangent)
+    want, size = g * sum(slopes), np.abs(g) * sum(np.abs(x) for x in slopes)
+    eps, least = spacing(dtype)
+    rounding = 0.0 if dtype in {"float32", "float64"} else (np.abs(want) * eps + least) / K
+    assert worst(grad.values(), want, u * size + tiny + rounding) <= K, f"gradient of {kind} {dtype}"
+    inputs.check()
