@@ -22,8 +22,10 @@ from benchmarks.contenders import losses, step
 ROOT = Path(__file__).parents[1]
 PROC = Path("/proc/self")
 # glibc otherwise keeps what was freed, and the next call's memory would be there already
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-TIMES = 3
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4096", "MALLOC_TRIM_THRESHOLD_": "0"}
+ROUNDS = 3
+RESOLUTION = 2**18
+"""Bytes that a peak may be off by: Linux counts the pages of each processor in batches of 32 (× 4 KiB) and more."""
 
 
 def why_not() -> str | None:
@@ -48,7 +50,7 @@ def measure_here(case: Case, contenders: list[str]) -> dict[str, int]:
             continue
         _ = step(loss, data)  # compiles, and starts threads
         peaks: list[int] = []
-        for _ in range(TIMES):
+        for _ in range(ROUNDS):
             data.logits.grad = None
             peaks.append(peak(lambda loss=loss: step(loss, data)))
         found[name] = max(0, int(statistics.median(peaks)) - data.logits.nbytes)

@@ -68,8 +68,8 @@ def _cells(measures: dict[str, Record]) -> list[str]:
         *_timing(forward, ("eager", "compile")),
         *_timing(backward, ()),
         *_timing(both, ("eager", "compile")),
-        *(_number(_at(memory, "extra_bytes", name), 1e-6) for name in ("crossent", "eager", "compile")),
-        _number(_at(memory, "extra_bytes_per_row", "crossent")),
+        *(_size(memory, name, 1e6) for name in ("crossent", "eager", "compile")),
+        _size(memory, "crossent", any_["rows"]),
     ]
 
 
@@ -93,11 +93,18 @@ def duration(seconds: float | None) -> str:
     return f"{_number(seconds / unit)} {name}"
 
 
-def _number(value: float | None, scale: float = 1.0) -> str:
+def _number(value: float | None) -> str:
     if value is None:
         return "–"
-    value *= scale
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _size(memory: Record, name: str, unit: float) -> str:
+    size = _at(memory, "extra_bytes", name)
+    if size is None:
+        return "–"
+    least = memory["resolution_bytes"]
+    return f"<{_number(least / unit)}" if size < least else _number(size / unit)
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

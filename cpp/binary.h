@@ -39,34 +39,32 @@ void load_operand(const BinaryTask& task, const BinaryTask::Operand& from, int64
     }
 }
 
-template <class T>
-struct OfLogit {  // small = e^(-|x|)
-    T x, t, small;
-    OfLogit(T x_, T t_) : x(x_), t(t_), small(exp_nonpositive(x_ < T(0) ? x_ : -x_, Limits<T>::smallest)) {}
-
-    T loss(T pos_weight) const {
-        const T tail = log1p_unit(small);
-        const T positive = pos_weight * t * ((x < T(0) ? -x : T(0)) + tail);
-        const T negative = (T(1) - t) * ((x > T(0) ? x : T(0)) + tail);
+struct OfLogit {
+    template <class T>
+    static T loss(T x, T t, T pos_weight) {
+        const T size = x < T(0) ? -x : x;
+        const T tail = log1p_unit(exp_nonpositive(-size, Limits<T>::smallest));
+        const T positive = pos_weight * t * ((x < T(0) ? size : T(0)) + tail);
+        const T negative = (T(1) - t) * ((x > T(0) ? size : T(0)) + tail);
         return (t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
     }
-    T slope(T pos_weight) const {
+    template <class T>
+    static T slope(T x, T t, T pos_weight) {
+        const T small = exp_nonpositive(x < T(0) ? x : -x, Limits<T>::smallest);
         const T large = T(1) / (T(1) + small), little = small * large;
-        const bool right = x > T(0);
-        return (T(1) - t) * (right ? large : little) - pos_weight * t * (right ? little : large);
+        const T right = x > T(0) ? large : little, left = x > T(0) ? little : large;
+        return (T(1) - t) * right - pos_weight * t * left;
     }
 };
 
-template <class T>
 struct OfProbability {
-    T p, t;
-    OfProbability(T p_, T t_) : p(p_), t(t_) {}
-
-    T loss(T pos_weight) const {
+    template <class T>
+    static T loss(T p, T t, T pos_weight) {
         const T positive = -pos_weight * t * log_positive(p), negative = -(T(1) - t) * log1m_unit(p);
         return (t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
     }
-    T slope(T pos_weight) const {
+    template <class T>
+    static T slope(T p, T t, T pos_weight) {
         const T positive = pos_weight * t / p, negative = (T(1) - t) / (T(1) - p);
         return (t == T(1) ? T(0) : negative) - (t == T(0) ? T(0) : positive);
     }
@@ -101,7 +99,7 @@ struct Pieces {  // input, target, weights and cotangent of up to `piece` elemen
     }
 };
 
-template <template <class> class Element, class T>
+template <class Element, class T>
 int64_t losses(const BinaryTask& task, int64_t block) {
     Pieces<T> p;
     const int64_t end = least(task.size, (block + 1) * binary_block);
@@ -111,9 +109,12 @@ int64_t losses(const BinaryTask& task, int64_t block) {
         const int64_t n = least(piece, end - begin);
         p.load(task, begin, n);
         T sum = 0, outside = 0;
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            p.result[i] = p.weight[i] * Element::loss(p.x[i], p.t[i], p.pos_weight[i]);
+        }
 #pragma omp simd reduction(+ : sum, outside)
         for (int64_t i = 0; i < n; ++i) {
-            p.result[i] = p.weight[i] * Element<T>(p.x[i], p.t[i]).loss(p.pos_weight[i]);
             sum += p.result[i];
             outside += p.x[i] >= T(0) && p.x[i] <= T(1) ? T(0) : T(1);
         }
@@ -126,7 +127,7 @@ int64_t losses(const BinaryTask& task, int64_t block) {
     return wrong;
 }
 
-template <template <class> class Element, class T>
+template <class Element, class T>
 void slopes(const BinaryTask& task, int64_t block) {
     Pieces<T> p;
     alignas(64) T cotangent[piece];
@@ -135,8 +136,9 @@ void slopes(const BinaryTask& task, int64_t block) {
         const int64_t n = least(piece, end - begin);
         p.load(task, begin, n);
         load_operand(task, task.cotangent, begin, n, cotangent);
+#pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
-            p.result[i] = p.weight[i] * cotangent[i] * Element<T>(p.x[i], p.t[i]).slope(p.pos_weight[i]);
+            p.result[i] = p.weight[i] * cotangent[i] * Element::slope(p.x[i], p.t[i], p.pos_weight[i]);
         }
         store(task, begin, n, p.result);
     }

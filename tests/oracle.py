@@ -95,14 +95,14 @@ class Truth:
     parts: tuple[Any, ...]
 
     @classmethod
-    def of(cls, case: Case, whole: RowStats | None = None) -> Truth:
-        """Truth of the case; `whole` is the record of the whole rows if the case is but a shard of them."""
+    def of(cls, case: Case, whole: Truth | None = None) -> Truth:
+        """Truth of the case; `whole` is that of the whole rows if the case is but a shard of them."""
         z = np.ascontiguousarray(as_rows(decode(case.logits)))  # NumPy's sums are pairwise along contiguous axes alone
         target = case.target
         if target.kind == "dense":
             target = dataclasses.replace(target, prob=np.ascontiguousarray(as_rows(np.asarray(target.prob))))
         own = reference.row_stats(z, target, case.scores)
-        stats = own if whole is None else whole
+        stats = own if whole is None else whole.stats
         s, _ = reference.score_and_slope(z, case.scores)
         q, valid = reference.target_measure(target, *z.shape)
         d = np.where(valid[:, None], s - stats.peak[:, None], 0.0)
@@ -119,6 +119,8 @@ class Truth:
             "score": (np.abs(q) * (size + D)).sum(1),
             "mass": np.abs(q).sum(1),
         }
+        if whole is not None:  # all that gradients depend on
+            return cls(stats, whole.bound, valid, (z, target, slope_of(z, case.scores), q, d, D, whole.parts[6]))
         L, T = np.log(stats.total), stats.tilt
         relative = bound["total"] / stats.total
         bound |= {
@@ -139,9 +141,9 @@ class Truth:
         want = np.where(kept, slope * (p * (a + b * logp) - c * q), 0.0)
 
         g_loss, g_lse, g_entropy = (np.abs(x)[:, None] for x in g)
-        entropy, q = np.abs(self.stats.entropy)[:, None], np.abs(q)
-        a_sum = g_loss * q.sum(1, keepdims=True) + g_lse + g_entropy * entropy
-        a_off = g_loss * q.sum(1, keepdims=True) + g_lse + g_entropy * self.bound["entropy"][:, None]
+        mass, entropy, q = self.bound["mass"][:, None], np.abs(self.stats.entropy)[:, None], np.abs(q)
+        a_sum = g_loss * mass + g_lse + g_entropy * entropy
+        a_off = g_loss * mass + g_lse + g_entropy * self.bound["entropy"][:, None]
         p_off = D + relative[:, None]
         scale = p * ((a_sum + g_entropy * np.abs(logp)) * (1 + p_off) + a_off + np.reshape(a_bound, (-1, 1)))
         scale += p * g_entropy * p_off + g_loss * q

@@ -16,8 +16,10 @@ mp.mp.dps = 60
 
 
 def interpolate(f: Callable[[mp.mpf], mp.mpf], low: mp.mpf, high: mp.mpf, degree: int) -> list[mp.mpf]:
-    nodes = [(low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (2 * k + 1) / (2 * degree + 2)) for k in range(degree + 1)]
-    return list(mp.lu_solve(mp.matrix([[x**j for j in range(degree + 1)] for x in nodes]), mp.matrix([f(x) for x in nodes])))
+    centre, half = (low + high) / 2, (high - low) / 2
+    nodes = [centre + half * mp.cos(mp.pi * (2 * k + 1) / (2 * degree + 2)) for k in range(degree + 1)]
+    vandermonde = mp.matrix([[x**j for j in range(degree + 1)] for x in nodes])
+    return list(mp.lu_solve(vandermonde, mp.matrix([f(x) for x in nodes])))
 
 
 def report(name: str, f: Callable[[mp.mpf], mp.mpf], low: mp.mpf, high: mp.mpf, degree: int, bits: int) -> None:

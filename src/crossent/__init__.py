@@ -7,24 +7,19 @@ The measures are here, the losses for PyTorch in `crossent.torch`, the command l
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "cross_entropy": "crossent.measures",
-    "entropy": "crossent.measures",
-    "js_divergence": "crossent.measures",
-    "kl_divergence": "crossent.measures",
-    "perplexity": "crossent.measures",
-}
+if TYPE_CHECKING:
+    from crossent.measures import cross_entropy, entropy, js_divergence, kl_divergence, perplexity
 
-__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", "cross_entropy", "entropy", "js_divergence", "kl_divergence", "perplexity"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in __all__:
+        return getattr(import_module("crossent.measures"), name)
     raise AttributeError(f"module 'crossent' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
 
 

@@ -1,4 +1,4 @@
-"""The array library of an object, chosen by the object: a library is used only if the caller has imported it already."""
+"""The array library of an object, chosen by the object: one is used only if the caller has imported it already."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def namespace(*arrays: Any) -> Any:
     """Return the module (numpy, torch or jax.numpy) whose functions take these arrays; anything unknown is NumPy's."""
     for array in arrays:
         home = _HOME.get(type(array).__module__.partition(".")[0])
-        if home is None and "torch" in sys.modules and isinstance(array, sys.modules["torch"].Tensor):
+        torch = sys.modules.get("torch")
+        if home is None and torch is not None and isinstance(array, torch.Tensor):  # a subclass from elsewhere
             home = "torch"
         if home is not None:
             return sys.modules[home]

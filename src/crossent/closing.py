@@ -29,11 +29,12 @@ def reduce(loss: Any, reduction: Reduction, *, sample_weight: Any = None, row_we
         return weighted
     if reduction == "sum":
         return weighted.sum()
-    if sample_weight is None and row_weight is None:
+    if row_weight is None and sample_weight is None:
         return weighted.mean()
-    if row_weight is None:
-        return weighted.sum() / sample_weight.sum()
-    return weighted.sum() / (row_weight if sample_weight is None else row_weight * sample_weight).sum()
+    counts: Any = sample_weight if row_weight is None else row_weight
+    if row_weight is not None and sample_weight is not None:
+        counts = row_weight * sample_weight
+    return weighted.sum() / counts.sum()
 
 
 def z_loss(lse: Any, strength: float) -> Any:

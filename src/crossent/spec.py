@@ -112,6 +112,4 @@ def class_error(value: int, row: int, rows: int, target: Target, num_classes: in
 def probability_error(value: float, row: int, column: int) -> ValueError:
     """Error for a target probability that is negative, infinite or NaN."""
     fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "mend the data"
-    return ValueError(
-        f"target probability {value!r} (row {row}, column {column}) is not a finite number ≥ 0; {fix}"
-    )
+    return ValueError(f"target probability {value!r} (row {row}, column {column}) is not a finite number ≥ 0; {fix}")

@@ -64,6 +64,8 @@ class RowStats:
         return RowStats(peak, total + total_, score + score_, self.mass + other.mass, tilt + tilt_)
 
     def coefficients(self, g_loss: Any, g_lse: Any = 0.0, g_entropy: Any = 0.0) -> tuple[Any, Any, Any]:
-        """Return a, b, c of the row gradient phi'(z) (p (a + b log p) − c q) for cotangents of loss, lse and entropy."""
-        return g_loss * self.mass + g_lse - g_entropy * self.entropy, -g_entropy, g_loss
+        """Return a, b, c of the row gradient phi'(z) (p (a + b log p) − c q).
 
+        They follow from the cotangents of loss, lse and entropy.
+        """
+        return g_loss * self.mass + g_lse - g_entropy * self.entropy, -g_entropy, g_loss

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from crossent import reference
 from crossent.kernels import cpu
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
@@ -45,7 +44,7 @@ def test_shards_agree_with_the_reference_and_add_up(kind, dtype, each_isa):
                 record = oracle.check_row_stats(cpu, shard, oracle.Truth.of(shard))
                 merged = RowStats(*record) if merged is None else merged.merge(RowStats(*record))
                 whole = np.stack([getattr(total.stats, field) for field in oracle.FIELDS])
-                oracle.check_row_grad(cpu, shard, oracle.Truth.of(shard, total.stats), whole)
+                oracle.check_row_grad(cpu, shard, oracle.Truth.of(shard, total), whole)
             # an ignored row has peak 0 and total 1 in every shard, which only its owner may count
             fields = np.where(total.valid, [getattr(merged, field) for field in oracle.FIELDS], 1.0)
             wanted = RowStats(*np.where(total.valid, [getattr(total.stats, field) for field in oracle.FIELDS], 1.0))
@@ -187,15 +186,3 @@ def test_negative_weights_are_weights(isa):
     target = Target(index, weight=rng.normal(size=40), smoothing=0.3)
     case = data.Case("negative", "float64", logits, target, Scores(), (rng.normal(size=6),) * 3, data.LAYOUTS["rows"])
     oracle.check_rows(cpu, case, oracle.Truth.of(case))
-
-
-def test_the_gradient_of_the_reference_is_the_one_held_against():
-    # the oracle's own gradient, relative to the peak, and the shipped one agree where both are accurate
-    for kind in data.KINDS:
-        for case in data.cases(kind, 17, "float32"):
-            truth = oracle.Truth.of(case)
-            z, target = truth.parts[:2]
-            g = tuple(np.zeros(case.rows) if x is None else data.decode(x) for x in case.cotangents)
-            mine, bound = truth.grad(case, case.cotangents)
-            theirs = reference.row_grad(z, target, case.scores, truth.stats, g)
-            assert oracle.worst(theirs, mine, oracle.unit(case) * bound) <= 1

@@ -79,9 +79,7 @@ def sums(loss: Array, index: Array | None, weight: Array | None, ignore_index: i
     return _built().sums(loss, index, weight, ignore_index)
 
 
-def row_grad(
-    logits: Array, target: Target, scores: Scores, record: Array, cotangents: Cotangents, grad: Array
-) -> None:
+def row_grad(logits: Array, target: Target, scores: Scores, record: Array, cotangents: Cotangents, grad: Array) -> None:
     """Write phi'(z) (p (a + b log p) − c q) into `grad`, like the logits.
 
     a, b and c are `RowStats.coefficients` of the cotangents (N,) of loss, lse and entropy; None is zero.

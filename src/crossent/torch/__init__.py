@@ -1,8 +1,8 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies."""
 
+from crossent.torch._inputs import TopK
 from crossent.torch.functional import (
     Stats,
-    TopK,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,

@@ -14,30 +14,35 @@ from crossent.torch._rows import aliases, backend, derivatives, loss_dtype
 _Optional = Tensor | None
 _OPERANDS = "str kind, Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"
 
-def _operands(input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional) -> tuple[Any, ...]:  # noqa: A002
+
+def _operands(input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional) -> tuple[Any, ...]:
     weights = (None if w is None else w.expand(input.shape) for w in (weight, pos_weight))
     return (input, target, *weights)
 
 
-def _binary_loss(kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, summed: bool) -> Tensor:  # noqa: A002, FBT001, PLR0917
+def _binary_loss(
+    kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, summed: bool
+) -> Tensor:
     dtype = loss_dtype(input.dtype)
     out = None if summed else torch.empty(input.shape, dtype=dtype)
     total = backend().binary_loss(kind, _operands(input, target, weight, pos_weight), out)
     return torch.tensor(total, dtype=dtype) if out is None else out
 
 
-def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:  # noqa: A002
+def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
     return input.new_empty(() if rest[-1] else input.shape, dtype=loss_dtype(input.dtype))
 
 
-def _binary_grad(kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, cotangent: Tensor) -> Tensor:  # noqa: A002, PLR0917
+def _binary_grad(
+    kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, cotangent: Tensor
+) -> Tensor:
     out = torch.empty(input.shape, dtype=input.dtype)
     operands = _operands(input, target, weight, pos_weight)
     backend().binary_grad(kind, operands, cotangent.expand(input.shape), out)
     return out
 
 
-def _binary_grad_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:  # noqa: A002
+def _binary_grad_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
     return torch.empty(input.shape, dtype=input.dtype, device=input.device)
 
 
@@ -53,7 +58,9 @@ def _binary_loss_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
         g_x = binary_grad(ctx.kind, x, t, weight, pos_weight, cotangent)
     if ctx.needs_input_grad[2]:  # the loss is linear in the target
         one, zero = torch.ones_like(t), torch.zeros_like(t)
-        slope = _plain.binary_loss(ctx.kind, x, one, weight, pos_weight) - _plain.binary_loss(ctx.kind, x, zero, weight, None)
+        slope = _plain.binary_loss(ctx.kind, x, one, weight, pos_weight) - _plain.binary_loss(
+            ctx.kind, x, zero, weight, None
+        )
         g_t = (cotangent * slope).to(t.dtype)
     return None, g_x, g_t, None, None, None
 
@@ -70,7 +77,11 @@ def _binary_grad_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
 
 
 binary_grad = register(
-    f"binary_grad({_OPERANDS}, Tensor cotangent) -> Tensor", _binary_grad, _binary_grad_fake, _save, _binary_grad_backward
+    f"binary_grad({_OPERANDS}, Tensor cotangent) -> Tensor",
+    _binary_grad,
+    _binary_grad_fake,
+    _save,
+    _binary_grad_backward,
 )
 binary_loss = register(
     f"binary_loss({_OPERANDS}, bool summed) -> Tensor", _binary_loss, _binary_loss_fake, _save, _binary_loss_backward

@@ -56,4 +56,4 @@ def _is_plain(args: tuple[Any, ...]) -> bool:
     for x in args:
         if isinstance(x, Tensor) and (type(x) not in _PLAIN or x.device.type != "cpu" or x.is_neg()):
             return False
-    return torch._C._len_torch_dispatch_stack() == 0 and not torch._C._are_functorch_transforms_active()  # noqa: SLF001  # pyright: ignore
+    return torch._C._len_torch_dispatch_stack() == 0 and not torch._C._are_functorch_transforms_active()  # pyright: ignore

@@ -21,7 +21,9 @@ from crossent.spec import Scores, Target
 from crossent.torch import _plain
 from crossent.torch._operator import register
 
-_OPTIONS = "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, float temperature, float softcap"
+_OPTIONS = (
+    "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, float temperature, float softcap"
+)
 _Optional = Tensor | None
 _Options = tuple[_Optional, _Optional, _Optional, float, int, float, float]
 
@@ -107,11 +109,12 @@ def _row_loss(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     target, scores = _bound(options)  # pyright: ignore[reportArgumentType]
     losses, record = _new_record(logits)
     backend().row_stats(logits, target, scores, record, (losses, None, None))
-    loss, weight = backend().sums(losses, target.index if target.kind == "index" else None, target.weight, target.ignore_index)
+    loss, weight = backend().sums(
+        losses, target.index if target.kind == "index" else None, target.weight, target.ignore_index
+    )
     scale = float("nan") if weight == 0 else 1.0 / weight
     loss, scale = (loss * scale, scale) if mean else (loss, 1.0)
-    result = torch.tensor((loss, scale), dtype=torch.float64)
-    return result[0].to(losses.dtype), result[1].clone(), record
+    return torch.tensor(loss, dtype=losses.dtype), torch.tensor(scale, dtype=torch.float64), record
 
 
 def _row_loss_fake(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:

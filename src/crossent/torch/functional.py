@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -13,23 +13,18 @@ from crossent import closing
 from crossent.closing import Reduction
 from crossent.spec import Scores
 from crossent.torch._binary import binary_loss
+from crossent.torch._inputs import (
+    TopK,
+    broadcasts,
+    check_companion,
+    check_constant,
+    check_input,
+    check_options,
+    most_probable,
+    rows_of,
+    sample_weight_of,
+)
 from crossent.torch._rows import loss_dtype, row_loss, row_stats
-
-
-class TopK(NamedTuple):
-    """A sparse target: K classes of each row with their probabilities, as a teacher's top-k gives them.
-
-    Parameters
-    ----------
-    index
-        Classes, any integer dtype, shape (N, K) (or (K,) for one row, (N, K, d1, …) beside logits (N, C, d1, …)).
-        The same class may occur twice; its probabilities add.
-    prob
-        Their probabilities, same shape, any floating dtype. They need not sum to 1.
-    """
-
-    index: Tensor
-    prob: Tensor
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,15 +55,6 @@ class Stats:
     correct: Tensor
 
 
-class _Rows(NamedTuple):
-    """A call brought into the form of the kernels: logits (N, V) or (outer, V, inner) and one kind of target."""
-
-    logits: Tensor
-    index: Tensor | None
-    prob: Tensor | None
-    shape: torch.Size
-
-
 @overload
 def cross_entropy(
     input: Tensor, target: Tensor | TopK, weight: Tensor | None = ..., size_average: bool | None = ...,
@@ -83,8 +69,8 @@ def cross_entropy(
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
     return_stats: Literal[True],
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
-def cross_entropy(  # noqa: PLR0917  torch's own signature
-    input: Tensor,  # noqa: A002
+def cross_entropy(
+    input: Tensor,
     target: Tensor | TopK,
     weight: Tensor | None = None,
     size_average: bool | None = None,
@@ -173,20 +159,19 @@ def cross_entropy(  # noqa: PLR0917  torch's own signature
     """
     mode = _reduction(reduction, size_average, reduce)
     scores = Scores(temperature, softcap)
-    rows = _rows_of(input, target, ignore_index)
-    _check_options(rows, weight, label_smoothing, z_loss)
+    rows = rows_of(input, target, ignore_index)
+    check_options(rows, weight, label_smoothing, z_loss)
     phi = (scores.temperature, scores.softcap or 0.0)
     call = (rows.logits, rows.index, rows.prob, weight, label_smoothing, ignore_index, *phi)
     if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats:
         return row_loss(*call, mode == "mean")[0]
     loss, lse, entropy, record = row_stats(*call)
-    hard = rows.prob is None
-    valid = rows.index != ignore_index if hard else None  # pyright: ignore[reportOptionalOperand]
-    samples = None if sample_weight is None else _sample_weight(sample_weight, rows, loss.dtype)
-
-    row_weight = valid
-    if hard and weight is not None:
-        row_weight = torch.where(valid, weight.to(loss.dtype)[torch.where(valid, rows.index, 0).long()], 0.0)
+    samples = None if sample_weight is None else sample_weight_of(sample_weight, rows, loss.dtype)
+    valid = row_weight = None
+    if rows.index is not None and rows.prob is None:
+        valid = row_weight = rows.index != ignore_index
+        if weight is not None:
+            row_weight = torch.where(valid, weight.to(loss.dtype)[torch.where(valid, rows.index, 0).long()], 0.0)
     result = closing.reduce(loss, mode, sample_weight=samples, row_weight=row_weight)
     if z_loss != 0.0:
         penalty = closing.z_loss(lse, z_loss)
@@ -199,19 +184,19 @@ def cross_entropy(  # noqa: PLR0917  torch's own signature
     plain, plain_record = loss, record
     if weight is not None or label_smoothing != 0.0:
         plain, _, _, plain_record = row_stats(rows.logits, rows.index, rows.prob, None, 0.0, ignore_index, *phi)
-    if not hard:
-        top = _most_probable(rows)
+    if valid is None:
+        top = most_probable(rows)
         plain_record = row_stats(rows.logits.detach(), top, None, None, 0.0, ignore_index, *phi)[3]
     correct = (plain_record[2] >= 0) & (plain_record[3] > 0)
     confidence = record[1].reciprocal().to(loss.dtype)
-    if hard:
+    if valid is not None:
         confidence = torch.where(valid, confidence, 0.0)
     parts = (lse, -plain, entropy, confidence, correct)
     return result, Stats(*(part.reshape(rows.shape) for part in parts))
 
 
-def binary_cross_entropy_with_logits(  # noqa: PLR0917  torch's own signature
-    input: Tensor,  # noqa: A002
+def binary_cross_entropy_with_logits(
+    input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
     size_average: bool | None = None,
@@ -269,8 +254,8 @@ def binary_cross_entropy_with_logits(  # noqa: PLR0917  torch's own signature
     return _binary_cross_entropy("logits", input, target, weight, pos_weight, mode)
 
 
-def binary_cross_entropy(  # noqa: PLR0917  torch's own signature
-    input: Tensor,  # noqa: A002
+def binary_cross_entropy(
+    input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
     size_average: bool | None = None,
@@ -327,10 +312,15 @@ def binary_cross_entropy(  # noqa: PLR0917  torch's own signature
     return _binary_cross_entropy("probabilities", input, target, weight, None, mode)
 
 
-def _binary_cross_entropy(  # noqa: PLR0917
-    kind: str, input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, mode: Reduction  # noqa: A002
+def _binary_cross_entropy(
+    kind: str,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    pos_weight: Tensor | None,
+    mode: Reduction,
 ) -> Tensor:
-    _check_input(input)
+    check_input(input)
     if target.shape != input.shape:
         raise ValueError(
             f"target of shape {tuple(target.shape)} does not match input of shape {tuple(input.shape)}; "
@@ -340,17 +330,15 @@ def _binary_cross_entropy(  # noqa: PLR0917
         target = target.to(loss_dtype(input.dtype))
     for name, w in (("target", target), ("weight", weight), ("pos_weight", pos_weight)):
         if w is not None:
-            _check_companion(name, w, input)
+            check_companion(name, w, input)
     for name, w in (("weight", weight), ("pos_weight", pos_weight)):
-        if w is not None and not _broadcasts(w.shape, input.shape):
-            raise ValueError(f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(input.shape)}")
-        _check_constant(name, w)
+        if w is not None and not broadcasts(w.shape, input.shape):
+            raise ValueError(
+                f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(input.shape)}"
+            )
+        check_constant(name, w)
     loss = binary_loss(kind, input, target, weight, pos_weight, mode != "none")
     return loss / input.numel() if mode == "mean" else loss
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False))
 
 
 def _reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> Reduction:
@@ -358,120 +346,3 @@ def _reduction(reduction: str, size_average: bool | None, reduce: bool | None) -
         reduction = _legacy.legacy_get_string(size_average, reduce)
     closing.check_reduction(reduction)
     return reduction  # pyright: ignore[reportReturnType]
-
-
-def _check_input(input: Tensor) -> None:  # noqa: A002
-    if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"input must be a tensor, got {type(input).__name__}; use torch.as_tensor first")
-    if input.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
-        raise TypeError(f"input must be float32, float64, bfloat16 or float16, got {input.dtype}; use input.float()")
-    if input.device.type not in ("cpu", "meta"):
-        raise NotImplementedError(
-            f"crossent has no backend for tensors on {input.device} yet and does not copy them behind your back; "
-            "use input.cpu(), or torch's own loss on that device"
-        )
-
-
-def _check_companion(name: str, tensor: Tensor, input: Tensor) -> None:  # noqa: A002
-    if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor first")
-    if tensor.device != input.device:
-        raise ValueError(f"{name} is on {tensor.device}, input on {input.device}; use {name}.to(input.device)")
-
-
-def _check_constant(name: str, tensor: Tensor | None) -> None:
-    if tensor is None:
-        return
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name} must be floating-point, got {tensor.dtype}; use {name}.float()")
-    if tensor.requires_grad:
-        raise ValueError(f"{name} is a constant of the loss and gets no gradient; use {name}.detach()")
-
-
-def _check_options(rows: _Rows, weight: Tensor | None, label_smoothing: float, z_loss: float) -> None:
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
-    if not 0.0 <= z_loss < float("inf"):
-        raise ValueError(f"z_loss must be a finite number ≥ 0, got {z_loss}; 0.0 is no penalty")
-    if weight is None:
-        return
-    _check_companion("weight", weight, rows.logits)
-    V = rows.logits.shape[1]
-    if weight.shape != (V,):
-        raise ValueError(f"weight must have one entry for each of the {V} classes, got shape {tuple(weight.shape)}")
-    _check_constant("weight", weight)
-
-
-def _rows_of(input: Tensor, target: Tensor | TopK, ignore_index: int) -> _Rows:  # noqa: A002
-    _check_input(input)
-    if input.ndim == 0:
-        raise ValueError("input must have a class axis: shape (C), (N, C) or (N, C, d1, …); got a number")
-    sparse = isinstance(target, TopK)
-    for name, tensor in (("target.index", target.index), ("target.prob", target.prob)) if sparse else (("target", target),):
-        _check_companion(name, tensor, input)
-    shape = input.shape[:1] + input.shape[2:] if input.ndim > 1 else input.shape[:0]
-    if input.shape[0 if input.ndim == 1 else 1] == 0 and shape.numel() > 0:
-        raise ValueError(f"input of shape {tuple(input.shape)} has no classes; the class axis is axis 1, or 0 of a vector")
-    logits = _flat(input)
-    if sparse:
-        index, prob = _topk_rows(input, target)
-    elif target.shape == input.shape:
-        index, prob = None, _flat(target)
-        if not target.is_floating_point():
-            raise TypeError(
-                f"a target in the shape of the input {tuple(input.shape)} holds class probabilities and must be "
-                f"floating-point, got {target.dtype}; use target.float(), or class indices of shape {tuple(shape)}"
-            )
-    elif target.shape == shape:
-        index, prob = target.reshape(-1), None
-        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise TypeError(f"class indices must have an integer dtype, got {target.dtype}; use target.long()")
-    else:
-        raise ValueError(
-            f"target of shape {tuple(target.shape)} fits no input of shape {tuple(input.shape)}: class indices have "
-            f"shape {tuple(shape)}, class probabilities {tuple(input.shape)}"
-        )
-    if prob is not None and ignore_index >= 0:
-        raise ValueError("ignore_index applies to class indices, not to probabilities; use sample_weight=0 for such rows")
-    return _Rows(logits, index, prob, shape)
-
-
-def _flat(x: Tensor) -> Tensor:
-    if x.ndim == 1:
-        return x.unsqueeze(0)
-    return x if x.ndim <= 2 else x.flatten(2)
-
-
-def _topk_rows(input: Tensor, target: TopK) -> tuple[Tensor, Tensor]:  # noqa: A002
-    index, prob = target
-    axis = 0 if input.ndim == 1 else 1
-    wanted = (*input.shape[:axis], "K", *input.shape[axis + 1 :])
-    fits = index.ndim == input.ndim and all(a in ("K", b) for a, b in zip(wanted, index.shape, strict=True))
-    if not fits or index.shape != prob.shape:
-        text = ", ".join(map(str, wanted))
-        raise ValueError(
-            f"TopK(index, prob) beside an input of shape {tuple(input.shape)} needs two tensors of shape ({text}), "
-            f"got {tuple(index.shape)} and {tuple(prob.shape)}"
-        )
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise TypeError(f"TopK.index must have an integer dtype, got {index.dtype}")
-    if not prob.is_floating_point():
-        raise TypeError(f"TopK.prob must be floating-point, got {prob.dtype}")
-    k = index.shape[axis]
-    return tuple(_flat(x).movedim(1, -1).reshape(-1, k) for x in (index, prob))  # pyright: ignore[reportReturnType]
-
-
-def _sample_weight(sample_weight: Tensor, rows: _Rows, dtype: torch.dtype) -> Tensor:
-    _check_companion("sample_weight", sample_weight, rows.logits)
-    if sample_weight.shape != rows.shape:
-        raise ValueError(
-            f"sample_weight of shape {tuple(sample_weight.shape)} does not match the rows, shape {tuple(rows.shape)}"
-        )
-    return sample_weight.reshape(-1).to(dtype)
-
-
-def _most_probable(rows: _Rows) -> Tensor:
-    prob: Any = rows.prob
-    if rows.index is not None:
-        return rows.index.gather(1, prob.argmax(1, keepdim=True)).squeeze(1)
-    return prob.argmax(1).reshape(-1)

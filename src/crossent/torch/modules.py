@@ -9,7 +9,8 @@ from torch.nn import _reduction as _legacy
 
 from crossent import closing
 from crossent.spec import Scores
-from crossent.torch.functional import Stats, TopK, binary_cross_entropy_with_logits, cross_entropy
+from crossent.torch._inputs import TopK
+from crossent.torch.functional import Stats, binary_cross_entropy_with_logits, cross_entropy
 
 
 def _mode(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
@@ -40,7 +41,7 @@ class CrossEntropyLoss(nn.Module):
 
     weight: Tensor | None
 
-    def __init__(  # noqa: PLR0917  torch's own signature
+    def __init__(
         self,
         weight: Tensor | None = None,
         size_average: bool | None = None,
@@ -65,7 +66,7 @@ class CrossEntropyLoss(nn.Module):
         self.z_loss = z_loss
         self.return_stats = return_stats
 
-    def forward(self, input: Tensor, target: Tensor | TopK, *, sample_weight: Tensor | None = None) -> Any:  # noqa: A002
+    def forward(self, input: Tensor, target: Tensor | TopK, *, sample_weight: Tensor | None = None) -> Any:
         """Return the loss, or (loss, Stats); see `crossent.torch.cross_entropy`."""
         result: Tensor | tuple[Tensor, Stats] = cross_entropy(  # pyright: ignore[reportCallIssue]
             input,
@@ -116,7 +117,7 @@ class BCEWithLogitsLoss(nn.Module):
     weight: Tensor | None
     pos_weight: Tensor | None
 
-    def __init__(  # noqa: PLR0917  torch's own signature
+    def __init__(
         self,
         weight: Tensor | None = None,
         size_average: bool | None = None,
@@ -129,7 +130,7 @@ class BCEWithLogitsLoss(nn.Module):
         self.register_buffer("pos_weight", pos_weight)
         self.reduction = _mode(reduction, size_average, reduce)
 
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:  # noqa: A002
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss; see `crossent.torch.binary_cross_entropy_with_logits`."""
         return binary_cross_entropy_with_logits(
             input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
