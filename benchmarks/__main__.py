@@ -21,7 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     options = _parser().parse_args(arguments)
     if options.command == "report":
-        print(report.tables(report.read(options.files)))
+        files = options.files or sorted(RESULTS.glob("*.jsonl"))
+        if not files:
+            sys.exit("benchmarks/results is empty; `python -m benchmarks` fills it")
+        print(report.tables(report.read(files)))
         return
     # Before torch starts its threads: one that spins after its work takes a core from the contender that comes next.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -31,12 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", nargs="?", choices=("run", "report"), default="run")
-    parser.add_argument("files", nargs="*", type=Path, help="JSON lines to report")
+    parser.add_argument("files", nargs="*", type=Path, help="JSON lines to report (all of benchmarks/results)")
     parser.add_argument("--rounds", type=int, help="measured rounds (11; 3 with --quick)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="where to write (benchmarks/results; nowhere with --quick)"
-    )
+    where = "where to write (a file of benchmarks/results; nowhere with --quick or --only)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=where)
     parser.add_argument("--quick", action="store_true", help="some of the cases, without torch.compile, in a minute")
     return parser
 

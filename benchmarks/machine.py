@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from crossent import kernels
+from crossent import __version__, kernels
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,16 +35,9 @@ def describe() -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in ("numpy", "torch")},
-            "crossent": version(),
+            "crossent": __version__,
         },
     }
-
-
-def version() -> str:
-    """Return the version of crossent as its package tells it."""
-    import crossent
-
-    return crossent.__version__
 
 
 def cores() -> int:

@@ -42,6 +42,7 @@ def measure_memory(case: Case, *, compiled: bool = True) -> Record:
         **describe(case),
         "rounds": memory.ROUNDS,
         "measure": "memory",
+        "resolution_bytes": memory.RESOLUTION,
         "extra_bytes": extra,
         "extra_bytes_per_row": per_row,
     }

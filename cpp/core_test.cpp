@@ -1,185 +1,14 @@
-// The core under the sanitizers: drawn tasks on heap arrays of exactly the size they need, held against plain loops in
-// double. How far a result may be off is computed beside it, from the roundings that the arithmetic of the task makes.
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <limits>
-#include <random>
-#include <stdexcept>
-#include <string>
-#include <thread>
-#include <vector>
+// The core under the sanitizers: drawn tasks, held against plain loops in double. How far a result may be off is
+// computed beside it, from the roundings that the arithmetic of the task makes.
+#include "core_test.h"
 
-#include "core.h"
+#include <stdexcept>
+#include <thread>
+
 #include "dispatch.h"
 #include "parallel.h"
 
-using namespace crossent;
-
 namespace {
-
-using Doubles = std::vector<double>;
-using Integers = std::vector<int64_t>;
-constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
-constexpr Type real_types[] = {Type::f32, Type::f64, Type::bf16, Type::f16};
-constexpr Type integer_types[] = {Type::i8, Type::i16, Type::i32, Type::i64, Type::u8, Type::u16, Type::u32, Type::u64};
-
-std::atomic<int> failures{0};
-thread_local std::string context;
-
-#define CHECK(condition) ((condition) ? void() : failed(__LINE__, #condition))
-void failed(int line, const char* text) {
-    if (failures++ < 20) std::fprintf(stderr, "core_test.cpp:%d: %s  [%s]\n", line, text, context.c_str());
-}
-
-struct Value {
-    double want = 0, bound = 0;
-
-    Value rounded_to(Type type) const {
-        const int digits = type == Type::f64 ? 53 : type == Type::f32 ? 24 : type == Type::f16 ? 11 : 8;
-        const double most = std::fabs(want) + bound, smallest = type == Type::f16 ? 0x1p-25 : type == Type::f64 ? 0 : 0x1p-134;
-        return {want, type == Type::f16 && most >= 65504 ? infinity : bound + std::ldexp(most, -digits) + smallest};
-    }
-};
-
-#define CHECK_VALUE(what, got, value) check_value(__LINE__, what, got, value)
-void check_value(int line, const char* what, double got, Value value) {
-    if (std::isnan(value.want) ? std::isnan(got) : got == value.want || std::fabs(got - value.want) <= value.bound) return;
-    char text[200];
-    std::snprintf(text, sizeof(text), "%s is %.17g, want %.17g within %.3g", what, got, value.want, value.bound);
-    failed(line, text);
-}
-
-struct Draw {
-    std::mt19937_64 bits;
-
-    int64_t below(int64_t n) { return n <= 0 ? 0 : static_cast<int64_t>(bits() % static_cast<uint64_t>(n)); }
-    bool one_in(int64_t n) { return below(n) == 0; }
-    double uniform() { return std::ldexp(static_cast<double>(bits() >> 11), -53); }
-    template <class T, size_t n>
-    T of(const T (&list)[n]) {
-        return list[below(n)];
-    }
-};
-
-// Calls `call` with a number of the C++ type that stands for this type; 16-bit floats as their bits.
-template <class Call>
-auto by_type(Type type, const Call& call) {
-    switch (type) {
-        case Type::f32: return call(float{});
-        case Type::f64: return call(double{});
-        case Type::i8: return call(int8_t{});
-        case Type::i16: return call(int16_t{});
-        case Type::i32: return call(int32_t{});
-        case Type::i64: return call(int64_t{});
-        case Type::u8: return call(uint8_t{});
-        case Type::u32: return call(uint32_t{});
-        case Type::u64: return call(uint64_t{});
-        default: return call(uint16_t{});
-    }
-}
-
-double value_of_half(Type type, int bits) {
-    const int digits = type == Type::f16 ? 10 : 7, fraction = bits & ((1 << digits) - 1), top = type == Type::f16 ? 31 : 255;
-    const int exponent = bits >> digits & top, shift = std::max(exponent, 1) - top / 2 - digits;
-    const double size = exponent < top ? std::ldexp(exponent > 0 ? fraction + (1 << digits) : fraction, shift) : fraction > 0 ? nan : infinity;
-    return (bits & 0x8000) != 0 ? -size : size;
-}
-
-int half_of_value(Type type, double x) {  // rounded towards zero
-    static const auto ascending = [](Type half) {
-        Doubles values;
-        for (int bits = 0; values.empty() || values.back() < infinity; ++bits) values.push_back(value_of_half(half, bits));
-        return values;
-    };
-    static const Doubles of_f16 = ascending(Type::f16), of_bf16 = ascending(Type::bf16);
-    const Doubles& values = type == Type::f16 ? of_f16 : of_bf16;
-    const auto above = std::upper_bound(values.begin(), values.end(), std::fabs(x)) - values.begin();
-    return std::isnan(x) ? 0x7fff : static_cast<int>(above) - 1 + (std::signbit(x) ? 0x8000 : 0);
-}
-
-enum class Use { plain, written, read };
-
-// An array on the heap, not a byte too large. Half of them are plain; else axes are permuted in memory, spread, padded,
-// backwards or, if only read, expanded. What is between the elements is 0xff, which is NaN in every real type.
-struct Array {
-    Type type = Type::f32;
-    Integers length, stride;
-    int64_t first = 0;
-    std::vector<unsigned char> memory, before;
-    Doubles reals;  // what the elements are, in row-major order
-    Integers integers;
-
-    Array() = default;
-    Array(Draw& draw, Type type_, const Integers& length_, Use use) : type(type_), length(length_), stride(length_.size()) {
-        std::vector<size_t> order;
-        for (size_t k = length.size(); k-- > 0;) order.push_back(k);
-        const bool plain = use == Use::plain || draw.one_in(2);
-        if (!plain && draw.one_in(2)) std::shuffle(order.begin(), order.end(), draw.bits);
-        int64_t step = !plain && draw.one_in(4) ? 2 : 1, lead = draw.below(4), last = lead;
-        first = lead;
-        for (const size_t k : order) {
-            const int64_t others = std::max<int64_t>(0, length[k] - 1);
-            stride[k] = !plain && use == Use::read && draw.one_in(5) ? 0 : !plain && draw.one_in(8) ? -step : step;
-            last += others * std::abs(stride[k]);
-            if (stride[k] < 0) first += others * -stride[k];
-            step = step * (others + 1) + (!plain && draw.one_in(3) ? 3 : 0);
-        }
-        if (std::count(length.begin(), length.end(), 0) == 0) memory.assign(static_cast<size_t>((last + 1) * element_size(type)), 0xff);
-    }
-
-    void* data() { return memory.empty() ? nullptr : memory.data() + first * element_size(type); }
-    Matrix matrix() { return {data(), type, stride[0], stride.size() > 2 ? stride[2] : 0, stride[1]}; }
-    Vector vector() { return {data(), type, data() == nullptr ? 0 : stride[0]}; }
-
-    template <class Visit>
-    void each(const Visit& visit) {  // bytes of the elements in row-major order
-        Integers at(length.size());
-        int64_t place = first;
-        for (bool more = !memory.empty(); more;) {
-            visit(memory.data() + place * element_size(type));
-            more = false;
-            for (size_t k = length.size(); k-- > 0 && !more;) {
-                more = ++at[k] < length[k];
-                place += (more ? 1 : 1 - length[k]) * stride[k];
-                if (!more) at[k] = 0;
-            }
-        }
-    }
-    void read() {
-        reals.clear();
-        integers.clear();
-        const bool half = type == Type::bf16 || type == Type::f16;
-        each([&](const unsigned char* from) {
-            by_type(type, [&]<class T>(T value) {
-                std::memcpy(&value, from, sizeof(T));
-                if (is_real(type)) reals.push_back(half ? value_of_half(type, static_cast<int>(value)) : static_cast<double>(value));
-                else integers.push_back(static_cast<int64_t>(value));
-            });
-        });
-    }
-    template <class Next>
-    Array& fill(const Next& next) {
-        each([&](unsigned char* to) {
-            const auto x = next();
-            by_type(type, [&]<class T>(T value) {
-                if (type == Type::bf16 || type == Type::f16) value = static_cast<T>(half_of_value(type, static_cast<double>(x)));
-                else value = static_cast<T>(x);
-                std::memcpy(to, &value, sizeof(T));
-            });
-        });
-        read();
-        before = memory;
-        return *this;
-    }
-    bool unchanged() const { return before == memory; }
-    bool gaps_unchanged() {  // by wiping the elements
-        each([&](unsigned char* to) { std::memset(to, 0xff, static_cast<size_t>(element_size(type))); });
-        return std::count(memory.begin(), memory.end(), 0xff) == static_cast<int64_t>(memory.size());
-    }
-};
 
 enum class Kind { index, topk, dense };
 
@@ -188,109 +17,130 @@ struct Target {
     Problem problem;
 };
 
+bool operator==(const Problem& a, const Problem& b) {
+    const bool prob = a.prob == b.prob || (std::isnan(a.prob) && std::isnan(b.prob));
+    return a.row == b.row && (a.row < 0 || (a.column == b.column && a.index == b.index && prob));
+}
+
 struct Results {
     Doubles record;
-    Array loss, lse, entropy, grad;
+    Array summary[3], grad;
 };
 
-// What the record and the summaries of a row must be, and what its gradient is made of.
+// What a row must give: peak, total, score, mass, tilt, loss, lse, entropy; `size` times `error` is how far off each
+// may be.
 struct Row {
-    Value peak, total, score, mass, tilt, loss, lse, entropy;
-    double log_total = 0;
+    double want[8] = {0, 1}, size[8] = {}, log_total = 0, error = 0;
     bool ignored = false;
-    Doubles d, slope, error;  // of each column; error: relative, of e^d and of the slope
+    Doubles d, slope;
 };
 
 struct Rows {
     Draw draw;
     Type type, compute;
-    int64_t rows, columns, inner = 1, picks = 0;
+    int64_t rows, columns, inner = 1;
     Kind kind;
     RowTask task;
     Measure measure;
-    Array logits, weight, g_loss, g_lse, g_entropy, scale, square;
+    Array logits, weight, g[5];  // g: cotangents of loss, lse and entropy, then of the fused loss and lse^2
     Target target, garbage;
 
     Rows(uint64_t seed, Type type_, int64_t rows_, int64_t columns_)
-        : draw{std::mt19937_64(seed)}, type(type_), compute(type == Type::f64 ? Type::f64 : Type::f32), rows(rows_), columns(columns_) {
+        : draw{std::mt19937_64(seed)}, type(type_), compute(type == Type::f64 ? Type::f64 : Type::f32), rows(rows_),
+          columns(columns_) {
         if (rows > 0 && draw.one_in(3)) inner = rows < 4 ? rows : rows / 5;
+        kind = draw.of({Kind::index, Kind::topk, Kind::dense});
         task.rows = rows;
         task.columns = columns;
         task.inner_rows = inner;
+        task.picks = kind == Kind::dense                             ? 0
+                     : kind == Kind::index                           ? 1
+                     : rows <= 3 && columns <= 513 && draw.one_in(3) ? 300
+                                                                     : draw.of({0, 1, 2, 5});
         task.temperature = draw.of({1.0, 1.0, 0.7, 3.0});
         task.softcap = draw.of({0.0, 0.0, 5.0, 30.0});
         task.first_class = draw.of({0, 0, 5});
         task.ignore_index = draw.of({int64_t{-100}, int64_t{1}, INT64_MIN, INT64_MAX});
         measure.smoothing = draw.of({0.0, 0.0, 0.1, 1.0});
         measure.num_classes = task.first_class + columns + draw.of({0, 0, 7});
-
         const double deviation = draw.of({0.0, 0.1, 1.0, 5.0, 30.0}), mean = draw.of({0.0, 0.0, -3e3, 1e4});
-        const int64_t special = draw.of({0, 0, 1, 2, 3}), odd = draw.below(3 * rows);
-        logits = Array(draw, type, shape(), Use::read).fill([&, element = int64_t{0}]() mutable {
-            const bool is_odd = row_of(element++) == odd;
+        const int64_t special = draw.below(6), odd = draw.below(3 * rows);
+        logits = Array(draw, type, shape(), Use::read).fill([&, i = int64_t{0}]() mutable {
+            const bool is_odd = i / (columns * inner) * inner + i % inner == odd;
+            ++i;
             if (special == 1 && is_odd) return -infinity;
             if (special == 2 && is_odd && draw.one_in(columns)) return draw.of({nan, infinity, -infinity});
             if (special == 3 && draw.one_in(20)) return draw.of({-infinity, -0.0});
             return mean + 2 * deviation * (draw.uniform() + draw.uniform() + draw.uniform() - 1.5);
         });
-        kind = draw.of({Kind::index, Kind::topk, Kind::dense});
-        if (kind != Kind::dense) picks = kind == Kind::index ? 1 : rows <= 3 && columns <= 513 && draw.one_in(3) ? 300 : draw.of({0, 1, 2, 5});
         const Type index_type = draw.of(integer_types), prob_type = draw.of(real_types);
         draw_target(target, nullptr, index_type, prob_type);
         draw_target(garbage, &target, index_type, prob_type);
+        const auto vector = [&](int64_t size, double low, double high) {
+            return Array(draw, draw.of(real_types), {size}, Use::read).fill([&] {
+                return draw.one_in(6) ? 0 : low + (high - low) * draw.uniform();
+            });
+        };
         if (draw.one_in(2)) {
             weight = vector(columns, 0, 3);
-            measure.weight = weight.data();
-            measure.weight_type = weight.type;
-            measure.weight_stride = weight.stride[0];
+            measure = {weight.data(), weight.type, weight.stride[0], measure.smoothing, measure.num_classes};
         }
-        for (Array* g : {&g_loss, &g_lse, &g_entropy, &scale, &square}) {
-            if (!draw.one_in(3)) *g = vector(rows, -2, 2);
+        Vector* const cotangents[] = {&task.g_loss, &task.g_lse, &task.g_entropy, &task.scale, &task.square_scale};
+        for (int k = 0; k < 5; ++k) {
+            g[k] = vector(draw.one_in(3) ? 0 : rows, -2, 2);
+            *cotangents[k] = g[k].vector();
+            g[k].reals.resize(static_cast<size_t>(rows));
         }
+        task.logits = logits.matrix();
     }
 
     Integers shape() const { return {rows / inner, columns, inner}; }
-    int64_t row_of(int64_t element) const { return element / (columns * inner) * inner + element % inner; }
-    size_t element(int64_t row, int64_t v) const { return static_cast<size_t>((row / inner * columns + v) * inner + row % inner); }
-    Array vector(int64_t size, double low, double high) {
-        return Array(draw, draw.of(real_types), {size}, Use::read).fill([&] { return draw.one_in(6) ? 0 : low + (high - low) * draw.uniform(); });
+    size_t element(int64_t row, size_t v) const {
+        return static_cast<size_t>((row / inner * columns + static_cast<int64_t>(v)) * inner + row % inner);
     }
 
     // The same as `clean`, if it is given, but for entries that are wrong.
     void draw_target(Target& t, const Target* clean, Type index_type, Type prob_type) {
+        const int64_t classes = measure.num_classes;
         if (kind != Kind::dense) {
-            const int64_t most = by_type(index_type, []<class T>(T) { return static_cast<int64_t>(std::min(double(std::numeric_limits<T>::max()), 1e9)); });
-            t.index = Array(draw, index_type, {rows, picks}, Use::read).fill([&, i = size_t{0}]() mutable {
-                const int64_t classes = measure.num_classes, index = clean == nullptr ? draw.below(std::min(classes, most)) : clean->index.integers[i++];
-                if (clean != nullptr && draw.one_in(3)) return draw.of({INT64_MIN, INT64_MIN + 1, INT64_MAX, int64_t{-1}, int64_t{1} << 40, classes, task.first_class - 1});
-                return clean == nullptr && kind == Kind::index && draw.one_in(4) ? task.ignore_index : index;
+            const int64_t most =
+                std::min(classes, int64_t{1} << (8 * std::min<int64_t>(element_size(index_type), 4) - 1));
+            t.index = Array(draw, index_type, {rows, task.picks}, Use::read).fill([&, i = size_t{0}]() mutable {
+                if (clean == nullptr)
+                    return kind == Kind::index && draw.one_in(4) ? task.ignore_index : draw.below(most);
+                const int64_t wrong = draw.of({INT64_MIN, INT64_MIN + 1, INT64_MAX, int64_t{-1}, int64_t{1} << 40,
+                                               classes, task.first_class - 1});
+                return draw.one_in(3) ? ++i, wrong : clean->index.integers[i++];
             });
         }
         if (kind != Kind::index) {
-            t.prob = Array(draw, prob_type, kind == Kind::dense ? shape() : Integers{rows, picks}, Use::read).fill([&, i = size_t{0}]() mutable {
-                const double prob = clean != nullptr ? clean->prob.reals[i++] : draw.one_in(3) ? 0 : draw.uniform();
-                return clean != nullptr && draw.one_in(2 * (picks + columns)) ? draw.of({nan, -1.0, infinity, -infinity}) : prob;
-            });
+            t.prob = Array(draw, prob_type, kind == Kind::dense ? shape() : Integers{rows, task.picks}, Use::read)
+                         .fill([&, i = size_t{0}]() mutable {
+                             if (clean == nullptr) return draw.one_in(3) ? 0 : draw.uniform();
+                             const double wrong = draw.of({nan, -1.0, infinity, -infinity});
+                             return draw.one_in(2 * (task.picks + columns)) ? ++i, wrong : clean->prob.reals[i++];
+                         });
         }
         Doubles q;
-        for (int64_t row = 0; row < rows && t.problem.row < 0; ++row) (void)read_measure(t, row, q, &t.problem);
+        for (int64_t row = 0; row < rows && t.problem.row < 0; ++row) (void)read_measure(t, row, q, t.problem);
     }
 
-    // The target measure of a row in q; returns whether the row is ignored.
-    bool read_measure(const Target& t, int64_t row, Doubles& q, Problem* problem = nullptr) const {
+    // The target measure of a row in q, and the first problem with it; returns whether the row is ignored.
+    bool read_measure(const Target& t, int64_t row, Doubles& q, Problem& problem) const {
         q.assign(static_cast<size_t>(columns), 0);
         bool ignored = false;
         const auto add = [&](int64_t place, double prob, int64_t v) {
-            if (problem != nullptr && problem->row < 0 && !(prob >= 0 && prob < infinity)) *problem = {row, place, 0, prob};
+            if (problem.row < 0 && !(prob >= 0 && prob < infinity)) problem = {row, place, 0, prob};
             if (v >= 0 && v < columns) q[static_cast<size_t>(v)] += prob;
         };
-        for (int64_t v = 0; v < columns && kind == Kind::dense; ++v) add(v, t.prob.reals[element(row, v)], v);
-        for (int64_t pick = 0; pick < picks; ++pick) {
-            const size_t i = static_cast<size_t>(row * picks + pick);
+        for (int64_t v = 0; v < columns && kind == Kind::dense; ++v)
+            add(v, t.prob.reals[element(row, static_cast<size_t>(v))], v);
+        for (int64_t pick = 0; pick < task.picks; ++pick) {
+            const size_t i = static_cast<size_t>(row * task.picks + pick);
             const int64_t index = t.index.integers[i];
             ignored = kind == Kind::index && index == task.ignore_index;
             const bool known = index >= 0 && index < measure.num_classes;
-            if (!known && !ignored && problem != nullptr && problem->row < 0) *problem = {row, -1, index, 0};
+            if (!known && !ignored && problem.row < 0) problem = {row, -1, index, 0};
             if (!ignored) add(pick, kind == Kind::topk ? t.prob.reals[i] : 1, known ? index - task.first_class : -1);
         }
         for (size_t v = 0; v < q.size(); ++v) {
@@ -303,77 +153,300 @@ struct Rows {
     Row expected(int64_t row, const Doubles& q, bool ignored) const {
         Row r;
         r.ignored = ignored;
-        r.total = {1, 0};
         if (ignored) return r;
-        const bool wide = compute == Type::f64;
-        const double u = wide ? 0x1p-53 : 0x1p-24, cap = task.softcap, tiny = wide ? 1e-300 : 1e-35;
-        double peak = -infinity;
-        for (int64_t v = 0; v < columns; ++v) {
-            const double scaled = logits.reals[element(row, v)] / task.temperature, y = cap > 0 ? scaled / cap : 0, small = std::exp(-2 * std::fabs(y));
+        const double cap = task.softcap, u = compute == Type::f64 ? 0x1p-53 : 0x1p-24;
+        double peak = -infinity, total = 0, score = 0, mass = 0, tilt = 0, score_size = 0, furthest = 0, saturation = 0;
+        for (size_t v = 0; v < q.size(); ++v) {
+            const double scaled = logits.reals[element(row, v)] / task.temperature, y = cap > 0 ? scaled / cap : 0,
+                         small = std::exp(-2 * std::fabs(y));
             r.d.push_back(cap > 0 ? cap * std::tanh(y) : scaled);
             r.slope.push_back(4 * small / ((1 + small) * (1 + small)) / task.temperature);
-            r.error.push_back(u * 8 * std::min(std::fabs(y), 50.0));
-            peak = r.d.back() > peak ? r.d.back() : peak;
+            peak = r.d[v] > peak ? r.d[v] : peak;
+            saturation = std::max(saturation, std::min(std::fabs(y), 50.0));
         }
-        const double of_sums = u * static_cast<double>(24 + (wide ? columns : std::min<int64_t>(columns, 512)));  // no more are added in a row
-        const double of_peak = std::isfinite(peak) ? 0x1p-50 * std::fabs(peak) : 0;
-        r.peak = {peak, of_peak + 24 * u * cap};
-        r.total = r.score = r.tilt = {0, tiny};
-        for (size_t v = 0; v < r.d.size(); ++v) {
+        for (size_t v = 0; v < q.size(); ++v) {
             const double d = r.d[v] -= peak == -infinity ? 0 : peak, e = std::exp(d);
-            const double error = r.error[v] += of_sums + of_peak + u * (4 * std::fabs(d) + 24 * cap);
-            r.mass.want += q[v];
-            r.mass.bound += q[v] * of_sums;
-            r.total.want += e;
-            if (q[v] != 0) r.score = {r.score.want + q[v] * d, r.score.bound + q[v] * error * (1 + std::fabs(d))};
-            if (e == 0) continue;
-            r.total.bound += e * error;
-            r.tilt = {r.tilt.want + e * d, r.tilt.bound + e * error * (1 - d)};
+            if (e > 0) furthest = std::max(furthest, -d);
+            total += e;
+            tilt += e > 0 ? e * d : 0;
+            mass += q[v];
+            score += q[v] == 0 ? 0 : q[v] * d;
+            score_size += q[v] == 0 ? 0 : q[v] * (1 + std::fabs(d));
         }
-        const double total = r.total.want, relative = r.total.bound / total, tilt = r.tilt.want / total;
+        // Sums of at most 512 numbers in the type of the arithmetic, differences of scores, and the slope of a softcap.
+        const double sums =
+            compute == Type::f64 ? static_cast<double>(columns) : std::min(512.0, static_cast<double>(columns));
+        r.error = u * (24 + sums + 24 * cap + 4 * furthest + 8 * saturation) +
+                  (std::isfinite(peak) ? std::fabs(peak) * 0x1p-50 : 0);
         r.log_total = std::log(total);
-        r.loss = {r.mass.want * r.log_total - r.score.want, r.mass.bound * std::fabs(r.log_total) + r.mass.want * relative + r.score.bound};
-        r.lse = {peak + r.log_total, relative + r.peak.bound};
-        r.entropy = {r.log_total - tilt, relative * (1 - tilt) + r.tilt.bound / total};
+        const double entropy = r.log_total - tilt / total, entropy_size = 2 + std::fabs(r.log_total) - 2 * tilt / total;
+        const double want[] = {peak, total, score, mass, tilt, mass * r.log_total - score, peak + r.log_total, entropy};
+        const double size[] = {1,    total,        score_size,
+                               mass, total - tilt, mass * (1 + std::fabs(r.log_total)) + score_size,
+                               2,    entropy_size};
+        std::copy(want, want + 8, r.want);
+        std::copy(size, size + 8, r.size);
         return r;
     }
 
-    void check_grad(const Array& grad, int64_t row, const Row& r, const Doubles& q, double c, Value g_lse, double b) const {
-        const double u = compute == Type::f64 ? 0x1p-53 : 0x1p-24, smallest = compute == Type::f64 ? 0x1p-1022 : 0x1p-126;
-        const bool zero = r.ignored || (c == 0 && g_lse.want == 0 && b == 0);
-        const double a = (c == 0 ? 0 : c * r.mass.want) + g_lse.want + (b == 0 ? 0 : b * r.entropy.want);
-        const double a_bound = 16 * u * (std::fabs(a) + std::fabs(g_lse.want)) + std::fabs(c) * r.mass.bound + std::fabs(b) * r.entropy.bound + g_lse.bound;
-        const double relative = r.total.bound / r.total.want, floor = 16 * smallest * (1 + std::fabs(a) + 1000 * std::fabs(b));
-        for (size_t v = 0; v < q.size() && !zero; ++v) {
-            const double logp = r.d[v] - r.log_total, p = std::exp(logp), tail = p == 0 || b == 0 ? 0 : b * logp, error = r.error[v] + relative;
-            const double wanted = q[v] == 0 ? 0 : c * q[v], cancelled = picks > 0 ? 0x1p-50 * (std::fabs(a) + std::fabs(wanted)) : 0;
-            double bound = std::fabs(wanted) * error + floor + cancelled;
-            if (p > 0) bound += p * ((std::fabs(a) + std::fabs(tail) + std::fabs(b)) * error + a_bound);
-            const Value value = {r.slope[v] * (p * (a + tail) - wanted), r.slope[v] * bound + floor};
-            CHECK_VALUE("gradient", grad.reals[element(row, static_cast<int64_t>(v))], value.rounded_to(type));
+    void check_grad(const Array& grad, int64_t row, const Row& r, const Doubles& q, double c, double g_lse,
+                    double b) const {
+        const double of_loss = c == 0 ? 0 : c * r.want[3], of_entropy = b == 0 ? 0 : b * r.want[7],
+                     a = of_loss + g_lse + of_entropy;
+        const double size = std::fabs(of_loss) + 4 * std::fabs(g_lse) + std::fabs(b) * (4 + r.size[7]);
+        const double floor = 16 * (1 + size) * (compute == Type::f64 ? 0x1p-1012 : 0x1p-116);
+        for (size_t v = 0; v < q.size(); ++v) {
+            const double logp = r.d[v] - r.log_total, p = std::exp(logp), tail = p == 0 || b == 0 ? 0 : b * logp,
+                         wanted = q[v] == 0 ? 0 : c * q[v];
+            const double cancelled = task.picks > 0 ? 0x1p-50 * (std::fabs(a) + std::fabs(wanted)) : 0;
+            const double bound = 4 * r.error * (p * (size + std::fabs(tail)) + std::fabs(wanted)) + cancelled + floor;
+            const bool zero = r.ignored || (c == 0 && g_lse == 0 && b == 0);
+            if (zero) CHECK(grad.reals[element(row, v)] == 0);
+            else
+                check_value("gradient", type, grad.reals[element(row, v)], r.slope[v] * (p * (a + tail) - wanted),
+                            r.slope[v] * bound + floor);
         }
-        for (int64_t v = 0; v < columns && zero; ++v) CHECK(grad.reals[element(row, v)] == 0);
     }
 
-    RowTask task_of(Target& t, Results& results, const Doubles* record = nullptr) {
-        results.record = Doubles(static_cast<size_t>(5 * rows), nan);
-        if (record != nullptr) results.record = *record;
-        for (Array* summary : {&results.loss, &results.lse, &results.entropy}) *summary = Array(draw, compute, {rows}, Use::plain);
-        if (results.grad.length.empty()) results.grad = Array(draw, type, shape(), Use::written);
+    RowTask task_of(Target& t, Results& results) {
         RowTask given = task;
-        given.logits = logits.matrix();
-        given.grad = results.grad.matrix();
-        given.picks = picks;
         if (kind != Kind::dense) given.index = t.index.matrix();
         if (kind != Kind::index) given.prob = t.prob.matrix();
+        results.record = Doubles(static_cast<size_t>(5 * rows), nan);
         given.record = results.record.data();
-        given.loss = results.loss.data();
-        given.lse = results.lse.data();
-        given.entropy = results.entropy.data();
-        given.g_loss = g_loss.vector();
-        given.g_lse = g_lse.vector();
-        given.g_entropy = g_entropy.vector();
-        given.scale = scale.vector();
-        given.square_scale = square.vector();
+        for (Array& summary : results.summary) summary = Array(draw, compute, {rows}, Use::plain);
+        given.loss = results.summary[0].data();
+        given.lse = results.summary[1].data();
+        given.entropy = results.summary[2].data();
+        results.grad = Array(draw, type, shape(), Use::written);
+        given.grad = results.grad.matrix();
         return given;
     }
+
+    // Runs the three functions on the clean target and on garbage, and checks all that they wrote; returns its hash.
+    size_t run() {
+        Results stats, fused, skipped;
+        CHECK(row_stats(task_of(garbage, skipped), measure) == garbage.problem);
+        CHECK(row_fused(task_of(garbage, skipped), measure) == garbage.problem);
+        RowTask given = task_of(target, stats);
+        CHECK(row_stats(given, measure) == target.problem);
+        if (target.problem.row >= 0) return 0;
+        row_grad(given, measure);
+        given = task_of(garbage, skipped);
+        given.record = stats.record.data();
+        row_grad(given, measure);
+        for (const Array* input : {&logits, &weight, &g[0], &g[1], &g[2], &g[3], &g[4]}) CHECK(input->unchanged());
+        for (const Target* t : {&target, &garbage}) CHECK(t->index.unchanged() && t->prob.unchanged());
+        given = task_of(target, fused);
+        if (std::count(logits.stride.begin(), logits.stride.end(), 0) == 0 && draw.one_in(2)) {  // in place
+            fused.grad = logits;
+            given.logits = given.grad = fused.grad.matrix();
+        }
+        CHECK(row_fused(given, measure) == Problem{});
+
+        std::string bytes;
+        for (Results* results : {&stats, &fused, &skipped}) {
+            bytes.append(results->grad.memory.begin(), results->grad.memory.end());
+            results->grad.read();
+            CHECK(results->grad.gaps_unchanged());
+            for (Array& summary : results->summary) {
+                bytes.append(summary.memory.begin(), summary.memory.end());
+                summary.read();
+            }
+        }
+        for (int64_t row = 0; row < rows; ++row) check_row(row, stats, fused, skipped.grad);
+        return std::hash<std::string>()(bytes);
+    }
+
+    void check_row(int64_t row, const Results& stats, const Results& fused, const Array& skipped) const {
+        const size_t i = static_cast<size_t>(row);
+        Doubles q;
+        Problem problem;
+        const bool ignored = read_measure(target, row, q, problem);
+        Row r = expected(row, q, ignored);
+        for (const Results* results : {&stats, &fused}) {
+            const char* const names[] = {"peak", "total", "score", "mass", "tilt", "loss", "lse", "entropy"};
+            for (size_t k = 0; k < 8; ++k) {
+                const double got =
+                    k < 5 ? results->record[k * static_cast<size_t>(rows) + i] : results->summary[k - 5].reals[i];
+                check_value(names[k], k < 5 ? Type::f64 : compute, got, r.want[k], r.error * r.size[k]);
+            }
+        }
+        check_grad(stats.grad, row, r, q, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
+        const double square = g[4].reals[i];
+        check_grad(fused.grad, row, r, q, g[3].reals[i], square == 0 ? 0 : 2 * square * r.want[6], 0);
+        r.ignored = read_measure(garbage, row, q, problem);
+        const bool finite = std::all_of(q.begin(), q.end(), [](double x) { return std::isfinite(x); });
+        if (finite && (r.ignored || !ignored))
+            check_grad(skipped, row, r, q, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
+    }
+};
+
+// One drawn task of the binary pair; returns the hash of what it wrote.
+size_t run_binary(uint64_t seed) {
+    Draw draw{std::mt19937_64(seed)};
+    BinaryTask task;
+    task.probabilities = draw.one_in(2);
+    task.axes = static_cast<int>(draw.below(5));
+    task.size = 1;
+    Integers length;
+    for (int k = 0; k < task.axes; ++k) {
+        const int64_t longest = draw.of({1, 511, 512, 513, 4095, 4096, 4097, 9001});
+        length.push_back(draw.one_in(12) ? 0 : k == task.axes / 2 ? longest : draw.of({1, 1, 2, 3}));
+        task.shape[k] = length.back();
+        task.size *= length.back();
+    }
+    const Type type = draw.of(real_types), compute = type == Type::f64 ? Type::f64 : Type::f32;
+    const bool special = draw.one_in(3), wrong = draw.one_in(2);
+    const auto input = [&] {
+        if (task.probabilities && wrong && draw.one_in(task.size))
+            return draw.of({-0.25, 1.25, -1e-3, nan, infinity, -infinity});
+        if (task.probabilities)
+            return special && draw.one_in(9) ? draw.of({0.0, -0.0, 1.0}) : 0.02 + 0.96 * draw.uniform();
+        return special && draw.one_in(9) ? draw.of({0.0, -0.0, nan, infinity, -infinity, 300.0, -800.0})
+                                         : 40 * draw.uniform() - 20;
+    };
+    const auto target = [&] { return draw.one_in(2) ? draw.of({0.0, 1.0}) : draw.uniform(); };
+    const auto factor = [&] { return 3 * draw.uniform(); };
+    Array arrays[5];  // input, target, weight, pos_weight, cotangent
+    BinaryTask::Operand* const operands[] = {&task.input, &task.target, &task.weight, &task.pos_weight,
+                                             &task.cotangent};
+    for (int k = 0; k < 5; ++k) {
+        if ((k == 2 || k == 3) && draw.one_in(2)) continue;
+        Array& array = arrays[k] = Array(draw, k == 0 ? type : draw.of(real_types), length, Use::read);
+        k == 0 ? array.fill(input) : k == 1 ? array.fill(target) : array.fill(factor);
+        BinaryTask::Operand& operand = *operands[k] = {array.data(), array.type, {}, true};
+        int64_t expected = 1;
+        for (int axis = task.axes; axis-- > 0; expected *= task.shape[axis]) {
+            operand.stride[axis] = array.stride[static_cast<size_t>(axis)];
+            operand.contiguous = operand.contiguous && (task.shape[axis] <= 1 || operand.stride[axis] == expected);
+        }
+    }
+    Array loss(draw, draw.of(real_types), {task.size}, Use::plain),
+        grad(draw, draw.of(real_types), {task.size}, Use::plain);
+    Doubles sums(static_cast<size_t>((task.size + binary_block - 1) / binary_block), nan);
+    task.out = draw.one_in(3) ? nullptr : loss.data();
+    task.out_type = loss.type;
+    task.block_sums = sums.data();
+    const int64_t found = binary_loss(task);
+    const bool stored = task.out != nullptr;
+    task.out = grad.data();
+    task.out_type = grad.type;
+    binary_grad(task);
+    for (const Array& array : arrays) CHECK(array.unchanged());
+
+    const double u = compute == Type::f64 ? 0x1p-53 : 0x1p-24, floor = compute == Type::f64 ? 0x1p-1012 : 0x1p-116;
+    loss.read();
+    grad.read();
+    Doubles want_sums(sums.size());
+    int64_t first_wrong = -1;
+    for (size_t i = 0; i < static_cast<size_t>(task.size); ++i) {
+        double of[] = {0, 0, 1, 1, 1};
+        for (int k = 0; k < 5; ++k) {
+            if (!arrays[k].reals.empty())
+                of[k] = compute == Type::f64 ? arrays[k].reals[i]
+                                             : static_cast<double>(static_cast<float>(arrays[k].reals[i]));
+        }
+        const auto [x, t, weight, pos_weight, cotangent] = of;
+        if (task.probabilities && !(x >= 0 && x <= 1) && first_wrong < 0) first_wrong = static_cast<int64_t>(i);
+        const double tail = std::log1p(std::exp(-std::fabs(x)));
+        const double one = task.probabilities ? -std::log(x) : (x < 0 ? -x : 0) + tail,
+                     zero = task.probabilities ? -std::log1p(-x) : (x > 0 ? x : 0) + tail;
+        const double down = task.probabilities ? 1 / x : 1 / (1 + std::exp(x)),
+                     up = task.probabilities ? 1 / (1 - x) : 1 / (1 + std::exp(-x));
+        const double want = weight * ((t == 0 ? 0 : pos_weight * t * one) + (t == 1 ? 0 : (1 - t) * zero));
+        const double fall = t == 0 ? 0 : pos_weight * t * down, rise = t == 1 ? 0 : (1 - t) * up;
+        want_sums[i / binary_block] += want;
+        if (task.probabilities && !(x >= 0 && x <= 1)) continue;
+        if (stored) check_value("binary loss", loss.type, loss.reals[i], want, 32 * u * want + floor);
+        check_value("binary gradient", grad.type, grad.reals[i], weight * cotangent * (rise - fall),
+                    32 * u * weight * cotangent * (rise + fall) + floor);
+    }
+    CHECK(found == first_wrong);
+    for (size_t k = 0; k < sums.size() && first_wrong < 0; ++k)
+        check_value("block sum", Type::f64, sums[k], want_sums[k], 600 * u * want_sums[k] + floor);
+    return std::hash<std::string>()(std::string(grad.memory.begin(), grad.memory.end()));
+}
+
+std::atomic<int> lent_calls{0};
+
+// The least obliging pool: ranges of one, backwards, from two threads.
+int32_t one_by_one(int64_t begin, int64_t end, int64_t, Body body, void* shared) {
+    ++lent_calls;
+    const auto every_other = [=](int64_t last) {
+        for (int64_t i = last; i >= begin; i -= 2) body(i, i + 1, shared);
+    };
+    std::thread other(every_other, end - 2);
+    every_other(end - 1);
+    other.join();
+    return 0;
+}
+
+int32_t refuse(int64_t, int64_t, int64_t, Body, void*) {
+    ++lent_calls;
+    return 1;
+}
+
+std::vector<size_t> sweep(uint64_t seed, const Integers& all_rows, const Integers& all_columns, int repeats) {
+    std::vector<size_t> hashes;
+    for (const Type type : real_types) {
+        for (const int64_t rows : all_rows) {
+            for (const int64_t columns : all_columns) {
+                for (int repeat = 0; repeat < repeats; ++repeat) {
+                    context = "type " + std::to_string(static_cast<int>(type)) + ", " + std::to_string(rows) + " x " +
+                              std::to_string(columns) + ", seed " + std::to_string(++seed);
+                    hashes.push_back(Rows(seed, type, rows, columns).run());
+                }
+            }
+        }
+    }
+    for (int repeat = 0; repeat < 10 * repeats; ++repeat) {
+        context = "binary, seed " + std::to_string(++seed);
+        hashes.push_back(run_binary(seed));
+    }
+    return hashes;
+}
+
+// A gradient that huge pages are asked for, and one that the core's own threads share; zero because its cotangents are.
+void check_large_grad() {
+    constexpr int64_t rows = 600, columns = 4001;
+    const std::vector<float> logits(rows * columns);
+    std::vector<float> grad(rows * columns, 1);
+    Doubles record(5 * rows, 1);
+    RowTask task;
+    task.rows = rows;
+    task.columns = columns;
+    task.logits = task.prob = {const_cast<float*>(logits.data()), Type::f32, columns, 0, 1};
+    task.grad = {grad.data(), Type::f32, columns, 0, 1};
+    task.record = record.data();
+    row_grad(task, {});
+    CHECK(std::count(grad.begin(), grad.end(), 0.0f) == rows * columns);
+}
+
+}  // namespace
+
+int main() {
+    try {
+        std::printf("instruction set %s\n", isa().c_str());
+    } catch (const std::invalid_argument& error) {
+        std::printf("%s\n", error.what());
+        return 77;
+    }
+    const Integers columns = {0, 1, 2, 15, 16, 17, 511, 512, 513, 4095, 4096, 4097}, few_columns = {2, 17, 513};
+    (void)sweep(0, {0, 1, 2, 3}, columns, 5);
+    (void)sweep(10000, {70}, columns, 1);
+    check_large_grad();
+    const auto own = sweep(20000, {70}, few_columns, 3), own_large = sweep(30000, {130}, {4097}, 1);
+    for (const ParallelFor lent : {&one_by_one, &refuse}) {
+        lend_threads(lent);
+        CHECK(sweep(20000, {70}, few_columns, 3) == own);
+        CHECK(sweep(30000, {130}, {4097}, 1) == own_large);
+        CHECK(lent_calls.exchange(0) > 50);
+    }
+    std::vector<std::thread> threads;
+    for (const uint64_t seed : {40000, 40000, 50000, 60000})
+        threads.emplace_back(sweep, seed, Integers{3, 70}, few_columns, 2);
+    for (auto& thread : threads) thread.join();
+    std::printf("%d failures\n", failures.load());
+    return failures == 0 ? 0 : 1;
+}
