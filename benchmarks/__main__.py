@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +92,14 @@ def _default(about: dict[str, Any]) -> Path:
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[str], None]]:
     """Give a function that tells on standard error which case begins: with a bar on a terminal where rich is there."""
-    try:
-        from rich.console import Console
-        from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-    except ImportError:
-        console = None
-    else:
-        console = Console(stderr=True)
-    if console is None or not console.is_terminal:
+    if find_spec("rich") is None or not sys.stderr.isatty():
         yield lambda text: print(text, file=sys.stderr, flush=True)
         return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task, begun = bar.add_task("", total=total), 0
 
         def say(text: str) -> None:

@@ -92,7 +92,7 @@ def backward(case: Case, data: Data) -> Call:
     logits = logits if logits.ndim == 2 else logits.flatten(2)
     record = torch.empty(5, case.rows, dtype=torch.float64)
     cpu.row_stats(logits, target, Scores(), record)
-    cotangents = (torch.full((case.rows,), share), None, None)
+    cotangents = (torch.tensor(share, dtype=torch.float64).expand(case.rows), None, None)
     return partial(cpu.row_grad, logits, target, Scores(), record, cotangents, torch.zeros_like(logits))
 
 

@@ -23,7 +23,7 @@ class Array {
     using Held = std::conditional_t<writable, nanobind::ndarray<nanobind::device::cpu>,
                                     nanobind::ndarray<nanobind::ro, nanobind::device::cpu>>;
 
-   public:
+  public:
     bool is_valid() const { return valid_; }
     size_t ndim() const { return static_cast<size_t>(tensor_.ndim); }
     size_t shape(size_t axis) const { return static_cast<size_t>(tensor_.shape[axis]); }
@@ -53,9 +53,10 @@ class Array {
         return true;
     }
 
-   private:
+  private:
     static const ExchangeApi* exchange_api(nanobind::handle object) {
-        PyObject* capsule = PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), "__dlpack_c_exchange_api__");
+        PyObject* capsule =
+            PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), "__dlpack_c_exchange_api__");
         if (capsule == nullptr) {
             PyErr_Clear();
             return nullptr;

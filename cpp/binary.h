@@ -1,6 +1,8 @@
-// Binary cross-entropy of logits or of probabilities, element by element on broadcast arrays. Included by rows.cpp alone.
+// Binary cross-entropy of logits or of probabilities, element by element on broadcast arrays. Included by rows.cpp
+// alone.
 //
-// The loss is a sum of two terms that are never negative, so it keeps its relative accuracy for confident right answers.
+// The loss is a sum of two terms that are never negative, so it keeps its relative accuracy for confident right
+// answers.
 #pragma once
 
 #include "convert.h"
@@ -80,10 +82,12 @@ void store(const BinaryTask& task, int64_t begin, int64_t n, const T* from) {
             for (int64_t i = 0; i < n; ++i) static_cast<double*>(task.out)[begin + i] = from[i];
             break;
         case Type::bf16:
-            for (int64_t i = 0; i < n; ++i) static_cast<bfloat16*>(task.out)[begin + i] = Narrow<bfloat16>::from(static_cast<float>(from[i]));
+            for (int64_t i = 0; i < n; ++i)
+                static_cast<bfloat16*>(task.out)[begin + i] = Narrow<bfloat16>::from(static_cast<float>(from[i]));
             break;
         default:
-            for (int64_t i = 0; i < n; ++i) static_cast<float16*>(task.out)[begin + i] = Narrow<float16>::from(static_cast<float>(from[i]));
+            for (int64_t i = 0; i < n; ++i)
+                static_cast<float16*>(task.out)[begin + i] = Narrow<float16>::from(static_cast<float>(from[i]));
     }
 }
 
@@ -108,14 +112,15 @@ int64_t losses(const BinaryTask& task, int64_t block) {
     for (int64_t begin = block * binary_block; begin < end; begin += piece) {
         const int64_t n = least(piece, end - begin);
         p.load(task, begin, n);
-        T sum = 0, outside = 0;
+        double sum = 0;  // of many equal losses, say: their roundings would all go one way
+        T outside = 0;
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
             p.result[i] = p.weight[i] * Element::loss(p.x[i], p.t[i], p.pos_weight[i]);
         }
 #pragma omp simd reduction(+ : sum, outside)
         for (int64_t i = 0; i < n; ++i) {
-            sum += p.result[i];
+            sum += static_cast<double>(p.result[i]);
             outside += p.x[i] >= T(0) && p.x[i] <= T(1) ? T(0) : T(1);
         }
         block_sum += sum;

@@ -1,4 +1,5 @@
-// The core as Python sees it: arrays of any framework come in by DLPack, are checked against each other, and become tasks.
+// The core as Python sees it: arrays of any framework come in by DLPack, are checked against each other, and become
+// tasks.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -37,8 +38,10 @@ Type type_of(const A& array, const char* name) {
             if (t.bits == 64) return is_signed ? Type::i64 : Type::u64;
         }
     }
-    throw nb::type_error((std::string(name) + " has a dtype that the core does not read; use float32, float64, bfloat16, "
-                                              "float16 or, for classes, an integer type").c_str());
+    throw nb::type_error((std::string(name) +
+                          " has a dtype that the core does not read; use float32, float64, bfloat16, "
+                          "float16 or, for classes, an integer type")
+                             .c_str());
 }
 
 template <class A>
@@ -52,7 +55,8 @@ Type real_type_of(const A& array, const char* name) {
 template <class A>
 Matrix matrix_of(const A& array, const char* name) {
     if (array.ndim() == 2) return {array.data(), real_type_of(array, name), array.stride(0), 0, array.stride(1)};
-    require(array.ndim() == 3, "logits, dense targets and gradients have axes (rows, classes) or (outer, classes, inner)");
+    require(array.ndim() == 3,
+            "logits, dense targets and gradients have axes (rows, classes) or (outer, classes, inner)");
     return {array.data(), real_type_of(array, name), array.stride(0), array.stride(2), array.stride(1)};
 }
 
@@ -69,7 +73,9 @@ bool same_shape(const A& a, const B& b) {
 template <class T, class A>
 T* vectors_of(const A& array, size_t fields, int64_t rows, const char* text) {
     require(array.ndim() == 2 && array.shape(0) == fields && static_cast<int64_t>(array.shape(1)) == rows, text);
-    require(type_of(array, "record") == Type::f64 && (rows <= 1 || array.stride(1) == 1) && (rows == 0 || array.stride(0) == rows), text);
+    require(type_of(array, "record") == Type::f64 && (rows <= 1 || array.stride(1) == 1) &&
+                (rows == 0 || array.stride(0) == rows),
+            text);
     return static_cast<T*>(array.data());
 }
 
@@ -78,17 +84,19 @@ struct Call {
     Measure measure;
 };
 
-Call prepare(const In& logits, const In& index, const In& prob, const In& weight, double smoothing, int64_t ignore_index,
-             int64_t first_class, int64_t num_classes, double temperature, double softcap) {
+Call prepare(const In& logits, const In& index, const In& prob, const In& weight, double smoothing,
+             int64_t ignore_index, int64_t first_class, int64_t num_classes, double temperature, double softcap) {
     Call call;
     RowTask& task = call.task;
     task.logits = matrix_of(logits, "logits");
     task.columns = static_cast<int64_t>(logits.shape(1));
     task.inner_rows = logits.ndim() == 3 ? std::max<int64_t>(1, static_cast<int64_t>(logits.shape(2))) : 1;
-    task.rows = static_cast<int64_t>(logits.shape(0)) * (logits.ndim() == 3 ? static_cast<int64_t>(logits.shape(2)) : 1);
+    task.rows =
+        static_cast<int64_t>(logits.shape(0)) * (logits.ndim() == 3 ? static_cast<int64_t>(logits.shape(2)) : 1);
     require(temperature > 0 && softcap >= 0, "temperature must be positive and softcap not negative");
     require(smoothing >= 0 && smoothing <= 1, "label_smoothing must be between 0.0 and 1.0");
-    require(first_class >= 0 && num_classes - first_class >= task.columns, "the columns must be among the num_classes classes");
+    require(first_class >= 0 && num_classes - first_class >= task.columns,
+            "the columns must be among the num_classes classes");
     task.ignore_index = ignore_index;
     task.first_class = first_class;
     task.temperature = temperature;
@@ -111,7 +119,8 @@ Call prepare(const In& logits, const In& index, const In& prob, const In& weight
         task.prob = matrix_of(prob, "prob");
     }
     if (weight.is_valid()) {
-        require(weight.ndim() == 1 && static_cast<int64_t>(weight.shape(0)) == task.columns, "weight must have one entry per column");
+        require(weight.ndim() == 1 && static_cast<int64_t>(weight.shape(0)) == task.columns,
+                "weight must have one entry per column");
         call.measure.weight = weight.data();
         call.measure.weight_type = real_type_of(weight, "weight");
         call.measure.weight_stride = weight.stride(0);
@@ -125,22 +134,24 @@ nb::object described(const Problem& problem) {
     return nb::make_tuple(problem.row, problem.column, problem.prob);
 }
 
-#define TARGET_ARGUMENTS                                                                                                \
-    const In &logits, const In &index, const In &prob, const In &weight, double smoothing, int64_t ignore_index,       \
+#define TARGET_ARGUMENTS                                                                                         \
+    const In &logits, const In &index, const In &prob, const In &weight, double smoothing, int64_t ignore_index, \
         int64_t first_class, int64_t num_classes, double temperature, double softcap
-#define TARGET_VALUES logits, index, prob, weight, smoothing, ignore_index, first_class, num_classes, temperature, softcap
-#define TARGET_NAMES                                                                                                    \
-    "logits"_a, "index"_a.none(), "prob"_a.none(), "weight"_a.none(),   \
-        "smoothing"_a, "ignore_index"_a, "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a
+#define TARGET_VALUES \
+    logits, index, prob, weight, smoothing, ignore_index, first_class, num_classes, temperature, softcap
+#define TARGET_NAMES                                                                                   \
+    "logits"_a, "index"_a.none(), "prob"_a.none(), "weight"_a.none(), "smoothing"_a, "ignore_index"_a, \
+        "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a
 
 constexpr const char* record_text = "record must be a contiguous float64 array of shape (5, rows)";
 
 void* summary_of(const Out& array, const RowTask& task) {
     if (!array.is_valid()) return nullptr;
     const Type type = task.logits.type == Type::f64 ? Type::f64 : Type::f32;
-    require(array.ndim() == 1 && static_cast<int64_t>(array.shape(0)) == task.rows && (task.rows <= 1 || array.stride(0) == 1) &&
-                type_of(array, "loss, lse and entropy") == type,
-            "loss, lse and entropy must be contiguous arrays of shape (rows,), float64 for float64 logits, else float32");
+    require(
+        array.ndim() == 1 && static_cast<int64_t>(array.shape(0)) == task.rows &&
+            (task.rows <= 1 || array.stride(0) == 1) && type_of(array, "loss, lse and entropy") == type,
+        "loss, lse and entropy must be contiguous arrays of shape (rows,), float64 for float64 logits, else float32");
     return array.data();
 }
 
@@ -188,16 +199,19 @@ nb::object py_sums(const In& loss, const In& index, const In& weight, int64_t ig
     if (index.is_valid()) {
         require(index.ndim() == 1 && static_cast<int64_t>(index.shape(0)) == rows, "index must have shape (rows,)");
         classes = {index.data(), type_of(index, "index"), index.stride(0)};
-        if (weight.is_valid()) weights = vector_of(weight, static_cast<int64_t>(weight.ndim() == 1 ? weight.shape(0) : 0), "weight");
+        if (weight.is_valid())
+            weights = vector_of(weight, static_cast<int64_t>(weight.ndim() == 1 ? weight.shape(0) : 0), "weight");
     }
     const Sums sums = [&] {
         const nb::gil_scoped_release unlocked;
-        return sums_of(losses, classes, weights, weight.is_valid() ? static_cast<int64_t>(weight.shape(0)) : 0, ignore_index, rows);
+        return sums_of(losses, classes, weights, weight.is_valid() ? static_cast<int64_t>(weight.shape(0)) : 0,
+                       ignore_index, rows);
     }();
     return nb::make_tuple(sums.loss, sums.weight);
 }
 
-void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In& g_lse, const In& g_entropy, const Out& grad) {
+void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In& g_lse, const In& g_entropy,
+                 const Out& grad) {
     Call call = prepare(TARGET_VALUES);
     call.task.record = const_cast<double*>(vectors_of<const double>(record, 5, call.task.rows, record_text));
     call.task.g_loss = vector_of(g_loss, call.task.rows, "g_loss");
@@ -243,13 +257,12 @@ BinaryTask::Operand operand_of(const A& array, const BinaryTask& task, const cha
 
 #define BINARY_ARGUMENTS bool probabilities, const In &input, const In &target, const In &weight, const In &pos_weight
 #define BINARY_VALUES probabilities, input, target, weight, pos_weight
-#define BINARY_NAMES                                                                                                    \
-    "probabilities"_a, "input"_a, "target"_a, "weight"_a.none(),                    \
-        "pos_weight"_a.none()
+#define BINARY_NAMES "probabilities"_a, "input"_a, "target"_a, "weight"_a.none(), "pos_weight"_a.none()
 
 BinaryTask binary_task(BINARY_ARGUMENTS) {
     BinaryTask task;
-    require(input.ndim() <= static_cast<size_t>(max_axes), "arrays of more than 16 axes are not supported; reshape them");
+    require(input.ndim() <= static_cast<size_t>(max_axes),
+            "arrays of more than 16 axes are not supported; reshape them");
     task.probabilities = probabilities;
     task.axes = static_cast<int>(input.ndim());
     task.size = 1;
@@ -298,9 +311,12 @@ void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {
 void py_math(const std::string& function, const In& in, const Out& out) {
     const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m"};
     const Type type = type_of(in, "in");
-    require(same_shape(in, out) && in.ndim() == 1 && type == type_of(out, "out") && (type == Type::f32 || type == Type::f64), "in and out must be vectors of the same floating-point type");
+    require(same_shape(in, out) && in.ndim() == 1 && type == type_of(out, "out") &&
+                (type == Type::f32 || type == Type::f64),
+            "in and out must be vectors of the same floating-point type");
     for (int k = 0; k < 6; ++k) {
-        if (function == names[k]) return kernels().math(k, type, in.data(), out.data(), static_cast<int64_t>(in.shape(0)));
+        if (function == names[k])
+            return kernels().math(k, type, in.data(), out.data(), static_cast<int64_t>(in.shape(0)));
     }
     throw nb::value_error("function must be exp, log1p, tanh, tanh_slope, log or log1m");
 }
@@ -313,10 +329,9 @@ NB_MODULE(_core, m) {
     m.doc() = "The CPU kernels of crossent; crossent.kernels.cpu is their face.";
     m.def("row_stats", &py_row_stats, TARGET_NAMES, RESULT_NAMES);
     m.def("sums", &py_sums, "loss"_a, "index"_a.none(), "weight"_a.none(), "ignore_index"_a);
-    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a, "g_loss"_a.none(),
-          "g_lse"_a.none(), "g_entropy"_a.none(), "grad"_a);
-    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a, "square_scale"_a.none(),
-          RESULT_NAMES, "grad"_a);
+    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a, "g_loss"_a.none(), "g_lse"_a.none(), "g_entropy"_a.none(),
+          "grad"_a);
+    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a, "square_scale"_a.none(), RESULT_NAMES, "grad"_a);
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
     m.def("math", &py_math, "function"_a, "in"_a, "out"_a);

@@ -32,7 +32,9 @@ struct ColumnMeasures {
         if (m.weight != nullptr) keep.resize(columns);
         if (m.smoothing > 0) spread.resize(columns);
         for (size_t v = 0; v < columns && (m.weight != nullptr || m.smoothing > 0); ++v) {
-            const double weight = m.weight == nullptr ? 1 : load_real<double>(m.weight, m.weight_type, static_cast<int64_t>(v) * m.weight_stride);
+            const double weight = m.weight == nullptr ? 1
+                                                      : load_real<double>(m.weight, m.weight_type,
+                                                                          static_cast<int64_t>(v) * m.weight_stride);
             if (m.weight != nullptr) keep[v] = static_cast<T>(weight * task.keep_all);
             if (m.smoothing > 0) spread[v] = static_cast<T>(weight * share);
         }
@@ -50,7 +52,8 @@ Problem check_picks(const RowTask& task, int64_t num_classes, int64_t begin, int
             const int64_t index = load_integer(task.index.data, task.index.type, at);
             if ((index < 0 || index >= num_classes) && (topk || index != task.ignore_index)) return {row, -1, index, 0};
             if (!topk) continue;
-            const double prob = load_real<double>(task.prob.data, task.prob.type, row * task.prob.outer_stride + pick * task.prob.column_stride);
+            const double prob = load_real<double>(task.prob.data, task.prob.type,
+                                                  row * task.prob.outer_stride + pick * task.prob.column_stride);
             if (!(prob >= 0 && prob <= std::numeric_limits<double>::max())) return {row, pick, 0, prob};
         }
     }
@@ -68,7 +71,8 @@ void with_measures(RowTask& task, const Measure& measure, const Run& run) {
     }
 }
 
-Problem checked_rows(RowTask& task, const Measure& measure, bool (*kernel)(const RowTask&, int64_t, int64_t, Problem&)) {
+Problem checked_rows(RowTask& task, const Measure& measure,
+                     bool (*kernel)(const RowTask&, int64_t, int64_t, Problem&)) {
     Problem first;
     std::mutex mutex;
     std::atomic<bool> starved{false};
@@ -130,7 +134,8 @@ void row_grad(RowTask task, const Measure& measure) {
     if (starved) throw std::bad_alloc();
 }
 
-Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index, int64_t rows) {
+Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index,
+             int64_t rows) {
     constexpr int64_t rows_per_part = 16384;
     std::vector<Sums> parts(static_cast<size_t>((rows + rows_per_part - 1) / rows_per_part));
     parallel_ranges(static_cast<int64_t>(parts.size()), 4, [&](int64_t begin, int64_t end) {
@@ -138,7 +143,8 @@ Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int6
             Sums sums;
             for (int64_t row = part * rows_per_part; row < std::min(rows, (part + 1) * rows_per_part); ++row) {
                 sums.loss += load_real<double>(loss.data, loss.type, row * loss.stride);
-                const int64_t label = index.data == nullptr ? 0 : load_integer(index.data, index.type, row * index.stride);
+                const int64_t label =
+                    index.data == nullptr ? 0 : load_integer(index.data, index.type, row * index.stride);
                 if (index.data != nullptr && label == ignore_index) continue;
                 const bool weighted = weight.data != nullptr && label >= 0 && label < classes;
                 sums.weight += weighted ? load_real<double>(weight.data, weight.type, label * weight.stride) : 1;
@@ -168,7 +174,8 @@ int64_t binary_loss(BinaryTask task) {
 
 void binary_grad(BinaryTask task) {
     prefer_huge_pages(task.out, task.size * element_size(task.out_type));
-    parallel_ranges(binary_blocks(task), grain_binary_blocks, [&](int64_t begin, int64_t end) { kernels().binary_grad(task, begin, end); });
+    parallel_ranges(binary_blocks(task), grain_binary_blocks,
+                    [&](int64_t begin, int64_t end) { kernels().binary_grad(task, begin, end); });
 }
 
 }  // namespace crossent

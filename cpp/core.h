@@ -25,7 +25,8 @@ void row_grad(RowTask task, const Measure& measure);
 struct Sums {
     double loss = 0, weight = 0;
 };
-Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index, int64_t rows);
+Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index,
+             int64_t rows);
 
 // binary_loss returns the first element that is no probability where the input must be one, or -1.
 int64_t binary_loss(BinaryTask task);

@@ -147,7 +147,7 @@ struct Array {
         });
     }
     template <class Next>
-    Array& fill(const Next& next) {
+    Array& fill(Next next) {
         each([&, this](unsigned char* to) {
             const auto x = next();
             const float single = static_cast<float>(x);

@@ -10,7 +10,7 @@ namespace crossent {
 
 std::vector<std::string> available_isas();  // best last
 const std::string& isa();
-void use_isa(const std::string& name);      // throws std::invalid_argument; an empty name is the best one
+void use_isa(const std::string& name);  // throws std::invalid_argument; an empty name is the best one
 const Kernels& kernels();
 
 }  // namespace crossent

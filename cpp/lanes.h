@@ -48,13 +48,13 @@ template <class Storage>
 class LaneReader {
     using T = typename Compute<Storage>::type;
 
-   public:
+  public:
     Lane<T> x, slope, q;
     const bool capped, measured;
 
     LaneReader(const RowTask& task, const Tile& tile, const Phi<T>& phi)
-        : capped(task.softcap > 0), measured((dense(task)) || task.spread != nullptr), task_(task), tile_(tile), phi_(phi),
-          first_(offset(task, task.logits, tile.row)), stride_(row_stride(task, task.logits)) {}
+        : capped(task.softcap > 0), measured((dense(task)) || task.spread != nullptr), task_(task), tile_(tile),
+          phi_(phi), first_(offset(task, task.logits, tile.row)), stride_(row_stride(task, task.logits)) {}
 
     static bool dense(const RowTask& task) { return task.prob.data != nullptr && task.index.data == nullptr; }
 
@@ -62,7 +62,8 @@ class LaneReader {
         const int64_t at = first_ + v * task_.logits.column_stride;
         load_run<Storage>(task_.logits.data, at, stride_, tile_.n, x.at);
         if (stride_ == 1) {  // classes are far apart: fetch the next tile's
-            fetch(static_cast<const Storage*>(task_.logits.data) + at + tile_rows, tile_rows * static_cast<int64_t>(sizeof(Storage)));
+            fetch(static_cast<const Storage*>(task_.logits.data) + at + tile_rows,
+                  tile_rows * static_cast<int64_t>(sizeof(Storage)));
         }
         if (!capped) return;
 #pragma omp simd
@@ -72,9 +73,11 @@ class LaneReader {
     void load_measure(int64_t v, Problem* problem) {
         if (dense(task_)) {
             const Matrix& prob = task_.prob;
-            load_run(prob.data, prob.type, offset(task_, prob, tile_.row) + v * prob.column_stride, row_stride(task_, prob), tile_.n, q.at);
+            load_run(prob.data, prob.type, offset(task_, prob, tile_.row) + v * prob.column_stride,
+                     row_stride(task_, prob), tile_.n, q.at);
             if (problem != nullptr) check(v, *problem);
-            const T keep = static_cast<T>(task_.keep == nullptr ? task_.keep_all : static_cast<double>(static_cast<const T*>(task_.keep)[v]));
+            const T keep = static_cast<T>(
+                task_.keep == nullptr ? task_.keep_all : static_cast<double>(static_cast<const T*>(task_.keep)[v]));
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) q[i] *= keep;
         } else {
@@ -91,12 +94,13 @@ class LaneReader {
         return score_at(phi_, z[first_ + i * stride_ + column * task_.logits.column_stride], slope_);
     }
 
-   private:
+  private:
     // Remembers the wrong probability of the lowest row, and the leftmost one in it.
     void check(int64_t v, Problem& problem) const {
         for (int64_t i = 0; i < tile_.n; ++i) {
             const bool right = q[i] >= T(0) && q[i] <= std::numeric_limits<T>::max();
-            if (!right && (problem.row < 0 || tile_.row + i < problem.row)) problem = {tile_.row + i, v, 0, static_cast<double>(q[i])};
+            if (!right && (problem.row < 0 || tile_.row + i < problem.row))
+                problem = {tile_.row + i, v, 0, static_cast<double>(q[i])};
         }
     }
 
@@ -120,7 +124,8 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
         for (int64_t i = 0; i < tile_rows; ++i) peak[i] = reader.x[i] > peak[i] ? reader.x[i] : peak[i];
     }
 #pragma omp simd
-    for (int64_t i = 0; i < tile_rows; ++i) reference[i] = peak[i] == -std::numeric_limits<T>::infinity() ? T(0) : peak[i];
+    for (int64_t i = 0; i < tile_rows; ++i)
+        reference[i] = peak[i] == -std::numeric_limits<T>::infinity() ? T(0) : peak[i];
 
     const T unit = phi.unit, zero_log = phi.zero_log;  // copies, which no store can change
     Lane<double> ties;
@@ -174,7 +179,8 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             double slope;
             const double measure = pick_measure<T>(task, row, pick, column), score = reader.score(i, column, slope);
             records.mass[i] += measure;
-            if (measure != 0) records.score[i] += measure * (records.peak[i] == -infinity ? score : score - records.peak[i]);
+            if (measure != 0)
+                records.score[i] += measure * (records.peak[i] == -infinity ? score : score - records.peak[i]);
         }
     }
 }
@@ -212,7 +218,8 @@ void lane_patches(const RowTask& task, const Tile& tile, const LaneReader<Storag
 }
 
 template <class Storage>
-void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& records, const LaneCoefs& coefs, double* patches) {
+void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& records, const LaneCoefs& coefs,
+                   double* patches) {
     using T = typename Compute<Storage>::type;
     const Phi<T> phi(task);
     LaneReader<Storage> reader(task, tile, phi);
@@ -232,7 +239,8 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& rec
     const bool plain = !reader.capped && !reader.measured && !entropic;
 #pragma omp simd
     for (int64_t i = 0; i < tile_rows; ++i) {
-        const double scale = plain ? coefs.a[i] * static_cast<double>(phi.unit) / records.total[i] : 1 / records.total[i];
+        const double scale =
+            plain ? coefs.a[i] * static_cast<double>(phi.unit) / records.total[i] : 1 / records.total[i];
         const double size = std::fabs(plain ? scale : scale * (std::fabs(coefs.a[i]) + std::fabs(coefs.b[i])));
         floor[i] = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
         factor[i] = static_cast<T>(scale);
@@ -269,7 +277,8 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& rec
         for (int64_t pick = 0; pick < task.picks && active[i] != T(0); ++pick) {
             const int64_t column = pick_column(task, tile.row + i, pick);
             const T value = static_cast<T>(patches[pick * tile_rows + i]);
-            if (column >= 0) store_run<Storage>(task.grad.data, first + i * stride + column * task.grad.column_stride, 1, 1, &value);
+            if (column >= 0)
+                store_run<Storage>(task.grad.data, first + i * stride + column * task.grad.column_stride, 1, 1, &value);
         }
     }
 }

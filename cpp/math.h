@@ -1,5 +1,6 @@
-// Branch-free exp, log, log1p and tanh that compilers turn into vector code; coefficients from tools/make_coefficients.py.
-// Errors measured by tests/conformance/test_math.py: exp and log 1 ulp, log1p 2 ulp, tanh 3 ulp, in float and double.
+// Branch-free exp, log, log1p and tanh that compilers turn into vector code; coefficients from
+// tools/make_coefficients.py. Errors measured by tests/conformance/test_math.py: exp and log 1 ulp, log1p 2 ulp, tanh 3
+// ulp, in float and double.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,7 @@ struct Limits<float> {
     static constexpr float shifter = 12582912.0f + 127.0f;  // 1.5 * 2^23 + exponent bias: n + bias in the low bits
     static constexpr float smallest = -87.3365f;            // e^d is a normal number from here on
     static constexpr float zero_log = -88.03f;              // exp_parts returns power 0 for this
-    static constexpr float expm1[] = {1.000000011f,   0.5000000013f,  0.1666650526f,
+    static constexpr float expm1[] = {1.000000011f,   0.5000000013f,   0.1666650526f,
                                       0.04166646501f, 0.008369148491f, 0.001393364103f};
     static constexpr float atanh[] = {0.3333333366f, 0.1999985317f, 0.14296179f, 0.108532879f, 0.1161216461f};
 };
@@ -42,14 +43,14 @@ struct Limits<double> {
     static constexpr double shifter = 6755399441055744.0 + 1023.0;
     static constexpr double smallest = -708.396418;
     static constexpr double zero_log = -709.0896;
-    static constexpr double expm1[] = {0.99999999999999999976,    0.49999999999999999998,    0.16666666666666680806,
-                                       0.041666666666666676764,   0.0083333333333196006109,  0.0013888888888879081845,
+    static constexpr double expm1[] = {0.99999999999999999976,    0.49999999999999999998,     0.16666666666666680806,
+                                       0.041666666666666676764,   0.0083333333333196006109,   0.0013888888888879081845,
                                        0.00019841269890047113707, 0.000024801587336421322573, 2.7557240918578969823e-6,
-                                       2.7557263301474754518e-7,  2.5110037605963777712e-8,  2.0918129454967065736e-9};
-    static constexpr double atanh[] = {0.3333333333333333333,  0.20000000000000007739, 0.14285714285710971648,
-                                       0.11111111111665993422, 0.090909090430028277259, 0.076923101269020811996,
+                                       2.7557263301474754518e-7,  2.5110037605963777712e-8,   2.0918129454967065736e-9};
+    static constexpr double atanh[] = {0.3333333333333333333,   0.20000000000000007739,  0.14285714285710971648,
+                                       0.11111111111665993422,  0.090909090430028277259, 0.076923101269020811996,
                                        0.066665884745690892251, 0.058839988836205180801, 0.052401996171826370258,
-                                       0.049710124482773673141, 0.03167055425885122698, 0.076156313097144924193};
+                                       0.049710124482773673141, 0.03167055425885122698,  0.076156313097144924193};
 };
 
 template <class T, int n>
@@ -127,7 +128,7 @@ inline void tanh_and_slope(T x, T& tanh, T& slope) {
     const T d = T(-2) * size;
     T power, rest;
     exp_parts(d < Limits<T>::smallest ? Limits<T>::smallest : d, power, rest);
-    const T u = power + power * rest;                // e^(-2|x|)
+    const T u = power + power * rest;  // e^(-2|x|)
     const T expm1 = power * rest + (power - T(1));
     const T inverse = T(1) / (T(2) + expm1);
     const T result = -expm1 * inverse;

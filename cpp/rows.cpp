@@ -27,7 +27,9 @@ Record saved(const RowTask& task, int64_t row) {
     return {field(0), field(1), field(2), field(3), field(4)};
 }
 
-double at(const Vector& v, int64_t row) { return v.data == nullptr ? 0 : load_real<double>(v.data, v.type, row * v.stride); }
+double at(const Vector& v, int64_t row) {
+    return v.data == nullptr ? 0 : load_real<double>(v.data, v.type, row * v.stride);
+}
 
 Coef coef_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
     const double from_entropy = g_entropy == 0 ? 0 : g_entropy * (std::log(r.total) - r.tilt / r.total);
@@ -55,11 +57,16 @@ template <class Storage>
 void work_on_rows(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem, void* room) {
     using T = typename Compute<Storage>::type;
     const bool dense = task.prob.data != nullptr && task.index.data == nullptr;
-    const auto logits = [&](int64_t row) { return static_cast<const Storage*>(task.logits.data) + offset(task, task.logits, row); };
+    const auto logits = [&](int64_t row) {
+        return static_cast<const Storage*>(task.logits.data) + offset(task, task.logits, row);
+    };
     for (int64_t row = begin; row < end; ++row) {
-        const Run prob = {dense ? task.prob.data : nullptr, task.prob.type, offset(task, task.prob, row), task.prob.column_stride};
-        if (row + 1 < end && task.picks > 0) fetch(logits(row + 1) + pick_column(task, row + 1, 0), 1);  // no prefetcher foresees it
-        const Record record = work == Work::grad ? saved(task, row) : row_record(task, logits(row), prob, row, &problem);
+        const Run prob = {dense ? task.prob.data : nullptr, task.prob.type, offset(task, task.prob, row),
+                          task.prob.column_stride};
+        if (row + 1 < end && task.picks > 0)
+            fetch(logits(row + 1) + pick_column(task, row + 1, 0), 1);  // no prefetcher foresees it
+        const Record record =
+            work == Work::grad ? saved(task, row) : row_record(task, logits(row), prob, row, &problem);
         if (work != Work::grad) save<T>(task, row, record, std::log(record.total));
         if (work == Work::stats) continue;
         const Coef coef = work == Work::grad ? gradient_coef(task, row, record) : fused_coef(task, row, record);
@@ -87,7 +94,8 @@ void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, P
         if (work != Work::stats) {
             for (int64_t i = 0; i < tile.n; ++i) {
                 const Record record = records.get(i);
-                const Coef coef = work == Work::grad ? gradient_coef(task, row + i, record) : fused_coef(task, row + i, record);
+                const Coef coef =
+                    work == Work::grad ? gradient_coef(task, row + i, record) : fused_coef(task, row + i, record);
                 coefs.a[i] = coef.a, coefs.b[i] = coef.b, coefs.c[i] = coef.c;
             }
             lane_gradient<Storage>(task, tile, records, coefs, static_cast<double*>(room));

@@ -32,19 +32,19 @@ struct Problem {  // the first thing that is wrong with a target; row < 0: nothi
 struct RowTask {
     int64_t rows = 0, columns = 0, inner_rows = 1;
     Matrix logits;
-    Matrix grad;            // laid out freely, type of the logits; may be the logits themselves
-    Matrix index;           // integer (rows, picks), or no data
-    Matrix prob;            // (rows, picks) beside an index, else (rows, columns)
-    int64_t picks = 0;      // 1 for a class index, K for top-k
-    const void* keep = nullptr;    // (columns,) in compute type: class weight times (1 - smoothing), or none for keep_all
+    Matrix grad;                 // laid out freely, type of the logits; may be the logits themselves
+    Matrix index;                // integer (rows, picks), or no data
+    Matrix prob;                 // (rows, picks) beside an index, else (rows, columns)
+    int64_t picks = 0;           // 1 for a class index, K for top-k
+    const void* keep = nullptr;  // (columns,) in compute type: class weight times (1 - smoothing), or none for keep_all
     const void* spread = nullptr;  // (columns,) in compute type: class weight times smoothing / num_classes, or none
     double keep_all = 1;
     int64_t ignore_index = 0, first_class = 0;
-    double temperature = 1, softcap = 0;  // softcap 0: none
-    double* record = nullptr;             // (5, rows): peak, total, score, mass, tilt
+    double temperature = 1, softcap = 0;                       // softcap 0: none
+    double* record = nullptr;                                  // (5, rows): peak, total, score, mass, tilt
     void *loss = nullptr, *lse = nullptr, *entropy = nullptr;  // (rows,) in compute type, or none
-    Vector g_loss, g_lse, g_entropy;      // cotangents of row_grad
-    Vector scale, square_scale;           // of row_fused: cotangents of loss and of lse^2
+    Vector g_loss, g_lse, g_entropy;                           // cotangents of row_grad
+    Vector scale, square_scale;                                // of row_fused: cotangents of loss and of lse^2
 };
 
 // Elementwise binary cross-entropy on arrays broadcast to one shape; a missing array is 1.
@@ -59,7 +59,7 @@ struct BinaryTask {
         int64_t stride[max_axes] = {};
         bool contiguous = false;
     } input, target, weight, pos_weight, cotangent;
-    void* out = nullptr;           // contiguous, or none for sums
+    void* out = nullptr;  // contiguous, or none for sums
     Type out_type = Type::f32;
     double* block_sums = nullptr;  // (ceil(size / binary_block),)
 };

@@ -24,9 +24,9 @@ def _binary_loss(
     kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, summed: bool
 ) -> Tensor:
     dtype = loss_dtype(input.dtype)
-    out = None if summed else torch.empty(input.shape, dtype=dtype)
+    out = None if summed else torch.empty(input.shape, dtype=dtype, device="cpu")
     total = backend().binary_loss(kind, _operands(input, target, weight, pos_weight), out)
-    return torch.tensor(total, dtype=dtype) if out is None else out
+    return torch.tensor(total, dtype=dtype, device="cpu") if out is None else out
 
 
 def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
@@ -36,7 +36,7 @@ def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
 def _binary_grad(
     kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, cotangent: Tensor
 ) -> Tensor:
-    out = torch.empty(input.shape, dtype=input.dtype)
+    out = torch.empty(input.shape, dtype=input.dtype, device="cpu")
     operands = _operands(input, target, weight, pos_weight)
     backend().binary_grad(kind, operands, cotangent.expand(input.shape), out)
     return out

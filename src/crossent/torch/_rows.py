@@ -114,7 +114,11 @@ def _row_loss(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
     scale = float("nan") if weight == 0 else 1.0 / weight
     loss, scale = (loss * scale, scale) if mean else (loss, 1.0)
-    return torch.tensor(loss, dtype=losses.dtype), torch.tensor(scale, dtype=torch.float64), record
+    return (
+        torch.tensor(loss, dtype=losses.dtype, device="cpu"),
+        torch.tensor(scale, dtype=torch.float64, device="cpu"),
+        record,
+    )
 
 
 def _row_loss_fake(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:

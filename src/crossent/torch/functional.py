@@ -169,9 +169,10 @@ def cross_entropy(
     samples = None if sample_weight is None else sample_weight_of(sample_weight, rows, loss.dtype)
     valid = row_weight = None
     if rows.index is not None and rows.prob is None:
-        valid = row_weight = rows.index != ignore_index
+        index = rows.index.long()
+        valid = row_weight = index != ignore_index
         if weight is not None:
-            row_weight = torch.where(valid, weight.to(loss.dtype)[torch.where(valid, rows.index, 0).long()], 0.0)
+            row_weight = torch.where(valid, weight.to(loss.dtype)[torch.where(valid, index, 0)], 0.0)
     result = closing.reduce(loss, mode, sample_weight=samples, row_weight=row_weight)
     if z_loss != 0.0:
         penalty = closing.z_loss(lse, z_loss)

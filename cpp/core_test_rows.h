@@ -1,0 +1,281 @@
+// A drawn task of the row functions: what it is, what its results must be, and how far off they may be.
+#pragma once
+
+#include "core_test.h"
+
+namespace {
+
+enum class Kind { index, topk, dense };
+
+struct Target {
+    Array index, prob;
+    Problem problem;
+};
+
+bool operator==(const Problem& a, const Problem& b) {
+    const bool prob = a.prob == b.prob || (std::isnan(a.prob) && std::isnan(b.prob));
+    return a.row == b.row && (a.row < 0 || (a.column == b.column && a.index == b.index && prob));
+}
+
+struct Results {
+    Doubles record;
+    Array summary[3], grad;
+};
+
+// What a row must give: peak, total, score, mass, tilt, loss, lse, entropy; `size` times `error` is how far off each
+// may be.
+struct Row {
+    double want[8] = {0, 1}, size[8] = {}, log_total = 0, error = 0;
+    bool ignored = false;
+    Doubles d, slope;
+};
+
+struct Rows {
+    Draw draw;
+    Type type, compute;
+    int64_t rows, columns, inner = 1;
+    Kind kind;
+    RowTask task;
+    Measure measure;
+    Array logits, weight, g[5];  // g: cotangents of loss, lse and entropy, then of the fused loss and lse^2
+    Target target, garbage;
+
+    Rows(uint64_t seed, Type type_, int64_t rows_, int64_t columns_)
+        : draw{std::mt19937_64(seed)}, type(type_), compute(type == Type::f64 ? Type::f64 : Type::f32), rows(rows_),
+          columns(columns_) {
+        if (rows > 0 && draw.one_in(3)) inner = rows < 4 || draw.one_in(2) ? rows : rows / 5;
+        kind = draw.of({Kind::index, Kind::topk, Kind::dense});
+        task.rows = rows;
+        task.columns = columns;
+        task.inner_rows = inner;
+        task.picks = kind == Kind::dense                             ? 0
+                     : kind == Kind::index                           ? 1
+                     : rows <= 3 && columns <= 513 && draw.one_in(3) ? 300
+                                                                     : draw.of({0, 1, 2, 5});
+        task.temperature = draw.of({1.0, 1.0, 0.7, 3.0});
+        task.softcap = draw.of({0.0, 0.0, 5.0, 30.0});
+        task.first_class = draw.of({0, 0, 5});
+        task.ignore_index = draw.of({int64_t{-100}, int64_t{1}, INT64_MIN, INT64_MAX});
+        measure.smoothing = draw.of({0.0, 0.0, 0.1, 1.0});
+        measure.num_classes = task.first_class + columns + draw.of({0, 0, 7});
+        const double deviation = draw.of({0.0, 0.1, 1.0, 5.0, 30.0}), mean = draw.of({0.0, 0.0, -3e3, 1e4});
+        const int64_t special = draw.below(6), odd = draw.below(3 * rows);
+        logits = Array(draw, type, shape(), Use::read).fill([&, i = int64_t{0}]() mutable {
+            const bool is_odd = i / (columns * inner) * inner + i % inner == odd;
+            ++i;
+            if (special == 1 && is_odd) return -infinity;
+            if (special == 2 && is_odd && draw.one_in(columns)) return draw.of({nan, infinity, -infinity});
+            if (special == 3 && draw.one_in(20)) return draw.of({-infinity, -0.0});
+            return mean + 2 * deviation * (draw.uniform() + draw.uniform() + draw.uniform() - 1.5);
+        });
+        const Type index_type = draw.of(integer_types), prob_type = draw.of(real_types);
+        draw_target(target, nullptr, index_type, prob_type);
+        draw_target(garbage, &target, index_type, prob_type);
+        const auto vector = [&](int64_t size, double low, double high) {
+            return Array(draw, draw.of(real_types), {size}, Use::read).fill([&] {
+                return draw.one_in(6) ? 0 : low + (high - low) * draw.uniform();
+            });
+        };
+        if (draw.one_in(2)) {
+            weight = vector(columns, 0, 3);
+            measure = {weight.data(), weight.type, weight.stride[0], measure.smoothing, measure.num_classes};
+        }
+        Vector* const cotangents[] = {&task.g_loss, &task.g_lse, &task.g_entropy, &task.scale, &task.square_scale};
+        for (int k = 0; k < 5; ++k) {
+            g[k] = vector(draw.one_in(3) ? 0 : rows, -2, 2);
+            *cotangents[k] = g[k].vector();
+            g[k].reals.resize(static_cast<size_t>(rows));
+        }
+        task.logits = logits.matrix();
+    }
+
+    Integers shape() const { return {rows / inner, columns, inner}; }
+    size_t element(int64_t row, size_t v) const {
+        return static_cast<size_t>((row / inner * columns + static_cast<int64_t>(v)) * inner + row % inner);
+    }
+
+    // The same as `clean`, if it is given, but for entries that are wrong.
+    void draw_target(Target& t, const Target* clean, Type index_type, Type prob_type) {
+        const int64_t classes = measure.num_classes;
+        if (kind != Kind::dense) {
+            const int64_t most =
+                std::min(classes, int64_t{1} << (8 * std::min<int64_t>(element_size(index_type), 4) - 1));
+            t.index = Array(draw, index_type, {rows, task.picks}, Use::read).fill([&, i = size_t{0}]() mutable {
+                if (clean == nullptr)
+                    return kind == Kind::index && draw.one_in(4) ? task.ignore_index : draw.below(most);
+                const int64_t wrong = draw.of({INT64_MIN, INT64_MIN + 1, INT64_MAX, int64_t{-1}, int64_t{1} << 40,
+                                               classes, task.first_class - 1});
+                return draw.one_in(3) ? ++i, wrong : clean->index.integers[i++];
+            });
+        }
+        if (kind != Kind::index) {
+            t.prob = Array(draw, prob_type, kind == Kind::dense ? shape() : Integers{rows, task.picks}, Use::read)
+                         .fill([&, i = size_t{0}]() mutable {
+                             if (clean == nullptr) return draw.one_in(3) ? 0 : draw.uniform();
+                             const double wrong = draw.of({nan, -1.0, infinity, -infinity});
+                             return draw.one_in(2 * (task.picks + columns)) ? ++i, wrong : clean->prob.reals[i++];
+                         });
+        }
+        Doubles q;
+        for (int64_t row = 0; row < rows && t.problem.row < 0; ++row) (void)read_measure(t, row, q, t.problem);
+    }
+
+    // The target measure of a row in q, and the first problem with it; returns whether the row is ignored.
+    bool read_measure(const Target& t, int64_t row, Doubles& q, Problem& problem) const {
+        q.assign(static_cast<size_t>(columns), 0);
+        bool ignored = false;
+        const auto add = [&](int64_t place, double prob, int64_t v) {
+            if (problem.row < 0 && !(prob >= 0 && prob < infinity)) problem = {row, place, 0, prob};
+            if (v >= 0 && v < columns) q[static_cast<size_t>(v)] += prob;
+        };
+        for (int64_t v = 0; v < columns && kind == Kind::dense; ++v)
+            add(v, t.prob.reals[element(row, static_cast<size_t>(v))], v);
+        for (int64_t pick = 0; pick < task.picks; ++pick) {
+            const size_t i = static_cast<size_t>(row * task.picks + pick);
+            const int64_t index = t.index.integers[i];
+            ignored = kind == Kind::index && index == task.ignore_index;
+            const bool known = index >= 0 && index < measure.num_classes;
+            if (!known && !ignored && problem.row < 0) problem = {row, -1, index, 0};
+            if (!ignored) add(pick, kind == Kind::topk ? t.prob.reals[i] : 1, known ? index - task.first_class : -1);
+        }
+        for (size_t v = 0; v < q.size(); ++v) {
+            q[v] = (1 - measure.smoothing) * q[v] + measure.smoothing / static_cast<double>(measure.num_classes);
+            if (measure.weight != nullptr) q[v] *= weight.reals[v];
+        }
+        return ignored;
+    }
+
+    Row expected(int64_t row, const Doubles& q, bool ignored) const {
+        Row r;
+        r.ignored = ignored;
+        if (ignored) return r;
+        const double cap = task.softcap, u = compute == Type::f64 ? 0x1p-53 : 0x1p-24;
+        double peak = -infinity, total = 0, score = 0, mass = 0, tilt = 0, score_size = 0, furthest = 0, saturation = 0;
+        for (size_t v = 0; v < q.size(); ++v) {
+            const double scaled = logits.reals[element(row, v)] / task.temperature, y = cap > 0 ? scaled / cap : 0,
+                         small = std::exp(-2 * std::fabs(y));
+            r.d.push_back(cap > 0 ? cap * std::tanh(y) : scaled);
+            r.slope.push_back(4 * small / ((1 + small) * (1 + small)) / task.temperature);
+            peak = r.d[v] > peak ? r.d[v] : peak;
+            saturation = std::max(saturation, std::min(std::fabs(y), 50.0));
+        }
+        for (size_t v = 0; v < q.size(); ++v) {
+            const double d = r.d[v] -= peak == -infinity ? 0 : peak, e = std::exp(d);
+            if (e > 0) furthest = std::max(furthest, -d);
+            total += e;
+            tilt += e > 0 ? e * d : 0;
+            mass += q[v];
+            score += q[v] == 0 ? 0 : q[v] * d;
+            score_size += q[v] == 0 ? 0 : q[v] * (1 + std::fabs(d));
+        }
+        // Sums of at most 512 numbers in the type of the arithmetic, differences of scores, and the slope of a softcap.
+        const double sums =
+            compute == Type::f64 ? static_cast<double>(columns) : std::min(512.0, static_cast<double>(columns));
+        r.error = u * (24 + sums + 24 * cap + 4 * furthest + 8 * saturation) +
+                  (std::isfinite(peak) ? std::fabs(peak) * 0x1p-50 : 0);
+        r.log_total = std::log(total);
+        const double entropy = r.log_total - tilt / total, entropy_size = 2 + std::fabs(r.log_total) - 2 * tilt / total;
+        const double want[] = {peak, total, score, mass, tilt, mass * r.log_total - score, peak + r.log_total, entropy};
+        const double size[] = {1,    total,        score_size,
+                               mass, total - tilt, mass * (1 + std::fabs(r.log_total)) + score_size,
+                               2,    entropy_size};
+        std::copy(want, want + 8, r.want);
+        std::copy(size, size + 8, r.size);
+        return r;
+    }
+
+    void check_grad(const Array& grad, int64_t row, const Row& r, const Doubles& q, double c, double g_lse,
+                    double b) const {
+        const double of_loss = c == 0 ? 0 : c * r.want[3], of_entropy = b == 0 ? 0 : b * r.want[7],
+                     a = of_loss + g_lse + of_entropy;
+        const double size =
+            std::fabs(of_loss) + std::fabs(g_lse) + 2 * std::fabs(square) + std::fabs(b) * (4 + r.size[7]);
+        const double floor = 16 * (1 + size) * (compute == Type::f64 ? 0x1p-1012 : 0x1p-116);
+        for (size_t v = 0; v < q.size(); ++v) {
+            const double logp = r.d[v] - r.log_total, p = std::exp(logp), tail = p == 0 || b == 0 ? 0 : b * logp,
+                         wanted = q[v] == 0 ? 0 : c * q[v];
+            const double cancelled = task.picks > 0 ? 0x1p-50 * (std::fabs(a) + std::fabs(wanted)) : 0;
+            const double bound = 4 * r.error * (p * (size + std::fabs(tail)) + std::fabs(wanted)) + cancelled + floor;
+            const bool zero = r.ignored || (c == 0 && g_lse == 0 && b == 0);
+            if (zero) CHECK(grad.reals[element(row, v)] == 0);
+            else
+                check_value("gradient", type, grad.reals[element(row, v)], r.slope[v] * (p * (a + tail) - wanted),
+                            r.slope[v] * bound + floor);
+        }
+    }
+
+    RowTask task_of(Target& t, Results& results) {
+        RowTask given = task;
+        if (kind != Kind::dense) given.index = t.index.matrix();
+        if (kind != Kind::index) given.prob = t.prob.matrix();
+        results.record = Doubles(static_cast<size_t>(5 * rows), nan);
+        given.record = results.record.data();
+        for (Array& summary : results.summary) summary = Array(draw, compute, {rows}, Use::plain);
+        given.loss = results.summary[0].data();
+        given.lse = results.summary[1].data();
+        given.entropy = results.summary[2].data();
+        results.grad = Array(draw, type, shape(), Use::written);
+        given.grad = results.grad.matrix();
+        return given;
+    }
+
+    // Runs the three functions on the clean target and on garbage, and checks all that they wrote; returns its hash.
+    size_t run() {
+        Results stats, fused, skipped;
+        CHECK(row_stats(task_of(garbage, skipped), measure) == garbage.problem);
+        CHECK(row_fused(task_of(garbage, skipped), measure) == garbage.problem);
+        RowTask given = task_of(target, stats);
+        CHECK(row_stats(given, measure) == target.problem);
+        if (target.problem.row >= 0) return 0;
+        row_grad(given, measure);
+        given = task_of(garbage, skipped);
+        given.record = stats.record.data();
+        row_grad(given, measure);
+        for (const Array* input : {&logits, &weight, &g[0], &g[1], &g[2], &g[3], &g[4]}) CHECK(input->unchanged());
+        for (const Target* t : {&target, &garbage}) CHECK(t->index.unchanged() && t->prob.unchanged());
+        given = task_of(target, fused);
+        if (std::count(logits.stride.begin(), logits.stride.end(), 0) == 0 && draw.one_in(2)) {  // in place
+            fused.grad = Array(logits);
+            given.logits = given.grad = fused.grad.matrix();
+        }
+        CHECK(row_fused(given, measure) == Problem{});
+
+        std::string bytes;
+        for (Results* results : {&stats, &fused, &skipped}) {
+            bytes.append(results->grad.memory.begin(), results->grad.memory.end());
+            results->grad.read();
+            CHECK(results->grad.gaps_unchanged());
+            for (Array& summary : results->summary) {
+                bytes.append(summary.memory.begin(), summary.memory.end());
+                summary.read();
+            }
+        }
+        for (int64_t row = 0; row < rows; ++row) check_row(row, stats, fused, skipped.grad);
+        return std::hash<std::string>()(bytes);
+    }
+
+    void check_row(int64_t row, const Results& stats, const Results& fused, const Array& skipped) const {
+        const size_t i = static_cast<size_t>(row);
+        Doubles q;
+        Problem problem;
+        const bool ignored = read_measure(target, row, q, problem);
+        Row r = expected(row, q, ignored);
+        for (const Results* results : {&stats, &fused}) {
+            const char* const names[] = {"peak", "total", "score", "mass", "tilt", "loss", "lse", "entropy"};
+            for (size_t k = 0; k < 8; ++k) {
+                const double got =
+                    k < 5 ? results->record[k * static_cast<size_t>(rows) + i] : results->summary[k - 5].reals[i];
+                check_value(names[k], k < 5 ? Type::f64 : compute, got, r.want[k], r.error * r.size[k]);
+            }
+        }
+        check_grad(stats.grad, row, r, q, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
+        const double square = g[4].reals[i];
+        check_grad(fused.grad, row, r, q, g[3].reals[i], square == 0 ? 0 : 2 * square * r.want[6], 0, square);
+        r.ignored = read_measure(garbage, row, q, problem);
+        const bool finite = std::all_of(q.begin(), q.end(), [](double x) { return std::isfinite(x); });
+        if (finite && (r.ignored || !ignored))
+            check_grad(skipped, row, r, q, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
+    }
+};
+
+}  // namespace
