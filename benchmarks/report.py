@@ -137,6 +137,9 @@ def _notes(cases: dict[str, dict[str, Record]]) -> list[str]:
             notes.append(
                 f"{name}: the forward takes {_number(raw)}× the sum of the same bytes as float32, a faster read"
             )
-        missing = next(iter(measures.values())).get("missing", {})
+        any_ = next(iter(measures.values()))
+        if any_["threads"] != any_["run"]["machine"]["threads"]:
+            notes.append(f"{name}: threads in use {any_['threads']}")
+        missing = any_.get("missing", {})
         notes += [f"{name}: {rival} did not run ({reason})" for rival, reason in missing.items()]
     return ["", *notes] if notes else []

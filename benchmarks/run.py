@@ -6,7 +6,11 @@ import gc
 import random
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
 
 from benchmarks import memory
 from benchmarks.cases import Case, Data
@@ -25,9 +29,10 @@ SAME = 0.02
 def measure(case: Case, rounds: int, *, warmup: int = 2, compiled: bool = True) -> list[Record]:
     """Return one record for each measure of time in this case."""
     data = case.make()
-    contenders = calls(case, data, compiled=compiled)
-    missing = _check(case, data, contenders)
-    samples = _sample(case, data, contenders, rounds, warmup)
+    with _threads(case.threads or torch.get_num_threads()):
+        contenders = calls(case, data, compiled=compiled)
+        missing = _check(case, data, contenders)
+        samples = _sample(case, data, contenders, rounds, warmup)
     about = {**describe(case), "rounds": rounds, "repeat": case.repeat, "missing": missing}
     wanted = [measure for measure in LIMITS if (measure, "crossent") in samples]
     return [{**about, "measure": name, "bytes": _bytes(data, name), **_times(samples, name)} for name in wanted]
@@ -59,6 +64,7 @@ def describe(case: Case) -> Record:
         "smoothing": case.smoothing,
         "weighted": case.weighted,
         "rows": case.rows,
+        "threads": case.threads or torch.get_num_threads(),
     }
 
 
@@ -66,6 +72,16 @@ def ratio(over: list[Times], under: list[Times]) -> float:
     """Return the median over rounds of quotients of sums of times."""
     pairs = zip(zip(*over, strict=True), zip(*under, strict=True), strict=True)
     return _rounded(statistics.median(sum(a) / sum(b) for a, b in pairs))
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(case: Case, data: Data, contenders: dict[Key, Call]) -> dict[str, str]:

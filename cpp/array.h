@@ -54,9 +54,13 @@ class Array {
     }
 
   private:
+    // Remembers the last type that had a table; it is held, so that its address stays its own.
     static const ExchangeApi* exchange_api(nanobind::handle object) {
-        PyObject* capsule =
-            PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), "__dlpack_c_exchange_api__");
+        static PyTypeObject* known_type = nullptr;
+        static const ExchangeApi* known_api = nullptr;
+        PyTypeObject* const type = Py_TYPE(object.ptr());
+        if (type == known_type) return known_api;
+        PyObject* capsule = PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
         if (capsule == nullptr) {
             PyErr_Clear();
             return nullptr;
@@ -64,8 +68,12 @@ class Array {
         const auto* api = static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
         Py_DECREF(capsule);
         if (api == nullptr) PyErr_Clear();
-        const bool known = api != nullptr && api->major == 1 && api->tensor_from_object != nullptr;
-        return known ? api : nullptr;
+        if (api == nullptr || api->major != 1 || api->tensor_from_object == nullptr) return nullptr;
+        Py_INCREF(type);
+        Py_XDECREF(known_type);
+        known_type = type;
+        known_api = api;
+        return api;
     }
 
     nanobind::dlpack::dltensor tensor_;

@@ -34,7 +34,7 @@ TINY: dict[str, dict[str, Any]] = {
     "topk": {"shape": (6, 50), "target": "topk"},
     "image": {"shape": (2, 5, 3, 4)},
     "binary": {"shape": (7, 5), "target": "binary"},
-    "small": {"shape": (6, 11), "repeat": 3},
+    "small": {"shape": (6, 11), "repeat": 3, "threads": 1},
 }
 
 
@@ -64,6 +64,21 @@ def test_a_record_says_what_was_measured(benchmarks: Any, name: str):
         assert record["median_seconds"].keys() == record["seconds"].keys()
         assert record["speedup_over"].keys() == rivals
         assert record["times_limit"].keys() == (set() if small else {"limit"} | raw)
+
+
+def test_a_case_runs_on_its_own_number_of_threads(benchmarks: Any, monkeypatch: pytest.MonkeyPatch):
+    before, right, seen = torch.get_num_threads(), benchmarks.contenders.cross_entropy, set()
+
+    def watched(*args: Any, **options: Any) -> Any:
+        seen.add(torch.get_num_threads())
+        return right(*args, **options)
+
+    monkeypatch.setattr(benchmarks.contenders, "cross_entropy", watched)
+    assert [record["threads"] for record in measured(benchmarks, "small")] == [1, 1]
+    assert seen == {1}
+    assert torch.get_num_threads() == before
+    assert measured(benchmarks, "index")[0]["threads"] == before
+    assert seen == {1, before}
 
 
 def test_bytes_are_those_of_reading_and_writing_each_operand(benchmarks: Any):
@@ -118,10 +133,10 @@ def test_peak_of_memory_is_what_a_call_takes_and_gives_back(benchmarks: Any):
 def test_extra_memory_is_what_is_beyond_the_gradient(benchmarks: Any):
     if benchmarks.memory.why_not() is not None:
         pytest.skip(benchmarks.memory.why_not())
-    case = benchmarks.cases.Case("large", "none", (64, 2**18))  # 64 MiB
+    case = benchmarks.cases.Case("large", "none", (64, 2**17))  # 32 MiB, which glibc never keeps
     extra = benchmarks.memory.measure_here(case, ["crossent", "eager"])
     assert extra["crossent"] <= 4 * benchmarks.memory.RESOLUTION
-    assert extra["eager"] >= 2**26  # log_softmax, to say the least
+    assert extra["eager"] >= 2**25  # log_softmax, to say the least
 
 
 def test_the_machine_is_described_without_names_of_hosts_or_paths(benchmarks: Any):

@@ -36,12 +36,19 @@ class Rows:
     shape: torch.Size
 
 
+_REAL = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_INTEGER = frozenset(
+    {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+)
+
+
 def check_input(input: Tensor) -> None:
+    """Raise unless the input is a tensor of a dtype and on a device that there are kernels for."""
     if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"input must be a tensor, got {type(input).__name__}; use torch.as_tensor first")
-    if input.dtype not in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+    if input.dtype not in _REAL:
         raise TypeError(f"input must be float32, float64, bfloat16 or float16, got {input.dtype}; use input.float()")
-    if input.device.type not in ("cpu", "meta"):
+    if not (input.is_cpu or input.is_meta):
         raise NotImplementedError(
             f"crossent has no backend for tensors on {input.device} yet and does not copy them behind your back; "
             "use input.cpu(), or torch's own loss on that device"
@@ -49,6 +56,7 @@ def check_input(input: Tensor) -> None:
 
 
 def check_companion(name: str, tensor: Tensor, input: Tensor) -> None:
+    """Raise unless this is a tensor on the device of the input."""
     if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor first")
     if tensor.device != input.device:
@@ -56,6 +64,7 @@ def check_companion(name: str, tensor: Tensor, input: Tensor) -> None:
 
 
 def check_constant(name: str, tensor: Tensor | None) -> None:
+    """Raise unless this is a floating-point tensor that wants no gradient, or None."""
     if tensor is None:
         return
     if not tensor.is_floating_point():
@@ -65,6 +74,7 @@ def check_constant(name: str, tensor: Tensor | None) -> None:
 
 
 def check_options(rows: Rows, weight: Tensor | None, label_smoothing: float, z_loss: float) -> None:
+    """Raise unless the options are in their ranges and fit the rows."""
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
     if not 0.0 <= z_loss < float("inf"):
@@ -79,43 +89,43 @@ def check_options(rows: Rows, weight: Tensor | None, label_smoothing: float, z_l
 
 
 def rows_of(input: Tensor, target: Tensor | TopK, ignore_index: int) -> Rows:
+    """Return the call in the form of the kernels; raise if shapes, dtypes or devices do not fit each other."""
     check_input(input)
-    if input.ndim == 0:
+    full = input.shape
+    if len(full) == 0:
         raise ValueError("input must have a class axis: shape (C), (N, C) or (N, C, d1, …); got a number")
-    sparse = isinstance(target, TopK)
-    for name, tensor in (
-        (("target.index", target.index), ("target.prob", target.prob)) if sparse else (("target", target),)
-    ):
-        check_companion(name, tensor, input)
-    shape = torch.Size(input.shape[:1] + input.shape[2:] if input.ndim > 1 else ())
-    if input.shape[0 if input.ndim == 1 else 1] == 0 and shape.numel() > 0:
-        raise ValueError(
-            f"input of shape {tuple(input.shape)} has no classes; the class axis is axis 1, or 0 of a vector"
-        )
-    logits = _flat(input)
-    if sparse:
+    shape = full[:1] if len(full) == 2 else torch.Size(full[:1] + full[2:] if len(full) > 2 else ())
+    if full[min(len(full) - 1, 1)] == 0 and shape.numel() > 0:
+        raise ValueError(f"input of shape {tuple(full)} has no classes; the class axis is axis 1, or 0 of a vector")
+    if isinstance(target, TopK):
         index, prob = _topk_rows(input, target)
-    elif target.shape == input.shape:
-        index, prob = None, _flat(target)
-        if not target.is_floating_point():
-            raise TypeError(
-                f"a target in the shape of the input {tuple(input.shape)} holds class probabilities and must be "
-                f"floating-point, got {target.dtype}; use target.float(), or class indices of shape {tuple(shape)}"
-            )
-    elif target.shape == shape:
-        index, prob = target.reshape(-1), None
-        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise TypeError(f"class indices must have an integer dtype, got {target.dtype}; use target.long()")
     else:
-        raise ValueError(
-            f"target of shape {tuple(target.shape)} fits no input of shape {tuple(input.shape)}: class indices have "
-            f"shape {tuple(shape)}, class probabilities {tuple(input.shape)}"
-        )
+        index, prob = _dense_or_index(input, target, shape)
     if prob is not None and ignore_index >= 0:
         raise ValueError(
             "ignore_index applies to class indices, not to probabilities; use sample_weight=0 for such rows"
         )
-    return Rows(logits, index, prob, shape)
+    return Rows(_flat(input), index, prob, shape)
+
+
+def _dense_or_index(input: Tensor, target: Tensor, shape: torch.Size) -> tuple[Tensor | None, Tensor | None]:
+    check_companion("target", target, input)
+    given = target.shape
+    if given == input.shape:
+        if target.dtype not in _REAL:
+            raise TypeError(
+                f"a target in the shape of the input {tuple(given)} holds class probabilities and must be "
+                f"floating-point, got {target.dtype}; use target.float(), or class indices of shape {tuple(shape)}"
+            )
+        return None, _flat(target)
+    if given == shape:
+        if target.dtype not in _INTEGER:
+            raise TypeError(f"class indices must have an integer dtype, got {target.dtype}; use target.long()")
+        return target if len(shape) == 1 else target.reshape(-1), None
+    raise ValueError(
+        f"target of shape {tuple(given)} fits no input of shape {tuple(input.shape)}: class indices have "
+        f"shape {tuple(shape)}, class probabilities {tuple(input.shape)}"
+    )
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -126,6 +136,8 @@ def _flat(x: Tensor) -> Tensor:
 
 def _topk_rows(input: Tensor, target: TopK) -> tuple[Tensor, Tensor]:
     index, prob = target.index, target.prob
+    check_companion("TopK.index", index, input)
+    check_companion("TopK.prob", prob, input)
     axis = 0 if input.ndim == 1 else 1
     wanted = (*input.shape[:axis], "K", *input.shape[axis + 1 :])
     fits = index.ndim == input.ndim and all(a in ("K", b) for a, b in zip(wanted, index.shape, strict=True))
@@ -135,9 +147,9 @@ def _topk_rows(input: Tensor, target: TopK) -> tuple[Tensor, Tensor]:
             f"TopK(index, prob) beside an input of shape {tuple(input.shape)} needs two tensors of shape ({text}), "
             f"got {tuple(index.shape)} and {tuple(prob.shape)}"
         )
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+    if index.dtype not in _INTEGER:
         raise TypeError(f"TopK.index must have an integer dtype, got {index.dtype}")
-    if not prob.is_floating_point():
+    if prob.dtype not in _REAL:
         raise TypeError(f"TopK.prob must be floating-point, got {prob.dtype}")
     k = index.shape[axis]
     return tuple(_flat(x).movedim(1, -1).reshape(-1, k) for x in (index, prob))  # pyright: ignore[reportReturnType]

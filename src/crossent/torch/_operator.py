@@ -18,8 +18,12 @@ def register(
     fake: Callable[..., Any],
     save: Callable[..., None],
     backward: Callable[..., Any],
+    *,
+    first: bool = False,
 ) -> Callable[..., Any]:
     """Register crossent::schema with a CPU kernel, a fake kernel and autograd; return a function that calls it.
+
+    With `first` the function returns the first output only; the others are for `save` alone.
 
     In plain eager mode the function runs the same kernel, save and backward in an autograd.Function of its own: the
     dispatcher of Python operators takes as long as a small loss. Everywhere else (compiling, tensor subclasses, fake
@@ -37,23 +41,30 @@ def register(
         def forward(ctx: Any, *args: Any) -> Any:
             output = kernel(*args)
             save(ctx, args, output)
-            return output
+            return output[0] if first else output
 
     Direct.backward = staticmethod(backward)  # pyright: ignore[reportAttributeAccessIssue]
     Direct.__name__ = name
 
     def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or not _is_plain(args):
-            return operator(*args)
-        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args):
+        wants_grad = False
+        plain = not _is_watched()
+        for x in args:
+            if isinstance(x, Tensor):
+                plain = plain and type(x) in _PLAIN and x.is_cpu and not x.is_neg()
+                wants_grad = wants_grad or x.requires_grad
+        if plain and wants_grad and torch.is_grad_enabled():
             return Direct.apply(*args)
-        return kernel(*args)
+        output = (kernel if plain else operator)(*args)
+        return output[0] if first else output
 
     return call
 
 
-def _is_plain(args: tuple[Any, ...]) -> bool:
-    for x in args:
-        if isinstance(x, Tensor) and (type(x) not in _PLAIN or x.device.type != "cpu" or x.is_neg()):
-            return False
-    return torch._C._len_torch_dispatch_stack() == 0 and not torch._C._are_functorch_transforms_active()  # pyright: ignore
+def _is_watched() -> bool:
+    """Return whether someone wants to see operators: a compiler, a dispatch mode or a function transform."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore
+        or torch._C._are_functorch_transforms_active()  # pyright: ignore
+    )

@@ -52,9 +52,12 @@ def loss_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+_scores = functools.lru_cache(Scores)
+
+
 def _bound(options: _Options) -> tuple[Target, Scores]:
     index, prob, weight, smoothing, ignore_index, temperature, softcap = options
-    return Target(index, prob, weight, smoothing, ignore_index), Scores(temperature, softcap or None)
+    return Target(index, prob, weight, smoothing, ignore_index), _scores(temperature, softcap or None)
 
 
 def _new_record(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,11 +117,11 @@ def _row_loss(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     )
     scale = float("nan") if weight == 0 else 1.0 / weight
     loss, scale = (loss * scale, scale) if mean else (loss, 1.0)
-    return (
-        torch.tensor(loss, dtype=losses.dtype, device="cpu"),
-        torch.tensor(scale, dtype=torch.float64, device="cpu"),
-        record,
-    )
+    return _scalar(loss, losses.dtype), _scalar(scale, torch.float64), record
+
+
+def _scalar(value: float, dtype: torch.dtype) -> Tensor:
+    return torch.scalar_tensor(value, dtype=dtype, device="cpu")
 
 
 def _row_loss_fake(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,6 +206,7 @@ row_loss = register(
     _row_loss_fake,
     _save_row_loss,
     _row_loss_backward,
+    first=True,
 )
 row_grad = register(
     f"row_grad(Tensor logits, {_OPTIONS}, Tensor record, Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy) -> Tensor",

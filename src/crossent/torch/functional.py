@@ -164,7 +164,7 @@ def cross_entropy(
     phi = (scores.temperature, scores.softcap or 0.0)
     call = (rows.logits, rows.index, rows.prob, weight, label_smoothing, ignore_index, *phi)
     if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats:
-        return row_loss(*call, mode == "mean")[0]
+        return row_loss(*call, mode == "mean")
     loss, lse, entropy, record = row_stats(*call)
     samples = None if sample_weight is None else sample_weight_of(sample_weight, rows, loss.dtype)
     valid = row_weight = None

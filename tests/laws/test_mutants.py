@@ -1,0 +1,267 @@
+"""Tests of the tests: a backend with one mistake, each one that somebody shipped, must not pass the conformance checks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from crossent.kernels import cpu
+from crossent.spec import Scores
+from tests import data, oracle
+
+
+def bf16(x):
+    """Rounded to bfloat16."""
+    return data.decode(data.encode(x, "bfloat16"))
+
+
+class Core:
+    """The real backend; mutants override a step of it."""
+
+    def target(self, target):
+        return target
+
+    def scores(self, scores):
+        return scores
+
+    def cotangents(self, cotangents):
+        return cotangents
+
+    def after_stats(self, logits, target, record, summary):
+        pass
+
+    def after_grad(self, logits, target, grad):
+        pass
+
+    def row_stats(self, logits, target, scores, record, summary=(None, None, None)):
+        cpu.row_stats(logits, self.target(target), self.scores(scores), record, summary)
+        self.after_stats(logits, target, record, summary)
+
+    def row_grad(self, logits, target, scores, record, cotangents, grad):
+        cpu.row_grad(logits, self.target(target), self.scores(scores), record, self.cotangents(cotangents), grad)
+        self.after_grad(logits, target, grad)
+
+    def row_fused(self, logits, target, scores, scale, record, grad):
+        self.row_stats(logits, target, scores, record)
+        g_lse = None if scale[1] is None else 2.0 * scale[1] * (record[0] + np.log(record[1]))
+        self.row_grad(logits, target, scores, record, (scale[0], g_lse, None), grad)
+
+
+class ZeroedGradient(Core):
+    def after_grad(self, logits, target, grad):
+        grad[...] = 0
+
+
+class HalvedGradient(Core):
+    def after_grad(self, logits, target, grad):
+        grad *= 0.5
+
+
+class GradientRoundedToBfloat16(Core):
+    def after_grad(self, logits, target, grad):
+        grad[...] = bf16(grad)
+
+
+class LastColumnForgotten(Core):
+    def after_grad(self, logits, target, grad):
+        grad[:, -1] = np.nan
+
+
+class WritesBeyondTheEnd(Core):
+    def after_grad(self, logits, target, grad):
+        if all(s > 0 for s in grad.strides):
+            np.lib.stride_tricks.as_strided(grad[(slice(-1, None),) * grad.ndim], (2,), (grad.itemsize,))[1] = 0
+
+
+class WritesToItsLogits(Core):
+    def after_stats(self, logits, target, record, summary):
+        logits[0] = 0
+
+
+class SwappedTarget(Core):
+    def target(self, target):
+        roll = (lambda x: None if x is None else np.ascontiguousarray(np.roll(x, 1, 0)))
+        return dataclasses.replace(target, index=roll(target.index), prob=roll(target.prob))
+
+
+class PInsteadOfPMinusQ(Core):
+    def row_grad(self, logits, target, scores, record, cotangents, grad):
+        g_loss, g_lse, g_entropy = cotangents
+        add = 0.0 if g_loss is None else g_loss * record[3]
+        g_lse = add if g_lse is None else g_lse + add
+        super().row_grad(logits, target, scores, record, (None, np.broadcast_to(g_lse, record[0].shape), g_entropy), grad)
+
+
+class LossInBfloat16(Core):
+    def after_stats(self, logits, target, record, summary):
+        if summary[0] is not None:
+            summary[0][...] = bf16(summary[0])
+
+
+class RecordInFloat32(Core):
+    """Fine for float32, not for float64."""
+
+    def after_stats(self, logits, target, record, summary):
+        record[...] = record.astype(np.float32)
+
+
+class PeakTooLow(Core):
+    """A record that is consistent, but not relative to the peak."""
+
+    def after_stats(self, logits, target, record, summary):
+        record[0] -= 1.0
+        record[4] = (record[4] + record[1]) * np.e
+        record[2] += record[3]
+        record[1] *= np.e
+
+
+class SmoothingForgotten(Core):
+    def target(self, target):
+        return dataclasses.replace(target, smoothing=0.0)
+
+
+class SmoothingOverOtherClasses(Core):
+    """ε / (V − 1) for the others, as some papers have it; torch's is ε / V for all."""
+
+    def target(self, target):
+        V = 17
+        return dataclasses.replace(target, smoothing=min(1.0, target.smoothing * V / (V - 1)))
+
+
+class WeightForgotten(Core):
+    def target(self, target):
+        return dataclasses.replace(target, weight=None)
+
+
+class IgnoredRowCounted(Core):
+    def target(self, target):
+        if target.kind != "index":
+            return target
+        index = np.where(target.index == target.ignore_index, 0, target.index)
+        return dataclasses.replace(target, index=index, ignore_index=-(2**63))
+
+
+class TemperatureForgottenInTheGradient(Core):
+    def row_grad(self, logits, target, scores, record, cotangents, grad):
+        super().row_grad(logits, target, scores, record, cotangents, grad)
+        grad *= scores.temperature
+
+
+class SoftcapForgotten(Core):
+    def scores(self, scores):
+        return Scores(scores.temperature)
+
+
+class EntropyHasNoGradient(Core):
+    def cotangents(self, cotangents):
+        return (*cotangents[:2], None)
+
+
+class CotangentsAveraged(Core):
+    """`grad_output` taken for a scalar."""
+
+    def cotangents(self, cotangents):
+        return tuple(None if g is None else np.full_like(g, g.mean()) for g in cotangents)
+
+
+class ZLossWithoutItsTwo(Core):
+    def row_fused(self, logits, target, scores, scale, record, grad):
+        super().row_fused(logits, target, scores, (scale[0], None if scale[1] is None else scale[1] / 2), record, grad)
+
+
+class LastBlockDropped(Core):
+    def row_stats(self, logits, target, scores, record, summary=(None, None, None)):
+        short = np.array(logits)
+        short[:, -1] = -np.inf
+        super().row_stats(short, target, scores, record, summary)
+
+
+MUTANTS = {
+    name: mutant
+    for name, mutant in list(globals().items())
+    if isinstance(mutant, type) and issubclass(mutant, Core) and mutant is not Core
+}
+ONLY_FLOAT64 = {"RecordInFloat32"}
+ONLY_INDEX = {"IgnoredRowCounted"}
+
+
+def survives(backend, kind, dtype):
+    """Whether every case of seventeen classes passes, `row_fused` in place and not."""
+    for case in data.cases(kind, 17, dtype):
+        try:
+            oracle.check_rows(backend, case, oracle.Truth.of(case))
+        except AssertionError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_the_real_backend_survives_in_pieces(kind, dtype):
+    assert survives(Core(), kind, dtype)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("kind", data.KINDS)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_no_mutant_survives(name, kind):
+    if name in ONLY_INDEX and kind != "index":
+        pytest.skip("rows are ignored by their class")
+    for dtype in ("float32", "float64"):
+        if dtype == "float64" or name not in ONLY_FLOAT64:
+            assert not survives(MUTANTS[name](), kind, dtype), f"{name} passes as a backend for {dtype}"
+
+
+class BinaryCore:
+    def binary_loss(self, kind, operands, out):
+        return cpu.binary_loss(kind, self.operands(operands), out)
+
+    def binary_grad(self, kind, operands, cotangent, out):
+        cpu.binary_grad(kind, self.operands(operands), cotangent, out)
+
+    def operands(self, operands):
+        return operands
+
+
+class PosWeightForgotten(BinaryCore):
+    def operands(self, operands):
+        return (*operands[:3], None)
+
+
+class TargetFlipped(BinaryCore):
+    def operands(self, operands):
+        return (operands[0], 1 - operands[1], *operands[2:])
+
+
+class NaiveSoftplus(BinaryCore):
+    """log(1 + e^x), which forgets what a confident right answer costs."""
+
+    def binary_loss(self, kind, operands, out):
+        x, t, w, r = (1.0 if a is None else np.float32(a) for a in operands)
+        loss = w * (r * t * np.log(1 + np.exp(-x)) + (1 - t) * np.log(1 + np.exp(x)))
+        if out is not None:
+            out[...] = loss
+        return float(loss.sum())
+
+
+class GradientWithoutItsCotangent(BinaryCore):
+    def binary_grad(self, kind, operands, cotangent, out):
+        cpu.binary_grad(kind, operands, np.ones_like(cotangent), out)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize(
+    "mutant", [BinaryCore, PosWeightForgotten, TargetFlipped, NaiveSoftplus, GradientWithoutItsCotangent]
+)
+def test_no_binary_mutant_survives(mutant):
+    rng = np.random.default_rng(0)
+    operands = [rng.normal(0, 10, 40), rng.integers(0, 2, 40), rng.random(40), rng.random(40), rng.normal(size=40)]
+    *operands, cotangent = (x.astype(np.float32) for x in operands)
+    check = lambda: oracle.check_binary(mutant(), "logits", tuple(operands), cotangent)  # noqa: E731
+    if mutant is BinaryCore:
+        check()
+    else:
+        with pytest.raises(AssertionError):
+            check()
