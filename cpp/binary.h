@@ -112,16 +112,20 @@ int64_t losses(const BinaryTask& task, int64_t block) {
     for (int64_t begin = block * binary_block; begin < end; begin += piece) {
         const int64_t n = least(piece, end - begin);
         p.load(task, begin, n);
-        double sum = 0;  // of many equal losses, say: their roundings would all go one way
+        double sum = 0;
         T outside = 0;
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
             p.result[i] = p.weight[i] * Element::loss(p.x[i], p.t[i], p.pos_weight[i]);
         }
-#pragma omp simd reduction(+ : sum, outside)
-        for (int64_t i = 0; i < n; ++i) {
-            sum += static_cast<double>(p.result[i]);
-            outside += p.x[i] >= T(0) && p.x[i] <= T(1) ? T(0) : T(1);
+        for (int64_t from = 0; from < n; from += 64) {  // apart, so that roundings do not pile up
+            double part = 0;
+#pragma omp simd reduction(+ : part, outside)
+            for (int64_t i = from; i < least(from + 64, n); ++i) {
+                part += static_cast<double>(p.result[i]);
+                outside += p.x[i] >= T(0) && p.x[i] <= T(1) ? T(0) : T(1);
+            }
+            sum += part;
         }
         block_sum += sum;
         if (task.out != nullptr) store(task, begin, n, p.result);

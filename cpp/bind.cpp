@@ -169,7 +169,7 @@ void set_grad(RowTask& task, const In& logits, const Out& grad) {
     require(same_shape(logits, grad), "the gradient must have the shape of the logits");
     task.grad = matrix_of(grad, "grad");
     require(task.grad.type == task.logits.type, "the gradient must have the dtype of the logits");
-    for (size_t k = 0; k < grad.ndim(); ++k) {
+    for (size_t k = 0; k < grad.ndim() && task.rows * task.columns > 0; ++k) {
         require(grad.shape(k) <= 1 || grad.stride(k) != 0, "the gradient must not be an expanded view");
     }
 }
@@ -249,7 +249,8 @@ BinaryTask::Operand operand_of(const A& array, const BinaryTask& task, const cha
     for (int k = task.axes - 1; k >= 0; --k) {
         require(static_cast<int64_t>(array.shape(static_cast<size_t>(k))) == task.shape[k], text);
         operand.stride[k] = array.stride(static_cast<size_t>(k));
-        operand.contiguous = operand.contiguous && (task.shape[k] <= 1 || operand.stride[k] == expected);
+        operand.contiguous =
+            operand.contiguous && (task.size == 0 || task.shape[k] <= 1 || operand.stride[k] == expected);
         expected *= task.shape[k];
     }
     return operand;
@@ -291,13 +292,13 @@ nb::object py_binary_loss(BINARY_ARGUMENTS, const Out& out) {
     std::vector<double> sums(static_cast<size_t>((task.size + binary_block - 1) / binary_block));
     task.block_sums = sums.data();
     int64_t wrong;
-    double total = 0;
+    CompensatedSum total;
     {
         const nb::gil_scoped_release unlocked;
         wrong = binary_loss(task);
-        for (const double sum : sums) total += sum;
+        for (const double sum : sums) total.add(sum);
     }
-    return nb::make_tuple(total, wrong);
+    return nb::make_tuple(total.value(), wrong);
 }
 
 void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {

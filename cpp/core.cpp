@@ -4,6 +4,7 @@
 #include <atomic>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "convert.h"
@@ -20,26 +21,44 @@ int64_t grain_rows(const RowTask& task) {
     return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, task.columns));
 }
 
-// Class weight and smoothing as the two vectors that the kernels read, in the type of their arithmetic.
+// Class weight and smoothing as the vectors that the kernels read, in the type of their arithmetic. The mass of the
+// smoothing is summed here, once and in double: many small equal numbers would all be rounded the same way.
 template <class T>
 struct ColumnMeasures {
     std::vector<T> keep, spread;
+    std::vector<double> spread_mass;
 
     ColumnMeasures(RowTask& task, const Measure& m) {
         task.keep_all = 1 - m.smoothing;
+        if (m.weight != nullptr) set_keep(task, m);
+        if (m.smoothing > 0) set_spread(task, m);
+    }
+
+  private:
+    static double weight_at(const Measure& m, int64_t v) {
+        return m.weight == nullptr ? 1 : load_real<double>(m.weight, m.weight_type, v * m.weight_stride);
+    }
+
+    void set_keep(RowTask& task, const Measure& m) {
+        for (int64_t v = 0; v < task.columns; ++v) keep.push_back(static_cast<T>(weight_at(m, v) * task.keep_all));
+        task.keep = keep.data();
+    }
+
+    void set_spread(RowTask& task, const Measure& m) {
         const double share = m.smoothing / static_cast<double>(std::max<int64_t>(1, m.num_classes));
-        const size_t columns = static_cast<size_t>(task.columns);
-        if (m.weight != nullptr) keep.resize(columns);
-        if (m.smoothing > 0) spread.resize(columns);
-        for (size_t v = 0; v < columns && (m.weight != nullptr || m.smoothing > 0); ++v) {
-            const double weight = m.weight == nullptr ? 1
-                                                      : load_real<double>(m.weight, m.weight_type,
-                                                                          static_cast<int64_t>(v) * m.weight_stride);
-            if (m.weight != nullptr) keep[v] = static_cast<T>(weight * task.keep_all);
-            if (m.smoothing > 0) spread[v] = static_cast<T>(weight * share);
+        constexpr int64_t block = block_bytes / static_cast<int64_t>(sizeof(T));
+        for (int64_t begin = 0; begin < task.columns; begin += block) {
+            double weights = 0, part = 0;
+            for (int64_t v = begin; v < std::min(begin + block, task.columns); ++v) {
+                spread.push_back(static_cast<T>(weight_at(m, v) * share));
+                part += weight_at(m, v);
+                if (v % 64 == 63) weights += std::exchange(part, 0);
+            }
+            spread_mass.push_back((weights + part) * share);
+            task.spread_total += spread_mass.back();
         }
-        task.keep = keep.empty() ? nullptr : keep.data();
-        task.spread = spread.empty() ? nullptr : spread.data();
+        task.spread = spread.data();
+        task.spread_mass = spread_mass.data();
     }
 };
 
@@ -136,9 +155,9 @@ void row_grad(RowTask task, const Measure& measure) {
 
 Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index,
              int64_t rows) {
-    constexpr int64_t rows_per_part = 16384;
+    constexpr int64_t rows_per_part = 128;
     std::vector<Sums> parts(static_cast<size_t>((rows + rows_per_part - 1) / rows_per_part));
-    parallel_ranges(static_cast<int64_t>(parts.size()), 4, [&](int64_t begin, int64_t end) {
+    parallel_ranges(static_cast<int64_t>(parts.size()), 512, [&](int64_t begin, int64_t end) {
         for (int64_t part = begin; part < end; ++part) {
             Sums sums;
             for (int64_t row = part * rows_per_part; row < std::min(rows, (part + 1) * rows_per_part); ++row) {
@@ -152,12 +171,12 @@ Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int6
             parts[static_cast<size_t>(part)] = sums;
         }
     });
-    Sums total;
+    CompensatedSum losses, weights;
     for (const Sums& part : parts) {
-        total.loss += part.loss;
-        total.weight += part.weight;
+        losses.add(part.loss);
+        weights.add(part.weight);
     }
-    return total;
+    return {losses.value(), weights.value()};
 }
 
 int64_t binary_loss(BinaryTask task) {

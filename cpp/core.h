@@ -1,6 +1,8 @@
 // The core as C++ sees it: tasks in, results in the task's own arrays. Knows threads and instruction sets, no Python.
 #pragma once
 
+#include <cmath>
+
 #include "types.h"
 
 namespace crossent {
@@ -19,6 +21,21 @@ struct Measure {
 Problem row_stats(RowTask task, const Measure& measure);
 Problem row_fused(RowTask task, const Measure& measure);
 void row_grad(RowTask task, const Measure& measure);
+
+// A sum that keeps what its additions round off (Neumaier 1974, https://doi.org/10.1002/zamm.19740540106).
+class CompensatedSum {
+  public:
+    void add(double x) {
+        const double sum = sum_ + x;
+        rest_ += std::fabs(sum_) >= std::fabs(x) ? (sum_ - sum) + x : (x - sum) + sum_;
+        sum_ = sum;
+    }
+    // An infinite sum has no rest to speak of.
+    double value() const { return std::isfinite(rest_) ? sum_ + rest_ : sum_; }
+
+  private:
+    double sum_ = 0, rest_ = 0;
+};
 
 // Sum of row losses, and of the weights of the rows that have a target: what a mean needs. The order of the additions
 // does not depend on threads.

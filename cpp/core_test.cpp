@@ -95,6 +95,34 @@ size_t run_binary(uint64_t seed) {
     return std::hash<std::string>()(std::string(grad.memory.begin(), grad.memory.end()));
 }
 
+// Sums of losses and of the weights of labels, many of which are no class; returns the hash of what came out.
+size_t run_sums(uint64_t seed) {
+    Draw draw{std::mt19937_64(seed)};
+    const int64_t rows = draw.of({0, 1, 70, 70000}), classes = draw.of({0, 1, 17, 300}), ignore = draw.of({-100, 1});
+    const auto real = [&] { return draw.uniform(); };
+    Array loss = Array(draw, draw.of(real_types), {rows}, Use::read).fill(real), index, weight;
+    if (!draw.one_in(3)) {
+        index = Array(draw, draw.of(integer_types), {rows}, Use::read).fill([&] {
+            return draw.one_in(3) ? draw.of({INT64_MIN, INT64_MAX, int64_t{-1}, classes, ignore}) : draw.below(classes);
+        });
+        if (draw.one_in(2)) weight = Array(draw, draw.of(real_types), {classes}, Use::read).fill(real);
+    }
+    const Vector no_weight, weights = weight.data() == nullptr ? no_weight : weight.vector();
+    const Vector labels = index.data() == nullptr ? no_weight : index.vector();
+    const Sums sums = sums_of(loss.vector(), labels, weights, classes, ignore, rows);
+    double want_loss = 0, want_weight = 0;
+    for (size_t i = 0; i < static_cast<size_t>(rows); ++i) {
+        const int64_t label = index.integers.empty() ? ignore + 1 : index.integers[i];
+        const bool weighted = !weight.reals.empty() && label >= 0 && label < classes;
+        want_loss += loss.reals[i];
+        want_weight += label == ignore ? 0 : weighted ? weight.reals[static_cast<size_t>(label)] : 1;
+    }
+    check_value("sum of losses", Type::f64, sums.loss, want_loss, want_loss * static_cast<double>(rows) * 0x1p-53);
+    check_value("sum of weights", Type::f64, sums.weight, want_weight,
+                want_weight * static_cast<double>(rows) * 0x1p-53);
+    return std::hash<double>()(sums.loss) ^ std::hash<double>()(sums.weight);
+}
+
 std::atomic<int> lent_calls{0};
 
 // The least obliging pool: ranges of one, backwards, from two threads.
@@ -109,32 +137,40 @@ int32_t one_by_one(int64_t begin, int64_t end, int64_t, Body body, void* shared)
     return 0;
 }
 
+int32_t in_one_piece(int64_t begin, int64_t end, int64_t, Body body, void* shared) {
+    ++lent_calls;
+    body(begin, end, shared);
+    return 0;
+}
+
 int32_t refuse(int64_t, int64_t, int64_t, Body, void*) {
     ++lent_calls;
     return 1;
 }
 
-std::vector<size_t> sweep(uint64_t seed, const Integers& all_rows, const Integers& all_columns, int repeats) {
+std::vector<size_t> sweep(uint64_t seed, size_t types, const Integers& all_rows, const Integers& all_columns,
+                          int repeats) {
     std::vector<size_t> hashes;
-    for (const Type type : real_types) {
+    for (size_t type = 0; type < types; ++type) {
         for (const int64_t rows : all_rows) {
-            for (const int64_t columns : all_columns) {
-                for (int repeat = 0; repeat < repeats; ++repeat) {
-                    context = "type " + std::to_string(static_cast<int>(type)) + ", " + std::to_string(rows) + " x " +
-                              std::to_string(columns) + ", seed " + std::to_string(++seed);
-                    hashes.push_back(Rows(seed, type, rows, columns).run());
-                }
+            for (size_t k = 0; k < all_columns.size() * static_cast<size_t>(repeats); ++k) {
+                const int64_t columns = all_columns[k % all_columns.size()];
+                context = "type " + std::to_string(type) + ", " + std::to_string(rows) + " x " +
+                          std::to_string(columns) + ", seed " + std::to_string(++seed);
+                hashes.push_back(Rows(seed, real_types[type], rows, columns).run());
             }
         }
     }
-    for (int repeat = 0; repeat < 10 * repeats; ++repeat) {
+    for (int k = 0; k < 50; ++k) {
         context = "binary, seed " + std::to_string(++seed);
         hashes.push_back(run_binary(seed));
+        context = "sums, seed " + std::to_string(seed);
+        hashes.push_back(run_sums(seed));
     }
     return hashes;
 }
 
-// A gradient that huge pages are asked for, and one that the core's own threads share; zero because its cotangents are.
+// A gradient that huge pages are asked for, and that the core's own threads share; zero because its cotangents are.
 void check_large_grad() {
     constexpr int64_t rows = 600, columns = 4001;
     const std::vector<float> logits(rows * columns);
@@ -159,21 +195,26 @@ int main() {
         std::printf("%s\n", error.what());
         return 77;
     }
-    const Integers columns = {0, 1, 2, 15, 16, 17, 511, 512, 513, 4095, 4096, 4097}, few_columns = {2, 17, 513};
-    (void)sweep(0, {0, 1, 2, 3}, columns, 5);
-    (void)sweep(10000, {70}, columns, 1);
+    const Integers columns = {0, 1, 2, 15, 16, 17, 511, 512, 513, 4095, 4096, 4097}, some = {2, 16, 17, 237};
+    (void)sweep(0, 4, {0, 1, 2, 3}, columns, 2);
+    (void)sweep(10000, 4, {70}, {0, 1, 2, 15, 16, 17, 511, 512, 513, 4097}, 1);
     check_large_grad();
-    const auto own = sweep(20000, {70}, few_columns, 3), own_large = sweep(30000, {130}, {4097}, 1);
-    for (const ParallelFor lent : {&one_by_one, &refuse}) {
+
+    // No result depends on how the rows are shared out.
+    const auto own = sweep(20000, 4, {70}, some, 4), own_large = sweep(30000, 1, {130}, {4097}, 2);
+    for (const ParallelFor lent : {&in_one_piece, &refuse, &one_by_one}) {
         lend_threads(lent);
-        CHECK(sweep(20000, {70}, few_columns, 3) == own);
-        CHECK(sweep(30000, {130}, {4097}, 1) == own_large);
+        CHECK(sweep(20000, 4, {70}, some, 4) == own);
+        CHECK(lent != &in_one_piece || sweep(30000, 1, {130}, {4097}, 2) == own_large);
         CHECK(lent_calls.exchange(0) > 50);
     }
+    std::vector<size_t> hashes[4];
     std::vector<std::thread> threads;
-    for (const uint64_t seed : {40000, 40000, 50000, 60000})
-        threads.emplace_back(sweep, seed, Integers{3, 70}, few_columns, 2);
+    for (uint64_t k = 0; k < 4; ++k) {
+        threads.emplace_back([&, k] { hashes[k] = sweep(k / 2 * 10000, 4, {3, 70}, some, 1); });
+    }
     for (auto& thread : threads) thread.join();
+    CHECK(hashes[0] == hashes[1] && hashes[2] == hashes[3]);
     std::printf("%d failures\n", failures.load());
     return failures == 0 ? 0 : 1;
 }

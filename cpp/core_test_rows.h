@@ -199,7 +199,8 @@ struct Rows {
             }
             const double logp = r.d[v] - r.log_total, p = std::exp(logp), tail = p == 0 || b == 0 ? 0 : b * logp;
             const double wanted = q[v] == 0 ? 0 : c * q[v], want = r.slope[v] * (p * (a + tail) - wanted);
-            const double cancelled = task.picks > 0 ? 0x1p-50 * (std::fabs(a) + std::fabs(wanted)) : 0;
+            const double cancelled =
+                task.picks > 0 ? 0x1p-50 * (std::fabs(a) + std::fabs(tail) + std::fabs(wanted)) : 0;
             const double bound = 4 * r.error * (p * (size + std::fabs(tail)) + std::fabs(wanted)) + cancelled + floor;
             check_value("gradient", type, got, want, r.slope[v] * bound + floor);
         }

@@ -9,7 +9,7 @@ namespace crossent {
 namespace {
 
 constexpr int64_t tile_rows = 64;
-constexpr int64_t classes_per_fold = 256;  // summed in the type of the arithmetic before they go into double
+constexpr int64_t classes_per_fold = 64;  // summed apart, so that roundings do not pile up
 
 template <class T>
 struct Lane {
@@ -49,7 +49,7 @@ class LaneReader {
     using T = typename Compute<Storage>::type;
 
   public:
-    Lane<T> x, slope, q;
+    Lane<T> x, slope, q, base;  // base: q without the smoothing
     const bool capped, measured;
 
     LaneReader(const RowTask& task, const Tile& tile, const Phi<T>& phi)
@@ -79,14 +79,11 @@ class LaneReader {
             const T keep = static_cast<T>(
                 task_.keep == nullptr ? task_.keep_all : static_cast<double>(static_cast<const T*>(task_.keep)[v]));
 #pragma omp simd
-            for (int64_t i = 0; i < tile_rows; ++i) q[i] *= keep;
-        } else {
-#pragma omp simd
-            for (int64_t i = 0; i < tile_rows; ++i) q[i] = T(0);
+            for (int64_t i = 0; i < tile_rows; ++i) base[i] = q[i] * keep;
         }
         const T spread = task_.spread == nullptr ? T(0) : static_cast<const T*>(task_.spread)[v];
 #pragma omp simd
-        for (int64_t i = 0; i < tile_rows; ++i) q[i] += spread;
+        for (int64_t i = 0; i < tile_rows; ++i) q[i] = base[i] + spread;
     }
 
     double score(int64_t i, int64_t column, double& slope_) const {
@@ -98,8 +95,7 @@ class LaneReader {
     // Remembers the wrong probability of the lowest row, and the leftmost one in it.
     void check(int64_t v, Problem& problem) const {
         for (int64_t i = 0; i < tile_.n; ++i) {
-            const bool right = q[i] >= T(0) && q[i] <= std::numeric_limits<T>::max();
-            if (!right && (problem.row < 0 || tile_.row + i < problem.row))
+            if (!is_measure(q[i]) && (problem.row < 0 || tile_.row + i < problem.row))
                 problem = {tile_.row + i, v, 0, static_cast<double>(q[i])};
         }
     }
@@ -130,7 +126,8 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
     const T unit = phi.unit, zero_log = phi.zero_log;  // copies, which no store can change
     Lane<double> ties;
     for (int64_t begin = 0; begin < task.columns; begin += classes_per_fold) {
-        Lane<T> rest, tied, tilt, score, mass;
+        Lane<T> rest, tied, tilt;
+        Lane<double> score, mass;
         for (int64_t v = begin; v < least(begin + classes_per_fold, task.columns); ++v) {
             reader.load(v);
 #pragma omp simd
@@ -148,8 +145,8 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) {
                 const T d = (reader.x[i] - reference[i]) * unit;
-                score[i] += reader.q[i] == T(0) ? T(0) : reader.q[i] * d;
-                mass[i] += reader.q[i];
+                score[i] += static_cast<double>(reader.q[i] == T(0) ? T(0) : reader.q[i] * d);
+                mass[i] += static_cast<double>(reader.base[i]);
             }
         }
 #pragma omp simd
@@ -157,14 +154,15 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             records.total[i] += static_cast<double>(rest[i]);
             ties[i] += static_cast<double>(tied[i]);
             records.tilt[i] += static_cast<double>(tilt[i]);
-            records.score[i] += static_cast<double>(score[i]);
-            records.mass[i] += static_cast<double>(mass[i]);
+            records.score[i] += score[i];
+            records.mass[i] += mass[i];
         }
     }
     const double score_unit = reader.capped ? 1 : phi.score_unit;
 #pragma omp simd
     for (int64_t i = 0; i < tile_rows; ++i) {
         records.total[i] += ties[i];
+        records.mass[i] += task.spread_total;
         records.peak[i] = static_cast<double>(peak[i]) * score_unit;
     }
     for (int64_t i = 0; i < tile.n && task.picks > 0; ++i) {
@@ -173,15 +171,18 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             records.set(i, {0, 1, 0, 0, 0});
             continue;
         }
+        Record picked;
         for (int64_t pick = 0; pick < task.picks; ++pick) {
             const int64_t column = pick_column(task, row, pick);
             if (column < 0) continue;
             double slope;
             const double measure = pick_measure<T>(task, row, pick, column), score = reader.score(i, column, slope);
-            records.mass[i] += measure;
+            picked.mass += measure;
             if (measure != 0)
-                records.score[i] += measure * (records.peak[i] == -infinity ? score : score - records.peak[i]);
+                picked.score += measure * (records.peak[i] == -infinity ? score : score - records.peak[i]);
         }
+        records.mass[i] += picked.mass;
+        records.score[i] += picked.score;
     }
 }
 

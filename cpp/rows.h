@@ -18,7 +18,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 template <class T>
 constexpr int64_t lanes = 64 / sizeof(T);  // trip counts are multiples of this, so that no loop has a scalar rest
 template <class T>
-constexpr int64_t block_size = 16384 / sizeof(T);
+constexpr int64_t block_size = block_bytes / sizeof(T);
 template <class T>
 constexpr int64_t piece_size = 2048 / sizeof(T);  // between two fetches, and between two sums in double
 // Below this a row has one column at its peak, and the rest is summed apart from it: the loss of a confident row,
@@ -101,23 +101,20 @@ void add(const T* x, const T* q, int64_t n, T peak, const Phi<T>& phi, const Sto
     for (int64_t begin = 0; begin < n; begin += piece_size<T>) {
         const int64_t end = least(begin + piece_size<T>, n);
         fetch(ahead + begin, (end - begin) * static_cast<int64_t>(sizeof(Storage)));
-        T total = 0, tilt = 0, score = 0, mass = 0;
-#pragma omp simd reduction(+ : total, tilt, score, mass)
+        T total = 0, tilt = 0;
+        double score = 0;
+#pragma omp simd reduction(+ : total, tilt, score)
         for (int64_t i = begin; i < end; ++i) {
             const T d = below_peak<scaled>(x[i], peak, unit);
             const T clamped = d < zero_log ? zero_log : d;
             const T e = exp_clamped(clamped);
             total += e;
             tilt += e * clamped;
-            if (measured) {
-                score += q[i] == T(0) ? T(0) : q[i] * d;
-                mass += q[i];
-            }
+            if (measured) score += static_cast<double>(q[i] == T(0) ? T(0) : q[i] * d);
         }
         record.total += total;
         record.tilt += tilt;
         record.score += score;
-        record.mass += mass;
     }
 }
 
@@ -156,14 +153,15 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
         Record part;
         part.peak = nothing ? -infinity : static_cast<double>(peak) * (phi.cap > T(0) ? 1 : phi.score_unit);
         if (measured) {
-            load_measure(task, prob, begin, n, q, row, problem);
+            part.mass = load_measure(task, prob, begin, n, q, row, problem);
+            if (task.spread_mass != nullptr) part.mass += task.spread_mass[begin / block_size<T>];
             for (int64_t i = n; i < filled; ++i) q[i] = T(0);
             add<true, true>(x, q, filled, reference, phi, z + begin + n, part);
         } else {
             const auto add_up = phi.unit == T(1) ? add<false, false, Storage, T> : add<false, true, Storage, T>;
             add_up(x, q, filled, reference, phi, z + begin + n, part);
         }
-        if (part.total < confident_total && part.peak >= record.peak) {
+        if (!nothing && part.total < confident_total && part.peak >= record.peak) {
             part.total = 1 + total_of_others(x, filled, reference, phi);
         }
         if (begin == 0) {
@@ -172,15 +170,18 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
             merge(record, part);
         }
     }
+    Record picked;
     for (int64_t pick = 0; pick < task.picks; ++pick) {
         const int64_t column = pick_column(task, row, pick);
         if (column < 0) continue;
         double slope_;
         const double measure = pick_measure<T>(task, row, pick, column);
         const double score = score_at(phi, z[column], slope_);
-        record.mass += measure;
-        if (measure != 0) record.score += measure * (record.peak == -infinity ? score : score - record.peak);
+        picked.mass += measure;
+        if (measure != 0) picked.score += measure * (record.peak == -infinity ? score : score - record.peak);
     }
+    record.mass += picked.mass;
+    record.score += picked.score;
     return record;
 }
 
@@ -278,7 +279,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
             write_plain(z + begin, n, f, to);
         } else {
             (void)load_scores(z + begin, phi, n, x, slope);
-            if (measured) load_measure(task, prob, begin, n, q, row, nullptr);
+            if (measured) (void)load_measure(task, prob, begin, n, q, row, nullptr);
             const int64_t filled = fill_lanes<T>(n);
             for (int64_t i = n; i < filled; ++i) slope[i] = q[i] = T(0);
             if (plain) write_plain(x, filled, f, to);

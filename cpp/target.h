@@ -60,33 +60,52 @@ struct Run {  // the dense target of a row: columns `stride` apart from element 
     int64_t first = 0, stride = 1;
 };
 
-// Target measure of columns [begin, begin + n) that the loops must know of: dense probabilities and smoothing.
 template <class T>
-void load_measure(const RowTask& task, const Run& prob, int64_t begin, int64_t n, T* q, int64_t row, Problem* problem) {
-    if (prob.data != nullptr) {
-        load_run(prob.data, prob.type, prob.first + begin * prob.stride, prob.stride, n, q);
-        if (problem != nullptr && problem->row < 0) {
-            int64_t wrong = 0;
-            for (int64_t i = 0; i < n; ++i) wrong += !(q[i] >= T(0) && q[i] <= std::numeric_limits<T>::max());
-            for (int64_t i = 0; wrong > 0 && i < n; ++i) {
-                if (q[i] >= T(0) && q[i] <= std::numeric_limits<T>::max()) continue;
-                *problem = {row, begin + i, 0, static_cast<double>(q[i])};
-                break;
-            }
-        }
-        if (task.keep != nullptr) {
-            const T* keep = static_cast<const T*>(task.keep) + begin;
-            for (int64_t i = 0; i < n; ++i) q[i] *= keep[i];
-        } else {
-            for (int64_t i = 0; i < n; ++i) q[i] *= static_cast<T>(task.keep_all);
-        }
-    } else {
+inline bool is_measure(T q) {
+    return q >= T(0) && q <= std::numeric_limits<T>::max();
+}
+
+// The first of n probabilities, from column `begin` of the row on, that is negative, infinite or NaN.
+template <class T>
+Problem first_problem(const T* q, int64_t n, int64_t row, int64_t begin) {
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < n; ++i) wrong += !is_measure(q[i]);
+    for (int64_t i = 0; i < n && wrong > 0; ++i) {
+        if (!is_measure(q[i])) return {row, begin + i, 0, static_cast<double>(q[i])};
+    }
+    return {};
+}
+
+constexpr int64_t summed_apart = 128;  // numbers in a row, so that roundings do not pile up
+
+// Target measure of columns [begin, begin + n) that the loops must know of, dense probabilities and smoothing; returns
+// the sum of it without the smoothing.
+template <class T>
+double load_measure(const RowTask& task, const Run& prob, int64_t begin, int64_t n, T* q, int64_t row,
+                    Problem* problem) {
+    double mass = 0;
+    if (prob.data == nullptr) {
         std::memset(q, 0, sizeof(T) * static_cast<size_t>(n));
+    } else {
+        load_run(prob.data, prob.type, prob.first + begin * prob.stride, prob.stride, n, q);
+        if (problem != nullptr && problem->row < 0) *problem = first_problem(q, n, row, begin);
+        const T* keep = task.keep == nullptr ? nullptr : static_cast<const T*>(task.keep) + begin;
+        const T keep_all = static_cast<T>(task.keep_all);
+        for (int64_t from = 0; from < n; from += summed_apart) {
+            double part = 0;
+#pragma omp simd reduction(+ : part)
+            for (int64_t i = from; i < least(from + summed_apart, n); ++i) {
+                q[i] *= keep == nullptr ? keep_all : keep[i];
+                part += static_cast<double>(q[i]);
+            }
+            mass += part;
+        }
     }
     if (task.spread != nullptr) {
         const T* spread = static_cast<const T*>(task.spread) + begin;
         for (int64_t i = 0; i < n; ++i) q[i] += spread[i];
     }
+    return mass;
 }
 
 // Column `pick` of the row's index target, or -1 if it is on another shard.

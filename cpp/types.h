@@ -8,6 +8,7 @@ namespace crossent {
 enum class Type : int32_t { f32, f64, bf16, f16, i8, i16, i32, i64, u8, u16, u32, u64 };
 
 constexpr int max_axes = 16;
+constexpr int64_t block_bytes = 16384;  // of scores that rows.h works on at a time
 
 // Rows and columns of an array: element (row, column) with row = outer * inner_rows + inner.
 struct Matrix {
@@ -39,6 +40,8 @@ struct RowTask {
     const void* keep = nullptr;  // (columns,) in compute type: class weight times (1 - smoothing), or none for keep_all
     const void* spread = nullptr;  // (columns,) in compute type: class weight times smoothing / num_classes, or none
     double keep_all = 1;
+    const double* spread_mass = nullptr;  // sum of spread over each block of columns that rows.h takes, or none
+    double spread_total = 0;
     int64_t ignore_index = 0, first_class = 0;
     double temperature = 1, softcap = 0;                       // softcap 0: none
     double* record = nullptr;                                  // (5, rows): peak, total, score, mass, tilt

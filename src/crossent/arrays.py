@@ -29,3 +29,12 @@ def log(array: Any) -> Any:
         with np.errstate(divide="ignore"):
             return np.log(array)
     return xp.log(array)
+
+
+def total(vector: Any) -> Any:
+    """Sum of a vector in parts of a fixed size, so that it does not depend on how many threads share the work."""
+    part = 16384
+    whole = vector.shape[0] // part * part
+    if whole == 0:
+        return vector.sum()
+    return total(vector[:whole].reshape(-1, part).sum(1)) + vector[whole:].sum()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from crossent.arrays import namespace
+from crossent.arrays import namespace, total
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -28,13 +28,13 @@ def reduce(loss: Any, reduction: Reduction, *, sample_weight: Any = None, row_we
     if reduction == "none":
         return weighted
     if reduction == "sum":
-        return weighted.sum()
+        return total(weighted)
     if row_weight is None and sample_weight is None:
-        return weighted.mean()
+        return total(weighted) / weighted.shape[0] if weighted.shape[0] else weighted.mean()
     counts: Any = sample_weight if row_weight is None else row_weight
     if row_weight is not None and sample_weight is not None:
         counts = row_weight * sample_weight
-    return weighted.sum() / counts.sum()
+    return total(weighted) / total(counts)
 
 
 def z_loss(lse: Any, strength: float) -> Any:

@@ -68,8 +68,9 @@ def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotan
     s, slope = score_and_slope(logits, scores)
     q, valid = target_measure(target, *s.shape)
     a, b, c = (np.asarray(x)[:, None] for x in stats.coefficients(*cotangents))
-    with np.errstate(invalid="ignore"):
-        logp = s - stats.lse[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        below = np.where(valid[:, None], s - stats.peak[:, None], 0.0)
+        logp = below - np.log(stats.total)[:, None]
         p = np.exp(logp)
         grad = slope * (p * (a + b * np.where(p == 0, 0.0, logp)) - c * q)
     wanted = np.any([np.asarray(g) != 0 for g in cotangents], axis=0)

@@ -6,7 +6,6 @@ shapes and numbers is here, and so are the texts of the errors that a backend fi
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -43,7 +42,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         for name, value in (("temperature", self.temperature), ("softcap", self.softcap)):
-            if value is not None and not (value > 0 and math.isfinite(value)):
+            if value is not None and not 0 < value < float("inf"):
                 why = "use softcap=None for no cap" if name == "softcap" else "1.0 leaves the logits as they are"
                 raise ValueError(f"{name} must be a positive finite number, got {value!r}; {why}")
 

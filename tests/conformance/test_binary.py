@@ -35,10 +35,10 @@ def test_elements_agree_with_the_definition(kind, dtype, isa):
 @pytest.mark.parametrize("x", [0.0, 0.3, -0.7, 1.1])
 def test_the_sum_of_equal_losses_is_their_number_times_one(x, dtype, isa):
     # what an untrained model gives: roundings of a running sum that all go the same way
-    n, u = 100_000, 2.0**-24 if dtype == "float32" else 2.0**-53
+    n, limit = 100_000, oracle.K * 2.0**-24 if dtype == "float32" else 4096 * 2.0**-53  # a block of terms, all one way
     logits, target, losses = np.full(n, x, dtype), np.zeros(n, dtype), np.empty(n, dtype)
     total = cpu.binary_loss("logits", (logits, target, None, None), losses)
-    assert abs(total / n - losses[0]) <= oracle.K * u * losses[0]
+    assert abs(total / n - losses[0]) <= limit * losses[0]
 
 
 def views(rng, shape, axes_moved):
@@ -100,13 +100,15 @@ def test_logits_against_mpmath(x, dtype, u, isa):
             up, down = 1 / (1 + mpmath.exp(-z)), 1 / (1 + mpmath.exp(z))
             want = w * (r * t * right + (1 - t) * wrong)
             assert abs(loss - want) <= oracle.K * u * want + tiny
-            assert abs(grad - w * ((1 - t) * up - r * t * down)) <= oracle.K * u * w * ((1 - t) * up + r * t * down) + tiny
+            assert (
+                abs(grad - w * ((1 - t) * up - r * t * down)) <= oracle.K * u * w * ((1 - t) * up + r * t * down) + tiny
+            )
 
 
 def test_a_confident_right_answer_costs_what_it_costs(isa):
     for dtype, u in (("float32", 2.0**-24), ("float64", 2.0**-53)):
         for x, t in ((-40.0, 0.0), (40.0, 1.0)):
-            assert value("logits", dtype, x, t)[0] == pytest.approx(4.248354255291589e-18, rel=8 * u)
+            assert value("logits", dtype, x, t)[0] == pytest.approx(4.248354255291589e-18, rel=8 * u, abs=0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -131,7 +133,15 @@ def test_infinite_and_missing_logits(dtype, isa):
 def test_probabilities_against_mpmath(dtype, u, isa):
     one = np.dtype(dtype).type(1)
     info = np.finfo(dtype)
-    for p in (info.smallest_subnormal, info.tiny / 3, info.tiny, one / 3, 0.5, np.nextafter(one / 2, one), 1 - info.epsneg):
+    for p in (
+        info.smallest_subnormal,
+        info.tiny / 3,
+        info.tiny,
+        one / 3,
+        0.5,
+        np.nextafter(one / 2, one),
+        1 - info.epsneg,
+    ):
         for t, w in itertools.product((0.0, 1.0, 0.25), (1.0, 2.5)):
             loss, grad = value("probabilities", dtype, p, t, w)
             with mpmath.workdps(60):
@@ -174,14 +184,14 @@ def test_shapes_and_dtypes_that_do_not_fit(isa):
     x, out = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
     for t in (np.zeros((3, 2), np.float32), np.zeros(3, np.float32), np.zeros((2, 3, 1), np.float32)):
         with pytest.raises(ValueError, match="shape"):
-            cpu.binary_loss("logits", (x, t, None, None), out)
+            _ = cpu.binary_loss("logits", (x, t, None, None), out)
     with pytest.raises(TypeError, match="target"):
-        cpu.binary_loss("logits", (x, np.zeros((2, 3), int), None, None), out)
+        _ = cpu.binary_loss("logits", (x, np.zeros((2, 3), int), None, None), out)
     with pytest.raises(TypeError, match="input"):
-        cpu.binary_loss("logits", (np.zeros((2, 3), int), x, None, None), out)
+        _ = cpu.binary_loss("logits", (np.zeros((2, 3), int), x, None, None), out)
     with pytest.raises(ValueError, match="contiguous"):
-        cpu.binary_loss("logits", (x, x, None, None), np.zeros((3, 2), np.float32).T)
+        _ = cpu.binary_loss("logits", (x, x, None, None), np.zeros((3, 2), np.float32).T)
     with pytest.raises(ValueError, match="shape"):
         cpu.binary_grad("logits", (x, x, None, None), np.zeros(2, np.float32), out)
     with pytest.raises(ValueError, match="axes"):
-        cpu.binary_loss("logits", (x.reshape(2, 3, *[1] * 15), x.reshape(2, 3, *[1] * 15), None, None), None)
+        _ = cpu.binary_loss("logits", (x.reshape(2, 3, *[1] * 15), x.reshape(2, 3, *[1] * 15), None, None), None)

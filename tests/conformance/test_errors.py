@@ -144,7 +144,9 @@ def test_targets_of_other_dtypes(isa):
 @pytest.mark.parametrize("z", [np.zeros(5, np.float32), np.zeros((4, 5, 1, 1), np.float32), np.float32(1)])
 def test_logits_of_other_shapes(z, isa):
     with pytest.raises((ValueError, TypeError)):
-        cpu._built().row_stats(z, np.zeros(4, int), None, None, 0.0, -100, 0, 5, 1.0, 0.0, np.empty((5, 4)), None, None, None)
+        cpu._built().row_stats(
+            z, np.zeros(4, int), None, None, 0.0, -100, 0, 5, 1.0, 0.0, np.empty((5, 4)), None, None, None
+        )
 
 
 def test_targets_of_other_shapes(isa):
@@ -163,7 +165,13 @@ def test_targets_of_other_shapes(isa):
 
 
 def test_results_that_do_not_fit(isa):
-    for record in (np.empty((4, 5)), np.empty((5, 3)), np.empty((5, 8))[:, ::2], np.empty((4, 5)).T, np.empty((5, 4, 1))):
+    for record in (
+        np.empty((4, 5)),
+        np.empty((5, 3)),
+        np.empty((5, 8))[:, ::2],
+        np.empty((4, 5)).T,
+        np.empty((5, 4, 1)),
+    ):
         _ = refuses(ValueError, "record", record=record)
     with pytest.raises((ValueError, TypeError)):
         cpu.row_stats(logits(), Target(np.zeros(4, int)), Scores(), np.empty((5, 4), np.float32))
@@ -173,7 +181,12 @@ def test_results_that_do_not_fit(isa):
             _ = refuses(ValueError, "loss, lse and entropy", summary=summary)
     record = np.empty((5, 4))
     cpu.row_stats(logits(), Target(np.zeros(4, int)), Scores(), record)
-    bad = (np.empty((4, 4), np.float32), np.empty((4, 5)), np.empty((4, 5, 1), np.float32), np.empty((4, 5), np.float16))
+    bad = (
+        np.empty((4, 4), np.float32),
+        np.empty((4, 5)),
+        np.empty((4, 5, 1), np.float32),
+        np.empty((4, 5), np.float16),
+    )
     for grad in bad:
         with pytest.raises(ValueError, match="gradient"):
             cpu.row_grad(logits(), Target(np.zeros(4, int)), Scores(), record, (ONE, None, None), grad)
@@ -200,7 +213,7 @@ def test_read_only_results_are_not_written_to(isa):
     with pytest.raises((TypeError, ValueError, BufferError)):
         cpu.row_grad(logits(), target, Scores(), record, (ONE, None, None), frozen[1])
     with pytest.raises((TypeError, ValueError, BufferError)):
-        cpu.binary_loss("logits", (grad, grad, None, None), frozen[1])
+        _ = cpu.binary_loss("logits", (grad, grad, None, None), frozen[1])
     assert all((a == 0).all() for a in (record, grad, loss))
 
 

@@ -10,7 +10,7 @@ import pytest
 from mpmath import mpf
 
 from crossent import reference
-from crossent.spec import Scores, Target
+from crossent.spec import Target
 from tests import data, oracle
 
 
@@ -105,7 +105,11 @@ def test_gradients_are_the_derivatives_of_the_definitions(kind):
                     z = [mpf(float(y)) for y in logits[row]]
                     z[v] = x
                     z = [y / mpf(scores.temperature) for y in z]
-                    s = z if scores.softcap is None else [scores.softcap * mpmath.tanh(y / mpf(scores.softcap)) for y in z]
+                    s = (
+                        z
+                        if scores.softcap is None
+                        else [scores.softcap * mpmath.tanh(y / mpf(scores.softcap)) for y in z]
+                    )
                     return sum(mpf(float(w[row])) * out for w, out in zip(g, exact_summary(s, q), strict=True))
 
                 want = mpmath.diff(along, mpf(float(logits[row, v])))
@@ -141,4 +145,4 @@ def test_binary_losses_are_those_of_the_definitions(x):
 
 
 def test_a_confident_binary_answer_has_a_cost():
-    assert float(reference.binary_loss(-40.0, 0.0)) == pytest.approx(4.248354255291589e-18, rel=1e-15)
+    assert float(reference.binary_loss(-40.0, 0.0)) == pytest.approx(4.248354255291589e-18, rel=1e-15, abs=0)

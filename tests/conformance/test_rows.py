@@ -150,7 +150,9 @@ def test_many_picks_of_one_row(isa):
     for K in (1, 1000, 1300):
         index = np.stack([rng.permutation(max(K, 1000))[:K] % 1000 for _ in range(3)])
         prob = rng.random((3, K)).astype(np.float32)
-        case = data.Case(f"K={K}", "float32", logits, Target(index, prob), Scores(), (prob[:, 0],) * 3, data.LAYOUTS["rows"])
+        case = data.Case(
+            f"K={K}", "float32", logits, Target(index, prob), Scores(), (prob[:, 0],) * 3, data.LAYOUTS["rows"]
+        )
         oracle.check_rows(cpu, case, oracle.Truth.of(case))
 
 

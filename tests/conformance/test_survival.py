@@ -20,7 +20,9 @@ def test_concurrent_calls_do_not_meet(isa):
     calls = []
     for k in range(8):  # some small, some large enough for threads of their own
         N, V = (64, 50) if k % 2 else (400, 3000)
-        calls.append((rng.normal(size=(N, V)).astype(np.float32), Target(rng.integers(0, V, N), smoothing=0.1 * (k % 3))))
+        calls.append(
+            (rng.normal(size=(N, V)).astype(np.float32), Target(rng.integers(0, V, N), smoothing=0.1 * (k % 3)))
+        )
     alone = [evaluate(cpu, *call) for call in calls]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda call: evaluate(cpu, *call), calls * 4))
@@ -77,7 +79,11 @@ print("survived")
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
 def test_a_forked_child_computes_the_same():
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORK)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(FORK)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout == "survived\n", done.stderr
 

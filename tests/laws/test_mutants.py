@@ -1,4 +1,4 @@
-"""Tests of the tests: a backend with one mistake, each one that somebody shipped, must not pass the conformance checks."""
+"""Tests of the tests: a backend with one mistake that somebody shipped must not pass the conformance checks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as nnf
 
+import crossent.torch as F
 from crossent.kernels import cpu
 from crossent.spec import Scores
 from tests import data, oracle
+from tests.torch import plain
 
 
 def bf16(x):
@@ -82,8 +86,8 @@ class WritesToItsLogits(Core):
 
 class SwappedTarget(Core):
     def target(self, target):
-        roll = (lambda x: None if x is None else np.ascontiguousarray(np.roll(x, 1, 0)))
-        return dataclasses.replace(target, index=roll(target.index), prob=roll(target.prob))
+        index, prob = (None if x is None else np.roll(x, 1, 0) for x in (target.index, target.prob))
+        return dataclasses.replace(target, index=index, prob=prob)
 
 
 class PInsteadOfPMinusQ(Core):
@@ -91,7 +95,9 @@ class PInsteadOfPMinusQ(Core):
         g_loss, g_lse, g_entropy = cotangents
         add = 0.0 if g_loss is None else g_loss * record[3]
         g_lse = add if g_lse is None else g_lse + add
-        super().row_grad(logits, target, scores, record, (None, np.broadcast_to(g_lse, record[0].shape), g_entropy), grad)
+        super().row_grad(
+            logits, target, scores, record, (None, np.broadcast_to(g_lse, record[0].shape), g_entropy), grad
+        )
 
 
 class LossInBfloat16(Core):
@@ -265,3 +271,83 @@ def test_no_binary_mutant_survives(mutant):
     else:
         with pytest.raises(AssertionError):
             check()
+
+
+# Mistakes of a front end, which the comparison of tests/torch must see
+
+
+class Wrong(torch.autograd.Function):
+    """A right loss with a gradient that is not its own."""
+
+    @staticmethod
+    def forward(ctx, z, loss, factor):
+        ctx.factor = factor
+        ctx.save_for_backward(z)
+        return loss.detach().clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        (z,) = ctx.saved_tensors
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(ctx.factor["loss"](z), z, ctx.factor["cotangent"](g))
+        return grad * ctx.factor["scale"], None, None
+
+
+def with_gradient(scale=1.0, cotangent=lambda g: g):
+    def mutant(z, y, **options):
+        def loss(z):
+            return F.cross_entropy(z, y, **options)
+
+        return Wrong.apply(z, loss(z), {"loss": loss, "cotangent": cotangent, "scale": scale})
+
+    return mutant
+
+
+def without(*names):
+    return lambda z, y, **options: F.cross_entropy(z, y, **{k: v for k, v in options.items() if k not in names})
+
+
+FRONT_MUTANTS = {
+    "none": (F.cross_entropy, set()),
+    "none, through a function": (with_gradient(), set()),
+    "no 1/N": (with_gradient(8.0), {"mean", "sum", "none"}),
+    "zero gradient": (with_gradient(0.0), {"mean", "sum", "none"}),
+    "gradient off by one in a thousand": (with_gradient(1.001), {"mean", "sum", "none"}),
+    "cotangent taken for 1": (with_gradient(cotangent=torch.ones_like), {"mean", "sum", "none"}),
+    "cotangent averaged": (with_gradient(cotangent=lambda g: g.mean().expand(g.shape)), {"none"}),
+    "loss in bfloat16": (lambda z, y, **o: F.cross_entropy(z, y, **o).bfloat16().float(), {"mean", "sum", "none"}),
+    "logits in bfloat16": (lambda z, y, **o: F.cross_entropy(z.bfloat16(), y, **o), {"mean", "sum", "none"}),
+    "weight forgotten": (without("weight"), {"mean", "sum", "none"}),
+    "smoothing forgotten": (without("label_smoothing"), {"mean", "sum", "none"}),
+    "mean of weighted rows": (
+        lambda z, y, reduction, **o: (
+            F.cross_entropy(z, y, reduction="none", **o).mean()
+            if reduction == "mean"
+            else F.cross_entropy(z, y, reduction=reduction, **o)
+        ),
+        {"mean"},
+    ),
+    "next row's label": (lambda z, y, **o: F.cross_entropy(z, y.roll(1), **o), {"mean", "sum", "none"}),
+    "ignored row counted": (lambda z, y, **o: F.cross_entropy(z, y.clamp(min=0), **o), {"mean", "sum", "none"}),
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", FRONT_MUTANTS)
+def test_no_mutant_of_the_front_end_survives(name, reduction):
+    mutant, killed = FRONT_MUTANTS[name]
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(8, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    y = torch.tensor([0, 1, 2, 3, 4, 5, -100, 1])
+    weight = torch.rand(6, generator=generator, dtype=torch.float64) + 0.5
+    options = {"reduction": reduction, "weight": weight, "label_smoothing": 0.1}
+
+    def check():
+        plain.compare(mutant, nnf.cross_entropy, nnf.cross_entropy, torch.float32, (z, y), options)
+
+    if reduction in killed:
+        with pytest.raises(AssertionError):
+            check()
+    else:
+        check()

@@ -15,4 +15,4 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def seeded():
-    torch.manual_seed(0)
+    _ = torch.manual_seed(0)

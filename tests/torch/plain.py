@@ -71,7 +71,9 @@ def rows(
         "entropy": -(p * torch.where(torch.isneginf(logp), 0.0, logp)).sum(-1),
         "confidence": p.max(-1).values,
         "correct": s.gather(-1, label).squeeze(-1) >= s.max(-1).values,
-        "weight": (base.detach() * w).sum(-1) if target_is_hard(target, input) else torch.ones(valid.shape, dtype=s.dtype),
+        "weight": (base.detach() * w).sum(-1)
+        if target_is_hard(target, input)
+        else torch.ones(valid.shape, dtype=s.dtype),
     }
     out = {k: torch.where(valid, v, torch.zeros((), dtype=v.dtype)) for k, v in out.items()}
     out["valid"] = valid.to(s.dtype)
@@ -96,7 +98,7 @@ def cross_entropy(
     sample_weight: Tensor | None = None,
     return_stats: bool = False,
 ) -> Any:
-    """The loss of the design: Σ s l / Σ s w_y for classes, Σ s l / Σ s for probabilities; z-terms by Σ s over valid rows."""
+    """The mean is Σ s l / Σ s w_y for classes, Σ s l / Σ s for probabilities, z-terms average over valid rows."""
     r = rows(input, target, weight, ignore_index, label_smoothing, temperature, softcap)
     s = torch.ones_like(r["loss"]) if sample_weight is None else sample_weight.to(r["loss"].dtype)
     main, penalty = s * r["loss"], s * z_loss * r["lse"] ** 2
@@ -112,9 +114,9 @@ def cross_entropy(
 
 
 def binary_cross_entropy_with_logits(
-    input: Tensor, target: Tensor, weight: Any = None, *, reduction: str = "mean", pos_weight: Any = None  # noqa: A002
+    x: Tensor, t: Tensor, weight: Any = None, *, reduction: str = "mean", pos_weight: Any = None
 ) -> Tensor:
-    x, t = input, target.to(input.dtype)
+    t = t.to(x.dtype)
     log1p = torch.log1p(torch.exp(-x.abs()))
     loss = (1 if pos_weight is None else pos_weight) * t * (log1p + (-x).relu()) + (1 - t) * (log1p + x.relu())
     loss = loss if weight is None else weight * loss
@@ -167,7 +169,9 @@ def cotangent_like(x: Tensor, seed: int = 0) -> Tensor:
     return g.bfloat16().half().double()
 
 
-def run(function: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
+def run(
+    function: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, list[Tensor]]:
     """Value and gradients, for random cotangents, of a call with everything in this dtype."""
     args = tuple(cast(x, dtype) for x in args)
     kwargs = {k: cast(v, dtype) for k, v in kwargs.items()}
@@ -178,7 +182,9 @@ def run(function: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[s
     return out, list(torch.autograd.grad(out, inputs, cotangent_like(out).to(out.dtype)))
 
 
-def compare(ours: Any, rival: Any, exact: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def compare(
+    ours: Any, rival: Any, exact: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
     """Hold a call against `exact` in float64, on the numbers of this dtype, with a rival in this dtype."""
     args = tuple(cast(x, dtype) for x in args)  # the numbers are the rounded ones, for everybody
     kwargs = {k: cast(v, dtype) for k, v in kwargs.items()}

@@ -18,7 +18,10 @@ with warnings.catch_warnings():  # torch's testing package imports deprecated th
 
 NAMES = ("cross_entropy", "binary_cross_entropy_with_logits", "binary_cross_entropy")
 OPS = {name: next(op for op in op_db if op.name == f"nn.functional.{name}") for name in NAMES}
-MODULES = {name: next(m for m in module_db if m.module_cls is getattr(torch.nn, name)) for name in ("CrossEntropyLoss", "BCEWithLogitsLoss")}
+MODULES = {
+    name: next(m for m in module_db if m.module_cls is getattr(torch.nn, name))
+    for name in ("CrossEntropyLoss", "BCEWithLogitsLoss")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +67,13 @@ def test_module_error_samples(name):
     if info.module_error_inputs_func is None:
         pytest.skip("torch has none")
     seen = 0
-    for sample in info.module_error_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=True, training=True):
+    for sample in info.module_error_inputs_func(
+        info, device="cpu", dtype=torch.float32, requires_grad=True, training=True
+    ):
         module, call = sample.module_error_input.constructor_input, sample.module_error_input.forward_input
+        assert sample.error_on == ModuleErrorEnum.FORWARD_ERROR
+        made = getattr(crossent.torch, name)(*module.args, **module.kwargs)
         with pytest.raises((ValueError, TypeError, IndexError)):
-            made = getattr(crossent.torch, name)(*module.args, **module.kwargs)
-            if sample.error_on == ModuleErrorEnum.FORWARD_ERROR:
-                made(*call.args, **call.kwargs)
+            made(*call.args, **call.kwargs)
         seen += 1
     assert seen > 0

@@ -165,11 +165,19 @@ def sample_weight_of(sample_weight: Tensor, rows: Rows, dtype: torch.dtype) -> T
 
 
 def most_probable(rows: Rows) -> Tensor:
+    """Return the most probable class of each row of a soft target; a class that is picked twice counts twice."""
     prob: Any = rows.prob
-    if rows.index is not None:
-        return rows.index.gather(1, prob.argmax(1, keepdim=True)).squeeze(1)
-    return prob.argmax(1).reshape(-1)
+    if rows.index is None:
+        return prob.argmax(1).reshape(-1)
+    index, order = rows.index.long().sort(1)
+    begins = index[:, 1:] != index[:, :-1]
+    group = torch.nn.functional.pad(begins.long().cumsum(1), (1, 0))
+    best = torch.zeros_like(prob).scatter_add(1, group, prob.gather(1, order)).argmax(1, keepdim=True)
+    return torch.zeros_like(index).scatter(1, group, index).gather(1, best).squeeze(1)
 
 
 def broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(to), strict=False))
+    """Return whether an array of this shape can be expanded to the other one."""
+    if len(shape) > len(to):
+        return False
+    return all(a == 1 or a == b for a, b in zip(reversed(shape), reversed(to), strict=False))  # noqa: PLR1714

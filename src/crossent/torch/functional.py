@@ -322,6 +322,7 @@ def _binary_cross_entropy(
     mode: Reduction,
 ) -> Tensor:
     check_input(input)
+    check_companion("target", target, input)
     if target.shape != input.shape:
         raise ValueError(
             f"target of shape {tuple(target.shape)} does not match input of shape {tuple(input.shape)}; "
@@ -329,10 +330,9 @@ def _binary_cross_entropy(
         )
     if not target.is_floating_point():
         target = target.to(loss_dtype(input.dtype))
-    for name, w in (("target", target), ("weight", weight), ("pos_weight", pos_weight)):
+    for name, w in (("weight", weight), ("pos_weight", pos_weight)):
         if w is not None:
             check_companion(name, w, input)
-    for name, w in (("weight", weight), ("pos_weight", pos_weight)):
         if w is not None and not broadcasts(w.shape, input.shape):
             raise ValueError(
                 f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(input.shape)}"

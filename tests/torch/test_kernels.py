@@ -1,0 +1,146 @@
+"""The core on torch tensors: bfloat16 against the reference, torch's threads, processes forked off."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import crossent.torch as F
+from crossent.kernels import cpu
+from crossent.torch import TopK
+from tests import data, oracle
+
+
+def as_tensor(array):
+    """A torch view of a NumPy array; uint16 is bfloat16."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.parametrize("V", data.CLASSES[1::2])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_rows_agree_with_the_reference(kind, V):
+    # float32, float64 and float16 are in tests/conformance, as NumPy arrays
+    for case in data.cases(kind, V, "bfloat16", backwards=False):
+        truth = oracle.Truth.of(case)
+        for isa in cpu.available_isas():
+            cpu.use_isa(isa)
+            try:
+                oracle.check_rows(cpu, case, truth, as_tensor)
+            finally:
+                cpu.use_isa("")
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_binary_elements_agree_with_the_definition(kind):
+    rng = np.random.default_rng(0)
+    for n in (1, 17, 513, 5000):
+        x = data.encode(rng.normal(0, 5, n) if kind == "logits" else rng.random(n), "bfloat16")
+        t, w, r, g = (rng.random(n).astype(np.float32) for _ in range(4))
+        for isa in cpu.available_isas():
+            cpu.use_isa(isa)
+            try:
+                oracle.check_binary(cpu, kind, (x, t, w, r), g, as_tensor)
+            finally:
+                cpu.use_isa("")
+
+
+def everything():
+    """Losses and gradients of calls large enough to be shared by threads."""
+    rng = torch.Generator().manual_seed(0)
+    results = []
+    for shape in ((3000, 1000), (20, 30_000), (8, 21, 64, 65)):
+        for dtype in (torch.float32, torch.bfloat16):
+            z = torch.randn(shape, generator=rng).to(dtype).requires_grad_()
+            y = torch.randint(shape[1], (shape[0], *shape[2:]), generator=rng)
+            p = torch.rand(shape, generator=rng)
+            for target in (y, p):
+                loss, stats = F.cross_entropy(z, target, label_smoothing=0.1, return_stats=True)
+                results += [loss, stats.lse, stats.entropy, *torch.autograd.grad(loss + stats.entropy.sum(), z)]
+    x, t = torch.randn(300_000, generator=rng, requires_grad=True), torch.rand(300_000, generator=rng)
+    loss = F.binary_cross_entropy_with_logits(x, t)
+    return [*results, loss, *torch.autograd.grad(loss, x)]
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = everything()
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            for a, b in zip(alone, everything(), strict=True):
+                assert torch.equal(a, b)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_are_torch_s_own():
+    _ = F.cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]))
+    assert "torch" in cpu.threads()
+
+
+def test_calls_from_many_python_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    z, y = torch.randn(500, 700), torch.randint(700, (500,))
+
+    def call(k):
+        x = (z + k).requires_grad_()
+        loss = F.cross_entropy(x, y, label_smoothing=0.1 * (k % 2))
+        return loss.detach(), torch.autograd.grad(loss, x)[0]
+
+    want = [call(k) for k in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for (a, b), (c, d) in zip(pool.map(call, [k % 8 for k in range(40)]), want * 5, strict=True):
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+
+
+FORK = """
+import os
+import torch
+import crossent.torch as F
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+z, y = torch.randn(3000, 2000, requires_grad=True), torch.randint(2000, (3000,))
+
+def compute():
+    loss = F.cross_entropy(z, y)
+    return loss.item(), torch.autograd.grad(loss, z)[0]
+
+value, grad = compute()
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        record = F.cross_entropy(z.detach(), y, reduction="none")
+        os._exit(0 if abs(record.mean().item() - value) < 1e-5 else 3)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, status
+    again, same = compute()
+    assert again == value and torch.equal(same, grad)
+print("survived")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
+def test_a_forked_child_computes_after_torch_lent_its_threads():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.stdout == "survived\n", (done.returncode, done.stderr[-2000:])
+
+
+def test_two_results_of_one_call_share_no_memory():
+    z = torch.randn(4, 5, requires_grad=True)
+    loss, stats = F.cross_entropy(
+        z, TopK(torch.zeros(4, 1).long(), torch.ones(4, 1)), reduction="none", return_stats=True
+    )
+    parts = [loss, stats.lse, stats.logprob, stats.entropy, stats.confidence]
+    assert len({x.data_ptr() for x in parts}) == len(parts)

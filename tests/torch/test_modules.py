@@ -1,0 +1,86 @@
+"""The modules: torch's constructors, state, representation, and the functions beneath."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+
+import crossent.torch as F
+from tests.torch import plain
+
+
+def test_modules_are_the_functions_with_their_options_bound():
+    z, y, w, s = torch.randn(6, 5), torch.randint(5, (6,)), torch.rand(5), torch.rand(6)
+    y[0] = 3
+    options = {
+        "ignore_index": 3,
+        "reduction": "sum",
+        "label_smoothing": 0.1,
+        "temperature": 0.5,
+        "softcap": 4.0,
+        "z_loss": 0.01,
+    }
+    module = F.CrossEntropyLoss(w, **options)
+    assert torch.equal(module(z, y, sample_weight=s), F.cross_entropy(z, y, w, sample_weight=s, **options))
+    loss, stats = F.CrossEntropyLoss(return_stats=True)(z, y)
+    want, other = F.cross_entropy(z, y, return_stats=True)
+    assert torch.equal(loss, want)
+    assert torch.equal(stats.entropy, other.entropy)
+    x, t, r = torch.randn(6, 5), torch.rand(6, 5), torch.rand(5)
+    module = F.BCEWithLogitsLoss(w, reduction="none", pos_weight=r)
+    want = F.binary_cross_entropy_with_logits(x, t, w, reduction="none", pos_weight=r)
+    assert torch.equal(module(x, t), want)
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "BCEWithLogitsLoss"])
+def test_state_travels_to_and_from_torch(name):
+    w = torch.rand(5)
+    ours, theirs = getattr(F, name)(w), getattr(torch.nn, name)(w)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    _ = ours.load_state_dict(theirs.state_dict())
+    _ = theirs.load_state_dict(ours.state_dict())
+    assert ours.double().weight.dtype == torch.float64
+    assert ours.to("meta").weight.device.type == "meta"
+    assert list(ours.parameters()) == []
+    assert isinstance(ours, torch.nn.Module)
+
+
+def test_modules_are_copied_and_saved():
+    module = F.CrossEntropyLoss(torch.rand(5), label_smoothing=0.1, softcap=3.0)
+    z, y = torch.randn(4, 5), torch.randint(5, (4,))
+    file = io.BytesIO()
+    torch.save(module, file)
+    _ = file.seek(0)
+    for other in (copy.deepcopy(module), torch.load(file, weights_only=False)):
+        assert torch.equal(other(z, y), module(z, y))
+
+
+def test_representations_show_what_was_chosen():
+    assert repr(F.CrossEntropyLoss()) == "CrossEntropyLoss()"
+    text = repr(F.CrossEntropyLoss(label_smoothing=0.1, z_loss=1e-4, reduction="sum"))
+    for part in ("label_smoothing=0.1", "z_loss=0.0001", "reduction='sum'"):
+        assert part in text
+
+
+def test_a_softmax_classifier_learns():
+    _ = torch.manual_seed(0)
+    x = torch.randn(200, 4)
+    y = (x @ torch.randn(4, 3)).argmax(1)
+    model = torch.nn.Linear(4, 3)
+    losses = []
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=40)
+    criterion = F.CrossEntropyLoss()
+
+    def closure():
+        optimiser.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        losses.append(loss.item())
+        return loss
+
+    optimiser.step(closure)
+    assert losses[-1] < 0.05 < losses[0]
+    plain.agree("loss", criterion(model(x), y), torch.nn.CrossEntropyLoss()(model(x).double(), y), None, 2e-6)

@@ -1,0 +1,271 @@
+"""The registered operators: opcheck, compile without a graph break, autocast, shapes without data."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import crossent.torch as F
+from crossent.torch import TopK
+from tests.torch import plain
+
+ops = torch.ops.crossent
+
+
+def row_arguments():
+    """A call of each kind of target, in two layouts: everything that row_stats takes."""
+    z, pixels = torch.randn(4, 5, requires_grad=True), torch.randn(2, 5, 3, requires_grad=True)
+    weight = torch.rand(5)
+    yield z, torch.randint(5, (4,)), None, weight, 0.1, -100, 0.7, 3.0
+    yield pixels, None, torch.rand(2, 5, 3, requires_grad=True), None, 0.1, -100, 1.0, 0.0
+    yield z, torch.randint(5, (4, 2)), torch.rand(4, 2, requires_grad=True), None, 0.0, -100, 1.0, 0.0
+    yield torch.randn(5, 4).bfloat16().t().requires_grad_(), torch.randint(5, (4,)), None, None, 0.0, -100, 1.0, 0.0
+
+
+def binary_arguments():
+    for dtype in (torch.float32, torch.bfloat16):
+        x, t = (torch.rand(3, 4, dtype=dtype, requires_grad=True) for _ in range(2))
+        yield "logits", x, t, torch.rand(4, dtype=dtype), torch.rand(3, 1, dtype=dtype)
+    yield "probabilities", x.detach().double().requires_grad_(), t.detach().double(), None, None
+
+
+@pytest.fixture
+def quiet():
+    with warnings.catch_warnings():  # of torch's own machinery
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.mark.usefixtures("quiet")
+def test_row_operators_keep_their_contracts():
+    for args in row_arguments():
+        _ = torch.library.opcheck(ops.row_stats.default, args)
+        record = ops.row_stats.default(*args)[3].detach()
+        g = [torch.randn(record.shape[1], requires_grad=True) for _ in range(3)]
+        _ = torch.library.opcheck(ops.row_grad.default, (*args, record, g[0], None, g[2]))
+
+
+@pytest.mark.usefixtures("quiet")
+def test_one_step_operators_keep_their_contracts():
+    for args, mean in zip(row_arguments(), (True, False, True, False), strict=True):
+        _ = torch.library.opcheck(ops.row_loss.default, (*args, mean))
+
+
+@pytest.mark.usefixtures("quiet")
+def test_binary_operators_keep_their_contracts():
+    for args, summed in zip(binary_arguments(), (False, True, True), strict=True):
+        _ = torch.library.opcheck(ops.binary_loss.default, (*args, summed))
+        wide = torch.float64 if args[1].dtype == torch.float64 else torch.float32
+        g = torch.randn(() if summed else (3, 4), dtype=wide, requires_grad=True)
+        _ = torch.library.opcheck(ops.binary_grad.default, (*args, g))
+
+
+class Watching(torch.utils._python_dispatch.TorchDispatchMode):
+    """Sees every operator that is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.seen.add(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_with_and_without_the_dispatcher_are_the_same():
+    z, y, p = torch.randn(6, 9, requires_grad=True), torch.randint(9, (6,)), torch.rand(6, 9, requires_grad=True)
+    y[1] = -100
+
+    def everything():
+        results = []
+        for target, reduction in itertools.product((y, p), ("mean", "sum", "none")):
+            loss = F.cross_entropy(z, target, torch.arange(1.0, 10.0), reduction=reduction, label_smoothing=0.1)
+            more, stats = F.cross_entropy(z, target, reduction=reduction, softcap=3.0, return_stats=True)
+            inputs = [z, p] if target is p else [z]
+            results += [
+                loss,
+                more,
+                stats.entropy,
+                *torch.autograd.grad((loss + more + stats.entropy.sum()).sum(), inputs),
+            ]
+        for function, x in ((F.binary_cross_entropy_with_logits, z), (F.binary_cross_entropy, z.sigmoid())):
+            loss = function(x, p)
+            results += [loss, *torch.autograd.grad(loss, [z, p])]
+        with torch.no_grad():
+            results += [F.cross_entropy(z, y), F.binary_cross_entropy_with_logits(z, p, reduction="none")]
+        return results
+
+    eager = everything()
+    with Watching() as watching:
+        watched = everything()
+    for name in ("row_stats", "row_grad", "row_loss", "binary_loss", "binary_grad"):
+        assert f"crossent.{name}.default" in watching.seen
+    for a, b in zip(eager, watched, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_step_is_its_two_halves():
+    # sum and mean without statistics are one operator; with sample weights of one they are two
+    z = torch.randn(50, 9, dtype=torch.float64, requires_grad=True)
+    y = torch.randint(9, (50,))
+    y[::3] = -100
+    for weight, target in itertools.product((None, torch.rand(9).double()), (y, torch.rand(50, 9).double())):
+        for reduction in ("mean", "sum"):
+            a = F.cross_entropy(z, target, weight, reduction=reduction)
+            b = F.cross_entropy(z, target, weight, reduction=reduction, sample_weight=torch.ones(50))
+            torch.testing.assert_close(a, b, rtol=1e-14, atol=0)
+            torch.testing.assert_close(torch.autograd.grad(a, z), torch.autograd.grad(b, z), rtol=1e-12, atol=1e-16)
+
+
+def calls():
+    """Functions of differentiable inputs for compile, with their inputs at a given number of rows."""
+
+    def index(z):
+        return F.cross_entropy(z, torch.arange(z.shape[0]) % 7, label_smoothing=0.1)
+
+    def dense(z, p):
+        return F.cross_entropy(z, p, reduction="sum", temperature=0.7)
+
+    def topk(z, p):
+        return F.cross_entropy(z, TopK(torch.arange(14).view(7, 2)[: z.shape[0]] % 7, p), reduction="none", softcap=2.0)
+
+    def extras(z, p):
+        loss, stats = F.cross_entropy(
+            z, torch.arange(z.shape[0]) % 7, z_loss=0.01, sample_weight=p[:, 0], return_stats=True
+        )
+        return loss + (stats.entropy * stats.lse + stats.logprob).sum() + stats.confidence.sum() + stats.correct.sum()
+
+    def pixels(z):
+        return F.cross_entropy(z.unsqueeze(-1).expand(*z.shape, 3) * 1.5, torch.zeros(z.shape[0], 3, dtype=torch.long))
+
+    def logits(z, p):
+        return F.binary_cross_entropy_with_logits(z, p, pos_weight=torch.full((7,), 2.0), reduction="none")
+
+    def probabilities(z, p):
+        return F.binary_cross_entropy(z.sigmoid(), p)
+
+    def module(z):
+        return F.CrossEntropyLoss(label_smoothing=0.1)(z, torch.arange(z.shape[0]) % 7)
+
+    soft = {"dense": (7,), "topk": (2,), "extras": (7,), "logits": (7,), "probabilities": (7,)}
+    for f in (index, dense, topk, extras, pixels, logits, probabilities, module):
+        yield pytest.param(f, soft.get(f.__name__), id=f.__name__)
+
+
+def inputs(n, soft):
+    z = torch.randn(n, 7, requires_grad=True)
+    return (z,) if soft is None else (z, torch.rand(n, *soft).requires_grad_())
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(("function", "soft"), list(calls()))
+def test_compiled_without_a_graph_break(function, soft, dynamic):
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for n in (5, 7, 3) if dynamic else (5,):
+        x = inputs(n, soft)
+        got, want = compiled(*x), function(*x)
+        torch.testing.assert_close(got, want)
+        g = plain.cotangent_like(want).float()
+        for a, b in zip(torch.autograd.grad(got, x, g), torch.autograd.grad(want, x, g), strict=True):
+            torch.testing.assert_close(a, b)
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("quiet")
+def test_compiled_by_inductor():
+    torch._dynamo.reset()
+
+    def step(x, w, y):
+        return F.cross_entropy(x @ w, y, label_smoothing=0.1)
+
+    x, w = torch.randn(6, 8, requires_grad=True), torch.randn(8, 5, requires_grad=True)
+    y = torch.randint(5, (6,))
+    try:
+        got = torch.compile(step, fullgraph=True)(x, w, y)
+    except torch._inductor.exc.InductorError as error:
+        if "compiler" in str(error).lower():
+            pytest.skip("no C++ compiler for inductor")
+        raise
+    torch.testing.assert_close(got, step(x, w, y))
+    for a, b in zip(torch.autograd.grad(got, (x, w)), torch.autograd.grad(step(x, w, y), (x, w)), strict=True):
+        torch.testing.assert_close(a, b)
+    torch._dynamo.reset()
+
+
+def test_under_autocast():
+    _ = torch.manual_seed(1)
+    layer = torch.nn.Linear(16, 10)
+    x, y = torch.randn(32, 16), torch.randint(10, (32,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = layer(x)
+        loss = F.cross_entropy(z, y)
+    assert z.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    _ = loss.backward()
+    z = layer(x).bfloat16().double().detach()
+    plain.agree("loss", loss, nnf.cross_entropy(z, y), None, 2e-2)
+    grads = [p.grad.clone() for p in layer.parameters()]
+    layer.zero_grad()
+    _ = nnf.cross_entropy(layer(x), y).backward()
+    for got, p in zip(grads, layer.parameters(), strict=True):
+        assert got.dtype == torch.float32
+        plain.agree("gradient of a parameter", got, p.grad, None, 2e-2)
+
+
+def test_under_autocast_backward_and_all():
+    z = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
+    y = torch.randint(5, (8,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, stats = F.cross_entropy(z, y, z_loss=0.1, return_stats=True, sample_weight=torch.rand(8))
+        binary = F.binary_cross_entropy_with_logits(z, z.sigmoid().detach())
+        (g,) = torch.autograd.grad(loss + stats.entropy.sum() + binary, z)
+    assert loss.dtype == binary.dtype == g.dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 5, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_shapes_without_data(shape, dtype):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    rows = () if len(shape) == 1 else (shape[0], *shape[2:])
+    with FakeTensorMode():
+        z = torch.empty(shape, dtype=dtype, requires_grad=True)
+        y, p = torch.zeros(rows, dtype=torch.long), torch.empty(shape, dtype=dtype)
+        for target in (y, p):
+            for reduction in ("mean", "sum", "none"):
+                loss, stats = F.cross_entropy(z, target, reduction=reduction, return_stats=True)
+                assert loss.dtype == stats.lse.dtype == wide
+                assert loss.shape == (rows if reduction == "none" else ())
+                assert stats.entropy.shape == stats.correct.shape == rows
+                (g,) = torch.autograd.grad(loss.sum(), z)
+                assert (g.shape, g.dtype, g.stride()) == (z.shape, dtype, z.stride())
+        for reduction in ("mean", "none"):
+            loss = F.binary_cross_entropy_with_logits(z, p, reduction=reduction)
+            assert (loss.shape, loss.dtype) == (shape if reduction == "none" else (), wide)
+            (g,) = torch.autograd.grad(loss.sum(), z)
+            assert (g.shape, g.dtype) == (z.shape, dtype)
+
+
+def test_on_the_meta_device():
+    z = torch.empty(4, 5, device="meta", requires_grad=True)
+    loss = F.cross_entropy(z, torch.zeros(4, dtype=torch.long, device="meta"))
+    assert loss.device.type == "meta"
+    assert loss.shape == ()
+    (g,) = torch.autograd.grad(loss, z)
+    assert g.shape == z.shape
+    assert F.binary_cross_entropy_with_logits(z, z, reduction="none").shape == z.shape
+
+
+def test_gradients_keep_the_layout_of_the_logits():
+    for z in (torch.randn(4, 5, 3, 2).to(memory_format=torch.channels_last), torch.randn(5, 4).t()):
+        z = z.requires_grad_()  # noqa: PLW2901
+        y = torch.zeros([z.shape[0], *z.shape[2:]], dtype=torch.long)
+        (g,) = torch.autograd.grad(F.cross_entropy(z, y), z)
+        (h,) = torch.autograd.grad(nnf.cross_entropy(z, y), z)
+        torch.testing.assert_close(g, h)
