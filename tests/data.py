@@ -21,8 +21,6 @@ INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 PHIS = (Scores(), Scores(0.7), Scores(1.0, 5.0), Scores(1.3, 30.0))
 GUARD = 33  # elements on either side of an array that nobody may touch; odd, so that nothing is aligned
 
-_OUTER, _INNER = 2, 3
-_ROWS = _OUTER * _INNER
 
 
 # Storage
@@ -113,9 +111,9 @@ def as_rows(array: Any) -> Any:
     return array if array.ndim == 2 else np.moveaxis(array, 1, -1).reshape(-1, array.shape[1])
 
 
-def from_rows(rows: Any, axes: int) -> Any:
-    """The inverse, for the shapes used here."""
-    return rows if axes == 2 else np.moveaxis(rows.reshape(_OUTER, _INNER, -1), -1, 1)
+def from_rows(rows: Any, axes: int, inner: int = 3) -> Any:
+    """The inverse."""
+    return rows if axes == 2 else np.moveaxis(rows.reshape(len(rows) // inner, inner, -1), -1, 1)
 
 
 # Cases
@@ -165,50 +163,52 @@ def topk_target(rng: Any, V: int, rows: int, dtype: str, places: list[Layout]) -
     prob = rng.random((rows, K))
     if K > 1:
         index[0, 1] = index[0, 0]  # a class named twice
-        prob[1, 0] = 0.0
+    prob[rng.random(prob.shape) < 0.1] = 0.0
     lay = places[rng.integers(len(places))]
     return {"index": lay.hold(index), "prob": lay.hold(reals(rng, dtype, prob))}
 
 
-def dense_target(rng: Any, V: int, rows: int, dtype: str, places: list[Layout]) -> dict[str, Any]:
-    prob = rng.dirichlet(np.full(V, 0.5), rows)
+def dense_target(rng: Any, V: int, shape: tuple[int, int], dtype: str, places: list[Layout]) -> dict[str, Any]:
+    prob = rng.dirichlet(np.full(V, 0.5), shape[0] * shape[1])
     prob[rng.random(prob.shape) < 0.3] = 0.0
     lay = places[rng.integers(len(places))]
-    return {"prob": lay.hold(reals(rng, dtype, from_rows(prob, len(lay.order))))}
+    return {"prob": lay.hold(reals(rng, dtype, from_rows(prob, len(lay.order), shape[1])))}
 
 
-def cases(kind: str, V: int, dtype: str, *, backwards: bool = True) -> Iterator[Case]:
+def cases(
+    kind: str, V: int, dtype: str, *, shape: tuple[int, int] = (2, 3), every: int | None = None, backwards: bool = True
+) -> Iterator[Case]:
     """Every combination of class weight, smoothing, temperature and softcap, each in another layout and size.
 
-    Of rows longer than a kernel reads at once, a third of the combinations, another third for each length.
+    `shape` is outer × inner rows. Of long rows, or if told so, only every so manieth combination, others for each length.
     """
-    rng = np.random.default_rng(zlib.crc32(f"{kind} {V} {dtype}".encode()))
+    rng = np.random.default_rng(zlib.crc32(f"{kind} {V} {dtype} {shape}".encode()))
     places = layouts(2, backwards=backwards) + layouts(3, backwards=backwards)
-    start = int(rng.integers(len(places)))
+    start, rows = int(rng.integers(len(places))), shape[0] * shape[1]
     options = list(itertools.product((False, True), (0.0, 0.1, 1.0), PHIS))
-    if V > 600:
-        options = options[CLASSES.index(V) % 3 :: 3]
+    every = every or (3 if V > 600 else 1)
+    options = options[int(rng.integers(every)) :: every]
     for turn, (weighted, smoothing, scores) in enumerate(options, start):
         layout = places[turn % len(places)]
         axes = len(layout.order)
         same = layouts(axes, backwards=backwards)
-        far = (
-            1e4 if dtype in {"float32", "float64"} else 100.0
-        )  # half precision has multiples of 8 near 1e4, and no more
+        far = 1e4 if dtype in {"float32", "float64"} else 100.0  # half precision has multiples of 8 near 1e4, and no more
         spread, offset = (1.0, 5.0, 30.0)[turn % 3], (0.0, 0.0, 0.0, far, -3.0)[turn % 5]
-        logits = layout.hold(encode(from_rows(rng.normal(offset, spread, (_ROWS, V)), axes), dtype))
+        values = from_rows(rng.normal(offset, spread, (rows, V)), axes, shape[1])
+        logits = layout.hold(encode(values, dtype))
         if kind == "index":
-            base = index_target(rng, V, _ROWS, dtype)
+            base = index_target(rng, V, rows, dtype)
         elif kind == "topk":
-            base = topk_target(rng, V, _ROWS, dtype, layouts(2, backwards=backwards))
+            base = topk_target(rng, V, rows, dtype, layouts(2, backwards=backwards))
         else:
-            base = dense_target(rng, V, _ROWS, dtype, same)
+            base = dense_target(rng, V, shape, dtype, same)
         weight = reals(rng, dtype, rng.random(V) + 0.5)[:: -1 if backwards else 1] if weighted else None
         target = Target(**base, weight=weight, smoothing=smoothing)
-        cotangents = [reals(rng, dtype, rng.normal(size=_ROWS)) for _ in range(3)]
-        cotangents[0][1] = cotangents[1][1] = cotangents[2][1] = 0.0
+        cotangents = [reals(rng, dtype, rng.normal(size=rows)) for _ in range(3)]
+        for g in cotangents:
+            g[min(1, rows - 1)] = 0.0
         for k in range(3):
             if turn >> k & 1 and rng.random() < 0.6:
                 cotangents[k] = None
-        name = f"{kind} V={V} {dtype} {layout.name!r} {weighted=} {smoothing=} {scores} N({offset}, {spread})"
+        name = f"{kind} V={V} {dtype} {shape} {layout.name!r} {weighted=} {smoothing=} {scores} N({offset}, {spread})"
         yield Case(name, dtype, logits, target, scores, tuple(cotangents), same[(turn + 1) % len(same)])

@@ -11,6 +11,7 @@ from crossent.kernels import cpu
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from tests import data, oracle
+from tests.oracle import evaluate
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -21,6 +22,37 @@ def test_rows_agree_with_the_reference(kind, V, dtype, each_isa):
         truth = oracle.Truth.of(case)
         for _ in each_isa():
             oracle.check_rows(cpu, case, truth)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 21), (1, 64), (5, 13), (2, 64), (3, 65), (70, 2)])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_many_rows_agree_with_the_reference(kind, shape, dtype, each_isa):
+    # rows that are short, or whose classes are apart in memory, may be worked on side by side
+    for V in (1, 2, 3, 10, 31, 32, 33, 64, 65, 129):
+        for case in data.cases(kind, V, dtype, shape=shape, every=6):
+            truth = oracle.Truth.of(case)
+            for _ in each_isa():
+                oracle.check_rows(cpu, case, truth)
+
+
+@pytest.mark.parametrize("V", [1, 3, 10, 32, 33, 100])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_a_row_does_not_know_its_neighbours(kind, V, isa):
+    # broken rows among a hundred and fifty change no bit of the others
+    bad = np.arange(0, 150, 7)
+    for case in data.cases(kind, V, "float32", shape=(3, 50), every=5):
+        rows = data.as_rows(case.logits).copy()
+        g = tuple(np.ones(150, np.float32) if x is None else x for x in case.cotangents)
+        results = []
+        for spoil in (False, True):
+            if spoil:
+                rows[bad] = np.resize(np.array([np.nan, np.inf, -np.inf], np.float32), (len(bad), 1))
+            logits = case.grad_layout.hold(data.from_rows(rows, case.logits.ndim, 50))
+            results.append(evaluate(cpu, logits, case.target, case.scores, g))
+        for name in ("loss", "lse", "entropy", "grad", "fused"):
+            clean, spoilt = (np.delete(getattr(x, name), bad, 0) for x in results)
+            np.testing.assert_array_equal(spoilt, clean, err_msg=case.name)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -57,12 +89,12 @@ def test_every_integer_dtype_names_the_same_classes(integer, isa):
     logits = rng.normal(size=(64, 127)).astype(np.float32)
     index = rng.integers(0, 127, 64)
     index[5] = 126
-    want = oracle.evaluate(cpu, logits, Target(index))
-    got = oracle.evaluate(cpu, logits, Target(index.astype(integer)))
+    want = evaluate(cpu, logits, Target(index))
+    got = evaluate(cpu, logits, Target(index.astype(integer)))
     np.testing.assert_array_equal(got.loss, want.loss)
     np.testing.assert_array_equal(got.grad, want.grad)
-    want = oracle.evaluate(cpu, logits, Target(index, ignore_index=126))
-    got = oracle.evaluate(cpu, logits, Target(index.astype(integer), ignore_index=126))
+    want = evaluate(cpu, logits, Target(index, ignore_index=126))
+    got = evaluate(cpu, logits, Target(index.astype(integer), ignore_index=126))
     np.testing.assert_array_equal(got.loss, want.loss)
     assert got.loss[5] == 0
 
@@ -171,12 +203,12 @@ def test_weights_of_any_float_dtype_and_stride(isa):
     rng = np.random.default_rng(3)
     logits, index = rng.normal(size=(20, 33)).astype(np.float32), rng.integers(0, 33, 20)
     weight = rng.random(33).astype(np.float16)
-    want = oracle.evaluate(cpu, logits, Target(index, weight=weight.astype(np.float32), smoothing=0.2))
+    want = evaluate(cpu, logits, Target(index, weight=weight.astype(np.float32), smoothing=0.2))
     apart = np.full((33, 2), np.nan, np.float32)
     apart[:, 0] = weight
     backwards = weight[::-1].copy()[::-1]
     for same in (weight, weight.astype(np.float64), apart[:, 0], backwards):
-        got = oracle.evaluate(cpu, logits, Target(index, weight=same, smoothing=0.2))
+        got = evaluate(cpu, logits, Target(index, weight=same, smoothing=0.2))
         np.testing.assert_array_equal(got.loss, want.loss)
         np.testing.assert_array_equal(got.grad, want.grad)
 
