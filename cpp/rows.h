@@ -270,8 +270,13 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
     constexpr int64_t step = piece_size<T>;
     alignas(64) T x[step], slope[step], q[step];
     alignas(64) Storage last[step];
+    const bool in_place = static_cast<const void*>(z) == static_cast<const void*>(grad);
     for (int64_t begin = 0; begin < task.columns;) {
         int64_t n = least(step, task.columns - begin);
+        if (n < lanes<T> && begin > 0 && plain && !in_place) {  // the last lanes once more, shifted
+            begin -= lanes<T> - n;
+            n = lanes<T>;
+        }
         if (n > lanes<T>) n = n / lanes<T> * lanes<T>;
         Storage* const to = n < lanes<T> ? last : grad + begin;
         fetch(z + begin + 2 * step, n * static_cast<int64_t>(sizeof(Storage)));

@@ -22,7 +22,6 @@ PHIS = (Scores(), Scores(0.7), Scores(1.0, 5.0), Scores(1.3, 30.0))
 GUARD = 33  # elements on either side of an array that nobody may touch; odd, so that nothing is aligned
 
 
-
 # Storage
 
 
@@ -192,7 +191,9 @@ def cases(
         layout = places[turn % len(places)]
         axes = len(layout.order)
         same = layouts(axes, backwards=backwards)
-        far = 1e4 if dtype in {"float32", "float64"} else 100.0  # half precision has multiples of 8 near 1e4, and no more
+        far = (
+            1e4 if dtype in {"float32", "float64"} else 100.0
+        )  # half precision has multiples of 8 near 1e4, and no more
         spread, offset = (1.0, 5.0, 30.0)[turn % 3], (0.0, 0.0, 0.0, far, -3.0)[turn % 5]
         values = from_rows(rng.normal(offset, spread, (rows, V)), axes, shape[1])
         logits = layout.hold(encode(values, dtype))

@@ -321,7 +321,6 @@ def evaluate(
     backend.row_stats(logits, target, scores, record, summary)
     backend.row_grad(logits, target, scores, record, (ones, None, None) if cotangents is None else cotangents, grad)
     backend.row_fused(logits, target, scores, (ones, None), again, fused)
-    np.testing.assert_array_equal(again, record)
     return Result(*summary, RowStats(*record), as_rows(grad), as_rows(fused))
 
 
