@@ -1,5 +1,6 @@
 // The core under the sanitizers: drawn tasks on heap arrays of exactly the size they need, held against plain loops in
 // double. How far a result may be off is computed beside it, from the roundings that the arithmetic of the task makes.
+#include <cstdlib>
 #include <stdexcept>
 #include <thread>
 
@@ -188,12 +189,18 @@ void check_large_grad() {
 
 }  // namespace
 
-int main() {
+// Without arguments: everything. With type, rows, columns and seed of a failure: that row task alone.
+int main(int count, char** arguments) {
     try {
         std::printf("instruction set %s\n", isa().c_str());
     } catch (const std::invalid_argument& error) {
         std::printf("%s\n", error.what());
         return 77;
+    }
+    if (count == 5) {
+        const auto number = [&](int k) { return std::strtoll(arguments[k], nullptr, 10); };
+        (void)Rows(static_cast<uint64_t>(number(4)), static_cast<Type>(number(1)), number(2), number(3)).run();
+        return failures == 0 ? 0 : 1;
     }
     const Integers columns = {0, 1, 2, 15, 16, 17, 511, 512, 513, 4095, 4096, 4097}, some = {2, 16, 17, 237};
     (void)sweep(0, 4, {0, 1, 2, 3}, columns, 2);

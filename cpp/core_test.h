@@ -26,23 +26,21 @@ constexpr Type integer_types[] = {Type::i8, Type::i16, Type::i32, Type::i64, Typ
 std::atomic<int> failures{0};
 thread_local std::string context;
 
-#define CHECK(condition) ((condition) ? void() : failed(__LINE__, #condition))
-void failed(int line, const char* text) {
-    if (failures++ < 20) std::fprintf(stderr, "line %d: %s  [%s]\n", line, text, context.c_str());
+#define CHECK(condition) ((condition) ? void() : failed(#condition))
+void failed(const char* text) {
+    if (failures++ < 20) std::fprintf(stderr, "%s  [%s]\n", text, context.c_str());
 }
 
 // Checks a result stored in a type: `bound` is how far off it may be before the rounding to that type.
 void check_value(const char* what, Type type, double got, double want, double bound) {
-    const double most = std::fabs(want) + bound, digits = type == Type::f64   ? 53
-                                                          : type == Type::f32 ? 24
-                                                          : type == Type::f16 ? 11
-                                                                              : 8;
+    const double most = std::fabs(want) + bound,
+                 digits = 8 + 16 * (type == Type::f32) + 45 * (type == Type::f64) + 3 * (type == Type::f16);
     bound += most * std::exp2(-digits) + (type == Type::f16 ? 0x1p-25 : type == Type::f64 ? 0 : 0x1p-134);
     if (type == Type::f16 && most >= 65504) bound = infinity;
     if (std::isnan(want) ? std::isnan(got) : got == want || std::fabs(got - want) <= bound) return;
     char text[200];
     std::snprintf(text, sizeof(text), "%s is %.17g, want %.17g within %.3g", what, got, want, bound);
-    failed(__LINE__, text);
+    failed(text);
 }
 
 struct Draw {
@@ -151,8 +149,7 @@ struct Array {
         each([&, this](unsigned char* to) {
             const auto x = next();
             const float single = static_cast<float>(x);
-            const int half =
-                size_t(element_size(type)) == 2 && is_real(type) ? Half(type).bits(static_cast<double>(x)) : 0;
+            const int half = element_size(type) == 2 && is_real(type) ? Half(type).bits(static_cast<double>(x)) : 0;
             const bool as_it_is = !is_real(type) || type == Type::f64;
             std::memcpy(to,
                         as_it_is            ? static_cast<const void*>(&x)

@@ -111,8 +111,8 @@ double load_measure(const RowTask& task, const Run& prob, int64_t begin, int64_t
 // Column `pick` of the row's index target, or -1 if it is on another shard.
 inline int64_t pick_column(const RowTask& task, int64_t row, int64_t pick) {
     const int64_t at = row * task.index.outer_stride + pick * task.index.column_stride;
-    const int64_t column = load_integer(task.index.data, task.index.type, at) - task.first_class;
-    return column >= 0 && column < task.columns ? column : -1;
+    const int64_t label = load_integer(task.index.data, task.index.type, at);
+    return label >= task.first_class && label - task.first_class < task.columns ? label - task.first_class : -1;
 }
 
 template <class T>

@@ -179,7 +179,7 @@ def cases(
 ) -> Iterator[Case]:
     """Every combination of class weight, smoothing, temperature and softcap, each in another layout and size.
 
-    `shape` is outer × inner rows. Of long rows, or if told so, only every so manieth combination, others for each length.
+    `shape` is outer × inner rows. Of long rows, or if told so, only every n-th combination, others for each length.
     """
     rng = np.random.default_rng(zlib.crc32(f"{kind} {V} {dtype} {shape}".encode()))
     places = layouts(2, backwards=backwards) + layouts(3, backwards=backwards)

@@ -72,14 +72,21 @@ def test_only_the_ignored_class_is_ignored(isa):
     np.testing.assert_array_equal(record[3], [0, 1, 0, 1])
 
 
-def test_the_first_of_many_wrong_rows_is_named(isa):
+@pytest.mark.parametrize("V", [10, 40])
+def test_the_first_of_many_wrong_rows_is_named(V, isa):
     rng = np.random.default_rng(1)
-    z = rng.normal(size=(50_000, 40)).astype(np.float32)  # enough rows for several threads
-    index = rng.integers(0, 40, 50_000)
-    index[[30_001, 123, 49_999]] = 40
+    z = rng.normal(size=(50_000, V)).astype(np.float32)  # enough rows for several threads
+    index = rng.integers(0, V, 50_000)
+    index[[30_001, 123, 49_999]] = V
+    prob = np.full((50_000, V), 0.5, np.float16)
+    prob[[30_001, 123, 123, 124], [0, 7, 5, 0]] = -1
     for _ in range(3):
-        with pytest.raises(IndexError, match=r"class 40 \(row 123, 50000 rows"):
+        with pytest.raises(IndexError, match=rf"class {V} \(row 123, 50000 rows"):
             cpu.row_stats(z, Target(index), Scores(), np.empty((5, 50_000)))
+        with pytest.raises(ValueError, match=r"\(row 123, column 5\)"):
+            cpu.row_stats(z, Target(prob=prob), Scores(), np.empty((5, 50_000)))
+        with pytest.raises(ValueError, match=r"\(row 123, column 5\)"):
+            cpu.row_stats(np.asfortranarray(z), Target(prob=np.asfortranarray(prob)), Scores(), np.empty((5, 50_000)))
 
 
 def test_classes_of_another_shard_are_no_error_and_others_are(isa):
@@ -91,12 +98,9 @@ def test_classes_of_another_shard_are_no_error_and_others_are(isa):
     assert "100 classes" in text
 
 
-@pytest.mark.parametrize("value", [-0.25, -1e-30, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [-0.25, -1e-7, np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 def test_a_target_that_is_no_probability_is_named_with_its_place(value, dtype, isa):
-    stored = dtype(value)
-    if stored == 0:
-        pytest.skip("not in this dtype")
     prob = np.full((4, 5), 0.2, dtype)
     prob[2, 3] = value
     for wide in (np.float32, np.float64):

@@ -106,6 +106,39 @@ def test_mixed_precision_of_double_backward(kind):
             plain.agree(f"second derivative with {option}", got, want, None, 4e-6)
 
 
+@pytest.mark.parametrize("option", ["plain", "smoothing", "temperature", "softcap", "z-loss"])
+def test_ignored_and_impossible_are_so_in_second_derivatives_too(option):
+    y = torch.tensor([0, -100, 2])
+    z = torch.randn(3, 4, dtype=torch.float64)
+    z[1] = torch.nan
+    if option != "smoothing":
+        z[0, 1] = z[2, 0] = -torch.inf
+    _ = z.requires_grad_()
+    loss, stats = F.cross_entropy(z, y, return_stats=True, **OPTIONS[option])
+    (g,) = torch.autograd.grad(loss + stats.entropy.sum() + stats.lse.sum(), z, create_graph=True)
+    (h,) = torch.autograd.grad((g * plain.cotangent_like(z)).sum(), z)
+    assert torch.equal(h[1], torch.zeros(4, dtype=h.dtype))
+    assert h.isfinite().all()
+    kept = z.detach()[[0, 2]].requires_grad_()
+    finite = torch.where(kept.isfinite(), kept, -1e3)  # plain operations cannot be differentiated twice at −inf
+    want, more = plain.cross_entropy(finite, y[[0, 2]], return_stats=True, **OPTIONS[option])
+    (g,) = torch.autograd.grad(want + more["entropy"].sum() + more["lse"].sum(), finite, create_graph=True)
+    (want,) = torch.autograd.grad((g * plain.cotangent_like(z)[[0, 2]]).sum(), finite)
+    torch.testing.assert_close(h[[0, 2]], want)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vectorised_jacobians():
+    z, y = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0, 1, 3])
+
+    def of(home):
+        return lambda x: home.cross_entropy(x, y, reduction="none")
+
+    want = torch.autograd.functional.jacobian(of(nnf), z)
+    for vectorize in (False, True):
+        torch.testing.assert_close(torch.autograd.functional.jacobian(of(F), z, vectorize=vectorize), want)
+
+
 def test_the_third_derivative():
     z = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     y = torch.tensor([0, 1, 3])

@@ -70,6 +70,10 @@ def test_extremes_are_those_of_the_formula():
     (g,) = torch.autograd.grad(loss.sum(), x)
     assert g.tolist() == [0, 0, 1, -1, 0, 0, 1, -1, 0.5, 0]
     assert F.binary_cross_entropy_with_logits(torch.tensor(math.nan), torch.tensor(0.0)).isnan()
+    # and the derivative with respect to the target, −x
+    _ = t.requires_grad_()
+    gs = [torch.autograd.grad(home.binary_cross_entropy_with_logits(x, t, reduction="sum"), t)[0] for home in (F, nnf)]
+    torch.testing.assert_close(gs[0], gs[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
