@@ -151,7 +151,8 @@ struct Rows {
         r.ignored = ignored;
         if (ignored) return r;
         const double cap = task.softcap, u = compute == Type::f64 ? 0x1p-53 : 0x1p-24;
-        double peak = -infinity, total = 0, score = 0, mass = 0, tilt = 0, score_size = 0, furthest = 0, saturation = 0;
+        double peak = -infinity, rest = 0, ties = 0, score = 0, mass = 0, tilt = 0, score_size = 0, furthest = 0;
+        double saturation = 0;
         for (size_t v = 0; v < q.size(); ++v) {
             const double scaled = logits.reals[element(row, v)] / task.temperature, y = cap > 0 ? scaled / cap : 0,
                          small = std::exp(-2 * std::fabs(y));
@@ -163,23 +164,26 @@ struct Rows {
         for (size_t v = 0; v < q.size(); ++v) {
             const double d = r.d[v] -= peak == -infinity ? 0 : peak, e = std::exp(d);
             if (e > 0) furthest = std::max(furthest, -d);
-            total += e;
+            (d == 0 ? ties : rest) += e;
             tilt += e == 0 ? 0 : e * d;
             mass += q[v];
             score += q[v] == 0 ? 0 : q[v] * d;
-            score_size += q[v] == 0 ? 0 : q[v] * (1 + std::fabs(d));
+            score_size += q[v] == 0 || (d == 0 && cap == 0) ? 0 : q[v] * (1 + std::fabs(d));
         }
         // Sums of at most 512 numbers in the type of the arithmetic, differences of scores, and the slope of a softcap.
         const double sums =
             compute == Type::f64 ? static_cast<double>(columns) : std::min(512.0, static_cast<double>(columns));
         r.error = u * (24 + sums + 24 * cap + 4 * furthest + 8 * saturation) +
                   (std::isfinite(peak) ? std::fabs(peak) * 0x1p-50 : 0);
+        // The total of a confident row is off by as much as what it has beside the peak.
+        const double total = ties + rest, of_double = 0x1p-50 / r.error, off = (total < 1.4 ? rest : total) + of_double;
+        const double of_log = off / total + of_double, tilt_size = off - tilt;
         r.log_total = std::log(total);
-        const double entropy = r.log_total - tilt / total, entropy_size = 2 + std::fabs(r.log_total) - 2 * tilt / total;
-        const double want[] = {peak, total, score, mass, tilt, mass * r.log_total - score, peak + r.log_total, entropy};
-        const double size[] = {1,    total,        score_size,
-                               mass, total - tilt, mass * (1 + std::fabs(r.log_total)) + score_size,
-                               2,    entropy_size};
+        const double loss = mass * r.log_total - score, entropy = r.log_total - tilt / total;
+        const double loss_size = mass * (std::fabs(r.log_total) + of_log) + score_size;
+        const double entropy_size = of_log * (1 - tilt / total) + tilt_size / total + std::fabs(entropy);
+        const double want[] = {peak, total, score, mass, tilt, loss, peak + r.log_total, entropy};
+        const double size[] = {1, off, score_size, mass, tilt_size, loss_size, 1 + of_log, entropy_size};
         std::copy(want, want + 8, r.want);
         std::copy(size, size + 8, r.size);
         return r;

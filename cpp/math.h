@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 namespace crossent {
 namespace {
@@ -100,12 +101,14 @@ template <class T>
 inline T log_positive(T x) {
     using L = Limits<T>;
     using Int = typename L::Int;
+    using Bits = std::make_unsigned_t<Int>;  // negative and NaN input is nonsense, but no overflow
     const bool tiny = x < std::numeric_limits<T>::min();
     const T up = T(Int{1} << (L::mantissa + 1));
     const T y = tiny ? x * up : x;
     const T half_root = T(0.70710678118654752440);
-    const Int k = (bits<Int>(y) - bits<Int>(half_root)) >> L::mantissa;  // y = 2^k m, 1/sqrt(2) <= m < sqrt(2)
-    const T m = bits<T>(bits<Int>(y) - (k << L::mantissa));
+    const Int k =
+        static_cast<Int>(bits<Bits>(y) - bits<Bits>(half_root)) >> L::mantissa;  // y = 2^k m, 1/sqrt(2) <= m < sqrt(2)
+    const T m = bits<T>(bits<Bits>(y) - (static_cast<Bits>(k) << L::mantissa));
     const T s = (m - T(1)) / (m + T(1)), w = s * s;
     const T n = static_cast<T>(k) - (tiny ? T(L::mantissa + 1) : T(0));
     const T log = n * L::ln2_high + (T(2) * (s + s * w * polynomial(L::atanh, w)) + n * L::ln2_low);

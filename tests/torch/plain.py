@@ -196,3 +196,39 @@ def compare(
     for k, (g, w, o, x) in enumerate(zip(grads, wants, others, leaves(*args), strict=True)):
         assert g.dtype == x.dtype
         agree(f"gradient of argument {k}", g, w, o, FLOOR[dtype])
+
+
+# Arguments, drawn for a shape
+
+
+def classes_of(shape):
+    return shape[0] if len(shape) == 1 else shape[1]
+
+
+def rows_of(shape):
+    return () if len(shape) == 1 else (shape[0], *shape[2:])
+
+
+def logits_of(shape, spread=1.0):
+    return (spread * torch.randn(shape, dtype=torch.float64)).requires_grad_()
+
+
+def index_of(shape, ignore=None):
+    target = torch.randint(classes_of(shape), rows_of(shape))
+    if ignore is not None:
+        target = torch.where(torch.rand(rows_of(shape)) < 0.3, ignore, target)
+    return target
+
+
+def probs_of(shape, *, requires_grad=False):
+    p = torch.rand(shape, dtype=torch.float64)
+    p[torch.rand(shape) < 0.2] = 0
+    return p.requires_grad_(requires_grad)
+
+
+def topk_of(shape, K=3, *, requires_grad=False):
+    axis = 0 if len(shape) == 1 else 1
+    inner = [*shape[:axis], K, *shape[axis + 1 :]]
+    return TopK(
+        torch.randint(classes_of(shape), inner), torch.rand(inner, dtype=torch.float64).requires_grad_(requires_grad)
+    )
