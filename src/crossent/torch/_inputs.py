@@ -73,8 +73,15 @@ def check_constant(name: str, tensor: Tensor | None) -> None:
         raise ValueError(f"{name} is a constant of the loss and gets no gradient; use {name}.detach()")
 
 
+def check_number(name: str, value: float | None) -> None:
+    """Raise if this is a tensor that wants a gradient: it would be dropped in silence."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(f"{name} is a constant of the loss and gets no gradient; use float({name})")
+
+
 def check_options(rows: Rows, weight: Tensor | None, label_smoothing: float, z_loss: float) -> None:
     """Raise unless the options are in their ranges and fit the rows."""
+    check_number("label_smoothing", label_smoothing)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
     if not 0.0 <= z_loss < float("inf"):
@@ -157,6 +164,8 @@ def _topk_rows(input: Tensor, target: TopK) -> tuple[Tensor, Tensor]:
 
 def sample_weight_of(sample_weight: Tensor, rows: Rows, dtype: torch.dtype) -> Tensor:
     check_companion("sample_weight", sample_weight, rows.logits)
+    if sample_weight.is_complex():
+        raise TypeError(f"sample_weight must be real, got {sample_weight.dtype}")
     if sample_weight.shape != rows.shape:
         raise ValueError(
             f"sample_weight of shape {tuple(sample_weight.shape)} does not match the rows, shape {tuple(rows.shape)}"

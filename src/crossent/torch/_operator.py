@@ -51,7 +51,7 @@ def register(
         plain = not _is_watched()
         for x in args:
             if isinstance(x, Tensor):
-                plain = plain and type(x) in _PLAIN and x.is_cpu and not x.is_neg()
+                plain = plain and type(x) in _PLAIN and x.is_cpu and not (x.is_neg() or _is_batched(x))
                 wants_grad = wants_grad or x.requires_grad
         if plain and wants_grad and torch.is_grad_enabled():
             return Direct.apply(*args)
@@ -59,6 +59,9 @@ def register(
         return output[0] if first else output
 
     return call
+
+
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
 
 
 def _is_watched() -> bool:

@@ -13,9 +13,14 @@ from crossent.spec import Scores, Target
 # Rows are (outer, V, inner) or (N, V): the class axis is axis 1 of logits and dense probabilities.
 
 
+def loss_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of losses and statistics: float64 for float64, float32 for everything narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def scores_of(logits: Tensor, scores: Scores) -> Tensor:
     """Return s = phi(z) in float64 for float64 logits, else in float32."""
-    z = logits if logits.dtype == torch.float64 else logits.float()
+    z = logits.to(loss_dtype(logits.dtype))
     z = z / scores.temperature
     return z if scores.softcap is None else scores.softcap * torch.tanh(z / scores.softcap)
 
@@ -45,9 +50,8 @@ def target_measure(target: Target, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def row_stats(logits: Tensor, target: Target, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss, lse and entropy of each row, flattened to (N,)."""
-    s = scores_of(logits, scores)
-    q, valid = target_measure(target, s)
-    s = torch.where(valid.unsqueeze(1), s, 0.0)
+    q, valid = target_measure(target, logits.to(loss_dtype(logits.dtype)))
+    s = scores_of(torch.where(valid.unsqueeze(1), logits, 0.0), scores)
     lse = s.logsumexp(1)
     logp = s - lse.unsqueeze(1)
     loss = -(q * torch.where(q == 0, 0.0, logp)).sum(1)
@@ -72,12 +76,13 @@ def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor) ->
 
 def binary_loss(kind: str, x: Tensor, t: Tensor, weight: Tensor | None, pos_weight: Tensor | None) -> Tensor:
     """Return the binary cross-entropy of each element, from logits or from probabilities."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = loss_dtype(x.dtype)
     x, t = x.to(dtype), t.to(dtype)
     if kind == "logits":
         positive, negative = -torch.nn.functional.logsigmoid(x), -torch.nn.functional.logsigmoid(-x)
     else:
         positive = -torch.log(torch.where(t == 0, 1.0, x))
         negative = -torch.log1p(-torch.where(t == 1, 0.0, x))
+    positive, negative = (torch.where(share == 0, 0.0, cost) for share, cost in ((t, positive), (1 - t, negative)))
     loss = (t if pos_weight is None else pos_weight * t) * positive + (1 - t) * negative
     return loss if weight is None else weight * loss

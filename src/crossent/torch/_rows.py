@@ -20,6 +20,7 @@ from crossent import kernels
 from crossent.spec import Scores, Target
 from crossent.torch import _plain
 from crossent.torch._operator import register
+from crossent.torch._plain import loss_dtype
 
 _OPTIONS = (
     "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, float temperature, float softcap"
@@ -45,11 +46,6 @@ def _parallel_for() -> int | None:
             symbol = getattr(ctypes.CDLL(str(folder / name)), "torch_parallel_for", None)
             return None if symbol is None else ctypes.cast(symbol, ctypes.c_void_p).value
     return None
-
-
-def loss_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of losses and statistics: float64 for float64, float32 for everything narrower."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 _scores = functools.lru_cache(Scores)

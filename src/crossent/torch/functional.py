@@ -19,12 +19,14 @@ from crossent.torch._inputs import (
     check_companion,
     check_constant,
     check_input,
+    check_number,
     check_options,
     most_probable,
     rows_of,
     sample_weight_of,
 )
-from crossent.torch._rows import loss_dtype, row_loss, row_stats
+from crossent.torch._plain import loss_dtype
+from crossent.torch._rows import row_loss, row_stats
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def cross_entropy(
     https://arxiv.org/abs/1512.00567. z-loss: Chowdhery et al. (2022), https://arxiv.org/abs/2204.02311.
     """
     mode = _reduction(reduction, size_average, reduce)
+    check_number("temperature", temperature)
+    check_number("softcap", softcap)
     scores = Scores(temperature, softcap)
     rows = rows_of(input, target, ignore_index)
     check_options(rows, weight, label_smoothing, z_loss)
@@ -328,6 +332,8 @@ def _binary_cross_entropy(
             f"target of shape {tuple(target.shape)} does not match input of shape {tuple(input.shape)}; "
             "use target.expand_as(input) or view_as if that is what is meant"
         )
+    if target.is_complex():
+        raise TypeError(f"target must be real, got {target.dtype}")
     if not target.is_floating_point():
         target = target.to(loss_dtype(input.dtype))
     for name, w in (("weight", weight), ("pos_weight", pos_weight)):
