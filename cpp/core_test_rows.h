@@ -43,8 +43,7 @@ struct Rows {
     Rows(uint64_t seed, Type type_, int64_t rows_, int64_t columns_)
         : draw{std::mt19937_64(seed)}, type(type_), compute(type == Type::f64 ? Type::f64 : Type::f32), rows(rows_),
           columns(columns_) {
-        if (rows > 0 && draw.one_in(3)) inner = rows < 5 || draw.one_in(2) ? rows : rows / 5;
-        while (rows % inner != 0) --inner;
+        if (rows > 0 && draw.one_in(3)) inner = rows < 4 || draw.one_in(2) ? rows : rows / 5;
         kind = draw.of({Kind::index, Kind::topk, Kind::dense});
         task.rows = rows;
         task.columns = columns;
