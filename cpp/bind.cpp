@@ -180,8 +180,9 @@ Vector vector_of(const In& array, int64_t rows, const char* name) {
     return {array.data(), real_type_of(array, name), array.stride(0)};
 }
 
-nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS) {
+nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS, bool extend) {
     Call call = prepare(TARGET_VALUES);
+    call.task.extend = extend;
     set_results(call.task, record, loss, lse, entropy);
     Problem problem;
     {
@@ -328,7 +329,7 @@ void py_math(const std::string& function, const In& in, const Out& out) {
 NB_MODULE(_core, m) {
     using namespace crossent;
     m.doc() = "The CPU kernels of crossent; crossent.kernels.cpu is their face.";
-    m.def("row_stats", &py_row_stats, TARGET_NAMES, RESULT_NAMES);
+    m.def("row_stats", &py_row_stats, TARGET_NAMES, RESULT_NAMES, "extend"_a = false);
     m.def("sums", &py_sums, "loss"_a, "index"_a.none(), "weight"_a.none(), "ignore_index"_a);
     m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a, "g_loss"_a.none(), "g_lse"_a.none(), "g_entropy"_a.none(),
           "grad"_a);

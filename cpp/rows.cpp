@@ -27,6 +27,14 @@ Record saved(const RowTask& task, int64_t row) {
     return {field(0), field(1), field(2), field(3), field(4)};
 }
 
+// The record of these columns and of those that the task's record holds already.
+Record extended(const RowTask& task, int64_t row, const Record& record) {
+    if (!task.extend || ignored(task, row)) return record;
+    Record whole = saved(task, row);
+    merge(whole, record);
+    return whole;
+}
+
 double at(const Vector& v, int64_t row) {
     return v.data == nullptr ? 0 : load_real<double>(v.data, v.type, row * v.stride);
 }
@@ -66,7 +74,8 @@ void work_on_rows(const RowTask& task, Work work, int64_t begin, int64_t end, Pr
         if (row + 1 < end && task.picks > 0)
             fetch(logits(row + 1) + pick_column(task, row + 1, 0), 1);  // no prefetcher foresees it
         const Record record =
-            work == Work::grad ? saved(task, row) : row_record(task, logits(row), prob, row, &problem);
+            work == Work::grad ? saved(task, row)
+                               : extended(task, row, row_record(task, logits(row), prob, row, &problem));
         if (work != Work::grad) save<T>(task, row, record, std::log(record.total));
         if (work == Work::stats) continue;
         const Coef coef = work == Work::grad ? gradient_coef(task, row, record) : fused_coef(task, row, record);
@@ -87,6 +96,7 @@ void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, P
             for (int64_t i = 0; i < tile.n; ++i) records.set(i, saved(task, row + i));
         } else {
             lane_records<Storage>(task, tile, records, &problem);
+            for (int64_t i = 0; i < tile.n; ++i) records.set(i, extended(task, row + i, records.get(i)));
             Lane<double> log_total;
             for (int64_t i = 0; i < tile_rows; ++i) log_total[i] = log_positive(records.total[i]);
             for (int64_t i = 0; i < tile.n; ++i) save<T>(task, row + i, records.get(i), log_total[i]);

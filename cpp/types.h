@@ -45,6 +45,7 @@ struct RowTask {
     int64_t ignore_index = 0, first_class = 0;
     double temperature = 1, softcap = 0;                       // softcap 0: none
     double* record = nullptr;                                  // (5, rows): peak, total, score, mass, tilt
+    bool extend = false;  // row_stats: the record holds other columns of the rows already
     void *loss = nullptr, *lse = nullptr, *entropy = nullptr;  // (rows,) in compute type, or none
     Vector g_loss, g_lse, g_entropy;                           // cotangents of row_grad
     Vector scale, square_scale;                                // of row_fused: cotangents of loss and of lse^2

@@ -57,9 +57,18 @@ def threads() -> str:
     return "lent by torch" if core.threads_are_lent() else f"the core's own, up to {core.own_threads()}"
 
 
-def row_stats(logits: Array, target: Target, scores: Scores, record: Array, summary: Summary = _NO_SUMMARY) -> None:
+def row_stats(
+    logits: Array,
+    target: Target,
+    scores: Scores,
+    record: Array,
+    summary: Summary = _NO_SUMMARY,
+    *,
+    extend: bool = False,
+) -> None:
     """Write the record of each row into `record` (5, N): peak, total, score, mass, tilt, in float64.
 
+    With `extend` the record holds other columns of the same rows already, and the logits' are merged into it.
     The arrays (N,) of `summary`, float64 for float64 logits and else float32, receive loss, lse and entropy.
 
     Raises
@@ -71,7 +80,7 @@ def row_stats(logits: Array, target: Target, scores: Scores, record: Array, summ
     TypeError
         If an array has a dtype that the core does not read.
     """
-    _check(_built().row_stats(*_bound(logits, target, scores), record, *summary), logits, target)
+    _check(_built().row_stats(*_bound(logits, target, scores), record, *summary, extend), logits, target)
 
 
 def sums(loss: Array, index: Array | None, weight: Array | None, ignore_index: int) -> tuple[float, float]:
@@ -88,13 +97,19 @@ def row_grad(logits: Array, target: Target, scores: Scores, record: Array, cotan
 
 
 def row_fused(
-    logits: Array, target: Target, scores: Scores, scale: tuple[Array, Array | None], record: Array, grad: Array
+    logits: Array,
+    target: Target,
+    scores: Scores,
+    scale: tuple[Array, Array | None],
+    record: Array,
+    grad: Array,
+    summary: Summary = _NO_SUMMARY,
 ) -> None:
     """Do `row_stats`, then write the gradient of Σ scale₀ · loss + scale₁ · lse².
 
     `grad` may be the logits themselves. Raises as `row_stats` does; `grad` is then of no use.
     """
-    _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *_NO_SUMMARY, grad), logits, target)
+    _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *summary, grad), logits, target)
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> float:

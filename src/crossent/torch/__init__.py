@@ -1,20 +1,23 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies."""
 
+from crossent.torch._closing import Stats
 from crossent.torch._inputs import TopK
 from crossent.torch.functional import (
-    Stats,
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
 )
-from crossent.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss
+from crossent.torch.linear import linear_cross_entropy
+from crossent.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, LinearCrossEntropyLoss
 
 __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "LinearCrossEntropyLoss",
     "Stats",
     "TopK",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "linear_cross_entropy",
 ]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from crossent.torch import _plain
+from crossent.torch._library import backend
 from crossent.torch._operator import register
 from crossent.torch._plain import loss_dtype
-from crossent.torch._rows import aliases, backend, derivatives
+from crossent.torch._rows import aliases, derivatives
 
 _Optional = Tensor | None
 _OPERANDS = "str kind, Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"

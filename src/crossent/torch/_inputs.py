@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossent.torch._plain import loss_dtype
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TopK:
@@ -27,13 +29,34 @@ class TopK:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """A call brought into the form of the kernels: logits (N, V) or (outer, V, inner) and one kind of target."""
+class Logits:
+    """How the axes of logits, which need not exist, are meant: batch axes, then the class axis, then spatial ones."""
 
-    logits: Tensor
+    shape: torch.Size
+    axis: int
+    rows: torch.Size
+    """Shape of the losses: that of the logits without the class axis."""
+    name: str = "logits"
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.shape[self.axis]
+
+    def flat(self, x: Tensor) -> Tensor:
+        """Return logits, or an array beside them, in the form of the kernels: (N, V) or (outer, V, inner)."""
+        if self.axis != 1:
+            x = x.flatten(0, self.axis - 1) if self.axis else x.unsqueeze(0)
+        return x if x.ndim == 2 else x.flatten(2)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The target of a call in the form of the kernels; which of the two are there says its kind."""
+
+    logits: Logits
     index: Tensor | None
     prob: Tensor | None
-    shape: torch.Size
 
 
 _REAL = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -79,8 +102,8 @@ def check_number(name: str, value: float | None) -> None:
         raise ValueError(f"{name} is a constant of the loss and gets no gradient; use float({name})")
 
 
-def check_options(rows: Rows, weight: Tensor | None, label_smoothing: float, z_loss: float) -> None:
-    """Raise unless the options are in their ranges and fit the rows."""
+def check_options(input: Tensor, classes: int, weight: Tensor | None, label_smoothing: float, z_loss: float) -> None:
+    """Raise unless the options are in their ranges and fit the input."""
     check_number("label_smoothing", label_smoothing)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
@@ -88,70 +111,73 @@ def check_options(rows: Rows, weight: Tensor | None, label_smoothing: float, z_l
         raise ValueError(f"z_loss must be a finite number ≥ 0, got {z_loss}; 0.0 is no penalty")
     if weight is None:
         return
-    check_companion("weight", weight, rows.logits)
-    V = rows.logits.shape[1]
-    if weight.shape != (V,):
-        raise ValueError(f"weight must have one entry for each of the {V} classes, got shape {tuple(weight.shape)}")
+    check_companion("weight", weight, input)
+    if weight.shape != (classes,):
+        raise ValueError(
+            f"weight must have one entry for each of the {classes} classes, got shape {tuple(weight.shape)}"
+        )
     check_constant("weight", weight)
 
 
-def rows_of(input: Tensor, target: Tensor | TopK, ignore_index: int) -> Rows:
-    """Return the call in the form of the kernels; raise if shapes, dtypes or devices do not fit each other."""
+def logits_of(input: Tensor) -> Logits:
+    """Return how the axes of logits in torch's convention are meant: (C), (N, C) or (N, C, d1, …)."""
     check_input(input)
     full = input.shape
     if len(full) == 0:
         raise ValueError("input must have a class axis: shape (C), (N, C) or (N, C, d1, …); got a number")
-    shape = full[:1] if len(full) == 2 else torch.Size(full[:1] + full[2:] if len(full) > 2 else ())
-    if full[min(len(full) - 1, 1)] == 0 and shape.numel() > 0:
+    axis = min(len(full) - 1, 1)
+    rows = full[:axis] if len(full) <= 2 else torch.Size((full[0], *full[2:]))
+    if full[axis] == 0 and rows.numel() > 0:
         raise ValueError(f"input of shape {tuple(full)} has no classes; the class axis is axis 1, or 0 of a vector")
+    return Logits(full, axis, rows, "input")
+
+
+def rows_of(logits: Logits, input: Tensor, target: Tensor | TopK, ignore_index: int) -> Rows:
+    """Return the target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
     if isinstance(target, TopK):
-        index, prob = _topk_rows(input, target)
+        index, prob = _topk_rows(logits, input, target)
     else:
-        index, prob = _dense_or_index(input, target, shape)
+        index, prob = _dense_or_index(logits, input, target)
     if prob is not None and ignore_index >= 0:
         raise ValueError(
             "ignore_index applies to class indices, not to probabilities; use sample_weight=0 for such rows"
         )
-    return Rows(_flat(input), index, prob, shape)
+    return Rows(logits, index, prob)
 
 
-def _dense_or_index(input: Tensor, target: Tensor, shape: torch.Size) -> tuple[Tensor | None, Tensor | None]:
+def _dense_or_index(logits: Logits, input: Tensor, target: Tensor) -> tuple[Tensor | None, Tensor | None]:
     check_companion("target", target, input)
     given = target.shape
-    if given == input.shape:
+    if given == logits.shape:
         if target.dtype not in _REAL:
             raise TypeError(
-                f"a target in the shape of the input {tuple(given)} holds class probabilities and must be "
-                f"floating-point, got {target.dtype}; use target.float(), or class indices of shape {tuple(shape)}"
+                f"a target in the shape of the {logits.name} {tuple(given)} holds class probabilities and must be "
+                f"floating-point, got {target.dtype}; use target.float(), or class indices of shape "
+                f"{tuple(logits.rows)}"
             )
-        return None, _flat(target)
-    if given == shape:
+        return None, logits.flat(target)
+    if given == logits.rows:
         if target.dtype not in _INTEGER:
             raise TypeError(f"class indices must have an integer dtype, got {target.dtype}; use target.long()")
-        return target if len(shape) == 1 else target.reshape(-1), None
+        return target if target.ndim == 1 else target.reshape(-1), None
     raise ValueError(
-        f"target of shape {tuple(given)} fits no input of shape {tuple(input.shape)}: class indices have "
-        f"shape {tuple(shape)}, class probabilities {tuple(input.shape)}"
+        f"target of shape {tuple(given)} fits no {logits.name} of shape {tuple(logits.shape)}: class indices have "
+        f"shape {tuple(logits.rows)}, class probabilities {tuple(logits.shape)}"
     )
 
 
-def _flat(x: Tensor) -> Tensor:
-    if x.ndim == 1:
-        return x.unsqueeze(0)
-    return x if x.ndim <= 2 else x.flatten(2)
-
-
-def _topk_rows(input: Tensor, target: TopK) -> tuple[Tensor, Tensor]:
+def _topk_rows(logits: Logits, input: Tensor, target: TopK) -> tuple[Tensor, Tensor]:
     index, prob = target.index, target.prob
     check_companion("TopK.index", index, input)
     check_companion("TopK.prob", prob, input)
-    axis = 0 if input.ndim == 1 else 1
-    wanted = (*input.shape[:axis], "K", *input.shape[axis + 1 :])
-    fits = index.ndim == input.ndim and all(a in ("K", b) for a, b in zip(wanted, index.shape, strict=True))
+    axis = logits.axis
+    wanted = (*logits.shape[:axis], "K", *logits.shape[axis + 1 :])
+    fits = index.ndim == len(wanted) and all(a in ("K", b) for a, b in zip(wanted, index.shape, strict=True))
     if not fits or index.shape != prob.shape:
         text = ", ".join(map(str, wanted))
         raise ValueError(
-            f"TopK(index, prob) beside an input of shape {tuple(input.shape)} needs two tensors of shape ({text}), "
+            f"TopK(index, prob) beside {'an' if logits.name == 'input' else ''} {logits.name} of shape "
+            f"{tuple(logits.shape)} needs two tensors of shape ({text}), "
             f"got {tuple(index.shape)} and {tuple(prob.shape)}"
         )
     if index.dtype not in _INTEGER:
@@ -159,18 +185,22 @@ def _topk_rows(input: Tensor, target: TopK) -> tuple[Tensor, Tensor]:
     if prob.dtype not in _REAL:
         raise TypeError(f"TopK.prob must be floating-point, got {prob.dtype}")
     k = index.shape[axis]
-    return tuple(_flat(x).movedim(1, -1).reshape(-1, k) for x in (index, prob))  # pyright: ignore[reportReturnType]
+    return tuple(logits.flat(x).movedim(1, -1).reshape(-1, k) for x in (index, prob))  # pyright: ignore[reportReturnType]
 
 
-def sample_weight_of(sample_weight: Tensor, rows: Rows, dtype: torch.dtype) -> Tensor:
-    check_companion("sample_weight", sample_weight, rows.logits)
+def sample_weight_of(sample_weight: Tensor | None, rows: Rows, input: Tensor) -> Tensor | None:
+    """Return the sample weights as a vector of the dtype of losses, or None; raise unless they fit the rows."""
+    if sample_weight is None:
+        return None
+    check_companion("sample_weight", sample_weight, input)
     if sample_weight.is_complex():
         raise TypeError(f"sample_weight must be real, got {sample_weight.dtype}")
-    if sample_weight.shape != rows.shape:
+    shape = rows.logits.rows
+    if sample_weight.shape != shape:
         raise ValueError(
-            f"sample_weight of shape {tuple(sample_weight.shape)} does not match the rows, shape {tuple(rows.shape)}"
+            f"sample_weight of shape {tuple(sample_weight.shape)} does not match the rows, shape {tuple(shape)}"
         )
-    return sample_weight.reshape(-1).to(dtype)
+    return sample_weight.reshape(-1).to(loss_dtype(input.dtype))
 
 
 def most_probable(rows: Rows) -> Tensor:

@@ -16,12 +16,14 @@ def register(
     schema: str,
     kernel: Callable[..., Any],
     fake: Callable[..., Any],
-    save: Callable[..., None],
-    backward: Callable[..., Any],
+    save: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
     *,
     first: bool = False,
 ) -> Callable[..., Any]:
     """Register crossent::schema with a CPU kernel, a fake kernel and autograd; return a function that calls it.
+
+    An operator without `backward` is for backwards, where nothing wants a gradient.
 
     With `first` the function returns the first output only; the others are for `save` alone.
 
@@ -33,14 +35,16 @@ def register(
     library.define(schema)
     library.impl(name, kernel, "CPU")
     torch.library.register_fake(f"crossent::{name}", fake, lib=library)
-    torch.library.register_autograd(f"crossent::{name}", backward, setup_context=save, lib=library)
+    if backward is not None:
+        torch.library.register_autograd(f"crossent::{name}", backward, setup_context=save, lib=library)
     operator = getattr(torch.ops.crossent, name).default
 
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
             output = kernel(*args)
-            save(ctx, args, output)
+            if save is not None:
+                save(ctx, args, output)
             return output[0] if first else output
 
     Direct.backward = staticmethod(backward)  # pyright: ignore[reportAttributeAccessIssue]
@@ -48,7 +52,7 @@ def register(
 
     def call(*args: Any) -> Any:
         wants_grad = False
-        plain = not _is_watched()
+        plain = not is_watched()
         for x in args:
             if isinstance(x, Tensor):
                 plain = plain and type(x) in _PLAIN and x.is_cpu and not (x.is_neg() or _is_batched(x))
@@ -64,7 +68,7 @@ def register(
 _is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Return whether someone wants to see operators: a compiler, a dispatch mode or a function transform."""
     return (
         torch.compiler.is_compiling()

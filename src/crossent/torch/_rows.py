@@ -7,53 +7,35 @@ everything in plain torch operations.
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crossent import kernels
 from crossent.spec import Scores, Target
 from crossent.torch import _plain
+from crossent.torch._library import backend
 from crossent.torch._operator import register
 from crossent.torch._plain import loss_dtype
 
-_OPTIONS = (
+OPTIONS = (
     "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, float temperature, float softcap"
 )
 _Optional = Tensor | None
 _Options = tuple[_Optional, _Optional, _Optional, float, int, float, float]
 
 
-@functools.cache
-def backend() -> Any:
-    """Return the CPU backend, running on torch's own threads where this torch lends them."""
-    cpu = kernels.get("cpu")
-    address = _parallel_for()
-    if address is not None:
-        cpu.lend_threads(address)
-    return cpu
-
-
-def _parallel_for() -> int | None:
-    folder = pathlib.Path(torch.__file__).parent / "lib"
-    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
-        if (folder / name).exists():
-            symbol = getattr(ctypes.CDLL(str(folder / name)), "torch_parallel_for", None)
-            return None if symbol is None else ctypes.cast(symbol, ctypes.c_void_p).value
-    return None
-
-
-_scores = functools.lru_cache(Scores)
+@functools.lru_cache
+def scores_of(temperature: float, softcap: float) -> Scores:
+    """Return the scores of an operator's numbers; a softcap of 0 is none."""
+    return Scores(temperature, softcap or None)
 
 
 def _bound(options: _Options) -> tuple[Target, Scores]:
     index, prob, weight, smoothing, ignore_index, temperature, softcap = options
-    return Target(index, prob, weight, smoothing, ignore_index), _scores(temperature, softcap or None)
+    return Target(index, prob, weight, smoothing, ignore_index), scores_of(temperature, softcap)
 
 
 def _new_record(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,14 +172,14 @@ def derivatives(output: Tensor, inputs: Sequence[_Optional], cotangent: Tensor, 
 
 
 row_stats = register(
-    f"row_stats(Tensor logits, {_OPTIONS}) -> (Tensor loss, Tensor lse, Tensor entropy, Tensor record)",
+    f"row_stats(Tensor logits, {OPTIONS}) -> (Tensor loss, Tensor lse, Tensor entropy, Tensor record)",
     _row_stats,
     _row_stats_fake,
     _save_row_stats,
     _row_stats_backward,
 )
 row_loss = register(
-    f"row_loss(Tensor logits, {_OPTIONS}, bool mean) -> (Tensor loss, Tensor scale, Tensor record)",
+    f"row_loss(Tensor logits, {OPTIONS}, bool mean) -> (Tensor loss, Tensor scale, Tensor record)",
     _row_loss,
     _row_loss_fake,
     _save_row_loss,
@@ -205,7 +187,7 @@ row_loss = register(
     first=True,
 )
 row_grad = register(
-    f"row_grad(Tensor logits, {_OPTIONS}, Tensor record, Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy) -> Tensor",
+    f"row_grad(Tensor logits, {OPTIONS}, Tensor record, Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy) -> Tensor",
     _row_grad,
     _row_grad_fake,
     _save_row_grad,

@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal, overload
 
-import torch
 from torch import Tensor
-from torch.nn import _reduction as _legacy
 
-from crossent import closing
 from crossent.closing import Reduction
-from crossent.spec import Scores
 from crossent.torch._binary import binary_loss
+from crossent.torch._closing import Options, Stats, described, phi_of, reduced, reduction_of
 from crossent.torch._inputs import (
     TopK,
     broadcasts,
     check_companion,
     check_constant,
     check_input,
-    check_number,
     check_options,
-    most_probable,
+    logits_of,
     rows_of,
     sample_weight_of,
 )
 from crossent.torch._plain import loss_dtype
 from crossent.torch._rows import row_loss, row_stats
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stats:
-    """What the softmax of each row says, in nats; zero (and False) in ignored rows.
-
-    Shapes are those of the loss with reduction="none". `lse`, `logprob` and `entropy` are differentiable.
-
-    Attributes
-    ----------
-    lse
-        Log of the normaliser, log Σ e^s.
-    logprob
-        Log-probability of the target class; for soft targets its expectation Σ base · log p. Neither class weight nor
-        smoothing enter.
-    entropy
-        Entropy of the softmax, −Σ p log p.
-    confidence
-        Probability of the most probable class.
-    correct
-        Whether no class has a higher score than the target's (than the most probable one of a soft target).
-    """
-
-    lse: Tensor
-    logprob: Tensor
-    entropy: Tensor
-    confidence: Tensor
-    correct: Tensor
 
 
 @overload
@@ -159,45 +126,18 @@ def cross_entropy(
     Shannon (1948), https://doi.org/10.1002/j.1538-7305.1948.tb01338.x. Label smoothing: Szegedy et al. (2016),
     https://arxiv.org/abs/1512.00567. z-loss: Chowdhery et al. (2022), https://arxiv.org/abs/2204.02311.
     """
-    mode = _reduction(reduction, size_average, reduce)
-    check_number("temperature", temperature)
-    check_number("softcap", softcap)
-    scores = Scores(temperature, softcap)
-    rows = rows_of(input, target, ignore_index)
-    check_options(rows, weight, label_smoothing, z_loss)
-    phi = (scores.temperature, scores.softcap or 0.0)
-    call = (rows.logits, rows.index, rows.prob, weight, label_smoothing, ignore_index, *phi)
+    mode = reduction_of(reduction, size_average, reduce)
+    logits = logits_of(input)
+    rows = rows_of(logits, input, target, ignore_index)
+    options = Options(weight, label_smoothing, ignore_index, *phi_of(temperature, softcap))
+    check_options(input, logits.classes, weight, label_smoothing, z_loss)
+    z = logits.flat(input)
     if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats:
-        return row_loss(*call, mode == "mean")
-    loss, lse, entropy, record = row_stats(*call)
-    samples = None if sample_weight is None else sample_weight_of(sample_weight, rows, loss.dtype)
-    valid = row_weight = None
-    if rows.index is not None and rows.prob is None:
-        index = rows.index.long()
-        valid = row_weight = index != ignore_index
-        if weight is not None:
-            row_weight = torch.where(valid, weight.to(loss.dtype)[torch.where(valid, index, 0)], 0.0)
-    result = closing.reduce(loss, mode, sample_weight=samples, row_weight=row_weight)
-    if z_loss != 0.0:
-        penalty = closing.z_loss(lse, z_loss)
-        result = result + closing.reduce(penalty, mode, sample_weight=samples, row_weight=valid)
-    if mode == "none":
-        result = result.reshape(rows.shape)
-    if not return_stats:
-        return result
-
-    plain, plain_record = loss, record
-    if weight is not None or label_smoothing != 0.0:
-        plain, _, _, plain_record = row_stats(rows.logits, rows.index, rows.prob, None, 0.0, ignore_index, *phi)
-    if valid is None:
-        top = most_probable(rows)
-        plain_record = row_stats(rows.logits.detach(), top, None, None, 0.0, ignore_index, *phi)[3]
-    correct = (plain_record[2] >= 0) & (plain_record[3] > 0)
-    confidence = record[1].reciprocal().to(loss.dtype)
-    if valid is not None:
-        confidence = torch.where(valid, confidence, 0.0)
-    parts = (lse, -plain, entropy, confidence, correct)
-    return result, Stats(*(part.reshape(rows.shape) for part in parts))
+        return row_loss(z, rows.index, rows.prob, *options, mode == "mean")
+    samples = sample_weight_of(sample_weight, rows, input)
+    stats = row_stats(z, rows.index, rows.prob, *options)
+    result = reduced(rows, options, (mode, samples, z_loss), stats)
+    return (result, described(rows, options, stats, lambda *target: row_stats(z, *target))) if return_stats else result
 
 
 def binary_cross_entropy_with_logits(
@@ -255,7 +195,7 @@ def binary_cross_entropy_with_logits(
     ----------
     Cox (1958), https://doi.org/10.1111/j.2517-6161.1958.tb00292.x.
     """
-    mode = _reduction(reduction, size_average, reduce)
+    mode = reduction_of(reduction, size_average, reduce)
     return _binary_cross_entropy("logits", input, target, weight, pos_weight, mode)
 
 
@@ -313,7 +253,7 @@ def binary_cross_entropy(
     ----------
     Cox (1958), https://doi.org/10.1111/j.2517-6161.1958.tb00292.x.
     """
-    mode = _reduction(reduction, size_average, reduce)
+    mode = reduction_of(reduction, size_average, reduce)
     return _binary_cross_entropy("probabilities", input, target, weight, None, mode)
 
 
@@ -346,10 +286,3 @@ def _binary_cross_entropy(
         check_constant(name, w)
     loss = binary_loss(kind, input, target, weight, pos_weight, mode != "none")
     return loss / input.numel() if mode == "mean" else loss
-
-
-def _reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> Reduction:
-    if size_average is not None or reduce is not None:
-        reduction = _legacy.legacy_get_string(size_average, reduce)
-    closing.check_reduction(reduction)
-    return reduction  # pyright: ignore[reportReturnType]

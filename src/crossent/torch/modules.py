@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,8 +10,10 @@ from torch.nn import _reduction as _legacy
 
 from crossent import closing
 from crossent.spec import Scores
+from crossent.torch._closing import Stats
 from crossent.torch._inputs import TopK
-from crossent.torch.functional import Stats, binary_cross_entropy_with_logits, cross_entropy
+from crossent.torch.functional import binary_cross_entropy_with_logits, cross_entropy
+from crossent.torch.linear import linear_cross_entropy
 
 
 def _mode(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
@@ -93,6 +96,108 @@ class CrossEntropyLoss(nn.Module):
             "softcap": (self.softcap, None),
             "z_loss": (self.z_loss, 0.0),
             "return_stats": (self.return_stats, False),
+        }
+        return ", ".join(f"{name}={value!r}" for name, (value, default) in options.items() if value != default)
+
+
+class LinearCrossEntropyLoss(nn.Module):
+    """Cross-entropy of a linear layer's outputs: `linear_cross_entropy` with its layer and its options bound.
+
+    The layer is the submodule `linear`, with out_features · num_classes outputs, as in torch's module of this name.
+
+    Parameters
+    ----------
+    in_features, num_classes, out_features, bias, device, dtype, weight, reduction, ignore_index, label_smoothing
+        As in `torch.nn.LinearCrossEntropyLoss`.
+    temperature, softcap, z_loss, return_stats, chunk_bytes
+        As in `crossent.torch.linear_cross_entropy`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossent.torch import LinearCrossEntropyLoss
+    >>> _ = torch.manual_seed(0)
+    >>> loss = LinearCrossEntropyLoss(8, 4)
+    >>> loss(torch.zeros(2, 8), torch.tensor([0, 3]))
+    tensor(1.3863, grad_fn=...)
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        temperature: float = 1.0,
+        softcap: float | None = None,
+        z_loss: float = 0.0,
+        return_stats: bool = False,
+        chunk_bytes: int | None = None,
+    ) -> None:
+        super().__init__()
+        _ = Scores(temperature, softcap)  # raises here rather than in the first step of training
+        if weight is not None and weight.shape != (num_classes,):
+            raise ValueError(f"weight must have shape ({num_classes},), one entry for each class, got {weight.shape}")
+        if not 0.0 <= label_smoothing <= 1.0:
+            raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
+        self.register_buffer("weight", weight)
+        self.reduction = _mode(reduction, None, None)
+        self.num_classes = num_classes
+        self.out_features = tuple(out_features)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.temperature = temperature
+        self.softcap = softcap
+        self.z_loss = z_loss
+        self.return_stats = return_stats
+        self.chunk_bytes = chunk_bytes
+        outputs = math.prod(self.out_features, start=num_classes)
+        self.linear = nn.Linear(in_features, outputs, bias=bias, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor, target: Tensor | TopK, *, sample_weight: Tensor | None = None) -> Any:
+        """Return the loss, or (loss, Stats); see `crossent.torch.linear_cross_entropy`."""
+        shape = (self.num_classes, *self.out_features)
+        bias = self.linear.bias
+        result: Tensor | tuple[Tensor, Stats] = linear_cross_entropy(  # pyright: ignore[reportCallIssue]
+            input,
+            self.linear.weight.reshape(*shape, self.linear.in_features),
+            target,
+            linear_bias=None if bias is None else bias.reshape(shape),  # pyright: ignore[reportUnnecessaryComparison]
+            weight=self.weight,
+            reduction=self.reduction,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            temperature=self.temperature,
+            softcap=self.softcap,
+            z_loss=self.z_loss,
+            sample_weight=sample_weight,
+            return_stats=self.return_stats,  # pyright: ignore[reportArgumentType]
+            chunk_bytes=self.chunk_bytes,
+        )
+        return result
+
+    def extra_repr(self) -> str:
+        """Return the sizes, and the options that are not at their defaults."""
+        options = {
+            "num_classes": (self.num_classes, None),
+            "out_features": (self.out_features, ()),
+            "ignore_index": (self.ignore_index, None),
+            "reduction": (self.reduction, "mean"),
+            "label_smoothing": (self.label_smoothing, 0.0),
+            "temperature": (self.temperature, 1.0),
+            "softcap": (self.softcap, None),
+            "z_loss": (self.z_loss, 0.0),
+            "return_stats": (self.return_stats, False),
+            "chunk_bytes": (self.chunk_bytes, None),
         }
         return ", ".join(f"{name}={value!r}" for name, (value, default) in options.items() if value != default)
 

@@ -1,0 +1,70 @@
+"""Matrix products written into given memory, in the type that this processor multiplies best and exactly enough.
+
+float32 and float64 products are torch's own. Half-precision operands give float32 products: on processors with matrix
+units for bfloat16 by the BLAS function that torch itself is built with, elsewhere as float32 numbers, which processors
+without such units multiply about twice as fast as bfloat16 ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossent.torch._library import torch_function
+
+_ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
+_LARGEST = 2**31 - 1
+
+
+def operand_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that operands of this dtype should be multiplied in; products are float64 or else float32."""
+    if dtype == torch.float64:
+        return dtype
+    return dtype if dtype == torch.bfloat16 and _bfloat16_gemm() is not None else torch.float32
+
+
+def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """Write a @ b into `out`, or add it to `out`; all three are matrices whose rows or columns are contiguous."""
+    if a.dtype == torch.bfloat16:
+        _multiply_bfloat16(a, b, out, add)
+    elif add:
+        torch.addmm(out, a, b, out=out)
+    else:
+        torch.mm(a, b, out=out)
+
+
+@functools.cache
+def _bfloat16_gemm() -> Any:
+    # oneMKL's cblas_gemm_bf16bf16f32: https://www.intel.com/content/www/us/en/docs/onemkl/developer-reference-c
+    has_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return torch_function("cblas_gemm_bf16bf16f32") if has_units() else None
+
+
+def _multiply_bfloat16(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
+    m, n, k = *out.shape, a.shape[1]
+    if m == 0 or n == 0:
+        return
+    if k == 0:
+        _ = out if add else out.zero_()
+        return
+    (a_order, a_step), (b_order, b_step) = _layout(a), _layout(b)
+    number, pointer, real = ctypes.c_int, ctypes.c_void_p, ctypes.c_float
+    if max(m, n, k, a_step, b_step, out.stride(0)) > _LARGEST:
+        raise ValueError(f"a matrix product of {m} × {k} × {n} is too large for the BLAS; use smaller chunk_bytes")
+    _bfloat16_gemm()(
+        number(_ROW_MAJOR), number(a_order), number(b_order), number(m), number(n), number(k), real(1.0),
+        pointer(a.data_ptr()), number(a_step), pointer(b.data_ptr()), number(b_step), real(1.0 if add else 0.0),
+        pointer(out.data_ptr()), number(out.stride(0)),
+    )  # fmt: skip
+
+
+def _layout(matrix: Tensor) -> tuple[int, int]:
+    """Return how BLAS is told of a matrix: its order, and how far apart its rows (or columns) are."""
+    rows, columns = matrix.shape
+    if matrix.stride(1) == 1 or columns == 1:
+        return _AS_IS, max(matrix.stride(0) if rows > 1 else columns, columns)
+    return _TRANSPOSED, max(matrix.stride(1), rows)

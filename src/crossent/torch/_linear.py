@@ -1,0 +1,327 @@
+"""The linear loss as torch operators: registered, with fake kernels and autograd, over the chunk driver.
+
+crossent::linear_stats gives loss, lse and entropy of each row, each differentiable with any cotangent; its backward is
+crossent::linear_grad, which multiplies the logits again. crossent::linear_loss computes the sum or mean and the
+gradients of it in one sweep, which its backward only has to scale. With create_graph both recompute everything in
+differentiable torch operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossent.spec import Target
+from crossent.torch import _closing, _rows, _tiles
+from crossent.torch._closing import Closing, Options, RowStats
+from crossent.torch._inputs import Logits, Rows
+from crossent.torch._operator import is_watched, register
+from crossent.torch._plain import loss_dtype
+from crossent.torch._rows import OPTIONS, aliases, scores_of
+from crossent.torch._tiles import Head
+
+_Optional = Tensor | None
+_HEAD = f"Tensor input, Tensor linear_weight, Tensor? linear_bias, int classes, {OPTIONS}"
+_ARGUMENTS = 11
+"""Number of arguments in _HEAD."""
+_Gradients = tuple[_Optional, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """The arguments in _HEAD, by name."""
+
+    input: Tensor
+    weight: Tensor
+    bias: _Optional
+    classes: int
+    index: _Optional
+    prob: _Optional
+    options: Options
+
+    @classmethod
+    def of(cls, arguments: Sequence[Any]) -> _Call:
+        return cls(*arguments[:6], Options(*arguments[6:_ARGUMENTS]))
+
+    @property
+    def losses(self) -> int:
+        """Number of rows."""
+        return self.input.shape[0] * (self.weight.shape[0] // max(1, self.classes))
+
+    def results(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return memory for loss, lse, entropy and record."""
+        loss = self.input.new_zeros((self.losses,), dtype=loss_dtype(self.input.dtype))
+        record = self.input.new_zeros((5, self.losses), dtype=torch.float64)
+        return loss, torch.zeros_like(loss), torch.zeros_like(loss), record
+
+    def packed(self) -> tuple[Head, Tensor | None]:
+        """Return the head without the rows that are ignored, and which of the input's rows are left (None: all)."""
+        o = self.options
+        index = None if self.index is None else self.index.long()
+        target = Target(index, self.prob, o.weight, o.smoothing, o.ignore_index)
+        head = Head(self.input, self.weight, self.bias, self.classes, target, scores_of(o.temperature, o.softcap))
+        _tiles.check_target(head)
+        if index is None or self.prob is not None:
+            return head, None
+        valid = (index != o.ignore_index).view(-1, head.positions).any(1)
+        if valid.all():
+            return head, None
+        rows = valid.nonzero().squeeze(1)
+        return head.of_rows(rows), rows
+
+
+class _Packed:
+    """Vectors of all rows, and those of the rows that were packed."""
+
+    def __init__(self, rows: Tensor | None, positions: int) -> None:
+        self.rows = rows
+        self.places = None
+        if rows is not None:
+            self.places = rows if positions == 1 else (rows[:, None] * positions + torch.arange(positions)).view(-1)
+
+    def take(self, vectors: _Optional) -> _Optional:
+        return vectors if vectors is None or self.places is None else vectors[..., self.places]
+
+    def put(self, vectors: Sequence[Tensor], packed: Sequence[Tensor]) -> None:
+        if self.places is not None:
+            for to, part in zip(vectors, packed, strict=True):
+                to[..., self.places] = part
+
+    def spread(self, grad: _Optional, like: Tensor) -> _Optional:
+        """Return the gradient of all rows of the input from that of the packed ones."""
+        if grad is None or self.rows is None:
+            return grad
+        return like.new_zeros(like.shape).index_copy_(0, self.rows, grad)
+
+
+def _given(gradients: Sequence[_Optional], like: Tensor) -> tuple[Tensor, ...]:
+    return tuple(like.new_empty((0,)) if g is None else g for g in gradients)
+
+
+# Loss, lse and entropy of each row ---------------------------------------------------------------------------------
+
+
+def _linear_stats(*arguments: Any) -> tuple[Tensor, ...]:
+    call, (keep, chunk_bytes) = _Call.of(arguments), arguments[_ARGUMENTS:]
+    *results, logits = _linear_stats_fake(*arguments)
+    results[3][1] = 1.0
+    head, rows = call.packed()
+    packed = _Packed(rows, head.positions)
+    parts = results if rows is None else dataclasses.replace(call, input=head.input).results()
+    kept = logits[: head.input.shape[0]] if keep else None
+    _tiles.statistics(head, chunk_bytes, parts[3], (parts[0], parts[1], parts[2]), kept)
+    packed.put(results, parts)
+    return *results, logits
+
+
+def _linear_stats_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    call, keep = _Call.of(arguments), arguments[_ARGUMENTS]
+    loss, lse, entropy, record = call.results()
+    shape = (call.input.shape[0], call.weight.shape[0]) if keep else (0,)
+    return loss, lse, entropy, record, loss.new_empty(shape)
+
+
+def _save_linear_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:3], *inputs[4:7], *output[3:])
+    ctx.numbers = (inputs[3], *inputs[7:_ARGUMENTS])
+    ctx.keep, ctx.chunk_bytes = inputs[_ARGUMENTS:]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[3:])
+
+
+def _saved(ctx: Any) -> tuple[tuple[Any, ...], tuple[Tensor, ...]]:
+    """Return the arguments in _HEAD, and what else was saved."""
+    features, weight, bias, index, prob, class_weight, *rest = ctx.saved_tensors
+    classes, *numbers = ctx.numbers
+    return (features, weight, bias, classes, index, prob, class_weight, *numbers), tuple(rest)
+
+
+def _linear_stats_backward(ctx: Any, *cotangents: _Optional) -> tuple[_Optional, ...]:
+    arguments, (record, logits) = _saved(ctx)
+    found = _stats_gradients(ctx, arguments, record, logits, cotangents[:3])
+    return *_aligned(found), None, None
+
+
+def _aligned(gradients: _Gradients) -> tuple[_Optional, ...]:
+    """Return gradients of input, weight, bias and probabilities in the order of the arguments in _HEAD."""
+    g_input, g_weight, g_bias, g_prob = gradients
+    return g_input, g_weight, g_bias, None, None, g_prob, None, None, None, None, None
+
+
+def _stats_gradients(
+    ctx: Any, arguments: tuple[Any, ...], record: Tensor, logits: Tensor, cotangents: tuple[_Optional, ...]
+) -> _Gradients:
+    if torch.is_grad_enabled():
+        return _recomputed(arguments, lambda stats: stats[:3], cotangents)
+    needs = [ctx.needs_input_grad[k] for k in (0, 1, 2, 5)]
+    found = linear_grad(*arguments, record, logits, *cotangents, needs, ctx.chunk_bytes)
+    return tuple(g if g.numel() or want else None for g, want in zip(found, needs, strict=True))
+
+
+def _recomputed(arguments: tuple[Any, ...], close: Any, cotangents: tuple[_Optional, ...]) -> _Gradients:
+    """Return differentiable gradients: everything once more, in differentiable operations, with all of the logits."""
+    call = _Call.of(arguments)
+    with torch.enable_grad():
+        *layer, prob = inputs = aliases(call.input, call.weight, call.bias, call.prob)
+        outputs = close(linear_stats_plain(*layer, call.classes, call.index, prob, *call.options))
+        pairs = [(out, g) for out, g in zip(outputs, cotangents, strict=True) if g is not None]
+        wanted = [x for x in inputs if x is not None and x.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [out for out, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True
+            )
+        )
+        return tuple(next(found) if x is not None and x.requires_grad else None for x in inputs)
+
+
+def linear_stats_plain(
+    input: Tensor, weight: Tensor, bias: _Optional, classes: int, index: _Optional, prob: _Optional, *options: Any
+) -> RowStats:
+    """Return what linear_stats does from logits that exist: its slow twin, differentiable as often as one likes."""
+    wide = loss_dtype(input.dtype)
+    with torch.autocast(input.device.type, enabled=False):
+        bias = None if bias is None else bias.to(wide)
+        logits = torch.nn.functional.linear(input.to(wide), weight.to(wide), bias)
+    logits = logits if weight.shape[0] == classes else logits.unflatten(1, (classes, -1))
+    return _rows.row_stats(logits, index, prob, *options)
+
+
+# Their gradient ----------------------------------------------------------------------------------------------------
+
+
+def _linear_grad(*arguments: Any) -> tuple[Tensor, ...]:
+    call = _Call.of(arguments)
+    record, logits, *cotangents, needs, chunk_bytes = arguments[_ARGUMENTS:]
+    head, rows = call.packed()
+    packed = _Packed(rows, head.positions)
+    kept = logits[: head.input.shape[0]] if logits.ndim == 2 else None
+    parts = tuple(packed.take(g) for g in cotangents)
+    found: list[_Optional] = _tiles.gradients(head, chunk_bytes, packed.take(record), parts, tuple(needs), kept)  # pyright: ignore[reportArgumentType]
+    found[0] = packed.spread(found[0], call.input)
+    return _given(found, call.input)
+
+
+def _linear_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    call, needs = _Call.of(arguments), arguments[-2]
+    inputs = (call.input, call.weight, call.bias, call.prob)
+    found = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else None
+        for x, want in zip(inputs, needs, strict=True)
+    ]
+    return _given(found, call.input)
+
+
+# Sum or mean and its gradients in one sweep ------------------------------------------------------------------------
+
+
+def _closing_of(call: _Call, rest: tuple[Any, ...]) -> tuple[Rows, Closing]:
+    samples, z_loss, mean = rest
+    shape = torch.Size((call.losses, call.classes))
+    rows = Rows(Logits(shape, 1, shape[:1]), call.index, call.prob)
+    return rows, ("mean" if mean else "sum", samples, z_loss)
+
+
+def _linear_loss(*arguments: Any) -> tuple[Tensor, ...]:
+    call, (*rest, needs, chunk_bytes) = _Call.of(arguments), arguments[_ARGUMENTS:]
+    results = call.results()
+    results[3][1] = 1.0
+    head, rows = call.packed()
+    packed = _Packed(rows, head.positions)
+    parts = results if rows is None else dataclasses.replace(call, input=head.input).results()
+    how = _closing_of(call, tuple(rest))
+    scales = _closing.shares(*how, call.options, call.input)
+    taken = (packed.take(scales[0]), packed.take(scales[1]))
+    n = _tiles.one_sweep_rows(call.input, call.weight, chunk_bytes)
+    found = _tiles.one_sweep(head, n, taken, parts[3], parts[:3], (*needs, False))  # pyright: ignore[reportArgumentType]
+    found[0] = packed.spread(found[0], call.input)
+    packed.put(results, parts)
+    loss = _closing.reduced(how[0], call.options, how[1], results)
+    return loss, *results, *_given(found[:3], call.input)
+
+
+def _linear_loss_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    call, needs = _Call.of(arguments), arguments[-2]
+    results = call.results()
+    inputs = (call.input, call.weight, call.bias)
+    found = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else None
+        for x, want in zip(inputs, needs, strict=True)
+    ]
+    return results[0].new_empty(()), *results, *_given(found, call.input)
+
+
+def _save_linear_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs[:3], *inputs[4:7], inputs[_ARGUMENTS], output[4])
+    ctx.numbers = (inputs[3], *inputs[7:_ARGUMENTS])
+    ctx.z_loss, ctx.mean, ctx.needs, ctx.chunk_bytes = inputs[_ARGUMENTS + 1 :]
+    # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
+    ctx.gradients = [g if want else None for g, want in zip(output[5:], ctx.needs, strict=True)]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[4:])
+
+
+def _linear_loss_backward(ctx: Any, g: _Optional, *cotangents: _Optional) -> tuple[_Optional, ...]:
+    of_rows = cotangents[:3]
+    found: _Gradients = (None, None, None, None)
+    if torch.is_grad_enabled():
+        arguments, (*samples, _) = _saved(ctx)
+        rows, how = _closing_of(_Call.of(arguments), (samples[0], ctx.z_loss, ctx.mean))
+        options = Options(*arguments[6:_ARGUMENTS])
+        found = _recomputed(
+            arguments, lambda stats: (_closing.reduced(rows, options, how, stats), *stats[:3]), (g, *of_rows)
+        )
+    else:
+        if g is not None:
+            found = (*_scaled(ctx, g), None)
+        if any(x is not None for x in of_rows):
+            arguments, (_, record) = _saved(ctx)
+            more = _stats_gradients(ctx, arguments, record, record.new_empty((0,)), of_rows)
+            found = tuple(a if b is None else b if a is None else a + b for a, b in zip(found, more, strict=True))
+    return *_aligned(found), None, None, None, None, None
+
+
+def _scaled(ctx: Any, g: Tensor) -> list[_Optional]:
+    """Return g times the gradients that the forward computed, in their own memory if this is the last backward."""
+    if ctx.gradients is None:
+        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
+    if is_watched() or _keeps_graph():
+        return [None if x is None else x * g.to(x.dtype) for x in ctx.gradients]
+    gradients, ctx.gradients = ctx.gradients, None
+    if g.item() != 1:
+        gradients = [None if x is None else x.mul_(g) for x in gradients]
+    return gradients
+
+
+def _keeps_graph() -> bool:
+    """Return whether the backward that runs may be run again, or nobody knows."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
+    return ask is None or ask()
+
+
+_RESULTS = "Tensor loss, Tensor lse, Tensor entropy, Tensor record"
+linear_grad = register(
+    f"linear_grad({_HEAD}, Tensor record, Tensor logits, Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy, "
+    "bool[] needs, int chunk_bytes) -> (Tensor input, Tensor linear_weight, Tensor linear_bias, Tensor prob)",
+    _linear_grad,
+    _linear_grad_fake,
+)
+linear_stats = register(
+    f"linear_stats({_HEAD}, bool keep, int chunk_bytes) -> ({_RESULTS}, Tensor logits)",
+    _linear_stats,
+    _linear_stats_fake,
+    _save_linear_stats,
+    _linear_stats_backward,
+)
+linear_loss = register(
+    f"linear_loss({_HEAD}, Tensor? sample_weight, float z_loss, bool mean, bool[] needs, int chunk_bytes) -> "
+    f"(Tensor reduced, {_RESULTS}, Tensor g_input, Tensor g_weight, Tensor g_bias)",
+    _linear_loss,
+    _linear_loss_fake,
+    _save_linear_loss,
+    _linear_loss_backward,
+)

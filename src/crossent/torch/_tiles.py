@@ -1,0 +1,284 @@
+"""The chunk driver: logits = input @ weightᵀ + bias of which only a tile exists at a time, and three ways through them.
+
+Rows are those of the input, and columns are classes; with K-dimensional weights each pair of them has `positions`
+logits. Everything here is a function of arrays and shapes alone; autograd and operators are `_linear`'s.
+
+* `one_sweep`: whole rows, as many as fit; statistics and gradient of a row while it is in cache. 6 N D V operations.
+* `statistics`, then `gradients`: tiles of many rows and a few thousand classes, multiplied twice. 8 N D V operations,
+  but each product is as fast as it can be, the gradient of the weight is finished tile by tile and rounded once, and
+  any cotangent will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossent.spec import Scores, Target, class_error, probability_error
+from crossent.torch import _plain
+from crossent.torch._gemm import multiply, operand_dtype
+from crossent.torch._library import backend
+from crossent.torch._plain import loss_dtype
+
+DEFAULT_CHUNK_BYTES = 2**26
+_TILE_BYTES = 2**24  # beyond this a tile gains nothing, and it no longer stays in a third-level cache
+_TILE_ROWS = 2048
+_FEWEST_ROWS = 128  # with fewer rows in a chunk, reading the weight again for each costs more than multiplying twice
+_LINE = 16  # numbers; a row of logits that begins on a line, an odd number of lines after the last one, is read faster
+
+Needs = tuple[bool, bool, bool, bool]
+"""Which of input, weight, bias and target probabilities want a gradient."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A linear layer, its target and the scores: what has to be known to make a tile of logits and to judge it.
+
+    Shapes: input (N, D), weight (V · P, D), bias (V · P,); the target is one of N · P rows, as the kernels take it.
+    """
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    classes: int
+    target: Target
+    scores: Scores
+
+    @property
+    def positions(self) -> int:
+        """Number P of logits for each row of the input and each class."""
+        return self.weight.shape[0] // self.classes if self.classes else 1
+
+    def of_rows(self, rows: Tensor) -> Head:
+        """Return the head of some rows of the input; its target must be class indices."""
+        index: Any = self.target.index
+        picked = index.view(-1, self.positions)[rows].view(-1)
+        return dataclasses.replace(self, input=self.input[rows], target=dataclasses.replace(self.target, index=picked))
+
+    def target_of(self, i: int, j: int, a: int, b: int) -> Target:
+        """Return the target of rows [i, j) as classes [a, b) see it."""
+        t: Any = self.target
+        P = self.positions
+        index = None if t.index is None else t.index[i * P : j * P]
+        prob = t.prob
+        if prob is not None:
+            prob = prob[i:j, a:b] if t.index is None else prob[i * P : j * P]
+        weight = None if t.weight is None else t.weight[a:b]
+        return Target(index, prob, weight, t.smoothing, t.ignore_index, a, self.classes)
+
+
+def one_sweep_rows(input: Tensor, weight: Tensor, chunk_bytes: int) -> int:
+    """Return how many rows a chunk of `one_sweep` has, or 0 if two sweeps over tiles are the better way.
+
+    That is so for half-precision operands, whose weight gradient one sweep would have to hold in float32, and where
+    fewer than 128 rows fit.
+    """
+    if input.dtype not in (torch.float32, torch.float64):
+        return 0
+    fit = chunk_bytes // max(1, weight.shape[0] * input.element_size())
+    rows = input.shape[0]
+    return 0 if fit < min(rows, _FEWEST_ROWS) else _even(rows, fit, _LINE)
+
+
+def tile_shape(head: Head, chunk_bytes: int) -> tuple[int, int]:
+    """Return how many rows and classes a tile has."""
+    size = 8 if head.input.dtype == torch.float64 else 4 if head.input.dtype == torch.float32 else 6
+    logits = max(1, min(chunk_bytes, _TILE_BYTES) // (size * head.positions))
+    rows = _even(head.input.shape[0], min(_TILE_ROWS, logits), _LINE)
+    return rows, _even(head.classes, max(1, logits // rows), 4 * _LINE)
+
+
+def _even(whole: int, most: int, multiple: int) -> int:
+    """Return the length of equal parts of which none is longer than `most`, a multiple if that is possible."""
+    if whole <= most:
+        return max(1, whole)
+    part = -(-whole // -(-whole // most))
+    rounded = -(-part // multiple) * multiple
+    return rounded if rounded <= most else part
+
+
+def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:
+    for begin in range(0, whole, part):
+        yield begin, min(begin + part, whole)
+
+
+class _Tile:
+    """A buffer for logits, and the operands as the products take them."""
+
+    def __init__(self, head: Head, rows: int, columns: int) -> None:
+        self.head, self.dtype = head, operand_dtype(head.input.dtype)
+        width = columns * head.positions
+        padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
+        self.buffer = head.input.new_empty((rows, padded), dtype=loss_dtype(head.input.dtype))
+
+    def operand(self, matrix: Tensor) -> Tensor:
+        if 1 not in matrix.stride():
+            matrix = matrix.contiguous()
+        return matrix.to(self.dtype)
+
+    def rows(self, i: int, j: int) -> Tensor:
+        return self.operand(self.head.input[i:j])
+
+    def classes(self, a: int, b: int) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of classes [a, b)."""
+        P, bias = self.head.positions, self.head.bias
+        return self.operand(self.head.weight[a * P : b * P]), None if bias is None else bias[a * P : b * P]
+
+    def place(self, n: int, width: int) -> Tensor:
+        return self.buffer[:n, :width]
+
+    def shaped(self, logits: Tensor) -> Tensor:
+        """Return a matrix of logits in the form of the kernels."""
+        P = self.head.positions
+        return logits if P == 1 else logits.unflatten(1, (-1, P))
+
+
+def _product(rows: Tensor, classes: tuple[Tensor, Tensor | None], out: Tensor) -> Tensor:
+    weight, bias = classes
+    if bias is not None:
+        _ = out.copy_(bias)
+    multiply(rows, weight.t(), out, add=bias is not None)
+    return out
+
+
+def statistics(
+    head: Head, chunk_bytes: int, record: Tensor, summary: tuple[Tensor, Tensor, Tensor], logits: Tensor | None
+) -> None:
+    """Write record (5, N · P), loss, lse and entropy of all rows, and the logits if they are wanted."""
+    n, v = tile_shape(head, chunk_bytes)
+    V, P = head.classes, head.positions
+    tile = _Tile(head, 0, 0) if logits is not None else _Tile(head, n, v)
+    for i, j in _blocks(head.input.shape[0], n):
+        rows, own = tile.rows(i, j), slice(i * P, j * P)
+        part = record.new_empty((5, (j - i) * P))
+        for a, b in _blocks(V, v):
+            out = tile.place(j - i, (b - a) * P) if logits is None else logits[i:j, a * P : b * P]
+            z = tile.shaped(_product(rows, tile.classes(a, b), out))
+            results = [x[own] for x in summary] if b == V else (None, None, None)
+            backend().row_stats(z, head.target_of(i, j, a, b), head.scores, part, results, extend=a > 0)
+        record[:, own] = part
+
+
+def gradients(
+    head: Head,
+    chunk_bytes: int,
+    record: Tensor,
+    cotangents: tuple[Tensor | None, ...],
+    needs: Needs,
+    logits: Tensor | None,
+) -> list[Tensor | None]:
+    """Return the gradients of input, weight, bias and target probabilities from the record of the rows.
+
+    Products of all tiles of a row, and of all rows of a tile, add up in float32 (float64) and are rounded once.
+    """
+    n, v = tile_shape(head, chunk_bytes)
+    N, V, P = head.input.shape[0], head.classes, head.positions
+    tile = _Tile(head, n, v)
+    wide = tile.buffer.dtype
+    g_input = head.input.new_zeros(head.input.shape, dtype=wide) if needs[0] else None
+    g_weight = _empty_like(head.weight) if needs[1] else None
+    g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
+    for a, b in _blocks(V if any(needs[:3]) else 0, v):
+        classes, own = tile.classes(a, b), slice(a * P, b * P)
+        g_part = None
+        if g_weight is not None:
+            g_part = g_weight[own] if g_weight.dtype == wide else torch.empty_like(classes[0], dtype=wide)
+        for i, j in _blocks(N, n):
+            rows, here = tile.rows(i, j), slice(i * P, j * P)
+            out = tile.place(j - i, (b - a) * P)
+            z = tile.shaped(_product(rows, classes, out) if logits is None else logits[i:j, own])
+            parts = [None if g is None else g[here] for g in cotangents]
+            target = head.target_of(i, j, a, b)
+            backend().row_grad(z, target, head.scores, record[:, here].contiguous(), parts, tile.shaped(out))
+            g = out.to(tile.dtype)
+            if g_input is not None:
+                multiply(g, classes[0], g_input[i:j], add=a > 0)
+            if g_part is not None:
+                multiply(g.t(), rows, g_part, add=i > 0)
+            if g_bias is not None:
+                g_bias[own] += out.sum(0)
+        if g_weight is not None and g_part is not None:
+            _ = g_weight[own].copy_(g_part) if N else g_weight[own].zero_()
+    g_prob = _prob_gradient(head, chunk_bytes, cotangents[0]) if needs[3] and cotangents[0] is not None else None
+    return [
+        None if g_input is None else g_input.to(head.input.dtype),
+        g_weight,
+        None if g_bias is None else g_bias.to(head.weight.dtype),
+        g_prob,
+    ]
+
+
+def one_sweep(
+    head: Head,
+    n: int,
+    scales: tuple[Tensor, Tensor | None],
+    record: Tensor,
+    summary: tuple[Tensor, Tensor, Tensor],
+    needs: Needs,
+) -> list[Tensor | None]:
+    """Write record, loss, lse and entropy of all rows and return the gradients of Σ scale₀ · loss + scale₁ · lse²."""
+    N, V, P = head.input.shape[0], head.classes, head.positions
+    tile = _Tile(head, n, V)
+    classes = tile.classes(0, V)
+    g_input = _empty_like(head.input) if needs[0] else None
+    g_weight = (_empty_like(head.weight) if N else head.weight.new_zeros(head.weight.shape)) if needs[1] else None
+    g_bias = head.input.new_zeros(len(head.weight)) if needs[2] else None
+    for i, j in _blocks(N, n):
+        rows, here = tile.rows(i, j), slice(i * P, j * P)
+        g = _product(rows, classes, tile.place(j - i, V * P))
+        z, part = tile.shaped(g), record.new_empty((5, (j - i) * P))
+        scale = tuple(None if x is None else x[here] for x in scales)
+        target = head.target_of(i, j, 0, V)
+        backend().row_fused(z, target, head.scores, scale, part, z, [x[here] for x in summary])
+        record[:, here] = part
+        if g_input is not None:
+            multiply(g, classes[0], g_input[i:j])
+        if g_weight is not None:
+            multiply(g.t(), rows, g_weight, add=i > 0)
+        if g_bias is not None:
+            g_bias += g.sum(0)
+    return [g_input, g_weight, g_bias, None]
+
+
+def _empty_like(matrix: Tensor) -> Tensor:
+    return torch.empty_like(matrix, memory_format=torch.contiguous_format)
+
+
+def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:
+    N, V, P = head.input.shape[0], head.classes, head.positions
+    tile = _Tile(head, _even(N, max(1, chunk_bytes // max(1, 4 * V * P)), 1), V)
+    prob: Any = head.target.prob
+    grad = torch.empty_like(prob, memory_format=torch.contiguous_format)
+    for i, j in _blocks(N, tile.buffer.shape[0]):
+        z = tile.shaped(_product(tile.rows(i, j), tile.classes(0, V), tile.place(j - i, V * P)))
+        here = slice(i, j) if head.target.kind == "dense" else slice(i * P, j * P)
+        target = head.target_of(i, j, 0, V)
+        grad[here] = _plain.prob_grad(z, target, head.scores, g_loss[i * P : j * P])
+    return grad
+
+
+def check_target(head: Head) -> None:
+    """Raise for the first row whose target is no class or no probability, before anything is multiplied."""
+    index: Any = head.target.index
+    prob: Any = head.target.prob
+    V = head.classes
+    if index is not None:
+        wrong = (index < 0) | (index >= V)
+        if head.target.kind == "index":
+            wrong &= index != head.target.ignore_index
+        if wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise class_error(int(index[tuple(place)]), place[0], index.shape[0], head.target, V)
+    if prob is None or not prob.numel():
+        return
+    P = head.positions if index is None else 1
+    for i, j in _blocks(prob.shape[0], max(1, 2**20 // max(1, prob[0].numel()))):
+        low, high = torch.aminmax(prob[i:j])
+        if not (low >= 0 and high < float("inf")):
+            part = prob[i:j] if prob.ndim == 2 else prob[i:j].movedim(1, 2).flatten(0, 1)
+            row, column = (~((part >= 0) & (part < float("inf")))).nonzero()[0].tolist()
+            raise probability_error(float(part[row, column]), i * P + row, column)
