@@ -8,6 +8,7 @@ from crossent.torch.functional import (
     cross_entropy,
 )
 from crossent.torch.linear import linear_cross_entropy
+from crossent.torch.lm_head import fuse_lm_head, unfuse_lm_head
 from crossent.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, LinearCrossEntropyLoss
 
 __all__ = [
@@ -19,5 +20,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "fuse_lm_head",
     "linear_cross_entropy",
+    "unfuse_lm_head",
 ]

@@ -1,0 +1,371 @@
+"""Lazy logits: the output of a linear layer that is multiplied only when somebody wants the numbers.
+
+`LazyLogits` is a tensor without memory that remembers input, weight and bias of the layer, and what was done to its
+output since, as long as that is a temperature, a softcap, a change of dtype or a choice of rows. A cross-entropy of
+it is a `linear_cross_entropy`; anything else gets the numbers: the very operations that were put off, carried out then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossent.torch._closing import reduction_of
+from crossent.torch._inputs import TopK
+from crossent.torch._rows import aliases, derivatives
+from crossent.torch.linear import linear_cross_entropy
+
+Step = tuple[str, Any]
+"""("mul" or "div", number), ("tanh", None) or ("to", dtype)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Deferred:
+    """A linear layer's operands, and the steps that its output went through since."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient flows to any operand."""
+        return any(x is not None and x.requires_grad for x in (self.hidden, self.weight, self.bias))
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the logits."""
+        return torch.Size((*self.hidden.shape[:-1], self.weight.shape[0]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the logits."""
+        casts = [what for step, what in self.steps if step == "to"]
+        return casts[-1] if casts else self.hidden.dtype
+
+    def then(self, step: str, what: Any) -> Deferred:
+        """Return this with one more step."""
+        return dataclasses.replace(self, steps=(*self.steps, (step, what)))
+
+    def compute(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the logits, as an ordinary layer and ordinary operations make them."""
+        logits = nn.functional.linear(hidden, weight, bias)
+        for step, what in self.steps:
+            if step == "mul":
+                logits = logits * what
+            elif step == "div":
+                logits = logits / what
+            else:
+                logits = torch.tanh(logits) if step == "tanh" else logits.to(what)
+        return logits
+
+    def phi(self) -> tuple[float, float | None] | None:
+        """Return the steps as temperature and softcap, or None if they are something else."""
+        inner, outer, capped = 1.0, 1.0, False
+        for step, what in self.steps:
+            if step == "tanh":
+                if capped:
+                    return None
+                capped = True
+            elif step != "to":
+                factor = 1.0 / what if step == "div" else float(what)
+                inner, outer = (inner, outer * factor) if capped else (inner * factor, outer)
+        usual = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
+        return usual if all(x is None or 0 < x < math.inf for x in usual) else None
+
+
+class LazyLogits(Tensor):
+    """Logits of a fused head: a tensor in every respect, whose numbers are computed when they are first asked for."""
+
+    _deferred: Deferred
+    _versions: tuple[int, ...]
+    _modes: tuple[bool, bool]
+    _fate: dict[str, bool]
+    _real: Tensor | None
+    _settled: int | None
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func.__name__ if func.__name__ != "__get__" else func.__self__.__name__
+        if name in _METADATA:
+            with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore
+                return func(*args, **kwargs)
+        lazily = _LAZILY.get(name)
+        if lazily is not None and args and isinstance(args[0], LazyLogits) and args[0].stays_lazy():
+            result = lazily(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if name in _WATCHING:
+            args[0].watch(name)
+        return func(*_numbers(args), **_numbers(kwargs))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Reached only by what passes __torch_function__ by, such as an autograd.Function; autograd is above this.
+        if func._schema.is_mutable:
+            raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
+        return func(*_numbers(args), **_numbers(kwargs or {}))
+
+    def stays_lazy(self) -> bool:
+        """Return whether what is made of these logits may be put off too.
+
+        Not so if their numbers were written to, or are waited for by a hook; nor where gradients are switched off only
+        for now, as in the forward of an autograd.Function, which will give its output a place in the graph itself.
+        """
+        untouched = self._real is None or self._settled == _version(self._real)
+        return untouched and self._modes == _modes()
+
+    def numbers(self) -> Tensor:
+        """Return the logits as an ordinary tensor, always the same one."""
+        if self._real is not None:
+            return self._real
+        d = self._deferred
+        if _versions(d) != self._versions:
+            raise RuntimeError(
+                "these logits were never computed, and the input or the weight of their layer has been changed in "
+                "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
+            )
+        grad, inference = self._modes
+        plain = torch.autocast(d.hidden.device.type, enabled=False)
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad), plain:
+            real = d.compute(d.hidden, d.weight, d.bias)
+        if real.requires_grad or not d.requires_grad or not grad:  # else autograd is out of sight here
+            self._real, self._settled = real, _version(real)
+        return real
+
+    def watch(self, name: str) -> None:
+        """See to it that gradients flow through the numbers from now on, because somebody waits for them."""
+        if self._fate["fused"]:
+            raise RuntimeError(
+                f"{name} comes too late: a loss of these logits was computed without them; "
+                "use it before the loss, or use unfuse_lm_head(model)"
+            )
+        _ = self.numbers()
+        self._settled = None
+
+
+def defer(deferred: Deferred, fate: dict[str, bool] | None = None) -> LazyLogits:
+    """Return lazy logits; they know their place in the graph of autograd whatever becomes of them."""
+    logits: Any = _Defer.apply(deferred.hidden, deferred.weight, deferred.bias, deferred)
+    logits._deferred = deferred
+    logits._versions = _versions(deferred)
+    logits._modes = _modes()
+    logits._fate = {"fused": False} if fate is None else fate
+    logits._real = logits._settled = None
+    return logits
+
+
+class _Defer(torch.autograd.Function):
+    """Where lazy logits stand in the graph, for whoever uses them without being noticed by __torch_function__."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, deferred: Deferred) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(hidden, weight, bias)
+        ctx.deferred = deferred
+        return Tensor._make_wrapper_subclass(LazyLogits, deferred.shape, dtype=deferred.dtype, device=hidden.device)  # pyright: ignore
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        again = torch.is_grad_enabled()
+        with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
+            inputs = aliases(*ctx.saved_tensors)
+            found = derivatives(ctx.deferred.compute(*inputs), inputs, grad, again=again)
+        return *found, None
+
+
+def _modes() -> tuple[bool, bool]:
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+
+def _versions(deferred: Deferred) -> tuple[int, ...]:
+    return tuple(0 if x is None else _version(x) for x in (deferred.hidden, deferred.weight, deferred.bias))
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version  # pyright: ignore
+
+
+def _numbers(x: Any) -> Any:
+    """Return x with the numbers of lazy logits for the logits, in lists, tuples and dicts too."""
+    if isinstance(x, LazyLogits):
+        return x.numbers()
+    if isinstance(x, dict):
+        return {key: _numbers(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        parts = [_numbers(y) for y in x]
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+    return x
+
+
+# What keeps logits lazy. Each returns NotImplemented where it cannot: the numbers are computed then. ------------------
+
+
+def _then(logits: LazyLogits, step: str, what: Any) -> LazyLogits:
+    return defer(logits._deferred.then(step, what), logits._fate)
+
+
+def _with_hidden(logits: LazyLogits, hidden: Tensor) -> LazyLogits:
+    return defer(dataclasses.replace(logits._deferred, hidden=hidden), logits._fate)
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def _mul(logits: LazyLogits, other: Any, **options: Any) -> Any:
+    return _then(logits, "mul", other) if _is_number(other) and not options else NotImplemented
+
+
+def _div(logits: LazyLogits, other: Any, **options: Any) -> Any:
+    return _then(logits, "div", other) if _is_number(other) and not options else NotImplemented
+
+
+def _tanh(logits: LazyLogits, **options: Any) -> Any:
+    return _then(logits, "tanh", None) if not options else NotImplemented
+
+
+def _cast(dtype: torch.dtype) -> Callable[..., Any]:
+    def cast(logits: LazyLogits, **options: Any) -> Any:
+        return _to(logits, dtype) if not options else NotImplemented
+
+    return cast
+
+
+def _to(logits: LazyLogits, *wanted: Any, **options: Any) -> Any:
+    dtype = options.pop("dtype", None)
+    device = options.pop("device", None)
+    for x in wanted:
+        if isinstance(x, torch.dtype):
+            dtype = x
+        elif isinstance(x, (str, torch.device)):
+            device = x
+        else:
+            return NotImplemented
+    moves = device is not None and torch.device(device) != logits._deferred.hidden.device
+    if options or moves or not (dtype is None or dtype.is_floating_point):
+        return NotImplemented
+    return logits if dtype in (None, logits._deferred.dtype) else _then(logits, "to", dtype)
+
+
+def _contiguous(logits: LazyLogits, **options: Any) -> Any:
+    return logits if not options else NotImplemented
+
+
+def _reshape(logits: LazyLogits, *shape: Any, **options: Any) -> Any:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    d = logits._deferred
+    whole, V = d.shape.numel(), d.weight.shape[0]
+    if options or not shape or whole == 0 or not all(isinstance(n, int) for n in shape):
+        return NotImplemented
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) == 1 and known > 0 and whole % known == 0:
+        shape = tuple(whole // known if n == -1 else n for n in shape)
+    if shape[-1] != V or min(shape) < 0 or math.prod(shape) != whole:
+        return NotImplemented
+    return _with_hidden(logits, d.hidden.reshape(*shape[:-1], d.hidden.shape[-1]))
+
+
+def _flatten(logits: LazyLogits, start_dim: int = 0, end_dim: int = -1) -> Any:
+    axes = logits.ndim
+    if not (0 <= start_dim <= end_dim % axes < axes - 1):
+        return NotImplemented
+    return _with_hidden(logits, logits._deferred.hidden.flatten(start_dim, end_dim))
+
+
+def _getitem(logits: LazyLogits, key: Any) -> Any:
+    keys = key if isinstance(key, tuple) else (key,)
+    axes = 0
+    for k in keys:
+        if k is None or isinstance(k, (bool, LazyLogits)) or not (k is ... or isinstance(k, (int, slice, Tensor))):
+            return NotImplemented
+        if isinstance(k, Tensor) and k.dtype not in (torch.bool, torch.int64):
+            return NotImplemented
+        axes += k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else int(k is not ...)
+    rest = (slice(None),) * (logits.ndim - axes)
+    dots = [at for at, k in enumerate(keys) if k is ...]
+    if axes > logits.ndim or len(dots) > 1:
+        return NotImplemented
+    keys = (*keys[: dots[0]], *rest, *keys[dots[0] + 1 :]) if dots else (*keys, *rest)
+    if not (isinstance(keys[-1], slice) and keys[-1] == slice(None)):
+        return NotImplemented
+    return _with_hidden(logits, logits._deferred.hidden[keys])
+
+
+def _detach(logits: LazyLogits) -> Any:
+    d = logits._deferred
+    bias = None if d.bias is None else d.bias.detach()
+    return defer(dataclasses.replace(d, hidden=d.hidden.detach(), weight=d.weight.detach(), bias=bias))
+
+
+def _cross_entropy(
+    logits: LazyLogits,
+    target: Any,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    mode = reduction_of(reduction, size_average, reduce)
+    options = {"weight": weight, "reduction": mode, "label_smoothing": label_smoothing}
+    return fused_loss(logits, target, ignore_index, options)
+
+
+def fused_loss(logits: LazyLogits, target: Any, ignore_index: int, options: dict[str, Any]) -> Any:
+    """Return the linear cross-entropy of lazy logits (C) or (N, C), or NotImplemented if it takes their numbers."""
+    d, phi = logits._deferred, logits._deferred.phi()
+    if phi is None or logits.ndim > 2 or isinstance(target, LazyLogits):
+        return NotImplemented
+    soft = isinstance(target, TopK) or target.shape == logits.shape
+    temperature, softcap = phi[0] * options.pop("temperature", 1.0), phi[1]
+    if options.get("softcap") is not None:
+        if softcap is not None:
+            return NotImplemented
+        softcap = options["softcap"]
+    options |= {"temperature": temperature, "softcap": softcap, "linear_bias": d.bias}
+    logits._fate["fused"] = True
+    with torch.autocast(d.hidden.device.type, enabled=False):
+        return linear_cross_entropy(
+            d.hidden, d.weight, target, ignore_index=None if soft and ignore_index < 0 else ignore_index, **options
+        )
+
+
+_LAZILY: dict[str, Callable[..., Any]] = {
+    "mul": _mul,
+    "__mul__": _mul,
+    "__rmul__": _mul,
+    "multiply": _mul,
+    "div": _div,
+    "__truediv__": _div,
+    "divide": _div,
+    "true_divide": _div,
+    "tanh": _tanh,
+    "float": _cast(torch.float32),
+    "double": _cast(torch.float64),
+    "half": _cast(torch.float16),
+    "bfloat16": _cast(torch.bfloat16),
+    "to": _to,
+    "contiguous": _contiguous,
+    "view": _reshape,
+    "reshape": _reshape,
+    "flatten": _flatten,
+    "__getitem__": _getitem,
+    "detach": _detach,
+    "cross_entropy": _cross_entropy,
+}
+_METADATA = frozenset((
+    "shape", "size", "dim", "ndim", "numel", "nelement", "dtype", "device", "layout", "is_cpu", "is_cuda", "is_meta",
+    "is_sparse", "is_quantized", "is_nested", "is_floating_point", "is_complex", "is_contiguous", "stride",
+    "storage_offset", "element_size", "itemsize", "nbytes", "requires_grad", "is_leaf", "grad_fn", "is_inference",
+    "get_device", "names", "__len__", "__hash__",
+))  # fmt: skip
+_WATCHING = frozenset(("retain_grad", "register_hook", "grad", "requires_grad_", "register_post_accumulate_grad_hook"))

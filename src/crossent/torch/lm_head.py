@@ -1,0 +1,121 @@
+"""One call that lets a model train without its logits, and one that takes it back."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from crossent.torch._lazy import Deferred, defer
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class LazyLinear(nn.Linear):
+    """A linear layer with lazy outputs: what `fuse_lm_head` makes of a model's head."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the outputs as lazy logits; as ordinary ones where a compiler traces the model."""
+        plain = type(input) in (Tensor, nn.Parameter) and type(self.weight) in (Tensor, nn.Parameter)
+        if not plain or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # pyright: ignore
+            return super().forward(input)
+        operands: Any = (input, self.weight, self.bias)
+        if torch.is_autocast_enabled(input.device.type):
+            dtype = torch.get_autocast_dtype(input.device.type)
+            operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
+        return defer(Deferred(*operands))
+
+
+def fuse_lm_head(model: Model) -> Model:
+    """Let a model's output embedding return lazy logits, so that its training never builds the logits.
+
+    The head then multiplies only when somebody wants the numbers: its output is a `torch.Tensor` that remembers the
+    head's input, weight and bias. `torch.nn.functional.cross_entropy` of it (what Hugging Face's loss functions call)
+    is `linear_cross_entropy`; a conversion of dtype, a choice of rows, a reshape of leading axes, a division or
+    multiplication by a number and a tanh before that stay lazy, as temperature and softcap; anything else computes
+    the logits as if nothing had happened, with the same numbers and gradients. `generate` and evaluation just work.
+
+    Logits that were never computed cannot be read after an optimizer's step has changed the weight: that raises.
+    Under `torch.compile` the head is an ordinary one: the numbers are right, but the logits exist.
+
+    Parameters
+    ----------
+    model
+        A model with `get_output_embeddings()`, as Hugging Face's have, that returns a plain `torch.nn.Linear`, tied or
+        not, with a bias or not; or such a layer. It is changed in place; its state_dict stays what it was.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model. A second call changes nothing.
+
+    Raises
+    ------
+    TypeError
+        If there is no such layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossent.torch import fuse_lm_head
+    >>> head = fuse_lm_head(torch.nn.Linear(8, 50_000, bias=False))
+    >>> logits = head(torch.zeros(4, 8))  # no 50,000 numbers a row yet
+    >>> torch.nn.functional.cross_entropy(logits.float(), torch.arange(4))
+    tensor(10.8198, grad_fn=...)
+    """
+    head = _head_of(model)
+    if type(head) is nn.Linear:
+        head.__class__ = LazyLinear
+    elif type(head) is not LazyLinear:
+        raise TypeError(
+            f"the head of the model is a {type(head).__name__}, not a plain torch.nn.Linear, and what it adds to one "
+            "would be lost; fuse before wrapping or quantising it, or call linear_cross_entropy yourself"
+        )
+    return model
+
+
+def unfuse_lm_head(model: Model) -> Model:
+    """Undo `fuse_lm_head`: let the head return ordinary logits again.
+
+    Parameters
+    ----------
+    model
+        A model that `fuse_lm_head` takes, fused or not.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is no model that `fuse_lm_head` takes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossent.torch import fuse_lm_head, unfuse_lm_head
+    >>> unfuse_lm_head(fuse_lm_head(torch.nn.Linear(8, 4)))
+    Linear(in_features=8, out_features=4, bias=True)
+    """
+    head = _head_of(model)
+    if type(head) is LazyLinear:
+        head.__class__ = nn.Linear
+    return model
+
+
+def _head_of(model: nn.Module) -> nn.Module:
+    if isinstance(model, nn.Linear):
+        return model
+    ask: Any = getattr(model, "get_output_embeddings", None)
+    if ask is None:
+        raise TypeError(
+            f"{type(model).__name__} has no get_output_embeddings(); pass the model itself before it is wrapped, "
+            "or the torch.nn.Linear that makes its logits"
+        )
+    head = ask()
+    if head is None:
+        raise TypeError(f"{type(model).__name__} has no output embedding; use a class with a language-model head")
+    return head
