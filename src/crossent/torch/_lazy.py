@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from crossent.torch._closing import reduction_of
 from crossent.torch._inputs import TopK
+from crossent.torch._plain import loss_dtype
 from crossent.torch._rows import aliases, derivatives
 from crossent.torch.linear import linear_cross_entropy
 
@@ -57,12 +59,7 @@ class Deferred:
         """Return the logits, as an ordinary layer and ordinary operations make them."""
         logits = nn.functional.linear(hidden, weight, bias)
         for step, what in self.steps:
-            if step == "mul":
-                logits = logits * what
-            elif step == "div":
-                logits = logits / what
-            else:
-                logits = torch.tanh(logits) if step == "tanh" else logits.to(what)
+            logits = take(logits, step, what)
         return logits
 
     def phi(self) -> tuple[float, float | None] | None:
@@ -76,24 +73,37 @@ class Deferred:
             elif step != "to":
                 factor = 1.0 / what if step == "div" else float(what)
                 inner, outer = (inner, outer * factor) if capped else (inner * factor, outer)
+        if inner * outer == 0:
+            return None
         usual = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
         return usual if all(x is None or 0 < x < math.inf for x in usual) else None
+
+
+def take(logits: Tensor, step: str, what: Any) -> Tensor:
+    """Return logits after one step."""
+    if step == "mul":
+        return logits * what
+    if step == "div":
+        return logits / what
+    return torch.tanh(logits) if step == "tanh" else logits.to(what)
 
 
 class LazyLogits(Tensor):
     """Logits of a fused head: a tensor in every respect, whose numbers are computed when they are first asked for."""
 
     _deferred: Deferred
+    _origin: Origin | None
     _versions: tuple[int, ...]
     _modes: tuple[bool, bool]
-    _fate: dict[str, bool]
+    _family: dict[str, bool]
     _real: Tensor | None
     _settled: int | None
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = func.__name__ if func.__name__ != "__get__" else func.__self__.__name__
+        field = func.__name__ == "__get__"
+        name = func.__self__.__name__ if field else func.__name__
         if name in _METADATA:
             with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore
                 return func(*args, **kwargs)
@@ -102,9 +112,15 @@ class LazyLogits(Tensor):
             result = lazily(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if name in _WATCHING:
-            args[0].watch(name)
-        return func(*_numbers(args), **_numbers(kwargs))
+        if func is torch.autograd.grad:
+            inputs = kwargs.get("inputs", args[1] if len(args) > 1 else ())
+            _watch(name, inputs if isinstance(inputs, (list, tuple)) else (inputs,))
+        elif name in _WATCHING and (field or name != "grad"):
+            _watch(name, args[:1])
+        numbers = func(*_numbers(args), **_numbers(kwargs))
+        if name in _EXPOSING:
+            args[0]._settled = None  # written to without a trace, perhaps
+        return numbers
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -113,51 +129,65 @@ class LazyLogits(Tensor):
             raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
         return func(*_numbers(args), **_numbers(kwargs or {}))
 
+    def is_untouched(self) -> bool:
+        """Return whether the numbers, if they exist, are still those that were put off."""
+        if self._real is not None and self._settled != _version(self._real):
+            return False
+        return self._origin is None or not self._origin.shares_memory or self._origin.logits.is_untouched()
+
     def stays_lazy(self) -> bool:
         """Return whether what is made of these logits may be put off too.
 
         Not so if their numbers were written to, or are waited for by a hook; nor where gradients are switched off only
         for now, as in the forward of an autograd.Function, which will give its output a place in the graph itself.
         """
-        untouched = self._real is None or self._settled == _version(self._real)
-        return untouched and self._modes == _modes()
+        return self._modes == _modes() and self.is_untouched()
 
     def numbers(self) -> Tensor:
-        """Return the logits as an ordinary tensor, always the same one."""
+        """Return the logits as an ordinary tensor, always the same one; made as if nothing had been put off."""
         if self._real is not None:
             return self._real
-        d = self._deferred
-        if _versions(d) != self._versions:
-            raise RuntimeError(
-                "these logits were never computed, and the input or the weight of their layer has been changed in "
-                "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
-            )
+        d, origin = self._deferred, self._origin
         grad, inference = self._modes
-        plain = torch.autocast(d.hidden.device.type, enabled=False)
+        plain = torch.autocast(d.hidden.device.type, enabled=False) if has_autocast(d.hidden) else nullcontext()
         with torch.inference_mode(inference), torch.set_grad_enabled(grad), plain:
-            real = d.compute(d.hidden, d.weight, d.bias)
+            if origin is not None and (origin.shares_memory or origin.logits.is_untouched()):
+                real = origin.make(origin.logits.numbers())
+            else:
+                self.check()
+                real = d.compute(d.hidden, d.weight, d.bias)
         if real.requires_grad or not d.requires_grad or not grad:  # else autograd is out of sight here
             self._real, self._settled = real, _version(real)
         return real
 
-    def watch(self, name: str) -> None:
-        """See to it that gradients flow through the numbers from now on, because somebody waits for them."""
-        if self._fate["fused"]:
+    def check(self) -> None:
+        """Raise if the operands are not what they were when the layer was called."""
+        if self._origin is not None:
+            self._origin.logits.check()
+        elif _versions(self._deferred) != self._versions:
             raise RuntimeError(
-                f"{name} comes too late: a loss of these logits was computed without them; "
-                "use it before the loss, or use unfuse_lm_head(model)"
+                "these logits were never computed, and the input or the weight of their layer has been changed in "
+                "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
             )
-        _ = self.numbers()
-        self._settled = None
 
 
-def defer(deferred: Deferred, fate: dict[str, bool] | None = None) -> LazyLogits:
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """What logits were made of, how their numbers are made of its numbers, and whether in the same memory."""
+
+    logits: LazyLogits
+    make: Callable[[Tensor], Tensor]
+    shares_memory: bool
+
+
+def defer(deferred: Deferred, origin: Origin | None = None) -> LazyLogits:
     """Return lazy logits; they know their place in the graph of autograd whatever becomes of them."""
     logits: Any = _Defer.apply(deferred.hidden, deferred.weight, deferred.bias, deferred)
     logits._deferred = deferred
+    logits._origin = origin
     logits._versions = _versions(deferred)
     logits._modes = _modes()
-    logits._fate = {"fused": False} if fate is None else fate
+    logits._family = {"fused": False} if origin is None else origin.logits._family
     logits._real = logits._settled = None
     return logits
 
@@ -174,10 +204,14 @@ class _Defer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         again = torch.is_grad_enabled()
-        with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
+        with torch.enable_grad():
             inputs = aliases(*ctx.saved_tensors)
             found = derivatives(ctx.deferred.compute(*inputs), inputs, grad, again=again)
         return *found, None
+
+
+def has_autocast(tensor: Tensor) -> bool:
+    return torch.amp.is_autocast_available(tensor.device.type)
 
 
 def _modes() -> tuple[bool, bool]:
@@ -204,15 +238,31 @@ def _numbers(x: Any) -> Any:
     return x
 
 
+def _watch(name: str, tensors: Sequence[Any]) -> None:
+    """See to it that gradients flow through the numbers of logits from now on, because somebody waits for them."""
+    for logits in tensors:
+        if not isinstance(logits, LazyLogits):
+            continue
+        if logits._family["fused"]:
+            raise RuntimeError(
+                f"{name} comes too late: a loss of these logits was computed without them; "
+                "use it before the loss, or use unfuse_lm_head(model)"
+            )
+        _ = logits.numbers()
+        logits._settled = None
+
+
 # What keeps logits lazy. Each returns NotImplemented where it cannot: the numbers are computed then. ------------------
 
 
 def _then(logits: LazyLogits, step: str, what: Any) -> LazyLogits:
-    return defer(logits._deferred.then(step, what), logits._fate)
+    deferred = logits._deferred.then(step, what)
+    return defer(deferred, Origin(logits, lambda real: take(real, step, what), shares_memory=False))
 
 
-def _with_hidden(logits: LazyLogits, hidden: Tensor) -> LazyLogits:
-    return defer(dataclasses.replace(logits._deferred, hidden=hidden), logits._fate)
+def _view(logits: LazyLogits, make: Callable[[Tensor], Tensor], hidden: Tensor) -> LazyLogits:
+    deferred = dataclasses.replace(logits._deferred, hidden=hidden)
+    return defer(deferred, Origin(logits, make, shares_memory=True))
 
 
 def _is_number(x: Any) -> bool:
@@ -270,14 +320,16 @@ def _reshape(logits: LazyLogits, *shape: Any, **options: Any) -> Any:
         shape = tuple(whole // known if n == -1 else n for n in shape)
     if shape[-1] != V or min(shape) < 0 or math.prod(shape) != whole:
         return NotImplemented
-    return _with_hidden(logits, d.hidden.reshape(*shape[:-1], d.hidden.shape[-1]))
+    hidden = d.hidden.reshape(*shape[:-1], d.hidden.shape[-1])
+    return _view(logits, lambda real: real.reshape(shape), hidden)
 
 
 def _flatten(logits: LazyLogits, start_dim: int = 0, end_dim: int = -1) -> Any:
     axes = logits.ndim
     if not (0 <= start_dim <= end_dim % axes < axes - 1):
         return NotImplemented
-    return _with_hidden(logits, logits._deferred.hidden.flatten(start_dim, end_dim))
+    hidden = logits._deferred.hidden.flatten(start_dim, end_dim)
+    return _view(logits, lambda real: real.flatten(start_dim, end_dim), hidden)
 
 
 def _getitem(logits: LazyLogits, key: Any) -> Any:
@@ -296,13 +348,21 @@ def _getitem(logits: LazyLogits, key: Any) -> Any:
     keys = (*keys[: dots[0]], *rest, *keys[dots[0] + 1 :]) if dots else (*keys, *rest)
     if not (isinstance(keys[-1], slice) and keys[-1] == slice(None)):
         return NotImplemented
-    return _with_hidden(logits, logits._deferred.hidden[keys])
+    return _view(logits, lambda real: real[key], logits._deferred.hidden[keys])
 
 
 def _detach(logits: LazyLogits) -> Any:
     d = logits._deferred
     bias = None if d.bias is None else d.bias.detach()
-    return defer(dataclasses.replace(d, hidden=d.hidden.detach(), weight=d.weight.detach(), bias=bias))
+    detached = dataclasses.replace(d, hidden=d.hidden.detach(), weight=d.weight.detach(), bias=bias)
+    return defer(detached, Origin(logits, torch.detach, shares_memory=True))
+
+
+def _repr(logits: LazyLogits, **options: Any) -> Any:
+    try:
+        return repr(logits.numbers())
+    except RuntimeError as error:
+        return f"LazyLogits(shape={tuple(logits.shape)}, dtype={logits.dtype}): {error}"
 
 
 def _cross_entropy(
@@ -323,8 +383,10 @@ def _cross_entropy(
 def fused_loss(logits: LazyLogits, target: Any, ignore_index: int, options: dict[str, Any]) -> Any:
     """Return the linear cross-entropy of lazy logits (C) or (N, C), or NotImplemented if it takes their numbers."""
     d, phi = logits._deferred, logits._deferred.phi()
-    if phi is None or logits.ndim > 2 or isinstance(target, LazyLogits):
+    same_dtype = loss_dtype(d.dtype) == loss_dtype(d.hidden.dtype)
+    if phi is None or not same_dtype or logits.ndim > 2 or isinstance(target, LazyLogits):
         return NotImplemented
+    logits.check()
     soft = isinstance(target, TopK) or target.shape == logits.shape
     temperature, softcap = phi[0] * options.pop("temperature", 1.0), phi[1]
     if options.get("softcap") is not None:
@@ -332,8 +394,8 @@ def fused_loss(logits: LazyLogits, target: Any, ignore_index: int, options: dict
             return NotImplemented
         softcap = options["softcap"]
     options |= {"temperature": temperature, "softcap": softcap, "linear_bias": d.bias}
-    logits._fate["fused"] = True
-    with torch.autocast(d.hidden.device.type, enabled=False):
+    logits._family["fused"] = True
+    with torch.autocast(d.hidden.device.type, enabled=False) if has_autocast(d.hidden) else nullcontext():
         return linear_cross_entropy(
             d.hidden, d.weight, target, ignore_index=None if soft and ignore_index < 0 else ignore_index, **options
         )
@@ -360,6 +422,7 @@ _LAZILY: dict[str, Callable[..., Any]] = {
     "flatten": _flatten,
     "__getitem__": _getitem,
     "detach": _detach,
+    "__repr__": _repr,
     "cross_entropy": _cross_entropy,
 }
 _METADATA = frozenset((
@@ -369,3 +432,4 @@ _METADATA = frozenset((
     "get_device", "names", "__len__", "__hash__",
 ))  # fmt: skip
 _WATCHING = frozenset(("retain_grad", "register_hook", "grad", "requires_grad_", "register_post_accumulate_grad_hook"))
+_EXPOSING = frozenset(("data", "numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"))

@@ -292,7 +292,7 @@ def _scaled(ctx: Any, g: Tensor) -> list[_Optional]:
     if is_watched() or _keeps_graph():
         return [None if x is None else x * g.to(x.dtype) for x in ctx.gradients]
     gradients, ctx.gradients = ctx.gradients, None
-    if g.item() != 1:
+    if not g.is_cpu or g.item() != 1:
         gradients = [None if x is None else x.mul_(g) for x in gradients]
     return gradients
 

@@ -169,7 +169,7 @@ def _wants_gradient(*tensors: Tensor | None) -> list[bool]:
 
 def _autocast(*tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"
-    if not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return tensors  # pyright: ignore[reportReturnType]
     dtype = torch.get_autocast_dtype(device)
     return tuple(  # pyright: ignore[reportReturnType]

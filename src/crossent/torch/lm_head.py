@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from crossent.torch._lazy import Deferred, defer
+from crossent.torch._lazy import Deferred, defer, has_autocast
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -21,7 +21,7 @@ class LazyLinear(nn.Linear):
         if not plain or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # pyright: ignore
             return super().forward(input)
         operands: Any = (input, self.weight, self.bias)
-        if torch.is_autocast_enabled(input.device.type):
+        if has_autocast(input) and torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
             operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
         return defer(Deferred(*operands))
