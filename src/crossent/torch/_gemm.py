@@ -27,8 +27,16 @@ def operand_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.bfloat16 and _bfloat16_gemm() is not None else torch.float32
 
 
+def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a matrix in a dtype, and in memory that BLAS can read."""
+    matrix = matrix.to(dtype)
+    (rows, columns), (down, across) = matrix.shape, matrix.stride()
+    readable = (across == 1 and down >= columns) or (down == 1 and across >= rows)
+    return matrix if readable else matrix.contiguous()
+
+
 def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
-    """Write a @ b into `out`, or add it to `out`; all three are matrices whose rows or columns are contiguous."""
+    """Write a @ b into `out`, whose rows are contiguous, or add it; a and b are operands or transposes of such."""
     if a.dtype == torch.bfloat16:
         _multiply_bfloat16(a, b, out, add)
     elif add:
@@ -64,7 +72,9 @@ def _multiply_bfloat16(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
 
 def _layout(matrix: Tensor) -> tuple[int, int]:
     """Return how BLAS is told of a matrix: its order, and how far apart its rows (or columns) are."""
-    rows, columns = matrix.shape
-    if matrix.stride(1) == 1 or columns == 1:
-        return _AS_IS, max(matrix.stride(0) if rows > 1 else columns, columns)
-    return _TRANSPOSED, max(matrix.stride(1), rows)
+    (rows, columns), (down, across) = matrix.shape, matrix.stride()
+    if (across == 1 or columns == 1) and (down >= columns or rows == 1):
+        return _AS_IS, max(down, columns)
+    if (down == 1 or rows == 1) and (across >= rows or columns == 1):
+        return _TRANSPOSED, max(across, rows)
+    raise ValueError(f"BLAS cannot read a matrix of shape {(rows, columns)} with strides {(down, across)}")

@@ -157,9 +157,9 @@ def _stats_gradients(
 ) -> _Gradients:
     if torch.is_grad_enabled():
         return _recomputed(arguments, lambda stats: stats[:3], cotangents)
-    needs = [ctx.needs_input_grad[k] for k in (0, 1, 2, 5)]
+    needs = [*ctx.needs_input_grad[:3], ctx.needs_input_grad[5] and cotangents[0] is not None]
     found = linear_grad(*arguments, record, logits, *cotangents, needs, ctx.chunk_bytes)
-    return tuple(g if g.numel() or want else None for g, want in zip(found, needs, strict=True))
+    return tuple(g if want else None for g, want in zip(found, needs, strict=True))
 
 
 def _recomputed(arguments: tuple[Any, ...], close: Any, cotangents: tuple[_Optional, ...]) -> _Gradients:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from crossent.spec import Scores, Target, class_error, probability_error
 from crossent.torch import _plain
-from crossent.torch._gemm import multiply, operand_dtype
+from crossent.torch._gemm import multiply, operand, operand_dtype
 from crossent.torch._library import backend
 from crossent.torch._plain import loss_dtype
 
@@ -115,18 +115,13 @@ class _Tile:
         padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
         self.buffer = head.input.new_empty((rows, padded), dtype=loss_dtype(head.input.dtype))
 
-    def operand(self, matrix: Tensor) -> Tensor:
-        if 1 not in matrix.stride():
-            matrix = matrix.contiguous()
-        return matrix.to(self.dtype)
-
     def rows(self, i: int, j: int) -> Tensor:
-        return self.operand(self.head.input[i:j])
+        return operand(self.head.input[i:j], self.dtype)
 
     def classes(self, a: int, b: int) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias of classes [a, b)."""
         P, bias = self.head.positions, self.head.bias
-        return self.operand(self.head.weight[a * P : b * P]), None if bias is None else bias[a * P : b * P]
+        return operand(self.head.weight[a * P : b * P], self.dtype), None if bias is None else bias[a * P : b * P]
 
     def place(self, n: int, width: int) -> Tensor:
         return self.buffer[:n, :width]
@@ -186,7 +181,7 @@ def gradients(
         classes, own = tile.classes(a, b), slice(a * P, b * P)
         g_part = None
         if g_weight is not None:
-            g_part = g_weight[own] if g_weight.dtype == wide else torch.empty_like(classes[0], dtype=wide)
+            g_part = g_weight[own] if g_weight.dtype == wide else head.weight.new_empty(classes[0].shape, dtype=wide)
         for i, j in _blocks(N, n):
             rows, here = tile.rows(i, j), slice(i * P, j * P)
             out = tile.place(j - i, (b - a) * P)
