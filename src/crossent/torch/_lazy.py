@@ -100,6 +100,7 @@ class LazyLogits(Tensor):
     _settled: int | None
 
     @classmethod
+    @torch.compiler.disable
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         field = func.__name__ == "__get__"

@@ -15,10 +15,11 @@ Model = TypeVar("Model", bound=nn.Module)
 class LazyLinear(nn.Linear):
     """A linear layer with lazy outputs: what `fuse_lm_head` makes of a model's head."""
 
+    @torch.compiler.disable(reason="lazy logits are no tensors that a compiler knows")
     def forward(self, input: Tensor) -> Tensor:
-        """Return the outputs as lazy logits; as ordinary ones where a compiler traces the model."""
+        """Return the outputs as lazy logits; as ordinary ones under fake tensors and function transforms."""
         plain = type(input) in (Tensor, nn.Parameter) and type(self.weight) in (Tensor, nn.Parameter)
-        if not plain or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # pyright: ignore
+        if not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
             return super().forward(input)
         operands: Any = (input, self.weight, self.bias)
         if has_autocast(input) and torch.is_autocast_enabled(input.device.type):
@@ -37,7 +38,8 @@ def fuse_lm_head(model: Model) -> Model:
     the logits as if nothing had happened, with the same numbers and gradients. `generate` and evaluation just work.
 
     Logits that were never computed cannot be read after an optimizer's step has changed the weight: that raises.
-    Under `torch.compile` the head is an ordinary one: the numbers are right, but the logits exist.
+    `torch.compile` of the model compiles what comes before the head, and breaks its graph there (with fullgraph=True
+    it raises).
 
     Parameters
     ----------
