@@ -17,11 +17,12 @@ class LazyLinear(nn.Linear):
 
     @torch.compiler.disable(reason="lazy logits are no tensors that a compiler knows")
     def forward(self, input: Tensor) -> Tensor:
-        """Return the outputs as lazy logits; as ordinary ones under fake tensors and function transforms."""
+        """Return the outputs as lazy logits; as ordinary ones under tracers and function transforms."""
         plain = type(input) in (Tensor, nn.Parameter) and type(self.weight) in (Tensor, nn.Parameter)
-        if not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
+        if not plain or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():  # pyright: ignore
             return super().forward(input)
-        operands: Any = (input, self.weight, self.bias)
+        # what wants no gradient now will get none, whatever is unfrozen before the loss
+        operands: Any = [x if x is None or x.requires_grad else x.detach() for x in (input, self.weight, self.bias)]
         if has_autocast(input) and torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
             operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
@@ -37,7 +38,8 @@ def fuse_lm_head(model: Model) -> Model:
     multiplication by a number and a tanh before that stay lazy, as temperature and softcap; anything else computes
     the logits as if nothing had happened, with the same numbers and gradients. `generate` and evaluation just work.
 
-    Logits that were never computed cannot be read after an optimizer's step has changed the weight: that raises.
+    Logits that were never computed cannot be read after an optimizer's step has changed the weight: that raises (unless
+    the change went through `weight.data`, which leaves no trace).
     `torch.compile` of the model compiles what comes before the head, and breaks its graph there (with fullgraph=True
     it raises).
 

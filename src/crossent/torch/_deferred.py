@@ -1,0 +1,75 @@
+"""A linear layer that was called but not multiplied yet, and what was done to its output since."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Step = tuple[str, Any]
+"""("mul" or "div", number), ("tanh", None) or ("to", dtype)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Deferred:
+    """A linear layer's operands, and the steps that its output went through since."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient flows to any operand."""
+        return any(x is not None and x.requires_grad for x in (self.hidden, self.weight, self.bias))
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the logits."""
+        return torch.Size((*self.hidden.shape[:-1], self.weight.shape[0]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the logits."""
+        casts = [what for step, what in self.steps if step == "to"]
+        return casts[-1] if casts else self.hidden.dtype
+
+    def then(self, step: str, what: Any) -> Deferred:
+        """Return this with one more step."""
+        return dataclasses.replace(self, steps=(*self.steps, (step, what)))
+
+    def compute(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the logits, as an ordinary layer and ordinary operations make them."""
+        logits = nn.functional.linear(hidden, weight, bias)
+        for step, what in self.steps:
+            logits = take(logits, step, what)
+        return logits
+
+    def phi(self) -> tuple[float, float | None] | None:
+        """Return the steps as temperature and softcap, or None if they are something else."""
+        inner, outer, capped = 1.0, 1.0, False
+        for step, what in self.steps:
+            if step == "tanh":
+                if capped:
+                    return None
+                capped = True
+            elif step != "to":
+                factor = 1.0 / what if step == "div" else float(what)
+                inner, outer = (inner, outer * factor) if capped else (inner * factor, outer)
+        if inner * outer == 0:
+            return None
+        usual = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
+        return usual if all(x is None or 0 < x < math.inf for x in usual) else None
+
+
+def take(logits: Tensor, step: str, what: Any) -> Tensor:
+    """Return logits after one step."""
+    if step == "mul":
+        return logits * what
+    if step == "div":
+        return logits / what
+    return torch.tanh(logits) if step == "tanh" else logits.to(what)
