@@ -310,6 +310,15 @@ void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {
     binary_grad(task);
 }
 
+void py_prefer_huge_pages(const Out& array) {
+    int64_t bytes = element_size(type_of(array, "array")), expected = 1;
+    for (size_t k = array.ndim(); k-- > 0; expected *= static_cast<int64_t>(array.shape(k))) {
+        require(array.shape(k) <= 1 || array.stride(k) == expected, "array must be contiguous");
+        bytes *= static_cast<int64_t>(array.shape(k));
+    }
+    prefer_huge_pages(array.data(), bytes);
+}
+
 void py_math(const std::string& function, const In& in, const Out& out) {
     const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m"};
     const Type type = type_of(in, "in");
@@ -336,6 +345,7 @@ NB_MODULE(_core, m) {
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a, "square_scale"_a.none(), RESULT_NAMES, "grad"_a);
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
+    m.def("prefer_huge_pages", &py_prefer_huge_pages, "array"_a);
     m.def("math", &py_math, "function"_a, "in"_a, "out"_a);
     m.def("isa", [] { return isa(); });
     m.def("available_isas", &available_isas);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from tests import data, oracle
 from tests.oracle import evaluate
+
+SUMMARY = ("loss", "lse", "entropy")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -81,6 +84,32 @@ def test_shards_agree_with_the_reference_and_add_up(kind, dtype, each_isa):
             fields = np.where(total.valid, [getattr(merged, field) for field in oracle.FIELDS], 1.0)
             wanted = RowStats(*np.where(total.valid, [getattr(total.stats, field) for field in oracle.FIELDS], 1.0))
             oracle.check_record(case, dataclasses.replace(total, stats=wanted), fields)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_a_record_extended_part_by_part_is_that_of_the_whole_row(kind, dtype, each_isa):
+    V, parts = 513, (0, 100, 101, 130, 513)
+    for case in data.cases(kind, V, dtype):
+        truth, target = oracle.Truth.of(case), case.target
+        for _ in each_isa():
+            record = np.full((5, case.rows), np.nan)
+            summary = {name: np.full(case.rows, np.nan, np.float64 if case.wide else np.float32) for name in SUMMARY}
+            for first, last in itertools.pairwise(parts):
+                part = dataclasses.replace(
+                    target,
+                    prob=target.prob[:, first:last] if kind == "dense" else target.prob,
+                    weight=None if target.weight is None else target.weight[first:last],
+                    first_class=first,
+                    num_classes=V,
+                )
+                logits, outs = case.logits[:, first:last], tuple(summary.values())
+                cpu.row_stats(logits, part, case.scores, record, outs, extend=first > 0)
+            oracle.check_record(case, truth, record)
+            for name, got in summary.items():
+                want = np.where(truth.valid, getattr(truth.stats, name), 0.0)
+                bound = np.where(truth.valid, oracle.unit(case) * truth.bound[name], 0.0)
+                oracle.agree(name, case, got, want, bound)
 
 
 @pytest.mark.parametrize("integer", data.INTEGERS)

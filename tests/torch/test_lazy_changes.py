@@ -8,7 +8,6 @@ import torch
 from tests.torch.lazily import REFUSED, pair
 from tests.torch.test_lazy_heads import loss_of_rows, models, tokens
 
-
 CHANGES = {
     "weight replaced": lambda head, _: setattr(head.weight, "data", torch.ones_like(head.weight)),
     "input replaced": lambda _, x: setattr(x, "data", torch.ones_like(x)),

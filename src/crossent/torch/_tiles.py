@@ -113,7 +113,7 @@ class _Tile:
         self.head, self.dtype = head, operand_dtype(head.input.dtype)
         width = columns * head.positions
         padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
-        self.buffer = head.input.new_empty((rows, padded), dtype=loss_dtype(head.input.dtype))
+        self.buffer = _fresh((rows, padded), head.input, loss_dtype(head.input.dtype))
 
     def rows(self, i: int, j: int) -> Tensor:
         return operand(self.head.input[i:j], self.dtype)
@@ -175,7 +175,7 @@ def gradients(
     tile = _Tile(head, n, v)
     wide = tile.buffer.dtype
     g_input = head.input.new_zeros(head.input.shape, dtype=wide) if needs[0] else None
-    g_weight = _empty_like(head.weight) if needs[1] else None
+    g_weight = _fresh(head.weight.shape, head.weight, head.weight.dtype) if needs[1] else None
     g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
     for a, b in _blocks(V if any(needs[:3]) else 0, v):
         classes, own = tile.classes(a, b), slice(a * P, b * P)
@@ -219,8 +219,8 @@ def one_sweep(
     N, V, P = head.input.shape[0], head.classes, head.positions
     tile = _Tile(head, n, V)
     classes = tile.classes(0, V)
-    g_input = _empty_like(head.input) if needs[0] else None
-    g_weight = (_empty_like(head.weight) if N else head.weight.new_zeros(head.weight.shape)) if needs[1] else None
+    g_input = _fresh(head.input.shape, head.input, head.input.dtype) if needs[0] else None
+    g_weight = _fresh(head.weight.shape, head.weight, head.weight.dtype) if needs[1] else None
     g_bias = head.input.new_zeros(len(head.weight)) if needs[2] else None
     for i, j in _blocks(N, n):
         rows, here = tile.rows(i, j), slice(i * P, j * P)
@@ -236,11 +236,15 @@ def one_sweep(
             multiply(g.t(), rows, g_weight, add=i > 0)
         if g_bias is not None:
             g_bias += g.sum(0)
+    if g_weight is not None and N == 0:
+        _ = g_weight.zero_()
     return [g_input, g_weight, g_bias, None]
 
 
-def _empty_like(matrix: Tensor) -> Tensor:
-    return torch.empty_like(matrix, memory_format=torch.contiguous_format)
+def _fresh(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
+    array = like.new_empty(shape, dtype=dtype)
+    backend().prefer_huge_pages(array)
+    return array
 
 
 def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:
