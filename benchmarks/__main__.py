@@ -16,6 +16,7 @@ from benchmarks import report
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = {"default": 11, "quick": 3}
+SUITES = ("logits", "linear")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,21 +37,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", nargs="?", choices=("run", "report"), default="run")
     parser.add_argument("files", nargs="*", type=Path, help="JSON lines to report (all of benchmarks/results)")
+    suite = "losses of logits, losses of a linear layer, or (by default) the one after the other"
+    parser.add_argument("--suite", choices=(*SUITES, "both"), default="both", help=suite)
     parser.add_argument("--rounds", type=int, help="measured rounds (11; 3 with --quick)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")
-    where = "where to write (a file of benchmarks/results; nowhere with --quick or --only)"
+    where = "where to write (a file of benchmarks/results for each suite; nowhere with --quick or --only)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=where)
-    parser.add_argument("--quick", action="store_true", help="some of the cases, without torch.compile, in a minute")
+    parser.add_argument("--quick", action="store_true", help="some of the cases, without torch.compile, in minutes")
     return parser
 
 
 def _run(options: argparse.Namespace) -> list[report.Record]:
-    from benchmarks import machine, memory, run
-    from benchmarks.cases import CASES
+    from benchmarks import errors, machine, memory, run, suites
+    from benchmarks.linear_cases import LinearCase
 
-    cases = [case for case in CASES if options.only in case.name and (case.quick or options.only or not options.quick)]
+    chosen = [case for case in suites.cases() if options.suite in (case.suite, "both")]
+    cases = [case for case in chosen if options.only in case.name and (case.quick or options.only or not options.quick)]
     if not cases:
-        sys.exit(f"no case has {options.only!r} in its name; there are {', '.join(case.name for case in CASES)}")
+        sys.exit(f"no case has {options.only!r} in its name; there are {', '.join(case.name for case in chosen)}")
     rounds = options.rounds or ROUNDS["quick" if options.quick else "default"]
     about, compiled = machine.describe(), not options.quick
     if about["commit"] is None:
@@ -58,19 +62,24 @@ def _run(options: argparse.Namespace) -> list[report.Record]:
     without = memory.why_not()
     if without is not None:
         print(f"no peak memory: {without}", file=sys.stderr)
-    path = options.out or (None if options.quick or options.only else _default(about))
 
     records: list[report.Record] = []
+    written: dict[Path, list[report.Record]] = {}
     with progress(len(cases)) as say:
         for case in cases:
             say(case.name)
             found = run.measure(case, rounds, warmup=1 if options.quick else 2, compiled=compiled)
             if case.repeat == 1 and without is None:
-                found.append(run.measure_memory(case, compiled=compiled and not found[0]["missing"]))
-            records += [{**record, "run": about} for record in found]
+                found.append(run.measure_memory(case, ["crossent", *found[-1]["speedup_over"]]))
+            if isinstance(case, LinearCase):
+                found.append(errors.measure(case, found[0]["missing"]))
+            found = [{**record, "run": about} for record in found]
+            records += found
+            path = options.out or (None if options.quick or options.only else _default(about, case.suite))
             if path is not None:
-                write(path, records)
-    if path is not None:
+                written.setdefault(path, []).extend(found)
+                write(path, written[path])
+    for path in written:
         print(f"written to {path.name}", file=sys.stderr)
     return records
 
@@ -83,10 +92,11 @@ def write(path: Path, records: list[report.Record]) -> None:
     part.replace(path)
 
 
-def _default(about: dict[str, Any]) -> Path:
+def _default(about: dict[str, Any], suite: str) -> Path:
     machine = about["machine"]
     system = machine["platform"].partition("-")[0].lower()
-    return RESULTS / f"{about['date'][:10]}-{system}-{machine['isa']}-{machine['cores']}-cores.jsonl"
+    kind = "" if suite == "logits" else f"-{suite}"
+    return RESULTS / f"{about['date'][:10]}-{system}-{machine['isa']}-{machine['cores']}-cores{kind}.jsonl"
 
 
 @contextmanager

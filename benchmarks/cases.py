@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +17,25 @@ TOP = 32
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Arguments of a loss: logits that require a gradient, their target, and keyword options."""
+    """Arguments of a loss: tensors that require a gradient, their target, and keyword options.
 
-    logits: Tensor
+    The tensors are logits; or the input and the weight of a linear layer.
+    """
+
+    leaves: tuple[Tensor, ...]
     target: Any
     options: dict[str, Any]
+
+    @property
+    def logits(self) -> Tensor:
+        """Return the one tensor that requires a gradient."""
+        (logits,) = self.leaves
+        return logits
+
+    def forget(self) -> None:
+        """Give the memory of the gradients back."""
+        for x in self.leaves:
+            x.grad = None
 
     def operands(self) -> list[Tensor]:
         """Return every tensor of the size of the logits, each of which a loss has to read."""
@@ -49,6 +63,7 @@ class Case:
     repeat: int = 1
     threads: int | None = None
     quick: bool = False
+    suite: ClassVar[str] = "logits"
 
     @property
     def rows(self) -> int:
@@ -64,7 +79,17 @@ class Case:
             options["label_smoothing"] = self.smoothing
         if self.weighted:
             options["weight"] = 0.5 + torch.rand(self.shape[1], generator=random)
-        return Data(logits.requires_grad_(), self._target(random, logits.dtype), options)
+        return Data((logits.requires_grad_(),), self._target(random, logits.dtype), options)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a record says of the case."""
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "target": self.target,
+            "smoothing": self.smoothing,
+            "weighted": self.weighted,
+        }
 
     def _target(self, random: torch.Generator, dtype: torch.dtype) -> Tensor | TopK:
         if self.target == "binary":

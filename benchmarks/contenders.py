@@ -1,4 +1,4 @@
-"""Who takes part: crossent, torch eager and compiled, and the floors, which only move the memory that a loss must move.
+"""Who takes part where logits are given: crossent, torch eager and compiled, and floors, which only move memory.
 
 Every contender is a call without arguments, under a key of measure and name:
 
@@ -29,7 +29,15 @@ Key = tuple[str, str]
 Call = Callable[[], object]
 Loss = Callable[..., Tensor]
 
-RIVALS = ("eager", "compile")
+LIMITS = {
+    "forward": {"limit": ("read",), "raw": ("raw",)},
+    "backward": {"limit": ("copy",)},
+    "both": {"limit": ("read", "clone")},
+}
+"""For each measure, the floors whose times add up to the least that it can take, under a name for the quotient."""
+
+FEWER: dict[str, int] = {}
+"""Contenders so slow that they take part in some rounds only, and in how many at most."""
 
 
 def losses(case: Case, *, compiled: bool) -> dict[str, Loss]:
@@ -40,11 +48,13 @@ def losses(case: Case, *, compiled: bool) -> dict[str, Loss]:
         "topk": (cross_entropy, topk_in_torch),
         "binary": (binary_cross_entropy_with_logits, functional.binary_cross_entropy_with_logits),
     }[case.target]
-    found: dict[str, Loss] = {"crossent": ours, "eager": theirs}
-    if compiled:
-        torch.compiler.reset()  # of an earlier case's shapes, which would make these dynamic
-        found["compile"] = torch.compile(theirs)
-    return found
+    return {"crossent": ours, "eager": theirs, **({"compile": compiled_by_torch(theirs)} if compiled else {})}
+
+
+def compiled_by_torch(loss: Loss) -> Loss:
+    """Return the loss as torch compiles it, for shapes as they are."""
+    torch.compiler.reset()  # of an earlier case's shapes, which would make these dynamic
+    return torch.compile(loss)
 
 
 def topk_in_torch(logits: Tensor, target: TopK) -> Tensor:
@@ -55,27 +65,33 @@ def topk_in_torch(logits: Tensor, target: TopK) -> Tensor:
 
 def forward(loss: Loss, data: Data) -> Tensor:
     """Return the loss where no gradient is wanted."""
-    return loss(data.logits.detach(), data.target, **data.options)
+    return loss(*(x.detach() for x in data.leaves), data.target, **data.options)
 
 
 def step(loss: Loss, data: Data) -> Tensor:
-    """Leave the gradient in the logits, as a training step does, and return the loss."""
-    data.logits.grad = None
-    value = loss(data.logits, data.target, **data.options)
+    """Leave the gradients in the leaves, as a training step does, and return the loss."""
+    data.forget()
+    value = loss(*data.leaves, data.target, **data.options)
     value.backward()
     return value.detach()
 
 
-def calls(case: Case, data: Data, *, compiled: bool) -> dict[Key, Call]:
-    """Return the calls of every contender in this case."""
+def timed(losses: dict[str, Loss], data: Data) -> dict[Key, Call]:
+    """Return the calls that measure the losses, forward alone and with backward."""
     found: dict[Key, Call] = {}
-    for name, loss in losses(case, compiled=compiled).items():
+    for name, loss in losses.items():
         found["forward", name] = partial(forward, loss, data)
         found["both", name] = partial(step, loss, data)
+    return found
+
+
+def calls(case: Case, data: Data, *, compiled: bool) -> tuple[dict[Key, Call], dict[str, str]]:
+    """Return the calls of every contender in this case, and why others cannot take part."""
+    found = timed(losses(case, compiled=compiled), data)
     if case.repeat == 1:
         found["backward", "crossent"] = backward(case, data)
         found |= {("floor", name): call for name, call in floors(data).items()}
-    return found
+    return found, {}
 
 
 def backward(case: Case, data: Data) -> Call:
@@ -116,3 +132,10 @@ def floors(data: Data) -> dict[str, Call]:
         raw = [x.flatten().view(torch.float32) for x in (logits, *others)]
         found["raw"] = lambda: [x.sum() for x in raw]
     return found
+
+
+def work(data: Data, measure: str) -> dict[str, int]:
+    """Return the bytes that the limit of a measure moves."""
+    read = sum(x.nbytes for x in data.operands())
+    written = data.logits.nbytes
+    return {"bytes": {"forward": read, "backward": read + written, "both": 2 * read + written}[measure]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,7 @@ def describe() -> dict[str, Any]:
             "wait_policy": os.environ.get("OMP_WAIT_POLICY", "").lower(),
             "platform": platform.platform(),
             "huge_pages": huge_pages(),
+            "amx": getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)(),
         },
         "versions": {
             "python": platform.python_version(),
@@ -59,6 +61,13 @@ def huge_pages() -> str | None:
     if not setting.exists():
         return None
     return setting.read_text(encoding="utf-8").partition("[")[2].partition("]")[0]
+
+
+def free_memory() -> int | None:
+    """Return how many bytes Linux could give to this process, or None where that cannot be known."""
+    info = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return 1024 * int(found[1]) if found else None
 
 
 def commit() -> str | None:

@@ -1,4 +1,4 @@
-"""Peak memory of one forward and backward beyond its inputs and the gradient, measured in a process of its own.
+"""Peak memory of one forward and backward beyond its inputs and the gradients, measured in a process of its own.
 
 Linux keeps the largest resident size of a process and forgets it on request, so the peak of one call can be read.
 `python -m benchmarks.memory CASE` prints the bytes of each contender as JSON; `measure` runs that.
@@ -16,8 +16,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.cases import CASES, Case
-from benchmarks.contenders import losses, step
+from benchmarks import suites
+from benchmarks.contenders import step
+from benchmarks.suites import AnyCase
 
 ROOT = Path(__file__).parents[1]
 PROC = Path("/proc/self")
@@ -33,7 +34,7 @@ def why_not() -> str | None:
     return None if os.access(PROC / "clear_refs", os.W_OK) else "peaks of memory are read from Linux's /proc"
 
 
-def measure(case: Case, contenders: list[str]) -> dict[str, int]:
+def measure(case: AnyCase, contenders: list[str]) -> dict[str, int]:
     """Return the extra bytes of each contender, measured in a child process."""
     command = [sys.executable, "-m", "benchmarks.memory", case.name, *contenders]
     environment = {**os.environ, **ALLOCATOR}
@@ -41,20 +42,20 @@ def measure(case: Case, contenders: list[str]) -> dict[str, int]:
     return json.loads(done.stdout)
 
 
-def measure_here(case: Case, contenders: list[str]) -> dict[str, int]:
+def measure_here(case: AnyCase, contenders: list[str]) -> dict[str, int]:
     """Return the extra bytes of each contender, measured in this process."""
     data = case.make()
     found: dict[str, int] = {}
-    for name, loss in losses(case, compiled="compile" in contenders).items():
+    for name, loss in suites.of(case).losses(case, compiled="compile" in contenders).items():
         if name not in contenders:
             continue
         _ = step(loss, data)  # compiles, and starts threads
         peaks: list[int] = []
         for _ in range(ROUNDS):
-            data.logits.grad = None
+            data.forget()
             peaks.append(peak(lambda loss=loss: step(loss, data)))
-        found[name] = max(0, int(statistics.median(peaks)) - data.logits.nbytes)
-        data.logits.grad = None
+        found[name] = max(0, int(statistics.median(peaks)) - sum(x.nbytes for x in data.leaves))
+        data.forget()
     return found
 
 
@@ -75,5 +76,5 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    chosen = next(case for case in CASES if case.name == sys.argv[1])
+    chosen = next(case for case in suites.cases() if case.name == sys.argv[1])
     print(json.dumps(measure_here(chosen, sys.argv[2:])))

@@ -168,7 +168,8 @@ void set_results(RowTask& task, RESULT_ARGUMENTS) {
 void set_grad(RowTask& task, const In& logits, const Out& grad) {
     require(same_shape(logits, grad), "the gradient must have the shape of the logits");
     task.grad = matrix_of(grad, "grad");
-    require(task.grad.type == task.logits.type, "the gradient must have the dtype of the logits");
+    require(task.grad.type == task.logits.type || (task.grad.type == Type::bf16 && task.logits.type == Type::f32),
+            "the gradient must have the dtype of the logits, or be bfloat16 for float32 logits");
     for (size_t k = 0; k < grad.ndim() && task.rows * task.columns > 0; ++k) {
         require(grad.shape(k) <= 1 || grad.stride(k) != 0, "the gradient must not be an expanded view");
     }
@@ -310,15 +311,6 @@ void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {
     binary_grad(task);
 }
 
-void py_prefer_huge_pages(const Out& array) {
-    int64_t bytes = element_size(type_of(array, "array")), expected = 1;
-    for (size_t k = array.ndim(); k-- > 0; expected *= static_cast<int64_t>(array.shape(k))) {
-        require(array.shape(k) <= 1 || array.stride(k) == expected, "array must be contiguous");
-        bytes *= static_cast<int64_t>(array.shape(k));
-    }
-    prefer_huge_pages(array.data(), bytes);
-}
-
 void py_math(const std::string& function, const In& in, const Out& out) {
     const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m"};
     const Type type = type_of(in, "in");
@@ -345,7 +337,6 @@ NB_MODULE(_core, m) {
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a, "square_scale"_a.none(), RESULT_NAMES, "grad"_a);
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
-    m.def("prefer_huge_pages", &py_prefer_huge_pages, "array"_a);
     m.def("math", &py_math, "function"_a, "in"_a, "out"_a);
     m.def("isa", [] { return isa(); });
     m.def("available_isas", &available_isas);

@@ -218,7 +218,7 @@ void lane_patches(const RowTask& task, const Tile& tile, const LaneReader<Storag
     }
 }
 
-template <class Storage>
+template <class Storage, class Out>
 void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& records, const LaneCoefs& coefs,
                    double* patches) {
     using T = typename Compute<Storage>::type;
@@ -272,14 +272,14 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& rec
                 result[i] = active[i] == T(0) ? T(0) : value * (capped ? reader.slope[i] : unit);
             }
         }
-        store_run<Storage>(task.grad.data, first + v * task.grad.column_stride, stride, tile.n, result.at);
+        store_run<Out>(task.grad.data, first + v * task.grad.column_stride, stride, tile.n, result.at);
     }
     for (int64_t i = 0; i < tile.n; ++i) {
         for (int64_t pick = 0; pick < task.picks && active[i] != T(0); ++pick) {
             const int64_t column = pick_column(task, tile.row + i, pick);
             const T value = static_cast<T>(patches[pick * tile_rows + i]);
             if (column >= 0)
-                store_run<Storage>(task.grad.data, first + i * stride + column * task.grad.column_stride, 1, 1, &value);
+                store_run<Out>(task.grad.data, first + i * stride + column * task.grad.column_stride, 1, 1, &value);
         }
     }
 }

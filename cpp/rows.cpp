@@ -61,7 +61,7 @@ bool by_lanes(const RowTask& task, Work work) {
     return task.columns <= short_row || apart;
 }
 
-template <class Storage>
+template <class Storage, class Out>
 void work_on_rows(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem, void* room) {
     using T = typename Compute<Storage>::type;
     const bool dense = task.prob.data != nullptr && task.index.data == nullptr;
@@ -73,18 +73,18 @@ void work_on_rows(const RowTask& task, Work work, int64_t begin, int64_t end, Pr
                           task.prob.column_stride};
         if (row + 1 < end && task.picks > 0)
             fetch(logits(row + 1) + pick_column(task, row + 1, 0), 1);  // no prefetcher foresees it
-        const Record record =
-            work == Work::grad ? saved(task, row)
-                               : extended(task, row, row_record(task, logits(row), prob, row, &problem));
+        const Record record = work == Work::grad
+                                  ? saved(task, row)
+                                  : extended(task, row, row_record(task, logits(row), prob, row, &problem));
         if (work != Work::grad) save<T>(task, row, record, std::log(record.total));
         if (work == Work::stats) continue;
         const Coef coef = work == Work::grad ? gradient_coef(task, row, record) : fused_coef(task, row, record);
-        Storage* const grad = static_cast<Storage*>(task.grad.data) + offset(task, task.grad, row);
-        row_gradient(task, logits(row), prob, row, record, coef, static_cast<Storage*>(room), grad);
+        Out* const grad = static_cast<Out*>(task.grad.data) + offset(task, task.grad, row);
+        row_gradient(task, logits(row), prob, row, record, coef, static_cast<Out*>(room), grad);
     }
 }
 
-template <class Storage>
+template <class Storage, class Out>
 void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem, void* room) {
     using T = typename Compute<Storage>::type;
     for (int64_t row = begin; row < end;) {
@@ -108,16 +108,16 @@ void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, P
                     work == Work::grad ? gradient_coef(task, row + i, record) : fused_coef(task, row + i, record);
                 coefs.a[i] = coef.a, coefs.b[i] = coef.b, coefs.c[i] = coef.c;
             }
-            lane_gradient<Storage>(task, tile, records, coefs, static_cast<double*>(room));
+            lane_gradient<Storage, Out>(task, tile, records, coefs, static_cast<double*>(room));
         }
         row += tile.n;
     }
 }
 
 // Gives the gradient room for the values at the picked columns: on the stack unless a row has very many.
-template <class Storage>
+template <class Storage, class Out>
 bool work_on(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem) {
-    const auto run = by_lanes(task, work) ? work_on_lanes<Storage> : work_on_rows<Storage>;
+    const auto run = by_lanes(task, work) ? work_on_lanes<Storage, Out> : work_on_rows<Storage, Out>;
     alignas(8) char few[2048];
     const size_t bytes = work == Work::stats ? 0 : sizeof(double) * tile_rows * static_cast<size_t>(task.picks);
     void* const room = bytes <= sizeof(few) ? few : std::malloc(bytes);
@@ -127,28 +127,30 @@ bool work_on(const RowTask& task, Work work, int64_t begin, int64_t end, Problem
     return true;
 }
 
-template <class Call>
-bool by_type(Type type, const Call& call) {
-    switch (type) {
-        case Type::f32: return call(float{});
-        case Type::f64: return call(double{});
-        case Type::bf16: return call(bfloat16{});
-        case Type::f16: return call(float16{});
+// The gradient has the type of the logits, or is the bfloat16 factor of a product where the logits are float32.
+bool work_by_type(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem) {
+    const bool narrow = work != Work::stats && task.grad.type == Type::bf16 && task.logits.type == Type::f32;
+    if (narrow) return work_on<float, bfloat16>(task, work, begin, end, problem);
+    switch (task.logits.type) {
+        case Type::f32: return work_on<float, float>(task, work, begin, end, problem);
+        case Type::f64: return work_on<double, double>(task, work, begin, end, problem);
+        case Type::bf16: return work_on<bfloat16, bfloat16>(task, work, begin, end, problem);
+        case Type::f16: return work_on<float16, float16>(task, work, begin, end, problem);
         default: return false;
     }
 }
 
 bool row_stats(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
-    return by_type(task.logits.type, [&]<class S>(S) { return work_on<S>(task, Work::stats, begin, end, problem); });
+    return work_by_type(task, Work::stats, begin, end, problem);
 }
 
 bool row_grad(const RowTask& task, int64_t begin, int64_t end) {
     Problem unused;
-    return by_type(task.logits.type, [&]<class S>(S) { return work_on<S>(task, Work::grad, begin, end, unused); });
+    return work_by_type(task, Work::grad, begin, end, unused);
 }
 
 bool row_fused(const RowTask& task, int64_t begin, int64_t end, Problem& problem) {
-    return by_type(task.logits.type, [&]<class S>(S) { return work_on<S>(task, Work::fused, begin, end, problem); });
+    return work_by_type(task, Work::fused, begin, end, problem);
 }
 
 template <class T>

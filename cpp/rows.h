@@ -223,11 +223,11 @@ void write_plain(const From* x, int64_t n, const RowFactors<T>& f, Storage* grad
 }
 
 // Gradient of a row; `patches` has room for the row's picks.
-template <class Storage>
+template <class Storage, class Out>
 void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_t row, const Record& record,
-                  const Coef& coef, Storage* patches, Storage* grad) {
+                  const Coef& coef, Out* patches, Out* grad) {
     using T = typename Compute<Storage>::type;
-    const size_t bytes = sizeof(Storage) * static_cast<size_t>(task.columns);
+    const size_t bytes = sizeof(Out) * static_cast<size_t>(task.columns);
     if (ignored(task, row) || (coef.a == 0 && coef.b == 0 && coef.c == 0)) {
         std::memset(static_cast<void*>(grad), 0, bytes);
         return;
@@ -247,8 +247,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
         const double p_less_1 = std::expm1(logp);
         const double entropic = coef.b == 0 || p_less_1 == -1 ? 0 : coef.b * (1 + p_less_1) * logp;
         const double target = measure == 0 ? 0 : coef.c * measure;
-        patches[pick] =
-            Narrow<Storage>::from(static_cast<T>(slope * (coef.a * p_less_1 + (coef.a - target) + entropic)));
+        patches[pick] = Narrow<Out>::from(static_cast<T>(slope * (coef.a * p_less_1 + (coef.a - target) + entropic)));
     }
 
     const bool plain = !capped && !measured && coef.b == 0;
@@ -264,12 +263,11 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
     f.b = static_cast<T>(coef.b);
     f.c = static_cast<T>(coef.c);
 
-    const auto write =
-        capped ? (measured ? write_general<true, true, Storage, T> : write_general<true, false, Storage, T>)
-               : (measured ? write_general<false, true, Storage, T> : write_general<false, false, Storage, T>);
+    const auto write = capped ? (measured ? write_general<true, true, Out, T> : write_general<true, false, Out, T>)
+                              : (measured ? write_general<false, true, Out, T> : write_general<false, false, Out, T>);
     constexpr int64_t step = piece_size<T>;
     alignas(64) T x[step], slope[step], q[step];
-    alignas(64) Storage last[step];
+    alignas(64) Out last[step];
     const bool in_place = static_cast<const void*>(z) == static_cast<const void*>(grad);
     for (int64_t begin = 0; begin < task.columns;) {
         int64_t n = least(step, task.columns - begin);
@@ -278,7 +276,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
             n = lanes<T>;
         }
         if (n > lanes<T>) n = n / lanes<T> * lanes<T>;
-        Storage* const to = n < lanes<T> ? last : grad + begin;
+        Out* const to = n < lanes<T> ? last : grad + begin;
         fetch(z + begin + 2 * step, n * static_cast<int64_t>(sizeof(Storage)));
         if (plain && to != last) {
             write_plain(z + begin, n, f, to);
@@ -290,7 +288,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
             if (plain) write_plain(x, filled, f, to);
             else write(x, slope, q, filled, f, to);
         }
-        if (to == last) std::memcpy(static_cast<void*>(grad + begin), last, sizeof(Storage) * static_cast<size_t>(n));
+        if (to == last) std::memcpy(static_cast<void*>(grad + begin), last, sizeof(Out) * static_cast<size_t>(n));
         begin += n;
     }
     for (int64_t pick = 0; pick < task.picks; ++pick) {

@@ -33,7 +33,7 @@ struct Problem {  // the first thing that is wrong with a target; row < 0: nothi
 struct RowTask {
     int64_t rows = 0, columns = 0, inner_rows = 1;
     Matrix logits;
-    Matrix grad;                 // laid out freely, type of the logits; may be the logits themselves
+    Matrix grad;                 // laid out freely, type of the logits or bf16 for f32; may be the logits themselves
     Matrix index;                // integer (rows, picks), or no data
     Matrix prob;                 // (rows, picks) beside an index, else (rows, columns)
     int64_t picks = 0;           // 1 for a class index, K for top-k
@@ -43,9 +43,9 @@ struct RowTask {
     const double* spread_mass = nullptr;  // sum of spread over each block of columns that rows.h takes, or none
     double spread_total = 0;
     int64_t ignore_index = 0, first_class = 0;
-    double temperature = 1, softcap = 0;                       // softcap 0: none
-    double* record = nullptr;                                  // (5, rows): peak, total, score, mass, tilt
-    bool extend = false;  // row_stats: the record holds other columns of the rows already
+    double temperature = 1, softcap = 0;  // softcap 0: none
+    double* record = nullptr;             // (5, rows): peak, total, score, mass, tilt
+    bool extend = false;                  // row_stats: the record holds other columns of the rows already
     void *loss = nullptr, *lse = nullptr, *entropy = nullptr;  // (rows,) in compute type, or none
     Vector g_loss, g_lse, g_entropy;                           // cotangents of row_grad
     Vector scale, square_scale;                                // of row_fused: cotangents of loss and of lse^2

@@ -23,7 +23,7 @@ ROUNDS = 3
 
 @pytest.fixture(scope="module")
 def benchmarks() -> Iterator[Any]:
-    names = ("__main__", "cases", "contenders", "machine", "memory", "report", "run")
+    names = ("__main__", "cases", "contenders", "grid", "machine", "memory", "report", "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
         yield SimpleNamespace(**{name.strip("_"): import_module(f"benchmarks.{name}") for name in names})
@@ -127,7 +127,7 @@ def test_nothing_is_timed_of_a_loss_that_is_not_the_same(benchmarks: Any, wrong:
 def in_fresh_process(benchmarks: Any, expression: str) -> Any:
     """Value of an expression in a process that holds little else: systems reclaim what a long test run has piled up."""
     code = f"import json; import numpy as np; from benchmarks import cases, memory; print(json.dumps({expression}))"
-    environment = {**os.environ, **benchmarks.memory.ALLOCATOR}
+    environment = {**os.environ, **benchmarks.memory.ALLOCATOR, "OMP_WAIT_POLICY": "PASSIVE"}  # as the benchmarks run
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -169,7 +169,7 @@ def test_the_command_measures_writes_and_reports(
     monkeypatch.setattr(benchmarks.memory, "measure", lambda *_: sizes)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # so that it is put back
     file = tmp_path / "new" / "results.jsonl"
-    benchmarks.main.main(["--quick", "--rounds", "2", "--out", str(file)])
+    benchmarks.main.main(["--suite", "logits", "--quick", "--rounds", "2", "--out", str(file)])
     printed, said = capsys.readouterr()
     assert "index" in said
 
@@ -198,4 +198,4 @@ def test_a_case_that_is_not_there_names_those_that_are(benchmarks: Any):
     ("seconds", "text"), [(1.5, "1.50 s"), (0.0123, "12.3 ms"), (0.25, "250 ms"), (4.56e-5, "45.6 µs"), (None, "–")]
 )
 def test_durations_are_printed_with_three_digits(benchmarks: Any, seconds: float | None, text: str):
-    assert benchmarks.report.duration(seconds) == text
+    assert benchmarks.grid.duration(seconds) == text

@@ -112,11 +112,6 @@ def row_fused(
     _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *summary, grad), logits, target)
 
 
-def prefer_huge_pages(array: Array) -> None:
-    """Ask for huge pages under a contiguous array that is about to be written for the first time; a hint."""
-    _built().prefer_huge_pages(array)
-
-
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> float:
     """Write the binary cross-entropy of each element into `out`, if it is given, and return the sum.
 

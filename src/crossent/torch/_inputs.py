@@ -185,7 +185,7 @@ def _topk_rows(logits: Logits, input: Tensor, target: TopK) -> tuple[Tensor, Ten
     if prob.dtype not in _REAL:
         raise TypeError(f"TopK.prob must be floating-point, got {prob.dtype}")
     k = index.shape[axis]
-    return tuple(logits.flat(x).movedim(1, -1).reshape(-1, k) for x in (index, prob))  # pyright: ignore[reportReturnType]
+    return tuple(logits.flat(x).movedim(1, -1).reshape(logits.rows.numel(), k) for x in (index, prob))  # pyright: ignore[reportReturnType]
 
 
 def sample_weight_of(sample_weight: Tensor | None, rows: Rows, input: Tensor) -> Tensor | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 library = torch.library.Library("crossent", "DEF")
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -51,6 +52,10 @@ def register(
     Direct.__name__ = name
 
     def call(*args: Any) -> Any:
+        if forward_ad._current_level >= 0 and any(_has_tangent(x) for x in args):  # pyright: ignore
+            raise NotImplementedError(
+                "crossent has no forward-mode derivatives; use backward(), torch.autograd.grad or torch's own loss"
+            )
         wants_grad = False
         plain = not is_watched()
         for x in args:
@@ -66,6 +71,10 @@ def register(
 
 
 _is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
+
+
+def _has_tangent(x: Any) -> bool:
+    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
 
 
 def is_watched() -> bool:

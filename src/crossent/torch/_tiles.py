@@ -12,6 +12,7 @@ logits. Everything here is a function of arrays and shapes alone; autograd and o
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +25,8 @@ from crossent.torch._gemm import multiply, operand, operand_dtype
 from crossent.torch._library import backend
 from crossent.torch._plain import loss_dtype
 
-DEFAULT_CHUNK_BYTES = 2**26
-_TILE_BYTES = 2**24  # beyond this a tile gains nothing, and it no longer stays in a third-level cache
+DEFAULT_CHUNK_BYTES = 2**27
+_TILE_LOGITS = 2**21  # products gain nothing from larger tiles, and rows lose the cache
 _TILE_ROWS = 2048
 _FEWEST_ROWS = 128  # with fewer rows in a chunk, reading the weight again for each costs more than multiplying twice
 _LINE = 16  # numbers; a row of logits that begins on a line, an odd number of lines after the last one, is read faster
@@ -87,8 +88,8 @@ def one_sweep_rows(input: Tensor, weight: Tensor, chunk_bytes: int) -> int:
 def tile_shape(head: Head, chunk_bytes: int) -> tuple[int, int]:
     """Return how many rows and classes a tile has."""
     size = 8 if head.input.dtype == torch.float64 else 4 if head.input.dtype == torch.float32 else 6
-    logits = max(1, min(chunk_bytes, _TILE_BYTES) // (size * head.positions))
-    rows = _even(head.input.shape[0], min(_TILE_ROWS, logits), _LINE)
+    logits = max(1, min(chunk_bytes // size, _TILE_LOGITS) // head.positions)
+    rows = _even(head.input.shape[0], min(_TILE_ROWS, 2 * math.isqrt(logits)), _LINE)
     return rows, _even(head.classes, max(1, logits // rows), 4 * _LINE)
 
 
@@ -113,7 +114,8 @@ class _Tile:
         self.head, self.dtype = head, operand_dtype(head.input.dtype)
         width = columns * head.positions
         padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
-        self.buffer = _fresh((rows, padded), head.input, loss_dtype(head.input.dtype))
+        self.buffer = head.input.new_empty((rows, padded), dtype=loss_dtype(head.input.dtype))
+        self.narrow = None if self.dtype == self.buffer.dtype else torch.empty_like(self.buffer, dtype=self.dtype)
 
     def rows(self, i: int, j: int) -> Tensor:
         return operand(self.head.input[i:j], self.dtype)
@@ -125,6 +127,10 @@ class _Tile:
 
     def place(self, n: int, width: int) -> Tensor:
         return self.buffer[:n, :width]
+
+    def factor(self, logits: Tensor) -> Tensor:
+        """Return where the gradient of the logits in their place goes, in the dtype that its products take."""
+        return logits if self.narrow is None else self.narrow[: logits.shape[0], : logits.shape[1]]
 
     def shaped(self, logits: Tensor) -> Tensor:
         """Return a matrix of logits in the form of the kernels."""
@@ -175,29 +181,34 @@ def gradients(
     tile = _Tile(head, n, v)
     wide = tile.buffer.dtype
     g_input = head.input.new_zeros(head.input.shape, dtype=wide) if needs[0] else None
-    g_weight = _fresh(head.weight.shape, head.weight, head.weight.dtype) if needs[1] else None
+    g_weight = _empty_like(head.weight) if needs[1] else None
     g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
+    sums = None
+    if g_weight is not None and g_weight.dtype != wide:
+        sums = head.weight.new_empty((v * P, head.weight.shape[1]), dtype=wide)
     for a, b in _blocks(V if any(needs[:3]) else 0, v):
         classes, own = tile.classes(a, b), slice(a * P, b * P)
         g_part = None
         if g_weight is not None:
-            g_part = g_weight[own] if g_weight.dtype == wide else head.weight.new_empty(classes[0].shape, dtype=wide)
+            g_part = g_weight[own] if sums is None else sums[: (b - a) * P]
         for i, j in _blocks(N, n):
             rows, here = tile.rows(i, j), slice(i * P, j * P)
             out = tile.place(j - i, (b - a) * P)
+            g = tile.factor(out)
             z = tile.shaped(_product(rows, classes, out) if logits is None else logits[i:j, own])
             parts = [None if g is None else g[here] for g in cotangents]
             target = head.target_of(i, j, a, b)
-            backend().row_grad(z, target, head.scores, record[:, here].contiguous(), parts, tile.shaped(out))
-            g = out.to(tile.dtype)
+            backend().row_grad(z, target, head.scores, record[:, here].contiguous(), parts, tile.shaped(g))
             if g_input is not None:
                 multiply(g, classes[0], g_input[i:j], add=a > 0)
             if g_part is not None:
                 multiply(g.t(), rows, g_part, add=i > 0)
             if g_bias is not None:
-                g_bias[own] += out.sum(0)
-        if g_weight is not None and g_part is not None:
-            _ = g_weight[own].copy_(g_part) if N else g_weight[own].zero_()
+                g_bias[own] += g.sum(0, dtype=wide)
+        if g_weight is not None and sums is not None:
+            _ = g_weight[own].copy_(sums[: (b - a) * P])
+    if g_weight is not None and N == 0:
+        _ = g_weight.zero_()
     g_prob = _prob_gradient(head, chunk_bytes, cotangents[0]) if needs[3] and cotangents[0] is not None else None
     return [
         None if g_input is None else g_input.to(head.input.dtype),
@@ -219,8 +230,8 @@ def one_sweep(
     N, V, P = head.input.shape[0], head.classes, head.positions
     tile = _Tile(head, n, V)
     classes = tile.classes(0, V)
-    g_input = _fresh(head.input.shape, head.input, head.input.dtype) if needs[0] else None
-    g_weight = _fresh(head.weight.shape, head.weight, head.weight.dtype) if needs[1] else None
+    g_input = _empty_like(head.input) if needs[0] else None
+    g_weight = _empty_like(head.weight) if needs[1] else None
     g_bias = head.input.new_zeros(len(head.weight)) if needs[2] else None
     for i, j in _blocks(N, n):
         rows, here = tile.rows(i, j), slice(i * P, j * P)
@@ -241,10 +252,8 @@ def one_sweep(
     return [g_input, g_weight, g_bias, None]
 
 
-def _fresh(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype) -> Tensor:
-    array = like.new_empty(shape, dtype=dtype)
-    backend().prefer_huge_pages(array)
-    return array
+def _empty_like(matrix: Tensor) -> Tensor:
+    return torch.empty_like(matrix, memory_format=torch.contiguous_format)
 
 
 def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:

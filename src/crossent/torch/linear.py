@@ -89,7 +89,7 @@ def linear_cross_entropy(
     sample_weight
         Weight of each row, in the shape of the loss with reduction="none".
     chunk_bytes
-        How many bytes of logits there may be at a time, by default 64 MiB; a tile has one logit at least. It changes
+        How many bytes of logits there may be at a time, by default 128 MiB; a tile has one logit at least. It changes
         results by rounding only. Below about 128 rows of logits the logits are multiplied twice, in smaller tiles.
 
     Returns
@@ -217,5 +217,5 @@ def _checked(chunk_bytes: int | None) -> int:
     if isinstance(chunk_bytes, bool) or not isinstance(chunk_bytes, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"chunk_bytes must be a whole number of bytes, got {chunk_bytes!r}")
     if chunk_bytes < 1:
-        raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default of 64 MiB")
+        raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default of 128 MiB")
     return chunk_bytes

@@ -1,0 +1,95 @@
+"""How far losses of a linear layer and their gradients are from float64, which is made of the same operands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import LinearCrossEntropyOptions, functional
+
+from benchmarks.cases import Data
+from benchmarks.contenders import Loss, step
+from benchmarks.linear_cases import LinearCase
+from benchmarks.linear_contenders import losses, ours
+from benchmarks.run import Record, describe, rounded
+from crossent.spec import Scores, Target
+from crossent.torch import _tiles
+
+PART = 2**28
+"""Bytes of float64 numbers that are made at a time beside the weight, its gradient and their counterparts."""
+
+Exact = tuple[float, Tensor, Tensor]
+"""The loss and the gradients of input and weight, in float64."""
+
+
+def measure(case: LinearCase, without: Collection[str] = ()) -> Record:
+    """Return the record of the errors of everyone but some contenders in this case."""
+    data = case.make()
+    sizes = {"crossent": _tiles.DEFAULT_CHUNK_BYTES} | dict(zip(list(ours(case))[1:], case.chunk_bytes, strict=True))
+    chunks = {name: number_of_chunks(data, size) for name, size in sizes.items()}
+    exact = reference(data)
+    errors = {name: compare(loss, data, exact) for name, loss in contenders(case).items() if name not in without}
+    return {**describe(case), "measure": "error", "chunks": chunks, "errors": errors}
+
+
+def contenders(case: LinearCase) -> dict[str, Loss]:
+    """Return the losses that round in their own way."""
+    found = losses(case, compiled=False)
+    del found["torch linear"]  # eager's
+    if case.dtype != "float32":
+        options = LinearCrossEntropyOptions(acc_dtype=torch.float32)
+        found["torch chunked, acc float32"] = partial(functional.linear_cross_entropy, options=options)
+    return found
+
+
+def compare(loss: Loss, data: Data, exact: Exact) -> dict[str, float]:
+    """Return the relative error of the loss, and those of the gradients in the Euclidean norm."""
+    value = float(step(loss, data))
+    found = {"loss": abs(value - exact[0]) / abs(exact[0])}
+    leaves: Any = data.leaves
+    for name, x, grad in zip(("dX", "dW"), leaves, exact[1:], strict=True):
+        found[name] = distance(x.grad, grad)
+    data.forget()
+    return {name: rounded(error) for name, error in found.items()}
+
+
+def distance(found: Tensor, exact: Tensor) -> float:
+    """Return the norm of the difference over the norm of the exact gradient, a part of the rows at a time."""
+    part = max(1, PART // (8 * exact.shape[1]))
+    sums = [
+        ((a.double() - b).square().sum(), b.square().sum())
+        for a, b in zip(found.split(part), exact.split(part), strict=True)
+    ]
+    return float((sum(a for a, _ in sums) / sum(b for _, b in sums)) ** 0.5)
+
+
+def reference(data: Data) -> Exact:
+    """Return the mean loss and its gradients in float64, a part of the rows at a time."""
+    features, weight = (x.detach() for x in data.leaves)
+    wide, N = weight.double(), len(features)
+    g_features, g_weight = features.new_empty(features.shape, dtype=torch.float64), torch.zeros_like(wide)
+    part, loss = max(1, PART // (8 * len(weight))), 0.0
+    for x, target, place in zip(*(x.split(part) for x in (features, data.target, g_features)), strict=True):
+        rows = x.double()
+        logprob = (rows @ wide.t()).log_softmax(1)
+        here = torch.arange(len(rows)), target
+        loss -= float(logprob[here].sum()) / N
+        g = logprob.exp_()
+        g[here] -= 1.0
+        g /= N
+        _ = place.copy_(g @ wide)
+        _ = g_weight.addmm_(g.t(), rows)
+    return loss, g_features, g_weight
+
+
+def number_of_chunks(data: Data, chunk_bytes: int) -> int:
+    """Return in how many chunks crossent makes the logits where gradients are wanted."""
+    features, weight = (x.detach() for x in data.leaves)
+    n, v = _tiles.one_sweep_rows(features, weight, chunk_bytes), len(weight)
+    if n == 0:
+        target: Any = Target(data.target, None)
+        n, v = _tiles.tile_shape(_tiles.Head(features, weight, None, v, target, Scores()), chunk_bytes)
+    return -(-len(features) // n) * -(-len(weight) // v)
