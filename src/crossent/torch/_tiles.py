@@ -29,6 +29,7 @@ DEFAULT_CHUNK_BYTES = 2**27
 _TILE_LOGITS = 2**21  # products gain nothing from larger tiles, and rows lose the cache
 _TILE_ROWS = 2048
 _FEWEST_ROWS = 128  # with fewer rows in a chunk, reading the weight again for each costs more than multiplying twice
+_PRODUCT_CLASSES = 8192  # wider products are slower
 _LINE = 16  # numbers; a row of logits that begins on a line, an odd number of lines after the last one, is read faster
 
 Needs = tuple[bool, bool, bool, bool]
@@ -108,13 +109,16 @@ def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:
 
 
 class _Tile:
-    """A buffer for logits, and the operands as the products take them."""
+    """A buffer for logits, and the operands as the products take them.
+
+    Large memory is zeroed before a product writes it: fresh pages that are first touched there cost twice as much.
+    """
 
     def __init__(self, head: Head, rows: int, columns: int) -> None:
         self.head, self.dtype = head, operand_dtype(head.input.dtype)
         width = columns * head.positions
         padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
-        self.buffer = head.input.new_empty((rows, padded), dtype=loss_dtype(head.input.dtype))
+        self.buffer = head.input.new_zeros((rows, padded), dtype=loss_dtype(head.input.dtype))
         self.narrow = None if self.dtype == self.buffer.dtype else torch.empty_like(self.buffer, dtype=self.dtype)
 
     def rows(self, i: int, j: int) -> Tensor:
@@ -181,11 +185,13 @@ def gradients(
     tile = _Tile(head, n, v)
     wide = tile.buffer.dtype
     g_input = head.input.new_zeros(head.input.shape, dtype=wide) if needs[0] else None
-    g_weight = _empty_like(head.weight) if needs[1] else None
     g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
-    sums = None
-    if g_weight is not None and g_weight.dtype != wide:
-        sums = head.weight.new_empty((v * P, head.weight.shape[1]), dtype=wide)
+    g_weight = sums = None
+    if needs[1] and head.weight.dtype == wide:
+        g_weight = head.weight.new_zeros(head.weight.shape)
+    elif needs[1]:
+        g_weight = _empty_like(head.weight)
+        sums = head.weight.new_zeros((v * P, head.weight.shape[1]), dtype=wide)
     for a, b in _blocks(V if any(needs[:3]) else 0, v):
         classes, own = tile.classes(a, b), slice(a * P, b * P)
         g_part = None
@@ -207,8 +213,6 @@ def gradients(
                 g_bias[own] += g.sum(0, dtype=wide)
         if g_weight is not None and sums is not None:
             _ = g_weight[own].copy_(sums[: (b - a) * P])
-    if g_weight is not None and N == 0:
-        _ = g_weight.zero_()
     g_prob = _prob_gradient(head, chunk_bytes, cotangents[0]) if needs[3] and cotangents[0] is not None else None
     return [
         None if g_input is None else g_input.to(head.input.dtype),
@@ -229,26 +233,26 @@ def one_sweep(
     """Write record, loss, lse and entropy of all rows and return the gradients of Σ scale₀ · loss + scale₁ · lse²."""
     N, V, P = head.input.shape[0], head.classes, head.positions
     tile = _Tile(head, n, V)
-    classes = tile.classes(0, V)
+    weight = tile.classes(0, V)[0]
     g_input = _empty_like(head.input) if needs[0] else None
-    g_weight = _empty_like(head.weight) if needs[1] else None
+    g_weight = head.weight.new_zeros(head.weight.shape) if needs[1] else None
     g_bias = head.input.new_zeros(len(head.weight)) if needs[2] else None
     for i, j in _blocks(N, n):
         rows, here = tile.rows(i, j), slice(i * P, j * P)
-        g = _product(rows, classes, tile.place(j - i, V * P))
+        g = tile.place(j - i, V * P)
+        for a, b in _blocks(V, _PRODUCT_CLASSES):
+            _ = _product(rows, tile.classes(a, b), g[:, a * P : b * P])
         z, part = tile.shaped(g), record.new_empty((5, (j - i) * P))
         scale = tuple(None if x is None else x[here] for x in scales)
         target = head.target_of(i, j, 0, V)
         backend().row_fused(z, target, head.scores, scale, part, z, [x[here] for x in summary])
         record[:, here] = part
         if g_input is not None:
-            multiply(g, classes[0], g_input[i:j])
+            multiply(g, weight, g_input[i:j])
         if g_weight is not None:
-            multiply(g.t(), rows, g_weight, add=i > 0)
+            multiply(g.t(), rows, g_weight, add=True)
         if g_bias is not None:
             g_bias += g.sum(0)
-    if g_weight is not None and N == 0:
-        _ = g_weight.zero_()
     return [g_input, g_weight, g_bias, None]
 
 
