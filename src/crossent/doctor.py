@@ -9,6 +9,7 @@ import math
 import platform
 import sys
 from importlib import import_module, metadata
+from typing import Any
 
 import numpy as np
 
@@ -119,10 +120,25 @@ def check_torch() -> tuple[bool, list[Line]]:
     loss = functional.cross_entropy(torch.zeros(3, 301, dtype=torch.float64), torch.tensor([0, 7, 300]))
     error = abs(loss.item() - math.log(301))
     fine = error <= _BOUND * np.finfo(np.float64).eps
-    return fine, [
+    product_fine, product = check_product(torch)
+    return fine and product_fine, [
         ("check torch", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float64"),
+        ("check bfloat16", product),
         ("threads, torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)"),
     ]
+
+
+def check_product(torch: Any) -> tuple[bool, str]:
+    """Return whether the product of two bfloat16 matrices that the linear loss takes is right, and how it is taken."""
+    gemm = import_module("crossent.torch._gemm")
+    random = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(shape, generator=random).bfloat16() for shape in ((33, 65), (65, 17)))
+    dtype, exact, found = gemm.operand_dtype(torch.bfloat16), a.double() @ b.double(), torch.empty(33, 17)
+    gemm.multiply(gemm.operand(a, dtype), gemm.operand(b, dtype), found)
+    error = float((found - exact).norm() / exact.norm())
+    fine = error <= _BOUND * float(np.finfo(np.float32).eps)
+    where = "on matrix units" if dtype == torch.bfloat16 else "as float32 numbers; no matrix units, or no BLAS for them"
+    return fine, f"{'right' if fine else 'WRONG'}: error {error:.0e} of products {where}"
 
 
 def core_error(dtype: type[np.float32 | np.float64]) -> float:

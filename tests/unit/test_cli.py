@@ -169,7 +169,7 @@ class TestDoctor:
         for word in (crossent.__version__, np.__version__, torch.__version__, before, *kernels.names()):
             assert word in out
         checks = [line.split()[1:3] for line in out.splitlines() if line.startswith("  check ")]
-        assert checks == [[name, "right:"] for name in (*cpu.available_isas(), "torch")]
+        assert checks == [[name, "right:"] for name in (*cpu.available_isas(), "torch", "bfloat16")]
         assert cpu.isa() == before
 
     def test_gives_the_reason_for_each_unused_backend(

@@ -5,6 +5,9 @@ output since, as long as that is a temperature, a softcap, a change of dtype or 
 it is a `linear_cross_entropy`; anything else gets the numbers: the very operations that were put off, carried out then.
 """
 
+# pyright: reportPrivateUsage=false
+# Attributes of a tensor that is not torch's own begin with an underscore, so that they hide none of torch's.
+
 from __future__ import annotations
 
 import dataclasses
@@ -36,8 +39,9 @@ class LazyLogits(Tensor):
     _settled: int | None
 
     @classmethod
-    @torch.compiler.disable
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         field = func.__name__ == "__get__"
         name = func.__self__.__name__ if field else func.__name__
@@ -326,12 +330,12 @@ def fused_loss(logits: LazyLogits, target: Any, ignore_index: int, options: dict
         return NotImplemented
     logits.check()
     soft = isinstance(target, TopK) or target.shape == logits.shape
-    temperature, softcap = phi[0] * options.pop("temperature", 1.0), phi[1]
-    if options.get("softcap") is not None:
+    divisor, softcap = options.get("temperature", 1.0), options.get("softcap")
+    if phi[1] is not None:  # cap tanh(z) / t = (cap / t) tanh(z); a cap of a cap is neither
         if softcap is not None:
             return NotImplemented
-        softcap = options["softcap"]
-    options |= {"temperature": temperature, "softcap": softcap, "linear_bias": d.bias}
+        softcap = phi[1] / divisor
+    options |= {"temperature": phi[0] * divisor, "softcap": softcap, "linear_bias": d.bias}
     logits._family["fused"] = True
     with torch.autocast(d.hidden.device.type, enabled=False) if has_autocast(d.hidden) else nullcontext():
         return linear_cross_entropy(

@@ -45,7 +45,7 @@ class _Call:
 
     @classmethod
     def of(cls, arguments: Sequence[Any]) -> _Call:
-        return cls(*arguments[:6], Options(*arguments[6:_ARGUMENTS]))
+        return cls(*arguments[:6], Options(*arguments[6:_ARGUMENTS]))  # pyright: ignore[reportCallIssue]
 
     @property
     def losses(self) -> int:

@@ -48,7 +48,7 @@ def register(
                 save(ctx, args, output)
             return output[0] if first else output
 
-    Direct.backward = staticmethod(backward)  # pyright: ignore[reportAttributeAccessIssue]
+    Direct.backward = staticmethod(backward)  # pyright: ignore
     Direct.__name__ = name
 
     def call(*args: Any) -> Any:

@@ -20,6 +20,7 @@ from crossent.torch._inputs import (
     rows_of,
     sample_weight_of,
 )
+from crossent.torch._lazy import LazyLogits, fused_loss
 from crossent.torch._plain import loss_dtype
 from crossent.torch._rows import row_loss, row_stats
 
@@ -127,6 +128,20 @@ def cross_entropy(
     https://arxiv.org/abs/1512.00567. z-loss: Chowdhery et al. (2022), https://arxiv.org/abs/2204.02311.
     """
     mode = reduction_of(reduction, size_average, reduce)
+    if isinstance(input, LazyLogits) and input.stays_lazy():
+        options = {
+            "weight": weight,
+            "reduction": mode,
+            "label_smoothing": label_smoothing,
+            "temperature": temperature,
+            "softcap": softcap,
+            "z_loss": z_loss,
+            "sample_weight": sample_weight,
+            "return_stats": return_stats,
+        }
+        fused = fused_loss(input, target, ignore_index, options)
+        if fused is not NotImplemented:
+            return fused
     logits = logits_of(input)
     rows = rows_of(logits, input, target, ignore_index)
     options = Options(weight, label_smoothing, ignore_index, *phi_of(temperature, softcap))

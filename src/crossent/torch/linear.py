@@ -159,7 +159,7 @@ def linear_cross_entropy(
     if not return_stats:
         return result
     return result, described(
-        rows, options, stats[:4], lambda *target: linear_stats(*call, *target, False, chunk_bytes)[:4]
+        rows, options, tuple(stats[:4]), lambda *target: linear_stats(*call, *target, False, chunk_bytes)[:4]
     )
 
 

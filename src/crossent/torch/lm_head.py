@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from crossent.torch._lazy import Deferred, defer, has_autocast
+from crossent.torch._deferred import Deferred
+from crossent.torch._lazy import LazyLogits, defer, has_autocast
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -15,18 +17,27 @@ Model = TypeVar("Model", bound=nn.Module)
 class LazyLinear(nn.Linear):
     """A linear layer with lazy outputs: what `fuse_lm_head` makes of a model's head."""
 
-    @torch.compiler.disable(reason="lazy logits are no tensors that a compiler knows")
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs as lazy logits; as ordinary ones under tracers and function transforms."""
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         plain = type(input) in (Tensor, nn.Parameter) and type(self.weight) in (Tensor, nn.Parameter)
-        if not plain or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():  # pyright: ignore
+        if traced or not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
             return super().forward(input)
         # what wants no gradient now will get none, whatever is unfrozen before the loss
-        operands: Any = [x if x is None or x.requires_grad else x.detach() for x in (input, self.weight, self.bias)]
+        given: Any = (input, self.weight, self.bias)
+        operands: Any = [x if x is None or x.requires_grad else x.detach() for x in given]
         if has_autocast(input) and torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
             operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
         return defer(Deferred(*operands))
+
+
+@functools.cache
+def _hide_from_compilers() -> None:
+    """Let torch.compile leave lazy logits alone; not done at import, because it loads the compiler."""
+    hide: Any = functools.partial(torch.compiler.disable, reason="lazy logits are no tensors that a compiler knows")
+    LazyLinear.forward = hide(LazyLinear.forward)
+    LazyLogits.__torch_function__ = classmethod(hide(LazyLogits.__torch_function__.__func__))  # pyright: ignore
 
 
 def fuse_lm_head(model: Model) -> Model:
@@ -70,6 +81,7 @@ def fuse_lm_head(model: Model) -> Model:
     """
     head = _head_of(model)
     if type(head) is nn.Linear:
+        _hide_from_compilers()
         head.__class__ = LazyLinear
     elif type(head) is not LazyLinear:
         raise TypeError(
@@ -106,7 +118,7 @@ def unfuse_lm_head(model: Model) -> Model:
     """
     head = _head_of(model)
     if type(head) is LazyLinear:
-        head.__class__ = nn.Linear
+        head.__class__ = nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
     return model
 
 
