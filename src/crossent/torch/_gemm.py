@@ -36,8 +36,11 @@ def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
-    """Write a @ b into `out`, whose rows are contiguous, or add it; a and b are operands or transposes of such."""
-    if a.dtype == torch.bfloat16:
+    """Write a @ b into `out`, whose rows are contiguous, or add it; a and b are operands or transposes of such.
+
+    The dtype of `out` is that of the operands, or float32.
+    """
+    if a.dtype == torch.bfloat16 and out.dtype == torch.float32:
         _multiply_bfloat16(a, b, out, add)
     elif add:
         torch.addmm(out, a, b, out=out)

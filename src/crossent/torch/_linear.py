@@ -290,10 +290,11 @@ def _scaled(ctx: Any, g: Tensor) -> list[_Optional]:
         _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
         raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
     if is_watched() or _keeps_graph():
-        return [None if x is None else x * g.to(x.dtype) for x in ctx.gradients]
+        return [None if x is None else (x.to(g.dtype) * g).to(x.dtype) for x in ctx.gradients]
     gradients, ctx.gradients = ctx.gradients, None
-    if not g.is_cpu or g.item() != 1:
-        gradients = [None if x is None else x.mul_(g) for x in gradients]
+    scale = g.item() if g.is_cpu else g
+    if scale is g or scale != 1:
+        gradients = [None if x is None else x.mul_(scale) for x in gradients]
     return gradients
 
 

@@ -29,6 +29,7 @@ DEFAULT_CHUNK_BYTES = 2**27
 _TILE_LOGITS = 2**21  # products gain nothing from larger tiles, and rows lose the cache
 _TILE_ROWS = 2048
 _FEWEST_ROWS = 128  # with fewer rows in a chunk, reading the weight again for each costs more than multiplying twice
+_DIRECT_ROWS = 512  # torch's bfloat16 product of so few rows beats a float32 one that has to be rounded
 _PRODUCT_CLASSES = 8192  # wider products are slower
 _LINE = 16  # numbers; a row of logits that begins on a line, an odd number of lines after the last one, is read faster
 
@@ -76,14 +77,15 @@ class Head:
 def one_sweep_rows(input: Tensor, weight: Tensor, chunk_bytes: int) -> int:
     """Return how many rows a chunk of `one_sweep` has, or 0 if two sweeps over tiles are the better way.
 
-    That is so for half-precision operands, whose weight gradient one sweep would have to hold in float32, and where
-    fewer than 128 rows fit.
+    That is so where fewer than 128 rows fit, and for half-precision operands, whose gradients would have to be held in
+    float32 from chunk to chunk; unless there is one chunk only, and its products need not be converted.
     """
-    if input.dtype not in (torch.float32, torch.float64):
-        return 0
-    fit = chunk_bytes // max(1, weight.shape[0] * input.element_size())
-    rows = input.shape[0]
-    return 0 if fit < min(rows, _FEWEST_ROWS) else _even(rows, fit, _LINE)
+    rows, row_logits = input.shape[0], max(1, weight.shape[0])
+    if input.dtype in (torch.float32, torch.float64):
+        fit = chunk_bytes // (row_logits * input.element_size())
+        return 0 if fit < min(rows, _FEWEST_ROWS) else _even(rows, fit, _LINE)
+    whole = input.dtype == torch.bfloat16 == operand_dtype(input.dtype) and rows * row_logits * 6 <= chunk_bytes
+    return max(1, rows) if whole else 0
 
 
 def tile_shape(head: Head, chunk_bytes: int) -> tuple[int, int]:
@@ -109,17 +111,15 @@ def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:
 
 
 class _Tile:
-    """A buffer for logits, and the operands as the products take them.
-
-    Large memory is zeroed before a product writes it: fresh pages that are first touched there cost twice as much.
-    """
+    """A buffer for logits, and the operands as the products take them."""
 
     def __init__(self, head: Head, rows: int, columns: int) -> None:
         self.head, self.dtype = head, operand_dtype(head.input.dtype)
         width = columns * head.positions
         padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
-        self.buffer = head.input.new_zeros((rows, padded), dtype=loss_dtype(head.input.dtype))
-        self.narrow = None if self.dtype == self.buffer.dtype else torch.empty_like(self.buffer, dtype=self.dtype)
+        wide = loss_dtype(head.input.dtype)
+        self.buffer = _memory((rows, padded), head.input, wide, zeroed=self.dtype == wide)
+        self.narrow = None if self.dtype == wide else torch.empty_like(self.buffer, dtype=self.dtype)
 
     def rows(self, i: int, j: int) -> Tensor:
         return operand(self.head.input[i:j], self.dtype)
@@ -189,6 +189,8 @@ def gradients(
     g_weight = sums = None
     if needs[1] and head.weight.dtype == wide:
         g_weight = head.weight.new_zeros(head.weight.shape)
+    elif needs[1] and tile.dtype == head.weight.dtype and min(n, _DIRECT_ROWS) >= N:
+        g_weight = _empty_like(head.weight)
     elif needs[1]:
         g_weight = _empty_like(head.weight)
         sums = head.weight.new_zeros((v * P, head.weight.shape[1]), dtype=wide)
@@ -235,25 +237,31 @@ def one_sweep(
     tile = _Tile(head, n, V)
     weight = tile.classes(0, V)[0]
     g_input = _empty_like(head.input) if needs[0] else None
-    g_weight = head.weight.new_zeros(head.weight.shape) if needs[1] else None
-    g_bias = head.input.new_zeros(len(head.weight)) if needs[2] else None
+    add = tile.narrow is None or N == 0
+    g_weight = _memory(head.weight.shape, head.weight, head.weight.dtype, zeroed=add) if needs[1] else None
+    g_bias = head.input.new_zeros(len(head.weight), dtype=tile.buffer.dtype) if needs[2] else None
     for i, j in _blocks(N, n):
         rows, here = tile.rows(i, j), slice(i * P, j * P)
-        g = tile.place(j - i, V * P)
+        logits = tile.place(j - i, V * P)
         for a, b in _blocks(V, _PRODUCT_CLASSES):
-            _ = _product(rows, tile.classes(a, b), g[:, a * P : b * P])
-        z, part = tile.shaped(g), record.new_empty((5, (j - i) * P))
+            _ = _product(rows, tile.classes(a, b), logits[:, a * P : b * P])
+        z, g, part = tile.shaped(logits), tile.factor(logits), record.new_empty((5, (j - i) * P))
         scale = tuple(None if x is None else x[here] for x in scales)
         target = head.target_of(i, j, 0, V)
-        backend().row_fused(z, target, head.scores, scale, part, z, [x[here] for x in summary])
+        backend().row_fused(z, target, head.scores, scale, part, tile.shaped(g), [x[here] for x in summary])
         record[:, here] = part
         if g_input is not None:
             multiply(g, weight, g_input[i:j])
         if g_weight is not None:
-            multiply(g.t(), rows, g_weight, add=True)
+            multiply(g.t(), rows, g_weight, add=add)
         if g_bias is not None:
-            g_bias += g.sum(0)
-    return [g_input, g_weight, g_bias, None]
+            g_bias += g.sum(0, dtype=g_bias.dtype)
+    return [g_input, g_weight, None if g_bias is None else g_bias.to(head.weight.dtype), None]
+
+
+def _memory(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype, *, zeroed: bool) -> Tensor:
+    """Return memory for a product; pages first touched by a float32 product cost twice what they cost when zeroed."""
+    return like.new_zeros(shape, dtype=dtype) if zeroed else like.new_empty(shape, dtype=dtype)
 
 
 def _empty_like(matrix: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def linear_cross_entropy(
     bfloat16, the gradient of the logits is rounded to it before it is multiplied. Under `torch.autocast` the
     operands are cast to its dtype.
 
-    With "mean" or "sum" and float32 operands the gradients are computed in the forward already, which saves
+    With "mean" or "sum" the gradients of float32 operands are computed in the forward already, which saves
     multiplying the logits a second time. A derivative of the gradient (create_graph=True) is recomputed with all
     logits in memory, and slow.
 
