@@ -58,6 +58,8 @@ class Deferred:
                     return None
                 capped = True
             elif step != "to":
+                if what == 0:
+                    return None
                 factor = 1.0 / what if step == "div" else float(what)
                 inner, outer = (inner, outer * factor) if capped else (inner * factor, outer)
         if inner * outer == 0:

@@ -8,7 +8,6 @@ without such units multiply about twice as fast as bfloat16 ones.
 from __future__ import annotations
 
 import ctypes
-import functools
 from typing import Any
 
 import torch
@@ -20,11 +19,21 @@ _ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
 _LARGEST = 2**31 - 1
 
 
+def _find_bfloat16_gemm() -> Any:
+    # oneMKL's cblas_gemm_bf16bf16f32: https://www.intel.com/content/www/us/en/docs/onemkl/developer-reference-c
+    has_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return torch_function("cblas_gemm_bf16bf16f32") if has_units() else None
+
+
+_bfloat16_gemm = _find_bfloat16_gemm()
+_HAS_UNITS = _bfloat16_gemm is not None  # known at import, because compilers read it
+
+
 def operand_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype that operands of this dtype should be multiplied in; products are float64 or else float32."""
     if dtype == torch.float64:
         return dtype
-    return dtype if dtype == torch.bfloat16 and _bfloat16_gemm() is not None else torch.float32
+    return dtype if dtype == torch.bfloat16 and _HAS_UNITS else torch.float32
 
 
 def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
@@ -32,6 +41,8 @@ def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     matrix = matrix.to(dtype)
     (rows, columns), (down, across) = matrix.shape, matrix.stride()
     readable = (across == 1 and down >= columns) or (down == 1 and across >= rows)
+    if dtype == torch.bfloat16:  # torch multiplies what lies between the rows by zero, and NaN stays NaN
+        readable = matrix.is_contiguous() or matrix.t().is_contiguous()
     return matrix if readable else matrix.contiguous()
 
 
@@ -48,13 +59,6 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
         torch.mm(a, b, out=out)
 
 
-@functools.cache
-def _bfloat16_gemm() -> Any:
-    # oneMKL's cblas_gemm_bf16bf16f32: https://www.intel.com/content/www/us/en/docs/onemkl/developer-reference-c
-    has_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return torch_function("cblas_gemm_bf16bf16f32") if has_units() else None
-
-
 def _multiply_bfloat16(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
     m, n, k = *out.shape, a.shape[1]
     if m == 0 or n == 0:
@@ -66,7 +70,7 @@ def _multiply_bfloat16(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
     number, pointer, real = ctypes.c_int, ctypes.c_void_p, ctypes.c_float
     if max(m, n, k, a_step, b_step, out.stride(0)) > _LARGEST:
         raise ValueError(f"a matrix product of {m} × {k} × {n} is too large for the BLAS; use smaller chunk_bytes")
-    _bfloat16_gemm()(
+    _bfloat16_gemm(
         number(_ROW_MAJOR), number(a_order), number(b_order), number(m), number(n), number(k), real(1.0),
         pointer(a.data_ptr()), number(a_step), pointer(b.data_ptr()), number(b_step), real(1.0 if add else 0.0),
         pointer(out.data_ptr()), number(out.stride(0)),

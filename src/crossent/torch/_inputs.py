@@ -96,6 +96,11 @@ def check_constant(name: str, tensor: Tensor | None) -> None:
         raise ValueError(f"{name} is a constant of the loss and gets no gradient; use {name}.detach()")
 
 
+def has_autocast(tensor: Tensor) -> bool:
+    """Return whether torch.autocast knows the device of a tensor."""
+    return torch.amp.is_autocast_available(tensor.device.type)
+
+
 def check_number(name: str, value: float | None) -> None:
     """Raise if this is a tensor that wants a gradient: it would be dropped in silence."""
     if isinstance(value, Tensor) and value.requires_grad:
@@ -107,6 +112,7 @@ def check_options(input: Tensor, classes: int, weight: Tensor | None, label_smoo
     check_number("label_smoothing", label_smoothing)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
+    check_number("z_loss", z_loss)
     if not 0.0 <= z_loss < float("inf"):
         raise ValueError(f"z_loss must be a finite number ≥ 0, got {z_loss}; 0.0 is no penalty")
     if weight is None:
@@ -134,6 +140,8 @@ def logits_of(input: Tensor) -> Logits:
 
 def rows_of(logits: Logits, input: Tensor, target: Tensor | TopK, ignore_index: int) -> Rows:
     """Return the target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
+    if isinstance(ignore_index, (bool, float)) or not isinstance(ignore_index, int):  # pyright: ignore
+        raise TypeError(f"ignore_index must be a whole number, a class or none at all, got {ignore_index!r}")
     if isinstance(target, TopK):
         index, prob = _topk_rows(logits, input, target)
     else:
@@ -176,7 +184,7 @@ def _topk_rows(logits: Logits, input: Tensor, target: TopK) -> tuple[Tensor, Ten
     if not fits or index.shape != prob.shape:
         text = ", ".join(map(str, wanted))
         raise ValueError(
-            f"TopK(index, prob) beside {'an' if logits.name == 'input' else ''} {logits.name} of shape "
+            f"TopK(index, prob) beside {'an input' if logits.name == 'input' else 'logits'} of shape "
             f"{tuple(logits.shape)} needs two tensors of shape ({text}), "
             f"got {tuple(index.shape)} and {tuple(prob.shape)}"
         )

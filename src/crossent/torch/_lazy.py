@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crossent.torch._closing import reduction_of
 from crossent.torch._deferred import Deferred, take
-from crossent.torch._inputs import TopK
+from crossent.torch._inputs import TopK, has_autocast
 from crossent.torch._plain import loss_dtype
 from crossent.torch._rows import aliases, derivatives
 from crossent.torch.linear import linear_cross_entropy
@@ -36,7 +36,6 @@ class LazyLogits(Tensor):
     _modes: tuple[bool, bool]
     _family: dict[str, bool]
     _real: Tensor | None
-    _settled: int | None
 
     @classmethod
     def __torch_function__(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -45,7 +44,7 @@ class LazyLogits(Tensor):
         kwargs = kwargs or {}
         field = func.__name__ == "__get__"
         name = func.__self__.__name__ if field else func.__name__
-        if name in _METADATA:
+        if name in _METADATA and not (isinstance(args[0], LazyLogits) and args[0].was_read()):
             with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore
                 return func(*args, **kwargs)
         lazily = _LAZILY.get(name)
@@ -58,10 +57,7 @@ class LazyLogits(Tensor):
             _watch(name, inputs if isinstance(inputs, (list, tuple)) else (inputs,))
         elif name in _WATCHING and (field or name != "grad"):
             _watch(name, args[:1])
-        numbers = func(*_numbers(args), **_numbers(kwargs))
-        if name in _EXPOSING:
-            args[0]._settled = None  # written to without a trace, perhaps
-        return numbers
+        return func(*_numbers(args), **_numbers(kwargs))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,19 +66,19 @@ class LazyLogits(Tensor):
             raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
         return func(*_numbers(args), **_numbers(kwargs or {}))
 
-    def is_untouched(self) -> bool:
-        """Return whether the numbers, if they exist, are still those that were put off."""
-        if self._real is not None and self._settled != _version(self._real):
-            return False
-        return self._origin is None or not self._origin.shares_memory or self._origin.logits.is_untouched()
+    def was_read(self) -> bool:
+        """Return whether the numbers exist, of these logits or of those that they are a view of."""
+        origin = self._origin
+        return self._real is not None or (origin is not None and origin.shares_memory and origin.logits.was_read())
 
     def stays_lazy(self) -> bool:
         """Return whether what is made of these logits may be put off too.
 
-        Not so if their numbers were written to, or are waited for by a hook; nor where gradients are switched off only
-        for now, as in the forward of an autograd.Function, which will give its output a place in the graph itself.
+        Not so once their numbers exist: somebody may write to them, or wait for their gradient. Nor where gradients are
+        switched off only for now, as in the forward of an autograd.Function, which will give its output a place in
+        the graph itself.
         """
-        return self._modes == _modes() and self.is_untouched()
+        return self._modes == _modes() and not self.was_read()
 
     def numbers(self) -> Tensor:
         """Return the logits as an ordinary tensor, always the same one; made as if nothing had been put off."""
@@ -92,13 +88,13 @@ class LazyLogits(Tensor):
         grad, inference = self._modes
         plain = torch.autocast(d.hidden.device.type, enabled=False) if has_autocast(d.hidden) else nullcontext()
         with torch.inference_mode(inference), torch.set_grad_enabled(grad), plain:
-            if origin is not None and (origin.shares_memory or origin.logits.is_untouched()):
+            if origin is not None and (origin.shares_memory or not origin.logits.was_read()):
                 real = origin.make(origin.logits.numbers())
             else:
                 self.check()
                 real = d.compute(d.hidden, d.weight, d.bias)
         if real.requires_grad or not d.requires_grad or not grad:  # else autograd is out of sight here
-            self._real, self._settled = real, _version(real)
+            self._real = real
         return real
 
     def check(self) -> None:
@@ -129,7 +125,7 @@ def defer(deferred: Deferred, origin: Origin | None = None) -> LazyLogits:
     logits._versions = _versions(deferred)
     logits._modes = _modes()
     logits._family = {"fused": False} if origin is None else origin.logits._family
-    logits._real = logits._settled = None
+    logits._real = None
     return logits
 
 
@@ -149,10 +145,6 @@ class _Defer(torch.autograd.Function):
             inputs = aliases(*ctx.saved_tensors)
             found = derivatives(ctx.deferred.compute(*inputs), inputs, grad, again=again)
         return *found, None
-
-
-def has_autocast(tensor: Tensor) -> bool:
-    return torch.amp.is_autocast_available(tensor.device.type)
 
 
 def _modes() -> tuple[bool, bool]:
@@ -191,7 +183,6 @@ def _watch(name: str, tensors: Sequence[Any]) -> None:
                 "use it before the loss, or use unfuse_lm_head(model)"
             )
         _ = logits.numbers()
-        logits._settled = None
 
 
 # What keeps logits lazy. Each returns NotImplemented where it cannot: the numbers are computed then. ------------------
@@ -247,7 +238,11 @@ def _to(logits: LazyLogits, *wanted: Any, **options: Any) -> Any:
 
 
 def _contiguous(logits: LazyLogits, **options: Any) -> Any:
-    return logits if not options else NotImplemented
+    if options:
+        return NotImplemented
+    origin = logits._origin
+    whole = origin is None or not origin.shares_memory or logits.numel() == origin.logits.numel()
+    return logits if whole else defer(logits._deferred, Origin(logits, Tensor.contiguous, shares_memory=False))
 
 
 def _reshape(logits: LazyLogits, *shape: Any, **options: Any) -> Any:
@@ -329,6 +324,8 @@ def fused_loss(logits: LazyLogits, target: Any, ignore_index: int, options: dict
     if phi is None or not same_dtype or logits.ndim > 2 or isinstance(target, LazyLogits):
         return NotImplemented
     logits.check()
+    if not isinstance(target, (Tensor, TopK)):
+        return NotImplemented
     soft = isinstance(target, TopK) or target.shape == logits.shape
     divisor, softcap = options.get("temperature", 1.0), options.get("softcap")
     if phi[1] is not None:  # cap tanh(z) / t = (cap / t) tanh(z); a cap of a cap is neither
@@ -336,11 +333,11 @@ def fused_loss(logits: LazyLogits, target: Any, ignore_index: int, options: dict
             return NotImplemented
         softcap = phi[1] / divisor
     options |= {"temperature": phi[0] * divisor, "softcap": softcap, "linear_bias": d.bias}
-    logits._family["fused"] = True
+    ignored = None if soft and ignore_index < 0 else ignore_index
     with torch.autocast(d.hidden.device.type, enabled=False) if has_autocast(d.hidden) else nullcontext():
-        return linear_cross_entropy(
-            d.hidden, d.weight, target, ignore_index=None if soft and ignore_index < 0 else ignore_index, **options
-        )
+        loss = linear_cross_entropy(d.hidden, d.weight, target, ignore_index=ignored, **options)
+    logits._family["fused"] = True
+    return loss
 
 
 _LAZILY: dict[str, Callable[..., Any]] = {
@@ -374,4 +371,3 @@ _METADATA = frozenset((
     "get_device", "names", "__len__", "__hash__",
 ))  # fmt: skip
 _WATCHING = frozenset(("retain_grad", "register_hook", "grad", "requires_grad_", "register_post_accumulate_grad_hook"))
-_EXPOSING = frozenset(("data", "numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor
 from crossent.spec import Target
 from crossent.torch import _closing, _rows, _tiles
 from crossent.torch._closing import Closing, Options, RowStats
-from crossent.torch._inputs import Logits, Rows
-from crossent.torch._operator import is_watched, register
+from crossent.torch._inputs import Logits, Rows, has_autocast
+from crossent.torch._operator import is_batched, is_watched, register
 from crossent.torch._plain import loss_dtype
 from crossent.torch._rows import OPTIONS, aliases, scores_of
 from crossent.torch._tiles import Head
@@ -81,7 +82,11 @@ class _Packed:
         self.rows = rows
         self.places = None
         if rows is not None:
-            self.places = rows if positions == 1 else (rows[:, None] * positions + torch.arange(positions)).view(-1)
+            self.places = (
+                rows
+                if positions == 1
+                else (rows[:, None] * positions + torch.arange(positions, device=rows.device)).view(-1)
+            )
 
     def take(self, vectors: _Optional) -> _Optional:
         return vectors if vectors is None or self.places is None else vectors[..., self.places]
@@ -183,7 +188,7 @@ def linear_stats_plain(
 ) -> RowStats:
     """Return what linear_stats does from logits that exist: its slow twin, differentiable as often as one likes."""
     wide = loss_dtype(input.dtype)
-    with torch.autocast(input.device.type, enabled=False):
+    with torch.autocast(input.device.type, enabled=False) if has_autocast(input) else nullcontext():
         bias = None if bias is None else bias.to(wide)
         logits = torch.nn.functional.linear(input.to(wide), weight.to(wide), bias)
     logits = logits if weight.shape[0] == classes else logits.unflatten(1, (classes, -1))
@@ -277,6 +282,8 @@ def _linear_loss_backward(ctx: Any, g: _Optional, *cotangents: _Optional) -> tup
     else:
         if g is not None:
             found = (*_scaled(ctx, g), None)
+        elif not _keeps_graph():
+            ctx.gradients = None
         if any(x is not None for x in of_rows):
             arguments, (_, record) = _saved(ctx)
             more = _stats_gradients(ctx, arguments, record, record.new_empty((0,)), of_rows)
@@ -289,7 +296,8 @@ def _scaled(ctx: Any, g: Tensor) -> list[_Optional]:
     if ctx.gradients is None:
         _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
         raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
-    if is_watched() or _keeps_graph():
+    alone = getattr(ctx, "direct", False) and type(g) is Tensor and not is_batched(g) and not is_watched()
+    if not alone or _keeps_graph():
         return [None if x is None else (x.to(g.dtype) * g).to(x.dtype) for x in ctx.gradients]
     gradients, ctx.gradients = ctx.gradients, None
     scale = g.item() if g.is_cpu else g

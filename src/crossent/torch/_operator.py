@@ -44,6 +44,7 @@ def register(
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
             output = kernel(*args)
+            ctx.direct = True  # nobody else has its outputs
             if save is not None:
                 save(ctx, args, output)
             return output[0] if first else output
@@ -60,7 +61,7 @@ def register(
         plain = not is_watched()
         for x in args:
             if isinstance(x, Tensor):
-                plain = plain and type(x) in _PLAIN and x.is_cpu and not (x.is_neg() or _is_batched(x))
+                plain = plain and type(x) in _PLAIN and x.is_cpu and not (x.is_neg() or is_batched(x))
                 wants_grad = wants_grad or x.requires_grad
         if plain and wants_grad and torch.is_grad_enabled():
             return Direct.apply(*args)
@@ -70,7 +71,7 @@ def register(
     return call
 
 
-_is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
+is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
 
 
 def _has_tangent(x: Any) -> bool:

@@ -119,7 +119,8 @@ class _Tile:
         padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
         wide = loss_dtype(head.input.dtype)
         self.buffer = _memory((rows, padded), head.input, wide, zeroed=self.dtype == wide)
-        self.narrow = None if self.dtype == wide else torch.empty_like(self.buffer, dtype=self.dtype)
+        # zeroed, because torch's bfloat16 product multiplies what lies between the rows by zero, NaN if it is that
+        self.narrow = None if self.dtype == wide else torch.zeros_like(self.buffer, dtype=self.dtype)
 
     def rows(self, i: int, j: int) -> Tensor:
         return operand(self.head.input[i:j], self.dtype)
@@ -189,7 +190,7 @@ def gradients(
     g_weight = sums = None
     if needs[1] and head.weight.dtype == wide:
         g_weight = head.weight.new_zeros(head.weight.shape)
-    elif needs[1] and tile.dtype == head.weight.dtype and min(n, _DIRECT_ROWS) >= N:
+    elif needs[1] and tile.dtype == head.weight.dtype and min(n, _DIRECT_ROWS) >= N > 0:
         g_weight = _empty_like(head.weight)
     elif needs[1]:
         g_weight = _empty_like(head.weight)

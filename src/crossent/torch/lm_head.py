@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from crossent.torch._deferred import Deferred
-from crossent.torch._lazy import LazyLogits, defer, has_autocast
+from crossent.torch._inputs import has_autocast
+from crossent.torch._lazy import LazyLogits, defer
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -20,11 +21,12 @@ class LazyLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs as lazy logits; as ordinary ones under tracers and function transforms."""
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        plain = type(input) in (Tensor, nn.Parameter) and type(self.weight) in (Tensor, nn.Parameter)
+        weight = self.weight  # once: a parametrization may compute it
+        plain = type(input) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter)
         if traced or not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
-            return super().forward(input)
+            return nn.functional.linear(input, weight, self.bias)
         # what wants no gradient now will get none, whatever is unfrozen before the loss
-        given: Any = (input, self.weight, self.bias)
+        given: Any = (input, weight, self.bias)
         operands: Any = [x if x is None or x.requires_grad else x.detach() for x in given]
         if has_autocast(input) and torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
@@ -49,6 +51,8 @@ def fuse_lm_head(model: Model) -> Model:
     multiplication by a number and a tanh before that stay lazy, as temperature and softcap; anything else computes
     the logits as if nothing had happened, with the same numbers and gradients. `generate` and evaluation just work.
 
+    Once somebody has read the logits, they are ordinary ones, and so is a loss of them. Like `linear_cross_entropy`, a
+    fused loss is float32 at least, does not round logits to half precision, and raises for negative probabilities.
     Logits that were never computed cannot be read after an optimizer's step has changed the weight: that raises (unless
     the change went through `weight.data`, which leaves no trace).
     `torch.compile` of the model compiles what comes before the head, and breaks its graph there (with fullgraph=True
@@ -80,8 +84,8 @@ def fuse_lm_head(model: Model) -> Model:
     tensor(10.8198, grad_fn=...)
     """
     head = _head_of(model)
+    _hide_from_compilers()
     if type(head) is nn.Linear:
-        _hide_from_compilers()
         head.__class__ = LazyLinear
     elif type(head) is not LazyLinear:
         raise TypeError(
