@@ -109,20 +109,43 @@ def check_number(name: str, value: float | None) -> None:
 
 def check_options(input: Tensor, classes: int, weight: Tensor | None, label_smoothing: float, z_loss: float) -> None:
     """Raise unless the options are in their ranges and fit the input."""
+    check_numbers(label_smoothing, z_loss)
+    if weight is not None:
+        check_companion("weight", weight, input)
+        check_weight(weight, classes)
+
+
+def check_numbers(label_smoothing: float, z_loss: float) -> None:
+    """Raise unless smoothing and z-loss are in their ranges."""
     check_number("label_smoothing", label_smoothing)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
     check_number("z_loss", z_loss)
     if not 0.0 <= z_loss < float("inf"):
         raise ValueError(f"z_loss must be a finite number ≥ 0, got {z_loss}; 0.0 is no penalty")
-    if weight is None:
-        return
-    check_companion("weight", weight, input)
+
+
+def check_weight(weight: Tensor, classes: int) -> None:
+    """Raise unless this is a weight for each class that wants no gradient."""
     if weight.shape != (classes,):
         raise ValueError(
             f"weight must have one entry for each of the {classes} classes, got shape {tuple(weight.shape)}"
         )
     check_constant("weight", weight)
+
+
+def check_ignore_index(ignore_index: int) -> None:
+    """Raise unless this is a whole number."""
+    if isinstance(ignore_index, (bool, float)) or not isinstance(ignore_index, int):  # pyright: ignore
+        raise TypeError(f"ignore_index must be a whole number, a class or none at all, got {ignore_index!r}")
+
+
+def check_chunk_bytes(chunk_bytes: int) -> None:
+    """Raise unless this is a positive whole number."""
+    if isinstance(chunk_bytes, bool) or not isinstance(chunk_bytes, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"chunk_bytes must be a whole number of bytes, got {chunk_bytes!r}")
+    if chunk_bytes < 1:
+        raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default of 128 MiB")
 
 
 def logits_of(input: Tensor) -> Logits:
@@ -140,8 +163,7 @@ def logits_of(input: Tensor) -> Logits:
 
 def rows_of(logits: Logits, input: Tensor, target: Tensor | TopK, ignore_index: int) -> Rows:
     """Return the target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
-    if isinstance(ignore_index, (bool, float)) or not isinstance(ignore_index, int):  # pyright: ignore
-        raise TypeError(f"ignore_index must be a whole number, a class or none at all, got {ignore_index!r}")
+    check_ignore_index(ignore_index)
     if isinstance(target, TopK):
         index, prob = _topk_rows(logits, input, target)
     else:

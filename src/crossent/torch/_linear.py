@@ -48,15 +48,11 @@ class _Call:
     def of(cls, arguments: Sequence[Any]) -> _Call:
         return cls(*arguments[:6], Options(*arguments[6:_ARGUMENTS]))  # pyright: ignore[reportCallIssue]
 
-    @property
-    def losses(self) -> int:
-        """Number of rows."""
-        return self.input.shape[0] * (self.weight.shape[0] // max(1, self.classes))
-
-    def results(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return memory for loss, lse, entropy and record."""
-        loss = self.input.new_zeros((self.losses,), dtype=loss_dtype(self.input.dtype))
-        record = self.input.new_zeros((5, self.losses), dtype=torch.float64)
+    def results(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return memory for loss, lse, entropy and record, of some rows of the input or of all."""
+        number = (self.input if rows is None else rows).shape[0] * (self.weight.shape[0] // max(1, self.classes))
+        loss = self.input.new_zeros((number,), dtype=loss_dtype(self.input.dtype))
+        record = self.input.new_zeros((5, number), dtype=torch.float64)
         return loss, torch.zeros_like(loss), torch.zeros_like(loss), record
 
     def packed(self) -> tuple[Head, Tensor | None]:
@@ -82,11 +78,8 @@ class _Packed:
         self.rows = rows
         self.places = None
         if rows is not None:
-            self.places = (
-                rows
-                if positions == 1
-                else (rows[:, None] * positions + torch.arange(positions, device=rows.device)).view(-1)
-            )
+            each = torch.arange(positions, device=rows.device)
+            self.places = rows if positions == 1 else (rows[:, None] * positions + each).view(-1)
 
     def take(self, vectors: _Optional) -> _Optional:
         return vectors if vectors is None or self.places is None else vectors[..., self.places]
@@ -95,12 +88,6 @@ class _Packed:
         if self.places is not None:
             for to, part in zip(vectors, packed, strict=True):
                 to[..., self.places] = part
-
-    def spread(self, grad: _Optional, like: Tensor) -> _Optional:
-        """Return the gradient of all rows of the input from that of the packed ones."""
-        if grad is None or self.rows is None:
-            return grad
-        return like.new_zeros(like.shape).index_copy_(0, self.rows, grad)
 
 
 def _given(gradients: Sequence[_Optional], like: Tensor) -> tuple[Tensor, ...]:
@@ -116,8 +103,8 @@ def _linear_stats(*arguments: Any) -> tuple[Tensor, ...]:
     results[3][1] = 1.0
     head, rows = call.packed()
     packed = _Packed(rows, head.positions)
-    parts = results if rows is None else dataclasses.replace(call, input=head.input).results()
-    kept = logits[: head.input.shape[0]] if keep else None
+    parts = results if rows is None else call.results(rows)
+    kept = logits[: head.size] if keep else None
     _tiles.statistics(head, chunk_bytes, parts[3], (parts[0], parts[1], parts[2]), kept)
     packed.put(results, parts)
     return *results, logits
@@ -203,10 +190,9 @@ def _linear_grad(*arguments: Any) -> tuple[Tensor, ...]:
     record, logits, *cotangents, needs, chunk_bytes = arguments[_ARGUMENTS:]
     head, rows = call.packed()
     packed = _Packed(rows, head.positions)
-    kept = logits[: head.input.shape[0]] if logits.ndim == 2 else None
+    kept = logits[: head.size] if logits.ndim == 2 else None
     parts = tuple(packed.take(g) for g in cotangents)
-    found: list[_Optional] = _tiles.gradients(head, chunk_bytes, packed.take(record), parts, tuple(needs), kept)  # pyright: ignore[reportArgumentType]
-    found[0] = packed.spread(found[0], call.input)
+    found = _tiles.gradients(head, chunk_bytes, packed.take(record), parts, tuple(needs), kept)  # pyright: ignore[reportArgumentType]
     return _given(found, call.input)
 
 
@@ -225,7 +211,8 @@ def _linear_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _closing_of(call: _Call, rest: tuple[Any, ...]) -> tuple[Rows, Closing]:
     samples, z_loss, mean = rest
-    shape = torch.Size((call.losses, call.classes))
+    positions = call.weight.shape[0] // max(1, call.classes)
+    shape = torch.Size((call.input.shape[0] * positions, call.classes))
     rows = Rows(Logits(shape, 1, shape[:1]), call.index, call.prob)
     return rows, ("mean" if mean else "sum", samples, z_loss)
 
@@ -236,13 +223,12 @@ def _linear_loss(*arguments: Any) -> tuple[Tensor, ...]:
     results[3][1] = 1.0
     head, rows = call.packed()
     packed = _Packed(rows, head.positions)
-    parts = results if rows is None else dataclasses.replace(call, input=head.input).results()
+    parts = results if rows is None else call.results(rows)
     how = _closing_of(call, tuple(rest))
     scales = _closing.shares(*how, call.options, call.input)
     taken = (packed.take(scales[0]), packed.take(scales[1]))
     n = _tiles.one_sweep_rows(call.input, call.weight, chunk_bytes)
     found = _tiles.one_sweep(head, n, taken, parts[3], parts[:3], (*needs, False))  # pyright: ignore[reportArgumentType]
-    found[0] = packed.spread(found[0], call.input)
     packed.put(results, parts)
     loss = _closing.reduced(how[0], call.options, how[1], results)
     return loss, *results, *_given(found[:3], call.input)

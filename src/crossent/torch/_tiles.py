@@ -50,6 +50,13 @@ class Head:
     classes: int
     target: Target
     scores: Scores
+    rows: Tensor | None = None
+    """Which rows of the input have a target, in order; None for all. The target is that of these rows."""
+
+    @property
+    def size(self) -> int:
+        """Number N of rows."""
+        return self.input.shape[0] if self.rows is None else self.rows.shape[0]
 
     @property
     def positions(self) -> int:
@@ -60,7 +67,7 @@ class Head:
         """Return the head of some rows of the input; its target must be class indices."""
         index: Any = self.target.index
         picked = index.view(-1, self.positions)[rows].view(-1)
-        return dataclasses.replace(self, input=self.input[rows], target=dataclasses.replace(self.target, index=picked))
+        return dataclasses.replace(self, rows=rows, target=dataclasses.replace(self.target, index=picked))
 
     def target_of(self, i: int, j: int, a: int, b: int) -> Target:
         """Return the target of rows [i, j) as classes [a, b) see it."""
@@ -92,7 +99,7 @@ def tile_shape(head: Head, chunk_bytes: int) -> tuple[int, int]:
     """Return how many rows and classes a tile has."""
     size = 8 if head.input.dtype == torch.float64 else 4 if head.input.dtype == torch.float32 else 6
     logits = max(1, min(chunk_bytes // size, _TILE_LOGITS) // head.positions)
-    rows = _even(head.input.shape[0], min(_TILE_ROWS, 2 * math.isqrt(logits)), _LINE)
+    rows = _even(head.size, min(_TILE_ROWS, 2 * math.isqrt(logits)), _LINE)
     return rows, _even(head.classes, max(1, logits // rows), 4 * _LINE)
 
 
@@ -123,7 +130,8 @@ class _Tile:
         self.narrow = None if self.dtype == wide else torch.zeros_like(self.buffer, dtype=self.dtype)
 
     def rows(self, i: int, j: int) -> Tensor:
-        return operand(self.head.input[i:j], self.dtype)
+        rows = self.head.rows
+        return operand(self.head.input[i:j] if rows is None else self.head.input[rows[i:j]], self.dtype)
 
     def classes(self, a: int, b: int) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias of classes [a, b)."""
@@ -158,7 +166,7 @@ def statistics(
     n, v = tile_shape(head, chunk_bytes)
     V, P = head.classes, head.positions
     tile = _Tile(head, 0, 0) if logits is not None else _Tile(head, n, v)
-    for i, j in _blocks(head.input.shape[0], n):
+    for i, j in _blocks(head.size, n):
         rows, own = tile.rows(i, j), slice(i * P, j * P)
         part = record.new_empty((5, (j - i) * P))
         for a, b in _blocks(V, v):
@@ -182,7 +190,7 @@ def gradients(
     Products of all tiles of a row, and of all rows of a tile, add up in float32 (float64) and are rounded once.
     """
     n, v = tile_shape(head, chunk_bytes)
-    N, V, P = head.input.shape[0], head.classes, head.positions
+    N, V, P = head.size, head.classes, head.positions
     tile = _Tile(head, n, v)
     wide = tile.buffer.dtype
     g_input = head.input.new_zeros(head.input.shape, dtype=wide) if needs[0] else None
@@ -218,7 +226,7 @@ def gradients(
             _ = g_weight[own].copy_(sums[: (b - a) * P])
     g_prob = _prob_gradient(head, chunk_bytes, cotangents[0]) if needs[3] and cotangents[0] is not None else None
     return [
-        None if g_input is None else g_input.to(head.input.dtype),
+        None if g_input is None else _spread(g_input, head.rows).to(head.input.dtype),
         g_weight,
         None if g_bias is None else g_bias.to(head.weight.dtype),
         g_prob,
@@ -234,10 +242,12 @@ def one_sweep(
     needs: Needs,
 ) -> list[Tensor | None]:
     """Write record, loss, lse and entropy of all rows and return the gradients of Σ scale₀ · loss + scale₁ · lse²."""
-    N, V, P = head.input.shape[0], head.classes, head.positions
+    N, V, P = head.size, head.classes, head.positions
     tile = _Tile(head, n, V)
     weight = tile.classes(0, V)[0]
-    g_input = _empty_like(head.input) if needs[0] else None
+    g_input = (
+        _memory(head.input.shape, head.input, head.input.dtype, zeroed=head.rows is not None) if needs[0] else None
+    )
     add = tile.narrow is None or N == 0
     g_weight = _memory(head.weight.shape, head.weight, head.weight.dtype, zeroed=add) if needs[1] else None
     g_bias = head.input.new_zeros(len(head.weight), dtype=tile.buffer.dtype) if needs[2] else None
@@ -257,7 +267,20 @@ def one_sweep(
             multiply(g.t(), rows, g_weight, add=add)
         if g_bias is not None:
             g_bias += g.sum(0, dtype=g_bias.dtype)
+    if g_input is not None:
+        g_input = _spread(g_input, head.rows)
     return [g_input, g_weight, None if g_bias is None else g_bias.to(head.weight.dtype), None]
+
+
+def _spread(grad: Tensor, rows: Tensor | None) -> Tensor:
+    """Move the first rows of a gradient in place to the rows that they belong to, which are in order, and return it."""
+    if rows is None:
+        return grad
+    for i, j in reversed(list(_blocks(rows.shape[0], _TILE_ROWS))):
+        part = grad[i:j].clone()
+        grad[i:j] = 0
+        grad[rows[i:j]] = part
+    return grad
 
 
 def _memory(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype, *, zeroed: bool) -> Tensor:
@@ -271,11 +294,13 @@ def _empty_like(matrix: Tensor) -> Tensor:
 
 def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:
     N, V, P = head.input.shape[0], head.classes, head.positions
-    tile = _Tile(head, _even(N, max(1, chunk_bytes // max(1, 4 * V * P)), 1), V)
+    size = 4 * loss_dtype(head.input.dtype).itemsize  # the logits and what _plain.prob_grad makes of them
+    tile = _Tile(head, _even(N, max(1, chunk_bytes // max(1, size * V * P)), 1), V)
+    classes = tile.classes(0, V)
     prob: Any = head.target.prob
     grad = torch.empty_like(prob, memory_format=torch.contiguous_format)
     for i, j in _blocks(N, tile.buffer.shape[0]):
-        z = tile.shaped(_product(tile.rows(i, j), tile.classes(0, V), tile.place(j - i, V * P)))
+        z = tile.shaped(_product(tile.rows(i, j), classes, tile.place(j - i, V * P)))
         here = slice(i, j) if head.target.kind == "dense" else slice(i * P, j * P)
         target = head.target_of(i, j, 0, V)
         grad[here] = _plain.prob_grad(z, target, head.scores, g_loss[i * P : j * P])

@@ -12,6 +12,7 @@ from crossent.torch._closing import Options, Stats, described, phi_of, reduced, 
 from crossent.torch._inputs import (
     Logits,
     TopK,
+    check_chunk_bytes,
     check_companion,
     check_input,
     check_options,
@@ -137,7 +138,8 @@ def linear_cross_entropy(
     options = Options(weight, label_smoothing, ignored, *phi_of(temperature, softcap))
     check_options(features, logits.classes, weight, label_smoothing, z_loss)
     samples = sample_weight_of(sample_weight, rows, features)
-    chunk_bytes = _checked(chunk_bytes)
+    chunk_bytes = DEFAULT_CHUNK_BYTES if chunk_bytes is None else chunk_bytes
+    check_chunk_bytes(chunk_bytes)
 
     width = math.prod(matrix.shape[:-1])
     features = features.reshape(math.prod(features.shape[:-1]), features.shape[-1])
@@ -209,13 +211,3 @@ def _logits_of(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None)
     if classes == 0 and rows.numel() > 0:
         raise ValueError(f"linear_weight of shape {given} has no classes; they are its axis 0")
     return Logits(torch.Size((*batch, classes, *spatial)), len(batch), rows)
-
-
-def _checked(chunk_bytes: int | None) -> int:
-    if chunk_bytes is None:
-        return DEFAULT_CHUNK_BYTES
-    if isinstance(chunk_bytes, bool) or not isinstance(chunk_bytes, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"chunk_bytes must be a whole number of bytes, got {chunk_bytes!r}")
-    if chunk_bytes < 1:
-        raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default of 128 MiB")
-    return chunk_bytes

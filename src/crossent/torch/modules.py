@@ -11,7 +11,7 @@ from torch.nn import _reduction as _legacy
 from crossent import closing
 from crossent.spec import Scores
 from crossent.torch._closing import Stats
-from crossent.torch._inputs import TopK
+from crossent.torch._inputs import TopK, check_chunk_bytes, check_ignore_index, check_numbers, check_weight
 from crossent.torch.functional import binary_cross_entropy_with_logits, cross_entropy
 from crossent.torch.linear import linear_cross_entropy
 
@@ -145,10 +145,13 @@ class LinearCrossEntropyLoss(nn.Module):
     ) -> None:
         super().__init__()
         _ = Scores(temperature, softcap)  # raises here rather than in the first step of training
-        if weight is not None and weight.shape != (num_classes,):
-            raise ValueError(f"weight must have shape ({num_classes},), one entry for each class, got {weight.shape}")
-        if not 0.0 <= label_smoothing <= 1.0:
-            raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
+        check_numbers(label_smoothing, z_loss)
+        if weight is not None:
+            check_weight(weight, num_classes)
+        if ignore_index is not None:
+            check_ignore_index(ignore_index)
+        if chunk_bytes is not None:
+            check_chunk_bytes(chunk_bytes)
         self.register_buffer("weight", weight)
         self.reduction = _mode(reduction, None, None)
         self.num_classes = num_classes
