@@ -23,6 +23,9 @@ Record = dict[str, Any]
 SAME = 0.02
 """By how much losses and gradients may differ, relative to their norm, before they are not of the same function."""
 
+LOOSER = {"torch chunked": 0.2}
+"""Rivals that are known to be off by percents in bfloat16; by how much is measured as their error."""
+
 PATIENCE = 60.0
 """Seconds that a step of a slow contender may take; it is not measured where it takes longer."""
 
@@ -117,9 +120,10 @@ def _check(case: AnyCase, data: Data, contenders: dict[Key, Call]) -> dict[str, 
             continue
         other, value_, grads_ = first
         pairs = [(value, value_), *zip(grads, grads_, strict=True)]
-        if not all((a - b).norm() <= SAME * b.norm() for a, b in pairs):
+        allowed = LOOSER.get(name, SAME)
+        if not all((a - b).norm() <= allowed * b.norm() for a, b in pairs):
             raise RuntimeError(
-                f"{name} and {other} differ by more than {SAME:.0%} in {case.name}; run `make test` first"
+                f"{name} and {other} differ by more than {allowed:.0%} in {case.name}; run `make test` first"
             )
     return missing
 

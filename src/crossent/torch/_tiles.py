@@ -1,4 +1,4 @@
-"""The chunk driver: logits = input @ weightᵀ + bias of which only a tile exists at a time, and three ways through them.
+"""The chunk driver: logits = input @ weightᵀ + bias of which only a tile exists at a time, and two ways through them.
 
 Rows are those of the input, and columns are classes; with K-dimensional weights each pair of them has `positions`
 logits. Everything here is a function of arrays and shapes alone; autograd and operators are `_linear`'s.
@@ -91,8 +91,10 @@ def one_sweep_rows(input: Tensor, weight: Tensor, chunk_bytes: int) -> int:
     if input.dtype in (torch.float32, torch.float64):
         fit = chunk_bytes // (row_logits * input.element_size())
         return 0 if fit < min(rows, _FEWEST_ROWS) else _even(rows, fit, _LINE)
-    whole = input.dtype == torch.bfloat16 == operand_dtype(input.dtype) and rows * row_logits * 6 <= chunk_bytes
-    return max(1, rows) if whole else 0
+    native = input.dtype == torch.bfloat16 == operand_dtype(input.dtype)
+    # beyond the default the fresh memory of one chunk costs more than multiplying twice
+    whole = rows * row_logits * 6 <= min(chunk_bytes, DEFAULT_CHUNK_BYTES)
+    return max(1, rows) if native and whole else 0
 
 
 def tile_shape(head: Head, chunk_bytes: int) -> tuple[int, int]:
