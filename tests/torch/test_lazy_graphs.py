@@ -110,7 +110,7 @@ def test_gradients_add_up_in_grad():
         for _ in range(2):
             z = head(x)
             (loss_of(z, a) + z.logsumexp(-1).mean()).backward()
-            loss_of(head(x), a).backward()
+            _ = loss_of(head(x), a).backward()
         results.append([x.grad, head.weight.grad, head.bias.grad])
     torch.testing.assert_close(*results)
 
@@ -118,7 +118,7 @@ def test_gradients_add_up_in_grad():
 def watched(z, a):
     """The gradient of the logits themselves."""
     z.retain_grad()
-    loss_of(z, a).backward()
+    _ = loss_of(z, a).backward()
     return z.grad
 
 
@@ -335,7 +335,7 @@ def test_read_in_another_thread_and_after_backward():
     results = []
     for head, x in pair():
         z, seen = head(x), []
-        loss_of(z, others()).backward()
+        _ = loss_of(z, others()).backward()
         thread = threading.Thread(target=lambda z=z, seen=seen: seen.append((z + 0).detach()))
         thread.start()
         thread.join()
@@ -362,7 +362,7 @@ def test_an_input_that_changes():
     with torch.no_grad():
         want = nnf.linear(x, head.weight, head.bias)
         z = head(x)
-        x.zero_()
+        _ = x.zero_()
         with contextlib.suppress(RuntimeError):
             assert torch.equal(z, want)
 

@@ -97,7 +97,7 @@ def test_frozen_parameters(frozen):
 
 def test_an_optimiser_that_steps_before_they_are_read():
     def change(model):
-        torch.optim.SGD(model.parameters(), lr=0.1).step()
+        _ = torch.optim.SGD(model.parameters(), lr=0.1).step()
 
     for makes in (
         lambda z: z,
@@ -116,7 +116,7 @@ def test_an_optimiser_that_steps_before_they_are_read():
         ):
             fused, _ = models()
             z = makes(fused(tokens()))
-            loss_of(fused(tokens())).backward()
+            _ = loss_of(fused(tokens())).backward()
             change(fused)
             with pytest.raises(RuntimeError, match=r"modified|changed|in.place"):
                 _ = read(z)
@@ -152,7 +152,7 @@ def test_once_read_they_stay():
     z, want = fused(tokens()), twin(tokens()).detach()
     _ = z + 0
     with torch.no_grad():
-        fused.head.weight.mul_(3)
+        _ = fused.head.weight.mul_(3)
     with contextlib.suppress(RuntimeError):  # to forget what was read is allowed, to answer with new numbers is not
         assert torch.equal(z, want)
     assert not torch.equal(fused(tokens()), want)
@@ -178,8 +178,8 @@ def test_training_is_the_same():
             z = m(tokens())
             accuracy = (z.argmax(-1) == tokens()).double().mean()
             loss = loss_of(z)
-            loss.backward()
-            optimiser.step()
+            _ = loss.backward()
+            _ = optimiser.step()
             losses[m].append((loss.item(), accuracy.item()))
     torch.testing.assert_close(torch.tensor(losses[fused]), torch.tensor(losses[twin]))
     assert losses[twin][-1][0] < losses[twin][0][0]
@@ -242,12 +242,12 @@ def test_copies_of_a_fused_model_are_independent():
     other = copy.deepcopy(fused)
     assert is_lazy(other(tokens()))
     with torch.no_grad():
-        other.head.weight.mul_(2)
+        _ = other.head.weight.mul_(2)
     assert other.head.weight is other.embedding.weight
     assert torch.equal(fused(tokens()), twin(tokens()))
     assert not torch.equal(other(tokens()), twin(tokens()))
     with torch.no_grad():
-        twin.head.weight.mul_(2)
+        _ = twin.head.weight.mul_(2)
     same_gradients(other, twin)
     again = loaded(fused, weights_only=False)
     assert is_lazy(again(tokens()))

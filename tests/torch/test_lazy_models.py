@@ -211,7 +211,7 @@ def test_a_few_steps_of_an_optimiser():
         for _ in range(5):
             losses[m].append(step(m, **batch)[0].item())
             _ = torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0)
-            optimiser.step()
+            _ = optimiser.step()
     assert losses[model] == pytest.approx(losses[twin], abs=1e-5)
     assert losses[model][-1] < losses[model][0] - 1
 

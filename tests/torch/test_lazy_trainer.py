@@ -273,7 +273,7 @@ def steps(run, model, count=2):
         loss = run(**batch)[0]
         loss.backward()
         results.append([loss.detach(), *[p.grad.clone() for p in model.parameters()]])
-        optimiser.step()
+        _ = optimiser.step()
     return results
 
 
