@@ -58,6 +58,17 @@ def test_a_row_does_not_know_its_neighbours(kind, V, isa):
             np.testing.assert_array_equal(spoilt, clean, err_msg=case.name)
 
 
+def part_of(target, first, last, num_classes):
+    """The target as columns [first, last) of all classes see it."""
+    return dataclasses.replace(
+        target,
+        prob=target.prob[:, first:last] if target.kind == "dense" else target.prob,
+        weight=None if target.weight is None else target.weight[first:last],
+        first_class=first,
+        num_classes=num_classes,
+    )
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 @pytest.mark.parametrize("kind", data.KINDS)
 def test_shards_agree_with_the_reference_and_add_up(kind, dtype, each_isa):
@@ -68,13 +79,7 @@ def test_shards_agree_with_the_reference_and_add_up(kind, dtype, each_isa):
         for _ in each_isa():
             merged = None
             for first, last in ((0, 100), (100, 101), (101, V)):
-                part = dataclasses.replace(
-                    target,
-                    prob=target.prob[:, first:last] if kind == "dense" else target.prob,
-                    weight=None if target.weight is None else target.weight[first:last],
-                    first_class=first,
-                    num_classes=V,
-                )
+                part = part_of(target, first, last, V)
                 shard = dataclasses.replace(case, logits=case.logits[:, first:last], target=part)
                 record = oracle.check_row_stats(cpu, shard, oracle.Truth.of(shard))
                 merged = RowStats(*record) if merged is None else merged.merge(RowStats(*record))
@@ -96,13 +101,7 @@ def test_a_record_extended_part_by_part_is_that_of_the_whole_row(kind, dtype, ea
             record = np.full((5, case.rows), np.nan)
             summary = {name: np.full(case.rows, np.nan, np.float64 if case.wide else np.float32) for name in SUMMARY}
             for first, last in itertools.pairwise(parts):
-                part = dataclasses.replace(
-                    target,
-                    prob=target.prob[:, first:last] if kind == "dense" else target.prob,
-                    weight=None if target.weight is None else target.weight[first:last],
-                    first_class=first,
-                    num_classes=V,
-                )
+                part = part_of(target, first, last, V)
                 logits, outs = case.logits[:, first:last], tuple(summary.values())
                 cpu.row_stats(logits, part, case.scores, record, outs, extend=first > 0)
             oracle.check_record(case, truth, record)

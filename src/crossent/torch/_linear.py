@@ -75,7 +75,6 @@ class _Packed:
     """Vectors of all rows, and those of the rows that were packed."""
 
     def __init__(self, rows: Tensor | None, positions: int) -> None:
-        self.rows = rows
         self.places = None
         if rows is not None:
             each = torch.arange(positions, device=rows.device)
@@ -92,6 +91,12 @@ class _Packed:
 
 def _given(gradients: Sequence[_Optional], like: Tensor) -> tuple[Tensor, ...]:
     return tuple(like.new_empty((0,)) if g is None else g for g in gradients)
+
+
+def _given_fake(inputs: Sequence[Any], needs: Sequence[bool]) -> tuple[Tensor, ...]:
+    like = torch.contiguous_format
+    found = [torch.empty_like(x, memory_format=like) if want else None for x, want in zip(inputs, needs, strict=True)]
+    return _given(found, inputs[0])
 
 
 # Loss, lse and entropy of each row ---------------------------------------------------------------------------------
@@ -198,12 +203,7 @@ def _linear_grad(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _linear_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
     call, needs = _Call.of(arguments), arguments[-2]
-    inputs = (call.input, call.weight, call.bias, call.prob)
-    found = [
-        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else None
-        for x, want in zip(inputs, needs, strict=True)
-    ]
-    return _given(found, call.input)
+    return _given_fake((call.input, call.weight, call.bias, call.prob), needs)
 
 
 # Sum or mean and its gradients in one sweep ------------------------------------------------------------------------
@@ -237,12 +237,7 @@ def _linear_loss(*arguments: Any) -> tuple[Tensor, ...]:
 def _linear_loss_fake(*arguments: Any) -> tuple[Tensor, ...]:
     call, needs = _Call.of(arguments), arguments[-2]
     results = call.results()
-    inputs = (call.input, call.weight, call.bias)
-    found = [
-        torch.empty_like(x, memory_format=torch.contiguous_format) if want and x is not None else None
-        for x, want in zip(inputs, needs, strict=True)
-    ]
-    return results[0].new_empty(()), *results, *_given(found, call.input)
+    return results[0].new_empty(()), *results, *_given_fake((call.input, call.weight, call.bias), needs)
 
 
 def _save_linear_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
