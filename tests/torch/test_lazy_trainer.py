@@ -148,7 +148,7 @@ def test_evaluation_with_metrics(smoothing, tmp_path):
     for model in pair_of():
         trainer, _ = trained(model, tmp_path, examples(12), label_smoothing_factor=smoothing)
         trainer.compute_metrics = metrics
-        model.load_state_dict(results[0][0].state_dict() if results else model.state_dict())
+        _ = model.load_state_dict(results[0][0].state_dict() if results else model.state_dict())
         results.append((model, trainer.evaluate(), trainer.predict(examples(6, 9, 12))))
     (_, got, predicted), (_, want, expected) = results
     assert got["eval_loss"] == pytest.approx(want["eval_loss"], abs=1e-5)
@@ -236,7 +236,7 @@ def test_accelerate():
             losses.append(out.loss.item())
         gathered = accelerator.gather_for_metrics(model(**batch).logits.argmax(-1))
         assert gathered.shape == (4, LENGTH)
-        accelerator.free_memory()
+        _ = accelerator.free_memory()
     assert losses[:3] == pytest.approx(losses[3:], rel=plain.FLOOR[torch.bfloat16])
 
 
