@@ -112,3 +112,11 @@ def probability_error(value: float, row: int, column: int) -> ValueError:
     """Error for a target probability that is negative, infinite or NaN."""
     fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "mend the data"
     return ValueError(f"target probability {value!r} (row {row}, column {column}) is not a finite number ≥ 0; {fix}")
+
+
+def not_probability_error(place: tuple[int, ...]) -> ValueError:
+    """Error for an input of binary cross-entropy that is outside [0, 1] or NaN."""
+    return ValueError(
+        f"element {place} of the input is not a probability in [0, 1]; "
+        "if the input are logits, use binary_cross_entropy_with_logits"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from crossent.spec import Array, Scores, Target, class_error, probability_error
+from crossent.spec import Array, Scores, Target, class_error, not_probability_error, probability_error
 
 try:
     from crossent import _core
@@ -125,10 +125,7 @@ def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -
     """
     total, wrong = _built().binary_loss(kind == "probabilities", *operands, out)
     if wrong >= 0:
-        raise ValueError(
-            f"element {_unravel(wrong, operands[0].shape)} of the input is not a probability in [0, 1]; "
-            "if the input are logits, use binary_cross_entropy_with_logits"
-        )
+        raise not_probability_error(_unravel(wrong, operands[0].shape))
     return total
 
 

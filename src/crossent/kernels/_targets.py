@@ -1,0 +1,63 @@
+"""A check of targets on the whole, for backends that cannot raise from within a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from crossent.spec import Target, class_error, not_probability_error, probability_error
+
+_AT_ONCE = 2**20
+
+
+def check_target(target: Target, shape: tuple[int, ...]) -> None:
+    """Raise for the first row whose target is no class, or no probability; the target's arrays are torch tensors.
+
+    `shape` is that of the logits that they are a target of, (N, V) or (outer, V, inner).
+
+    Raises
+    ------
+    IndexError
+        If a class index is neither `target.ignore_index` nor among the classes.
+    ValueError
+        If a target probability is negative, infinite or NaN.
+    """
+    V = shape[1] if target.num_classes is None else target.num_classes
+    inner = shape[2] if len(shape) == 3 else 1
+    index: Any = target.index
+    prob: Any = target.prob
+    if index is not None:
+        index = index.long()
+        wrong = (index < 0) | (index >= V)
+        if target.kind == "index":
+            wrong &= index != target.ignore_index
+        if wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise class_error(int(index[tuple(place)]), place[0], index.shape[0], target, V)
+    if prob is None or not prob.numel():
+        return
+    rows_of = 1 if index is not None else inner
+    for i, j in _blocks(prob.shape[0], max(1, _AT_ONCE // max(1, prob[0].numel()))):
+        low, high = prob[i:j].aminmax()
+        if not (low >= 0 and high < float("inf")):
+            part = prob[i:j] if prob.ndim == 2 else prob[i:j].movedim(1, 2).flatten(0, 1)
+            row, column = (~((part >= 0) & (part < float("inf")))).nonzero()[0].tolist()
+            raise probability_error(float(part[row, column]), i * rows_of + row, column)
+
+
+def check_probabilities(input: Any) -> None:
+    """Raise for the first element of a torch tensor that is no probability.
+
+    Raises
+    ------
+    ValueError
+        If an element is outside [0, 1] or NaN.
+    """
+    wrong = ~((input >= 0) & (input <= 1))
+    if wrong.any():
+        raise not_probability_error(tuple(wrong.nonzero()[0].tolist()))
+
+
+def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:
+    for begin in range(0, whole, part):
+        yield begin, min(begin + part, whole)
