@@ -7,7 +7,6 @@ more shared memory than the chip has, and on narrow loads of logits where the ti
 from __future__ import annotations
 
 import argparse
-import collections
 import itertools
 import multiprocessing
 import os
@@ -59,13 +58,20 @@ class FakeDriver:
 def calls(quick: bool) -> Any:
     """Yield a name and a function that calls the backend, for each combination that leads to other code."""
     import torch
+
     from crossent.kernels import triton as backend
     from crossent.spec import Scores, Target
 
     meta = torch.device("meta")
     real = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
     # rows, columns, rows apart: each leads to another tile
-    layouts = {"long": (4096, 50257), "middle": (4096, 1000), "short": (4096, 10), "beside": (2, 19, 4096), "apart": (64, 100)}
+    layouts = {
+        "long": (4096, 50257),
+        "middle": (4096, 1000),
+        "short": (4096, 10),
+        "beside": (2, 19, 4096),
+        "apart": (64, 100),
+    }
     kinds = ("index", "topk", "smoothed capped", "dense", "dense capped")
 
     def target(kind: str, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -76,8 +82,12 @@ def calls(quick: bool) -> Any:
         if "dense" in kind:
             return Target(prob=torch.empty(shape, device=meta, dtype=dtype), weight=weight)
         if kind == "topk":
-            return Target(torch.empty((rows, 32), device=meta, dtype=torch.int64), torch.empty((rows, 32), device=meta), weight)
-        return Target(torch.empty(rows, device=meta, dtype=torch.int64), weight=weight, smoothing=smoothing, ignore_index=-100)
+            return Target(
+                torch.empty((rows, 32), device=meta, dtype=torch.int64), torch.empty((rows, 32), device=meta), weight
+            )
+        return Target(
+            torch.empty(rows, device=meta, dtype=torch.int64), weight=weight, smoothing=smoothing, ignore_index=-100
+        )
 
     for (layout, shape), (name, dtype), kind in itertools.product(layouts.items(), real.items(), kinds):
         if dtype == torch.float64 and layout in {"long"}:
@@ -95,13 +105,16 @@ def calls(quick: bool) -> Any:
         yield f"grad {label}", lambda a=(logits, goal, scores, record, vectors, logits): backend.row_grad(*a)
         if dtype == torch.float32 and layout in {"long", "middle", "beside"}:
             narrow = torch.empty(shape, device=meta, dtype=torch.bfloat16)
-            yield f"grad {label} to bf16", lambda a=(logits, goal, scores, record, vectors, narrow): backend.row_grad(*a)
+            yield (
+                f"grad {label} to bf16",
+                lambda a=(logits, goal, scores, record, vectors, narrow): backend.row_grad(*a),
+            )
 
 
 def facts(kernel: Any, seconds: float) -> Facts:
     """Read what a compiled kernel needs off its machine code."""
     if "cubin" in kernel.asm:
-        import triton.backends.nvidia as nvidia
+        from triton.backends import nvidia
 
         tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -174,7 +187,12 @@ def main() -> int:
                     wrong.append("SPILLS")
                 if f.shared > SHARED[target]:
                     wrong.append("TOO MUCH SHARED MEMORY")
-                if ("long" in name or "middle" in name) and "f64" not in name and f.load_bits < 128 and kernel != "merge_parts":
+                if (
+                    ("long" in name or "middle" in name)
+                    and "f64" not in name
+                    and f.load_bits < 128
+                    and kernel != "merge_parts"
+                ):
                     wrong.append("NARROW")
                 bad += bool(wrong)
                 print(f"{target:7} {kernel:10} {name:38} {f.registers:4} regs {f.spilled:5} spilled {f.shared:6} shared {f.load_bits:4} ld {f.store_bits:4} st {f.seconds:5.2f} s {' '.join(wrong)}", flush=True)  # fmt: skip

@@ -39,17 +39,18 @@ def examine() -> bool:
     """Print the examination, and return whether the core was there and computed rightly."""
     found = core()  # before torch lends its threads
     (core_right, core_lines), (torch_right, torch_lines) = check_core(), check_torch()
+    gpu_right, gpu_lines = check_gpus()
     print(f"crossent {__version__}")
     for heading, lines in (
         ("system", system()),
         ("packages", packages()),
         ("core", [*found, *core_lines, *torch_lines]),
-        ("backends", backends()),
+        ("backends", [*backends(), *gpu_lines]),
     ):
         print(f"\n{heading}")
         for name, text in lines:
             print(f"  {name:<16}  {text}")
-    return core_right and torch_right
+    return core_right and torch_right and gpu_right
 
 
 def system() -> list[Line]:
@@ -126,6 +127,25 @@ def check_torch() -> tuple[bool, list[Line]]:
         ("check bfloat16", product),
         ("threads, torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)"),
     ]
+
+
+def check_gpus() -> tuple[bool, list[Line]]:
+    """Return whether every GPU that torch finds gives equal logits the loss log V, and lines about each."""
+    if kernels.why_not("triton") is not None:
+        return True, []
+    torch, functional = import_module("torch"), import_module("crossent.torch")
+    right, lines = True, list[Line]()
+    for number in range(torch.cuda.device_count()):
+        device = torch.device("cuda", number)
+        logits = torch.zeros(3, 50257, device=device, dtype=torch.bfloat16, requires_grad=True)
+        loss = functional.cross_entropy(logits, torch.tensor([0, 7, 50256], device=device))
+        loss.backward()
+        error = abs(loss.item() - math.log(50257))
+        fine = error <= _BOUND * np.finfo(np.float32).eps and bool(logits.grad.isfinite().all())
+        name = torch.cuda.get_device_name(device)
+        lines.append((f"check {device}", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float32 on {name}"))
+        right = right and fine
+    return right, lines
 
 
 def check_product(torch: Any) -> tuple[bool, str]:

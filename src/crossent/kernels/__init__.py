@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_BACKENDS = ("cpu",)
+_BACKENDS = ("cpu", "triton")
 
 
 def names() -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def check_target(target: Target, shape: tuple[int, ...]) -> None:
             raise probability_error(float(part[row, column]), i * rows_of + row, column)
 
 
-def check_probabilities(input: Any) -> None:
+def check_probabilities(values: Any) -> None:
     """Raise for the first element of a torch tensor that is no probability.
 
     Raises
@@ -53,7 +53,7 @@ def check_probabilities(input: Any) -> None:
     ValueError
         If an element is outside [0, 1] or NaN.
     """
-    wrong = ~((input >= 0) & (input <= 1))
+    wrong = ~((values >= 0) & (values <= 1))
     if wrong.any():
         raise not_probability_error(tuple(wrong.nonzero()[0].tolist()))
 

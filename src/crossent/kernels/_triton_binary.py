@@ -53,7 +53,7 @@ def _slope(x, t, pos_weight, LOGITS: tl.constexpr):
         large = 1.0 / (1.0 + small)
         right, left = tl.where(x > 0, large, small * large), tl.where(x > 0, small * large, large)
         return (1.0 - t) * right - pos_weight * t * left
-    else:  # noqa: RET505  Triton compiles what follows a return
+    else:
         x = tl.where((x < 0) | (x > 1), float("nan"), x)
         return tl.where(t == 1, 0.0 * t, (1.0 - t) / (1.0 - x)) - tl.where(t == 0, 0.0 * t, pos_weight * t / x)
 

@@ -14,7 +14,17 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from crossent.kernels._triton_record import LOG2E, LOWEST, fold, load_record, merged, reciprocal, record_of, save_record, with_named
+from crossent.kernels._triton_record import (
+    LOG2E,
+    LOWEST,
+    fold,
+    load_record,
+    merged,
+    reciprocal,
+    record_of,
+    save_record,
+    with_named,
+)
 from crossent.kernels._triton_tiles import (
     HAS_ENTROPY,
     HAS_GATHERED,
@@ -100,7 +110,7 @@ def _at_named(
     column, here, measure = named_class(named, classes, number, k, there, weight, flags, keep)
     if REPEATED:
         measure *= 0.0
-        for other in range(0, classes.picks):
+        for other in range(classes.picks):
             same, same_here, more = named_class(named, classes, number, other, there, weight, flags, keep)
             measure += tl.where(same_here & (same == column), more, 0.0)
     measure += spread * tl.load(weight + column, mask=here & (flags & _WEIGHT != 0), other=1.0).to(tl.float64)
@@ -127,7 +137,8 @@ def _write(
 @triton.jit
 def _write_named(
     logits, origin, gathered, named, classes, number, wanted, weight, flags, unit, cap, scale, keep, spread,
-    peak, total, inverse, log_total, a, b, c, grad, to, begin, end, T: tl.constexpr, K: tl.constexpr, CAPPED: tl.constexpr,
+    peak, total, inverse, log_total, a, b, c, grad, to, begin, end,
+    T: tl.constexpr, K: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     """Store the gradient at all classes that the target names in columns [begin, end), over what is there."""
     tl.debug_barrier()
@@ -223,7 +234,7 @@ def merge_parts(
     ignored = valid & (valid == 0) if DENSE else is_ignored(named, classes, number, valid)
     there = valid & (ignored == 0) & (flags & _RECORD != 0)
     peak, total, score, mass, tilt = load_record(record, record_step, number, there)
-    for part in range(0, parts):
+    for part in range(parts):
         p = load_record(source + part * (5 * rows), rows, number, valid)
         peak, total, score, mass, tilt = merged(peak, total, score, mass, tilt, p[0], p[1], p[2], p[3], p[4])
     save_record(record, record_step, number, valid, summary, flags, peak, total, score, mass, tilt)
@@ -251,9 +262,7 @@ def row_grad(
 
     peak, total, _, mass, tilt = load_record(record, record_step, number, valid)
     inverse, log_total = reciprocal(total), libdevice.log(total)
-    a, b, c = _coefficients(
-        cotangents, number, valid & (ignored == 0), flags, peak, inverse, log_total, mass, tilt
-    )
+    a, b, c = _coefficients(cotangents, number, valid & (ignored == 0), flags, peak, inverse, log_total, mass, tilt)
     wanted = valid & (ignored == 0) & ((a != 0) | (b != 0) | (c != 0))
     x_peak = peak if CAPPED else peak * temperature
     factors = (x_peak.to(T), inverse.to(T), log_total.to(T), a.to(T), b.to(T), c.to(T))
@@ -367,5 +376,6 @@ def row_fused(
     if MEASURED and not DENSE:
         _write_named(
             logits, origin, gathered, named, classes, number, wanted, weight, flags, unit.to(T), cap.to(T), scale, keep,
-            spread, peak, total, inverse, log_total, a, b, c, grad, to, phase * 0, phase * 0 + classes.columns, T, K, CAPPED,
+            spread, peak, total, inverse, log_total, a, b, c, grad, to, phase * 0, phase * 0 + classes.columns,
+            T, K, CAPPED,
         )  # fmt: skip

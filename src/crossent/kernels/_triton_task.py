@@ -168,9 +168,12 @@ class Task:
 
     def cotangents(self, arrays: Sequence[Any]) -> tuple[Cotangents, int]:
         """Return cotangents of loss, lse, entropy and the square of lse as kernels take them, and which are there."""
-        given = [self.spare.expand(1) if g is None else g.to(self.spare.dtype) for g in arrays]
-        pairs = [(g, 0 if absent is None else g.stride(0)) for g, absent in zip(given, arrays, strict=True)]
-        return Cotangents(*(x for pair in pairs for x in pair)), _flags(arrays)
+        given: list[Any] = []
+        for array in arrays:
+            all_equal = array is None or array.stride(0) == 0
+            g = self.spare if array is None else (array[:1] if all_equal else array).to(self.spare.dtype)
+            given += [g, 0 if all_equal else g.stride(0)]
+        return Cotangents(*given), _flags(arrays)
 
     def gathered(self, grad: Any) -> tuple[Any, int]:
         """Return where the logits of named classes are read when the gradient is there, and the flag that says so.
@@ -194,7 +197,8 @@ class Task:
             self.axes.matrix(self.logits), self.prob, self.named, self.classes, self.weight, *arrays,
             rows=self.rows, row_batch=row_batch, row_step=row_step, **self.numbers,
             T=_TYPES[self.spare.dtype], CAPPED=self.capped, MEASURED=self.measured, DENSE=self.dense,
-            K=_PICKS if self.measured and tile.R <= _PICKS else 1, R=tile.R, M=tile.M, U=tile.U, WIDE=tile.wide, num_warps=tile.warps, **limit, **numbers,
+            K=_PICKS if self.measured and tile.R <= _PICKS else 1, R=tile.R, M=tile.M, U=tile.U, WIDE=tile.wide,
+            num_warps=tile.warps, **limit, **numbers,
         )  # fmt: skip
 
 

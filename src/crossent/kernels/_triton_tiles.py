@@ -23,7 +23,7 @@ _WEIGHT, _PROB = tl.constexpr(HAS_WEIGHT), tl.constexpr(HAS_PROB)
 
 
 class Matrix(NamedTuple):
-    """An array with rows and columns in batches: column c of row r of batch b is data[b · batch + r · row + c · col]."""
+    """An array of rows and columns in batches: column c of row r of batch b is data[b · batch + r · row + c · col]."""
 
     data: Any
     batch: int
@@ -89,7 +89,7 @@ def are_inside(group, place, phase, columns, U: tl.constexpr, WIDE: tl.constexpr
     """Return which places are columns of the row and not at an edge of it; the same for U neighbours if WIDE."""
     if WIDE:
         return (group >= phase[:, None, None]) & (group + U <= columns + phase[:, None, None])
-    else:  # noqa: RET505  Triton compiles what follows a return
+    else:
         return place < columns + phase[:, None, None]
 
 
@@ -105,7 +105,7 @@ def edge_places(phase, columns, U: tl.constexpr):
 def address(m, origin, phase, place, U: tl.constexpr, WIDE: tl.constexpr):
     if WIDE:  # a multiple of U, and the distance from there
         return m.data + (tl.multiple_of(origin - phase, U)[:, None, None] + place)
-    else:  # noqa: RET505
+    else:
         return m.data + (origin[:, None, None] + (place - phase[:, None, None]).to(tl.int64) * m.col)
 
 
@@ -119,7 +119,7 @@ def scored(z, unit, cap, CAPPED: tl.constexpr):
         y = z * (unit / cap)
         u = tl.exp(-2.0 * tl.abs(y))
         return cap * libdevice.tanh(y), 4.0 * u / ((1.0 + u) * (1.0 + u)) * unit
-    else:  # noqa: RET505
+    else:
         return z, unit
 
 

@@ -34,7 +34,7 @@ def why_not() -> str | None:
     if interpreted():
         return None
     if torch.version.cuda is None and torch.version.hip is None:
-        return f"torch {torch.__version__} is built without CUDA and ROCm; see https://pytorch.org for a build with them"
+        return f"torch {torch.__version__} is built without CUDA and ROCm; get another at https://pytorch.org"
     return None if torch.cuda.is_available() else "torch finds no GPU; look at `nvidia-smi` or `rocm-smi`"
 
 
@@ -83,6 +83,21 @@ def row_stats(
         )  # fmt: skip
 
 
+def sums(loss: Any, index: Any, weight: Any, ignore_index: int) -> tuple[Any, Any]:
+    """Return Σ loss, and Σ weight_y over the rows of `index` that are not ignored (the number of rows without it).
+
+    Both are float64 tensors of shape (), because numbers would have to wait for the device.
+    """
+    torch = import_module("torch")
+    total = loss.sum(dtype=torch.float64)
+    if index is None:
+        return total, torch.full_like(total, loss.shape[0])
+    counted = index != ignore_index
+    if weight is not None:
+        counted = torch.where(counted, weight[index.long().clamp(0, weight.shape[0] - 1)], 0.0)
+    return total, counted.sum(dtype=torch.float64)
+
+
 def row_grad(
     logits: Any, target: Target, scores: Scores, record: Any, cotangents: tuple[Any, Any, Any], grad: Any
 ) -> None:
@@ -104,7 +119,7 @@ def row_fused(
 ) -> None:
     """Do `row_stats`, then write the gradient of Σ scale₀ · loss + scale₁ · lse².
 
-    Rows of at most 32 thousand contiguous columns are read once, longer ones twice. `grad` may be the logits themselves.
+    Rows of at most 32 thousand contiguous columns are read once, longer ones twice. `grad` may be the logits.
     """
     task = _task(logits, target, scores)
     to = task.axes.matrix(grad)

@@ -1,4 +1,4 @@
-"""Binary cross-entropy as torch operators: registered, with fake kernels and autograd, over the CPU backend."""
+"""Binary cross-entropy as torch operators: registered, with fake kernels and autograd, over the backends."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def _binary_loss(
     kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, summed: bool
 ) -> Tensor:
     dtype = loss_dtype(input.dtype)
-    out = None if summed else torch.empty(input.shape, dtype=dtype, device="cpu")
-    total = backend().binary_loss(kind, _operands(input, target, weight, pos_weight), out)
-    return torch.tensor(total, dtype=dtype, device="cpu") if out is None else out
+    out = None if summed else torch.empty(input.shape, dtype=dtype, device=input.device)
+    total = backend(input).binary_loss(kind, _operands(input, target, weight, pos_weight), out)
+    if out is not None:
+        return out
+    return total if isinstance(total, Tensor) else torch.tensor(total, dtype=dtype, device="cpu")
 
 
 def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
@@ -38,9 +40,9 @@ def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
 def _binary_grad(
     kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, cotangent: Tensor
 ) -> Tensor:
-    out = torch.empty(input.shape, dtype=input.dtype, device="cpu")
+    out = torch.empty(input.shape, dtype=input.dtype, device=input.device)
     operands = _operands(input, target, weight, pos_weight)
-    backend().binary_grad(kind, operands, cotangent.expand(input.shape), out)
+    backend(input).binary_grad(kind, operands, cotangent.expand(input.shape), out)
     return out
 
 

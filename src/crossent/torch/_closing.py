@@ -83,7 +83,8 @@ def counts(index: Tensor | None, prob: Tensor | None, options: Options, dtype: t
     index = index.long()
     valid = row_weight = index != options.ignore_index
     if options.weight is not None:
-        row_weight = torch.where(valid, options.weight.to(dtype)[torch.where(valid, index, 0)], 0.0)
+        of_class = options.weight.to(dtype)[index.clamp(0, options.weight.shape[0] - 1)]
+        row_weight = torch.where(valid, of_class, 0.0)
     return row_weight, valid
 
 

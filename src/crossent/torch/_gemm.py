@@ -1,13 +1,14 @@
 """Matrix products written into given memory, in the type that this processor multiplies best and exactly enough.
 
-float32 and float64 products are torch's own. Half-precision operands give float32 products: on processors with matrix
-units for bfloat16 by the BLAS function that torch itself is built with, elsewhere as float32 numbers, which processors
-without such units multiply about twice as fast as bfloat16 ones.
+float32 and float64 products are torch's own. Half-precision operands give float32 products: on GPUs by torch's own
+function for that; on processors with matrix units for bfloat16 by the BLAS function that torch itself is built with;
+elsewhere as float32 numbers, which processors without such units multiply about twice as fast as bfloat16 ones.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import Any
 
 import torch
@@ -29,11 +30,26 @@ _bfloat16_gemm = _find_bfloat16_gemm()
 _HAS_UNITS = _bfloat16_gemm is not None  # known at import, because compilers read it
 
 
-def operand_dtype(dtype: torch.dtype) -> torch.dtype:
+def operand_dtype(dtype: torch.dtype, device: torch.device | None = None) -> torch.dtype:
     """Return the dtype that operands of this dtype should be multiplied in; products are float64 or else float32."""
-    if dtype == torch.float64:
+    if dtype in (torch.float32, torch.float64):
         return dtype
+    if device is not None and device.type == "cuda":
+        return dtype if _has_wide_products() else torch.float32
     return dtype if dtype == torch.bfloat16 and _HAS_UNITS else torch.float32
+
+
+@functools.cache
+def _has_wide_products() -> bool:
+    """Return whether torch multiplies half-precision matrices on GPUs into float32 ones, and adds to such."""
+    half = torch.ones((16, 16), dtype=torch.bfloat16, device="cuda")
+    wide = torch.zeros((16, 16), dtype=torch.float32, device="cuda")
+    try:
+        torch.mm(half, half, out_dtype=torch.float32, out=wide)
+        torch.addmm(wide, half, half, out_dtype=torch.float32, out=wide)
+    except (RuntimeError, TypeError):  # ROCm before torch 2.10, and whatever else has no such function
+        return False
+    return True
 
 
 def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
@@ -41,7 +57,7 @@ def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     matrix = matrix.to(dtype)
     (rows, columns), (down, across) = matrix.shape, matrix.stride()
     readable = (across == 1 and down >= columns) or (down == 1 and across >= rows)
-    if dtype == torch.bfloat16:  # torch multiplies what lies between the rows by zero, and NaN stays NaN
+    if dtype == torch.bfloat16 and matrix.is_cpu:  # torch multiplies what lies between rows by 0, and NaN stays NaN
         readable = matrix.is_contiguous() or matrix.t().is_contiguous()
     return matrix if readable else matrix.contiguous()
 
@@ -51,7 +67,12 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
 
     The dtype of `out` is that of the operands, or float32.
     """
-    if a.dtype == torch.bfloat16 and out.dtype == torch.float32:
+    if a.dtype != out.dtype and out.is_cuda:
+        if add:
+            torch.addmm(out, a, b, out_dtype=out.dtype, out=out)
+        else:
+            torch.mm(a, b, out_dtype=out.dtype, out=out)
+    elif a.dtype == torch.bfloat16 and out.dtype == torch.float32:
         _multiply_bfloat16(a, b, out, add)
     elif add:
         torch.addmm(out, a, b, out=out)

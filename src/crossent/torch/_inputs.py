@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossent.torch._library import why_no_backend
 from crossent.torch._plain import loss_dtype
 
 
@@ -71,10 +72,10 @@ def check_input(input: Tensor) -> None:
         raise TypeError(f"input must be a tensor, got {type(input).__name__}; use torch.as_tensor first")
     if input.dtype not in _REAL:
         raise TypeError(f"input must be float32, float64, bfloat16 or float16, got {input.dtype}; use input.float()")
-    if not (input.is_cpu or input.is_meta):
+    if not (input.is_cpu or input.is_meta) and (reason := why_no_backend(input.device.type)) is not None:
         raise NotImplementedError(
-            f"crossent has no backend for tensors on {input.device} yet and does not copy them behind your back; "
-            "use input.cpu(), or torch's own loss on that device"
+            f"crossent has no backend for tensors on {input.device} here: {reason}. It does not copy them behind your "
+            "back; use input.cpu(), or torch's own loss on that device"
         )
 
 
@@ -145,7 +146,7 @@ def check_chunk_bytes(chunk_bytes: int) -> None:
     if isinstance(chunk_bytes, bool) or not isinstance(chunk_bytes, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"chunk_bytes must be a whole number of bytes, got {chunk_bytes!r}")
     if chunk_bytes < 1:
-        raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default of 128 MiB")
+        raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default")
 
 
 def logits_of(input: Tensor) -> Logits:

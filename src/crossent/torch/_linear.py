@@ -22,6 +22,7 @@ from crossent.torch._closing import Closing, Options, RowStats
 from crossent.torch._inputs import Logits, Rows, has_autocast
 from crossent.torch._operator import is_batched, is_watched, register
 from crossent.torch._plain import loss_dtype
+from crossent.torch._plan import Sweep, one_sweep
 from crossent.torch._rows import OPTIONS, aliases, scores_of
 from crossent.torch._tiles import Head
 
@@ -56,15 +57,20 @@ class _Call:
         return loss, torch.zeros_like(loss), torch.zeros_like(loss), record
 
     def packed(self) -> tuple[Head, Tensor | None]:
-        """Return the head without the rows that are ignored, and which of the input's rows are left (None: all)."""
+        """Return the head without the rows that are ignored, and which of the input's rows are left (None: all).
+
+        On a GPU all are left.
+        """
         o = self.options
         index = None if self.index is None else self.index.long()
         target = Target(index, self.prob, o.weight, o.smoothing, o.ignore_index)
         head = Head(self.input, self.weight, self.bias, self.classes, target, scores_of(o.temperature, o.softcap))
-        _tiles.check_target(head)
+        _tiles.check_head(head)
         if index is None or self.prob is not None:
             return head, None
         valid = (index != o.ignore_index).view(-1, head.positions).any(1)
+        if not head.input.is_cpu:  # to count them is to wait for the device
+            return dataclasses.replace(head, valid=valid), None
         if valid.all():
             return head, None
         rows = valid.nonzero().squeeze(1)
@@ -227,8 +233,8 @@ def _linear_loss(*arguments: Any) -> tuple[Tensor, ...]:
     how = _closing_of(call, tuple(rest))
     scales = _closing.shares(*how, call.options, call.input)
     taken = (packed.take(scales[0]), packed.take(scales[1]))
-    n = _tiles.one_sweep_rows(call.input, call.weight, chunk_bytes)
-    found = _tiles.one_sweep(head, n, taken, parts[3], parts[:3], (*needs, False))  # pyright: ignore[reportArgumentType]
+    sweep = one_sweep(call.input, call.weight, chunk_bytes) or Sweep(max(1, head.size))
+    found = _tiles.one_sweep(head, sweep, taken, parts[3], parts[:3], (*needs, False))  # pyright: ignore[reportArgumentType]
     packed.put(results, parts)
     loss = _closing.reduced(how[0], call.options, how[1], results)
     return loss, *results, *_given(found[:3], call.input)

@@ -22,7 +22,7 @@ def register(
     *,
     first: bool = False,
 ) -> Callable[..., Any]:
-    """Register crossent::schema with a CPU kernel, a fake kernel and autograd; return a function that calls it.
+    """Register crossent::schema with a kernel for all devices, a fake kernel and autograd; return a caller of it.
 
     An operator without `backward` is for backwards, where nothing wants a gradient.
 
@@ -34,7 +34,8 @@ def register(
     """
     name = schema.partition("(")[0]
     library.define(schema)
-    library.impl(name, kernel, "CPU")
+    for device in ("CPU", "CUDA"):
+        library.impl(name, kernel, device)
     torch.library.register_fake(f"crossent::{name}", fake, lib=library)
     if backward is not None:
         torch.library.register_autograd(f"crossent::{name}", backward, setup_context=save, lib=library)
@@ -61,7 +62,7 @@ def register(
         plain = not is_watched()
         for x in args:
             if isinstance(x, Tensor):
-                plain = plain and type(x) in _PLAIN and x.is_cpu and not (x.is_neg() or is_batched(x))
+                plain = plain and type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))
                 wants_grad = wants_grad or x.requires_grad
         if plain and wants_grad and torch.is_grad_enabled():
             return Direct.apply(*args)

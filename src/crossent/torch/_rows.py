@@ -1,4 +1,4 @@
-"""The row functions as torch operators: registered, with fake kernels and autograd, over the CPU backend.
+"""The row functions as torch operators: registered, with fake kernels and autograd, over the backends.
 
 crossent::row_stats gives loss, lse and entropy of each row, each differentiable with any cotangent; crossent::row_loss
 is the sum or mean of the losses in one step. The backward of both is crossent::row_grad, whose own backward recomputes
@@ -49,7 +49,7 @@ def _new_record(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def _row_stats(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     loss, lse, entropy, record = _row_stats_fake(logits)
-    backend().row_stats(logits, *_bound(options), record, (loss, lse, entropy))
+    backend(logits).row_stats(logits, *_bound(options), record, (loss, lse, entropy))
     return loss, lse, entropy, record
 
 
@@ -89,10 +89,14 @@ def _row_loss(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *options, mean = arguments
     target, scores = _bound(options)  # pyright: ignore[reportArgumentType]
     losses, record = _new_record(logits)
-    backend().row_stats(logits, target, scores, record, (losses, None, None))
-    loss, weight = backend().sums(
+    rows = backend(logits)
+    rows.row_stats(logits, target, scores, record, (losses, None, None))
+    loss, weight = rows.sums(
         losses, target.index if target.kind == "index" else None, target.weight, target.ignore_index
     )
+    if isinstance(loss, Tensor):  # not known here, and not waited for
+        scale = weight.reciprocal() if mean else torch.ones_like(weight)
+        return (loss * scale).to(losses.dtype), scale, record
     scale = float("nan") if weight == 0 else 1.0 / weight
     loss, scale = (loss * scale, scale) if mean else (loss, 1.0)
     return _scalar(loss, losses.dtype), _scalar(scale, torch.float64), record
@@ -129,7 +133,7 @@ def _row_loss_backward(ctx: Any, g: _Optional, *_: Any) -> tuple[_Optional, ...]
 def _row_grad(logits: Tensor, *arguments: Any) -> Tensor:
     *options, record, g_loss, g_lse, g_entropy = arguments
     grad = torch.empty_like(logits)
-    backend().row_grad(logits, *_bound(options), record, (g_loss, g_lse, g_entropy), grad)  # pyright: ignore[reportArgumentType]
+    backend(logits).row_grad(logits, *_bound(options), record, (g_loss, g_lse, g_entropy), grad)  # pyright: ignore[reportArgumentType]
     return grad
 
 

@@ -12,26 +12,22 @@ logits. Everything here is a function of arrays and shapes alone; autograd and o
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crossent.spec import Scores, Target, class_error, probability_error
+from crossent.kernels._targets import check_target
+from crossent.spec import Scores, Target
 from crossent.torch import _plain
 from crossent.torch._gemm import multiply, operand, operand_dtype
 from crossent.torch._library import backend
 from crossent.torch._plain import loss_dtype
+from crossent.torch._plan import Sweep, device_of, even, padded, tile_shape
 
-DEFAULT_CHUNK_BYTES = 2**27
-_TILE_LOGITS = 2**21  # products gain nothing from larger tiles, and rows lose the cache
-_TILE_ROWS = 2048
-_FEWEST_ROWS = 128  # with fewer rows in a chunk, reading the weight again for each costs more than multiplying twice
-_DIRECT_ROWS = 512  # torch's bfloat16 product of so few rows beats a float32 one that has to be rounded
-_PRODUCT_CLASSES = 8192  # wider products are slower
-_LINE = 16  # numbers; a row of logits that begins on a line, an odd number of lines after the last one, is read faster
+_TILE_ROWS = 2048  # of a copy
 
 Needs = tuple[bool, bool, bool, bool]
 """Which of input, weight, bias and target probabilities want a gradient."""
@@ -52,6 +48,8 @@ class Head:
     scores: Scores
     rows: Tensor | None = None
     """Which rows of the input have a target, in order; None for all. The target is that of these rows."""
+    valid: Tensor | None = None
+    """Which rows of the input have a target, where that many are multiplied in any case; None for all."""
 
     @property
     def size(self) -> int:
@@ -62,6 +60,10 @@ class Head:
     def positions(self) -> int:
         """Number P of logits for each row of the input and each class."""
         return self.weight.shape[0] // self.classes if self.classes else 1
+
+    def tile_shape(self, chunk_bytes: int) -> tuple[int, int]:
+        """Return how many rows and classes a tile of two sweeps has."""
+        return tile_shape(self.input, self.size, self.classes, self.positions, chunk_bytes)
 
     def of_rows(self, rows: Tensor) -> Head:
         """Return the head of some rows of the input; its target must be class indices."""
@@ -81,39 +83,6 @@ class Head:
         return Target(index, prob, weight, t.smoothing, t.ignore_index, a, self.classes)
 
 
-def one_sweep_rows(input: Tensor, weight: Tensor, chunk_bytes: int) -> int:
-    """Return how many rows a chunk of `one_sweep` has, or 0 if two sweeps over tiles are the better way.
-
-    That is so where fewer than 128 rows fit, and for half-precision operands, whose gradients would have to be held in
-    float32 from chunk to chunk; unless there is one chunk only, and its products need not be converted.
-    """
-    rows, row_logits = input.shape[0], max(1, weight.shape[0])
-    if input.dtype in (torch.float32, torch.float64):
-        fit = chunk_bytes // (row_logits * input.element_size())
-        return 0 if fit < min(rows, _FEWEST_ROWS) else _even(rows, fit, _LINE)
-    native = input.dtype == torch.bfloat16 == operand_dtype(input.dtype)
-    # beyond the default the fresh memory of one chunk costs more than multiplying twice
-    whole = rows * row_logits * 6 <= min(chunk_bytes, DEFAULT_CHUNK_BYTES)
-    return max(1, rows) if native and whole else 0
-
-
-def tile_shape(head: Head, chunk_bytes: int) -> tuple[int, int]:
-    """Return how many rows and classes a tile has."""
-    size = 8 if head.input.dtype == torch.float64 else 4 if head.input.dtype == torch.float32 else 6
-    logits = max(1, min(chunk_bytes // size, _TILE_LOGITS) // head.positions)
-    rows = _even(head.size, min(_TILE_ROWS, 2 * math.isqrt(logits)), _LINE)
-    return rows, _even(head.classes, max(1, logits // rows), 4 * _LINE)
-
-
-def _even(whole: int, most: int, multiple: int) -> int:
-    """Return the length of equal parts of which none is longer than `most`, a multiple if that is possible."""
-    if whole <= most:
-        return max(1, whole)
-    part = -(-whole // -(-whole // most))
-    rounded = -(-part // multiple) * multiple
-    return rounded if rounded <= most else part
-
-
 def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:
     for begin in range(0, whole, part):
         yield begin, min(begin + part, whole)
@@ -123,17 +92,19 @@ class _Tile:
     """A buffer for logits, and the operands as the products take them."""
 
     def __init__(self, head: Head, rows: int, columns: int) -> None:
-        self.head, self.dtype = head, operand_dtype(head.input.dtype)
-        width = columns * head.positions
-        padded = width if width < _LINE else (-(-width // _LINE) | 1) * _LINE
-        wide = loss_dtype(head.input.dtype)
-        self.buffer = _memory((rows, padded), head.input, wide, zeroed=self.dtype == wide)
-        # zeroed, because torch's bfloat16 product multiplies what lies between the rows by zero, NaN if it is that
-        self.narrow = None if self.dtype == wide else torch.zeros_like(self.buffer, dtype=self.dtype)
+        self.head, self.dtype = head, operand_dtype(head.input.dtype, head.input.device)
+        shape, wide = (rows, padded(columns * head.positions)), loss_dtype(head.input.dtype)
+        self.in_place = self.dtype == wide
+        """Whether gradients of logits take the place of the logits."""
+        self.buffer = _memory(shape, head.input, wide, zeroed=self.in_place and device_of(head.input).fresh_zeros)
+        self._factors: Tensor | None = None
 
     def rows(self, i: int, j: int) -> Tensor:
-        rows = self.head.rows
-        return operand(self.head.input[i:j] if rows is None else self.head.input[rows[i:j]], self.dtype)
+        head = self.head
+        rows = head.input[i:j] if head.rows is None else head.input[head.rows[i:j]]
+        if head.valid is not None:  # what a row without a target holds is multiplied by zero, and NaN would stay NaN
+            rows = torch.where(head.valid[i:j, None], rows, 0.0)
+        return operand(rows, self.dtype)
 
     def classes(self, a: int, b: int) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias of classes [a, b)."""
@@ -145,7 +116,16 @@ class _Tile:
 
     def factor(self, logits: Tensor) -> Tensor:
         """Return where the gradient of the logits in their place goes, in the dtype that its products take."""
-        return logits if self.narrow is None else self.narrow[: logits.shape[0], : logits.shape[1]]
+        if self.in_place:
+            return logits
+        if self._factors is None:
+            self._factors = self.factors(self.buffer.shape[0])
+        return self._factors[: logits.shape[0], : logits.shape[1]]
+
+    def factors(self, rows: int) -> Tensor:
+        """Return memory for gradients of so many rows of logits beside the logits."""
+        # zeroed, because torch's bfloat16 product on CPUs multiplies what lies between the rows by zero, maybe NaN
+        return _memory((rows, self.buffer.shape[1]), self.buffer, self.dtype, zeroed=self.buffer.is_cpu)
 
     def shaped(self, logits: Tensor) -> Tensor:
         """Return a matrix of logits in the form of the kernels."""
@@ -165,7 +145,7 @@ def statistics(
     head: Head, chunk_bytes: int, record: Tensor, summary: tuple[Tensor, Tensor, Tensor], logits: Tensor | None
 ) -> None:
     """Write record (5, N · P), loss, lse and entropy of all rows, and the logits if they are wanted."""
-    n, v = tile_shape(head, chunk_bytes)
+    n, v = head.tile_shape(chunk_bytes)
     V, P = head.classes, head.positions
     tile = _Tile(head, 0, 0) if logits is not None else _Tile(head, n, v)
     for i, j in _blocks(head.size, n):
@@ -175,7 +155,7 @@ def statistics(
             out = tile.place(j - i, (b - a) * P) if logits is None else logits[i:j, a * P : b * P]
             z = tile.shaped(_product(rows, tile.classes(a, b), out))
             results = [x[own] for x in summary] if b == V else (None, None, None)
-            backend().row_stats(z, head.target_of(i, j, a, b), head.scores, part, results, extend=a > 0)
+            backend(head.input).row_stats(z, head.target_of(i, j, a, b), head.scores, part, results, extend=a > 0)
         record[:, own] = part
 
 
@@ -191,7 +171,7 @@ def gradients(
 
     Products of all tiles of a row, and of all rows of a tile, add up in float32 (float64) and are rounded once.
     """
-    n, v = tile_shape(head, chunk_bytes)
+    n, v = head.tile_shape(chunk_bytes)
     N, V, P = head.size, head.classes, head.positions
     tile = _Tile(head, n, v)
     wide = tile.buffer.dtype
@@ -200,7 +180,7 @@ def gradients(
     g_weight = sums = None
     if needs[1] and head.weight.dtype == wide:
         g_weight = head.weight.new_zeros(head.weight.shape)
-    elif needs[1] and tile.dtype == head.weight.dtype and min(n, _DIRECT_ROWS) >= N > 0:
+    elif needs[1] and tile.dtype == head.weight.dtype and min(n, device_of(head.input).direct_rows) >= N > 0:
         g_weight = _empty_like(head.weight)
     elif needs[1]:
         g_weight = _empty_like(head.weight)
@@ -217,7 +197,7 @@ def gradients(
             z = tile.shaped(_product(rows, classes, out) if logits is None else logits[i:j, own])
             parts = [None if g is None else g[here] for g in cotangents]
             target = head.target_of(i, j, a, b)
-            backend().row_grad(z, target, head.scores, record[:, here].contiguous(), parts, tile.shaped(g))
+            backend(head.input).row_grad(z, target, head.scores, record[:, here].contiguous(), parts, tile.shaped(g))
             if g_input is not None:
                 multiply(g, classes[0], g_input[i:j], add=a > 0)
             if g_part is not None:
@@ -237,41 +217,64 @@ def gradients(
 
 def one_sweep(
     head: Head,
-    n: int,
+    sweep: Sweep,
     scales: tuple[Tensor, Tensor | None],
     record: Tensor,
     summary: tuple[Tensor, Tensor, Tensor],
     needs: Needs,
 ) -> list[Tensor | None]:
     """Write record, loss, lse and entropy of all rows and return the gradients of Σ scale₀ · loss + scale₁ · lse²."""
-    N, V, P = head.size, head.classes, head.positions
-    tile = _Tile(head, n, V)
+    N, V, P, n = head.size, head.classes, head.positions, sweep.rows
+    tile = _Tile(head, min(n, N), V)
     weight = tile.classes(0, V)[0]
-    g_input = (
-        _memory(head.input.shape, head.input, head.input.dtype, zeroed=head.rows is not None) if needs[0] else None
-    )
-    add = tile.narrow is None or N == 0
-    g_weight = _memory(head.weight.shape, head.weight, head.weight.dtype, zeroed=add) if needs[1] else None
+    packed = head.rows is not None
+    g_input = _memory(head.input.shape, head.input, head.input.dtype, zeroed=packed or N == 0) if needs[0] else None
+    # float32 sums of a gradient in half precision, unless one product makes all of it
+    sums = needs[1] and not tile.in_place and not sweep.whole and n < N
+    zeroed = N == 0 or (tile.in_place and device_of(head.input).fresh_zeros)
+    g_weight = None
+    if needs[1]:
+        dtype = tile.buffer.dtype if sums else head.weight.dtype
+        g_weight = _memory(head.weight.shape, head.weight, dtype, zeroed=zeroed)
     g_bias = head.input.new_zeros(len(head.weight), dtype=tile.buffer.dtype) if needs[2] else None
+    kept = tile.factors(N)[:, : V * P] if sweep.whole and n < N else None
     for i, j in _blocks(N, n):
         rows, here = tile.rows(i, j), slice(i * P, j * P)
         logits = tile.place(j - i, V * P)
-        for a, b in _blocks(V, _PRODUCT_CLASSES):
+        for a, b in _blocks(V, device_of(head.input).product_classes):
             _ = _product(rows, tile.classes(a, b), logits[:, a * P : b * P])
-        z, g, part = tile.shaped(logits), tile.factor(logits), record.new_empty((5, (j - i) * P))
+        g = tile.factor(logits) if kept is None else kept[i:j]
+        z, part = tile.shaped(logits), record.new_empty((5, (j - i) * P))
         scale = tuple(None if x is None else x[here] for x in scales)
         target = head.target_of(i, j, 0, V)
-        backend().row_fused(z, target, head.scores, scale, part, tile.shaped(g), [x[here] for x in summary])
+        results = [x[here] for x in summary]
+        backend(head.input).row_fused(z, target, head.scores, scale, part, tile.shaped(g), results)
         record[:, here] = part
-        if g_input is not None:
-            multiply(g, weight, g_input[i:j])
-        if g_weight is not None:
-            multiply(g.t(), rows, g_weight, add=add)
         if g_bias is not None:
             g_bias += g.sum(0, dtype=g_bias.dtype)
+        if kept is None:
+            _add_products(g, weight, rows, g_input, g_weight, (i, j), fresh=i == 0 and not zeroed)
+    if kept is not None:
+        _add_products(kept, weight, tile.rows(0, N), g_input, g_weight, (0, N), fresh=True)
     if g_input is not None:
         g_input = _spread(g_input, head.rows)
-    return [g_input, g_weight, None if g_bias is None else g_bias.to(head.weight.dtype), None]
+    return [
+        g_input,
+        None if g_weight is None else g_weight.to(head.weight.dtype),
+        None if g_bias is None else g_bias.to(head.weight.dtype),
+        None,
+    ]
+
+
+def _add_products(
+    g: Tensor, weight: Tensor, rows: Tensor, g_input: Tensor | None, g_weight: Tensor | None,
+    at: tuple[int, int], *, fresh: bool,
+) -> None:  # fmt: skip
+    """Write the gradient of some rows of the input, and add to that of the weight, unless it is fresh memory."""
+    if g_input is not None:
+        multiply(g, weight, g_input[slice(*at)])
+    if g_weight is not None:
+        multiply(g.t(), rows, g_weight, add=not fresh)
 
 
 def _spread(grad: Tensor, rows: Tensor | None) -> Tensor:
@@ -297,7 +300,7 @@ def _empty_like(matrix: Tensor) -> Tensor:
 def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:
     N, V, P = head.input.shape[0], head.classes, head.positions
     size = 4 * loss_dtype(head.input.dtype).itemsize  # the logits and what _plain.prob_grad makes of them
-    tile = _Tile(head, _even(N, max(1, chunk_bytes // max(1, size * V * P)), 1), V)
+    tile = _Tile(head, even(N, max(1, chunk_bytes // max(1, size * V * P)), 1), V)
     classes = tile.classes(0, V)
     prob: Any = head.target.prob
     grad = torch.empty_like(prob, memory_format=torch.contiguous_format)
@@ -309,24 +312,10 @@ def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:
     return grad
 
 
-def check_target(head: Head) -> None:
-    """Raise for the first row whose target is no class or no probability, before anything is multiplied."""
-    index: Any = head.target.index
-    prob: Any = head.target.prob
-    V = head.classes
-    if index is not None:
-        wrong = (index < 0) | (index >= V)
-        if head.target.kind == "index":
-            wrong &= index != head.target.ignore_index
-        if wrong.any():
-            place = wrong.nonzero()[0].tolist()
-            raise class_error(int(index[tuple(place)]), place[0], index.shape[0], head.target, V)
-    if prob is None or not prob.numel():
-        return
-    P = head.positions if index is None else 1
-    for i, j in _blocks(prob.shape[0], max(1, 2**20 // max(1, prob[0].numel()))):
-        low, high = torch.aminmax(prob[i:j])
-        if not (low >= 0 and high < float("inf")):
-            part = prob[i:j] if prob.ndim == 2 else prob[i:j].movedim(1, 2).flatten(0, 1)
-            row, column = (~((part >= 0) & (part < float("inf")))).nonzero()[0].tolist()
-            raise probability_error(float(part[row, column]), i * P + row, column)
+def check_head(head: Head) -> None:
+    """Raise for the first row whose target is no class or no probability, before anything is multiplied.
+
+    On a GPU that is to wait for it, and is done with CROSSENT_VALIDATE=1 only.
+    """
+    if head.input.is_cpu or os.environ.get("CROSSENT_VALIDATE") == "1":
+        check_target(head.target, (head.size, head.classes, head.positions))

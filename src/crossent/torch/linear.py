@@ -21,7 +21,7 @@ from crossent.torch._inputs import (
 )
 from crossent.torch._linear import linear_loss, linear_stats
 from crossent.torch._plain import loss_dtype
-from crossent.torch._tiles import DEFAULT_CHUNK_BYTES, one_sweep_rows
+from crossent.torch._plan import default_chunk_bytes, one_sweep
 
 
 @overload
@@ -90,8 +90,10 @@ def linear_cross_entropy(
     sample_weight
         Weight of each row, in the shape of the loss with reduction="none".
     chunk_bytes
-        How many bytes of logits there may be at a time, by default 128 MiB; a tile has one logit at least. It changes
-        results by rounding only. Below about 128 rows of logits the logits are multiplied twice, in smaller tiles.
+        How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB or more on GPUs (a thousand
+        rows); a tile has one logit at least. It changes results by rounding only. If fewer than 128 rows of logits fit
+        (1024 on GPUs), the logits are multiplied twice, in smaller tiles. On GPUs the gradient of a half-precision
+        weight may take as much memory again as that weight in float32.
 
     Returns
     -------
@@ -138,8 +140,8 @@ def linear_cross_entropy(
     options = Options(weight, label_smoothing, ignored, *phi_of(temperature, softcap))
     check_options(features, logits.classes, weight, label_smoothing, z_loss)
     samples = sample_weight_of(sample_weight, rows, features)
-    chunk_bytes = DEFAULT_CHUNK_BYTES if chunk_bytes is None else chunk_bytes
-    check_chunk_bytes(chunk_bytes)
+    if chunk_bytes is not None:
+        check_chunk_bytes(chunk_bytes)
 
     width = math.prod(matrix.shape[:-1])
     features = features.reshape(math.prod(features.shape[:-1]), features.shape[-1])
@@ -148,9 +150,10 @@ def linear_cross_entropy(
     prob = rows.prob
     if prob is not None and prob.ndim == 3 and width == logits.classes:
         prob = prob.squeeze(2)
+    chunk_bytes = default_chunk_bytes(features, matrix) if chunk_bytes is None else chunk_bytes
     call = (features, matrix, bias, logits.classes)
     wanted, constant = _wants_gradient(features, matrix, bias), not any(_wants_gradient(prob, samples))
-    if mode != "none" and any(wanted) and constant and one_sweep_rows(*call[:2], chunk_bytes):
+    if mode != "none" and any(wanted) and constant and one_sweep(features, matrix, chunk_bytes) is not None:
         arguments = (samples, z_loss, mode == "mean", wanted, chunk_bytes)
         result, *stats = linear_loss(*call, rows.index, prob, *options, *arguments)
     else:

@@ -1,0 +1,68 @@
+"""Triton's interpreter made faithful, so that what it computes is what a GPU would: for Triton 3.6 to 3.9.
+
+As it comes, the interpreter truncates where a GPU rounds to bfloat16, and computes with the bits of bfloat16 numbers; it
+turns a boolean that is broadcast into an integer; it has no mathematical library; and numbers stay Python's own, where a
+kernel expects tensors of the type in its signature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import triton.language as tl
+from triton.language.extra import libdevice
+from triton.runtime import interpreter
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+from tests.data import decode, encode
+
+FUNCTIONS = {
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "tanh": np.tanh,
+}
+
+
+def install() -> None:
+    """Change the interpreter of this process for good."""
+    convert, splat, number = InterpreterBuilder.cast_impl, InterpreterBuilder.create_splat, interpreter._implicit_cvt
+
+    def cast(self: Any, source: Any, kind: Any) -> Any:
+        if source.dtype.scalar == tl.bfloat16:
+            wide = TensorHandle(decode(source.data).astype(np.float32), tl.float32)
+            return wide if kind.scalar == tl.float32 else convert(self, wide, kind)
+        if kind.scalar == tl.bfloat16:
+            return TensorHandle(encode(source.data, "bfloat16"), tl.bfloat16)
+        return convert(self, source, kind)
+
+    def broadcast(self: Any, kind: Any, source: Any) -> Any:
+        result = splat(self, kind, source)
+        if source.data.dtype == np.bool_:
+            result.data = result.data.astype(np.bool_)
+        return result
+
+    def convert_number(argument: Any) -> Any:
+        if type(argument) is float:
+            return tl.tensor(TensorHandle(np.array([argument], np.float64), tl.float64), tl.float64)
+        return number(argument)
+
+    InterpreterBuilder.cast_impl = cast
+    InterpreterBuilder.create_fp_trunc = InterpreterBuilder.create_fp_ext = cast
+    InterpreterBuilder.create_fp_to_fp = lambda self, source, kind, _mode: cast(self, source, kind)
+    InterpreterBuilder.create_splat = broadcast
+    interpreter._implicit_cvt = convert_number
+    for name, function in FUNCTIONS.items():
+        setattr(libdevice, name, _in_numpy(function))
+
+
+def _in_numpy(function: Any) -> Any:
+    def call(x: Any) -> Any:
+        with np.errstate(all="ignore"):
+            values = np.asarray(function(x.handle.data)).astype(x.handle.data.dtype)
+        return tl.tensor(TensorHandle(values, x.handle.dtype.scalar), x.type)
+
+    return call
+
+

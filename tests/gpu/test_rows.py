@@ -1,0 +1,25 @@
+"""The Triton backend against the reference: the cases of the CPU's conformance tests, and bfloat16.
+
+CROSSENT_EVERY=1 runs every case of them, as a GPU does; the interpreter takes a few of each kind, others for each length.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import pytest
+
+from tests import data, oracle
+from tests.gpu.device import INTERPRETED, as_tensor, backend
+
+EVERY = int(os.environ.get("CROSSENT_EVERY", "24" if INTERPRETED else "1"))
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("V", [*data.CLASSES, 64, 65, 2041])
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_rows_agree_with_the_reference(kind, V, dtype):
+    for case in data.cases(kind, V, dtype, backwards=False, every=EVERY):
+        oracle.check_rows(backend, case, oracle.Truth.of(case), functools.partial(as_tensor, dtype=dtype))
