@@ -1,6 +1,7 @@
 # make demo     install and run the demonstration        make test   every check and the whole test suite
 # make bench    install and run the benchmarks           make format the formatters, in place
 # make sanitize the core's own tests, sanitized          make clean  back to a fresh clone
+# make test-gpu, make bench-gpu   the GPU backend on a GPU, with the torch and Triton that are there
 PYTHON ?= python3
 bin := .venv/bin
 missing = $(shell /bin/sh tools/missing.sh $(PYTHON))
@@ -8,7 +9,7 @@ install = $(if $(missing),$(error $(missing)))@$(PYTHON) tools/install.py
 sources = find cpp \( -name '*.cpp' -o -name '*.h' \) -exec
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, each module's is written when first used
 
-.PHONY: demo test bench sanitize format clean install-demo install-dev
+.PHONY: demo test bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean install-demo install-dev
 
 demo: install-demo
 	@$(bin)/crossent demo
@@ -25,11 +26,30 @@ test: install-dev
 	@echo '== import-linter'
 	@$(bin)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory sanitize
+	@$(MAKE) --no-print-directory check-gpu-build
+	@$(MAKE) --no-print-directory test-interpreter
 	@echo '== pytest'
 	@$(bin)/pytest
 
 bench: install-dev
 	@$(bin)/python -m benchmarks
+
+# every GPU kernel that can be launched, compiled for four GPUs without one
+check-gpu-build: install-dev
+	@echo '== GPU kernels, compiled'
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then $(bin)/python tools/gpu_build.py; else echo 'no Triton for this system'; fi
+
+# the GPU backend in Triton's interpreter, on CPU tensors
+test-interpreter: install-dev
+	@echo "== GPU kernels, interpreted"
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(bin)/pytest tests/gpu; else echo 'no Triton for this system'; fi
+
+# on a machine with a GPU, with whatever torch and Triton its Python has: nothing is installed but the core
+test-gpu:
+	@bash tools/on_gpu.sh -m pytest tests/gpu tests/torch/test_plan.py -p no:randomly -q
+
+bench-gpu:
+	@bash tools/on_gpu.sh -m benchmarks.gpu
 
 # the core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, without Python
 sanitize: install-dev

@@ -1,7 +1,8 @@
-"""Compile every kernel that the Triton backend can launch for several GPUs, on a machine that needs to have none.
+"""Compile every kernel that the Triton backend can launch for several GPUs, on a machine that need not have one.
 
-The launcher runs as it is, on tensors without memory and with a driver that only compiles. Fails on a register spill, on
-more shared memory than the chip has, and on narrow loads of logits where the tile is made for wide ones.
+The launcher runs as it is, on tensors without memory and with a driver that only compiles. It fails where a kernel
+spills registers, needs more shared memory than the chip has, or accesses less than 16 bytes at once where rows are
+contiguous.
 """
 
 from __future__ import annotations
@@ -15,34 +16,90 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # what all versions did before 3.10
 os.environ.pop("TRITON_INTERPRET", None)
 
-TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}  # fmt: skip
-SHARED = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536}
+import torch
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from crossent.kernels import triton as backend
+from crossent.spec import Scores, Target
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+SHARED_MEMORY = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "gfx942": 65536}
+SHARES = 4
+"""Processes that share the work for one target, one after the other on each processor."""
+WIDE = ("long", "even", "middle", "one read")
+"""Layouts whose tiles are made for accesses of 16 bytes."""
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
+KINDS = ("index", "topk", "smoothed capped", "dense", "dense capped")
+FEWER_KINDS = {"f16": ("index", "topk"), "f64": ("index", "smoothed capped", "dense")}
+"""float16 differs from bfloat16 in a conversion; float64 may be slow."""
+EVEN = (("bf16", "index"), ("f32", "index"), ("bf16", "dense"))
+LAYOUTS = {
+    "long": (4096, 50257),  # GPT-2: rows that begin anywhere
+    "even": (4096, 128256),  # Llama 3; Qwen's 151936 is even too
+    "middle": (4096, 1000),
+    "short": (4096, 10),
+    "beside": (2, 19, 4096),  # classes in the middle, as for segmentation
+    "apart": (64, 100),  # columns apart
+}
+ONE_READ = (1500, 8000)
+
+Call = Callable[[], Any]
 
 
 class Facts(NamedTuple):
-    """What the compiler says of a kernel."""
+    """What the machine code of a kernel needs, and the widest of its accesses to global memory in bits."""
 
     registers: int
     spilled: int
     shared: int
-    load_bits: int
-    store_bits: int
+    load: int
+    store: int
+
+
+class Built(NamedTuple):
+    """A kernel as it was compiled for a target, and the first call that led to it."""
+
+    target: str
+    kernel: str
+    layout: str
+    call: str
+    facts: Facts
     seconds: float
 
+    def faults(self) -> list[str]:
+        """Return what is wrong with it."""
+        f = self.facts
+        found = [f"{f.spilled} bytes spilled"] if f.spilled else []
+        if f.shared > SHARED_MEMORY[self.target]:
+            found.append(f"{f.shared} bytes of shared memory, more than {SHARED_MEMORY[self.target]}")
+        narrow = f.load < 128 or ("grad" in self.kernel and f.store < (64 if "to bf16" in self.call else 128))
+        if self.layout in WIDE and self.kernel != "merge_parts" and narrow:
+            found.append(f"narrow: loads of {f.load} bits, stores of {f.store}")
+        return found
 
-class FakeDriver:
+
+class NoGpu:
     """Stands in for a GPU's driver: Triton compiles for its target, and nothing runs."""
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: GPUTarget) -> None:
         self.target = target
 
-    def get_current_target(self) -> Any:
+    def get_current_target(self) -> GPUTarget:
         return self.target
 
     def get_current_device(self) -> int:
@@ -55,149 +112,171 @@ class FakeDriver:
         return kind
 
 
-def calls(quick: bool) -> Any:
-    """Yield a name and a function that calls the backend, for each combination that leads to other code."""
-    import torch
-
-    from crossent.kernels import triton as backend
-    from crossent.spec import Scores, Target
-
-    meta = torch.device("meta")
-    real = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
-    # rows, columns, rows apart: each leads to another tile
-    layouts = {
-        "long": (4096, 50257),
-        "middle": (4096, 1000),
-        "short": (4096, 10),
-        "beside": (2, 19, 4096),
-        "apart": (64, 100),
-    }
-    kinds = ("index", "topk", "smoothed capped", "dense", "dense capped")
-
-    def target(kind: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        rows = shape[0] * (shape[2] if len(shape) == 3 else 1)
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        weight = torch.empty(shape[1], device=meta, dtype=wide)
-        smoothing = 0.1 if "smoothed" in kind else 0.0
-        if "dense" in kind:
-            return Target(prob=torch.empty(shape, device=meta, dtype=dtype), weight=weight)
-        if kind == "topk":
-            return Target(
-                torch.empty((rows, 32), device=meta, dtype=torch.int64), torch.empty((rows, 32), device=meta), weight
-            )
-        return Target(
-            torch.empty(rows, device=meta, dtype=torch.int64), weight=weight, smoothing=smoothing, ignore_index=-100
-        )
-
-    for (layout, shape), (name, dtype), kind in itertools.product(layouts.items(), real.items(), kinds):
-        if dtype == torch.float64 and layout in {"long"}:
-            continue
-        full = torch.empty((*shape[:1], shape[1] * 2, *shape[2:]), device=meta, dtype=dtype)
-        logits = full[:, ::2] if layout == "apart" else torch.empty(shape, device=meta, dtype=dtype)
-        scores = Scores(1.0, 30.0 if "capped" in kind else None)
-        rows = shape[0] * (shape[2] if len(shape) == 3 else 1)
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        record = torch.empty((5, rows), device=meta, dtype=torch.float64)
-        vectors = [torch.empty(rows, device=meta, dtype=wide) for _ in range(3)]
-        goal = target(kind, shape, dtype)
-        label = f"{kind}, {layout}, {name}"
-        yield f"stats {label}", lambda a=(logits, goal, scores, record, vectors): backend.row_stats(*a)
-        yield f"grad {label}", lambda a=(logits, goal, scores, record, vectors, logits): backend.row_grad(*a)
-        if dtype == torch.float32 and layout in {"long", "middle", "beside"}:
-            narrow = torch.empty(shape, device=meta, dtype=torch.bfloat16)
-            yield (
-                f"grad {label} to bf16",
-                lambda a=(logits, goal, scores, record, vectors, narrow): backend.row_grad(*a),
-            )
+# What can be launched ----------------------------------------------------------------------------------------------
 
 
-def facts(kernel: Any, seconds: float) -> Facts:
-    """Read what a compiled kernel needs off its machine code."""
-    if "cubin" in kernel.asm:
-        from triton.backends import nvidia
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
+    """Return a tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
 
-        tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(kernel.asm["cubin"])
-            file.flush()
-            out = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
-        found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", out.stdout)
-        assert found is not None, out.stdout
-        registers, stack, _, local = map(int, found.groups())
-        ptx = kernel.asm["ptx"]
-        bits = {op: max((int(n or 1) * int(w) for n, w in re.findall(rf"{op}\.global(?:\.[a-zA-Z0-9:_]+)*?(?:\.v(\d))?\.b(\d+)", ptx)), default=0) for op in ("ld", "st")}  # fmt: skip
-        return Facts(registers, stack + local, kernel.metadata.shared, bits["ld"], bits["st"], seconds)
+
+def target_of(kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> Target:
+    """Return a target of this kind for logits of this shape."""
+    rows, wide = shape[0] * (shape[2] if len(shape) == 3 else 1), computed(dtype)
+    weight, smoothing = empty(shape[1], dtype=wide), 0.1 if "smoothed" in kind else 0.0
+    if "dense" in kind:
+        return Target(prob=empty(*shape, dtype=dtype), weight=weight)
+    if kind == "topk":
+        return Target(empty(rows, 32, dtype=torch.int64), empty(rows, 32, dtype=wide), weight)
+    return Target(empty(rows, dtype=torch.int64), weight=weight, smoothing=smoothing, ignore_index=-100)
+
+
+def computed(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that the kernels compute in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def calls() -> Iterator[tuple[str, str, Call]]:
+    """Yield layout, description and call of the backend for every combination that leads to other code."""
+    for (layout, shape), name, kind in itertools.product(LAYOUTS.items(), DTYPES, KINDS):
+        known = (name, kind) in EVEN if layout == "even" else kind in FEWER_KINDS.get(name, KINDS)
+        if known and not (name == "f64" and layout in WIDE):  # which has no wide tiles
+            yield from row_calls(layout, shape, name, kind)
+    for V, name, kind in itertools.product(ONE_READ, ("bf16", "f32"), ("index", "topk", "dense")):
+        yield from row_calls("one read", (4096, V), name, kind)
+    yield from row_calls("one read", (4096, ONE_READ[0]), "f16", "index")
+    yield from row_calls("even", (32, 128256), "bf16", "index")  # few rows: records of parts, merged
+    for name, kind, weighted in itertools.product(("bf16", "f32", "f64"), ("logits", "probabilities"), (False, True)):
+        yield from binary_calls(name, kind, weighted)
+
+
+def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iterator[tuple[str, str, Call]]:
+    """Yield the calls of the row functions for one kind of target and one layout."""
+    dtype, rows = DTYPES[name], shape[0] * (shape[2] if len(shape) == 3 else 1)
+    logits = empty(shape[0], 2 * shape[1], dtype=dtype)[:, ::2] if layout == "apart" else empty(*shape, dtype=dtype)
+    scores, target = Scores(1.0, 30.0 if "capped" in kind else None), target_of(kind, shape, dtype)
+    record = empty(5, rows, dtype=torch.float64)
+    vectors: Any = tuple(empty(rows, dtype=computed(dtype)) for _ in range(3))
+    label = f"{kind}, {tuple(shape)}, {name}"
+    to = {"": logits}
+    if name == "f32" and layout not in {"short", "apart"}:  # what the linear loss asks for
+        to[" to bf16"] = empty(*shape, dtype=torch.bfloat16)
+    if layout == "one read":
+        for suffix, grad in to.items():
+            arguments = (logits, target, scores, vectors[:2], record, grad, vectors)
+            yield layout, label + suffix, lambda a=arguments: backend.row_fused(*a)
+        return
+    yield layout, label, lambda: backend.row_stats(logits, target, scores, record, vectors)
+    for suffix, grad in to.items():
+        yield layout, label + suffix, lambda g=grad: backend.row_grad(logits, target, scores, record, vectors, g)
+
+
+def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[tuple[str, str, Call]]:
+    """Yield the calls of binary cross-entropy."""
+    x, weight = empty(512, 500, dtype=DTYPES[name]), empty(500).expand(512, 500) if weighted else None
+    label, operands = f"{kind}, {name}, {weighted=}", (x, x, weight, weight)
+    yield "elements", label, lambda: backend.binary_loss(kind, operands, None)
+    yield "elements", f"{label}, stored", lambda: backend.binary_loss(kind, operands, empty(512, 500))
+    yield "elements", label, lambda: backend.binary_grad(kind, operands, empty(512, 500), x)
+
+
+# What came of it ---------------------------------------------------------------------------------------------------
+
+
+def facts(kernel: Any) -> Facts:
+    """Read off machine code and assembly what a compiled kernel needs."""
+    return of_nvidia(kernel) if "cubin" in kernel.asm else of_amd(kernel)
+
+
+def of_nvidia(kernel: Any) -> Facts:
+    """Read the facts of a kernel for NVIDIA."""
+    tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        _ = file.write(kernel.asm["cubin"])
+        file.flush()
+        shown = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack, local = (int(re.search(rf"{key}:(\d+)", shown)[1]) for key in ("REG", "STACK", "LOCAL"))  # type: ignore[index]
+    widest = {}
+    for op in ("ld", "st"):
+        found = re.findall(rf"\b{op}\.global[.\w:]*?(?:\.v(\d))?\.b(\d+) ", kernel.asm["ptx"])
+        widest[op] = max((int(lanes or 1) * int(bits) for lanes, bits in found), default=0)
+    return Facts(registers, stack + local, kernel.metadata.shared, widest["ld"], widest["st"])
+
+
+def of_amd(kernel: Any) -> Facts:
+    """Read the facts of a kernel for AMD; scalar registers that spill into vector registers cost no memory."""
     asm = kernel.asm["amdgcn"]
+    number = {
+        key: int(re.search(rf"\.{key}:\s*(\d+)", asm)[1])  # type: ignore[index]
+        for key in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")
+    }
+    widest = {}
+    for op in ("load", "store"):
+        found = re.findall(rf"(?:global|buffer|flat)_{op}_dword(?:x(\d))?\b", asm)
+        widest[op] = max((32 * int(lanes or 1) for lanes in found), default=0)
+    spilled = 4 * number["vgpr_spill_count"] + number["private_segment_fixed_size"]
+    return Facts(number["vgpr_count"], spilled, kernel.metadata.shared, widest["load"], widest["store"])
 
-    def number(name: str) -> int:
-        return int(re.search(rf"\.{name}:\s*(\d+)", asm).group(1))  # type: ignore[union-attr]
 
-    widths = {op: max((32 * int(n or 1) for n in re.findall(rf"(?:global|buffer)_{op}_dword(?:x(\d))?", asm)), default=0) for op in ("load", "store")}  # fmt: skip
-    spilled = number("vgpr_spill_count") + number("private_segment_fixed_size")  # scalars spill into vector registers
-    return Facts(number("vgpr_count"), spilled, kernel.metadata.shared, widths["load"], widths["store"], seconds)
-
-
-def build(job: tuple[str, int, int, bool]) -> list[tuple[str, str, str, Facts]]:
-    """Compile one share of all calls for one target."""
-    target, share, shares, quick = job
-    import torch
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
-
-    driver.set_active(FakeDriver(GPUTarget(*TARGETS[target])))
-    torch.version.hip = "none" if TARGETS[target][0] == "hip" else None  # type: ignore[assignment]
+def build(job: tuple[str, int]) -> list[Built]:
+    """Compile one share of all calls for one target, in a process of its own."""
+    target, share = job
+    driver.set_active(NoGpu(TARGETS[target]))
+    torch.version.hip = "compiled" if TARGETS[target].backend == "hip" else None  # type: ignore[assignment]
     made: list[tuple[str, Any, float]] = []
     run = JITFunction.run
 
-    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+    def compile_only(self: Any, *args: Any, warmup: bool, **options: Any) -> Any:
         begin = time.perf_counter()
-        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        kernel = run(self, *args, warmup=True, **options)
         made.append((self.fn.__name__, kernel, time.perf_counter() - begin))
         return kernel
 
     JITFunction.run = compile_only
-    results, seen = [], set()
-    for position, (name, call) in enumerate(calls(quick)):
-        if position % shares != share:
-            continue
-        made.clear()
-        call()
-        for kernel_name, kernel, seconds in made:
-            if kernel.hash in seen:
-                continue
-            seen.add(kernel.hash)
-            results.append((target, kernel_name, name, facts(kernel, seconds)))
-    return results
+    results: dict[str, Built] = {}
+    for position, (layout, name, call) in enumerate(calls()):
+        if position % SHARES == share:
+            made.clear()
+            _ = call()
+            for kernel, code, seconds in made:
+                if code.hash not in results:
+                    results[code.hash] = Built(target, kernel, layout, name, facts(code), seconds)
+    return list(results.values())
+
+
+def show(built: list[Built]) -> None:
+    """Print what the variants of each kernel need at most, and how wide their widest accesses are at least."""
+    print(f"{'target':8}{'kernel':13}{'layout':10}{'variants':>8}{'registers':>10}{'shared':>8}{'load':>6}{'store':>6}")
+    groups = sorted({(b.target, b.kernel, b.layout) for b in built})
+    for group in groups:
+        of_group = [b.facts for b in built if (b.target, b.kernel, b.layout) == group]
+        most = [max(f[k] for f in of_group) for k in (0, 2)]
+        least = [min(f[k] for f in of_group) for k in (3, 4)]
+        target, kernel, layout = group
+        print(f"{target:8}{kernel:13}{layout:10}{len(of_group):8}{most[0]:10}{most[1]:8}{least[0]:6}{least[1]:6}")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--targets", nargs="*", default=list(TARGETS))
-    parser.add_argument("--quick", action="store_true")
+    """Build for all targets, print the table, and return 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    _ = parser.add_argument("--targets", nargs="*", choices=list(TARGETS), default=list(TARGETS))
+    _ = parser.add_argument("--all", action="store_true", help="print every variant")
     args = parser.parse_args()
-    workers = os.cpu_count() or 1
-    jobs = [(t, i, 4, args.quick) for t in args.targets for i in range(4)]
-    begin, bad = time.time(), 0
-    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=1) as pool:
-        for results in pool.imap(build, jobs):
-            for target, kernel, name, f in results:
-                wrong = []
-                if f.spilled:
-                    wrong.append("SPILLS")
-                if f.shared > SHARED[target]:
-                    wrong.append("TOO MUCH SHARED MEMORY")
-                if (
-                    ("long" in name or "middle" in name)
-                    and "f64" not in name
-                    and f.load_bits < 128
-                    and kernel != "merge_parts"
-                ):
-                    wrong.append("NARROW")
-                bad += bool(wrong)
-                print(f"{target:7} {kernel:10} {name:38} {f.registers:4} regs {f.spilled:5} spilled {f.shared:6} shared {f.load_bits:4} ld {f.store_bits:4} st {f.seconds:5.2f} s {' '.join(wrong)}", flush=True)  # fmt: skip
-    print(f"{bad} bad, {time.time() - begin:.0f} s")
-    return 1 if bad else 0
+    begin, built = time.time(), list[Built]()
+    jobs = [(target, share) for target in args.targets for share in range(SHARES)]
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
+        for results in pool.imap_unordered(build, jobs):
+            built += results
+    if args.all:
+        for b in built:
+            print(b.target, b.kernel, b.call, *b.facts, f"{b.seconds:.2f} s")
+    show(built)
+    wrong = [b for b in built if b.faults()]
+    for b in wrong:
+        print(f"{b.target} {b.kernel}, {b.call}: {'; '.join(b.faults())}")
+    took = time.time() - begin
+    print(f"{len(built)} kernels for {len(args.targets)} targets in {took:.0f} s, {len(wrong)} of them wrong")
+    return 1 if wrong or not built else 0
 
 
 if __name__ == "__main__":

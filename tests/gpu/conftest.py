@@ -17,6 +17,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     from tests.gpu import interpreter
 
     interpreter.install()
+    collect_ignore = ["test_on_a_gpu.py"]
 elif kernels.why_not("triton") is not None:
     collect_ignore_glob = ["test_*.py"]
 

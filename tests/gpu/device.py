@@ -55,7 +55,9 @@ class _Mirrors:
 class _Backend:
     """The Triton backend for tensors of the host."""
 
-    def row_stats(self, logits: Any, target: Any, scores: Any, record: Any, summary: Any = (None,) * 3, **how: Any) -> None:
+    def row_stats(
+        self, logits: Any, target: Any, scores: Any, record: Any, summary: Any = (None,) * 3, **how: Any
+    ) -> None:
         m = _Mirrors()
         outs = tuple(m.of(x) for x in summary)
         triton.row_stats(m.of(logits), m.target(target), scores, m.of(record), outs, **how)

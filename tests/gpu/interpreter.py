@@ -1,8 +1,7 @@
 """Triton's interpreter made faithful, so that what it computes is what a GPU would: for Triton 3.6 to 3.9.
 
-As it comes, the interpreter truncates where a GPU rounds to bfloat16, and computes with the bits of bfloat16 numbers; it
-turns a boolean that is broadcast into an integer; it has no mathematical library; and numbers stay Python's own, where a
-kernel expects tensors of the type in its signature.
+As it comes, the interpreter truncates where a GPU rounds to bfloat16; it turns a boolean that is broadcast into an
+integer; it has no mathematical library; and numbers stay Python's own, where a kernel expects tensors.
 """
 
 from __future__ import annotations
@@ -64,5 +63,3 @@ def _in_numpy(function: Any) -> Any:
         return tl.tensor(TensorHandle(values, x.handle.dtype.scalar), x.type)
 
     return call
-
-

@@ -1,6 +1,6 @@
 """The Triton backend against the reference: the cases of the CPU's conformance tests, and bfloat16.
 
-CROSSENT_EVERY=1 runs every case of them, as a GPU does; the interpreter takes a few of each kind, others for each length.
+CROSSENT_EVERY=1 runs every case of them, as a GPU does; the interpreter takes few of each kind, others for each length.
 """
 
 from __future__ import annotations

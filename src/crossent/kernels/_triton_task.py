@@ -182,9 +182,13 @@ class Task:
         """
         if self.dense or not self.measured or grad.data_ptr() != self.logits.data_ptr():
             return self.logits, 0
-        rows = self.logits if self.logits.ndim == 2 else self.logits.movedim(1, -1).flatten(0, 1)
-        label = self.named.label.long().view(rows.shape[0], -1) - self.classes.first
-        return rows.gather(1, label.clamp(0, self.classes.columns - 1)), HAS_GATHERED
+        label = (self.named.label.long() - self.classes.first).clamp(0, self.classes.columns - 1)
+        label = label.reshape(label.shape[0], -1)
+        if self.logits.ndim == 2:
+            return self.logits.gather(1, label), HAS_GATHERED
+        outer, _, inner = self.logits.shape
+        named = self.logits.gather(1, label.view(outer, inner, -1).movedim(2, 1))
+        return named.movedim(1, 2).reshape(label.shape), HAS_GATHERED
 
     def launch(self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], **numbers: Any) -> None:
         """Run a kernel of `_triton_rows` over all rows, with as many programs for each as there are parts."""

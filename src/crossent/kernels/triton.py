@@ -19,7 +19,7 @@ from crossent.spec import Scores, Target
 _OLDEST = (3, 6)
 _NO_SUMMARY = (None, None, None)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
-_ONE_READ = ((32768, 16), (8192, 8), (2048, 4))  # columns of the tiles that hold whole rows, and their warps
+_ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill
 _MERGED_ROWS = 128
 
 
@@ -119,14 +119,15 @@ def row_fused(
 ) -> None:
     """Do `row_stats`, then write the gradient of Σ scale₀ · loss + scale₁ · lse².
 
-    Rows of at most 32 thousand contiguous columns are read once, longer ones twice. `grad` may be the logits.
+    Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice. `grad` may
+    be the logits.
     """
     task = _task(logits, target, scores)
     to = task.axes.matrix(grad)
     tile = task.tile(to)
     fitting = [shape for shape in _ONE_READ if logits.shape[1] + tile.U <= shape[0]]
     cotangents = (scale[0], None, None, scale[1])
-    if not tile.wide or not fitting:
+    if not tile.wide or not fitting or task.capped:
         row_stats(logits, target, scores, record, summary)
         _row_grad(logits, target, scores, record, cotangents, grad)
         return

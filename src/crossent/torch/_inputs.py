@@ -72,7 +72,10 @@ def check_input(input: Tensor) -> None:
         raise TypeError(f"input must be a tensor, got {type(input).__name__}; use torch.as_tensor first")
     if input.dtype not in _REAL:
         raise TypeError(f"input must be float32, float64, bfloat16 or float16, got {input.dtype}; use input.float()")
-    if not (input.is_cpu or input.is_meta) and (reason := why_no_backend(input.device.type)) is not None:
+    if input.is_cpu or input.is_meta or torch.compiler.is_compiling():
+        return
+    reason = why_no_backend(input.device.type)
+    if reason is not None:
         raise NotImplementedError(
             f"crossent has no backend for tensors on {input.device} here: {reason}. It does not copy them behind your "
             "back; use input.cpu(), or torch's own loss on that device"

@@ -20,6 +20,7 @@ def backend(x: torch.Tensor) -> Any:
     return _ready(BACKENDS[x.device.type])
 
 
+@functools.cache
 def why_no_backend(device_type: str) -> str | None:
     """Return None if there is a backend for tensors on devices of this type, else the reason."""
     if device_type not in BACKENDS:

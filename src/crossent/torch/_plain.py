@@ -39,7 +39,11 @@ def target_measure(target: Target, like: Tensor) -> tuple[Tensor, Tensor]:
             valid = (index[:, 0] != target.ignore_index).reshape(rows)
         else:
             prob = torch.as_tensor(target.prob).to(like.dtype)
-        flat = like.new_zeros((len(index), V)).scatter_add(1, torch.where((index >= 0) & (index < V), index, 0), prob)
+        exists = (index >= 0) & (index < V)
+        flat = like.new_zeros((len(index), V)).scatter_add(1, torch.where(exists, index, 0), prob)
+        if not like.is_cpu:  # where a backend cannot raise
+            skipped = index == target.ignore_index if target.kind == "index" else ~exists & exists
+            flat = torch.where((~exists & ~skipped).any(1, keepdim=True), float("nan"), flat)
         base = flat if like.ndim == 2 else flat.reshape(*rows, V).movedim(-1, 1)
     q = (1 - target.smoothing) * base + target.smoothing / V
     if target.weight is not None:
@@ -70,7 +74,8 @@ def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor) ->
         g = g_loss.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
     else:
         flat = cost if s.ndim == 2 else cost.movedim(1, -1).flatten(0, -2)
-        cost, g = flat.gather(1, torch.as_tensor(target.index).long()), g_loss[:, None]
+        index = torch.as_tensor(target.index).long().clamp(0, flat.shape[1] - 1)  # those outside have the gradient NaN
+        cost, g = flat.gather(1, index), g_loss[:, None]
     return ((1 - target.smoothing) * g * cost).to(prob.dtype)
 
 

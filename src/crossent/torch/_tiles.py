@@ -227,17 +227,18 @@ def one_sweep(
     N, V, P, n = head.size, head.classes, head.positions, sweep.rows
     tile = _Tile(head, min(n, N), V)
     weight = tile.classes(0, V)[0]
-    packed = head.rows is not None
-    g_input = _memory(head.input.shape, head.input, head.input.dtype, zeroed=packed or N == 0) if needs[0] else None
-    # float32 sums of a gradient in half precision, unless one product makes all of it
-    sums = needs[1] and not tile.in_place and not sweep.whole and n < N
+    native, wide = tile.dtype == head.weight.dtype, tile.buffer.dtype
+    whole = sweep.whole and native and n < N
     zeroed = N == 0 or (tile.in_place and device_of(head.input).fresh_zeros)
-    g_weight = None
-    if needs[1]:
-        dtype = tile.buffer.dtype if sums else head.weight.dtype
+    g_input = g_weight = None
+    if needs[0]:
+        dtype = head.input.dtype if native else wide
+        g_input = _memory(head.input.shape, head.input, dtype, zeroed=head.rows is not None or N == 0)
+    if needs[1]:  # float32 sums of a gradient in half precision, unless one product makes all of it
+        dtype = head.weight.dtype if native and (tile.in_place or whole or n >= N) else wide
         g_weight = _memory(head.weight.shape, head.weight, dtype, zeroed=zeroed)
-    g_bias = head.input.new_zeros(len(head.weight), dtype=tile.buffer.dtype) if needs[2] else None
-    kept = tile.factors(N)[:, : V * P] if sweep.whole and n < N else None
+    g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
+    kept = tile.factors(N)[:, : V * P] if whole else None
     for i, j in _blocks(N, n):
         rows, here = tile.rows(i, j), slice(i * P, j * P)
         logits = tile.place(j - i, V * P)
@@ -257,7 +258,7 @@ def one_sweep(
     if kept is not None:
         _add_products(kept, weight, tile.rows(0, N), g_input, g_weight, (0, N), fresh=True)
     if g_input is not None:
-        g_input = _spread(g_input, head.rows)
+        g_input = _spread(g_input, head.rows).to(head.input.dtype)
     return [
         g_input,
         None if g_weight is None else g_weight.to(head.weight.dtype),

@@ -1,0 +1,264 @@
+"""Measures one case on a device: who is right, what they need, how long they take, and who is out for what reason.
+
+What is timed, under a key of measure and contender:
+
+    forward    the loss where no gradient is wanted (not of torch.compile, which would have to compile once more)
+    both       the loss and its gradients in fresh memory
+    floor      copy: of the logits, one read and one write;  gemms: the three products of a linear layer's step
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import contenders
+from benchmarks.cases import Data
+from benchmarks.contenders import Call, Loss
+from benchmarks.gpu_contenders import (
+    KNOWN_LOOSE,
+    OVERWRITE,
+    AnyCase,
+    ErrorCase,
+    HeadCase,
+    distance,
+    floor,
+    gradients,
+    losses,
+    make,
+    reason,
+    reference,
+)
+from benchmarks.gpu_device import Device
+
+Record = dict[str, Any]
+Key = tuple[str, str]
+Times = dict[Key, list[float]]
+
+WARMUP, FEWEST = 3, 5
+"""Rounds before the measured ones, and measured rounds that even the slowest contender takes part in."""
+
+PATIENCE = 4.0
+"""Seconds that the measured rounds of one contender may take; who is slow takes part in the first of them only."""
+
+SAME, LOOSE = 0.03, 0.2
+"""By how much losses and gradients may differ, relative to their norm, and those of rivals that are known to.
+
+Eager in bfloat16 with a softcap is itself off by a hundredth; a gradient without its softmax by more than a tenth.
+"""
+
+
+@dataclass(slots=True)
+class Entry:
+    """A contender in a case: its loss, its arguments, and the logits to restore if it writes over them."""
+
+    loss: Loss
+    data: Data
+    pristine: Tensor | None = None
+    about: Record = field(default_factory=dict)
+
+    def restore(self) -> None:
+        """Undo what a call has done to the logits."""
+        if self.pristine is not None:
+            with torch.no_grad():
+                _ = self.data.logits.copy_(self.pristine)
+
+    def forward(self) -> Tensor:
+        """Return the loss where no gradient is wanted."""
+        return contenders.forward(self.loss, self.data)
+
+    def both(self) -> list[Tensor]:
+        """Return the loss and its gradients."""
+        return gradients(self.loss, self.data)
+
+
+class Trial:
+    """The contenders of one case on a device. Those who fail leave `entries`, and `absent` says why."""
+
+    def __init__(self, case: AnyCase, device: Device, *, compiled: bool) -> None:
+        self.device, self.data = device, make(case, device.device)
+        found, missing = losses(case, compiled=compiled)
+        self.entries = {name: self._entry(name, loss, case) for name, loss in found.items()}
+        self.absent: dict[str, Record] = {n: {"status": "missing", "reason": why} for n, why in missing.items()}
+
+    def _entry(self, name: str, loss: Loss, case: AnyCase) -> Entry:
+        if name not in OVERWRITE or isinstance(case, HeadCase):
+            return Entry(loss, self.data)
+        logits = self.data.logits.detach()
+        return Entry(loss, Data((logits.clone().requires_grad_(),), self.data.target, self.data.options), logits)
+
+    def drop(self, name: str, error: Exception) -> None:
+        """Take a contender out."""
+        error.__traceback__ = None  # it holds what the call had in memory
+        self.absent[name] = {"status": "failed", "reason": reason(error)}
+        _ = self.entries.pop(name, None)
+        with contextlib.suppress(RuntimeError):  # on a device that no longer works, all others fail in their turn
+            self.device.clear()
+
+    def check(self) -> None:
+        """Call everyone, compare them with the first, eager if it runs, and look at what they need."""
+        first: tuple[str, list[Tensor]] | None = None
+        for name in sorted(self.entries, key=lambda name: (name != "eager", name != "crossent")):
+            try:
+                first = self._compare(name, first)
+                self._look(self.entries[name])
+            except Exception as error:
+                self.drop(name, error)
+
+    def _compare(self, name: str, first: tuple[str, list[Tensor]] | None) -> tuple[str, list[Tensor]]:
+        entry = self.entries[name]
+        found = entry.both()
+        other, expected = first or (name, found)
+        differences = [distance(a, b) for a, b in zip(found, expected, strict=True)]
+        entry.restore()
+        if not all(d <= (LOOSE if name in KNOWN_LOOSE else SAME) for d in differences):  # NaN is not
+            words = ", ".join(f"{d:.2g}" for d in differences)
+            raise ArithmeticError(f"loss and gradients differ from those of {other} by {words}; run `make test-gpu`")
+        entry.about["difference"] = {"from": other, "largest": rounded(max(differences))}
+        return other, expected
+
+    def _look(self, entry: Entry) -> None:
+        peak = self.device.peak(entry.both)
+        entry.restore()
+        if peak is not None:
+            own = sum(x.nbytes for x in entry.data.leaves)
+            entry.about |= {"peak_bytes": peak, "gradient_bytes": own, "extra_bytes": peak - own}
+
+    def calls(self) -> dict[Key, Call]:
+        """Return what is timed of those who are left."""
+        found: dict[Key, Call] = {("both", name): entry.both for name, entry in self.entries.items()}
+        return found | {("forward", name): e.forward for name, e in self.entries.items() if name != "compile"}
+
+    def add_floor(self, calls: dict[Key, Call], case: AnyCase) -> Record:
+        """Put the floor among the calls, if there is memory for it, and return what it does."""
+        name = "gemms" if isinstance(case, HeadCase) else "copy"
+        try:
+            call, work = floor(case, self.data, self.device.memory)
+            _ = call()
+        except Exception as error:
+            self.drop(name, error)
+            return {}
+        calls["floor", name] = call
+        return work
+
+    def sample(self, calls: dict[Key, Call], rounds: int) -> tuple[Times, Times]:
+        """Return the times of the device and of the host, contenders in random order in every round."""
+        times, host = ({key: list[float]() for key in calls} for _ in range(2))
+        shuffle, order, most = random.Random(0).shuffle, list(calls), dict.fromkeys(calls, rounds)
+        _ = gc.collect()
+        gc.disable()
+        try:
+            for turn in range(-WARMUP, rounds):
+                shuffle(order)
+                for key in [key for key in order if turn < most[key] and key[1] not in self.absent]:
+                    seconds = self._timed(key, calls[key])
+                    if seconds is None:
+                        continue
+                    if turn < 0:
+                        most[key] = min(rounds, max(FEWEST, int(PATIENCE / max(*seconds, 1e-9))))
+                    else:
+                        times[key].append(rounded(seconds[0]))
+                        host[key].append(rounded(seconds[1]))
+        finally:
+            gc.enable()
+        kept = [key for key in calls if key[1] not in self.absent]
+        return {key: times[key] for key in kept}, {key: host[key] for key in kept}
+
+    def _timed(self, key: Key, call: Call) -> tuple[float, float] | None:
+        try:
+            seconds = self.device.seconds(call)
+            if key[1] in self.entries:
+                self.entries[key[1]].restore()
+        except Exception as error:
+            self.drop(key[1], error)
+            return None
+        return seconds
+
+
+def measure(case: AnyCase, device: Device, rounds: int, *, compiled: bool = True) -> list[Record]:
+    """Return one record for each contender in this case, and one for the floor."""
+    trial = Trial(case, device, compiled=compiled)
+    trial.check()
+    calls = trial.calls()
+    work = trial.add_floor(calls, case)
+    times, host = trial.sample(calls, rounds)
+    records: list[Record] = []
+    for name in dict.fromkeys(name for _, name in times):
+        about = trial.entries[name].about if name in trial.entries else work
+        found = {**of_times(times, host, name), **beside_floor(case, trial.data, times, name)}
+        records.append({**head(case), "contender": name, "status": "ok", **about, **found})
+    return records + [{**head(case), "contender": name, **why} for name, why in trial.absent.items()]
+
+
+def errors(case: ErrorCase, device: Device) -> list[Record]:
+    """Return one record for each contender, with the errors of loss and gradients beside float64."""
+    data = make(case, device.device)
+    exact = reference(data)
+    found, missing = losses(case, compiled=False)
+    del missing["compile"]  # it rounds as eager does, or better
+    records = [{"contender": name, "status": "missing", "reason": why} for name, why in missing.items()]
+    for name, loss in found.items():
+        record: Record = {"contender": name, "status": "ok"}
+        try:
+            distances = [distance(a, b) for a, b in zip(gradients(loss, data), exact, strict=True)]
+            record["errors"] = dict(zip(("loss", "dX", "dW"), map(rounded, distances), strict=True))
+        except Exception as error:
+            record |= {"status": "failed", "reason": reason(error)}
+        records.append(record)
+    return [{**head(case), **record} for record in records]
+
+
+def head(case: AnyCase) -> Record:
+    """Return what every record says of its case."""
+    return {"suite": f"gpu-{case.suite}", "case": case.name, "model": case.model, **case.describe()}
+
+
+def of_times(times: Times, host: Times, name: str) -> Record:
+    """Return a contender's times, their medians, and how many times crossent's they are, round by round."""
+    own = {measure: value for (measure, contender), value in times.items() if contender == name}
+    return {
+        "rounds": {measure: len(value) for measure, value in own.items()},
+        "median_seconds": {measure: statistics.median(value) for measure, value in own.items()},
+        "host_seconds": {measure: statistics.median(host[measure, name]) for measure in own},
+        "over_crossent": {m: ratio(v, times[m, "crossent"]) for m, v in own.items() if (m, "crossent") in times},
+        "seconds": own,
+    }
+
+
+def beside_floor(case: AnyCase, data: Data, times: Times, name: str) -> Record:
+    """Return the work of a contender, and how fast that is beside the floor."""
+    own = {measure: value for (measure, contender), value in times.items() if contender == name}
+    limit = next((value for (measure, _), value in times.items() if measure == "floor"), None)
+    if isinstance(case, HeadCase):
+        each = 2 * case.N * case.D * case.V
+        flops = {measure: each if measure == "forward" else 3 * each for measure in own}
+        found: Record = {
+            "flops": flops,
+            "tflops": {measure: rounded(flops[measure] / statistics.median(own[measure]) / 1e12) for measure in own},
+        }
+        if limit is not None and "both" in own:
+            found["over_floor"] = ratio(own["both"], limit)
+        return found
+    copied = 2 * data.logits.nbytes
+    moved = {m: copied if m == "floor" else contenders.work(data, m)["bytes"] for m in own}
+    found = {"bytes": moved}
+    if limit is not None:
+        found["share_of_copy"] = {m: rounded(moved[m] / copied * ratio(limit, own[m])) for m in own}
+    return found
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    """Return the median of the quotients in the rounds, from the first, that both have."""
+    return rounded(statistics.median(a / b for a, b in zip(over, under, strict=False)))
+
+
+def rounded(value: float) -> float:
+    """Return a number with the five digits that a record gives it."""
+    return float(f"{value:.5g}")
