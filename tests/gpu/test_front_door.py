@@ -135,7 +135,10 @@ def widened(function: Any) -> Any:
     """The function in float32: torch's own has a loss of eight bits or none for half precision."""
 
     def call(*args: Any, **options: Any) -> Any:
-        return function(*(plain.cast(x, torch.float32) if 0 else x.float() for x in args), **{k: plain.cast(v, torch.float32) for k, v in options.items()})
+        return function(
+            *(plain.cast(x, torch.float32) if 0 else x.float() for x in args),
+            **{k: plain.cast(v, torch.float32) for k, v in options.items()},
+        )
 
     return call
 

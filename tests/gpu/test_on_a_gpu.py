@@ -1,4 +1,4 @@
-"""What only a GPU can show: graphs, compiled programs, 2³¹ logits and more, the same bits each time, torch's samples."""
+"""What only a GPU can show: graphs, compiled programs, 2³¹ logits, the same bits every time, torch's samples."""
 
 from __future__ import annotations
 

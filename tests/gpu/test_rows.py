@@ -14,11 +14,13 @@ from tests import data, oracle
 from tests.gpu.device import INTERPRETED, as_tensor, backend
 
 EVERY = int(os.environ.get("CROSSENT_EVERY", "24" if INTERPRETED else "1"))
+# on either side of every change of tile; in the interpreter, each takes a second for each case
+CLASSES = (1, 2, 17, 64, 65, 513, 2041, 4097, 5003) if INTERPRETED and EVERY > 1 else (*data.CLASSES, 64, 65, 2041)
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("V", [*data.CLASSES, 64, 65, 2041])
+@pytest.mark.parametrize("V", CLASSES)
 @pytest.mark.parametrize("kind", data.KINDS)
 def test_rows_agree_with_the_reference(kind, V, dtype):
     for case in data.cases(kind, V, dtype, backwards=False, every=EVERY):
