@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from typing import Any
 
 import mpmath
@@ -17,17 +18,18 @@ import pytest
 import torch
 
 from crossent import reference
-from crossent.kernels import cpu, triton
+from crossent.kernels import cpu
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from tests import data, oracle
 from tests.data import Case, Layout, as_rows
-from tests.gpu.device import DEVICE, as_tensor, backend
+from tests.gpu.device import as_tensor, backend
 
 INF, NAN, PLAIN = math.inf, math.nan, Scores()
 FLAT, ODD = data.LAYOUTS["rows"], Layout("rows apart", (1, 0), (2, 0), (False, False))
 MIDDLE, APART = data.LAYOUTS["classes in the middle"], data.LAYOUTS["classes in the middle, apart"]
-kinds = pytest.mark.parametrize("kind", data.KINDS)
+each = pytest.mark.parametrize
+kinds = each("kind", data.KINDS)
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice")  # of the interpreter
 
 
@@ -86,10 +88,6 @@ def tensors(case: Case) -> tuple[Any, Target, Scores]:
     return as_tensor(case.logits, case.dtype), oracle.wrapped(case.target, torch.from_numpy), case.scores
 
 
-def check(case: Case) -> None:
-    oracle.check_rows(backend, case, oracle.Truth.of(case), functools.partial(as_tensor, dtype=case.dtype))
-
-
 # Numbers that are not finite
 
 
@@ -101,12 +99,10 @@ def three_of_ten(kind: str, V: int) -> Target:
     return Target(index, prob) if kind == "topk" else Target(prob=torch.zeros(10, V).scatter(1, index, prob))
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype"), [("index", torch.bfloat16), ("topk", torch.float32), ("dense", torch.float16)], ids=str
-)
+@each(("kind", "dtype"), [("index", "bfloat16"), ("topk", "float32"), ("dense", "float16")])
 def test_what_is_not_finite_stays_in_its_row_and_does_there_what_the_reference_says(kind, dtype):
     rng = torch.Generator().manual_seed(0)
-    calm = torch.randn(10, 37, generator=rng).to(dtype)
+    calm = torch.randn(10, 37, generator=rng).to(getattr(torch, dtype))
     odd = calm.clone()
     odd[1, 0] = odd[2, 36] = odd[3, 3] = NAN
     odd[4, 5] = odd[4, 20] = -INF  # not on the target: these classes cannot be
@@ -127,7 +123,7 @@ def test_what_is_not_finite_stays_in_its_row_and_does_there_what_the_reference_s
     assert want["loss"][5] == INF
     assert np.isfinite(want["loss"][[4, 7]]).all() == (kind == "index")
     for name, x in want.items():
-        rounding = torch.finfo(dtype).eps / 2 if name in {"grad", "fused"} else 0.0
+        rounding = torch.finfo(odd.dtype).eps / 2 if name in {"grad", "fused"} else 0.0
         size = bound(odd) * (1 + np.abs([*g, *s]).sum(0).max())
         np.testing.assert_allclose(got[name], x, rtol=rounding, atol=size, err_msg=name)
 
@@ -142,7 +138,7 @@ def test_rows_that_nothing_depends_on_have_no_gradient_whatever_they_hold(kind):
         assert np.isfinite(grad[:, 2]).all()
 
 
-@pytest.mark.parametrize("layout", [FLAT, data.LAYOUTS["transposed, apart"], MIDDLE], ids=lambda x: x.name)
+@each("layout", [FLAT, data.LAYOUTS["transposed, apart"], MIDDLE], ids=lambda x: x.name)
 def test_ignored_rows_are_nothing_whatever_they_hold(layout):
     rows, gone = np.random.default_rng(2).normal(size=(6, 17)).astype(np.float32), [1, 3, 4]
     options, every = {"smoothing": 0.1, "weight": torch.linspace(0.5, 2, 17)}, tuple(torch.ones(3, 6))
@@ -171,41 +167,29 @@ def broken(got: Any, want: Any, bad: list[int]) -> None:
     same_bits(got, want, [row for row in range(len(got["loss"])) if row not in bad])
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [("index", torch.int64), ("topk", torch.int64), ("index", torch.int32), ("topk", torch.uint8)],
-    ids=str,
-)
+@each(("kind", "dtype"), [("index", "int64"), ("topk", "int64"), ("topk", "int32"), ("index", "uint8")])
 def test_a_class_that_does_not_exist_makes_its_row_nan_and_nothing_else(kind, dtype):
-    V, low, high = 200, torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    wrong = (-1, V, -100, 2**8 + 3, 2**31 - 1, -(2**31), 2**32 + 3, 3 - 2**32, 2**40, high, low + 1)
+    V, dtype = 200, getattr(torch, dtype)
+    low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    wrong = (-1, V, -99, 2**8 + 3, 2**31 - 1, -(2**31), 2**32 + 3, 3 - 2**32, 2**40, high, low + 1)
     labels = [5, 156, 199, *(x for x in wrong if low <= x <= high and not 0 <= x < V)]  # 156 is −100 in eight bits
-    logits, index = (
-        torch.randn(len(labels), V, generator=torch.Generator().manual_seed(1)),
-        torch.tensor(labels).to(dtype),
-    )
+    logits = torch.randn(len(labels), V, generator=torch.Generator().manual_seed(1))
+    index = torch.tensor(labels).to(dtype)
     legal, prob = torch.tensor([x if 0 <= x < V else 7 for x in labels]).to(dtype), torch.tensor([0.5, 0.0])
     smooth = {"smoothing": 0.1, "weight": torch.linspace(0, 2, V)} if dtype == torch.int64 else {}
 
     def call(index: Any) -> Any:
         if kind == "index":
-            return evaluate(logits, Target(index, ignore_index=-99, **smooth))
+            return evaluate(logits, Target(index, ignore_index=-100, **smooth))
         return evaluate(logits, Target(torch.stack([legal, index], 1), prob.expand(len(labels), 2), **smooth))
 
     broken(call(index), call(legal), list(range(3, len(labels))))
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [("dense", torch.float64), ("topk", torch.float32), ("dense", torch.bfloat16), ("topk", torch.float16)],
-    ids=str,
-)
+@each(("kind", "dtype"), [("dense", "float64"), ("topk", "float32"), ("dense", "bfloat16"), ("topk", "float16")])
 def test_a_probability_that_is_none_makes_its_row_nan_and_nothing_else(kind, dtype):
-    rng = torch.Generator().manual_seed(2)
-    logits, prob = (
-        torch.randn(6, 19, generator=rng),
-        torch.rand(6, 19 if kind == "dense" else 4, generator=rng).to(dtype),
-    )
+    rng, K = torch.Generator().manual_seed(2), 19 if kind == "dense" else 4
+    logits, prob = torch.randn(6, 19, generator=rng), torch.rand(6, K, generator=rng).to(getattr(torch, dtype))
     prob[0, 0] = 0
     wrong = prob.clone()
     wrong[0, 0], wrong[1, 0], wrong[2, -1], wrong[3, 2], wrong[4, 1] = -0.0, -0.25, NAN, INF, -INF
@@ -215,59 +199,61 @@ def test_a_probability_that_is_none_makes_its_row_nan_and_nothing_else(kind, dty
         broken(got, want, [1, 2, 3, 4])
 
 
-def wrong_targets() -> Any:
-    index = torch.tensor([3, 1, 7, 0, 2, 4])
-    yield Target(index), IndexError, "class 7 (row 2"
-    yield Target(index.neg(), ignore_index=-3), IndexError, "class -1 (row 1"
-    yield Target(index.view(6, 1), torch.ones(6, 1)), IndexError, "class 7 (row 2"
-    for wrong, shown in ((-0.5, "-0.5"), (NAN, "nan"), (INF, "inf")):
-        dense, picked = torch.ones(2, 5, 3), torch.ones(6, 2)
-        dense[1, 4, 0] = picked[4, 1] = wrong
-        yield Target(prob=dense), ValueError, f"{shown} (row 3, column 4)"
-        yield Target(torch.zeros(6, 2).long(), picked), ValueError, f"{shown} (row 4, column 1)"
-
-
-@pytest.mark.parametrize(("target", "error", "words"), list(wrong_targets()))
-def test_if_asked_to_validate_it_raises_what_the_cpu_raises(target, error, words, monkeypatch):
+@each("wrong", [-1, 5, 2**40, -0.5, NAN, INF], ids=str)
+def test_if_asked_to_validate_it_raises_what_the_cpu_raises(wrong, monkeypatch):
     monkeypatch.setenv("CROSSENT_VALIDATE", "1")
+    index, picked, dense = torch.tensor([3, 1, 2, 0, 2, 4]), torch.ones(6, 2), torch.ones(2, 5, 3)
+    if isinstance(wrong, int):
+        error, index[2] = IndexError, wrong
+        targets = {"row 2": Target(index), "(row 2": Target(index.view(6, 1), torch.ones(6, 1))}
+    else:
+        error, picked[4, 1], dense[1, 4, 0] = ValueError, wrong, wrong
+        targets = {
+            "row 4, column 1": Target(index[:, None].expand(6, 2), picked),
+            "row 3, column 4": Target(prob=dense),
+        }
     logits, record, one = torch.zeros(2, 5, 3), torch.zeros(5, 6, dtype=torch.float64), torch.ones(6)
-    said = []
-    for where in (backend, cpu):
-        with pytest.raises(error) as caught:
-            where.row_stats(logits, target, PLAIN, record)
-        said.append(str(caught.value))
-        with pytest.raises(error) as caught:
-            where.row_fused(logits, target, PLAIN, (one, None), record, torch.zeros(2, 5, 3))
-        said.append(str(caught.value))
-    assert words in said[0]
-    assert said == said[:1] * 4
+    for place, target in targets.items():
+        said = []
+        for where in (backend, cpu):
+            with pytest.raises(error, match=rf"{wrong} .*{re.escape(place)}") as caught:
+                where.row_stats(logits, target, PLAIN, record)
+            said.append(str(caught.value))
+            with pytest.raises(error) as caught:
+                where.row_fused(logits, target, PLAIN, (one, None), record, torch.zeros(2, 5, 3))
+            said.append(str(caught.value))
+        assert said == said[:1] * 4
 
 
-# Memory. The checks of `oracle` fill results with NaN and what is beside them with a pattern, and compare all arguments
+# Memory: the checks of `oracle` fill results with NaN and what is beside them with a pattern, and watch the arguments
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype", "rows", "V"),
-    [
-        ("index", "bfloat16", 8, 257),  # rows of 257 numbers and two NaN begin at every offset from a vector
-        ("dense", "float16", 8, 257),
-        ("topk", "float32", 5, 513),
-        ("index", "float16", 2, 5003),
-        ("dense", "bfloat16", 3, 5003),
-        ("index", "bfloat16", 2, 50257),  # split over programs, as all that follow
-        ("dense", "float32", 1, 40_000),
-        ("topk", "float32", 1, 40_000),
-    ],
-)
-def test_rows_that_begin_anywhere_read_and_write_nothing_beside_them(kind, dtype, rows, V):
-    check(draw(kind, dtype, rows, V, ODD, weight=held(np.linspace(0.5, 2, V)), smoothing=0.1))
+def check(case: Case, *, in_place: bool = True) -> None:
+    truth, wrap = oracle.Truth.of(case), functools.partial(as_tensor, dtype=case.dtype)
+    record = oracle.check_row_stats(backend, case, truth, wrap)
+    _ = oracle.check_row_grad(backend, case, truth, record, wrap)
+    fused = oracle.check_row_fused(backend, case, truth, wrap)
+    if in_place:
+        again = oracle.check_row_fused(backend, case, truth, wrap, in_place=True)
+        np.testing.assert_array_equal(again, fused)
 
 
-@pytest.mark.parametrize(
-    ("kind", "inner", "V"), [("index", 1, 33), ("topk", 3, 513), ("dense", 40, 33), ("index", 200, 17)]
-)
-def test_classes_in_the_middle(kind, inner, V):
-    check(draw(kind, "float32", inner, V, APART, smoothing=0.1, scores=Scores(0.7, 20.0)))
+CAPPED, SMOOTH, LONG = {"scores": Scores(0.7, 20.0)}, {"smoothing": 0.1}, 40_000  # a row as long as this is split
+ROWS = [
+    # rows of 257 numbers and two NaN begin at every offset from a vector
+    ("index", "bfloat16", 8, 257, ODD, {}), ("dense", "float16", 8, 257, ODD, {}), ("topk", "float32", 5, 513, ODD, {}),
+    ("topk", "bfloat16", 2, 257, ODD, {"K": 40}), ("topk", "float16", 2, 257, ODD, {"K": 1}),
+    ("index", "float16", 2, 5003, ODD, SMOOTH), ("dense", "bfloat16", 3, 5003, ODD, SMOOTH),
+    ("index", "bfloat16", 2, 50257, ODD, {}), ("index", "float32", 1, LONG, ODD, SMOOTH | CAPPED),
+    ("dense", "float32", 1, LONG, ODD, SMOOTH), ("topk", "bfloat16", 1, LONG, ODD, SMOOTH | CAPPED),
+    ("index", "float32", 1, 33, APART, CAPPED), ("topk", "float32", 3, 513, APART, CAPPED),
+    ("dense", "float32", 40, 33, APART, SMOOTH), ("index", "float32", 200, 17, APART, SMOOTH),
+]  # fmt: skip
+
+
+@each(("kind", "dtype", "rows", "V", "layout", "options"), ROWS)
+def test_rows_read_and_write_nothing_beside_them(kind, dtype, rows, V, layout, options):
+    check(draw(kind, dtype, rows, V, layout, weight=held(np.linspace(0.5, 2, V)), **options))
 
 
 def expanded(x: Any, *axes: int) -> Any:
@@ -276,64 +262,21 @@ def expanded(x: Any, *axes: int) -> Any:
     return np.lib.stride_tricks.as_strided(x, x.shape, strides)
 
 
-@pytest.mark.parametrize(
-    ("kind", "axes"), [("index", (0, 1)), ("index", (0,)), ("topk", (0,)), ("dense", (1,))], ids=str
-)
+@each(("kind", "axes"), [("index", (0, 1)), ("index", (0,)), ("topk", (0,)), ("dense", (1,))], ids=str)
 def test_expanded_arguments(kind, axes):
-    case = draw(kind, "float32", 4, 70, smoothing=0.1)
-    index, prob, weight = case.target.index, case.target.prob, expanded(np.ones(70), 0)
-    target = dataclasses.replace(
-        case.target,
-        index=None if index is None else expanded(index, 0),
-        prob=None if prob is None else expanded(prob, *axes),
-        weight=weight,
+    case = draw(kind, "float32", 4, 70, smoothing=0.1, weight=expanded(np.ones(70), 0))
+    target = {"prob": expanded(case.target.prob, *axes)} if kind != "index" else {}
+    target |= {"index": expanded(case.target.index, 0)} if kind != "dense" else {}
+    case = dataclasses.replace(
+        case,
+        logits=expanded(case.logits, *axes),
+        target=dataclasses.replace(case.target, **target),
+        cotangents=tuple(expanded(x, 0) for x in case.cotangents),
     )
-    cotangents, logits = tuple(expanded(x, 0) for x in case.cotangents), expanded(case.logits, *axes)
-    case = dataclasses.replace(case, logits=logits, target=target, cotangents=cotangents)
-    record = oracle.check_row_stats(backend, case, oracle.Truth.of(case), torch.from_numpy)
-    _ = oracle.check_row_grad(backend, case, oracle.Truth.of(case), record, torch.from_numpy)
-    _ = oracle.check_row_fused(backend, case, oracle.Truth.of(case), torch.from_numpy)
+    check(case, in_place=False)
 
 
-@pytest.mark.parametrize(
-    ("layout", "strides"), [(FLAT, (2**30 + 1, 1)), (MIDDLE, (1, 1, 2**30 + 1)), (FLAT, (1, 2**23 + 1))], ids=str
-)
-def test_rows_and_columns_billions_of_numbers_apart(layout, strides):
-    case = draw("index", "bfloat16", 3, 257, layout)
-    far = torch.empty(2**31 + 2**10, dtype=torch.bfloat16, device=DEVICE).as_strided(case.logits.shape, strides)
-    _ = far.copy_(tensors(case)[0])
-    record, one = torch.full((5, 3), NAN, dtype=torch.float64, device=DEVICE), torch.ones(3, device=DEVICE)
-    target, truth = Target(torch.from_numpy(case.target.index).to(DEVICE)), oracle.Truth.of(case)
-    triton.row_fused(far, target, PLAIN, (one, None), record, far)
-    oracle.check_record(case, truth, record.cpu().numpy())
-    want, size = truth.grad(case, (np.ones(3), None, None))
-    oracle.agree("grad", case, as_rows(far.cpu().double().numpy()), want, oracle.grad_bound(case, want, size))
-
-
-@pytest.mark.parametrize(
-    ("kind", "V", "options"),
-    [
-        ("index", 257, {"smoothing": 0.1}),
-        ("index", 34_000, {"scores": Scores(1.0, 5.0)}),
-        ("topk", 257, {"K": 1}),
-        ("topk", 257, {"K": 40}),
-        ("topk", 34_000, {"K": 3, "scores": Scores(1.0, 5.0)}),
-    ],
-)
-def test_a_gradient_in_the_place_of_the_logits_is_the_same(kind, V, options):
-    case = draw(kind, "bfloat16", 2 if V < 1000 else 1, V, **options)
-    logits, target, scores = tensors(case)
-    record, again = torch.full((2, 5, case.rows), NAN, dtype=torch.float64)
-    grad, one = torch.full_like(logits, NAN), torch.ones(case.rows)
-    backend.row_fused(logits, target, scores, (one, one), record, grad)
-    backend.row_fused(logits, target, scores, (one, one), again, logits)
-    assert torch.equal(logits, grad)
-    assert torch.equal(record, again)
-
-
-@pytest.mark.parametrize(
-    ("kind", "V", "half"), [("index", 257, "bfloat16"), ("topk", 34_000, "bfloat16"), ("dense", 257, "float16")]
-)
+@each(("kind", "V", "half"), [("index", 257, "bfloat16"), ("topk", 34_000, "bfloat16"), ("dense", 257, "float16")])
 def test_float32_logits_may_have_a_gradient_in_half_precision(kind, V, half):
     case = draw(kind, "float32", 2 if V < 1000 else 1, V, ODD)
     truth, call, g = oracle.Truth.of(case), tensors(case), tuple(torch.from_numpy(x) for x in case.cotangents)
@@ -357,7 +300,7 @@ def part(case: Case, first: int, last: int) -> Case:
     return dataclasses.replace(case, logits=case.logits[:, first:last], target=dataclasses.replace(whole, **share))
 
 
-@pytest.mark.parametrize(("kind", "V"), [("index", 36_000), ("topk", 700), ("dense", 700)])
+@each(("kind", "V"), [("index", 36_000), ("topk", 700), ("dense", 700)])
 def test_records_of_parts_extend_and_merge_to_that_of_the_row(kind, V):
     case = draw(kind, "float32", 2, V, ODD, smoothing=0.1, weight=np.linspace(0.5, 2, V))
     parts = [part(case, *cut) for cut in ((0, 1), (1, 600), (600, V))]  # of the longest, the last is split itself
@@ -395,7 +338,7 @@ def test_what_is_not_finite_and_who_is_ignored_survive_an_extension():
 # Confident rows, and the least of calls
 
 
-@pytest.mark.parametrize(("V", "at", "scores"), [(2, 0, PLAIN), (17, 16, Scores(0.7)), (5003, 4100, PLAIN)], ids=str)
+@each(("V", "at", "scores"), [(2, 0, PLAIN), (17, 16, Scores(0.7)), (5003, 4100, PLAIN)], ids=str)
 def test_a_confident_row_keeps_its_digits_wherever_zero_is(V, at, scores):
     # loss = log(1 + (V − 1) e^−gap), and the gradient of the label is −(V − 1) e^−gap / (1 + ...)
     tops, gaps = (x.flatten() for x in np.meshgrid((0.0, 1e4, -300.0) if V < 100 else (1e4,), (5, 12, 20, 25, 30)))
@@ -420,7 +363,7 @@ def test_one_class_is_certain(kind):
         np.testing.assert_array_equal(x, [0, NAN, 0])
 
 
-@pytest.mark.parametrize("shape", [(0, 5), (0, 5, 3), (2, 5, 0)], ids=str)
+@each("shape", [(0, 5), (0, 5, 3), (2, 5, 0)], ids=str)
 @kinds
 def test_no_rows_are_no_work(kind, shape):
     index, prob = torch.zeros(0, dtype=torch.long), torch.zeros(shape)

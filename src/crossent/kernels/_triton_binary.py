@@ -59,36 +59,47 @@ def _slope(x, t, pos_weight, LOGITS: tl.constexpr):
 
 
 @triton.jit
-def _elements(x, t, weight, pos_weight, size, columns, T: tl.constexpr, B: tl.constexpr, WEIGHTED: tl.constexpr):
-    """Return positions, which of them exist, and the four operands there; weights are 1 if there are none."""
+def _places(size, columns, B: tl.constexpr, FLAT: tl.constexpr):
+    """Return positions, which of them exist, and their rows and columns; if FLAT there is one row."""
     k = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
-    valid, i, j = k < size, k // columns, k % columns
+    if FLAT:
+        return k, k < size, k * 0, k
+    else:
+        return k, k < size, k // columns, k % columns
+
+
+@triton.jit
+def _operands(x, t, weight, pos_weight, i, j, valid, T: tl.constexpr, B: tl.constexpr, WEIGHTED: tl.constexpr):
+    """Return the four operands; weights are 1 if there are none."""
     x, t = _load(x, i, j, valid, T), _load(t, i, j, valid, T)
     w, r = tl.full([B], 1.0, T), tl.full([B], 1.0, T)
     if WEIGHTED:
         w, r = _load(weight, i, j, valid, T), _load(pos_weight, i, j, valid, T)
-    return k, valid, x, t, w, r
+    return x, t, w, r
 
 
-@triton.jit(do_not_specialize=["size", "columns"])
+@triton.jit(do_not_specialize=["columns"])
 def binary_loss(
-    x, t, weight, pos_weight, out, sums, size: "i64", columns: "i64",
-    T: tl.constexpr, B: tl.constexpr, LOGITS: tl.constexpr, WEIGHTED: tl.constexpr, STORED: tl.constexpr,
+    x, t, weight, pos_weight, out, sums, size, columns: "i64",
+    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr,
+    LOGITS: tl.constexpr, WEIGHTED: tl.constexpr, STORED: tl.constexpr,
 ):  # fmt: skip
     """Write the loss of each element if STORED, and the sum of each program's elements."""
-    k, valid, x, t, w, r = _elements(x, t, weight, pos_weight, size, columns, T, B, WEIGHTED)
+    k, valid, i, j = _places(size, columns, B, FLAT)
+    x, t, w, r = _operands(x, t, weight, pos_weight, i, j, valid, T, B, WEIGHTED)
     loss = w * _loss(x, t, r, LOGITS)
     if STORED:
         tl.store(out + k, loss, mask=valid)
     tl.store(sums + tl.program_id(0), tl.sum(tl.where(valid, loss, 0.0)))
 
 
-@triton.jit(do_not_specialize=["size", "columns"])
+@triton.jit(do_not_specialize=["columns"])
 def binary_grad(
-    x, t, weight, pos_weight, cotangent, out, size: "i64", columns: "i64",
-    T: tl.constexpr, B: tl.constexpr, LOGITS: tl.constexpr, WEIGHTED: tl.constexpr,
+    x, t, weight, pos_weight, cotangent, out, size, columns: "i64",
+    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr, LOGITS: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """Write the derivative of each element's loss with respect to the input, times its cotangent."""
-    k, valid, x, t, w, r = _elements(x, t, weight, pos_weight, size, columns, T, B, WEIGHTED)
-    g = _load(cotangent, k // columns, k % columns, valid, T)
+    k, valid, i, j = _places(size, columns, B, FLAT)
+    g = _load(cotangent, i, j, valid, T)
+    x, t, w, r = _operands(x, t, weight, pos_weight, i, j, valid, T, B, WEIGHTED)
     tl.store(out + k, g * (w * _slope(x, t, r, LOGITS)), mask=valid)
