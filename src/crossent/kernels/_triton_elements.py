@@ -25,7 +25,8 @@ def loss(logits: bool, operands: Operands, out: Any) -> Any:
         arrays, weighted, columns = _grids(operands)
         binary_loss[(programs,)](
             *arrays, sums if out is None else out, sums, operands[0].numel(), columns,
-            T=_TYPES[dtype], B=_BLOCK, LOGITS=logits, WEIGHTED=weighted, STORED=out is not None, **_shape(operands[0].numel(), columns),
+            T=_TYPES[dtype], B=_BLOCK, LOGITS=logits, WEIGHTED=weighted, STORED=out is not None,
+            **_shape(operands[0].numel(), columns),
         )  # fmt: skip
     return sums.sum()
 
@@ -37,12 +38,13 @@ def grad(logits: bool, operands: Operands, cotangent: Any, out: Any) -> None:
         arrays, weighted, columns = _grids((*operands, cotangent))
         binary_grad[(programs,)](
             *arrays, out, operands[0].numel(), columns,
-            T=_TYPES[_computed(operands[0])], B=_BLOCK, LOGITS=logits, WEIGHTED=weighted, **_shape(operands[0].numel(), columns),
+            T=_TYPES[_computed(operands[0])], B=_BLOCK, LOGITS=logits, WEIGHTED=weighted,
+            **_shape(operands[0].numel(), columns),
         )  # fmt: skip
 
 
 def _shape(size: int, columns: int) -> dict[str, Any]:
-    """Return whether there is one row, and what the compiler is told: left to itself, ptxas spills one or two registers."""
+    """Return whether there is one row, and how a program is compiled: left to itself, ptxas spills a register."""
     flat = columns == size
     return {"FLAT": flat, "num_warps": _WARPS} | ({} if flat or torch.version.hip else {"maxnreg": 255})
 
