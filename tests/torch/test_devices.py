@@ -30,7 +30,7 @@ def test_tensors_on_a_gpu_that_is_not_there_are_refused_with_the_reason():
     with FakeTensorMode():
         logits = torch.empty(4, 3, device="cuda")
         with pytest.raises(NotImplementedError, match=r"cuda:0 here: .*input\.cpu\(\)"):
-            F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64, device="cuda"))
+            _ = F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64, device="cuda"))
 
 
 def test_other_devices_have_no_backend():
