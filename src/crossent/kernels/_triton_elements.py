@@ -61,7 +61,7 @@ def _grids(arrays: tuple[Any, ...]) -> tuple[list[Grid], bool, int]:
     """
     x, _, weight, pos_weight, *_ = arrays
     weighted = weight is not None or pos_weight is not None
-    one = x.new_ones(1).expand(x.shape) if weighted else x
+    one = x.new_ones(()).expand(x.shape) if weighted else x
     given = [one if a is None else a for a in arrays]
     axes = _merged_axes(x.shape, given)
     if len(axes) > 2:
