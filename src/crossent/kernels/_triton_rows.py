@@ -16,7 +16,6 @@ from triton.language.extra import libdevice
 
 from crossent.kernels._triton_record import (
     LOG2E,
-    LOWEST,
     fold,
     load_record,
     merged,
@@ -46,6 +45,7 @@ from crossent.kernels._triton_tiles import (
     tile_places,
 )
 
+_LEAST_LOG = tl.constexpr(-1e4)  # stands for log 0 where it multiplies 0
 _LOSS, _LSE, _ENTROPY = tl.constexpr(HAS_LOSS), tl.constexpr(HAS_LSE), tl.constexpr(HAS_ENTROPY)
 _SQUARE, _WEIGHT, _RECORD = tl.constexpr(HAS_SQUARE), tl.constexpr(HAS_WEIGHT), tl.constexpr(HAS_RECORD)
 _GATHERED = tl.constexpr(HAS_GATHERED)
@@ -92,7 +92,7 @@ def _slopes(factors, x, slope, q, rate, MEASURED: tl.constexpr):
     d = x - peak[:, None, None]
     p = tl.exp2(d * (rate * LOG2E)) * inverse[:, None, None]
     logp = d * rate - log_total[:, None, None]
-    g = p * (a[:, None, None] + b[:, None, None] * tl.maximum(logp, LOWEST))
+    g = p * (a[:, None, None] + b[:, None, None] * tl.maximum(logp, _LEAST_LOG))
     if MEASURED:
         g -= c[:, None, None] * q
     return g * slope

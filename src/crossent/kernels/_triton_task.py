@@ -185,10 +185,10 @@ class Task:
         label = (self.named.label.long() - self.classes.first).clamp(0, self.classes.columns - 1)
         label = label.reshape(label.shape[0], -1)
         if self.logits.ndim == 2:
-            return self.logits.gather(1, label), HAS_GATHERED
+            return self.logits.gather(1, label).contiguous(), HAS_GATHERED
         outer, _, inner = self.logits.shape
         named = self.logits.gather(1, label.view(outer, inner, -1).movedim(2, 1))
-        return named.movedim(1, 2).reshape(label.shape), HAS_GATHERED
+        return named.movedim(1, 2).reshape(label.shape).contiguous(), HAS_GATHERED
 
     def launch(self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], **numbers: Any) -> None:
         """Run a kernel of `_triton_rows` over all rows, with as many programs for each as there are parts."""
