@@ -15,8 +15,7 @@ from benchmarks.contenders import Loss, step
 from benchmarks.linear_cases import LinearCase
 from benchmarks.linear_contenders import losses, ours
 from benchmarks.run import Record, describe, rounded
-from crossent.spec import Scores, Target
-from crossent.torch import _tiles
+from crossent.torch import _plan
 
 PART = 2**28
 """Bytes of float64 numbers that are made at a time beside the weight, its gradient and their counterparts."""
@@ -28,7 +27,8 @@ Exact = tuple[float, Tensor, Tensor]
 def measure(case: LinearCase, without: Collection[str] = ()) -> Record:
     """Return the record of the errors of everyone but some contenders in this case."""
     data = case.make()
-    sizes = {"crossent": _tiles.DEFAULT_CHUNK_BYTES} | dict(zip(list(ours(case))[1:], case.chunk_bytes, strict=True))
+    sizes = {"crossent": _plan.default_chunk_bytes(*data.leaves)}
+    sizes |= dict(zip(list(ours(case))[1:], case.chunk_bytes, strict=True))
     chunks = {name: number_of_chunks(data, size) for name, size in sizes.items()}
     exact = reference(data)
     errors = {name: compare(loss, data, exact) for name, loss in contenders(case).items() if name not in without}
@@ -88,8 +88,8 @@ def reference(data: Data) -> Exact:
 def number_of_chunks(data: Data, chunk_bytes: int) -> int:
     """Return in how many chunks crossent makes the logits where gradients are wanted."""
     features, weight = (x.detach() for x in data.leaves)
-    n, v = _tiles.one_sweep_rows(features, weight, chunk_bytes), len(weight)
-    if n == 0:
-        target: Any = Target(data.target, None)
-        n, v = _tiles.tile_shape(_tiles.Head(features, weight, None, v, target, Scores()), chunk_bytes)
-    return -(-len(features) // n) * -(-len(weight) // v)
+    sweep, (N, V) = _plan.one_sweep(features, weight, chunk_bytes), (len(features), len(weight))
+    if sweep is not None:
+        return -(-N // sweep.rows)
+    n, v = _plan.tile_shape(features, N, V, 1, chunk_bytes)
+    return -(-N // n) * -(-V // v)
