@@ -288,7 +288,7 @@ def test_second_derivatives(kind, device):
 def test_operators_keep_their_contracts(device):
     z = torch.randn(4, 5, device=device, requires_grad=True)
     prob = torch.rand(4, 2, device=device, requires_grad=True)
-    options = (torch.rand(5, device=device), 0.1, -100, 0.7, 3.0)
+    options = (torch.rand(5, device=device), 0.1, -100, 0.7, 3.0, 0, 0, [])
     index = (z, torch.randint(5, (4,), device=device), None, *options)
     topk = (z, torch.randint(5, (4, 2), device=device), prob, *options)
     _ = torch.library.opcheck(ops.row_stats.default, index)

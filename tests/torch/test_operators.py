@@ -15,16 +15,28 @@ from crossent.torch import TopK
 from tests.torch import plain
 
 ops = torch.ops.crossent
+ALONE = (0, 0, [])
+"""First class, number of classes and groups where the columns are all there are."""
 
 
 def row_arguments():
     """A call of each kind of target, in two layouts: everything that row_stats takes."""
     z, pixels = torch.randn(4, 5, requires_grad=True), torch.randn(2, 5, 3, requires_grad=True)
     weight = torch.rand(5)
-    yield z, torch.randint(5, (4,)), None, weight, 0.1, -100, 0.7, 3.0
-    yield pixels, None, torch.rand(2, 5, 3, requires_grad=True), None, 0.1, -100, 1.0, 0.0
-    yield z, torch.randint(5, (4, 2)), torch.rand(4, 2, requires_grad=True), None, 0.0, -100, 1.0, 0.0
-    yield torch.randn(5, 4).bfloat16().t().requires_grad_(), torch.randint(5, (4,)), None, None, 0.0, -100, 1.0, 0.0
+    yield z, torch.randint(5, (4,)), None, weight, 0.1, -100, 0.7, 3.0, *ALONE
+    yield pixels, None, torch.rand(2, 5, 3, requires_grad=True), None, 0.1, -100, 1.0, 0.0, *ALONE
+    yield z, torch.randint(5, (4, 2)), torch.rand(4, 2, requires_grad=True), None, 0.0, -100, 1.0, 0.0, *ALONE
+    yield (
+        torch.randn(5, 4).bfloat16().t().requires_grad_(),
+        torch.randint(5, (4,)),
+        None,
+        None,
+        0.0,
+        -100,
+        1.0,
+        0.0,
+        *ALONE,
+    )
 
 
 def binary_arguments():

@@ -140,7 +140,7 @@ def test_ignored_rows_may_hold_nan_where_they_are_not_left_out():
     rows, weight = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
     rows[2] = float("nan")
     target = Target(torch.zeros(6, dtype=torch.int64))
-    head = _tiles.Head(rows, weight, None, 5, target, Scores(), valid=torch.arange(6) != 2)
+    head = _tiles.Head(rows, weight, None, target, Scores(), valid=torch.arange(6) != 2)
     got = _tiles._Tile(head, 6, 5).rows(0, 6)
     assert (got[2] == 0).all()
     torch.testing.assert_close(got[3:], rows[3:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,8 @@ from torch.nn import _reduction as _legacy
 from crossent import closing
 from crossent.closing import Reduction
 from crossent.spec import Scores
-from crossent.torch._inputs import Rows, check_number, most_probable
+from crossent.torch import _parallel
+from crossent.torch._inputs import Rows, check_number, most_probable_of_topk
 
 RowStats = tuple[Tensor, Tensor, Tensor, Tensor]
 """Loss, lse and entropy of each row, and the record."""
@@ -23,13 +24,19 @@ Closing = tuple[Reduction, Tensor | None, float]
 
 
 class Options(NamedTuple):
-    """What the operators are told of the target and of the scores, in their order; a softcap of 0 is none."""
+    """What the operators are told of the target, the scores and the shards, in their order; a softcap of 0 is none.
+
+    The weight that operators take is that of the classes at hand; for closings it is that of all classes.
+    """
 
     weight: Tensor | None
     smoothing: float
     ignore_index: int
     temperature: float
     softcap: float
+    first_class: int = 0
+    num_classes: int = 0
+    groups: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,16 +108,29 @@ def shares(rows: Rows, how: Closing, options: Options, like: Tensor) -> tuple[Te
     return share(row_weight), z_loss * share(valid) if z_loss != 0.0 else None
 
 
-def reduced(rows: Rows, options: Options, how: Closing, stats: RowStats) -> Tensor:
-    """Return the loss of the call from its row losses: reduction, sample weights and z-loss."""
-    mode, samples, z_loss = how
+def reduced(rows: Rows, options: Options, how: Closing, stats: RowStats, row_groups: Sequence[str] = ()) -> Tensor:
+    """Return the loss of the call from its row losses: reduction, sample weights and z-loss.
+
+    The groups are those whose ranks have other rows of the call.
+    """
+    mode, _, z_loss = how
     loss, lse = stats[:2]
     row_weight, valid = counts(rows.index, rows.prob, options, loss.dtype)
-    result = closing.reduce(loss, mode, sample_weight=samples, row_weight=row_weight)
+    result = _reduce(loss, how, row_weight, row_groups)
     if z_loss != 0.0:
-        penalty = closing.z_loss(lse, z_loss)
-        result = result + closing.reduce(penalty, mode, sample_weight=samples, row_weight=valid)
+        result = result + _reduce(closing.z_loss(lse, z_loss), how, valid, row_groups)
     return result.reshape(rows.logits.rows) if mode == "none" else result
+
+
+def _reduce(loss: Tensor, how: Closing, row_weight: Any, row_groups: Sequence[str]) -> Tensor:
+    mode, samples, _ = how
+    if mode == "none" or not row_groups:
+        return closing.reduce(loss, mode, sample_weight=samples, row_weight=row_weight)
+    one = torch.ones_like(loss)
+    counted = one if row_weight is None else row_weight.to(loss.dtype)
+    sums = (closing.reduce(x, "sum", sample_weight=samples) for x in (loss, counted))
+    whole = _parallel.sum_over(torch.stack(tuple(sums)), row_groups)
+    return whole[0] if mode == "sum" else whole[0] / whole[1]
 
 
 def described(rows: Rows, options: Options, stats: RowStats, again: Callable[..., RowStats]) -> Stats:
@@ -123,9 +143,20 @@ def described(rows: Rows, options: Options, stats: RowStats, again: Callable[...
     confidence = record[1].reciprocal().to(loss.dtype)
     if rows.index is None or rows.prob is not None:
         with torch.no_grad():
-            plain_record = again(most_probable(rows), None, None, 0.0, ignore, *phi)[3]
+            plain_record = again(_most_probable(rows, options), None, None, 0.0, ignore, *phi)[3]
     else:
         confidence = torch.where(rows.index.long() != ignore, confidence, 0.0)
     correct = (plain_record[2] >= 0) & (plain_record[3] > 0)
     parts = (lse, -plain, entropy, confidence, correct)
     return Stats(*(part.reshape(rows.logits.rows) for part in parts))
+
+
+def _most_probable(rows: Rows, options: Options) -> Tensor:
+    """Return the most probable class of each row of a soft target."""
+    prob: Any = rows.prob
+    if rows.index is not None:
+        return most_probable_of_topk(rows.index.long(), prob)
+    first, classes = options.first_class, options.num_classes or prob.shape[1]
+    return _parallel.most_probable(
+        prob[:, : _parallel.held(prob.shape[1], first, classes)], (first, classes), options.groups
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -152,17 +151,54 @@ def check_chunk_bytes(chunk_bytes: int) -> None:
         raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default")
 
 
-def logits_of(input: Tensor) -> Logits:
-    """Return how the axes of logits in torch's convention are meant: (C), (N, C) or (N, C, d1, …)."""
+def logits_of(input: Tensor, *, shard: bool = False) -> Logits:
+    """Return how the axes of logits in torch's convention are meant: (C), (N, C) or (N, C, d1, …).
+
+    A shard of them may have no classes.
+    """
     check_input(input)
     full = input.shape
     if len(full) == 0:
         raise ValueError("input must have a class axis: shape (C), (N, C) or (N, C, d1, …); got a number")
     axis = min(len(full) - 1, 1)
     rows = full[:axis] if len(full) <= 2 else torch.Size((full[0], *full[2:]))
-    if full[axis] == 0 and rows.numel() > 0:
+    if full[axis] == 0 and rows.numel() > 0 and not shard:
         raise ValueError(f"input of shape {tuple(full)} has no classes; the class axis is axis 1, or 0 of a vector")
     return Logits(full, axis, rows, "input")
+
+
+def logits_of_layer(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, *, shard: bool = False) -> Logits:
+    """Return how the axes of a layer's logits are meant; raise if its operands do not fit each other."""
+    check_input(input)
+    for name, x in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
+        if x is None:
+            continue
+        check_companion(name, x, input)
+        if x.dtype != input.dtype:
+            raise TypeError(
+                f"{name} is {x.dtype} and input {input.dtype}; use {name}.to(input.dtype), or torch.autocast"
+            )
+    given = tuple(linear_weight.shape)
+    if input.ndim == 0 or linear_weight.ndim < 2 or given[-1] != input.shape[-1]:
+        raise ValueError(
+            f"input of shape {tuple(input.shape)} and linear_weight of shape {given} do not fit: they must be (…, D) "
+            "and (C, D), or (C, d1, …, D), with the same number D of features"
+        )
+    if linear_bias is not None and linear_bias.shape != given[:-1]:
+        raise ValueError(
+            f"linear_bias must have shape {given[:-1]}, one entry for each row of linear_weight, "
+            f"got {tuple(linear_bias.shape)}"
+        )
+    batch, classes, spatial = input.shape[:-1], given[0], given[1:-1]
+    if spatial and not batch:
+        raise ValueError(
+            f"linear_weight of shape {given} makes a K-dimensional loss, which needs a batch of inputs; "
+            "use input.unsqueeze(0)"
+        )
+    rows = torch.Size((*batch, *spatial))
+    if classes == 0 and rows.numel() > 0 and not shard:
+        raise ValueError(f"linear_weight of shape {given} has no classes; they are its axis 0")
+    return Logits(torch.Size((*batch, classes, *spatial)), len(batch), rows)
 
 
 def rows_of(logits: Logits, input: Tensor, target: Tensor | TopK, ignore_index: int) -> Rows:
@@ -237,12 +273,9 @@ def sample_weight_of(sample_weight: Tensor | None, rows: Rows, input: Tensor) ->
     return sample_weight.reshape(-1).to(loss_dtype(input.dtype))
 
 
-def most_probable(rows: Rows) -> Tensor:
-    """Return the most probable class of each row of a soft target; a class that is picked twice counts twice."""
-    prob: Any = rows.prob
-    if rows.index is None:
-        return prob.argmax(1).reshape(-1)
-    index, order = rows.index.long().sort(1)
+def most_probable_of_topk(index: Tensor, prob: Tensor) -> Tensor:
+    """Return the most probable of K classes of each row; a class that is picked twice counts twice."""
+    index, order = index.sort(1)
     begins = index[:, 1:] != index[:, :-1]
     group = torch.nn.functional.pad(begins.long().cumsum(1), (1, 0))
     best = torch.zeros_like(prob).scatter_add(1, group, prob.gather(1, order)).argmax(1, keepdim=True)

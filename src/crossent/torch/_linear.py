@@ -16,20 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossent.spec import Target
 from crossent.torch import _closing, _rows, _tiles
 from crossent.torch._closing import Closing, Options, RowStats
 from crossent.torch._inputs import Logits, Rows, has_autocast
 from crossent.torch._operator import is_batched, is_watched, register
+from crossent.torch._parallel import Shards, gather_rows, merge, share, summary
 from crossent.torch._plain import loss_dtype
 from crossent.torch._plan import Sweep, one_sweep
-from crossent.torch._rows import OPTIONS, aliases, scores_of
+from crossent.torch._rows import OPTIONS, aliases, scores_of, target_of
 from crossent.torch._tiles import Head
 
 _Optional = Tensor | None
-_HEAD = f"Tensor input, Tensor linear_weight, Tensor? linear_bias, int classes, {OPTIONS}"
-_ARGUMENTS = 11
-"""Number of arguments in _HEAD."""
+_HEAD = (
+    f"Tensor input, Tensor linear_weight, Tensor? linear_bias, int positions, {OPTIONS}, "
+    "str[] row_groups, Tensor? gathered, Tensor? order, int each"
+)
+_TENSORS = (0, 1, 2, 4, 5, 6, 15, 16)
+_ARGUMENTS = 18
+"""Which arguments in _HEAD are tensors, and how many there are."""
 _Gradients = tuple[_Optional, ...]
 
 
@@ -40,18 +44,27 @@ class _Call:
     input: Tensor
     weight: Tensor
     bias: _Optional
-    classes: int
+    positions: int
     index: _Optional
     prob: _Optional
     options: Options
+    shards: Shards
 
     @classmethod
     def of(cls, arguments: Sequence[Any]) -> _Call:
-        return cls(*arguments[:6], Options(*arguments[6:_ARGUMENTS]))  # pyright: ignore[reportCallIssue]
+        options = Options(*arguments[6:14])  # pyright: ignore[reportCallIssue]
+        row_groups, *rows = arguments[14:_ARGUMENTS]
+        shards = Shards(tuple(options.groups), *options[5:7], tuple(row_groups), *rows)
+        return cls(*arguments[:6], options, shards)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def features(self) -> Tensor:
+        """The rows of the loss: the input's, or those that all ranks brought."""
+        return self.input if self.shards.gathered is None else self.shards.gathered
 
     def results(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return memory for loss, lse, entropy and record, of some rows of the input or of all."""
-        number = (self.input if rows is None else rows).shape[0] * (self.weight.shape[0] // max(1, self.classes))
+        """Return memory for loss, lse, entropy and record, of some rows or of all."""
+        number = (self.features if rows is None else rows).shape[0] * self.positions
         loss = self.input.new_zeros((number,), dtype=loss_dtype(self.input.dtype))
         record = self.input.new_zeros((5, number), dtype=torch.float64)
         return loss, torch.zeros_like(loss), torch.zeros_like(loss), record
@@ -61,14 +74,21 @@ class _Call:
 
         On a GPU all are left.
         """
-        o = self.options
+        o, P = self.options, self.positions
         index = None if self.index is None else self.index.long()
-        target = Target(index, self.prob, o.weight, o.smoothing, o.ignore_index)
-        head = Head(self.input, self.weight, self.bias, self.classes, target, scores_of(o.temperature, o.softcap))
+        weight, bias, prob = self.weight, self.bias, self.prob
+        columns = weight.shape[0] // max(1, P)
+        classes = self.shards.held(columns)
+        if classes < columns:
+            weight, bias = weight[: classes * P], None if bias is None else bias[: classes * P]
+            prob = prob[:, :classes] if prob is not None and index is None else prob
+        target = target_of(index, prob, o.weight, o.smoothing, o.ignore_index, o.first_class, o.num_classes)
+        scores = scores_of(o.temperature, o.softcap)
+        head = Head(self.features, weight, bias, target, scores, positions=P, shards=self.shards)
         _tiles.check_head(head)
         if index is None or self.prob is not None:
             return head, None
-        valid = (index != o.ignore_index).view(-1, head.positions).any(1)
+        valid = (index != o.ignore_index).view(-1, P).any(1) if P else index.new_ones(len(head.input)).bool()
         if not head.input.is_cpu:  # to count them is to wait for the device
             return dataclasses.replace(head, valid=valid), None
         if valid.all():
@@ -117,6 +137,9 @@ def _linear_stats(*arguments: Any) -> tuple[Tensor, ...]:
     parts = results if rows is None else call.results(rows)
     kept = logits[: head.size] if keep else None
     _tiles.statistics(head, chunk_bytes, parts[3], (parts[0], parts[1], parts[2]), kept)
+    if call.shards.groups:
+        merge(parts[3], call.shards.groups, (head.classes, call.shards.num_classes))
+        summary(parts[3], head.target, parts[:3])
     packed.put(results, parts)
     return *results, logits
 
@@ -124,23 +147,28 @@ def _linear_stats(*arguments: Any) -> tuple[Tensor, ...]:
 def _linear_stats_fake(*arguments: Any) -> tuple[Tensor, ...]:
     call, keep = _Call.of(arguments), arguments[_ARGUMENTS]
     loss, lse, entropy, record = call.results()
-    shape = (call.input.shape[0], call.weight.shape[0]) if keep else (0,)
+    shape = (call.features.shape[0], call.weight.shape[0]) if keep else (0,)
     return loss, lse, entropy, record, loss.new_empty(shape)
 
 
 def _save_linear_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:3], *inputs[4:7], *output[3:])
-    ctx.numbers = (inputs[3], *inputs[7:_ARGUMENTS])
+    _save(ctx, inputs, *output[3:])
     ctx.keep, ctx.chunk_bytes = inputs[_ARGUMENTS:]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[3:])
 
 
+def _save(ctx: Any, inputs: tuple[Any, ...], *rest: Any) -> None:
+    ctx.save_for_backward(*(inputs[at] for at in _TENSORS), *rest)
+    ctx.numbers = [None if at in _TENSORS else x for at, x in enumerate(inputs[:_ARGUMENTS])]
+
+
 def _saved(ctx: Any) -> tuple[tuple[Any, ...], tuple[Tensor, ...]]:
     """Return the arguments in _HEAD, and what else was saved."""
-    features, weight, bias, index, prob, class_weight, *rest = ctx.saved_tensors
-    classes, *numbers = ctx.numbers
-    return (features, weight, bias, classes, index, prob, class_weight, *numbers), tuple(rest)
+    arguments, saved = list(ctx.numbers), ctx.saved_tensors
+    for at, x in zip(_TENSORS, saved, strict=False):
+        arguments[at] = x
+    return tuple(arguments), saved[len(_TENSORS) :]
 
 
 def _linear_stats_backward(ctx: Any, *cotangents: _Optional) -> tuple[_Optional, ...]:
@@ -152,7 +180,7 @@ def _linear_stats_backward(ctx: Any, *cotangents: _Optional) -> tuple[_Optional,
 def _aligned(gradients: _Gradients) -> tuple[_Optional, ...]:
     """Return gradients of input, weight, bias and probabilities in the order of the arguments in _HEAD."""
     g_input, g_weight, g_bias, g_prob = gradients
-    return g_input, g_weight, g_bias, None, None, g_prob, None, None, None, None, None
+    return g_input, g_weight, g_bias, None, None, g_prob, *(None,) * (_ARGUMENTS - 6)
 
 
 def _stats_gradients(
@@ -170,7 +198,8 @@ def _recomputed(arguments: tuple[Any, ...], close: Any, cotangents: tuple[_Optio
     call = _Call.of(arguments)
     with torch.enable_grad():
         *layer, prob = inputs = aliases(call.input, call.weight, call.bias, call.prob)
-        outputs = close(linear_stats_plain(*layer, call.classes, call.index, prob, *call.options))
+        again = dataclasses.replace(call, input=layer[0], weight=layer[1], bias=layer[2], prob=prob)
+        outputs = close(_linear_stats_plain(again))
         pairs = [(out, g) for out, g in zip(outputs, cotangents, strict=True) if g is not None]
         wanted = [x for x in inputs if x is not None and x.requires_grad]
         found = iter(
@@ -181,16 +210,20 @@ def _recomputed(arguments: tuple[Any, ...], close: Any, cotangents: tuple[_Optio
         return tuple(next(found) if x is not None and x.requires_grad else None for x in inputs)
 
 
-def linear_stats_plain(
-    input: Tensor, weight: Tensor, bias: _Optional, classes: int, index: _Optional, prob: _Optional, *options: Any
-) -> RowStats:
+def _linear_stats_plain(call: _Call) -> RowStats:
     """Return what linear_stats does from logits that exist: its slow twin, differentiable as often as one likes."""
-    wide = loss_dtype(input.dtype)
-    with torch.autocast(input.device.type, enabled=False) if has_autocast(input) else nullcontext():
+    shards, wide = call.shards, loss_dtype(call.input.dtype)
+    weight, bias = share(call.weight, shards.row_groups), share(call.bias, shards.row_groups)
+    if shards.gathered is None:
+        features = share(call.input, shards.groups)
+    else:
+        features = share(gather_rows(call.input, shards), shards.groups[:-1])
+    with torch.autocast(features.device.type, enabled=False) if has_autocast(features) else nullcontext():
         bias = None if bias is None else bias.to(wide)
-        logits = torch.nn.functional.linear(input.to(wide), weight.to(wide), bias)
-    logits = logits if weight.shape[0] == classes else logits.unflatten(1, (classes, -1))
-    return _rows.row_stats(logits, index, prob, *options)
+        logits = torch.nn.functional.linear(features.to(wide), weight.to(wide), bias)
+    P = call.positions
+    logits = logits if P == 1 else logits.unflatten(1, (weight.shape[0] // max(1, P), P))
+    return _rows.row_stats(logits, call.index, call.prob, *call.options)
 
 
 # Their gradient ----------------------------------------------------------------------------------------------------
@@ -204,7 +237,22 @@ def _linear_grad(*arguments: Any) -> tuple[Tensor, ...]:
     kept = logits[: head.size] if logits.ndim == 2 else None
     parts = tuple(packed.take(g) for g in cotangents)
     found = _tiles.gradients(head, chunk_bytes, packed.take(record), parts, tuple(needs), kept)  # pyright: ignore[reportArgumentType]
-    return _given(found, call.input)
+    return _given(_cut_and_padded(found, call), call.input)
+
+
+def _cut_and_padded(found: list[_Optional], call: _Call) -> list[_Optional]:
+    """Return gradients of input, weight, bias and probabilities in the shapes of the operands."""
+    g_input, g_weight, g_bias, g_prob = found
+    if g_input is not None:
+        g_input = g_input[: call.input.shape[0]]
+    padding = call.weight.shape[0] - call.positions * call.shards.held(call.weight.shape[0] // max(1, call.positions))
+    if padding:
+        pad = torch.nn.functional.pad
+        g_weight = None if g_weight is None else pad(g_weight, (0, 0, 0, padding))
+        g_bias = None if g_bias is None else pad(g_bias, (0, padding))
+        if g_prob is not None and call.index is None:
+            g_prob = pad(g_prob, (0, 0) * (g_prob.ndim - 2) + (0, padding // call.positions))
+    return [g_input, g_weight, g_bias, g_prob]
 
 
 def _linear_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
@@ -217,8 +265,7 @@ def _linear_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _closing_of(call: _Call, rest: tuple[Any, ...]) -> tuple[Rows, Closing]:
     samples, z_loss, mean = rest
-    positions = call.weight.shape[0] // max(1, call.classes)
-    shape = torch.Size((call.input.shape[0] * positions, call.classes))
+    shape = torch.Size((call.input.shape[0] * call.positions, call.weight.shape[0] // max(1, call.positions)))
     rows = Rows(Logits(shape, 1, shape[:1]), call.index, call.prob)
     return rows, ("mean" if mean else "sum", samples, z_loss)
 
@@ -237,7 +284,7 @@ def _linear_loss(*arguments: Any) -> tuple[Tensor, ...]:
     found = _tiles.one_sweep(head, sweep, taken, parts[3], parts[:3], (*needs, False))  # pyright: ignore[reportArgumentType]
     packed.put(results, parts)
     loss = _closing.reduced(how[0], call.options, how[1], results)
-    return loss, *results, *_given(found[:3], call.input)
+    return loss, *results, *_given(_cut_and_padded(found, call)[:3], call.input)
 
 
 def _linear_loss_fake(*arguments: Any) -> tuple[Tensor, ...]:
@@ -247,8 +294,7 @@ def _linear_loss_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _save_linear_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:3], *inputs[4:7], inputs[_ARGUMENTS], output[4])
-    ctx.numbers = (inputs[3], *inputs[7:_ARGUMENTS])
+    _save(ctx, inputs, inputs[_ARGUMENTS], output[4])
     ctx.z_loss, ctx.mean, ctx.needs, ctx.chunk_bytes = inputs[_ARGUMENTS + 1 :]
     # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
     ctx.gradients = [g if want else None for g, want in zip(output[5:], ctx.needs, strict=True)]
@@ -262,7 +308,7 @@ def _linear_loss_backward(ctx: Any, g: _Optional, *cotangents: _Optional) -> tup
     if torch.is_grad_enabled():
         arguments, (*samples, _) = _saved(ctx)
         rows, how = _closing_of(_Call.of(arguments), (samples[0], ctx.z_loss, ctx.mean))
-        options = Options(*arguments[6:_ARGUMENTS])
+        options = _Call.of(arguments).options
         found = _recomputed(
             arguments, lambda stats: (_closing.reduced(rows, options, how, stats), *stats[:3]), (g, *of_rows)
         )

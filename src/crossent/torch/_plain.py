@@ -5,10 +5,13 @@ They are the slow twins of the kernels: double backward runs through them, and t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from crossent.spec import Scores, Target
+from crossent.torch import _parallel
 
 # Rows are (outer, V, inner) or (N, V): the class axis is axis 1 of logits and dense probabilities.
 
@@ -27,7 +30,7 @@ def scores_of(logits: Tensor, scores: Scores) -> Tensor:
 
 def target_measure(target: Target, like: Tensor) -> tuple[Tensor, Tensor]:
     """Return the measure q in the shape of `like`, and which rows (without the class axis) have a target."""
-    V = like.shape[1]
+    V, classes = like.shape[1], target.num_classes or like.shape[1]
     rows = like.shape[:1] + like.shape[2:]
     valid = torch.ones(rows, dtype=torch.bool, device=like.device)
     if target.index is None:
@@ -39,34 +42,42 @@ def target_measure(target: Target, like: Tensor) -> tuple[Tensor, Tensor]:
             valid = (index[:, 0] != target.ignore_index).reshape(rows)
         else:
             prob = torch.as_tensor(target.prob).to(like.dtype)
-        exists = (index >= 0) & (index < V)
-        flat = like.new_zeros((len(index), V)).scatter_add(1, torch.where(exists, index, 0), prob)
+        exists, local = (index >= 0) & (index < classes), index - target.first_class
+        here = (local >= 0) & (local < V)
+        flat = like.new_zeros((len(index), V + 1)).scatter_add(1, torch.where(here, local, V), prob)[:, :V]
         if not like.is_cpu:  # where a backend cannot raise
             skipped = index == target.ignore_index if target.kind == "index" else ~exists & exists
             flat = torch.where((~exists & ~skipped).any(1, keepdim=True), float("nan"), flat)
         base = flat if like.ndim == 2 else flat.reshape(*rows, V).movedim(-1, 1)
-    q = (1 - target.smoothing) * base + target.smoothing / V
+    q = (1 - target.smoothing) * base + target.smoothing / max(1, classes)
     if target.weight is not None:
         weight = torch.as_tensor(target.weight).to(like.dtype)
         q = q * weight.reshape(1, V, *([1] * (like.ndim - 2)))
     return q, valid
 
 
-def row_stats(logits: Tensor, target: Target, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
-    """Return loss, lse and entropy of each row, flattened to (N,)."""
+def row_stats(
+    logits: Tensor, target: Target, scores: Scores, groups: Sequence[str] = ()
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss, lse and entropy of each row, flattened to (N,), of the columns of all ranks of the groups."""
     q, valid = target_measure(target, logits.to(loss_dtype(logits.dtype)))
     s = scores_of(torch.where(valid.unsqueeze(1), logits, 0.0), scores)
-    lse = s.logsumexp(1)
-    logp = s - lse.unsqueeze(1)
+    lse = s.logsumexp(1) if not groups else _parallel.log_sum_exp(s, groups)
+    logp = s - _parallel.share(lse, groups).unsqueeze(1)
     loss = -(q * torch.where(q == 0, 0.0, logp)).sum(1)
     entropy = -(logp.exp() * torch.where(torch.isneginf(logp), 0.0, logp)).sum(1)
+    loss, entropy = (_parallel.sum_over(x, groups) for x in (loss, entropy))
     return tuple(torch.where(valid, x, 0.0).reshape(-1) for x in (loss, lse, entropy))  # pyright: ignore[reportReturnType]
 
 
-def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor) -> Tensor:
-    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s)."""
+def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, lse: Tensor | None = None) -> Tensor:
+    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s).
+
+    Without an lse (N,) of all classes it is that of the columns at hand; classes that are not there have gradient 0.
+    """
     s = scores_of(logits, scores)
-    cost = s.logsumexp(1, keepdim=True) - s
+    lse = s.logsumexp(1, keepdim=True) if lse is None else lse.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
+    cost = lse - s
     if target.weight is not None:
         cost = cost * torch.as_tensor(target.weight).to(s.dtype).reshape(1, -1, *([1] * (s.ndim - 2)))
     prob = torch.as_tensor(target.prob)
@@ -74,8 +85,10 @@ def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor) ->
         g = g_loss.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
     else:
         flat = cost if s.ndim == 2 else cost.movedim(1, -1).flatten(0, -2)
-        index = torch.as_tensor(target.index).long().clamp(0, flat.shape[1] - 1)  # those outside have the gradient NaN
-        cost, g = flat.gather(1, index), g_loss[:, None]
+        index = torch.as_tensor(target.index).long()
+        local, V = index - target.first_class, flat.shape[1]
+        cost = torch.nn.functional.pad(flat, (0, 1)).gather(1, local.where((local >= 0) & (local < V), V))
+        cost, g = torch.where((index >= 0) & (index < (target.num_classes or V)), cost, torch.nan), g_loss[:, None]
     return ((1 - target.smoothing) * g * cost).to(prob.dtype)
 
 

@@ -15,16 +15,21 @@ import torch
 from torch import Tensor
 
 from crossent.spec import Scores, Target
+from crossent.stats import RowStats
 from crossent.torch import _plain
 from crossent.torch._library import backend
 from crossent.torch._operator import register
+from crossent.torch._parallel import held, log_sum_exp, merge, share, sum_over, summary
 from crossent.torch._plain import loss_dtype
 
 OPTIONS = (
-    "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, float temperature, float softcap"
+    "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, float temperature, float softcap, "
+    "int first_class, int num_classes, str[] groups"
 )
+_NONE = (None,) * 8
+"""Gradients of the options after the target's."""
 _Optional = Tensor | None
-_Options = tuple[_Optional, _Optional, _Optional, float, int, float, float]
+_Options = tuple[_Optional, _Optional, _Optional, float, int, float, float, int, int, Sequence[str]]
 
 
 @functools.lru_cache
@@ -33,9 +38,22 @@ def scores_of(temperature: float, softcap: float) -> Scores:
     return Scores(temperature, softcap or None)
 
 
-def _bound(options: _Options) -> tuple[Target, Scores]:
-    index, prob, weight, smoothing, ignore_index, temperature, softcap = options
-    return Target(index, prob, weight, smoothing, ignore_index), scores_of(temperature, softcap)
+def target_of(
+    index: _Optional, prob: _Optional, weight: _Optional, smoothing: float, ignore_index: int, first: int, classes: int
+) -> Target:
+    """Return the target of an operator's arguments; 0 classes are those of the columns at hand."""
+    return Target(index, prob, weight, smoothing, ignore_index, first, classes or None)
+
+
+def _bound(logits: Tensor, options: _Options) -> tuple[Tensor, Target, Scores]:
+    """Return the columns that are classes, their target and the scores."""
+    index, prob, weight, smoothing, ignore_index, temperature, softcap, first, classes, _ = options
+    columns = held(logits.shape[1], first, classes)
+    if columns < logits.shape[1]:
+        logits = logits[:, :columns]
+        prob = prob[:, :columns] if prob is not None and index is None else prob
+    target = target_of(index, prob, weight, smoothing, ignore_index, first, classes)
+    return logits, target, scores_of(temperature, softcap)
 
 
 def _new_record(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +67,11 @@ def _new_record(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def _row_stats(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     loss, lse, entropy, record = _row_stats_fake(logits)
-    backend(logits).row_stats(logits, *_bound(options), record, (loss, lse, entropy))
+    z, target, scores = _bound(logits, options)
+    backend(logits).row_stats(z, target, scores, record, (loss, lse, entropy))
+    if options[-1]:
+        merge(record, options[-1], (z.shape[1], options[-2]))
+        summary(record, target, (loss, lse, entropy))
     return loss, lse, entropy, record
 
 
@@ -68,7 +90,7 @@ def _save_row_stats(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
 def _row_stats_backward(ctx: Any, *cotangents: _Optional) -> tuple[_Optional, ...]:
     logits, index, prob, weight, record = ctx.saved_tensors
     options: _Options = (index, prob, weight, *ctx.numbers)
-    return *_gradients(ctx, logits, options, record, cotangents[:3]), None, None, None, None, None
+    return *_gradients(ctx, logits, options, record, cotangents[:3]), *_NONE
 
 
 def _gradients(
@@ -78,8 +100,24 @@ def _gradients(
     if ctx.needs_input_grad[0]:
         g_logits = row_grad(logits, *options, record, *cotangents)
     if ctx.needs_input_grad[2] and cotangents[0] is not None:
-        g_prob = _plain.prob_grad(logits, *_bound(options), cotangents[0])
+        g_prob = _prob_grad(_bound(logits, options), record, cotangents[0], options[-1])
+        if options[0] is None and g_prob.shape != logits.shape:
+            g_prob = torch.nn.functional.pad(
+                g_prob, (0, 0) * (logits.ndim - 2) + (0, logits.shape[1] - g_prob.shape[1])
+            )
     return g_logits, None, g_prob
+
+
+def _prob_grad(call: tuple[Tensor, Target, Scores], record: Tensor, g_loss: Tensor, groups: Sequence[str]) -> Tensor:
+    if not groups:
+        return _plain.prob_grad(*call, g_loss)
+    z, target, scores = call
+    if torch.is_grad_enabled():
+        lse, g_loss = share(log_sum_exp(_plain.scores_of(z, scores), groups), groups), share(g_loss, groups)
+    else:
+        lse = RowStats(*record).lse.to(g_loss.dtype)
+    grad = _plain.prob_grad(z, target, scores, g_loss, lse)
+    return sum_over(grad, groups) if target.kind == "topk" else grad
 
 
 # Their sum or mean as one operator ---------------------------------------------------------------------------------
@@ -87,10 +125,10 @@ def _gradients(
 
 def _row_loss(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *options, mean = arguments
-    target, scores = _bound(options)  # pyright: ignore[reportArgumentType]
+    z, target, scores = _bound(logits, options)  # pyright: ignore[reportArgumentType]
     losses, record = _new_record(logits)
     rows = backend(logits)
-    rows.row_stats(logits, target, scores, record, (losses, None, None))
+    rows.row_stats(z, target, scores, record, (losses, None, None))
     loss, weight = rows.sums(
         losses, target.index if target.kind == "index" else None, target.weight, target.ignore_index
     )
@@ -121,10 +159,10 @@ def _save_row_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _row_loss_backward(ctx: Any, g: _Optional, *_: Any) -> tuple[_Optional, ...]:
     logits, index, prob, weight, scale, record = ctx.saved_tensors
     if g is None:
-        return (None,) * 9
+        return None, None, None, *_NONE, None
     g_loss = (g * scale).expand(record.shape[1])
     options: _Options = (index, prob, weight, *ctx.numbers)
-    return *_gradients(ctx, logits, options, record, (g_loss, None, None)), None, None, None, None, None, None
+    return *_gradients(ctx, logits, options, record, (g_loss, None, None)), *_NONE, None
 
 
 # The gradient of either --------------------------------------------------------------------------------------------
@@ -133,7 +171,11 @@ def _row_loss_backward(ctx: Any, g: _Optional, *_: Any) -> tuple[_Optional, ...]
 def _row_grad(logits: Tensor, *arguments: Any) -> Tensor:
     *options, record, g_loss, g_lse, g_entropy = arguments
     grad = torch.empty_like(logits)
-    backend(logits).row_grad(logits, *_bound(options), record, (g_loss, g_lse, g_entropy), grad)  # pyright: ignore[reportArgumentType]
+    z, target, scores = _bound(logits, options)  # pyright: ignore[reportArgumentType]
+    to = grad
+    if z is not logits:
+        to, _ = grad[:, : z.shape[1]], grad[:, z.shape[1] :].zero_()
+    backend(logits).row_grad(z, target, scores, record, (g_loss, g_lse, g_entropy), to)
     return grad
 
 
@@ -151,11 +193,12 @@ def _row_grad_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         z, prob_, *g = inputs = aliases(logits, prob, *cotangents)
-        outputs = _plain.row_stats(z, *_bound((index, prob_, weight, *ctx.numbers)))
+        options: _Options = (index, prob_, weight, *ctx.numbers)
+        outputs = _plain.row_stats(*_bound(z, options), options[-1])
         pairs = [(out, g_) for out, g_ in zip(outputs, g, strict=True) if g_ is not None]
         (grad,) = torch.autograd.grad([o for o, _ in pairs], [z], [g_ for _, g_ in pairs], create_graph=True)
         g_logits, g_prob, *g_g = derivatives(grad, inputs, cotangent, again=again)
-    return g_logits, None, g_prob, None, None, None, None, None, None, *g_g
+    return g_logits, None, g_prob, *_NONE, None, *g_g
 
 
 def aliases(first: Tensor, *others: _Optional) -> list[Any]:

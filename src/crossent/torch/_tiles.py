@@ -21,9 +21,11 @@ from torch import Tensor
 
 from crossent.kernels._targets import check_target
 from crossent.spec import Scores, Target
+from crossent.stats import RowStats
 from crossent.torch import _plain
 from crossent.torch._gemm import multiply, operand, operand_dtype
 from crossent.torch._library import backend
+from crossent.torch._parallel import NO_SHARDS, InputGradient, Shards, add_up
 from crossent.torch._plain import loss_dtype
 from crossent.torch._plan import Sweep, device_of, even, padded, tile_shape
 
@@ -43,13 +45,15 @@ class Head:
     input: Tensor
     weight: Tensor
     bias: Tensor | None
-    classes: int
     target: Target
     scores: Scores
     rows: Tensor | None = None
     """Which rows of the input have a target, in order; None for all. The target is that of these rows."""
     valid: Tensor | None = None
     """Which rows of the input have a target, where that many are multiplied in any case; None for all."""
+    positions: int = 1
+    """Number P of logits for each row of the input and each class."""
+    shards: Shards = NO_SHARDS
 
     @property
     def size(self) -> int:
@@ -57,9 +61,9 @@ class Head:
         return self.input.shape[0] if self.rows is None else self.rows.shape[0]
 
     @property
-    def positions(self) -> int:
-        """Number P of logits for each row of the input and each class."""
-        return self.weight.shape[0] // self.classes if self.classes else 1
+    def classes(self) -> int:
+        """Number V of classes at hand."""
+        return self.weight.shape[0] // max(1, self.positions)
 
     def tile_shape(self, chunk_bytes: int) -> tuple[int, int]:
         """Return how many rows and classes a tile of two sweeps has."""
@@ -80,7 +84,8 @@ class Head:
         if prob is not None:
             prob = prob[i:j, a:b] if t.index is None else prob[i * P : j * P]
         weight = None if t.weight is None else t.weight[a:b]
-        return Target(index, prob, weight, t.smoothing, t.ignore_index, a, self.classes)
+        classes = t.num_classes or self.classes
+        return Target(index, prob, weight, t.smoothing, t.ignore_index, t.first_class + a, classes)
 
 
 def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:
@@ -174,12 +179,12 @@ def gradients(
     n, v = head.tile_shape(chunk_bytes)
     N, V, P = head.size, head.classes, head.positions
     tile = _Tile(head, n, v)
-    wide = tile.buffer.dtype
-    g_input = head.input.new_zeros(head.input.shape, dtype=wide) if needs[0] else None
+    wide, shards = tile.buffer.dtype, head.shards
+    g_input = InputGradient(head.input, wide, shards) if needs[0] else None
     g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
     g_weight = sums = None
-    if needs[1] and head.weight.dtype == wide:
-        g_weight = head.weight.new_zeros(head.weight.shape)
+    if needs[1] and (head.weight.dtype == wide or shards.row_groups):
+        g_weight = head.weight.new_zeros(head.weight.shape, dtype=wide)
     elif needs[1] and tile.dtype == head.weight.dtype and min(n, device_of(head.input).direct_rows) >= N > 0:
         g_weight = _empty_like(head.weight)
     elif needs[1]:
@@ -187,9 +192,7 @@ def gradients(
         sums = head.weight.new_zeros((v * P, head.weight.shape[1]), dtype=wide)
     for a, b in _blocks(V if any(needs[:3]) else 0, v):
         classes, own = tile.classes(a, b), slice(a * P, b * P)
-        g_part = None
-        if g_weight is not None:
-            g_part = g_weight[own] if sums is None else sums[: (b - a) * P]
+        g_part = g_weight if g_weight is None else g_weight[own] if sums is None else sums[: (b - a) * P]
         for i, j in _blocks(N, n):
             rows, here = tile.rows(i, j), slice(i * P, j * P)
             out = tile.place(j - i, (b - a) * P)
@@ -199,20 +202,27 @@ def gradients(
             target = head.target_of(i, j, a, b)
             backend(head.input).row_grad(z, target, head.scores, record[:, here].contiguous(), parts, tile.shaped(g))
             if g_input is not None:
-                multiply(g, classes[0], g_input[i:j], add=a > 0)
+                multiply(g, classes[0], g_input.part[i:j], add=a > 0)
+                g_input.finished(i, j, last=b == V)
             if g_part is not None:
                 multiply(g.t(), rows, g_part, add=i > 0)
             if g_bias is not None:
                 g_bias[own] += g.sum(0, dtype=wide)
         if g_weight is not None and sums is not None:
             _ = g_weight[own].copy_(sums[: (b - a) * P])
-    g_prob = _prob_gradient(head, chunk_bytes, cotangents[0]) if needs[3] and cotangents[0] is not None else None
-    return [
-        None if g_input is None else _spread(g_input, head.rows).to(head.input.dtype),
-        g_weight,
-        None if g_bias is None else g_bias.to(head.weight.dtype),
-        g_prob,
-    ]
+    found = [None if g_input is None else _summed(g_input, head, n), g_weight, g_bias]
+    add_up(found[1:], shards.row_groups)
+    g_prob = None
+    if needs[3] and cotangents[0] is not None:
+        g_prob = _prob_gradient(head, chunk_bytes, record, cotangents[0])
+    return [*(None if x is None else x.to(head.weight.dtype) for x in found), g_prob]
+
+
+def _summed(gradient: InputGradient, head: Head, n: int) -> Tensor:
+    if head.classes == 0:  # other ranks have classes, and begin to add up after n rows each
+        for i, j in _blocks(head.size, n):
+            gradient.finished(i, j)
+    return gradient.sum(lambda part: _spread(part, head.rows))
 
 
 def one_sweep(
@@ -298,8 +308,8 @@ def _empty_like(matrix: Tensor) -> Tensor:
     return torch.empty_like(matrix, memory_format=torch.contiguous_format)
 
 
-def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:
-    N, V, P = head.input.shape[0], head.classes, head.positions
+def _prob_gradient(head: Head, chunk_bytes: int, record: Tensor, g_loss: Tensor) -> Tensor:
+    N, V, P, groups = head.input.shape[0], head.classes, head.positions, head.shards.groups
     size = 4 * loss_dtype(head.input.dtype).itemsize  # the logits and what _plain.prob_grad makes of them
     tile = _Tile(head, even(N, max(1, chunk_bytes // max(1, size * V * P)), 1), V)
     classes = tile.classes(0, V)
@@ -308,8 +318,11 @@ def _prob_gradient(head: Head, chunk_bytes: int, g_loss: Tensor) -> Tensor:
     for i, j in _blocks(N, tile.buffer.shape[0]):
         z = tile.shaped(_product(tile.rows(i, j), classes, tile.place(j - i, V * P)))
         here = slice(i, j) if head.target.kind == "dense" else slice(i * P, j * P)
-        target = head.target_of(i, j, 0, V)
-        grad[here] = _plain.prob_grad(z, target, head.scores, g_loss[i * P : j * P])
+        target, own = head.target_of(i, j, 0, V), slice(i * P, j * P)
+        lse = RowStats(*record[:, own]).lse.to(z.dtype) if groups else None
+        grad[here] = _plain.prob_grad(z, target, head.scores, g_loss[own], lse)
+    if head.target.kind == "topk":
+        add_up((grad,), groups)
     return grad
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from torch import Tensor
 
 from crossent.closing import Reduction
 from crossent.torch._binary import binary_loss
-from crossent.torch._closing import Options, Stats, described, phi_of, reduced, reduction_of
+from crossent.torch._closing import Closing, Options, Stats, described, phi_of, reduced, reduction_of
+from crossent.torch._dtensor import check_no_group, is_dtensor, of_logits
 from crossent.torch._inputs import (
     TopK,
     broadcasts,
@@ -21,8 +22,12 @@ from crossent.torch._inputs import (
     sample_weight_of,
 )
 from crossent.torch._lazy import LazyLogits, fused_loss
+from crossent.torch._parallel import NO_SHARDS, Shards, shards_of
 from crossent.torch._plain import loss_dtype
 from crossent.torch._rows import row_loss, row_stats
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @overload
@@ -30,14 +35,16 @@ def cross_entropy(
     input: Tensor, target: Tensor | TopK, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[False] = ...,
+    return_stats: Literal[False] = ..., process_group: ProcessGroup | None = ..., first_class: int | None = ...,
+    num_classes: int | None = ...,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def cross_entropy(
     input: Tensor, target: Tensor | TopK, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[True],
+    return_stats: Literal[True], process_group: ProcessGroup | None = ..., first_class: int | None = ...,
+    num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
 def cross_entropy(
     input: Tensor,
@@ -54,6 +61,9 @@ def cross_entropy(
     z_loss: float = 0.0,
     sample_weight: Tensor | None = None,
     return_stats: bool = False,
+    process_group: ProcessGroup | None = None,
+    first_class: int | None = None,
+    num_classes: int | None = None,
 ) -> Tensor | tuple[Tensor, Stats]:
     r"""Cross-entropy between a target and the softmax of logits, in nats.
 
@@ -94,6 +104,14 @@ def cross_entropy(
         Weight s of each row, in the shape of the loss with reduction="none".
     return_stats
         Also return `Stats` of the rows.
+    process_group
+        The ranks that hold the other classes, if the input holds only some of them: a shard, as in Megatron. Target,
+        sample weight and the weight of all classes are then the same on every rank. A DTensor needs none.
+    first_class
+        The first class of this rank's shard; by default the shards have equal lengths, in the order of the ranks.
+    num_classes
+        Number of all classes. What lies beyond pads the input, and has neither probability nor gradient. By default
+        nothing does.
 
     Returns
     -------
@@ -111,6 +129,19 @@ def cross_entropy(
         If the logits are not floating-point, or the target has a dtype that fits neither kind.
     NotImplementedError
         If the input is on a device for which there is no backend.
+
+    Notes
+    -----
+    A DTensor's classes may be sharded over any dimensions of its mesh, and its rows over others. The loss is a DTensor,
+    the same on every rank (with reduction="none", sharded as the rows), and the gradient is placed as the input. The
+    target and the sample weight are DTensors in their own shapes, or tensors that every rank has whole; the weight of
+    the classes too.
+
+    For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 1, both
+    float64, the backward nothing (a `TopK` that wants a gradient: a SUM of its size). `Stats` of soft, smoothed or
+    class-weighted targets take that pair again, and of soft ones another, and a MAX and a MIN of N. Each group that
+    shares the rows adds up two numbers, for z-loss four. Ranks that make different calls get an error that names them
+    with CROSSENT_VALIDATE=1, else what torch.distributed makes of it.
 
     Examples
     --------
@@ -139,19 +170,42 @@ def cross_entropy(
             "sample_weight": sample_weight,
             "return_stats": return_stats,
         }
+        options |= {"process_group": process_group, "first_class": first_class, "num_classes": num_classes}
         fused = fused_loss(input, target, ignore_index, options)
         if fused is not NotImplemented:
             return fused
-    logits = logits_of(input)
-    rows = rows_of(logits, input, target, ignore_index)
     options = Options(weight, label_smoothing, ignore_index, *phi_of(temperature, softcap))
-    check_options(input, logits.classes, weight, label_smoothing, z_loss)
+    how: Closing = (mode, sample_weight, z_loss)
+    if is_dtensor(input):
+        check_no_group(process_group, first_class)
+        call, distributed = of_logits(input, target, options, how, num_classes)
+        return distributed(_cross_entropy(*call, return_stats))
+    axis = min(1, input.ndim - 1) if isinstance(input, Tensor) else 0  # pyright: ignore[reportUnnecessaryIsInstance]
+    shards = NO_SHARDS
+    if process_group is not None or first_class is not None or num_classes is not None:
+        shards = shards_of(process_group, first_class, num_classes, input.shape[axis])
+    return _cross_entropy(input, target, options, how, shards, return_stats)
+
+
+def _cross_entropy(
+    input: Tensor, target: Tensor | TopK, options: Options, how: Closing, shards: Shards, return_stats: bool
+) -> Tensor | tuple[Tensor, Stats]:
+    """Return the loss of logits that are on this rank, and of those on others."""
+    logits = logits_of(input, shard=bool(shards.groups))
+    rows = rows_of(logits, input, target, options.ignore_index)
+    mode, sample_weight, z_loss = how
+    check_options(input, shards.num_classes or logits.classes, options.weight, options.smoothing, z_loss)
     z = logits.flat(input)
-    if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats:
-        return row_loss(z, rows.index, rows.prob, *options, mode == "mean")
+    options = shards.of_rows(options)
+    local = options._replace(weight=shards.local(options.weight, logits.classes))
+    alone = not (shards.groups or shards.row_groups)
+    if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats and alone:
+        return row_loss(z, rows.index, rows.prob, *local, mode == "mean")
     samples = sample_weight_of(sample_weight, rows, input)
-    stats = row_stats(z, rows.index, rows.prob, *options)
-    result = reduced(rows, options, (mode, samples, z_loss), stats)
+    if not alone:
+        shards.check_agreement(rows, options, how, return_stats=return_stats)
+    stats = row_stats(z, rows.index, rows.prob, *local)
+    result = reduced(rows, options, (mode, samples, z_loss), stats, shards.row_groups)
     return (result, described(rows, options, stats, lambda *target: row_stats(z, *target))) if return_stats else result
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from crossent.torch._closing import Options, Stats, described, phi_of, reduced, reduction_of
+from crossent.torch._closing import Closing, Options, Stats, described, phi_of, reduced, reduction_of
+from crossent.torch._dtensor import check_no_group, is_dtensor, of_layer
 from crossent.torch._inputs import (
-    Logits,
     TopK,
     check_chunk_bytes,
-    check_companion,
-    check_input,
     check_options,
+    logits_of_layer,
     rows_of,
     sample_weight_of,
 )
 from crossent.torch._linear import linear_loss, linear_stats
+from crossent.torch._parallel import NO_SHARDS, Shards, shards_of
 from crossent.torch._plain import loss_dtype
-from crossent.torch._plan import default_chunk_bytes, one_sweep
+from crossent.torch._plan import default_chunk_bytes, device_of, one_sweep
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 @overload
@@ -29,14 +32,16 @@ def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor | TopK, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[False] = ..., chunk_bytes: int | None = ...,
+    return_stats: Literal[False] = ..., chunk_bytes: int | None = ..., process_group: ProcessGroup | None = ...,
+    first_class: int | None = ..., num_classes: int | None = ...,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor | TopK, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[True], chunk_bytes: int | None = ...,
+    return_stats: Literal[True], chunk_bytes: int | None = ..., process_group: ProcessGroup | None = ...,
+    first_class: int | None = ..., num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
 def linear_cross_entropy(
     input: Tensor,
@@ -54,6 +59,9 @@ def linear_cross_entropy(
     sample_weight: Tensor | None = None,
     return_stats: bool = False,
     chunk_bytes: int | None = None,
+    process_group: ProcessGroup | None = None,
+    first_class: int | None = None,
+    num_classes: int | None = None,
 ) -> Tensor | tuple[Tensor, Stats]:
     r"""Cross-entropy between a target and the softmax of input · linear_weightᵀ + linear_bias, in nats.
 
@@ -94,6 +102,9 @@ def linear_cross_entropy(
         rows); a tile has one logit at least. It changes results by rounding only. If fewer than 128 rows of logits fit
         (1024 on GPUs), the logits are multiplied twice, in smaller tiles. On GPUs the gradient of a half-precision
         weight may take as much memory again as that weight in float32.
+    process_group, first_class, num_classes
+        As in `cross_entropy`, for a layer of which this rank has the rows of some classes: `linear_weight` and
+        `linear_bias` are shards. The gradient of the input is that of all classes.
 
     Returns
     -------
@@ -112,6 +123,18 @@ def linear_cross_entropy(
     NotImplementedError
         If the input is on a device for which there is no backend.
 
+    Notes
+    -----
+    Operands may be DTensors: `linear_weight` and `linear_bias` sharded over classes (`Shard(0)`) on any dimensions of
+    the mesh, the input on any axis but the last, over the same dimension (sequence parallelism) or others. All three
+    are DTensors then. The loss is the same on every rank, and each gradient is placed as its operand.
+
+    For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 1, both
+    float64, and the backward one SUM of the input's gradient, N · D numbers in float32, a chunk of rows at a time
+    while the next is multiplied. Under sequence parallelism the forward gathers the N · D numbers of the input, and the
+    target if that is sharded, and the backward scatters the sum instead. Ranks that have other rows of the same
+    classes add up the gradient of the weight in float32. `Stats` send what they send in `cross_entropy`.
+
     Examples
     --------
     >>> import torch
@@ -127,44 +150,78 @@ def linear_cross_entropy(
     ----------
     Chunks of the vocabulary: Wijmans et al. (2025), https://arxiv.org/abs/2411.09009.
     """
-    mode = reduction_of(reduction)
-    features, matrix, bias = _autocast(input, linear_weight, linear_bias)
-    logits = _logits_of(features, matrix, bias)
+    how: Closing = (reduction_of(reduction), sample_weight, z_loss)
+    ignored: Any = ignore_index  # None until it is known whether the target is one of indices
+    options = Options(weight, label_smoothing, ignored, *phi_of(temperature, softcap))
+    if chunk_bytes is not None:
+        check_chunk_bytes(chunk_bytes)
+    layer, more = (input, linear_weight, linear_bias), (return_stats, chunk_bytes)
+    if any(is_dtensor(x) for x in layer):
+        check_no_group(process_group, first_class)
+        call, distributed = of_layer(layer, target, options, how, num_classes)
+        return distributed(_linear_cross_entropy(*call, more))
+    shards = NO_SHARDS
+    if process_group is not None or first_class is not None or num_classes is not None:
+        columns = linear_weight.shape[0] if isinstance(linear_weight, Tensor) and linear_weight.ndim else 0  # pyright: ignore
+        shards = shards_of(process_group, first_class, num_classes, columns)
+    return _linear_cross_entropy(layer, target, options, how, shards, more)
+
+
+def _linear_cross_entropy(
+    layer: tuple[Tensor, Tensor, Tensor | None],
+    target: Tensor | TopK,
+    options: Options,
+    how: Closing,
+    shards: Shards,
+    more: tuple[bool, int | None],
+) -> Tensor | tuple[Tensor, Stats]:
+    """Return the loss of a layer whose operands are on this rank, and of what others have."""
+    features, matrix, bias = _autocast(*layer)
+    mode, sample_weight, z_loss = how
+    return_stats, chunk_bytes = more
+    given = features if shards.gathered is None else shards.gathered.to(features.dtype)
+    logits = logits_of_layer(given, matrix, bias, shard=bool(shards.groups))
     soft = isinstance(target, TopK) or (isinstance(target, Tensor) and target.shape == logits.shape)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if soft and ignore_index is not None:
+    ignored: Any = options.ignore_index
+    if soft and ignored is not None:
         raise ValueError(
             "ignore_index applies to class indices, not to probabilities; use sample_weight=0 for such rows"
         )
-    ignored = -100 if ignore_index is None else ignore_index
-    rows = rows_of(logits, features, target, ignored)
-    options = Options(weight, label_smoothing, ignored, *phi_of(temperature, softcap))
-    check_options(features, logits.classes, weight, label_smoothing, z_loss)
-    samples = sample_weight_of(sample_weight, rows, features)
-    if chunk_bytes is not None:
-        check_chunk_bytes(chunk_bytes)
+    options = shards.of_rows(options._replace(ignore_index=-100) if ignored is None else options)
+    rows = rows_of(logits, given, target, options.ignore_index)
+    check_options(given, shards.num_classes or logits.classes, options.weight, options.smoothing, z_loss)
+    samples = sample_weight_of(sample_weight, rows, given)
 
     width = math.prod(matrix.shape[:-1])
     features = features.reshape(math.prod(features.shape[:-1]), features.shape[-1])
     matrix = matrix.reshape(width, matrix.shape[-1])
     bias = None if bias is None else bias.reshape(width)
+    positions = math.prod(layer[1].shape[1:-1])
     prob = rows.prob
-    if prob is not None and prob.ndim == 3 and width == logits.classes:
+    if prob is not None and prob.ndim == 3 and matrix.shape[0] == logits.classes:
         prob = prob.squeeze(2)
-    chunk_bytes = default_chunk_bytes(features, matrix) if chunk_bytes is None else chunk_bytes
-    call = (features, matrix, bias, logits.classes)
+    call = (features, matrix, bias, positions)
+    gathered = None if shards.gathered is None else given.reshape(-1, given.shape[-1])
+    local = options._replace(weight=shards.local(options.weight, logits.classes))
+    those = (list(shards.row_groups), gathered, shards.order, shards.each)
     wanted, constant = _wants_gradient(features, matrix, bias), not any(_wants_gradient(prob, samples))
-    if mode != "none" and any(wanted) and constant and one_sweep(features, matrix, chunk_bytes) is not None:
+    alone = not (shards.groups or shards.row_groups)
+    if chunk_bytes is None:
+        chunk_bytes = default_chunk_bytes(features, matrix) if alone else device_of(features).chunk_bytes
+    if alone and mode != "none" and any(wanted) and constant and one_sweep(features, matrix, chunk_bytes) is not None:
         arguments = (samples, z_loss, mode == "mean", wanted, chunk_bytes)
-        result, *stats = linear_loss(*call, rows.index, prob, *options, *arguments)
+        result, *stats = linear_loss(*call, rows.index, prob, *local, *those, *arguments)
     else:
-        size = features.shape[0] * width * loss_dtype(features.dtype).itemsize
-        keep = any(wanted) and (mode == "none" or return_stats) and size <= chunk_bytes
-        stats = linear_stats(*call, rows.index, prob, *options, keep, chunk_bytes)
-        result = reduced(rows, options, (mode, samples, z_loss), stats)
+        if not alone:
+            shards.check_agreement(rows, options, how, return_stats=return_stats, chunk_bytes=chunk_bytes, needs=wanted)
+        size = rows.logits.shape.numel() * loss_dtype(features.dtype).itemsize
+        keep = any(wanted) and (mode == "none" or return_stats or not alone) and size <= chunk_bytes
+        stats = linear_stats(*call, rows.index, prob, *local, *those, keep, chunk_bytes)
+        result = reduced(rows, options, (mode, samples, z_loss), stats, shards.row_groups)
     if not return_stats:
         return result
     return result, described(
-        rows, options, tuple(stats[:4]), lambda *target: linear_stats(*call, *target, False, chunk_bytes)[:4]
+        rows, options, tuple(stats[:4]), lambda *target: linear_stats(*call, *target, *those, False, chunk_bytes)[:4]
     )
 
 
@@ -181,36 +238,3 @@ def _autocast(*tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
         for x in tensors
     )
-
-
-def _logits_of(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Logits:
-    check_input(input)
-    for name, x in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
-        if x is None:
-            continue
-        check_companion(name, x, input)
-        if x.dtype != input.dtype:
-            raise TypeError(
-                f"{name} is {x.dtype} and input {input.dtype}; use {name}.to(input.dtype), or torch.autocast"
-            )
-    given = tuple(linear_weight.shape)
-    if input.ndim == 0 or linear_weight.ndim < 2 or given[-1] != input.shape[-1]:
-        raise ValueError(
-            f"input of shape {tuple(input.shape)} and linear_weight of shape {given} do not fit: they must be (…, D) "
-            "and (C, D), or (C, d1, …, D), with the same number D of features"
-        )
-    if linear_bias is not None and linear_bias.shape != given[:-1]:
-        raise ValueError(
-            f"linear_bias must have shape {given[:-1]}, one entry for each row of linear_weight, "
-            f"got {tuple(linear_bias.shape)}"
-        )
-    batch, classes, spatial = input.shape[:-1], given[0], given[1:-1]
-    if spatial and not batch:
-        raise ValueError(
-            f"linear_weight of shape {given} makes a K-dimensional loss, which needs a batch of inputs; "
-            "use input.unsqueeze(0)"
-        )
-    rows = torch.Size((*batch, *spatial))
-    if classes == 0 and rows.numel() > 0:
-        raise ValueError(f"linear_weight of shape {given} has no classes; they are its axis 0")
-    return Logits(torch.Size((*batch, classes, *spatial)), len(batch), rows)

@@ -1,0 +1,402 @@
+"""What ranks tell each other: records of the same rows over shards of the classes, and sums over shards of the rows.
+
+Groups are known by their names, as in torch's own compiled collectives, because an operator takes no group. All ranks
+of a group make the same calls in the same order, so whatever decides on them must be the same on every rank.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from crossent.spec import Target
+from crossent.stats import RowStats
+
+if TYPE_CHECKING:
+    from crossent.torch._closing import Closing, Options
+    from crossent.torch._inputs import Rows
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Shards:
+    """Where the columns at hand lie among all classes and the rows among all rows, and who has the others."""
+
+    groups: tuple[str, ...] = ()
+    """Groups of ranks that have the same rows of other classes."""
+    first_class: int = 0
+    num_classes: int = 0
+    """0: the columns at hand are all there are."""
+    row_groups: tuple[str, ...] = ()
+    """Groups of ranks that have other rows of the same classes."""
+    gathered: Tensor | None = None
+    """The rows of all ranks of the last of `groups`, if each brings rows of its own to a linear loss."""
+    order: Tensor | None = None
+    """Where the first rank's rows lie among them, then the second's and so on; None for one after the other."""
+    each: int = 0
+    """How many rows each of them brings, the last ones padded."""
+
+    def held(self, columns: int) -> int:
+        """Return how many of the columns at hand are classes; the rest pad them to an equal number."""
+        return held(columns, self.first_class, self.num_classes)
+
+    def of_rows(self, options: Any) -> Any:
+        """Return the options of a call with where its columns lie."""
+        return options._replace(first_class=self.first_class, num_classes=self.num_classes, groups=list(self.groups))
+
+    def local(self, weight: Tensor | None, columns: int) -> Tensor | None:
+        """Return the weights of the classes at hand."""
+        end = self.first_class + self.held(columns)
+        return weight if weight is None or self.num_classes == 0 else weight[self.first_class : end]
+
+    def check_agreement(self, rows: Rows, options: Options, how: Closing, **more: Any) -> None:
+        """Raise on every rank if the ranks do not make the same call; only if debugging is on, for this takes time."""
+        if torch.compiler.is_compiling() or not debugging():
+            return
+        kind = "index" if rows.prob is None else "dense" if rows.index is None else "topk"
+        call = {
+            "num_classes": self.num_classes,
+            "reduction": how[0],
+            "the kind of target": kind,
+            "weight": None if options.weight is None else list(options.weight.shape),
+            "label_smoothing": options.smoothing,
+            "ignore_index": options.ignore_index,
+            "temperature": options.temperature,
+            "softcap": options.softcap or None,
+            "sample_weight": how[1] is not None,
+            "z_loss": how[2],
+            **more,
+        }
+        for name in self.groups:
+            _agree(name, {"the number of rows": rows.logits.rows.numel(), **call})
+        for name in self.row_groups:
+            _agree(name, call)
+
+
+NO_SHARDS = Shards()
+
+
+def held(columns: int, first_class: int, num_classes: int) -> int:
+    """Return how many columns are classes, of so many that begin with `first_class`; num_classes = 0 is all."""
+    return columns if num_classes == 0 else min(columns, max(0, num_classes - first_class))
+
+
+def shards_of(group: Any, first_class: int | None, num_classes: int | None, columns: int) -> Shards:
+    """Return where this rank's columns lie, by default equal shards in the order of the ranks.
+
+    Raises
+    ------
+    TypeError
+        If the group is no process group, or a number is no whole number.
+    ValueError
+        If the numbers do not fit the columns, or this rank is not in the group.
+    """
+    for name, value in (("first_class", first_class), ("num_classes", num_classes)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):  # pyright: ignore
+            raise TypeError(f"{name} must be a whole number, got {value!r}")
+        if value is not None and value < (name == "num_classes"):
+            raise ValueError(f"{name} must not be less than {int(name == 'num_classes')}, got {value}")
+    if group is None:
+        if first_class is not None:
+            raise ValueError("first_class says which classes this rank's columns are, and goes with process_group")
+        if num_classes is not None and num_classes > columns:
+            raise ValueError(
+                f"num_classes is {num_classes}, but there are {columns} classes here; it may leave out padding, and "
+                "with process_group it counts the classes of all ranks"
+            )
+        return Shards(num_classes=0 if num_classes == columns else num_classes or 0)
+    if not isinstance(group, dist.ProcessGroup):
+        hint = "; use mesh.get_group()" if hasattr(group, "get_group") else ""
+        raise TypeError(f"process_group must be a torch.distributed.ProcessGroup, got {type(group).__name__}{hint}")
+    ranks, rank = dist.get_world_size(group), dist.get_rank(group)
+    if rank < 0:
+        raise ValueError("this rank is not in process_group, and has no shard of these classes")
+    first = rank * columns if first_class is None else first_class
+    classes = ranks * columns if num_classes is None else num_classes
+    if ranks > 1:
+        return Shards((group.group_name,), first, classes)
+    if held(columns, first, classes) != classes:
+        raise _missing_classes(held(columns, first, classes), classes)
+    return Shards(num_classes=classes)
+
+
+def _missing_classes(found: int, classes: int) -> ValueError:
+    return ValueError(
+        f"the shards hold {found} classes together, not {classes}; shards of unequal length need first_class= (the "
+        "first class of this rank) and num_classes= (of all ranks)"
+    )
+
+
+def group_of(name: str) -> Any:
+    """Return the process group of this name."""
+    return dist.distributed_c10d._resolve_process_group(name)  # pyright: ignore
+
+
+def debugging() -> bool:
+    """Return whether calls are checked at some cost: CROSSENT_VALIDATE=1, or TORCH_DISTRIBUTED_DEBUG=DETAIL."""
+    torch_says: Any = dist
+    return os.environ.get("CROSSENT_VALIDATE") == "1" or torch_says.get_debug_level() == torch_says.DebugLevel.DETAIL
+
+
+def _agree(name: str, call: dict[str, Any]) -> None:
+    """Raise on every rank of a group if the ranks do not make the same call."""
+    group = group_of(name)
+    calls: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(calls, call, group=group)
+    wrong = [key for key in call if any(other[key] != calls[0][key] for other in calls)]
+    if wrong:
+        ranks = dist.get_process_group_ranks(group)
+        said = [f"{key} is {_by_rank([other[key] for other in calls], ranks)}" for key in wrong]
+        raise ValueError(f"the ranks of a group must make the same call, but {'; '.join(said)}")
+
+
+def _by_rank(values: list[Any], ranks: list[int]) -> str:
+    parts: list[str] = []
+    for value in dict.fromkeys(map(repr, values)):
+        those = [str(rank) for rank, own in zip(ranks, values, strict=True) if repr(own) == value]
+        parts.append(f"{value} on rank{'s' * (len(those) > 1)} {', '.join(those)}")
+    return " and ".join(parts)
+
+
+# Records of the same rows ------------------------------------------------------------------------------------------
+
+
+def merge(record: Tensor, groups: Sequence[str], classes: tuple[int, int]) -> None:
+    """Merge the records (5, N) of the same rows of all ranks in place, by one MAX of N numbers and one SUM of 4 N + 1.
+
+    `classes` are how many of them this rank holds, and how many there are; on a GPU, rows become NaN if these do not
+    add up, because nobody waits for their sum.
+    """
+    if not groups:
+        return
+    peak = torch.where(record[0].isnan(), -torch.inf, record[0])  # a NaN is left to the sums
+    for name in groups:
+        dist.all_reduce(peak, dist.ReduceOp.MAX, group=group_of(name))
+    nothing = torch.zeros_like(peak)
+    own = RowStats(*record).merge(RowStats(peak, nothing, nothing, nothing, nothing))
+    count = record.new_full((1,), classes[0])
+    sums = torch.cat((own.total, own.score, own.mass, own.tilt, count))
+    for name in groups:
+        dist.all_reduce(sums, group=group_of(name))
+    _ = record[0].copy_(peak)
+    _ = record[1:].copy_(sums[:-1].view(4, -1))
+    if not sums.is_cpu:
+        record[1] += torch.where(sums[-1] == classes[1], 0.0, torch.nan)
+    elif sums[-1] != classes[1]:
+        raise _missing_classes(int(sums[-1]), classes[1])
+
+
+def summary(record: Tensor, target: Target, out: Sequence[Tensor]) -> None:
+    """Write loss, lse and entropy of the rows of a merged record; a row without a target gets an empty row's record."""
+    if target.kind == "index":
+        index: Any = target.index
+        _ = record[1].masked_fill_(index.long() == target.ignore_index, 1.0)
+    stats = RowStats(*record)
+    for to, values in zip(out, (stats.loss, stats.lse, stats.entropy), strict=True):
+        _ = to.copy_(values)
+
+
+def all_reduce(stats: RowStats, group: Any = None) -> RowStats:
+    """Return the record of rows whose columns are spread over the ranks of a group, from each rank's record of them.
+
+    This is `RowStats.merge` over ranks, by one MAX and one SUM of vectors.
+
+    Parameters
+    ----------
+    stats
+        Records of this rank's columns, five float64 tensors (N,); of the same N rows on every rank.
+    group
+        The process group; None is all ranks.
+
+    Returns
+    -------
+    RowStats
+        The records of all columns, on every rank.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossent import RowStats
+    >>> one = torch.ones(1, dtype=torch.float64)
+    >>> stats = RowStats(peak=0 * one, total=one, score=0 * one, mass=one, tilt=0 * one)
+    >>> torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    >>> all_reduce(stats).lse
+    tensor([0.], dtype=torch.float64)
+    >>> torch.distributed.destroy_process_group()
+    """
+    record = torch.stack((stats.peak, stats.total, stats.score, stats.mass, stats.tilt)).double()
+    merge(record, (_name(group),), (0, 0))
+    return RowStats(*record)
+
+
+def _name(group: Any) -> str:
+    group = dist.group.WORLD if group is None else group
+    return group.group_name
+
+
+def most_probable(prob: Tensor, shards: tuple[int, int], groups: Sequence[str]) -> Tensor:
+    """Return the most probable class of each row (N, V) or (outer, V, inner) over the groups, the first if several are.
+
+    `shards` are the first class at hand, and the number of all.
+    """
+    first, classes = shards
+    if prob.shape[1]:
+        best, at = prob.max(1)
+        best, at = best.reshape(-1).double(), at.reshape(-1) + first
+    else:
+        best = prob.new_full((prob.sum(1).numel(),), -torch.inf, dtype=torch.float64)
+        at = torch.full_like(best, classes, dtype=torch.int64)
+    most = best.clone()
+    for name in groups:
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=group_of(name))
+    at = torch.where(best == most, at, classes)
+    for name in groups:
+        dist.all_reduce(at, dist.ReduceOp.MIN, group=group_of(name))
+    return at.clamp(max=classes - 1)
+
+
+def add_up(tensors: Sequence[Tensor | None], groups: Sequence[str]) -> None:
+    """Replace tensors by their sums over the groups."""
+    for x in tensors:
+        for name in groups if x is not None else ():
+            dist.all_reduce(x, group=group_of(name))
+
+
+# Sums, as autograd sees them ---------------------------------------------------------------------------------------
+
+
+def sum_over(x: Tensor, groups: Sequence[str]) -> Tensor:
+    """Return the sum of x over all ranks, as one number that all have: its gradient is each rank's own."""
+    return _Sum.apply(x, tuple(groups)) if groups else x  # pyright: ignore[reportReturnType]
+
+
+def log_sum_exp(s: Tensor, groups: Sequence[str]) -> Tensor:
+    """Return log Σ e^s over axis 1 and the ranks of the groups."""
+    peak = s.detach().amax(1) if s.shape[1] else s.detach().sum(1) - torch.inf
+    for name in groups:
+        dist.all_reduce(peak, dist.ReduceOp.MAX, group=group_of(name))
+    peak = torch.where(torch.isneginf(peak), 0.0, peak)
+    return peak + sum_over((s - peak.unsqueeze(1)).exp().sum(1), groups).log()
+
+
+def share(x: Any, groups: Sequence[str]) -> Any:
+    """Return x, which all ranks have and each uses for something of its own: its gradient is the sum of theirs."""
+    return _Share.apply(x, tuple(groups)) if groups and x is not None else x
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: tuple[str, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.groups, x = groups, x.clone()
+        for name in groups:
+            dist.all_reduce(x, group=group_of(name))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return share(g, ctx.groups), None
+
+
+class _Share(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: tuple[str, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.groups = groups
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return sum_over(g, ctx.groups), None
+
+
+# Rows that each rank brings ----------------------------------------------------------------------------------------
+
+
+def gather_rows(rows: Tensor, shards: Shards) -> Tensor:
+    """Return `gathered` from each rank's rows; the gradient of these is this rank's share of the sum over the ranks."""
+    gathered: Any = shards.gathered
+    found: Any = _Gather.apply(rows, shards.groups[-1], (gathered.shape[0], shards.each))
+    return found if shards.order is None else torch.empty_like(found).index_copy(0, shards.order, found)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, name: str, shape: tuple[int, int]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.name, ctx.shape, ctx.own = name, shape, rows.shape[0]
+        total, each = shape
+        group = group_of(name)
+        padded = torch.nn.functional.pad(rows, (0, 0, 0, each - rows.shape[0])) if rows.shape[0] < each else rows
+        out = rows.new_empty((each * dist.get_world_size(group), rows.shape[1]))
+        _ALL_GATHER(out, padded.contiguous(), group=group)
+        return out[:total].clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Scatter.apply(g, ctx.name, (*ctx.shape, ctx.own)), None, None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor, name: str, shape: tuple[int, int, int]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.name, ctx.shape = name, shape
+        total, each, own = shape
+        padding = each * dist.get_world_size(group_of(name)) - total
+        sums = torch.nn.functional.pad(sums, (0, 0, 0, padding))
+        out = sums.new_empty((each, sums.shape[1]))
+        _REDUCE_SCATTER(out, sums, group=group_of(name))
+        return out[:own]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Gather.apply(g, ctx.name, ctx.shape[:2]), None, None
+
+
+# named anew in torch 2.13
+_ALL_GATHER: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
+_REDUCE_SCATTER: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
+
+
+class InputGradient:
+    """The gradient of rows that each rank has a part of: the parts are added up while others are still computed."""
+
+    def __init__(self, input: Tensor, dtype: torch.dtype, shards: Shards) -> None:
+        self._groups, self._each, self._order = shards.groups, shards.each, shards.order
+        rows = shards.each * dist.get_world_size(group_of(shards.groups[-1])) if shards.each else input.shape[0]
+        self._whole = input.new_zeros((rows, input.shape[1]), dtype=dtype)
+        self._share: Tensor | None = None
+        self._work: list[Any] = []
+        self.part = self._whole[: input.shape[0]]
+        """This rank's part, to be written."""
+
+    def finished(self, i: int, j: int, *, last: bool = True) -> None:
+        """Begin to add up rows [i, j), complete with their last tile; all at once if each rank wants a share."""
+        if not last or not self._groups:
+            return
+        if self._each:
+            if j == self.part.shape[0]:  # else some are packed, and have to be moved first
+                self._scatter()
+            return
+        for name in self._groups[:-1]:
+            dist.all_reduce(self._whole[i:j], group=group_of(name))
+        self._work.append(dist.all_reduce(self._whole[i:j], group=group_of(self._groups[-1]), async_op=True))
+
+    def _scatter(self) -> None:
+        self._share = self._whole.new_empty((self._each, self._whole.shape[1]))
+        if self._order is not None:
+            self._whole[: len(self._order)] = self.part[self._order]
+        for name in self._groups[:-1]:
+            dist.all_reduce(self._whole, group=group_of(name))
+        self._work.append(_REDUCE_SCATTER(self._share, self._whole, group=group_of(self._groups[-1]), async_op=True))
+
+    def sum(self, arrange: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the sums of all rows, or this rank's share of them and padding; `arrange` unpacks them in place."""
+        if self._each and self._share is None:
+            _ = arrange(self.part)
+            self._scatter()
+        while self._work:
+            self._work.pop().wait()
+        return arrange(self.part) if self._share is None else self._share
