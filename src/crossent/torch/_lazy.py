@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from crossent.torch._closing import reduction_of
 from crossent.torch._deferred import Deferred, take
@@ -34,7 +36,7 @@ class LazyLogits(Tensor):
     _origin: Origin | None
     _versions: tuple[tuple[int, int], ...]
     _modes: tuple[bool, bool]
-    _family: dict[str, bool]
+    _family: _Family
     _real: Tensor | None
 
     @classmethod
@@ -55,6 +57,8 @@ class LazyLogits(Tensor):
         if func is torch.autograd.grad:
             inputs = kwargs.get("inputs", args[1] if len(args) > 1 else ())
             _watch(name, inputs if isinstance(inputs, (list, tuple)) else (inputs,))
+        elif name == "register_hook" and _prepares_backward(args[1]):
+            return args[0]._family.prepare(args[1])
         elif name in _WATCHING and (field or name != "grad"):
             _watch(name, args[:1])
         return func(*_numbers(args), **_numbers(kwargs))
@@ -95,6 +99,7 @@ class LazyLogits(Tensor):
                 real = d.compute(d.hidden, d.weight, d.bias)
         if real.requires_grad or not d.requires_grad or not grad:  # else autograd is out of sight here
             self._real = real
+            self._family.tell([real])
         return real
 
     def check(self) -> None:
@@ -106,6 +111,32 @@ class LazyLogits(Tensor):
                 "these logits were never computed, and the input or the weight of their layer has been changed in "
                 "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
             )
+
+
+class _Family:
+    """What logits have in common with those that they were made of."""
+
+    def __init__(self) -> None:
+        self.fused = False
+        """Whether a loss was computed without their numbers."""
+        self._preparations: OrderedDict[int, Callable[[Tensor], Any]] = OrderedDict()
+
+    def prepare(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Have FSDP gather the weight again, if it must, before the backward of whatever is made of the logits."""
+        handle = RemovableHandle(self._preparations)
+        self._preparations[handle.id] = hook
+        return handle
+
+    def tell(self, results: Sequence[Tensor]) -> None:
+        """Let all that was to be called before a backward be called before that of these."""
+        for result in results:
+            for hook in self._preparations.values() if result.requires_grad else ():
+                _ = result.register_hook(hook)
+
+
+def _prepares_backward(hook: Any) -> bool:
+    """Return whether a hook is FSDP's, which waits for the backward and leaves the gradient as it is."""
+    return type(getattr(hook, "__self__", None)).__module__.startswith("torch.distributed.fsdp")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +155,7 @@ def defer(deferred: Deferred, origin: Origin | None = None) -> LazyLogits:
     logits._origin = origin
     logits._versions = _versions(deferred)
     logits._modes = _modes()
-    logits._family = {"fused": False} if origin is None else origin.logits._family
+    logits._family = _Family() if origin is None else origin.logits._family
     logits._real = None
     return logits
 
@@ -177,7 +208,7 @@ def _watch(name: str, tensors: Sequence[Any]) -> None:
     for logits in tensors:
         if not isinstance(logits, LazyLogits):
             continue
-        if logits._family["fused"]:
+        if logits._family.fused:
             raise RuntimeError(
                 f"{name} comes too late: a loss of these logits was computed without them; "
                 "use it before the loss, or use unfuse_lm_head(model)"
@@ -335,9 +366,11 @@ def fused_loss(logits: LazyLogits, target: Any, ignore_index: int, options: dict
     options |= {"temperature": phi[0] * divisor, "softcap": softcap, "linear_bias": d.bias}
     ignored = None if soft and ignore_index < 0 else ignore_index
     with torch.autocast(d.hidden.device.type, enabled=False) if has_autocast(d.hidden) else nullcontext():
-        loss = linear_cross_entropy(d.hidden, d.weight, target, ignore_index=ignored, **options)
-    logits._family["fused"] = True
-    return loss
+        found: Any = linear_cross_entropy(d.hidden, d.weight, target, ignore_index=ignored, **options)
+    logits._family.fused = True
+    loss, *stats = found if isinstance(found, tuple) else (found,)
+    logits._family.tell([loss, *(x for s in stats for x in (s.lse, s.logprob, s.entropy))])
+    return found
 
 
 _LAZILY: dict[str, Callable[..., Any]] = {
@@ -368,6 +401,6 @@ _METADATA = frozenset((
     "shape", "size", "dim", "ndim", "numel", "nelement", "dtype", "device", "layout", "is_cpu", "is_cuda", "is_meta",
     "is_sparse", "is_quantized", "is_nested", "is_floating_point", "is_complex", "is_contiguous", "stride",
     "storage_offset", "element_size", "itemsize", "nbytes", "requires_grad", "is_leaf", "grad_fn", "is_inference",
-    "get_device", "names", "__len__", "__hash__",
+    "get_device", "names", "_base", "__len__", "__hash__",
 ))  # fmt: skip
 _WATCHING = frozenset(("retain_grad", "register_hook", "grad", "requires_grad_", "register_post_accumulate_grad_hook"))

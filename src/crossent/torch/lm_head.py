@@ -31,6 +31,8 @@ class LazyLinear(nn.Linear):
         if has_autocast(input) and torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
             operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
+        if hasattr(self, "set_reshard_after_forward"):  # of FSDP, which would free the weight now and want it back
+            self.set_reshard_after_forward(False, recurse=False)  # pyright: ignore[reportCallIssue]
         return defer(Deferred(*operands))
 
 
