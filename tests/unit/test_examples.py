@@ -206,3 +206,18 @@ def test_a_wheel_without_a_model_is_named(smollm2: Any, tmp_path: Path):
     _ = broken.write_bytes(wheel(tmp_path / "whole.whl", "llm/model.gguf").read_bytes()[:-10])
     with pytest.raises(smollm2.UsageError, match=r"half\.whl is not a wheel, or not all of it"):
         smollm2.find(broken, pytest.fail)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--sequence-parallel",)], ids=["rows on every rank", "rows of its own"])
+def test_a_sharded_head_trains_as_one_process_does(arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, FOLDER / "tensor_parallel.py", "--steps", "6", *arguments],
+        capture_output=True, encoding="utf-8", env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, _, *steps = done.stdout.splitlines()
+    assert first.startswith("2 ranks, 5004 of 10007 classes")
+    losses = [tuple(map(float, line.split()[1:])) for line in steps]
+    assert all(math.isclose(sharded, alone, abs_tol=1e-4) for sharded, alone in losses)
+    assert losses[-1][0] < losses[0][0] - 1

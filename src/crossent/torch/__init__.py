@@ -2,6 +2,7 @@
 
 from crossent.torch._closing import Stats
 from crossent.torch._inputs import TopK
+from crossent.torch._parallel import all_reduce
 from crossent.torch.functional import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -17,6 +18,7 @@ __all__ = [
     "LinearCrossEntropyLoss",
     "Stats",
     "TopK",
+    "all_reduce",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",

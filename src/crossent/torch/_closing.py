@@ -13,7 +13,7 @@ from torch.nn import _reduction as _legacy
 from crossent import closing
 from crossent.closing import Reduction
 from crossent.spec import Scores
-from crossent.torch import _parallel
+from crossent.torch import _collectives, _parallel
 from crossent.torch._inputs import Rows, check_number, most_probable_of_topk
 
 RowStats = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -129,7 +129,7 @@ def _reduce(loss: Tensor, how: Closing, row_weight: Any, row_groups: Sequence[st
     one = torch.ones_like(loss)
     counted = one if row_weight is None else row_weight.to(loss.dtype)
     sums = (closing.reduce(x, "sum", sample_weight=samples) for x in (loss, counted))
-    whole = _parallel.sum_over(torch.stack(tuple(sums)), row_groups)
+    whole = _collectives.sum_over(torch.stack(tuple(sums)), row_groups)
     return whole[0] if mode == "sum" else whole[0] / whole[1]
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 Step = tuple[str, Any]
 """("mul" or "div", number), ("tanh", None) or ("to", dtype)."""
@@ -66,6 +69,27 @@ class Deferred:
             return None
         usual = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
         return usual if all(x is None or 0 < x < math.inf for x in usual) else None
+
+
+class Family:
+    """What logits have in common with those that they were made of."""
+
+    def __init__(self) -> None:
+        self.fused = False
+        """Whether a loss was computed without their numbers."""
+        self._preparations: OrderedDict[int, Callable[[Tensor], Any]] = OrderedDict()
+
+    def prepare(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Have FSDP gather the weight again, if it must, before the backward of whatever is made of the logits."""
+        handle = RemovableHandle(self._preparations)
+        self._preparations[handle.id] = hook
+        return handle
+
+    def tell(self, results: Sequence[Tensor]) -> None:
+        """Let all that was to be called before a backward be called before that of these."""
+        for result in results:
+            for hook in self._preparations.values() if result.requires_grad else ():
+                _ = result.register_hook(hook)
 
 
 def take(logits: Tensor, step: str, what: Any) -> Tensor:

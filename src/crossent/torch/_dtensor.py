@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crossent.torch._closing import Closing, Options, Stats
+from crossent.torch._collectives import sum_over
 from crossent.torch._inputs import Logits, TopK, check_options, logits_of, logits_of_layer, rows_of, sample_weight_of
 from crossent.torch._parallel import Shards
 
@@ -107,17 +108,19 @@ def _placed(name: str, x: Any, classes: int | None) -> _Mesh:
             rows[at] = placement.dim - (classes is not None and placement.dim > classes)
         elif not placement.is_replicate():
             raise ValueError(
-                f"{name} is placed as {placement} on dimension {at} of its mesh, and must be Shard or Replicate; "
-                f"use {name}.redistribute(placements=...)"
+                f"{name} is placed as {type(placement).__name__} on dimension {at} of its mesh, and must be Shard or "
+                f"Replicate; use {name}.redistribute(placements=...)"
             )
     return _Mesh(x.device_mesh, tuple(across), rows)
 
 
-def _stand_in(x: Any) -> Any:
+def stand_in(x: Any) -> Any:
     """Return what has shape and dtype of a tensor, and no memory, to be checked in its place."""
     if isinstance(x, TopK):
-        return TopK(_stand_in(x.index), _stand_in(x.prob))
-    return torch.empty(x.shape, dtype=x.dtype, device="meta") if isinstance(x, Tensor) else x
+        return TopK(stand_in(x.index), stand_in(x.prob))
+    if not isinstance(x, Tensor):
+        return x
+    return torch.empty(x.shape, dtype=x.dtype, device="meta", requires_grad=x.requires_grad)
 
 
 def _check(
@@ -130,22 +133,22 @@ def _check(
     for x in given:
         if is_dtensor(x) and x.device_mesh != mesh:
             raise ValueError("the DTensors of a call must be on one mesh; use x.redistribute on that of the input")
-    rows = rows_of(logits, like, _stand_in(target), -100 if options.ignore_index is None else options.ignore_index)  # pyright: ignore
-    _ = sample_weight_of(_stand_in(how[1]), rows, like)
+    rows = rows_of(logits, like, stand_in(target), -100 if options.ignore_index is None else options.ignore_index)  # pyright: ignore
+    _ = sample_weight_of(stand_in(how[1]), rows, like)
     if num_classes is not None and not 1 <= num_classes <= logits.classes:
         raise ValueError(f"num_classes is {num_classes}, and must be between 1 and the {logits.classes} classes stored")
     classes = num_classes or logits.classes
     if is_dtensor(options.weight):
         options = options._replace(weight=options.weight.full_tensor()[:classes])  # pyright: ignore
-    check_options(like, classes, _stand_in(options.weight), options.smoothing, how[2])
+    check_options(like, classes, stand_in(options.weight), options.smoothing, how[2])
     return options, how, classes
 
 
-def _first(x: Any, axis: int) -> int:
-    """Return the first class on this rank."""
+def _begin(x: Any) -> tuple[int, ...]:
+    """Return where this rank's part begins on each axis."""
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    return compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)[1][axis]
+    return compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)[1]
 
 
 def of_logits(
@@ -158,11 +161,11 @@ def of_logits(
     ValueError
         If an argument does not fit the input, or the input is placed in a way that has no loss.
     """
-    logits = logits_of(_stand_in(input))
+    logits = logits_of(stand_in(input))
     options, how, classes = _check(input.device_mesh, logits, target, options, how, num_classes)
     layout = _placed("input", input, logits.axis)
     groups = layout.groups(layout.classes)
-    first = _first(input, logits.axis) if groups else 0
+    first = _begin(input)[logits.axis] if groups else 0
     padded = classes if groups or classes < logits.classes else 0
     shards = Shards(groups, first, padded, layout.groups(tuple(layout.rows)))
     how = (how[0], layout.local(how[1], layout.placements()), how[2])
@@ -188,7 +191,7 @@ def of_layer(
                 f"{name} is a tensor beside DTensors, and nobody knows whether all ranks have the same; use "
                 f"DTensor.from_local({name}, mesh, [Replicate()]) if they have, else [Shard(0)]"
             )
-    logits = logits_of_layer(*map(_stand_in, layer))
+    logits = logits_of_layer(*map(stand_in, layer))
     options, how, classes = _check(features.device_mesh, logits, target, options, how, num_classes)
     if weight.device_mesh != features.device_mesh:
         raise ValueError("input and linear_weight must be on one mesh; use a mesh of more dimensions")
@@ -203,7 +206,7 @@ def of_layer(
     layout = _Mesh(features.device_mesh, heads.classes, spread)
     shards = Shards(
         layout.groups([at for at in heads.classes if at not in gathering] + gathering),
-        _first(weight, 0) if layout.groups(heads.classes) else 0,
+        _begin(weight)[0] if layout.groups(heads.classes) else 0,
         classes if layout.groups(heads.classes) or classes < logits.classes else 0,
         layout.groups(tuple(spread)),
     )
@@ -234,3 +237,38 @@ def _gathered(input: Any, rows: dict[int, int], gathering: list[int], layout: _M
         order = torch.cat([x.reshape(-1) for x in places.split(max(1, part), dim=axis)])
     each = part * math.prod(batch[:axis]) * math.prod(batch[axis + 1 :])
     return dataclasses.replace(shards, gathered=whole, order=order, each=each)
+
+
+def of_elements(operands: Sequence[Any], mode: str) -> tuple[tuple[Any, ...], Finish]:
+    """Return input, target, weight and pos_weight of a binary loss on this rank, and what makes its result a DTensor.
+
+    The latter takes the losses of this rank's elements with the mode "none", else their sum.
+
+    Raises
+    ------
+    ValueError
+        If the input is placed in a way that has no loss.
+    """
+    whole, target, *weights = operands
+    layout = _placed("input", whole, None)
+    local, target = layout.local(whole, whole.placements), layout.local(target, whole.placements)
+    begin = _begin(whole)
+
+    def part(weight: Any) -> Any:
+        if weight is None:
+            return None
+        weight = weight.full_tensor() if is_dtensor(weight) else weight
+        for axis in range(-weight.ndim, 0):
+            if weight.shape[axis] != 1:
+                weight = weight.narrow(axis, begin[axis], local.shape[axis])
+        return weight
+
+    groups = layout.groups(tuple(layout.rows))
+    finish = layout.finish(whole.shape, mode)
+
+    def distributed(loss: Tensor) -> Any:
+        if mode == "none":
+            return finish(loss)
+        return finish(sum_over(loss, groups) / (whole.numel() if mode == "mean" else 1))
+
+    return (local, target, *map(part, weights)), distributed

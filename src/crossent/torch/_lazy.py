@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from crossent.torch._closing import reduction_of
-from crossent.torch._deferred import Deferred, take
+from crossent.torch._deferred import Deferred, Family, take
 from crossent.torch._inputs import TopK, has_autocast
 from crossent.torch._plain import loss_dtype
 from crossent.torch._rows import aliases, derivatives
@@ -36,7 +34,7 @@ class LazyLogits(Tensor):
     _origin: Origin | None
     _versions: tuple[tuple[int, int], ...]
     _modes: tuple[bool, bool]
-    _family: _Family
+    _family: Family
     _real: Tensor | None
 
     @classmethod
@@ -113,27 +111,6 @@ class LazyLogits(Tensor):
             )
 
 
-class _Family:
-    """What logits have in common with those that they were made of."""
-
-    def __init__(self) -> None:
-        self.fused = False
-        """Whether a loss was computed without their numbers."""
-        self._preparations: OrderedDict[int, Callable[[Tensor], Any]] = OrderedDict()
-
-    def prepare(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
-        """Have FSDP gather the weight again, if it must, before the backward of whatever is made of the logits."""
-        handle = RemovableHandle(self._preparations)
-        self._preparations[handle.id] = hook
-        return handle
-
-    def tell(self, results: Sequence[Tensor]) -> None:
-        """Let all that was to be called before a backward be called before that of these."""
-        for result in results:
-            for hook in self._preparations.values() if result.requires_grad else ():
-                _ = result.register_hook(hook)
-
-
 def _prepares_backward(hook: Any) -> bool:
     """Return whether a hook is FSDP's, which waits for the backward and leaves the gradient as it is."""
     return type(getattr(hook, "__self__", None)).__module__.startswith("torch.distributed.fsdp")
@@ -155,7 +132,7 @@ def defer(deferred: Deferred, origin: Origin | None = None) -> LazyLogits:
     logits._origin = origin
     logits._versions = _versions(deferred)
     logits._modes = _modes()
-    logits._family = _Family() if origin is None else origin.logits._family
+    logits._family = Family() if origin is None else origin.logits._family
     logits._real = None
     return logits
 

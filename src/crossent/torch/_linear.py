@@ -18,9 +18,10 @@ from torch import Tensor
 
 from crossent.torch import _closing, _rows, _tiles
 from crossent.torch._closing import Closing, Options, RowStats
+from crossent.torch._collectives import gather_rows, share
 from crossent.torch._inputs import Logits, Rows, has_autocast
 from crossent.torch._operator import is_batched, is_watched, register
-from crossent.torch._parallel import Shards, gather_rows, merge, share, summary
+from crossent.torch._parallel import Shards, merge, summary
 from crossent.torch._plain import loss_dtype
 from crossent.torch._plan import Sweep, one_sweep
 from crossent.torch._rows import OPTIONS, aliases, scores_of, target_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crossent.spec import Scores, Target
-from crossent.torch import _parallel
+from crossent.torch import _collectives
 
 # Rows are (outer, V, inner) or (N, V): the class axis is axis 1 of logits and dense probabilities.
 
@@ -62,11 +62,11 @@ def row_stats(
     """Return loss, lse and entropy of each row, flattened to (N,), of the columns of all ranks of the groups."""
     q, valid = target_measure(target, logits.to(loss_dtype(logits.dtype)))
     s = scores_of(torch.where(valid.unsqueeze(1), logits, 0.0), scores)
-    lse = s.logsumexp(1) if not groups else _parallel.log_sum_exp(s, groups)
-    logp = s - _parallel.share(lse, groups).unsqueeze(1)
+    lse = s.logsumexp(1) if not groups else _collectives.log_sum_exp(s, groups)
+    logp = s - _collectives.share(lse, groups).unsqueeze(1)
     loss = -(q * torch.where(q == 0, 0.0, logp)).sum(1)
     entropy = -(logp.exp() * torch.where(torch.isneginf(logp), 0.0, logp)).sum(1)
-    loss, entropy = (_parallel.sum_over(x, groups) for x in (loss, entropy))
+    loss, entropy = (_collectives.sum_over(x, groups) for x in (loss, entropy))
     return tuple(torch.where(valid, x, 0.0).reshape(-1) for x in (loss, lse, entropy))  # pyright: ignore[reportReturnType]
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from crossent.torch import _plain
+from crossent.torch._collectives import log_sum_exp, share, sum_over
 from crossent.torch._library import backend
 from crossent.torch._operator import register
-from crossent.torch._parallel import held, log_sum_exp, merge, share, sum_over, summary
+from crossent.torch._parallel import held, merge, summary
 from crossent.torch._plain import loss_dtype
 
 OPTIONS = (

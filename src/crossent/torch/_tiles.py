@@ -23,9 +23,10 @@ from crossent.kernels._targets import check_target
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from crossent.torch import _plain
+from crossent.torch._collectives import InputGradient, add_up
 from crossent.torch._gemm import multiply, operand, operand_dtype
 from crossent.torch._library import backend
-from crossent.torch._parallel import NO_SHARDS, InputGradient, Shards, add_up
+from crossent.torch._parallel import NO_SHARDS, Shards
 from crossent.torch._plain import loss_dtype
 from crossent.torch._plan import Sweep, device_of, even, padded, tile_shape
 

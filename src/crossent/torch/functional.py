@@ -9,7 +9,7 @@ from torch import Tensor
 from crossent.closing import Reduction
 from crossent.torch._binary import binary_loss
 from crossent.torch._closing import Closing, Options, Stats, described, phi_of, reduced, reduction_of
-from crossent.torch._dtensor import check_no_group, is_dtensor, of_logits
+from crossent.torch._dtensor import check_no_group, is_dtensor, of_elements, of_logits, stand_in
 from crossent.torch._inputs import (
     TopK,
     broadcasts,
@@ -334,6 +334,12 @@ def _binary_cross_entropy(
     pos_weight: Tensor | None,
     mode: Reduction,
 ) -> Tensor:
+    if is_dtensor(input):
+        whole = (input, target, weight, pos_weight)
+        x, t, w, r = map(stand_in, whole)
+        _ = _binary_cross_entropy(kind, x, t, w, r, mode)  # raises where it would
+        (x, t, w, r), distributed = of_elements(whole, mode)
+        return distributed(_binary_cross_entropy(kind, x, t, w, r, "none" if mode == "none" else "sum"))
     check_input(input)
     check_companion("target", target, input)
     if target.shape != input.shape:

@@ -60,6 +60,9 @@ def fuse_lm_head(model: Model) -> Model:
     `torch.compile` of the model compiles what comes before the head, and breaks its graph there (with fullgraph=True
     it raises).
 
+    FSDP2 may shard the model afterwards (`fully_shard`; fuse first). The head then keeps its weight from forward to
+    backward, whatever `reshard_after_forward` says, so that it is gathered once a step and its gradient scattered once.
+
     Parameters
     ----------
     model
