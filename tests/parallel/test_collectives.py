@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from benchmarks.shards import Head, cost
-from crossent.torch import TopK, cross_entropy, linear_cross_entropy
+from crossent.torch import TopK, _tiles, cross_entropy, linear_cross_entropy
 from tests.parallel.counting import sent
 
 N, V, D = 11, 26, 5
@@ -96,6 +98,32 @@ def test_chunks_send_no_more_numbers(ranks):
         assert forward == pair()
         assert len(backward) > 1
         assert sum(size * times for (_, size), times in backward.items()) == N * D
+
+
+def order_of_work(group):
+    """What a backward in chunks does, in order: products, and sums that it begins and does not wait for."""
+    log, add, multiply = [], dist.all_reduce, _tiles.multiply
+
+    def begin(*args, async_op=False, **options):
+        log.append("sum" if async_op else "waiting")
+        return add(*args, async_op=async_op, **options)
+
+    def product(*args, **options):
+        log.append("product")
+        return multiply(*args, **options)
+
+    h, weight, own, where = shard(group)
+    loss = linear_cross_entropy(h.requires_grad_(), weight[own], torch.arange(N), chunk_bytes=100, **where)
+    with mock.patch.object(dist, "all_reduce", begin), mock.patch.object(_tiles, "multiply", product):
+        loss.backward()
+    return log
+
+
+def test_rows_are_sent_while_the_next_are_multiplied(ranks):
+    for log in ranks.run(2, order_of_work):
+        assert "waiting" not in log
+        assert log.count("sum") > 1
+        assert "product" in log[log.index("sum") :]
 
 
 def loss_of_mesh(group, inputs, heads, rows=N):

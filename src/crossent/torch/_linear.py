@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossent.spec import Target
 from crossent.torch import _closing, _rows, _tiles
 from crossent.torch._closing import Closing, Options, RowStats
 from crossent.torch._collectives import gather_rows, share
@@ -24,7 +25,7 @@ from crossent.torch._operator import is_batched, is_watched, register
 from crossent.torch._parallel import Shards, merge, summary
 from crossent.torch._plain import loss_dtype
 from crossent.torch._plan import Sweep, one_sweep
-from crossent.torch._rows import OPTIONS, aliases, scores_of, target_of
+from crossent.torch._rows import OPTIONS, aliases, scores_of
 from crossent.torch._tiles import Head
 
 _Optional = Tensor | None
@@ -83,7 +84,7 @@ class _Call:
         if classes < columns:
             weight, bias = weight[: classes * P], None if bias is None else bias[: classes * P]
             prob = prob[:, :classes] if prob is not None and index is None else prob
-        target = target_of(index, prob, o.weight, o.smoothing, o.ignore_index, o.first_class, o.num_classes)
+        target = Target(index, prob, o.weight, o.smoothing, o.ignore_index, o.first_class, o.num_classes or None)
         scores = scores_of(o.temperature, o.softcap)
         head = Head(self.features, weight, bias, target, scores, positions=P, shards=self.shards)
         _tiles.check_head(head)

@@ -39,21 +39,15 @@ def scores_of(temperature: float, softcap: float) -> Scores:
     return Scores(temperature, softcap or None)
 
 
-def target_of(
-    index: _Optional, prob: _Optional, weight: _Optional, smoothing: float, ignore_index: int, first: int, classes: int
-) -> Target:
-    """Return the target of an operator's arguments; 0 classes are those of the columns at hand."""
-    return Target(index, prob, weight, smoothing, ignore_index, first, classes or None)
-
-
 def _bound(logits: Tensor, options: _Options) -> tuple[Tensor, Target, Scores]:
-    """Return the columns that are classes, their target and the scores."""
+    """Return the columns that are classes, their target and the scores; 0 classes are all columns."""
     index, prob, weight, smoothing, ignore_index, temperature, softcap, first, classes, _ = options
-    columns = held(logits.shape[1], first, classes)
-    if columns < logits.shape[1]:
-        logits = logits[:, :columns]
-        prob = prob[:, :columns] if prob is not None and index is None else prob
-    target = target_of(index, prob, weight, smoothing, ignore_index, first, classes)
+    if classes:
+        columns = held(logits.shape[1], first, classes)
+        if columns < logits.shape[1]:
+            logits = logits[:, :columns]
+            prob = prob[:, :columns] if prob is not None and index is None else prob
+    target = Target(index, prob, weight, smoothing, ignore_index, first, classes or None)
     return logits, target, scores_of(temperature, softcap)
 
 

@@ -180,10 +180,10 @@ def cross_entropy(
         check_no_group(process_group, first_class)
         call, distributed = of_logits(input, target, options, how, num_classes)
         return distributed(_cross_entropy(*call, return_stats))
-    axis = min(1, input.ndim - 1) if isinstance(input, Tensor) else 0  # pyright: ignore[reportUnnecessaryIsInstance]
     shards = NO_SHARDS
     if process_group is not None or first_class is not None or num_classes is not None:
-        shards = shards_of(process_group, first_class, num_classes, input.shape[axis])
+        columns = input.shape[min(1, input.ndim - 1)] if isinstance(input, Tensor) and input.ndim else 0  # pyright: ignore
+        shards = shards_of(process_group, first_class, num_classes, columns)
     return _cross_entropy(input, target, options, how, shards, return_stats)
 
 
@@ -196,9 +196,10 @@ def _cross_entropy(
     mode, sample_weight, z_loss = how
     check_options(input, shards.num_classes or logits.classes, options.weight, options.smoothing, z_loss)
     z = logits.flat(input)
-    options = shards.of_rows(options)
-    local = options._replace(weight=shards.local(options.weight, logits.classes))
-    alone = not (shards.groups or shards.row_groups)
+    alone, local = not (shards.groups or shards.row_groups), options
+    if shards is not NO_SHARDS:
+        options = shards.of_rows(options)
+        local = options._replace(weight=shards.local(options.weight, logits.classes))
     if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats and alone:
         return row_loss(z, rows.index, rows.prob, *local, mode == "mean")
     samples = sample_weight_of(sample_weight, rows, input)
