@@ -48,13 +48,13 @@ def cost(head: Head, ranks: int, *, sequence_parallel: bool = False) -> Cost:
     """Return the cost for each of so many ranks that share the classes evenly.
 
     Two sweeps multiply the logits twice, and each gradient once: 8 N D V operations in all. The forward adds up records
-    of 40 N + 8 bytes, the backward the gradient of the input in float32 (float64), 4 N D bytes; sequence parallelism
+    of 40 N + 16 bytes, the backward the gradient of the input in float32 (float64), 4 N D bytes; sequence parallelism
     gathers the input's shares instead, and scatters that sum.
     """
     N, D, V = head.rows, head.features, head.classes
     ring = (ranks - 1) / ranks
     gradient = max(4, head.bytes_each) * N * D
-    records = 2 * ring * (40 * N + 8)
+    records = 2 * ring * (40 * N + 16)
     layer = ring * (head.bytes_each * N * D + gradient) if sequence_parallel else 2 * ring * gradient
     return Cost(
         flops=8 * N * D * V / ranks,

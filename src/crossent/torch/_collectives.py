@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from crossent.torch._operator import register
+
 if TYPE_CHECKING:
     from crossent.torch._parallel import Shards
 
@@ -36,36 +38,54 @@ def add_up(tensors: Sequence[Tensor | None], groups: Sequence[str]) -> None:
 # Sums, as autograd sees them ---------------------------------------------------------------------------------------
 
 
+def _reduced(x: Tensor, how: str, groups: Sequence[str]) -> Tensor:
+    x = x.clone(memory_format=torch.contiguous_format)
+    operation = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX, "min": dist.ReduceOp.MIN}[how]
+    for name in groups:
+        dist.all_reduce(x, operation, group=group_of(name))
+    return x
+
+
+def _reduced_fake(x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _save_reduced(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, how, ctx.groups = inputs
+    if how != "sum":
+        ctx.mark_non_differentiable(output)
+
+
+def _reduced_backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+    return share(g, ctx.groups), None, None
+
+
+_reduce = register(
+    "all_reduced(Tensor x, str how, str[] groups) -> Tensor", _reduced, _reduced_fake, _save_reduced, _reduced_backward
+)
+
+
 def sum_over(x: Tensor, groups: Sequence[str]) -> Tensor:
     """Return the sum of x over all ranks, as one number that all have: its gradient is each rank's own."""
-    return _Sum.apply(x, tuple(groups)) if groups else x  # pyright: ignore[reportReturnType]
+    return _reduce(x, "sum", list(groups)) if groups else x
 
 
-def log_sum_exp(s: Tensor, groups: Sequence[str]) -> Tensor:
-    """Return log Σ e^s over axis 1 and the ranks of the groups."""
+def extreme_over(x: Tensor, how: str, groups: Sequence[str]) -> Tensor:
+    """Return the "max" or "min" of x over all ranks, a constant."""
+    return _reduce(x.detach(), how, list(groups)) if groups else x.detach()
+
+
+def log_sum_exp(s: Tensor, groups: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
+    """Return the largest s over axis 1 and the ranks of the groups, a constant, and log Σ e^(s − that)."""
     peak = s.detach().amax(1) if s.shape[1] else s.detach().sum(1) - torch.inf
-    for name in groups:
-        dist.all_reduce(peak, dist.ReduceOp.MAX, group=group_of(name))
+    peak = extreme_over(peak, "max", groups)
     peak = torch.where(torch.isneginf(peak), 0.0, peak)
-    return peak + sum_over((s - peak.unsqueeze(1)).exp().sum(1), groups).log()
+    return peak, sum_over((s - peak.unsqueeze(1)).exp().sum(1), groups).log()
 
 
 def share(x: Any, groups: Sequence[str]) -> Any:
     """Return x, which all ranks have and each uses for something of its own: its gradient is the sum of theirs."""
     return _Share.apply(x, tuple(groups)) if groups and x is not None else x
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: tuple[str, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.groups, x = groups, x.clone()
-        for name in groups:
-            dist.all_reduce(x, group=group_of(name))
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return share(g, ctx.groups), None
 
 
 class _Share(torch.autograd.Function):

@@ -16,19 +16,20 @@ from torch import Tensor
 
 from crossent.torch._closing import Closing, Options, Stats
 from crossent.torch._collectives import sum_over
-from crossent.torch._inputs import Logits, TopK, check_options, logits_of, logits_of_layer, rows_of, sample_weight_of
+from crossent.torch._inputs import (
+    Logits,
+    TopK,
+    check_options,
+    is_dtensor,
+    logits_of,
+    logits_of_layer,
+    rows_of,
+    sample_weight_of,
+)
 from crossent.torch._parallel import Shards
 
 Finish = Callable[[Any], Any]
 """Makes DTensors of the results of a call."""
-
-
-def is_dtensor(x: Any) -> bool:
-    """Return whether this is a DTensor; nobody has one who has not imported them."""
-    if type(x) in (Tensor, torch.nn.Parameter):
-        return False
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(x, module.DTensor)  # pyright: ignore
 
 
 def check_no_group(process_group: Any, first_class: int | None) -> None:
@@ -132,7 +133,7 @@ def _check(
     given: Any = (*parts, options.weight, how[1])
     for x in given:
         if is_dtensor(x) and x.device_mesh != mesh:
-            raise ValueError("the DTensors of a call must be on one mesh; use x.redistribute on that of the input")
+            raise ValueError("the DTensors of a call must be on one mesh, that of the input; distribute them over it")
     rows = rows_of(logits, like, stand_in(target), -100 if options.ignore_index is None else options.ignore_index)  # pyright: ignore
     _ = sample_weight_of(stand_in(how[1]), rows, like)
     if num_classes is not None and not 1 <= num_classes <= logits.classes:

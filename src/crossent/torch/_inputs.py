@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,10 +83,22 @@ def check_input(input: Tensor) -> None:
         )
 
 
+def is_dtensor(x: Any) -> bool:
+    """Return whether this is a DTensor; nobody has one who has not imported them."""
+    if type(x) in (Tensor, torch.nn.Parameter):
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)  # pyright: ignore
+
+
 def check_companion(name: str, tensor: Tensor, input: Tensor) -> None:
     """Raise unless this is a tensor on the device of the input."""
     if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor first")
+    if is_dtensor(tensor) and not is_dtensor(input):
+        raise TypeError(
+            f"{name} is a DTensor and the input is not; use {name}.full_tensor(), or make the input a DTensor"
+        )
     if tensor.device != input.device:
         raise ValueError(f"{name} is on {tensor.device}, input on {input.device}; use {name}.to(input.device)")
 

@@ -71,6 +71,17 @@ class _Call:
         record = self.input.new_zeros((5, number), dtype=torch.float64)
         return loss, torch.zeros_like(loss), torch.zeros_like(loss), record
 
+    def classes(self) -> tuple[Tensor, _Optional, _Optional]:
+        """Return weight, bias and target probabilities without padding."""
+        P = self.positions
+        columns = self.weight.shape[0] // max(1, P)
+        here = self.shards.held(columns)
+        if columns == here:
+            return self.weight, self.bias, self.prob
+        bias = None if self.bias is None else self.bias[: here * P]
+        prob = self.prob[:, :here] if self.prob is not None and self.index is None else self.prob
+        return self.weight[: here * P], bias, prob
+
     def packed(self) -> tuple[Head, Tensor | None]:
         """Return the head without the rows that are ignored, and which of the input's rows are left (None: all).
 
@@ -78,12 +89,7 @@ class _Call:
         """
         o, P = self.options, self.positions
         index = None if self.index is None else self.index.long()
-        weight, bias, prob = self.weight, self.bias, self.prob
-        columns = weight.shape[0] // max(1, P)
-        classes = self.shards.held(columns)
-        if classes < columns:
-            weight, bias = weight[: classes * P], None if bias is None else bias[: classes * P]
-            prob = prob[:, :classes] if prob is not None and index is None else prob
+        weight, bias, prob = self.classes()
         target = Target(index, prob, o.weight, o.smoothing, o.ignore_index, o.first_class, o.num_classes or None)
         scores = scores_of(o.temperature, o.softcap)
         head = Head(self.features, weight, bias, target, scores, positions=P, shards=self.shards)
@@ -140,7 +146,8 @@ def _linear_stats(*arguments: Any) -> tuple[Tensor, ...]:
     kept = logits[: head.size] if keep else None
     _tiles.statistics(head, chunk_bytes, parts[3], (parts[0], parts[1], parts[2]), kept)
     if call.shards.groups:
-        merge(parts[3], call.shards.groups, (head.classes, call.shards.num_classes))
+        where = (call.shards.first_class, head.classes, call.shards.num_classes)
+        merge(parts[3], call.shards.groups, where)
         summary(parts[3], head.target, parts[:3])
     packed.put(results, parts)
     return *results, logits
@@ -215,7 +222,8 @@ def _recomputed(arguments: tuple[Any, ...], close: Any, cotangents: tuple[_Optio
 def _linear_stats_plain(call: _Call) -> RowStats:
     """Return what linear_stats does from logits that exist: its slow twin, differentiable as often as one likes."""
     shards, wide = call.shards, loss_dtype(call.input.dtype)
-    weight, bias = share(call.weight, shards.row_groups), share(call.bias, shards.row_groups)
+    weight, bias, prob = call.classes()
+    weight, bias = share(weight, shards.row_groups), share(bias, shards.row_groups)
     if shards.gathered is None:
         features = share(call.input, shards.groups)
     else:
@@ -225,7 +233,7 @@ def _linear_stats_plain(call: _Call) -> RowStats:
         logits = torch.nn.functional.linear(features.to(wide), weight.to(wide), bias)
     P = call.positions
     logits = logits if P == 1 else logits.unflatten(1, (weight.shape[0] // max(1, P), P))
-    return _rows.row_stats(logits, call.index, call.prob, *call.options)
+    return _rows.row_stats(logits, call.index, prob, *call.options)
 
 
 # Their gradient ----------------------------------------------------------------------------------------------------

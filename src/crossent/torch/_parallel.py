@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crossent.spec import Target
 from crossent.stats import RowStats
-from crossent.torch._collectives import group_of
+from crossent.torch._collectives import extreme_over, group_of
 
 if TYPE_CHECKING:
     from crossent.torch._closing import Closing, Options
@@ -44,7 +44,8 @@ class Shards:
 
     def of_rows(self, options: Any) -> Any:
         """Return the options of a call with where its columns lie."""
-        return options._replace(first_class=self.first_class, num_classes=self.num_classes, groups=list(self.groups))
+        first = min(self.first_class, self.num_classes)  # beyond them there is only padding
+        return options._replace(first_class=first, num_classes=self.num_classes, groups=list(self.groups))
 
     def local(self, weight: Tensor | None, columns: int) -> Tensor | None:
         """Return the weights of the classes at hand."""
@@ -123,9 +124,10 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
 
 
 def _missing_classes(found: int, classes: int) -> ValueError:
+    found_out = f"hold {found} classes together, not {classes}" if found != classes else "overlap"
     return ValueError(
-        f"the shards hold {found} classes together, not {classes}; shards of unequal length need first_class= (the "
-        "first class of this rank) and num_classes= (of all ranks)"
+        f"the shards {found_out}; shards of unequal length need first_class= (the first class of this rank) and "
+        "num_classes= (of all ranks)"
     )
 
 
@@ -158,11 +160,11 @@ def _by_rank(values: list[Any], ranks: list[int]) -> str:
 # Records of the same rows ------------------------------------------------------------------------------------------
 
 
-def merge(record: Tensor, groups: Sequence[str], classes: tuple[int, int]) -> None:
-    """Merge the records (5, N) of the same rows of all ranks in place, by one MAX of N numbers and one SUM of 4 N + 1.
+def merge(record: Tensor, groups: Sequence[str], classes: tuple[int, int, int]) -> None:
+    """Merge the records (5, N) of the same rows of all ranks in place, by one MAX of N numbers and one SUM of 4 N + 2.
 
-    `classes` are how many of them this rank holds, and how many there are; on a GPU, rows become NaN if these do not
-    add up, because nobody waits for their sum.
+    `classes` are the first of this rank, how many it holds, and how many there are; on a GPU, rows become NaN if these
+    do not add up, because nobody waits for their sum.
     """
     if not groups:
         return
@@ -171,16 +173,18 @@ def merge(record: Tensor, groups: Sequence[str], classes: tuple[int, int]) -> No
         dist.all_reduce(peak, dist.ReduceOp.MAX, group=group_of(name))
     nothing = torch.zeros_like(peak)
     own = RowStats(*record).merge(RowStats(peak, nothing, nothing, nothing, nothing))
-    count = record.new_full((1,), classes[0])
-    sums = torch.cat((own.total, own.score, own.mass, own.tilt, count))
+    first, here, classes_of_all = classes
+    held = record.new_tensor((here, here * first + here * (here - 1) / 2))  # their number, and the sum of their indices
+    sums = torch.cat((own.total, own.score, own.mass, own.tilt, held))
     for name in groups:
         dist.all_reduce(sums, group=group_of(name))
     _ = record[0].copy_(peak)
-    _ = record[1:].copy_(sums[:-1].view(4, -1))
+    _ = record[1:].copy_(sums[:-2].view(4, -1))
+    wrong = (sums[-2] != classes_of_all) | (sums[-1] != classes_of_all * (classes_of_all - 1) / 2)
     if not sums.is_cpu:
-        record[1] += torch.where(sums[-1] == classes[1], 0.0, torch.nan)
-    elif sums[-1] != classes[1]:
-        raise _missing_classes(int(sums[-1]), classes[1])
+        record[1] += torch.where(wrong, torch.nan, 0.0)
+    elif wrong:
+        raise _missing_classes(int(sums[-2]), classes_of_all)
 
 
 def summary(record: Tensor, target: Target, out: Sequence[Tensor]) -> None:
@@ -224,7 +228,7 @@ def all_reduce(stats: RowStats, group: Any = None) -> RowStats:
     """
     parts = (stats.peak, stats.total, stats.score, stats.mass, stats.tilt)
     record = torch.stack([torch.as_tensor(x).double() for x in parts])
-    merge(record, (_name(group),), (0, 0))
+    merge(record, (_name(group),), (0, 0, 0))
     return RowStats(*record)
 
 
@@ -245,10 +249,5 @@ def most_probable(prob: Tensor, shards: tuple[int, int], groups: Sequence[str]) 
     else:
         best = prob.new_full((prob.sum(1).numel(),), -torch.inf, dtype=torch.float64)
         at = torch.full_like(best, classes, dtype=torch.int64)
-    most = best.clone()
-    for name in groups:
-        dist.all_reduce(most, dist.ReduceOp.MAX, group=group_of(name))
-    at = torch.where(best == most, at, classes)
-    for name in groups:
-        dist.all_reduce(at, dist.ReduceOp.MIN, group=group_of(name))
-    return at.clamp(max=classes - 1)
+    at = torch.where(best == extreme_over(best, "max", groups), at, classes)
+    return extreme_over(at, "min", groups).clamp(max=classes - 1)

@@ -5,6 +5,7 @@ They are the slow twins of the kernels: double backward runs through them, and t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -60,9 +61,11 @@ def row_stats(
     logits: Tensor, target: Target, scores: Scores, groups: Sequence[str] = ()
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss, lse and entropy of each row, flattened to (N,), of the columns of all ranks of the groups."""
+    if target.kind == "topk":
+        target = dataclasses.replace(target, prob=_collectives.share(target.prob, groups))
     q, valid = target_measure(target, logits.to(loss_dtype(logits.dtype)))
     s = scores_of(torch.where(valid.unsqueeze(1), logits, 0.0), scores)
-    lse = s.logsumexp(1) if not groups else _collectives.log_sum_exp(s, groups)
+    lse = s.logsumexp(1) if not groups else sum(_collectives.log_sum_exp(s, groups))
     logp = s - _collectives.share(lse, groups).unsqueeze(1)
     loss = -(q * torch.where(q == 0, 0.0, logp)).sum(1)
     entropy = -(logp.exp() * torch.where(torch.isneginf(logp), 0.0, logp)).sum(1)
@@ -70,14 +73,18 @@ def row_stats(
     return tuple(torch.where(valid, x, 0.0).reshape(-1) for x in (loss, lse, entropy))  # pyright: ignore[reportReturnType]
 
 
-def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, lse: Tensor | None = None) -> Tensor:
+def prob_grad(
+    logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, total: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s).
 
-    Without an lse (N,) of all classes it is that of the columns at hand; classes that are not there have gradient 0.
+    The total are peak and log Σ e^(s − peak) of each row; without one it is that of the columns at hand. Classes that
+    are not among these have gradient 0.
     """
     s = scores_of(logits, scores)
-    lse = s.logsumexp(1, keepdim=True) if lse is None else lse.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
-    cost = lse - s
+    rows = s.shape[:1] + s.shape[2:]
+    peak, log_total = (x.reshape(rows).unsqueeze(1) for x in (total or _collectives.log_sum_exp(s)))
+    cost = log_total - (s - peak)
     if target.weight is not None:
         cost = cost * torch.as_tensor(target.weight).to(s.dtype).reshape(1, -1, *([1] * (s.ndim - 2)))
     prob = torch.as_tensor(target.prob)

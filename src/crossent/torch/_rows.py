@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from crossent.spec import Scores, Target
-from crossent.stats import RowStats
 from crossent.torch import _plain
 from crossent.torch._collectives import log_sum_exp, share, sum_over
 from crossent.torch._library import backend
@@ -65,7 +64,7 @@ def _row_stats(logits: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor, T
     z, target, scores = _bound(logits, options)
     backend(logits).row_stats(z, target, scores, record, (loss, lse, entropy))
     if options[-1]:
-        merge(record, options[-1], (z.shape[1], options[-2]))
+        merge(record, options[-1], (options[-3], z.shape[1], options[-2]))
         summary(record, target, (loss, lse, entropy))
     return loss, lse, entropy, record
 
@@ -108,10 +107,11 @@ def _prob_grad(call: tuple[Tensor, Target, Scores], record: Tensor, g_loss: Tens
         return _plain.prob_grad(*call, g_loss)
     z, target, scores = call
     if torch.is_grad_enabled():
-        lse, g_loss = share(log_sum_exp(_plain.scores_of(z, scores), groups), groups), share(g_loss, groups)
+        peak, log_total = log_sum_exp(_plain.scores_of(z, scores), groups)
+        total, g_loss = (peak, share(log_total, groups)), share(g_loss, groups)
     else:
-        lse = RowStats(*record).lse.to(g_loss.dtype)
-    grad = _plain.prob_grad(z, target, scores, g_loss, lse)
+        total = (record[0].to(g_loss.dtype), record[1].log().to(g_loss.dtype))
+    grad = _plain.prob_grad(z, target, scores, g_loss, total)
     return sum_over(grad, groups) if target.kind == "topk" else grad
 
 

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from crossent.kernels._targets import check_target
 from crossent.spec import Scores, Target
-from crossent.stats import RowStats
 from crossent.torch import _plain
 from crossent.torch._collectives import InputGradient, add_up
 from crossent.torch._gemm import multiply, operand, operand_dtype
@@ -153,6 +152,9 @@ def statistics(
     """Write record (5, N · P), loss, lse and entropy of all rows, and the logits if they are wanted."""
     n, v = head.tile_shape(chunk_bytes)
     V, P = head.classes, head.positions
+    if V == 0:  # of a shard that has none
+        record[0], record[1:] = -torch.inf, 0.0
+        return
     tile = _Tile(head, 0, 0) if logits is not None else _Tile(head, n, v)
     for i, j in _blocks(head.size, n):
         rows, own = tile.rows(i, j), slice(i * P, j * P)
@@ -320,8 +322,8 @@ def _prob_gradient(head: Head, chunk_bytes: int, record: Tensor, g_loss: Tensor)
         z = tile.shaped(_product(tile.rows(i, j), classes, tile.place(j - i, V * P)))
         here = slice(i, j) if head.target.kind == "dense" else slice(i * P, j * P)
         target, own = head.target_of(i, j, 0, V), slice(i * P, j * P)
-        lse = RowStats(*record[:, own]).lse.to(z.dtype) if groups else None
-        grad[here] = _plain.prob_grad(z, target, head.scores, g_loss[own], lse)
+        total = (record[0, own].to(z.dtype), record[1, own].log().to(z.dtype)) if groups else None
+        grad[here] = _plain.prob_grad(z, target, head.scores, g_loss[own], total)
     if head.target.kind == "topk":
         add_up((grad,), groups)
     return grad

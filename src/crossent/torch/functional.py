@@ -9,7 +9,7 @@ from torch import Tensor
 from crossent.closing import Reduction
 from crossent.torch._binary import binary_loss
 from crossent.torch._closing import Closing, Options, Stats, described, phi_of, reduced, reduction_of
-from crossent.torch._dtensor import check_no_group, is_dtensor, of_elements, of_logits, stand_in
+from crossent.torch._dtensor import check_no_group, of_elements, of_logits, stand_in
 from crossent.torch._inputs import (
     TopK,
     broadcasts,
@@ -17,6 +17,7 @@ from crossent.torch._inputs import (
     check_constant,
     check_input,
     check_options,
+    is_dtensor,
     logits_of,
     rows_of,
     sample_weight_of,
@@ -137,7 +138,7 @@ def cross_entropy(
     target and the sample weight are DTensors in their own shapes, or tensors that every rank has whole; the weight of
     the classes too.
 
-    For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 1, both
+    For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 2, both
     float64, the backward nothing (a `TopK` that wants a gradient: a SUM of its size). `Stats` of soft, smoothed or
     class-weighted targets take that pair again, and of soft ones another, and a MAX and a MIN of N. Each group that
     shares the rows adds up two numbers, for z-loss four. Ranks that make different calls get an error that names them

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from crossent.torch._closing import Closing, Options, Stats, described, phi_of, reduced, reduction_of
-from crossent.torch._dtensor import check_no_group, is_dtensor, of_layer
+from crossent.torch._dtensor import check_no_group, of_layer
 from crossent.torch._inputs import (
     TopK,
     check_chunk_bytes,
     check_options,
+    is_dtensor,
     logits_of_layer,
     rows_of,
     sample_weight_of,
@@ -129,7 +130,7 @@ def linear_cross_entropy(
     the mesh, the input on any axis but the last, over the same dimension (sequence parallelism) or others. All three
     are DTensors then. The loss is the same on every rank, and each gradient is placed as its operand.
 
-    For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 1, both
+    For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 2, both
     float64, and the backward one SUM of the input's gradient, N · D numbers in float32, a chunk of rows at a time
     while the next is multiplied. Under sequence parallelism the forward gathers the N · D numbers of the input, and the
     target if that is sharded, and the backward scatters the sum instead. Ranks that have other rows of the same
