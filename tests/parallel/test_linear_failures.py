@@ -125,6 +125,27 @@ def test_ranks_that_do_not_agree_are_named(ranks: Ranks, name: str, placed: bool
         assert "\n" not in text
 
 
+def operands_differ(group: Any, what: str) -> str:
+    n, rank = dist.get_world_size(group), dist.get_rank(group)
+    x, w = X.detach().clone().requires_grad_(), W.detach()[8 // n * rank :][: 8 // n].clone()
+    if what == "the dtype" and rank == 1:
+        x, w = x.double(), w.double()
+    _ = w.requires_grad_(what == "the dtype" or rank != 1)
+    with Validated():
+        found = caught(lambda: loss(x, w, Y, process_group=group, num_classes=8))
+    return f"{found[0]}: {found[1]}"
+
+
+@pytest.mark.parametrize(
+    ("what", "here"), [("the dtype", "'torch.float64' on rank 1"), ("what gets no gradient", "linear_weight")]
+)
+def test_operands_that_differ_are_named(ranks: Ranks, what: str, here: str) -> None:
+    for text in ranks.run(4, operands_differ, what):
+        assert text.startswith("ValueError: ")
+        assert what in text
+        assert here in text
+
+
 def validated(group: Any) -> list[str]:
     wrong: list[str] = []
     for kind in KINDS:

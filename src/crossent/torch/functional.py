@@ -205,7 +205,7 @@ def _cross_entropy(
         return row_loss(z, rows.index, rows.prob, *local, mode == "mean")
     samples = sample_weight_of(sample_weight, rows, input)
     if not alone:
-        shards.check_agreement(rows, options, how, return_stats=return_stats)
+        shards.check_agreement(rows, options, how, return_stats=return_stats, **{"the dtype": str(z.dtype)})
     stats = row_stats(z, rows.index, rows.prob, *local)
     result = reduced(rows, options, (mode, samples, z_loss), stats, shards.row_groups)
     return (result, described(rows, options, stats, lambda *target: row_stats(z, *target))) if return_stats else result

@@ -214,7 +214,10 @@ def _linear_cross_entropy(
         result, *stats = linear_loss(*call, rows.index, prob, *local, *those, *arguments)
     else:
         if not alone:
-            shards.check_agreement(rows, options, how, return_stats=return_stats, chunk_bytes=chunk_bytes, needs=wanted)
+            names = ("input", "linear_weight", "linear_bias")
+            frozen = [name for name, want in zip(names, wanted, strict=True) if not want]
+            facts = {"the dtype": str(features.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
+            shards.check_agreement(rows, options, how, return_stats=return_stats, **facts)
         size = rows.logits.shape.numel() * loss_dtype(features.dtype).itemsize
         keep = any(wanted) and (mode == "none" or return_stats or not alone) and size <= chunk_bytes
         stats = linear_stats(*call, rows.index, prob, *local, *those, keep, chunk_bytes)
