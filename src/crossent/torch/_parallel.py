@@ -214,6 +214,11 @@ def all_reduce(stats: RowStats, group: Any = None) -> RowStats:
     RowStats
         The records of all columns, on every rank, as float64 tensors.
 
+    Raises
+    ------
+    RuntimeError
+        If there is no group, because torch.distributed was not initialised.
+
     Examples
     --------
     >>> import torch
@@ -233,8 +238,10 @@ def all_reduce(stats: RowStats, group: Any = None) -> RowStats:
 
 
 def _name(group: Any) -> str:
-    group = dist.group.WORLD if group is None else group
-    return group.group_name
+    if group is None and not dist.is_initialized():
+        raise RuntimeError("there are no ranks; call torch.distributed.init_process_group first, or pass a group")
+    found: Any = group or dist.group.WORLD
+    return found.group_name
 
 
 def most_probable(prob: Tensor, shards: tuple[int, int], groups: Sequence[str]) -> Tensor:
