@@ -38,14 +38,14 @@ def local_targets(self, options):
     return OPTIONS(dataclasses.replace(self, first_class=0), options)
 
 
-ADD, OPTIONS = dist.all_reduce, _parallel.Shards.of_rows
+ADD, OPTIONS = dist.all_reduce, _parallel.Shards.told_to
 MUTANTS = {
     "nothing": (dist, "all_reduce", ADD),
     "unreduced": (_collectives.InputGradient, "finished", unreduced),
     "twice": (_collectives.InputGradient, "finished", twice),
     "own peak": (dist, "all_reduce", own_peak),
-    "local smoothing": (_parallel.Shards, "of_rows", local_smoothing),
-    "local targets": (_parallel.Shards, "of_rows", local_targets),
+    "local smoothing": (_parallel.Shards, "told_to", local_smoothing),
+    "local targets": (_parallel.Shards, "told_to", local_targets),
 }
 
 

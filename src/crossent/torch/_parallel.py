@@ -42,7 +42,7 @@ class Shards:
         """Return how many of the columns at hand are classes; the rest pad them to an equal number."""
         return held(columns, self.first_class, self.num_classes)
 
-    def of_rows(self, options: Any) -> Any:
+    def told_to(self, options: Any) -> Any:
         """Return the options of a call with where its columns lie."""
         first = min(self.first_class, self.num_classes)  # beyond them there is only padding
         return options._replace(first_class=first, num_classes=self.num_classes, groups=list(self.groups))
@@ -174,8 +174,9 @@ def merge(record: Tensor, groups: Sequence[str], classes: tuple[int, int, int]) 
     nothing = torch.zeros_like(peak)
     own = RowStats(*record).merge(RowStats(peak, nothing, nothing, nothing, nothing))
     first, here, classes_of_all = classes
-    held = record.new_tensor((here, here * first + here * (here - 1) / 2))  # their number, and the sum of their indices
-    sums = torch.cat((own.total, own.score, own.mass, own.tilt, held))
+    indices = here * first + here * (here - 1) / 2  # their sum
+    held = (record.new_full((1,), x) for x in (here, indices))  # filled there: a copy would wait for a GPU
+    sums = torch.cat((own.total, own.score, own.mass, own.tilt, *held))
     for name in groups:
         dist.all_reduce(sums, group=group_of(name))
     _ = record[0].copy_(peak)

@@ -199,7 +199,7 @@ def _cross_entropy(
     z = logits.flat(input)
     alone, local = not (shards.groups or shards.row_groups), options
     if shards is not NO_SHARDS:
-        options = shards.of_rows(options)
+        options = shards.told_to(options)
         local = options._replace(weight=shards.local(options.weight, logits.classes))
     if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats and alone:
         return row_loss(z, rows.index, rows.prob, *local, mode == "mean")

@@ -188,7 +188,7 @@ def _linear_cross_entropy(
         raise ValueError(
             "ignore_index applies to class indices, not to probabilities; use sample_weight=0 for such rows"
         )
-    options = shards.of_rows(options._replace(ignore_index=-100) if ignored is None else options)
+    options = shards.told_to(options._replace(ignore_index=-100) if ignored is None else options)
     rows = rows_of(logits, given, target, options.ignore_index)
     check_options(given, shards.num_classes or logits.classes, options.weight, options.smoothing, z_loss)
     samples = sample_weight_of(sample_weight, rows, given)
