@@ -311,13 +311,36 @@ void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {
     binary_grad(task);
 }
 
+void py_row_summary(const In& values, const In& index, const Out& result, const Out& place, bool entropic) {
+    SummaryTask task;
+    require(values.ndim() == 2, "values must have axes (rows, columns)");
+    task.values = matrix_of(values, "values");
+    task.rows = static_cast<int64_t>(values.shape(0));
+    task.columns = static_cast<int64_t>(values.shape(1));
+    task.entropic = entropic;
+    if (index.is_valid()) {
+        const Type type = type_of(index, "index");
+        require(index.ndim() == 1 && static_cast<int64_t>(index.shape(0)) == task.rows && !is_real(type),
+                "index must have an integer dtype and shape (rows,)");
+        task.index = {index.data(), type, index.stride(0)};
+    }
+    task.result =
+        vectors_of<double>(result, 5, task.rows, "result must be a contiguous float64 array of shape (5, rows)");
+    require(place.ndim() == 1 && static_cast<int64_t>(place.shape(0)) == task.rows &&
+                (task.rows <= 1 || place.stride(0) == 1) && type_of(place, "place") == Type::i64,
+            "place must be a contiguous int64 array of shape (rows,)");
+    task.place = static_cast<int64_t*>(place.data());
+    const nb::gil_scoped_release unlocked;
+    row_summary(task);
+}
+
 void py_math(const std::string& function, const In& in, const Out& out) {
-    const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m"};
+    const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m", "information"};
     const Type type = type_of(in, "in");
     require(same_shape(in, out) && in.ndim() == 1 && type == type_of(out, "out") &&
                 (type == Type::f32 || type == Type::f64),
             "in and out must be vectors of the same floating-point type");
-    for (int k = 0; k < 6; ++k) {
+    for (int k = 0; k < 7; ++k) {
         if (function == names[k])
             return kernels().math(k, type, in.data(), out.data(), static_cast<int64_t>(in.shape(0)));
     }
@@ -337,6 +360,7 @@ NB_MODULE(_core, m) {
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a, "square_scale"_a.none(), RESULT_NAMES, "grad"_a);
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
+    m.def("row_summary", &py_row_summary, "values"_a, "index"_a.none(), "result"_a, "place"_a, "entropic"_a);
     m.def("math", &py_math, "function"_a, "in"_a, "out"_a);
     m.def("isa", [] { return isa(); });
     m.def("available_isas", &available_isas);

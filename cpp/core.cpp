@@ -197,4 +197,9 @@ void binary_grad(BinaryTask task) {
                     [&](int64_t begin, int64_t end) { kernels().binary_grad(task, begin, end); });
 }
 
+void row_summary(const SummaryTask& task) {
+    const int64_t grain = std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, task.columns));
+    parallel_ranges(task.rows, grain, [&](int64_t begin, int64_t end) { kernels().row_summary(task, begin, end); });
+}
+
 }  // namespace crossent

@@ -49,6 +49,8 @@ Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int6
 int64_t binary_loss(BinaryTask task);
 void binary_grad(BinaryTask task);
 
+void row_summary(const SummaryTask& task);
+
 int64_t element_size(Type type);
 bool is_real(Type type);
 

@@ -2,6 +2,7 @@
 // double. How far a result may be off is computed beside it, from the roundings that the arithmetic of the task makes.
 #include <cstdlib>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 
 #include "core_test_rows.h"
@@ -124,6 +125,52 @@ size_t run_sums(uint64_t seed) {
     return std::hash<double>()(sums.loss) ^ std::hash<double>()(sums.weight);
 }
 
+// One drawn task of the row summaries; returns the hash of what it wrote.
+size_t run_summary(uint64_t seed) {
+    Draw draw{std::mt19937_64(seed)};
+    const int64_t rows = draw.of({0, 1, 63, 64, 65, 300}),
+                  columns = draw.of({0, 1, 2, 31, 32, 33, 100, 511, 1023, 1025, 5000});
+    const bool special = draw.one_in(3), indexed = draw.one_in(2);
+    const Type type = draw.of(real_types);
+    Array values = Array(draw, type, {rows, columns}, Use::read).fill([&] {
+        return special && draw.one_in(50) ? draw.of({0.0, -0.0, -2.0, 1.0, 3.0, infinity, -infinity, nan})
+                                          : draw.uniform();
+    });
+    Array index = Array(draw, draw.of(integer_types), {indexed ? rows : 0}, Use::read).fill([&] {
+        return draw.one_in(5) ? draw.of({INT64_MIN, INT64_MAX, int64_t{-1}, columns}) : draw.below(columns);
+    });
+    const auto count = static_cast<size_t>(rows);
+    Doubles result(5 * count, nan);
+    Integers place(count, -1);
+    row_summary(
+        {values.matrix(), rows, columns, indexed ? index.vector() : Vector{}, true, result.data(), place.data()});
+    const double eps = type == Type::f64 ? 0x1p-53 : 0x1p-24;
+    for (size_t i = 0; i < count; ++i) {
+        const double* const x = values.reals.data() + i * static_cast<size_t>(columns);
+        double total = 0, size = 0, peak = -infinity, smallest = infinity, entropy = 0, information = 0;
+        int64_t first = 0;
+        for (int64_t v = 0; v < columns; ++v) {
+            total += x[v], size += std::fabs(x[v]);
+            smallest = x[v] < smallest ? x[v] : smallest;
+            if (x[v] > peak) peak = x[v], first = v;
+            const double part = x[v] > 0 ? -x[v] * std::log(x[v]) : 0;
+            entropy += part, information += std::fabs(part);
+        }
+        const int64_t picked = indexed ? index.integers[i] : -1;
+        const bool there = picked >= 0 && picked < columns;
+        check_value("picked", Type::f64, result[i], there ? x[picked] : nan, 0);
+        check_value("sum", Type::f64, result[count + i], total, static_cast<double>(columns) * 0x1p-53 * size);
+        check_value("largest", Type::f64, result[2 * count + i], peak, 0);
+        check_value("smallest", Type::f64, result[3 * count + i], smallest, 0);
+        // the logarithm's 2 ulp, the product's, and the sums of at most 64 in each lane
+        check_value("entropy", Type::f64, result[4 * count + i], entropy, 70 * eps * information);
+        CHECK(place[i] == first);
+    }
+    CHECK(values.unchanged() && index.unchanged());
+    return std::hash<std::string_view>()(
+        {reinterpret_cast<const char*>(result.data()), result.size() * sizeof(double)});
+}
+
 std::atomic<int> lent_calls{0};
 
 // The least obliging pool: ranges of one, backwards, from two threads.
@@ -167,6 +214,8 @@ std::vector<size_t> sweep(uint64_t seed, size_t types, const Integers& all_rows,
         hashes.push_back(run_binary(seed));
         context = "sums, seed " + std::to_string(seed);
         hashes.push_back(run_sums(seed));
+        context = "summary, seed " + std::to_string(seed);
+        hashes.push_back(run_summary(seed));
     }
     return hashes;
 }

@@ -9,6 +9,7 @@ namespace crossent {
 namespace {
 
 constexpr int64_t tile_rows = 64;
+constexpr int64_t short_row = 32;         // up to this many classes
 constexpr int64_t classes_per_fold = 64;  // summed apart, so that roundings do not pile up
 
 template <class T>

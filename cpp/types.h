@@ -70,6 +70,17 @@ struct BinaryTask {
 
 constexpr int64_t binary_block = 4096;
 
+// What rows of numbers say of themselves. result is (5, rows): the value at index, NaN where index names no column and
+// untouched without one, then sum, largest, smallest and entropy of each row; place is where the largest is.
+struct SummaryTask {
+    Matrix values;
+    int64_t rows = 0, columns = 0;
+    Vector index;
+    bool entropic = false;  // else the entropy is 0
+    double* result = nullptr;
+    int64_t* place = nullptr;
+};
+
 // The functions that each instruction set supplies; a range is of rows, or of blocks of elements.
 struct Kernels {
     bool (*row_stats)(const RowTask&, int64_t begin, int64_t end, Problem&);
@@ -77,6 +88,7 @@ struct Kernels {
     bool (*row_fused)(const RowTask&, int64_t begin, int64_t end, Problem&);
     int64_t (*binary_loss)(const BinaryTask&, int64_t begin, int64_t end);  // first element outside [0, 1], or -1
     void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
+    void (*row_summary)(const SummaryTask&, int64_t begin, int64_t end);
     void (*math)(int function, Type, const void* in, void* out, int64_t size);  // for tests
 };
 

@@ -134,6 +134,16 @@ def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Array, ou
     _built().binary_grad(kind == "probabilities", *operands, cotangent, out)
 
 
+def row_summary(values: Array, index: Array | None, result: Array, place: Array, *, entropic: bool) -> None:
+    """Write what rows of numbers say of themselves into `result` (5, N) float64 and `place` (N,) int64.
+
+    The fields are the value at `index` (NaN where that names no column, untouched without an index), and sum, largest,
+    smallest and, if `entropic` (else 0), −Σ x log x of the row; `place` is the first column of the largest. NaN is
+    seen in the sum alone.
+    """
+    _built().row_summary(values, index, result, place, entropic)
+
+
 def _built() -> Any:
     if _core is None:
         raise NotImplementedError(_missing)

@@ -1,0 +1,151 @@
+// What rows of numbers say of themselves: one picked value, the sum, the largest and where it is, the smallest, and the
+// entropy −Σ p log p of a row of probabilities. Included by rows.cpp alone. Sums are double, logarithms of the type of
+// the arithmetic.
+#pragma once
+
+#include "lanes.h"
+
+namespace crossent {
+namespace {
+
+struct RowSummary {
+    double total = 0, peak = -infinity, least = infinity, entropy = 0;
+    int64_t place = 0;
+};
+
+void save(const SummaryTask& task, int64_t row, const RowSummary& r) {
+    const double fields[] = {r.total, r.peak, r.least, r.entropy};
+    for (int64_t k = 0; k < 4; ++k) task.result[(k + 1) * task.rows + row] = fields[k];
+    task.place[row] = r.place;
+}
+
+// −x log x, and 0 for what is no positive number.
+inline double information(double x) { return x > 0 ? -x * log_positive(x) : 0; }
+inline float information(float x) { return x >= std::numeric_limits<float>::min() ? -x * log_normal(x) : 0; }
+
+// The first place of a value in x, which is filled up to whole lanes with others of its values; n if it is not there.
+template <class T>
+int64_t find(const T* x, int64_t n, T value) {
+    using Int = typename Limits<T>::Int;
+    Int first = static_cast<Int>(n);
+#pragma omp simd reduction(min : first)
+    for (Int i = 0; i < static_cast<Int>(fill_lanes<T>(n)); ++i) {
+        const Int here = x[i] == value ? i : static_cast<Int>(n);
+        first = here < first ? here : first;
+    }
+    return first;
+}
+
+template <class Storage>
+RowSummary summary_of_row(const SummaryTask& task, const Storage* row) {
+    using T = typename Compute<Storage>::type;
+    alignas(64) T x[block_size<T>];
+    RowSummary result;
+    for (int64_t begin = 0; begin < task.columns; begin += block_size<T>) {
+        using Int = typename Limits<T>::Int;  // as wide as T, for masks
+        const auto n = static_cast<Int>(least(block_size<T>, task.columns - begin));
+        const auto filled = static_cast<Int>(fill_lanes<T>(n)), whole = static_cast<Int>(n - n % lanes<T>);
+        for (Int i = 0; i < whole; ++i) x[i] = widen(row[begin + i]);
+        if (whole < n) {
+            const Storage* const tail = row + begin + whole;
+#pragma omp simd
+            for (Int i = 0; i < static_cast<Int>(lanes<T>); ++i) x[whole + i] = widen(tail[i < n - whole ? i : 0]);
+        }
+        T peak = -std::numeric_limits<T>::infinity(), smallest = -peak;
+#pragma omp simd reduction(max : peak) reduction(min : smallest)
+        for (Int i = 0; i < filled; ++i) {
+            peak = x[i] > peak ? x[i] : peak;
+            smallest = x[i] < smallest ? x[i] : smallest;
+        }
+        if (whole < n) {
+#pragma omp simd
+            for (Int i = 0; i < static_cast<Int>(lanes<T>); ++i) x[whole + i] = i < n - whole ? x[whole + i] : T(0);
+        }
+        constexpr auto piece = static_cast<Int>(piece_size<T>);
+        double total = 0, entropy = 0;
+#pragma omp simd reduction(+ : total)
+        for (Int i = 0; i < filled; ++i) total += static_cast<double>(x[i]);
+        for (Int from = 0; task.entropic && from < filled; from += piece) {
+            T part = 0;
+#pragma omp simd reduction(+ : part)
+            for (Int i = from; i < least(from + piece, filled); ++i) part += information(x[i]);
+            entropy += static_cast<double>(part);
+        }
+        if (static_cast<double>(peak) > result.peak) {
+            result.peak = static_cast<double>(peak);
+            result.place = begin + find(x, n, peak);
+        }
+        result.least = static_cast<double>(smallest) < result.least ? static_cast<double>(smallest) : result.least;
+        result.total += total;
+        result.entropy += entropy;
+    }
+    return result;
+}
+
+template <class Storage>
+void summaries_of_rows(const SummaryTask& task, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+        const auto* from = static_cast<const Storage*>(task.values.data) + row * task.values.outer_stride;
+        save(task, row, summary_of_row(task, from));
+    }
+}
+
+template <class Storage>
+void summaries_of_lanes(const SummaryTask& task, int64_t begin, int64_t end) {
+    using T = typename Compute<Storage>::type;
+    for (int64_t row = begin; row < end; row += tile_rows) {
+        const int64_t n = least(tile_rows, end - row);
+        Lane<T> x, peak, smallest, part;
+        Lane<double> total, entropy;
+        Lane<int64_t> place;
+#pragma omp simd
+        for (int64_t i = 0; i < tile_rows; ++i) {
+            peak[i] = -std::numeric_limits<T>::infinity();
+            smallest[i] = std::numeric_limits<T>::infinity();
+        }
+        for (int64_t v = 0; v < task.columns; ++v) {
+            load_run<Storage>(task.values.data, row * task.values.outer_stride + v * task.values.column_stride,
+                              task.values.outer_stride, n, x.at);
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) {
+                total[i] += static_cast<double>(x[i]);
+                place[i] = x[i] > peak[i] ? v : place[i];
+                peak[i] = x[i] > peak[i] ? x[i] : peak[i];
+                smallest[i] = x[i] < smallest[i] ? x[i] : smallest[i];
+            }
+            if (!task.entropic) continue;
+#pragma omp simd
+            for (int64_t i = 0; i < tile_rows; ++i) entropy[i] += static_cast<double>(information(x[i]));
+        }
+        for (int64_t i = 0; i < n; ++i) {
+            save(task, row + i,
+                 {total[i], static_cast<double>(peak[i]), static_cast<double>(smallest[i]), entropy[i], place[i]});
+        }
+    }
+}
+
+template <class Storage>
+void summaries_of(const SummaryTask& task, int64_t begin, int64_t end) {
+    const bool side_by_side = task.columns <= short_row || task.values.column_stride != 1;
+    (side_by_side ? summaries_of_lanes<Storage> : summaries_of_rows<Storage>)(task, begin, end);
+    const auto* values = static_cast<const Storage*>(task.values.data);
+    for (int64_t row = begin; row < end && task.index.data != nullptr; ++row) {
+        const int64_t column = load_integer(task.index.data, task.index.type, row * task.index.stride);
+        const bool there = column >= 0 && column < task.columns;
+        const int64_t at = row * task.values.outer_stride + column * task.values.column_stride;
+        task.result[row] = there ? static_cast<double>(widen(values[at])) : std::numeric_limits<double>::quiet_NaN();
+    }
+}
+
+void row_summary(const SummaryTask& task, int64_t begin, int64_t end) {
+    switch (task.values.type) {
+        case Type::f32: return summaries_of<float>(task, begin, end);
+        case Type::f64: return summaries_of<double>(task, begin, end);
+        case Type::bf16: return summaries_of<bfloat16>(task, begin, end);
+        case Type::f16: return summaries_of<float16>(task, begin, end);
+        default: return;
+    }
+}
+
+}  // namespace
+}  // namespace crossent
