@@ -13,13 +13,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from crossent.measures import cross_entropy, entropy, js_divergence, kl_divergence, perplexity
+    from crossent.score import Score, ScoreState, compare, score
 
-__all__ = ["__version__", "cross_entropy", "entropy", "js_divergence", "kl_divergence", "perplexity"]
+_MEASURES = ("cross_entropy", "entropy", "js_divergence", "kl_divergence", "perplexity")
+_SCORES = ("Score", "ScoreState", "compare")
+
+__all__ = [
+    "Score", "ScoreState", "__version__", "compare", "cross_entropy", "entropy", "js_divergence", "kl_divergence",
+    "perplexity", "score",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in _MEASURES:
         return getattr(import_module("crossent.measures"), name)
+    if name in _SCORES:
+        return getattr(import_module("crossent.score"), name)
+    if name == "score":  # a package that can be called
+        return import_module("crossent.score")
     raise AttributeError(f"module 'crossent' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
 
 

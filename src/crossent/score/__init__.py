@@ -1,0 +1,125 @@
+"""What predictions cost: `score` as a function, with its intervals, slices and advice, from one mergeable pass.
+
+`crossent.score(y, probs=…)` calls this package itself; `crossent.score.lm` reads the logs of language models, and
+`crossent.score.ray`, `.dask`, `.sklearn` and `.torchmetrics` put the same state into those libraries.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossent.score._compare import Comparison, compare
+    from crossent.score._result import Bar, Bin, Calibration, Row, Slice, Temperature, Zero
+    from crossent.score._score import Score
+    from crossent.score._state import ScoreState
+
+_HOME = {
+    "Score": "_score",
+    "ScoreState": "_state",
+    "compare": "_compare",
+    "Comparison": "_compare",
+    **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration"), "_result"),
+}
+__all__ = [
+    "Bar", "Bin", "Calibration", "Comparison", "Row", "Score", "ScoreState", "Slice", "Temperature", "compare", "score",
+]  # fmt: skip
+
+
+def score(
+    y: Any,
+    *,
+    probs: Any = None,
+    logits: Any = None,
+    logprobs: Any = None,
+    classes: Sequence[Hashable] | None = None,
+    weight: Any = None,
+    cluster: Any = None,
+    by: Any = None,
+    id: Any = None,
+    ignore: Any = None,
+    normalize: bool = False,
+    zero: Zero = "inf",
+    ci: float = 0.95,
+    worst: int = 10,
+) -> Score:
+    """Return what predictions cost, Σ w_i (−log p_i(y_i)) / Σ w_i, with an interval.
+
+    Nothing is clipped: the loss is the logarithm of the number that was stored, summed in float64.
+
+    Parameters
+    ----------
+    y
+        The true class of each row, (N,): a list, or a column of NumPy, torch, pandas, polars or pyarrow.
+    probs, logits, logprobs
+        One of the three, (N, C), or (N,) for the positive one of two classes: probabilities, unnormalised
+        log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames.
+    classes
+        The classes of the columns, in their order; by default the names of a frame's columns (without what all of
+        them begin with), else 0 … C − 1. With one column per row, the second class is the positive one.
+    weight
+        Weight of each row, ≥ 0; a row of weight 0 is left out.
+    cluster
+        Rows with the same value (a document, a patient) are not independent of each other; intervals allow for it.
+    by
+        Columns to slice the rows by: one, a mapping of names to columns, or a frame.
+    id
+        Names of the rows, for `Score.worst` and `compare`; by default they are numbered.
+    ignore
+        A label, or a list of labels, whose rows are left out; `float("nan")` for missing ones.
+    normalize
+        Divide probabilities by their sum.
+    zero
+        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+    ci
+        Level of confidence of the intervals: Hall's, corrected for skewness.
+    worst
+        How many of the most expensive rows to name.
+
+    Returns
+    -------
+    Score
+        Loss in nats, with everything else that one pass tells.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rows cannot be scored, with row, cause and fix.
+
+    Examples
+    --------
+    >>> import crossent
+    >>> result = crossent.score([1, 0, 2], probs=[[0.2, 0.7, 0.1], [0.6, 0.2, 0.2], [0.6, 0.1, 0.3]])
+    >>> round(result.loss, 6), round(result.bits, 6), round(result.accuracy, 3)
+    (0.69049, 0.996167, 0.667)
+    >>> result.worst[0].id, result.worst[0].label, result.worst[0].predicted
+    (2, 2, 0)
+
+    References
+    ----------
+    Good, "Rational decisions", J. R. Statist. Soc. B 14 (1952), https://doi.org/10.1111/j.2517-6161.1952.tb00104.x
+    """
+    from crossent.score._state import ScoreState
+
+    state = ScoreState(classes=classes, ignore=ignore, normalize=normalize, zero=zero, ci=ci, worst=worst, rows=True)
+    state.update(y, probs=probs, logits=logits, logprobs=logprobs, weight=weight, cluster=cluster, by=by, id=id)
+    return state.finalize()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"crossent.score.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'crossent.score' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+class _Callable(ModuleType):
+    """A module that is also the function of its name."""
+
+    __call__ = staticmethod(score)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,0 +1,143 @@
+"""From the sums of a state to a `Score`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossent.score._curve import take_apart
+from crossent.score._interval import Mean
+from crossent.score._result import Bar, Calibration, Interval, Slice
+from crossent.score._score import Score
+from crossent.score._totals import Totals
+
+if TYPE_CHECKING:
+    from crossent.score._state import ScoreState
+
+_RARE = 5
+
+
+def finish(state: ScoreState) -> Score:
+    """Return the score of the rows of a state.
+
+    Raises
+    ------
+    ValueError
+        If no row counts.
+    """
+    totals, level = state.totals, state.options.level
+    weight = totals.weight
+    if state.kind is None or not totals.count.any():
+        raise ValueError(_no_rows(state))
+    whole = float(weight.sum())
+    mean = totals.overall()
+    share = weight / whole
+    with np.errstate(divide="ignore", invalid="ignore"):
+        price = np.where(share > 0, -np.log(share), 0.0)
+    baseline = float(share @ price) + 0.0
+    relative = totals.ratio(price)
+    low, high = _interval(relative, level)
+    calibration = _calibration(state, whole)
+    per_class = _slices(zip(state.classes, range(len(state.classes)), strict=True), totals, level)
+    return Score(
+        loss=float(mean.value[0]),
+        ci=_interval(mean, level),
+        se=float(mean.se[0]),
+        n=int(totals.count.sum()),
+        weight=whole,
+        level=level,
+        baseline=baseline,
+        skill=1.0 - float(relative.value[0]) if baseline > 0 else np.nan,
+        skill_ci=(1.0 - high, 1.0 - low) if baseline > 0 else (np.nan, np.nan),
+        entropy=float(state.entropy.value / whole),
+        accuracy=float(totals.right.value.sum() / whole),
+        clusters=None if state.cluster is None else len(state.cluster),
+        zero=state.options.zero,
+        classes=state.classes,
+        per_class=per_class,
+        by={
+            name: _sorted(_slices(slicing.number.items(), slicing.totals, level)) for name, slicing in state.by.items()
+        },
+        calibration=calibration,
+        reliability=state.curve.bins(),
+        histogram=tuple(Bar(*slot) for slot in state.slots),
+        worst=tuple(state.worst),
+        warnings=tuple(_warnings(state, whole, per_class)),
+        state=state,
+    )
+
+
+def _no_rows(state: ScoreState) -> str:
+    notes = state.notes
+    if notes.left_out + notes.weightless == 0:
+        return "there are no rows to score"
+    return (
+        f"there are no rows to score: {notes.left_out} are left out by ignore={list(state.options.ignore)!r} and "
+        f"{notes.weightless} by a weight of 0"
+    )
+
+
+def _interval(mean: Mean, level: float) -> Interval:
+    low, high = mean.interval(level)
+    return float(low[0]), float(high[0])
+
+
+def _slices(names: Iterable[tuple[Any, int]], totals: Totals, level: float) -> tuple[Slice, ...]:
+    """Return the slices that have rows."""
+    mean = totals.means()
+    low, high = mean.interval(level)
+    with np.errstate(invalid="ignore"):
+        accuracy = totals.right.value / mean.weight
+    return tuple(
+        Slice(
+            name, int(totals.count[k]), float(mean.weight[k]), float(mean.value[k]), (float(low[k]), float(high[k])),
+            float(mean.se[k]), float(accuracy[k]),
+        )
+        for name, k in names
+        if totals.count[k] > 0
+    )  # fmt: skip
+
+
+def _sorted(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
+    """Return slices in the order of their values, numbers before names."""
+    return tuple(sorted(slices, key=lambda s: (isinstance(s.value, str), 0 if s.value is None else s.value)
+                        if isinstance(s.value, str | int | float | None) else (True, str(s.value))))  # fmt: skip
+
+
+def _calibration(state: ScoreState, whole: float) -> Calibration | None:
+    """Return the loss taken apart, or None if it is infinite."""
+    p, weight, truth = state.curve.points()
+    binary = len(state.classes) == 2
+    loss = float(state.totals.overall().value[0]) if binary else float(state.top.value) / whole
+    if not np.isfinite(loss):
+        return None
+    recalibrated, uncertainty, curve = take_apart(p, weight, truth)
+    ece = sum(part.weight * abs(part.predicted - part.observed) for part in state.curve.bins()) / whole
+    return Calibration(
+        of="positive class" if binary else "top label",
+        loss=loss,
+        miscalibration=loss - recalibrated,
+        discrimination=uncertainty - recalibrated,
+        uncertainty=uncertainty,
+        ece=ece,
+        curve=curve,
+        temperature=state.temperatures.best(),
+    )
+
+
+def _warnings(state: ScoreState, whole: float, per_class: tuple[Slice, ...]) -> list[str]:
+    said = state.notes.warnings(whole, str(state.kind), state.options.zero)
+    if len(per_class) == 1:
+        said.append(f"all rows have the class {per_class[0].value!r}: there is no baseline to compare with, so no skill")
+    else:
+        rare = min(per_class, key=lambda part: part.n)
+        if rare.n < _RARE:
+            rows = "row" if rare.n == 1 else "rows"
+            said.append(
+                f"class {rare.value!r} has {rare.n} {rows} only: its loss, and the intervals, rest on very few cases"
+            )
+    if state.cluster is not None and len(state.cluster) < 2:
+        said.append("all rows are of one cluster: there is no interval for a single independent observation")
+    return said
