@@ -1,7 +1,7 @@
-"""The command line: `crossent demo` and `crossent doctor`.
+"""The command line: `crossent score`, `compare`, `lm`, `demo` and `doctor`.
 
-Exit codes: 0 fine, 1 a check failed, 2 bad usage, a missing package or a file that cannot be written; each of these
-says so in one line on standard error.
+Exit codes: 0 fine, 1 a check failed or a threshold was missed, 2 bad usage or input, a missing package or a file that
+cannot be read or written; each of these says so in one line on standard error.
 """
 
 import sys
@@ -43,6 +43,9 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error))
     except Exception as error:
         # typer carries a click of its own since 0.2x, so the class of its usage errors has no one name to import
+        name = type(error).__name__
+        if name in {"RefusedError", "MissedError"} and type(error).__module__ == "crossent.score.command":
+            return _fail(str(error), 2 if name == "RefusedError" else 1)
         if not hasattr(error, "format_message"):
             raise
         return _fail(f"{error.format_message()} (see crossent --help)")  # pyright: ignore[reportAttributeAccessIssue]
@@ -68,6 +71,10 @@ def _app() -> Any:
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
+    from crossent.score import cli as scoring
+
+    scoring.add(app, _require)
+
     @app.command()
     def demo(  # pyright: ignore[reportUnusedFunction]
         out: Annotated[Path, typer.Option(help="Directory for the report and the predictions.")] = Path("demo-output"),
@@ -91,13 +98,15 @@ def _app() -> Any:
     return app
 
 
-def _require(command: str, *modules: str) -> None:
+def _require(command: str, *modules: str, extra: str = "demo") -> None:
     """Raise ModuleNotFoundError with a line to print unless all modules can be imported."""
     missing = [_PACKAGE.get(module, module) for module in modules if find_spec(module) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         names = " and ".join(missing)
-        raise ModuleNotFoundError(f"{command} needs {names}, which {verb} not installed: pip install 'crossent[demo]'")
+        raise ModuleNotFoundError(
+            f"{command} needs {names}, which {verb} not installed: pip install 'crossent[{extra}]'"
+        )
 
 
 def _os_message(error: OSError) -> str:
@@ -108,6 +117,6 @@ def _os_message(error: OSError) -> str:
     return f"{where}{error.strerror or error}"
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print(f"crossent: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+    return code

@@ -1,14 +1,8 @@
-"""The pictures of the report: inline SVG whose colours are the page's, so that they follow light and dark.
-
-Matplotlib draws in stand-in colours, each of which becomes a CSS variable of the page. Text stays text, without a font
-of its own. Every id starts with the picture's name, so that pictures on one page never share an id.
-"""
+"""The pictures of the report: inline SVG whose colours are the page's (see `crossent.score._page`)."""
 
 from __future__ import annotations
 
 import html
-import io
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,39 +14,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from crossent.demo.numbers import SCALES, Family, Summary, predicted_class, row_costs, truth_probability
 from crossent.demo.train import Fit
+from crossent.score._page import INK, MAIN, MUTED, STYLE, WARM, svg
 
-INK, MUTED, LINE, MAIN, WARM = (f"#0{k}0{k}0{k}" for k in range(1, 6))
-_VARIABLE = {INK: "--ink", MUTED: "--muted", LINE: "--line", MAIN: "--main", WARM: "--warm"}
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.size": 9.0,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.labelcolor": MUTED,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": "none",
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0.0,
-    "ytick.major.size": 0.0,
-    "ytick.minor.size": 0.0,
-}
 _SIZE = (4.6, 3.3)  # inches, so that 9-point text is readable when the picture is as wide as a telephone
 
 
 def loss_curves(fit: Fit, summary: Summary) -> str:
     """Draw training and test loss after each epoch, on a logarithmic axis, against the cost of guessing."""
     name = f"loss-{fit.task.name}"
-    with rc_context({**_STYLE, "svg.hashsalt": name}):
+    with rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=_SIZE)
         axes = figure.add_axes((0.09, 0.12, 0.71, 0.86))
         epochs = np.arange(len(fit.test_curve))
@@ -77,13 +47,13 @@ def loss_curves(fit: Fit, summary: Summary) -> str:
                 (fit.train_curve[-1], MUTED, f"training {_short(fit.train_curve[-1])}"),
             ],
         )
-        return _svg(figure, name, f"{fit.task.title}: loss per epoch on training and test rows, in nats")
+        return svg(figure, name, f"{fit.task.title}: loss per epoch on training and test rows, in nats")
 
 
 def penalty_curve(fit: Fit, summary: Summary) -> str:
     """Draw the cost −log q over q, with every test row on it at the probability that its true class got."""
     name = f"penalty-{fit.task.name}"
-    with rc_context({**_STYLE, "svg.hashsalt": name}):
+    with rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=_SIZE)
         axes = figure.add_axes((0.07, 0.12, 0.91, 0.86))
         y, said = fit.task.test.y, predicted_class(fit.test_logits)
@@ -98,13 +68,13 @@ def penalty_curve(fit: Fit, summary: Summary) -> str:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02 * top, top), xlabel="probability q that the true class got")
         _label_worst(axes, fit, q, cost, top)
         _legend(axes, int((said == y).sum()), int((said != y).sum()), summary.loss)
-        return _svg(figure, name, f"{fit.task.title}: cost of each test row over the probability of its true class")
+        return svg(figure, name, f"{fit.task.title}: cost of each test row over the probability of its true class")
 
 
 def likelihood(fit: Fit, family: Family) -> str:
     """Draw the likelihood of the test rows above their loss, both along the scale of the fitted weights."""
     name = f"likelihood-{fit.task.name}"
-    with rc_context({**_STYLE, "svg.hashsalt": name}):
+    with rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=_SIZE)
         upper = figure.add_axes((0.09, 0.57, 0.89, 0.36))
         lower = figure.add_axes((0.09, 0.12, 0.89, 0.32))
@@ -127,7 +97,7 @@ def likelihood(fit: Fit, family: Family) -> str:
         _ = upper.text(best + side[1], 1.0, f"s = {best:.2f}", ha=side[0], va="center")
         _ = upper.set_title("likelihood of the test rows, largest = 1", loc="left", fontsize=9, color=WARM)
         _ = lower.set_title("loss in nats", loc="left", fontsize=9, color=MAIN)
-        return _svg(figure, name, f"{fit.task.title}: likelihood and loss along a factor on the fitted weights")
+        return svg(figure, name, f"{fit.task.title}: likelihood and loss along a factor on the fitted weights")
 
 
 def pixels(image: Any, name: str, description: str) -> str:
@@ -186,22 +156,3 @@ def _legend(axes: Axes, right: int, wrong: int, loss: float) -> None:
 
 def _short(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
-
-
-def _svg(figure: Figure, name: str, description: str) -> str:
-    """Return the figure as an SVG element for a page: no size, fonts or colours of its own, ids under its name."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    box = re.search(r'viewBox="[^"]*"', text)
-    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text[text.index(">") + 1 :], flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'\b(?:xlink:)?href="#', f'href="#{name}-', body).replace("url(#", f"url(#{name}-")
-    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
-    for colour, variable in _VARIABLE.items():
-        body = body.replace(colour, f"var({variable})")
-    return (
-        f'<svg class="plot" role="img" aria-label="{html.escape(description)}" {box.group() if box else ""}>'
-        f"{body.strip()}\n"
-    )

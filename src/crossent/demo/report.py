@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from string import Template
 
 import numpy as np
@@ -24,6 +23,7 @@ from crossent.demo.numbers import (
 )
 from crossent.demo.pictures import likelihood, loss_curves, penalty_curve, pixels
 from crossent.demo.train import Fit
+from crossent.score._page import figure, stylesheet, table, template
 
 WORST = 12
 
@@ -44,16 +44,17 @@ def render(
     """
     shown = list(zip(fits, summaries, strict=True))
     pictured = next(fit for fit in fits if fit.task.pictures is not None)
-    page = Template(files("crossent.demo").joinpath("page.html").read_text(encoding="utf-8"))
+    page = Template(template("crossent.demo", "page.html"))
     return page.substitute(
+        style=stylesheet(),
         headlines="\n".join(_headline(summary) for summary in summaries),
         textbook=_textbook(costs),
-        curves="\n".join(_figure(fit.task.title, loss_curves(fit, summary)) for fit, summary in shown),
+        curves="\n".join(figure(fit.task.title, loss_curves(fit, summary)) for fit, summary in shown),
         curves_text=" ".join(_curve_sentence(fit) for fit in fits),
-        penalties="\n".join(_figure(fit.task.title, penalty_curve(fit, summary)) for fit, summary in shown),
+        penalties="\n".join(figure(fit.task.title, penalty_curve(fit, summary)) for fit, summary in shown),
         penalties_text=" ".join(_penalty_sentence(fit) for fit in fits),
         likelihoods="\n".join(
-            _figure(fit.task.title, likelihood(fit, family)) for fit, family in zip(fits, families, strict=True)
+            figure(fit.task.title, likelihood(fit, family)) for fit, family in zip(fits, families, strict=True)
         ),
         likelihoods_text=_likelihood_text(fits, summaries, families),
         worst="\n".join(_worst(pictured)),
@@ -77,27 +78,12 @@ def _headline(summary: Summary) -> str:
     )
 
 
-def _figure(caption: str, picture: str) -> str:
-    return f'<figure class="card"><figcaption>{html.escape(caption)}</figcaption>{picture}</figure>'
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heading)
-    body = "".join(
-        f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(x)}</td>" for x in row[1:])
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
 def _textbook(costs: Sequence[Cost]) -> str:
     rows = [
         (row_text(c.prediction), *(f"{number:.3f}" for number in (c.measure, c.one_hot, c.index, c.bits)))
         for c in costs
     ]
-    return _table(("prediction", "measure", "one-hot", "class", "bits"), rows)
+    return table(("prediction", "measure", "one-hot", "class", "bits"), rows, caption="Cost of each prediction")
 
 
 def _numbers(summaries: Sequence[Summary]) -> str:
@@ -110,7 +96,7 @@ def _numbers(summaries: Sequence[Summary]) -> str:
         ("skill", *(f"{s.skill:.2%}" for s in summaries)),
         ("accuracy", *(f"{s.accuracy:.2%}" for s in summaries)),
     ]
-    return _table(("", *(s.title for s in summaries)), rows)
+    return table(("", *(s.title for s in summaries)), rows, caption="Both data sets")
 
 
 def _curve_sentence(fit: Fit) -> str:

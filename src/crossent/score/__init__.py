@@ -95,7 +95,7 @@ def score(
     >>> import crossent
     >>> result = crossent.score([1, 0, 2], probs=[[0.2, 0.7, 0.1], [0.6, 0.2, 0.2], [0.6, 0.1, 0.3]])
     >>> round(result.loss, 6), round(result.bits, 6), round(result.accuracy, 3)
-    (0.69049, 0.996167, 0.667)
+    (0.690491, 0.996168, 0.667)
     >>> result.worst[0].id, result.worst[0].label, result.worst[0].predicted
     (2, 2, 0)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from crossent.score._labels import Coded, classes_of, code, column, listing
+from crossent.score._labels import Coded, classes_of, code, column, listing, numeric
 from crossent.score._result import Zero
 
 Kind = Literal["probs", "logits", "logprobs"]
@@ -43,7 +43,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """N rows: values (N, C), or (N,) of the second of two classes, the class of each (IGNORED: to be left out), and more."""
+    """N rows: values (N, C), or (N,) of the second of two classes, each row's class (IGNORED: left out), and more."""
 
     kind: Kind
     values: Any
@@ -69,7 +69,7 @@ def options(
     """Return the options that callers name."""
     many = isinstance(ignore, list | tuple | set | frozenset)
     named = None if classes is None else tuple(np.asarray(classes, dtype=object).tolist())
-    floor = zero if isinstance(zero, str) else float(zero)
+    floor: Any = zero if isinstance(zero, str) else float(zero)
     ignored = tuple(ignore) if many else () if ignore is None else (ignore,)
     return Options(named, ignored, normalize, floor, ci, worst, rows)
 
@@ -82,7 +82,7 @@ def batch(y: Any, given: Mapping[Kind, Any], rest: Mapping[str, Any], chosen: Op
     ValueError, TypeError
         If something is missing, of another length or shape, no number, or no class.
     """
-    present = [kind for kind, values in given.items() if values is not None]
+    present: list[Kind] = [kind for kind, values in given.items() if values is not None]
     if len(present) != 1:
         got = " and ".join(present) or "none of them"
         raise TypeError(f"pass exactly one of probs=, logits= and logprobs=; got {got}")
@@ -168,7 +168,7 @@ def _classes(
         return class_names(names)
     if any(isinstance(value, str) for value in labels.values):
         text = [value for value in labels.values if isinstance(value, str)]
-        if not all(re.fullmatch(r"\s*[+-]?\d+(\.0*)?\s*", value) for value in text):
+        if not all(numeric(value) for value in text):
             raise ValueError(
                 f"y holds names such as {text[0]!r}; pass classes= with the {columns} names in the order of the "
                 "columns" + (", the positive class last" if columns == 2 else "")
@@ -178,7 +178,7 @@ def _classes(
 
 def class_names(columns: Sequence[str]) -> tuple[str, ...]:
     """Return the names of columns without what all of them begin with: p_cat, p_dog are cat, dog."""
-    prefix = commonprefix(list(columns))
+    prefix = commonprefix(list(columns))  # noqa: RUF071  of names, not of paths
     cut = max(prefix.rfind(mark) for mark in "_-.: /") + 1
     whole = re.sub(r"\d+$", "", prefix)
     digits = all(re.fullmatch(r"\d+", name[len(whole) :]) for name in columns)  # p0, p1, …, p10

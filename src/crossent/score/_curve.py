@@ -1,8 +1,8 @@
 """What came true beside what was predicted: pairs (probability, truth) in little memory, and the loss taken apart.
 
-Pairs are kept as they are while the probabilities are few. Beyond that each goes into a cell of a fixed grid, 1/32 of an
-octave of p or 1 − p wide, whichever is smaller, and cut at the tenths; which cells there are does not depend on the
-order of the rows. A cell keeps Σ w, Σ w p and Σ w truth.
+Pairs are kept as they are while the probabilities are few. Beyond that each goes into a cell of a fixed grid, 1/32 of
+an octave of p or 1 − p wide, whichever is smaller, and cut at the tenths; the cells do not depend on the order of rows.
+A cell keeps Σ w, Σ w p and Σ w truth.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossent.score._curve import take_apart
 from crossent.score._interval import Mean
-from crossent.score._result import Bar, Calibration, Interval, Slice
+from crossent.score._result import Calibration, Interval, Slice
 from crossent.score._score import Score
 from crossent.score._totals import Totals
 
@@ -51,7 +51,7 @@ def finish(state: ScoreState) -> Score:
         baseline=baseline,
         skill=1.0 - float(relative.value[0]) if baseline > 0 else np.nan,
         skill_ci=(1.0 - high, 1.0 - low) if baseline > 0 else (np.nan, np.nan),
-        entropy=float(state.entropy.value / whole),
+        entropy=float(state.details.entropy.value / whole),
         accuracy=float(totals.right.value.sum() / whole),
         clusters=None if state.cluster is None else len(state.cluster),
         zero=state.options.zero,
@@ -61,9 +61,9 @@ def finish(state: ScoreState) -> Score:
             name: _sorted(_slices(slicing.number.items(), slicing.totals, level)) for name, slicing in state.by.items()
         },
         calibration=calibration,
-        reliability=state.curve.bins(),
-        histogram=tuple(Bar(*slot) for slot in state.slots),
-        worst=tuple(state.worst),
+        reliability=state.details.curve.bins(),
+        histogram=state.details.histogram(),
+        worst=tuple(state.details.worst),
         warnings=tuple(_warnings(state, whole, per_class)),
         state=state,
     )
@@ -108,13 +108,13 @@ def _sorted(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
 
 def _calibration(state: ScoreState, whole: float) -> Calibration | None:
     """Return the loss taken apart, or None if it is infinite."""
-    p, weight, truth = state.curve.points()
+    p, weight, truth = state.details.curve.points()
     binary = len(state.classes) == 2
-    loss = float(state.totals.overall().value[0]) if binary else float(state.top.value) / whole
+    loss = float(state.totals.overall().value[0]) if binary else float(state.details.top.value) / whole
     if not np.isfinite(loss):
         return None
     recalibrated, uncertainty, curve = take_apart(p, weight, truth)
-    ece = sum(part.weight * abs(part.predicted - part.observed) for part in state.curve.bins()) / whole
+    ece = sum(part.weight * abs(part.predicted - part.observed) for part in state.details.curve.bins()) / whole
     return Calibration(
         of="positive class" if binary else "top label",
         loss=loss,
@@ -130,7 +130,9 @@ def _calibration(state: ScoreState, whole: float) -> Calibration | None:
 def _warnings(state: ScoreState, whole: float, per_class: tuple[Slice, ...]) -> list[str]:
     said = state.notes.warnings(whole, str(state.kind), state.options.zero)
     if len(per_class) == 1:
-        said.append(f"all rows have the class {per_class[0].value!r}: there is no baseline to compare with, so no skill")
+        said.append(
+            f"all rows have the class {per_class[0].value!r}: there is no baseline to compare with, so no skill"
+        )
     else:
         rare = min(per_class, key=lambda part: part.n)
         if rare.n < _RARE:

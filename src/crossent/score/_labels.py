@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 IGNORED = -1
+_TRUTH = {"true": "1", "false": "0"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +119,13 @@ def _not_a_class(label: Any, row: int, rows: int, sets: tuple[Sequence[Any], Seq
     text = f"label {label!r} ({where}) is not one of the {len(classes)} classes {listing(classes)}"
     if isinstance(label, float) and not label.is_integer() and 0.0 < label < 1.0:
         return f"{text}; are y and the predictions swapped? Soft labels are for crossent.cross_entropy"
-    if len(seen) == len(classes) and all(isinstance(value, int | str) for value in seen):
-        return f"{text}; if the columns are {listing(sorted(seen, key=str))} in this order, pass that as classes="
+    if len(seen) == len(classes) and len({type(value) for value in seen}) == 1:
+        return f"{text}; if the columns are {listing(sorted(seen))} in this order, pass that as classes="
+    if len(classes) == 2 and len(seen) > 2:
+        return (
+            f"{text}: one number a row is the probability of the second of two classes; for {len(seen)} classes pass "
+            "a column for each (of scikit-learn predict_proba, not predict)"
+        )
     return f"{text}; use ignore={label!r} to skip such rows, or classes= to name the columns"
 
 
@@ -129,9 +135,18 @@ def _plain(item: Any) -> Hashable:
     return item if isinstance(item, Hashable) else str(item)
 
 
+def numeric(value: str) -> bool:
+    """Return whether a text is written like a class that is a number."""
+    return _written(value).lstrip("-").isdigit()
+
+
 def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
-    return str(value)
+    text = str(value).strip()
+    if text.lower() in _TRUTH:
+        return _TRUTH[text.lower()]
+    whole, _, zeros = text.partition(".")
+    return whole.lstrip("+") if whole.lstrip("+-").isdigit() and not zeros.strip("0") else text

@@ -55,10 +55,11 @@ class Notes:
             If the numbers of a row are not what they are said to be.
         """
         kind = batch.kind
-        _refuse(np.isnan(costs.total) | np.isnan(costs.loss), names, f"{kind} hold NaN or infinite values", _MEND)
+        _refuse(np.isnan(costs.plain), names, f"{kind} hold NaN", _MEND)
         if kind != "logits":
             _check_range(batch, costs, names)
             self._check_sums(batch, costs, names, normalize)
+        _refuse(np.isnan(costs.loss), names, f"{kind} hold infinite values", _MEND)
         if self.hard:
             self.hard = bool((costs.confidence == 1.0).all())
         if self.distributions:
@@ -172,7 +173,9 @@ def _check_range(batch: Batch, costs: Costs, names: Names) -> None:
         top = costs.plain if batch.binary else np.log(costs.confidence)
         _refuse(top > slack, names, "logprobs hold positive numbers", "if these are logits, pass logits=")
         sentinel = (costs.loss == -SENTINEL) | (costs.least == SENTINEL)
-        hint = "it stands for a value that was not told, and cannot be scored; for logs of language models see crossent lm"
+        hint = (
+            "it stands for a value that was not told, and cannot be scored; for logs of language models see crossent lm"
+        )
         _refuse(sentinel, names, f"logprobs hold {SENTINEL:g}", hint)
         return
     high = costs.plain if batch.binary else costs.confidence

@@ -103,3 +103,11 @@ class Calibration:
 def bits(nats: float) -> float:
     """Return nats in bits."""
     return nats / math.log(2)
+
+
+def perplexity(nats: float) -> float:
+    """Return e^nats, infinity where it is more than a float holds."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf

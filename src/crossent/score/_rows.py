@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from crossent.arrays import log
 from crossent.kernels import cpu
 from crossent.score._batch import Batch
 from crossent.score._labels import IGNORED
@@ -25,9 +24,11 @@ EXACT = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Costs:
-    """What n rows cost, each (n,) float64: loss in nats, probability of the true class, and of the most probable one,
-    which is the class `predicted`; entropy of the prediction; `total`, the sum of its probabilities before any
-    normalising; `least`, the smallest number in the row; `plain`, the sum of the numbers as they were given.
+    """What n rows cost, each (n,).
+
+    Loss in nats, probability of the true class, confidence (that of the most probable one, which is the class
+    `predicted`), entropy of the prediction, total (the sum of its probabilities before any normalising), and of the
+    numbers as they were given the least one and the plain sum.
     """
 
     loss: Any
@@ -77,13 +78,13 @@ def _probabilities(values: Any, label: Any, normalize: bool) -> Costs:
     cpu.row_summary(values, label, result, place, entropic=True)
     picked, total, peak, least, entropy = result
     np.maximum(picked, 0.0, out=picked, where=picked >= -EXACT)
-    if normalize:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return Costs(
-                log(total) - log(picked), picked / total, peak / total, place, entropy / total + log(total), total,
-                least, total,
-            )  # fmt: skip
-    return Costs(0.0 - log(picked), picked, peak, place, entropy, total, least, total)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if not normalize:
+            return Costs(0.0 - np.log(picked), picked, peak, place, entropy, total, least, total)
+        scale = np.log(total)
+        return Costs(
+            scale - np.log(picked), picked / total, peak / total, place, entropy / total + scale, total, least, total
+        )
 
 
 def _logits(values: Any, label: Any, kind: str, normalize: bool) -> Costs:

@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 
 from crossent.score._batch import Batch, Kind, Options, batch, options
-from crossent.score._curve import Curve
+from crossent.score._details import Charged, Details
 from crossent.score._finish import finish
 from crossent.score._labels import Coded
 from crossent.score._notes import Names, Notes
-from crossent.score._result import Row, Zero
+from crossent.score._result import Zero
 from crossent.score._rows import Costs, costs
 from crossent.score._score import Score
 from crossent.score._temperature import Temperatures
-from crossent.score._totals import Rows, Sum, Totals
+from crossent.score._totals import Rows, Totals
 
 BLOCK = 1 << 16
 """Rows that are worked on at a time."""
-_OCTAVES = 1200  # bars of the histogram: quarters of octaves from 2^-150 to 2^150
-_LOWEST = (1023 - 150) * 4
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +39,7 @@ class Slicing:
 
 @dataclass(slots=True, eq=False)
 class KeptRows:
-    """Every row's loss, class, weight, cluster and id, in blocks, for comparisons of pairs."""
+    """Every row's loss, class, weight, cluster, id and number, in blocks, for comparisons of pairs."""
 
     blocks: list[dict[str, Any]]
 
@@ -55,8 +53,8 @@ class ScoreState:
     """The score of rows that come in parts: `update` with each, `merge` states, `finalize` to a `Score`.
 
     Parts and states may come in any order; the numbers are the same up to rounding of float64 (1e-13), whatever the
-    parts. A state is a few tens of kilobytes for ten classes, and grows with the number of classes, slices, and clusters
-    alone. It may be pickled.
+    parts. A state is a few tens of kilobytes for ten classes, and grows with the number of classes, slices and
+    clusters alone. It may be pickled.
 
     Parameters
     ----------
@@ -73,6 +71,8 @@ class ScoreState:
         Level of confidence of intervals.
     worst
         How many of the most expensive rows to name.
+    rows
+        Keep the loss of every row, so that `compare` can pair them: some 30 bytes a row.
 
     Examples
     --------
@@ -103,10 +103,7 @@ class ScoreState:
         self.classes: tuple[Hashable, ...] = ()
         self.binary = False
         self.seen = 0
-        self.entropy, self.top = Sum(), Sum()
-        self.histogram: Any = np.zeros(_OCTAVES + 1)
-        self.notes, self.curve, self.temperatures = Notes(), Curve(), Temperatures()
-        self.worst: list[Row] = []
+        self.notes, self.details, self.temperatures = Notes(), Details(chosen.worst), Temperatures()
         self.kept = KeptRows([]) if chosen.rows else None
         self.cluster: dict[Hashable, int] | None = None
         self.totals = Totals(clustered=False)
@@ -210,11 +207,9 @@ positive class last
             mine = self.by[name]
             groups = mine.numbers(Coded(np.arange(len(theirs.number)), list(theirs.number)))
             mine.totals.merge(theirs.totals, groups, clusters)
-        for name in ("entropy", "top", "notes", "curve"):
-            getattr(self, name).merge(getattr(other, name))
+        self.notes.merge(other.notes)
+        self.details.merge(other.details)
         self.temperatures.merge(other.temperatures, len(self.classes))
-        self.histogram = self.histogram + other.histogram
-        self._keep_worst(other.worst)
         if self.kept is not None and other.kept is not None:
             self.kept.blocks.extend(other.kept.blocks)
         self.seen += other.seen
@@ -320,18 +315,21 @@ positive class last
         share = np.ones(len(label)) if weight is None else weight
         names = Names(rows.id, self.seen, places, share)
         self.notes.check(rows, found, names, self.options.normalize)
-        self._add_rows(found, label, weight, names)
+        loss = self._charged(found)
+        charged = Charged(found, loss, label, weight, names)
+        self.details.add(charged, self.classes)
         cluster, groups = parts
         here = None if cluster is None else cluster[places]
-        loss = self._charged(found)
-        right = found.predicted == label
-        self._add_totals(self.totals, Rows(loss, weight, label, right, here))
+        self._add_totals(self.totals, Rows(loss, weight, label, charged.right, here))
         for name, group in groups.items():
-            self._add_totals(self.by[name].totals, Rows(loss, weight, group[places], right, here))
+            self._add_totals(self.by[name].totals, Rows(loss, weight, group[places], charged.right, here))
         self.temperatures.add(rows, self.seen, (places, found.loss))
         if self.kept is not None:
             ids = None if rows.id is None else rows.id[places]
-            self.kept.blocks.append({"loss": loss, "label": label, "weight": weight, "cluster": here, "id": ids})
+            number = self.seen + places
+            self.kept.blocks.append(
+                {"loss": loss, "label": label, "weight": weight, "cluster": here, "id": ids, "number": number}
+            )
 
     def _charged(self, found: Costs) -> Any:
         if self.options.zero == "inf":
@@ -351,55 +349,3 @@ positive class last
         if not totals.count.any():
             totals.centre = float(rows.loss[0])
         totals.add(Rows(rows.loss - totals.centre, rows.weight, rows.group, rows.right, rows.cluster))
-
-    def _add_rows(self, found: Costs, label: Any, weight: Any, names: Names) -> None:
-        def total(x: Any) -> float:
-            return float(x.sum() if weight is None else weight @ x)
-
-        loss, right = self._charged(found), found.predicted == label
-        self.entropy.add(total(found.entropy))
-        if len(self.classes) == 2:
-            p, truth = np.where(label == 1, found.probability, 1.0 - found.probability), label == 1
-        else:
-            p, truth = found.confidence, right
-            wrong = ~right
-            with np.errstate(divide="ignore"):
-                missed = -np.log1p(-np.minimum(p[wrong], 1.0))
-            self.top.add(total(np.where(right, found.loss, 0.0)))
-            self.top.add(float(missed.sum() if weight is None else weight[wrong] @ missed))
-        self.curve.add(np.clip(p, 0.0, 1.0), truth, weight)
-        bar = np.clip((np.maximum(loss, 0.0).view(np.int64) >> 50) - _LOWEST, 0, _OCTAVES)
-        self.histogram += np.bincount(bar, weight, _OCTAVES + 1)
-        self._keep_worst(self._candidates(found, (loss, label), names))
-
-    def _candidates(self, found: Costs, known: tuple[Any, Any], names: Names) -> list[Row]:
-        """Return the rows of a block that may be among the worst; of equally bad ones those that come first."""
-        loss, label = known
-        most = self.options.worst
-        if most == 0:
-            return []
-        least = self.worst[-1].loss if len(self.worst) == most else -np.inf
-        if len(loss) > most:
-            least = max(least, float(np.partition(loss, len(loss) - most)[-most]))
-        places = np.concatenate([np.flatnonzero(loss > least), np.flatnonzero(loss == least)[:most]])
-        return [
-            Row(
-                names[k], float(loss[k]), self.classes[label[k]], float(found.probability[k]),
-                self.classes[found.predicted[k]], float(found.confidence[k]),
-            )
-            for k in places.tolist()
-        ]  # fmt: skip
-
-    def _keep_worst(self, more: list[Row]) -> None:
-        if more:
-            self.worst = sorted([*self.worst, *more], key=lambda row: -row.loss)[: self.options.worst]
-
-    @property
-    def slots(self) -> Sequence[tuple[float, float, float]]:
-        """The bars of the histogram that hold rows: low, high, weight."""
-        filled = np.flatnonzero(self.histogram)
-        bits = (np.concatenate([filled, filled + 1]) + _LOWEST) << 50
-        low, high = bits.view(np.float64).reshape(2, -1)
-        low, high = np.where(filled == 0, 0.0, low), np.where(filled == _OCTAVES, np.inf, high)
-        low = np.where(filled == _OCTAVES, np.inf, low)
-        return list(zip(low.tolist(), high.tolist(), self.histogram[filled].tolist(), strict=True))

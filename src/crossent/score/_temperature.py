@@ -2,8 +2,8 @@
 
 The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Its values and slopes at powers of
 two fix a polynomial around the least one, whose minimum is the best T to about three digits. Of many rows a share will
-do: those whose number, times the golden ratio, has enough leading zeros in its fraction. How many zeros follows from the
-number of rows, so that it makes no difference how they come in blocks.
+do: those whose number, times the golden ratio, has enough leading zeros in its fraction. How many zeros follows from
+the number of rows, so that it makes no difference how they come in blocks.
 """
 
 from __future__ import annotations
@@ -110,5 +110,5 @@ def _minimum(x: Any, value: Any, slope: Any) -> tuple[float, float]:
     right = int(np.argmax(slope > 0))
     near = slice(max(0, right - 2), right + 2)
     smooth = KroghInterpolator(np.repeat(x[near], 2), np.stack([value[near], slope[near]], axis=1).reshape(-1))
-    place = float(brentq(lambda at: float(smooth.derivative(at)), x[right - 1], x[right]))
-    return place, float(smooth(place))
+    place: Any = brentq(lambda at: float(smooth.derivative(at)), x[right - 1], x[right])
+    return float(place), float(smooth(place))

@@ -1,7 +1,7 @@
 """Sums over groups of rows that merge: what means, intervals and shares are made of.
 
-For each group the sums Σ w^k (l − c)^j, j ≤ k ≤ 3, about a centre c near the losses; moving the centre is a polynomial.
-The residuals w (l − m) about the mean m, their squares and cubes follow from them. Rows in clusters are not independent:
+For each group the sums Σ w^k (l − c)^j, j ≤ k ≤ 3, about a centre c near the losses; moving it is a polynomial. The
+residuals w (l − m) about the mean m, their squares and cubes follow from them. Rows in clusters are not independent:
 their residuals are summed by cluster first, so a table of Σ w (l − c) and Σ w by group and cluster is kept instead.
 Every sum keeps what its additions round off, so that it does not depend on how rows came in blocks.
 """
@@ -76,7 +76,7 @@ class Totals:
     def __init__(self, clustered: bool, groups: int = 0) -> None:
         self.centre = 0.0
         self.count: Any = np.zeros(groups, np.int64)
-        self.sums = Sum(len(MOMENTS), groups)
+        self.sums: Sum = Sum(len(MOMENTS), groups)
         self.right, self.infinite = Sum(groups), Sum(groups)
         self.table = Table() if clustered else None
 
@@ -98,7 +98,7 @@ class Totals:
         self.count = self.count + counts
         self.right.add(np.bincount(rows.group, rows.right if rows.weight is None else rows.right * rows.weight, size))
         sums, loss = np.empty((len(MOMENTS), size)), rows.loss
-        powers = [None, loss, loss * loss, loss * loss * loss]
+        powers = (np.ones(0), loss, loss * loss, loss * loss * loss)
         for place, (k, j) in enumerate(MOMENTS):
             if rows.weight is not None:
                 part = rows.weight**k if j == 0 else rows.weight**k * powers[j]
@@ -120,12 +120,14 @@ class Totals:
     def merge(self, other: Totals, groups: Any, clusters: Any | None) -> None:
         """Add other sums, whose groups and clusters have the given numbers here."""
         size = self.groups
+        if not self.count.any():
+            self.centre = other.centre
         self.count[groups] += other.count
         moved = other.moved(self.centre)
         self.sums.merge(moved.take(groups, size))
         self.right.merge(other.right.take(groups, size))
         self.infinite.merge(other.infinite.take(groups, size))
-        if self.table is not None and other.table is not None:
+        if self.table is not None and other.table is not None and clusters is not None:
             key, loss, weight = other.table.all()
             here = groups[key // _GROUP] * _GROUP + clusters[key % _GROUP]
             self.table.add(here, loss + (other.centre - self.centre) * weight, weight)
@@ -197,9 +199,7 @@ class Totals:
             n = np.bincount(group, minlength=self.groups)
         mean = mean_of(value, sums[_AT[1, 0]], n, square, cube)
         infinite = self.infinite.value > 0
-        return Mean(
-            np.where(infinite, np.inf, value), weight, n, np.where(infinite, np.nan, mean.se), mean.skew
-        )
+        return Mean(np.where(infinite, np.inf, value), weight, n, np.where(infinite, np.nan, mean.se), mean.skew)
 
     def _residuals(self, power: int, away: Any) -> Any:
         """Return Σ w^k (d − away)^k of each group for k = power, d the loss about the centre."""

@@ -1,0 +1,85 @@
+"""Columns of pyarrow as what a score takes: codes of labels, and numbers (N, C)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from crossent.score._columns import Columns
+from crossent.score._labels import Coded
+
+
+def arguments(batch: Any, columns: Columns) -> dict[str, Any]:
+    """Return a record batch as arguments of `ScoreState.update`, y among them."""
+
+    def column(name: str | None) -> Any:
+        return None if name is None else coded(batch.column(name))
+
+    weight = None if columns.weight is None else numbers([batch.column(columns.weight)], [columns.weight])
+    return {
+        "y": column(columns.label),
+        columns.kind: numbers([batch.column(name) for name in columns.values], list(columns.values)),
+        "weight": weight,
+        "cluster": column(columns.cluster),
+        "by": {name: column(name) for name in columns.by or ()} or None,
+        "id": None if columns.id is None else batch.column(columns.id).to_numpy(zero_copy_only=False),
+    }
+
+
+def coded(array: Any) -> Any:
+    """Return a column as codes; integers without gaps as they are."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_integer(array.type) and not array.null_count:
+        return array.to_numpy()
+    encoded = array if types.is_dictionary(array.type) else array.dictionary_encode()
+    values = [None if value != value else value for value in encoded.dictionary.to_pylist()]  # noqa: PLR0124  NaN
+    codes = encoded.indices.cast(pa.int64())
+    if codes.null_count:
+        codes, values = codes.fill_null(len(values)), [*values, None]
+    return Coded(codes.to_numpy(zero_copy_only=False), values)
+
+
+def numbers(columns: Sequence[Any], names: Sequence[str]) -> Any:
+    """Return columns as numbers (N, C), or (N,) for one; missing ones are NaN. One column may hold lists.
+
+    Raises
+    ------
+    ValueError
+        If a column holds something else, or lists of different lengths.
+    """
+    from pyarrow import types
+
+    first = columns[0]
+    if len(columns) == 1 and (types.is_list(first.type) or types.is_large_list(first.type)):
+        lengths = np.diff(first.offsets.to_numpy())
+        if first.null_count or len(set(lengths.tolist())) > 1:
+            raise ValueError(f"the lists of column {names[0]!r} have different lengths, or some are missing")
+        return _vector(first.flatten(), names[0]).reshape(len(first), -1)
+    if len(columns) == 1 and types.is_fixed_size_list(first.type):
+        if first.null_count:
+            raise ValueError(f"some lists of column {names[0]!r} are missing")
+        return _vector(first.flatten(), names[0]).reshape(len(first), first.type.list_size)
+    vectors = [_vector(column, name) for column, name in zip(columns, names, strict=True)]
+    if len(vectors) == 1:
+        return vectors[0]
+    table = np.empty((len(vectors), len(first)), np.result_type(*{vector.dtype for vector in vectors}))
+    for row, vector in zip(table, vectors, strict=True):
+        row[:] = vector
+    return table.T
+
+
+def _vector(array: Any, name: str) -> Any:
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_null(array.type):
+        return np.full(len(array), np.nan)
+    if types.is_decimal(array.type) or types.is_integer(array.type) or types.is_boolean(array.type):
+        array = array.cast(pa.float64())
+    if not types.is_floating(array.type):
+        raise ValueError(f"column {name!r} holds {array.type}, not numbers")
+    return array.to_numpy(zero_copy_only=False)

@@ -1,0 +1,111 @@
+"""What a score tells beside losses: entropy, calibration, the distribution of row losses and the worst rows."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crossent.score._curve import Curve
+from crossent.score._notes import Names
+from crossent.score._result import Bar, Row
+from crossent.score._rows import Costs
+from crossent.score._totals import Sum
+
+_BARS = 1200  # quarters of octaves from 2^-150 to 2^150, and infinity
+_LOWEST = (1023 - 150) * 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Charged:
+    """Rows that count: what they cost, the loss that they are charged, label, weight (None: 1) and names."""
+
+    costs: Costs
+    loss: Any
+    label: Any
+    weight: Any | None
+    names: Names
+
+    @property
+    def right(self) -> Any:
+        """Whether the most probable class is the true one."""
+        return self.costs.predicted == self.label
+
+    def total(self, x: Any, rows: Any = slice(None)) -> float:
+        """Return Σ w x over the rows that x is of."""
+        return float(x.sum() if self.weight is None else self.weight[rows] @ x)
+
+
+class Details:
+    """Sums of rows that merge, and the `most` rows with the largest losses."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.entropy, self.top = Sum(), Sum()
+        self.bars: Any = np.zeros(_BARS + 1)
+        self.curve = Curve()
+        self.worst: list[Row] = []
+
+    def add(self, rows: Charged, classes: tuple[Hashable, ...]) -> None:
+        """Add rows."""
+        found = rows.costs
+        self.entropy.add(rows.total(found.entropy))
+        if len(classes) == 2:
+            truth = rows.label == 1
+            p = np.where(truth, found.probability, 1.0 - found.probability)
+        else:
+            truth, p = rows.right, found.confidence
+            wrong = ~truth
+            with np.errstate(divide="ignore"):
+                missed = -np.log1p(-np.minimum(p[wrong], 1.0))
+            self.top.add(rows.total(np.where(truth, found.loss, 0.0)))
+            self.top.add(rows.total(missed, wrong))
+        self.curve.add(np.clip(p, 0.0, 1.0), truth, rows.weight)
+        bar = np.clip((np.maximum(rows.loss, 0.0).view(np.int64) >> 50) - _LOWEST, 0, _BARS)
+        self.bars += np.bincount(bar, rows.weight, _BARS + 1)
+        self._keep(self._candidates(rows, classes))
+
+    def merge(self, other: Details) -> None:
+        """Add those of other rows."""
+        for mine, theirs in ((self.entropy, other.entropy), (self.top, other.top)):
+            mine.merge(theirs)
+        self.curve.merge(other.curve)
+        self.bars = self.bars + other.bars
+        self._keep(other.worst)
+
+    def histogram(self) -> tuple[Bar, ...]:
+        """Return the bars that hold rows."""
+        filled = np.flatnonzero(self.bars)
+        bits = (np.concatenate([filled, filled + 1]) + _LOWEST) << 50
+        low, high = bits.view(np.float64).reshape(2, -1)
+        low = np.select([filled == 0, filled == _BARS], [0.0, np.inf], low)
+        high = np.where(filled == _BARS, np.inf, high)
+        columns = (low.tolist(), high.tolist(), self.bars[filled].tolist())
+        return tuple(Bar(*bar) for bar in zip(*columns, strict=True))
+
+    def _candidates(self, rows: Charged, classes: tuple[Hashable, ...]) -> list[Row]:
+        """Return the rows that may be among the worst; of equally bad ones those that come first."""
+        loss, found = rows.loss, rows.costs
+        if self.most == 0:
+            return []
+        least = self.worst[-1].loss if len(self.worst) == self.most else -np.inf
+        if len(loss) > self.most:
+            least = max(least, float(np.partition(loss, len(loss) - self.most)[-self.most]))
+        places = np.concatenate([np.flatnonzero(loss > least), np.flatnonzero(loss == least)[: self.most]])
+        return [
+            Row(
+                id=rows.names[k],
+                loss=float(loss[k]),
+                label=classes[rows.label[k]],
+                probability=float(found.probability[k]),
+                predicted=classes[found.predicted[k]],
+                confidence=float(found.confidence[k]),
+            )
+            for k in places.tolist()
+        ]
+
+    def _keep(self, more: list[Row]) -> None:
+        if more:
+            self.worst = sorted([*self.worst, *more], key=lambda row: -row.loss)[: self.most]
