@@ -13,6 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, eac
 
 demo: install-demo
 	@$(bin)/crossent demo
+	@echo "crossent score demo-output/predictions.csv --label y --probs 'p_*' --id id --html demo-output/score.html"
+	@$(bin)/crossent score demo-output/predictions.csv --label y --probs 'p_*' --id id --html demo-output/score.html
 
 test: install-dev
 	@echo '== clang-format'

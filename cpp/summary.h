@@ -95,27 +95,38 @@ void summaries_of_lanes(const SummaryTask& task, int64_t begin, int64_t end) {
     using T = typename Compute<Storage>::type;
     for (int64_t row = begin; row < end; row += tile_rows) {
         const int64_t n = least(tile_rows, end - row);
-        Lane<T> x, peak, smallest, part;
+        Lane<T> x, peak, smallest;
         Lane<double> total, entropy;
-        Lane<int64_t> place;
+        Lane<typename Limits<T>::Int> place;  // as wide as T, for masks
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
             peak[i] = -std::numeric_limits<T>::infinity();
             smallest[i] = std::numeric_limits<T>::infinity();
         }
-        for (int64_t v = 0; v < task.columns; ++v) {
-            load_run<Storage>(task.values.data, row * task.values.outer_stride + v * task.values.column_stride,
-                              task.values.outer_stride, n, x.at);
+        for (int64_t first = 0; first < task.columns; first += classes_per_fold) {
+            Lane<T> part;
+            for (int64_t v = first; v < least(first + classes_per_fold, task.columns); ++v) {
+                const int64_t at = row * task.values.outer_stride + v * task.values.column_stride;
+                load_run<Storage>(task.values.data, at, task.values.outer_stride, n, x.at);
+                if (task.values.outer_stride == 1) {  // columns are far apart: fetch the next tile's
+                    fetch(static_cast<const Storage*>(task.values.data) + at + tile_rows,
+                          tile_rows * static_cast<int64_t>(sizeof(Storage)));
+                }
+                const auto column = static_cast<typename Limits<T>::Int>(v);
 #pragma omp simd
-            for (int64_t i = 0; i < tile_rows; ++i) {
-                total[i] += static_cast<double>(x[i]);
-                place[i] = x[i] > peak[i] ? v : place[i];
-                peak[i] = x[i] > peak[i] ? x[i] : peak[i];
-                smallest[i] = x[i] < smallest[i] ? x[i] : smallest[i];
+                for (int64_t i = 0; i < tile_rows; ++i) {
+                    place[i] = x[i] > peak[i] ? column : place[i];
+                    peak[i] = x[i] > peak[i] ? x[i] : peak[i];
+                    smallest[i] = x[i] < smallest[i] ? x[i] : smallest[i];
+                }
+#pragma omp simd
+                for (int64_t i = 0; i < tile_rows; ++i) total[i] += static_cast<double>(x[i]);
+                if (!task.entropic) continue;
+#pragma omp simd
+                for (int64_t i = 0; i < tile_rows; ++i) part[i] += information(x[i]);
             }
-            if (!task.entropic) continue;
 #pragma omp simd
-            for (int64_t i = 0; i < tile_rows; ++i) entropy[i] += static_cast<double>(information(x[i]));
+            for (int64_t i = 0; i < tile_rows; ++i) entropy[i] += static_cast<double>(part[i]);
         }
         for (int64_t i = 0; i < n; ++i) {
             save(task, row + i,

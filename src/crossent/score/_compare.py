@@ -113,7 +113,7 @@ class Comparison:
             ("cheaper in a", words.share(self.share_better), "of the rows"),
             ("dearer in a", words.share(self.share_worse), "of the rows"),
         ]
-        said = [f"a less b: {words.counted(self.n, 'row')}{clusters}, in pairs", *aligned(rows)]
+        said = [f"a less b: {words.counted(self.n, 'row')}{clusters}, in pairs", *aligned(rows, (0, 2))]
         if self.worst_regressions:
             head = ("row", "a, nats", "b, nats", "difference")
             worst = [(line(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in self.worst_regressions]

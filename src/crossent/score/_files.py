@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Table:
             If the file turns out not to be what it is said to be.
         """
         with _said(self.path):
-            yield from _READERS[self.format](self, list(names), set(texts))
+            yield from _ahead(_READERS[self.format](self, list(names), set(texts)))
 
 
 def open_table(path: str | Path) -> Table:
@@ -77,6 +78,15 @@ def open_table(path: str | Path) -> Table:
         twice = next(name for name in columns if columns.count(name) > 1)
         raise FileError(f"{path}: the column name {twice!r} occurs twice")
     return Table(path, kind, tuple(columns))
+
+
+def _ahead(batches: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, float]]:
+    """Read the next batch while the caller works on this one."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 @contextmanager
@@ -200,7 +210,7 @@ def _parquet_batches(table: Table, names: list[str], _: set[str]) -> Iterator[tu
     from pyarrow import parquet
 
     done = 0
-    with parquet.ParquetFile(table.path, memory_map=True, pre_buffer=False) as file:
+    with parquet.ParquetFile(table.path, pre_buffer=False, buffer_size=1 << 15) as file:
         for batch in file.iter_batches(_rows(len(names)), columns=names):
             done += len(batch)
             yield batch, done / file.metadata.num_rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ def code(values: Any, name: str) -> Coded:
     return Coded(codes, list(place))
 
 
+@lru_cache(maxsize=16)
+def _lookup(classes: tuple[Hashable, ...]) -> tuple[dict[Hashable, int], dict[str, int]]:
+    """Return the place of each class by what it is and by how it is written."""
+    return {value: k for k, value in enumerate(classes)}, {_written(value): k for k, value in enumerate(classes)}
+
+
 def _code_integers(vector: Any) -> Coded:
     if len(vector) == 0:
         return Coded(np.empty(0, np.int64), [])
@@ -83,11 +90,10 @@ def classes_of(labels: Coded, classes: Sequence[Hashable], ignore: Iterable[Any]
     ValueError
         If a label is neither a class nor to be ignored, with the label, its first row and what to do.
     """
-    ignored, exact = list(ignore), {value: k for k, value in enumerate(classes)}
-    written = {_written(value): k for k, value in enumerate(classes)}
+    ignored, (exact, written) = list(ignore), _lookup(tuple(classes))
 
     def find(label: Any) -> int | None:
-        if any(label == other or (missing(label) and missing(other)) for other in ignored):
+        if ignored and any(label == other or (missing(label) and missing(other)) for other in ignored):
             return IGNORED
         found = exact.get(label)
         return written.get(_written(label)) if found is None else found

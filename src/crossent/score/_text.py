@@ -23,7 +23,7 @@ _WIDEST = 60
 
 def text(score: Score, *, in_bits: bool = False) -> str:
     """Return the score as an aligned table with its parts, worst rows and warnings."""
-    parts = [heading(score), *aligned(headline(score, in_bits=in_bits)), "", *sentences(score)]
+    parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score)]
     for title, rows in tables(score):
         parts += ["", title, *aligned(rows)]
     return "\n".join([*parts, *([""] if score.warnings else []), *(f"warning: {line(w)}" for w in score.warnings)])
@@ -120,17 +120,18 @@ def line(value: Any) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return rows as lines: the first column to the left, the others to the right."""
+def aligned(rows: Sequence[tuple[str, ...]], left: Sequence[int] = (0,)) -> list[str]:
+    """Return rows as lines: the columns numbered in `left` to the left, the others to the right."""
     cells = [[cell if len(cell) <= _WIDEST else cell[: _WIDEST - 1] + "…" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
-        "  ".join(
-            cell.rjust(width) if k else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
+        "  ".join(_put(*cell, k in left) for k, cell in enumerate(zip(row, widths, strict=True))).rstrip()
         for row in cells
     ]
+
+
+def _put(cell: str, width: int, left: bool) -> str:
+    return cell.ljust(width) if left else cell.rjust(width)
 
 
 def html_table(rows: Sequence[tuple[str, ...]]) -> str:

@@ -1,7 +1,7 @@
 """Scores of Ray data sets: a state for each block, merged as an aggregation of Ray Data. Needs the extra `ray`.
 
-The aggregations are of the class `AggregateFn`. One of `AggregateFnV2` reads one column by its nature, and Ray drops all
-others before it groups rows.
+The aggregations are of the class `AggregateFn`. One of `AggregateFnV2` names one column that it reads, and Ray drops
+all others before it groups rows.
 """
 
 from __future__ import annotations
@@ -68,20 +68,21 @@ class State(AggregateFn):
         self.columns = columns(label, given, rest)
         self.options = options
         _ = ScoreState(**options)  # what is wrong with the options is said here and not by a worker
-        super().__init__(
-            init=lambda _: None, merge=_merge, name=alias_name, accumulate_block=self._add, finalize=self._finish
+        super().__init__(  # pyright: ignore[reportArgumentType]  Ray's own default is None
+            _nothing, _merge, alias_name, accumulate_block=self._add, finalize=self._finish
         )
 
     def _add(self, before: bytes | None, block: Block) -> bytes | None:
         accessor = BlockAccessor.for_block(block)
-        if accessor.num_rows() == 0:
+        table = accessor.to_arrow()
+        if len(table) == 0:
             return before
-        there = self.columns.among(accessor.column_names())
-        classes = self.options.get("classes")
-        if classes is None and len(there.values) > 1:
-            classes = class_names(there.values)
-        state = ScoreState(**{**self.options, "classes": classes})
-        table = _without_tensors(accessor, there.values[0]) if len(there.values) == 1 else accessor.to_arrow()
+        there, options = self.columns.among(table.column_names), dict(self.options)
+        if len(there.values) == 1:
+            table = _without_tensors(table, accessor, there.values[0])
+        elif options.get("classes") is None:
+            options["classes"] = class_names(there.values)
+        state = ScoreState(**options)
         for batch in table.select(there.needed).combine_chunks().to_batches():
             _ = state.update(**arguments(batch, there))
         return _merge(before, pickle.dumps(state))
@@ -188,9 +189,12 @@ def _merge(first: bytes | None, second: bytes | None) -> bytes | None:
     return pickle.dumps(whole.merge(pickle.loads(second)))
 
 
-def _without_tensors(accessor: BlockAccessor, name: str) -> pa.Table:
-    """Return a block as a table in which a column of Ray's tensors is one of lists."""
-    table = accessor.to_arrow()
+def _nothing(_: Any) -> bytes | None:
+    return None
+
+
+def _without_tensors(table: pa.Table, accessor: BlockAccessor, name: str) -> pa.Table:
+    """Return the table of a block, with lists in a column that holds Ray's tensors."""
     if not isinstance(table.schema.field(name).type, pa.BaseExtensionType):
         return table
     tensors = np.asarray(accessor.to_numpy(name))

@@ -47,7 +47,7 @@ class Scorer:
     >>> from crossent.score.sklearn import neg_cross_entropy
     >>> X, y = load_iris(return_X_y=True)
     >>> cross_val_score(LogisticRegression(max_iter=1000), X, y, scoring=neg_cross_entropy, cv=3).round(3)
-    array([-0.149, -0.157, -0.141])
+    array([-0.142, -0.152, -0.156])
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Scorer:
             if hasattr(estimator, "decision_function"):
                 why = (
                     "what its decision_function returns are no log-odds; wrap it in "
-                    "sklearn.calibration.CalibratedClassifierCV, or switch its probabilities on if it has such an option"
+                    "sklearn.calibration.CalibratedClassifierCV, or switch on its probabilities if it can have them"
                 )
             raise TypeError(f"{name} has no {self.response_method}: {why}")
         if not hasattr(estimator, "classes_"):

@@ -78,7 +78,13 @@ class CrossEntropyScore(Metric):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
         self.predictions, self.unit = predictions, unit
-        self._options = {"ignore": ignore_index, "zero": zero, "normalize": normalize, "ci": ci, "worst": 0}
+        self._options: dict[str, Any] = {
+            "ignore": ignore_index,
+            "zero": zero,
+            "normalize": normalize,
+            "ci": ci,
+            "worst": 0,
+        }
         self._rows, self._bytes = ScoreState(**self._options), None
         # without a reduction torchmetrics hands back the list of what all processes have, to be merged
         self.add_state("encoded", default=[], dist_reduce_fx=None)
