@@ -56,11 +56,6 @@ class TestFormats:
             np.save(tmp_path / f"{name}.npy", value)
         same(scored(tmp_path / "p.npy", capsys, "--weight", "w", probs="p"), score(Y, weight=MORE["w"]))
 
-    def test_npy_of_named_fields(self, tmp_path: Path, capsys: Any) -> None:
-        made = np.rec.fromarrays([Y, *P.T], names="y,p_0,p_1,p_2")
-        np.save(tmp_path / "a.npy", np.asarray(made))
-        same(scored(tmp_path / "a.npy", capsys), score(Y, classes=NAMES))
-
     def test_logits_and_log_probabilities(self, tmp_path: Path, capsys: Any) -> None:
         for option, numbers in {"logits": 3 * np.log(P) + 1, "logprobs": np.log(P)}.items():
             path = saved(tmp_path / "a.csv", columns(Y, numbers, stem="z_"))
@@ -191,9 +186,26 @@ class TestOptions:
         path = saved(tmp_path / "a.csv", columns(Y, P))
         same(scored(path, capsys, *given), score([str(label) for label in Y], **{"classes": NAMES, **options}))
 
+    @pytest.mark.parametrize("end", ["csv", "jsonl", "parquet", "npz"])
+    def test_ignore_in_every_format(self, end: str, tmp_path: Path, capsys: Any) -> None:
+        labels = np.where(np.arange(len(Y)) % 5, Y, -100)
+        wanted = crossent.score(labels, probs=P, ignore=-100, classes=[0, 1, 2]).to_dict()
+        for y in (labels, labels.astype(float)):
+            found = scored(saved(tmp_path / f"a.{end}", columns(y, P)), capsys, "--ignore", "-100")
+            assert found["n"] == wanted["n"] == len(Y) - len(Y) // 5
+            assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-13)
+
+    @pytest.mark.parametrize("end", ["csv", "jsonl", "parquet"])
+    def test_missing_labels_can_be_ignored(self, end: str, tmp_path: Path, capsys: Any) -> None:
+        labels = [None if k % 5 == 0 else str(value) for k, value in enumerate(Y)]
+        path = saved(tmp_path / f"a.{end}", columns(np.array(labels, dtype=object), P))
+        assert scored(path, capsys, "--ignore", "nan")["n"] == len(Y) - len(Y) // 5
+
     def test_normalize(self, tmp_path: Path, capsys: Any) -> None:
         path = saved(tmp_path / "a.csv", columns(Y, 3 * P))
-        same(scored(path, capsys, "--normalize"), crossent.score(Y, probs=3 * P, classes=NAMES, normalize=True).to_dict())
+        same(
+            scored(path, capsys, "--normalize"), crossent.score(Y, probs=3 * P, classes=NAMES, normalize=True).to_dict()
+        )
 
     def test_an_infinite_loss_is_strict_json(self, tmp_path: Path, capsys: Any) -> None:
         p = P.copy()
@@ -222,7 +234,7 @@ class TestOptions:
     def test_html(self, tmp_path: Path, capsys: Any) -> None:
         path, report = saved(tmp_path / "a.csv", columns(Y, P)), tmp_path / "deep.html"
         ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*", "--html", report, "--json")
-        assert (ran.code, ran.err) == (0, "")
+        assert (ran.code, ran.err) == (0, f"{report}\n")
         same(ran.json(), score(Y, classes=NAMES))
         page = report.read_text("utf-8")
         assert page.lstrip().lower().startswith("<!doctype html")
@@ -253,7 +265,7 @@ class TestThresholds:
         if code:
             assert ran.err.startswith("crossent: ")
             assert ran.err.count("\n") == 1
-            assert options[0] in ran.err
+            assert all(option in ran.err for option in options if str(option) in ("--max-loss", "--min-skill"))
         else:
             assert ran.err == ""
 

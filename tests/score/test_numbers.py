@@ -150,6 +150,33 @@ def test_zero_probability_is_infinite_and_named():
     close(floored.loss, exact_mean([0.5, 1e-9, 0.5]))
 
 
+@pytest.mark.parametrize("kind", ["probs", "logits", "logprobs"])
+def test_nothing_but_infinite_losses(kind):
+    impossible = {"probs": [[1.0, 0.0]], "logits": [[0.0, -math.inf]], "logprobs": [[0.0, -math.inf]]}[kind]
+    result = crossent.score([1, 1], **{kind: impossible * 2})
+    assert (result.loss, result.n, result.ci) == (math.inf, 2, (math.inf, math.inf))
+    assert result.per_class[-1].loss == math.inf
+
+
+def test_an_infinite_loss_stays_in_its_class_and_slice():
+    p = [[0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [0.25, 0.75]]
+    result = crossent.score([0, 1, 1, 0], probs=p, by=["a", "b", "a", "a"])
+    assert (result.loss, result.n, result.skill) == (math.inf, 4, -math.inf)
+    assert [s.loss for s in result.per_class] == [pytest.approx(exact_mean([0.5, 0.25])), math.inf]
+    assert [s.loss for s in result.by["by"]] == [pytest.approx(exact_mean([0.5, 0.5, 0.25])), math.inf]
+    assert [row.loss for row in result.worst] == sorted((row.loss for row in result.worst), reverse=True)
+    close(result.entropy, (2 * math.log(2) + exact_mean([0.25]) / 4 + 0.75 * exact_mean([0.75])) / 4)
+
+
+@pytest.mark.parametrize("storage", ["int8", "uint8", "float16", "float32", "bool"])
+def test_sums_of_narrow_weights_do_not_overflow(storage):
+    y, z = made(1, 2000, 3)
+    w = np.full(2000, 100).astype(storage)
+    result = crossent.score(y, logits=z, weight=w)
+    assert result.weight == w.astype(float).sum()
+    close(result.loss, crossent.score(y, logits=z).loss)
+
+
 def test_a_floor_charges_no_less_than_it_says():
     """A probability above the floor is charged as it is, one below as the floor: for logits as for probabilities."""
     p = np.array([[0.999, 0.001], [1 - 1e-12, 1e-12], [0.4, 0.6]])

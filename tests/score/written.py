@@ -1,4 +1,4 @@
-"""Predictions as files: the same columns written in every format that `crossent score` reads, and runs of the command."""
+"""Predictions as files in every format that `crossent score` reads, and runs of the command on them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def csv_bz2(made: dict[str, Any]) -> bytes:
 
 
 def jsonl(made: dict[str, Any]) -> bytes:
-    rows = zip(*(column if isinstance(column, list) else np.asarray(column).tolist() for column in made.values()))
+    cells = [column if isinstance(column, list) else np.asarray(column).tolist() for column in made.values()]
+    rows = zip(*cells, strict=True)
     return "".join(json.dumps(dict(zip(made, row, strict=True))) + "\n" for row in rows).encode()
 
 
@@ -130,13 +131,15 @@ def feather(made: dict[str, Any]) -> bytes:
 
 def npz(made: dict[str, Any]) -> bytes:
     sink = io.BytesIO()
-    np.savez(sink, **{name: np.asarray(column) for name, column in made.items()})
+    arrays: dict[str, Any] = {name: np.asarray(column) for name, column in made.items()}
+    np.savez(sink, **arrays)
     return sink.getvalue()
 
 
 def npz_compressed(made: dict[str, Any]) -> bytes:
     sink = io.BytesIO()
-    np.savez_compressed(sink, **{name: np.asarray(column) for name, column in made.items()})
+    arrays: dict[str, Any] = {name: np.asarray(column) for name, column in made.items()}
+    np.savez_compressed(sink, **arrays)
     return sink.getvalue()
 
 
@@ -187,3 +190,9 @@ def same(found: Any, wanted: Any, where: str = "") -> None:
         assert abs(found - wanted) <= 1e-13 * max(abs(wanted), 1.0), f"{where}: {found!r} is not {wanted!r}"
     else:
         assert found == wanted, where
+
+
+def peak_memory() -> int:
+    """Return the most memory in MB that this process has held; what it was forked from does not count, as in rusage."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) >> 10

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossent.score._columns import Columns
 from crossent.score._labels import Coded
+
+if TYPE_CHECKING:
+    from crossent.score._columns import Columns
 
 
 def arguments(batch: Any, columns: Columns) -> dict[str, Any]:
@@ -70,6 +72,17 @@ def numbers(columns: Sequence[Any], names: Sequence[str]) -> Any:
     for row, vector in zip(table, vectors, strict=True):
         row[:] = vector
     return table.T
+
+
+def from_arrow(values: Any, name: str) -> tuple[Any, list[str] | None]:
+    """Return predictions in a table, a batch or a column as numbers, and the names of the columns."""
+    if hasattr(values, "schema"):
+        names: list[str] | None = list(values.schema.names)
+        columns = list(values.columns)
+    else:
+        names, columns = None, [values]
+    whole = [column.combine_chunks() if hasattr(column, "combine_chunks") else column for column in columns]
+    return numbers(whole, names or [name]), names
 
 
 def _vector(array: Any, name: str) -> Any:

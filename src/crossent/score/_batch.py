@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from numbers import Integral, Real
 from os.path import commonprefix
 from typing import Any, Literal
 
 import numpy as np
 
+from crossent.score._arrow import from_arrow
 from crossent.score._labels import Coded, classes_of, code, column, listing, numeric
 from crossent.score._result import Zero
 
 Kind = Literal["probs", "logits", "logprobs"]
+LEAST_WEIGHT = 1e-90
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +33,14 @@ class Options:
     rows: bool = False
 
     def __post_init__(self) -> None:
-        if self.zero != "inf" and not (isinstance(self.zero, float) and 0.0 < self.zero < 1.0):
+        if self.zero != "inf" and not (isinstance(self.zero, Real) and 0.0 < self.zero < 1.0):
             raise ValueError(
                 f"zero must be 'inf', or the smallest probability to charge, between 0 and 1; got {self.zero!r}"
             )
-        if not 0.0 < self.level < 1.0:
+        if not (isinstance(self.level, Real) and 0.0 < self.level < 1.0):
             raise ValueError(f"ci must be a level of confidence between 0 and 1, such as 0.95; got {self.level!r}")
-        if self.worst < 0:
-            raise ValueError(f"worst must be a number of rows, got {self.worst!r}")
+        if not isinstance(self.worst, Integral) or self.worst < 0:
+            raise ValueError(f"worst must be a whole number of rows, got {self.worst!r}")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes must differ from each other, got {listing(self.classes)}")
 
@@ -68,8 +72,10 @@ def options(
 ) -> Options:
     """Return the options that callers name."""
     many = isinstance(ignore, list | tuple | set | frozenset)
-    named = None if classes is None else tuple(np.asarray(classes, dtype=object).tolist())
-    floor: Any = zero if isinstance(zero, str) else float(zero)
+    if classes is not None and (isinstance(classes, str | Set) or not isinstance(classes, Iterable)):
+        raise TypeError(f"classes must be a list of the classes in the order of the columns, got {classes!r}")
+    named = None if classes is None else tuple(_item(name) for name in classes)
+    floor: Any = "inf" if zero in {"inf", 0, math.inf} else zero
     ignored = tuple(ignore) if many else () if ignore is None else (ignore,)
     return Options(named, ignored, normalize, floor, ci, worst, rows)
 
@@ -91,8 +97,6 @@ def batch(y: Any, given: Mapping[Kind, Any], rest: Mapping[str, Any], chosen: Op
     _refuse_swapped(y, values, kind)
     labels = y if isinstance(y, Coded) else code(y, "y")
     rows = len(labels.codes)
-    if rows == 0:
-        raise ValueError("there are no rows to score")
     if len(values) != rows:
         raise ValueError(f"y has {rows} rows and {kind} has {len(values)}; they must be the same rows")
     columns = 2 if values.ndim == 1 else values.shape[1]
@@ -116,9 +120,16 @@ def matrix(values: Any, kind: str) -> tuple[Any, list[str] | None]:
         if not array.dtype.is_floating_point:
             array = array.double()
     else:
-        if hasattr(values, "columns") or hasattr(values, "column_names"):
+        if type(values).__module__.startswith("pyarrow"):
+            values, names = from_arrow(values, kind)
+        elif hasattr(values, "columns"):
             values, names = _frame(values)
-        array = np.asarray(values)
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{kind} must have as many numbers in each row, one for each class ({error})") from error
+        if np.ma.is_masked(values):
+            raise ValueError(f"{kind} is a masked array with masked values; drop these rows first")
         if array.dtype.kind in "iub":
             array = array.astype(np.float64)
         if array.dtype.kind != "f":
@@ -195,6 +206,8 @@ def _slices(by: Any) -> dict[str, Coded]:
 
         table = nw.from_native(by, eager_only=True)
         return {str(name): code(table[name].to_list(), f"by {name!r}") for name in table.columns}
+    if isinstance(by, list | tuple) and by and all(np.ndim(part) == 1 for part in by):
+        raise ValueError("by is a list of columns; name them: by={'name': column, …}")
     return {str(getattr(by, "name", None) or "by"): code(by, "by")}
 
 
@@ -212,7 +225,17 @@ def _weights(weight: Any) -> Any:
             f"weight {vector[row]} (row {row}, {int(wrong.sum())} in total) is not a finite number ≥ 0; "
             "a row of weight 0 is left out"
         )
+    there = vector[vector > 0]
+    if len(there) and (there.min() < LEAST_WEIGHT or there.max() > 1.0 / LEAST_WEIGHT):
+        raise ValueError(
+            f"weights from {there.min():.3g} to {there.max():.3g} are beyond what their cubes leave room for; divide "
+            "all of them by a typical one (their scale changes nothing)"
+        )
     return vector
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _ids(ids: Any) -> Any:

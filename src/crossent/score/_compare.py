@@ -157,8 +157,8 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
     Good, "Permutation, parametric and bootstrap tests of hypotheses", 3rd ed. (2005), section 3.7.
     """
     first, second = _state(a, "a"), _state(b, "b")
-    level = first.options.level if ci is None else ci
-    if not 0.0 < level < 1.0:
+    level: Any = first.options.level if ci is None else ci
+    if not (isinstance(level, float) and 0.0 < level < 1.0):
         raise ValueError(f"ci must be a level of confidence between 0 and 1, such as 0.95; got {ci!r}")
     mine, theirs = _paired(first, second)
     loss_a, loss_b = mine["loss"], theirs["loss"]
@@ -209,8 +209,8 @@ def _p_value(mean: Any, total: Any, share: Any) -> tuple[float, Literal["permuta
     from scipy.stats import permutation_test
 
     n = len(total)
-    if not np.isfinite(mean.value) or n < 2:
-        return float("nan"), "permutation" if n <= SMALL else "transformed t"
+    if n == 1 or not np.isfinite(mean.value):
+        return 1.0 if n == 1 else float("nan"), "permutation" if n <= SMALL else "transformed t"
     if n <= SMALL:
         found = permutation_test(
             (total,), lambda x, axis: x.sum(axis=axis) / share.sum(), permutation_type="samples", vectorized=True,
@@ -224,6 +224,8 @@ def _p_value(mean: Any, total: Any, share: Any) -> tuple[float, Literal["permuta
 
 
 def _state(score: Score | ScoreState, name: str) -> ScoreState:
+    if not isinstance(score, Score | ScoreState):
+        raise TypeError(f"{name} must be a Score of crossent.score, got {type(score).__name__}")
     state = score.state if isinstance(score, Score) else score
     if state is None or state.kept is None:
         raise ValueError(f"{name} has no losses of rows to pair; score with crossent.score, or ScoreState(rows=True)")
@@ -251,13 +253,39 @@ def _paired(a: ScoreState, b: ScoreState) -> tuple[dict[str, Any], dict[str, Any
         )
     else:
         first["id"] = first["number"]
-    for name, what in (("label", "classes"), ("weight", "weights")):
-        mine, theirs = first[name], second[name]
-        if (mine is None) != (theirs is None) or (mine is not None and not np.array_equal(mine, theirs)):
-            wrong = 0 if mine is None or theirs is None else int((mine != theirs).argmax())
-            row = _item(first["id"][wrong])
-            raise ValueError(f"a and b have different {what} (row {row!r}); only the same rows can be compared")
+    wrong = first["label"] != second["label"]
+    if wrong.any():
+        k = int(wrong.argmax())
+        said = " and ".join(repr(a.classes[part["label"][k]]) for part in (first, second))
+        raise ValueError(
+            f"a and b have different true classes, {said} in row {_item(first['id'][k])!r}; only the same rows can be "
+            "compared: pass id= to pair them if they are in different orders"
+        )
+    ones = np.ones(len(wrong))
+    weights = [ones if part["weight"] is None else part["weight"] for part in (first, second)]
+    wrong = weights[0] != weights[1]
+    if wrong.any():
+        k = int(wrong.argmax())
+        said = " and ".join(f"{weight[k]:g}" for weight in weights)
+        raise ValueError(f"a and b have different weights, {said} in row {_item(first['id'][k])!r}")
+    first["cluster"] = _same_clusters(first["cluster"], second["cluster"], first["id"])
     return first, second
+
+
+def _same_clusters(mine: Any, theirs: Any, ids: Any) -> Any:
+    """Return the clusters of either side, which must put the same rows together."""
+    if mine is None and theirs is None:
+        return None
+    if mine is None or theirs is None:
+        with_, without = ("b", "a") if mine is None else ("a", "b")
+        raise ValueError(f"{with_} has clusters and {without} has none; give both the same")
+    first, place = np.unique(mine, return_index=True)
+    there = dict(zip(first.tolist(), theirs[place].tolist(), strict=True))
+    wrong = np.array([there[name] for name in mine.tolist()]) != theirs
+    if wrong.any() or len(np.unique(theirs)) != len(first):
+        k = int(wrong.argmax())
+        raise ValueError(f"a and b have different clusters (row {_item(ids[k])!r}); give both the same")
+    return mine
 
 
 def _columns(state: ScoreState) -> dict[str, Any]:
@@ -271,7 +299,9 @@ def _matched(mine: Any, theirs: Any) -> Any:
     names = [_item(name) for name in mine]
     for who, ids, count in (("a", names, len(set(names))), ("b", theirs, len(place))):
         if count < len(ids):
-            raise ValueError(f"the ids of {who} are not unique: {len(ids)} rows have {count} ids")
+            seen: set[Any] = set()
+            twice = next(name for name in map(_item, ids) if name in seen or seen.add(name))
+            raise ValueError(f"the ids of {who} are not unique: {twice!r} names more than one row")
     missing = [name for name in names if name not in place]
     if missing or len(place) != len(names):
         extra = next(iter(place.keys() - set(names)), None)

@@ -58,17 +58,25 @@ class Curve:
         """Return mean probability, weight and weight of what came true, of each probability or cell, ascending."""
         weight = self.sums[0]
         there = weight > 0
-        return self.sums[1][there] / weight[there], weight[there], self.sums[2][there]
+        p = self.sums[1][there] / weight[there] if self.p is None else self.p[there]
+        return p, weight[there], self.sums[2][there]
 
     def bins(self) -> tuple[Bin, ...]:
         """Return ten bins of equal width; the last one includes 1, empty ones are left out."""
         there = self.sums[0] > 0
         weight, predicted, truth, count = self.sums[:, there]
-        tenth = np.minimum((predicted / weight * BINS).astype(int), BINS - 1) if there.any() else np.empty(0, int)
+        if self.p is None:  # cells ascend, and are cut at the tenths
+            starts = cell(np.arange(BINS) / BINS)
+            tenth = np.searchsorted(starts, np.flatnonzero(there), side="right") - 1
+        else:
+            tenth = np.minimum((self.p[there] * BINS).astype(int), BINS - 1)
         result: list[Bin] = []
         for k in np.unique(tenth).tolist():
-            w, wp, wt, n = (part[tenth == k].sum() for part in (weight, predicted, truth, count))
-            result.append(Bin(k / BINS, (k + 1) / BINS, int(n), float(w), float(wp / w), float(wt / w)))
+            here = tenth == k
+            w, wp, wt, n = (part[here].sum() for part in (weight, predicted, truth, count))
+            one = self.p is not None and here.sum() == 1  # as it was given, not as a quotient
+            mean = self.p[there][here][0] if one else wp / w
+            result.append(Bin(k / BINS, (k + 1) / BINS, int(n), float(w), float(mean), float(wt / w)))
         return tuple(result)
 
     def _insert(self, p: Any, sums: Any) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from crossent.score._curve import Curve
 from crossent.score._notes import Names
-from crossent.score._result import Bar, Row
+from crossent.score._result import Bar, Row, Zero
 from crossent.score._rows import Costs
 from crossent.score._totals import Sum
 
@@ -44,24 +45,23 @@ class Details:
     def __init__(self, most: int) -> None:
         self.most = most
         self.entropy, self.top = Sum(), Sum()
+        self.top_infinite = False
         self.bars: Any = np.zeros(_BARS + 1)
         self.curve = Curve()
         self.worst: list[Row] = []
 
-    def add(self, rows: Charged, classes: tuple[Hashable, ...]) -> None:
-        """Add rows."""
+    def add(self, rows: Charged, classes: tuple[Hashable, ...], smallest: Zero) -> None:
+        """Add rows, of which no probability below the smallest is charged."""
         found = rows.costs
         self.entropy.add(rows.total(found.entropy))
-        if len(classes) == 2:
-            truth = rows.label == 1
-            p = np.where(truth, found.probability, 1.0 - found.probability)
-        else:
-            truth, p = rows.right, found.confidence
-            wrong = ~truth
-            with np.errstate(divide="ignore"):
-                missed = -np.log1p(-np.minimum(p[wrong], 1.0))
-            self.top.add(rows.total(np.where(truth, found.loss, 0.0)))
-            self.top.add(rows.total(missed, wrong))
+        truth, p = (rows.right, found.confidence) if found.positive is None else (rows.label == 1, found.positive)
+        if found.positive is None:
+            rest = np.maximum(1.0 - p, 0.0 if smallest == "inf" else smallest)
+            certain = ~truth & (rest == 0.0)  # and wrong: as float32 makes of any logits that are 17 apart
+            self.top_infinite |= bool(certain.any())
+            wrong = ~truth & ~certain
+            self.top.add(rows.total(np.where(truth, rows.loss, 0.0)))
+            self.top.add(rows.total(-np.log(rest[wrong]), wrong))
         self.curve.add(np.clip(p, 0.0, 1.0), truth, rows.weight)
         bar = np.clip((np.maximum(rows.loss, 0.0).view(np.int64) >> 50) - _LOWEST, 0, _BARS)
         self.bars += np.bincount(bar, rows.weight, _BARS + 1)
@@ -71,9 +71,16 @@ class Details:
         """Add those of other rows."""
         for mine, theirs in ((self.entropy, other.entropy), (self.top, other.top)):
             mine.merge(theirs)
+        self.top_infinite |= other.top_infinite
         self.curve.merge(other.curve)
         self.bars = self.bars + other.bars
         self._keep(other.worst)
+
+    def renumbered(self, first: int) -> Details:
+        """Return the same with numbers of rows that begin at `first`."""
+        later = copy(self)
+        later.worst = [replace(row, id=row.id + first) for row in self.worst if isinstance(row.id, int)]
+        return later
 
     def histogram(self) -> tuple[Bar, ...]:
         """Return the bars that hold rows."""

@@ -53,7 +53,7 @@ def finish(state: ScoreState) -> Score:
         skill_ci=(1.0 - high, 1.0 - low) if baseline > 0 else (np.nan, np.nan),
         entropy=float(state.details.entropy.value / whole),
         accuracy=float(totals.right.value.sum() / whole),
-        clusters=None if state.cluster is None else len(state.cluster),
+        clusters=totals.clusters,
         zero=state.options.zero,
         classes=state.classes,
         per_class=per_class,
@@ -80,14 +80,14 @@ def _no_rows(state: ScoreState) -> str:
 
 
 def _interval(mean: Mean, level: float) -> Interval:
-    low, high = mean.interval(level)
+    low, high = mean.interval(level, 0.0)
     return float(low[0]), float(high[0])
 
 
 def _slices(names: Iterable[tuple[Any, int]], totals: Totals, level: float) -> tuple[Slice, ...]:
     """Return the slices that have rows."""
     mean = totals.means()
-    low, high = mean.interval(level)
+    low, high = mean.interval(level, 0.0)
     with np.errstate(invalid="ignore"):
         accuracy = totals.right.value / mean.weight
     return tuple(
@@ -106,13 +106,13 @@ def _sorted(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
                         if isinstance(s.value, str | int | float | None) else (True, str(s.value))))  # fmt: skip
 
 
-def _calibration(state: ScoreState, whole: float) -> Calibration | None:
-    """Return the loss taken apart, or None if it is infinite."""
+def _calibration(state: ScoreState, whole: float) -> Calibration:
+    """Return the loss taken apart; an infinite one is all miscalibration."""
     p, weight, truth = state.details.curve.points()
     binary = len(state.classes) == 2
     loss = float(state.totals.overall().value[0]) if binary else float(state.details.top.value) / whole
-    if not np.isfinite(loss):
-        return None
+    if not binary and state.details.top_infinite:
+        loss = np.inf
     recalibrated, uncertainty, curve = take_apart(p, weight, truth)
     ece = sum(part.weight * abs(part.predicted - part.observed) for part in state.details.curve.bins()) / whole
     return Calibration(
@@ -140,6 +140,7 @@ def _warnings(state: ScoreState, whole: float, per_class: tuple[Slice, ...]) -> 
             said.append(
                 f"class {rare.value!r} has {rare.n} {rows} only: its loss, and the intervals, rest on very few cases"
             )
-    if state.cluster is not None and len(state.cluster) < 2:
-        said.append("all rows are of one cluster: there is no interval for a single independent observation")
+    if (state.totals.clusters or state.totals.count.sum()) == 1:
+        what = "there is one row only" if state.cluster is None else "all rows are of one cluster"
+        said.append(f"{what}: a single independent observation has no interval")
     return said

@@ -29,9 +29,13 @@ class Mean:
     se: Array
     skew: Array
 
-    def interval(self, level: float) -> tuple[Array, Array]:
-        """Return the two ends, (G,) each, of the interval that covers the expected loss with probability `level`."""
-        return hall(self, level)
+    def interval(self, level: float, least: float = -np.inf) -> tuple[Array, Array]:
+        """Return the two ends, (G,) each, of the interval that covers the expected loss with probability `level`.
+
+        No end is below `least`, which no loss is.
+        """
+        low, high = hall(self, level)
+        return np.where(self.value >= least, np.maximum(low, least), low), high
 
 
 def mean_of(value: Array, weight: Array, n: Array, square: Array, cube: Array) -> Mean:
@@ -65,8 +69,7 @@ def hall(mean: Mean, level: float) -> tuple[Array, Array]:
         low = mean.value - mean.se * _unbent(quantile, mean.skew / np.sqrt(n))
         high = mean.value - mean.se * _unbent(-quantile, mean.skew / np.sqrt(n))
         infinite = np.isinf(mean.value)
-        low = np.where(infinite, mean.value, np.where(mean.value >= 0, np.maximum(low, 0.0), low))
-        return low, np.where(infinite, mean.value, high)
+        return np.where(infinite, mean.value, low), np.where(infinite, mean.value, high)
 
 
 def bent(t: Array, k: Array) -> Array:

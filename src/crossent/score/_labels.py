@@ -34,6 +34,8 @@ def column(values: Any, name: str) -> Any:
         values = values.detach().cpu().numpy()
     elif hasattr(values, "to_numpy") and hasattr(values, "null_count") and not hasattr(values, "dtype"):
         values = values.to_numpy(zero_copy_only=False) if hasattr(values, "offset") else values.to_numpy()  # pyarrow
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} is a masked array with masked values; drop these rows first")
     vector = np.asarray(values)
     if vector.ndim != 1:
         if vector.ndim == 2 and vector.shape[1] == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ class Notes:
         self.impossible += other.impossible
         self.impossible_rows = (self.impossible_rows + other.impossible_rows)[:_NAMED]
 
+    def renumbered(self, first: int) -> Notes:
+        """Return the same with numbers of rows that begin at `first`."""
+        furthest = self.furthest_row + first if isinstance(self.furthest_row, int) else None
+        named = [name + first for name in self.impossible_rows if isinstance(name, int)]
+        return replace(self, furthest_row=furthest, impossible_rows=named)
+
     def check(self, batch: Batch, costs: Costs, names: Names, normalize: bool) -> None:
         """Take note of rows that count.
 
@@ -57,7 +63,8 @@ class Notes:
         kind = batch.kind
         _refuse(np.isnan(costs.plain), names, f"{kind} hold NaN", _MEND)
         if kind != "logits":
-            _check_range(batch, costs, names)
+            if not (normalize and not batch.binary and costs.least.min() >= 0.0):
+                _check_range(batch, costs, names)
             self._check_sums(batch, costs, names, normalize)
         _refuse(np.isnan(costs.loss), names, f"{kind} hold infinite values", _MEND)
         if self.hard:
@@ -85,8 +92,6 @@ class Notes:
             hint = "if these are logits, pass logits=; if they are weights or counts, pass normalize=True"
             if batch.kind == "logprobs":
                 hint = "if these are logits, pass logits=; if classes are missing, add them; or pass normalize=True"
-            elif 99.0 < costs.total[worst] < 101.0:
-                hint = "if these are percentages, divide by 100 or pass normalize=True"
             raise ValueError(f"the {_THING[batch.kind]} of {names.word(worst)} sum to {costs.total[worst]:.6g}; {hint}")
         off = away > silent
         self.off += int(off.sum())
@@ -170,22 +175,40 @@ def _are_distributions(batch: Batch, costs: Costs) -> bool:
 def _check_range(batch: Batch, costs: Costs, names: Names) -> None:
     slack = EXACT if batch.binary else tolerance(batch)
     if batch.kind == "logprobs":
-        top = costs.plain if batch.binary else np.log(costs.confidence)
-        _refuse(top > slack, names, "logprobs hold positive numbers", "if these are logits, pass logits=")
+        with np.errstate(divide="ignore"):
+            top = costs.plain if batch.binary else np.log(costs.confidence)
+        if (top > slack).any():
+            row = _row(batch, names, int((top > slack).argmax()))
+            hint = "pass probs=" if (row >= 0.0).all() and (row <= 1.0).all() else "if these are logits, pass logits="
+            what = f"logprobs hold {row.max():.6g}, and the logarithm of a probability is not positive"
+            _refuse(top > slack, names, what, hint)
         sentinel = (costs.loss == -SENTINEL) | (costs.least == SENTINEL)
-        hint = (
-            "it stands for a value that was not told, and cannot be scored; for logs of language models see crossent lm"
-        )
+        hint = "it stands for a value not told, which cannot be scored; for logs of language models see crossent lm"
         _refuse(sentinel, names, f"logprobs hold {SENTINEL:g}", hint)
         return
     high = costs.plain if batch.binary else costs.confidence
-    outside = (costs.least < -slack) | (np.isfinite(high) & (high > 1.0 + slack) & batch.binary)
+    outside = (costs.least < -slack) | (high > 1.0 + max(slack, FAR) if not batch.binary else high > 1.0 + slack)
     if outside.any():
-        place = batch.values[int(names.places[int(outside.argmax())])]
-        row = np.atleast_1d(np.asarray(place.double() if hasattr(place, "double") else place, float))
-        logs = (row <= 0.0).all() and (batch.binary or abs(np.exp(row).sum() - 1.0) < FAR)
-        kind = "logprobs" if logs else "logits"
-        _refuse(outside, names, "probs hold numbers outside [0, 1]", f"if these are {_THING[kind]}, pass {kind}=")
+        row = _row(batch, names, int(outside.argmax()))
+        extreme = row.min() if row.min() < 0.0 else row.max()
+        _refuse(outside, names, f"probs hold {extreme:.6g}, which is outside [0, 1]", _outside_hint(row, batch.binary))
+
+
+def _row(batch: Batch, names: Names, k: int) -> Any:
+    """Return the numbers of a row, as they were given."""
+    values = batch.values[int(names.places[k])]
+    return np.atleast_1d(np.asarray(values.double() if hasattr(values, "detach") else values, float))
+
+
+def _outside_hint(row: Any, binary: bool) -> str:
+    total = row.sum()
+    if (row <= 0.0).all() and (binary or abs(np.exp(row).sum() - 1.0) < FAR):
+        return "if these are log-probabilities, pass logprobs="
+    if (row >= 0.0).all() and ((binary and 1.5 < total <= 100.0) or abs(total - 100.0) < 1.0):
+        return "if these are percentages, divide by 100; if they are logits, pass logits="
+    if not binary and (row >= 0.0).all():
+        return "if these are logits, pass logits=; if they are weights or counts, pass normalize=True"
+    return "if these are logits, pass logits="
 
 
 def _refuse(wrong: Any, names: Names, what: str, fix: str) -> None:

@@ -28,7 +28,8 @@ class Costs:
 
     Loss in nats, probability of the true class, confidence (that of the most probable one, which is the class
     `predicted`), entropy of the prediction, total (the sum of its probabilities before any normalising), and of the
-    numbers as they were given the least one and the plain sum.
+    numbers as they were given the least one and the plain sum. With two classes `positive` is the probability of the
+    second one, whatever the true one is; else it is None.
     """
 
     loss: Any
@@ -39,10 +40,12 @@ class Costs:
     total: Any
     least: Any
     plain: Any
+    positive: Any | None = None
 
     def rows(self, chosen: Any) -> Costs:
         """Return those of the chosen rows."""
-        return Costs(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        parts = (getattr(self, field.name) for field in fields(self))
+        return Costs(*(None if part is None else part[chosen] for part in parts))
 
 
 def costs(batch: Batch, begin: int, end: int, *, normalize: bool) -> Costs:
@@ -61,7 +64,8 @@ def costs(batch: Batch, begin: int, end: int, *, normalize: bool) -> Costs:
     ]
     if len(parts) == 1:
         return parts[0]
-    return Costs(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Costs)))
+    columns = zip(*([getattr(part, field.name) for field in fields(Costs)] for part in parts), strict=True)
+    return Costs(*(None if column[0] is None else np.concatenate(column) for column in columns))
 
 
 def row_losses(logits: Any, label: Any, temperature: float) -> tuple[Any, Any]:
@@ -78,12 +82,21 @@ def _probabilities(values: Any, label: Any, normalize: bool) -> Costs:
     cpu.row_summary(values, label, result, place, entropic=True)
     picked, total, peak, least, entropy = result
     np.maximum(picked, 0.0, out=picked, where=picked >= -EXACT)
+    positive = _wide(values[:, 1]) if values.shape[1] == 2 else None
     with np.errstate(divide="ignore", invalid="ignore"):
         if not normalize:
-            return Costs(0.0 - np.log(picked), picked, peak, place, entropy, total, least, total)
+            return Costs(0.0 - np.log(picked), picked, peak, place, entropy, total, least, total, positive)
         scale = np.log(total)
         return Costs(
-            scale - np.log(picked), picked / total, peak / total, place, entropy / total + scale, total, least, total
+            loss=scale - np.log(picked),
+            probability=picked / total,
+            confidence=peak / total,
+            predicted=place,
+            entropy=entropy / total + scale,
+            total=total,
+            least=least,
+            plain=total,
+            positive=None if positive is None else positive / total,
         )
 
 
@@ -96,11 +109,14 @@ def _logits(values: Any, label: Any, kind: str, normalize: bool) -> Costs:
     record, loss, lse, entropy = np.empty((5, rows)), np.empty(rows), np.empty(rows), np.empty(rows)
     target = Target(index=label, ignore_index=IGNORED)
     cpu.row_stats(wide, target, Scores(), record, (loss, lse, entropy))
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        two = values.shape[1] == 2
         if kind == "logprobs" and not normalize:
-            return Costs(-picked, np.exp(picked), np.exp(peak), place, entropy, np.exp(lse), least, plain)
+            positive = np.exp(wide[:, 1]) if two else None
+            return Costs(-picked, np.exp(picked), np.exp(peak), place, entropy, np.exp(lse), least, plain, positive)
+        positive = 1.0 / (1.0 + np.exp(wide[:, 0] - wide[:, 1])) if two else None
         total = np.exp(lse) if kind == "logprobs" else np.where(np.isnan(lse), np.nan, 1.0)
-        return Costs(loss, np.exp(-loss), 1.0 / record[1], place, entropy, total, least, plain)
+        return Costs(loss, np.exp(-loss), np.divide(1.0, record[1]), place, entropy, total, least, plain, positive)
 
 
 def _binary(kind: str, values: Any, positive: Any) -> Costs:
@@ -120,7 +136,7 @@ def _binary(kind: str, values: Any, positive: Any) -> Costs:
         total = np.where(np.isnan(values), np.nan, 1.0)
         return Costs(
             np.where(positive, of_one, of_zero), np.where(positive, p, q), np.maximum(p, q), (p > q).astype(np.int64),
-            entropy, total, values, values,
+            entropy, total, values, values, p,
         )  # fmt: skip
 
 

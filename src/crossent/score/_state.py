@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +103,7 @@ class ScoreState:
         self.kind: Kind | None = None
         self.classes: tuple[Hashable, ...] = ()
         self.binary = False
-        self.seen = 0
+        self.whole, self.named, self.seen = True, False, 0
         self.notes, self.details, self.temperatures = Notes(), Details(chosen.worst), Temperatures()
         self.kept = KeptRows([]) if chosen.rows else None
         self.cluster: dict[Hashable, int] | None = None
@@ -147,7 +148,8 @@ class ScoreState:
         Raises
         ------
         ValueError, TypeError
-            If the rows cannot be scored, with row, cause and fix; the state is then of no more use.
+            If the rows cannot be scored, with row, cause and fix. If some had been added by then, the state says so
+            whenever it is used again.
 
         Examples
         --------
@@ -159,8 +161,17 @@ positive class last
         """
         given: dict[Kind, Any] = {"probs": probs, "logits": logits, "logprobs": logprobs}
         rest = {"weight": weight, "cluster": cluster, "by": by, "id": id}
-        self._add(batch(y, given, rest, self.options))
+        self._require_whole()
+        rows = batch(y, given, rest, self.options)
+        if len(rows):
+            self.whole = False
+            self._add(rows)
+            self.whole = True
         return self
+
+    def _require_whole(self) -> None:
+        if not self.whole:
+            raise ValueError("an update of this state was refused half-way, so it is of no more use; begin a new one")
 
     def merge(self, other: ScoreState) -> ScoreState:
         """Add the rows of another state, and return the state itself.
@@ -188,6 +199,10 @@ positive class last
         ...
         ValueError: these states were made with different options (zero: 'inf' and 1e-09), and cannot be merged
         """
+        if not isinstance(other, ScoreState):
+            raise TypeError(f"a state merges with another ScoreState, not with {type(other).__name__}")
+        for state in (self, other):
+            state._require_whole()
         for name in Options.__dataclass_fields__:
             mine, theirs = getattr(self.options, name), getattr(other.options, name)
             if repr(mine) != repr(theirs):  # NaN is equal to NaN here
@@ -197,7 +212,8 @@ positive class last
                 )
         if other.kind is None:
             return self
-        self._settle(other.kind, other.classes, other.binary, (other.cluster is not None, list(other.by)))
+        self._settle(other.kind, other.classes, other.binary, (other.cluster is not None, list(other.by), other.named))
+        other = other if other.named else other._renumbered(self.seen)
         clusters = None
         if self.cluster is not None and other.cluster is not None:
             table = [self.cluster.setdefault(value, len(self.cluster)) for value in other.cluster]
@@ -230,6 +246,7 @@ positive class last
         ...
         ValueError: there are no rows to score
         """
+        self._require_whole()
         return finish(self)
 
     def all_reduce(self, group: Any = None) -> ScoreState:
@@ -267,11 +284,13 @@ positive class last
             self.merge(state)
         return self
 
-    def _settle(self, kind: Kind, classes: tuple[Hashable, ...], binary: bool, parts: tuple[bool, list[str]]) -> None:
+    def _settle(
+        self, kind: Kind, classes: tuple[Hashable, ...], binary: bool, parts: tuple[bool, list[str], bool]
+    ) -> None:
         """Take over what the first rows are like, and check that others are like them."""
-        clustered, by = parts
+        clustered, by, named = parts
         if self.kind is None:
-            self.kind, self.classes, self.binary = kind, classes, binary
+            self.kind, self.classes, self.binary, self.named = kind, classes, binary, named
             self.cluster = {} if clustered else None
             self.totals = Totals(clustered, len(classes))
             self.by = {name: Slicing({}, Totals(clustered)) for name in by}
@@ -282,12 +301,23 @@ positive class last
             ("columns of predictions", "one" if self.binary else "many", "one" if binary else "many"),
             ("clusters", self.cluster is not None, clustered),
             ("by", list(self.by), by),
+            ("ids", self.named, named),
         ):
             if mine != theirs:
                 raise ValueError(f"these rows do not belong to those before: {what} were {mine!r} and are {theirs!r}")
 
+    def _renumbered(self, first: int) -> ScoreState:
+        """Return the same state, as if `first` rows had come before its own; rows go by their number."""
+        later = copy(self)
+        later.details, later.notes = self.details.renumbered(first), self.notes.renumbered(first)
+        if self.kept is not None:
+            later.kept = KeptRows([{**block, "number": block["number"] + first} for block in self.kept.blocks])
+        return later
+
     def _add(self, rows: Batch) -> None:
-        self._settle(rows.kind, rows.classes, rows.binary, (rows.cluster is not None, list(rows.by)))
+        self._settle(
+            rows.kind, rows.classes, rows.binary, (rows.cluster is not None, list(rows.by), rows.id is not None)
+        )
         cluster = None
         if rows.cluster is not None and self.cluster is not None:
             table = [self.cluster.setdefault(value, len(self.cluster)) for value in rows.cluster.values]
@@ -317,7 +347,7 @@ positive class last
         self.notes.check(rows, found, names, self.options.normalize)
         loss = self._charged(found)
         charged = Charged(found, loss, label, weight, names)
-        self.details.add(charged, self.classes)
+        self.details.add(charged, self.classes, self.options.zero)
         cluster, groups = parts
         here = None if cluster is None else cluster[places]
         self._add_totals(self.totals, Rows(loss, weight, label, charged.right, here))
@@ -339,13 +369,11 @@ positive class last
     def _add_totals(self, totals: Totals, rows: Rows) -> None:
         infinite = np.isposinf(rows.loss)
         if infinite.any():
-            weight = None if rows.weight is None else rows.weight[infinite]
-            totals.add_infinite(rows.group[infinite], weight)
+            weight, cluster = (None if part is None else part[infinite] for part in (rows.weight, rows.cluster))
+            totals.add_infinite(rows.group[infinite], weight, cluster)
             cluster = None if rows.cluster is None else rows.cluster[~infinite]
             weight = None if rows.weight is None else rows.weight[~infinite]
             rows = Rows(rows.loss[~infinite], weight, rows.group[~infinite], rows.right[~infinite], cluster)
         if len(rows.loss) == 0:
             return
-        if not totals.count.any():
-            totals.centre = float(rows.loss[0])
-        totals.add(Rows(rows.loss - totals.centre, rows.weight, rows.group, rows.right, rows.cluster))
+        totals.add(rows)

@@ -91,8 +91,10 @@ def _logits(batch: Batch, places: Any) -> Any:
     with np.errstate(divide="ignore"):
         if batch.binary:
             if batch.kind == "probs":
+                values = np.clip(values, 0.0, 1.0)  # rounding is all that can be beyond
                 values = np.log(values) - np.log1p(-values)
             elif batch.kind == "logprobs":
+                values = np.minimum(values, 0.0)
                 values = values - np.log(-np.expm1(values))
             bound = np.finfo(np.float64).max
             return np.stack([np.zeros(len(values)), np.clip(values, -bound, bound)], axis=1)

@@ -72,7 +72,7 @@ def sentences(score: Score) -> list[str]:
     """Return what the calibration says."""
     found = score.calibration
     if found is None:
-        return ["The loss is infinite, so it cannot be taken apart."]
+        return []
     parts = [words.number(part) for part in (found.miscalibration, found.discrimination, found.uncertainty)]
     whole = f"loss {words.number(found.loss)} = miscalibration {parts[0]} − discrimination {parts[1]} + uncertainty"
     error = f"expected calibration error {words.share(found.ece)}"

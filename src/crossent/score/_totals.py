@@ -1,13 +1,14 @@
 """Sums over groups of rows that merge: what means, intervals and shares are made of.
 
-For each group the sums Σ w^k (l − c)^j, j ≤ k ≤ 3, about a centre c near the losses; moving it is a polynomial. The
-residuals w (l − m) about the mean m, their squares and cubes follow from them. Rows in clusters are not independent:
-their residuals are summed by cluster first, so a table of Σ w (l − c) and Σ w by group and cluster is kept instead.
+For each group the sums Σ w^k (l − c)^j, j ≤ k ≤ 3, about a centre c near the group's mean m; moving it is a polynomial.
+The mean, and the squares and cubes of the residuals w (l − m), follow from them. Rows in clusters are not independent:
+their residuals are summed by cluster first, so there is a table of Σ w l and Σ w by group and cluster for them.
 Every sum keeps what its additions round off, so that it does not depend on how rows came in blocks.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import comb
 from typing import Any
@@ -37,8 +38,9 @@ class Sum:
         """Add an array of the shape of the sums."""
         total = self.total + more
         large = np.abs(self.total) >= np.abs(more)
-        self.rest = self.rest + np.where(large, (self.total - total) + more, (more - total) + self.total)
-        self.total = total
+        with np.errstate(over="ignore", invalid="ignore"):
+            rest = self.rest + np.where(large, (self.total - total) + more, (more - total) + self.total)
+        self.total, self.rest = total, np.where(np.isfinite(rest), rest, 0.0)
 
     def merge(self, other: Sum) -> None:
         """Add other sums of the same shape."""
@@ -61,7 +63,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """n finite rows to be added: loss about the centre, weight (None: 1), group, whether right, and cluster."""
+    """n rows with finite losses to be added: loss, weight (None: 1), group, whether right, and cluster."""
 
     loss: Any
     weight: Any | None
@@ -69,15 +71,19 @@ class Rows:
     right: Any
     cluster: Any | None = None
 
+    def total(self, x: Any, size: int) -> Any:
+        """Return Σ w x of each group."""
+        return summed(self.group, x if self.weight is None else self.weight * x, size)
+
 
 class Totals:
     """The sums of G groups. `infinite` is the weight of rows with an infinite loss, which no other sum holds."""
 
     def __init__(self, clustered: bool, groups: int = 0) -> None:
-        self.centre = 0.0
         self.count: Any = np.zeros(groups, np.int64)
-        self.sums: Sum = Sum(len(MOMENTS), groups)
         self.right, self.infinite = Sum(groups), Sum(groups)
+        self.about: Any = np.zeros(groups)  # the centres
+        self.sums = Sum(len(MOMENTS), groups)
         self.table = Table() if clustered else None
 
     @property
@@ -87,62 +93,65 @@ class Totals:
 
     def grow(self, groups: int) -> None:
         """Make room for more groups."""
-        self.count = np.pad(self.count, (0, max(0, groups - self.groups)))
-        for part in (self.sums, self.right, self.infinite):
+        more = max(0, groups - self.groups)
+        self.count, self.about = np.pad(self.count, (0, more)), np.pad(self.about, (0, more))
+        for part in (self.right, self.infinite, self.sums):
             part.grow(groups)
 
     def add(self, rows: Rows) -> None:
         """Add rows with finite losses."""
-        size = self.groups
-        counts = np.bincount(rows.group, minlength=size)
-        self.count = self.count + counts
-        self.right.add(np.bincount(rows.group, rows.right if rows.weight is None else rows.right * rows.weight, size))
-        sums, loss = np.empty((len(MOMENTS), size)), rows.loss
-        powers = (np.ones(0), loss, loss * loss, loss * loss * loss)
-        for place, (k, j) in enumerate(MOMENTS):
-            if rows.weight is not None:
-                part = rows.weight**k if j == 0 else rows.weight**k * powers[j]
-                sums[place] = np.bincount(rows.group, part, size)
-            elif k == max(j, 1):  # without weights the power k makes no difference
-                same = counts if j == 0 else np.bincount(rows.group, powers[j], size)
-                for power in range(max(j, 1), 4):
-                    sums[_AT[power, j]] = same
-        self.sums.add(sums)
+        size, group, loss = self.groups, rows.group, rows.loss
+        count = np.bincount(group, minlength=size)
+        first = np.zeros(size)
+        first[group[::-1]] = loss[::-1]
+        # the mean, but exactly the first loss where all are equal, so that their residuals are exactly 0
+        about = first + np.bincount(group, loss - first[group], size) / np.maximum(count, 1)
+        self._join(_moments(rows, loss - about[group], count), about)
+        self.count = self.count + count
+        self.right.add(rows.total(rows.right, size))
         if self.table is not None:
             weight = np.ones(len(loss)) if rows.weight is None else rows.weight
-            self.table.add(rows.group * _GROUP + rows.cluster, weight * loss, weight)
+            self.table.add(group * _GROUP + rows.cluster, weight * loss, weight)
 
-    def add_infinite(self, group: Any, weight: Any | None) -> None:
+    def add_infinite(self, group: Any, weight: Any | None, cluster: Any | None) -> None:
         """Add rows with infinite losses."""
         self.count = self.count + np.bincount(group, minlength=self.groups)
         self.infinite.add(np.bincount(group, weight, self.groups))
+        if self.table is not None and cluster is not None:
+            nothing = np.zeros(len(group))
+            self.table.add(group * _GROUP + cluster, nothing, nothing)
+
+    @property
+    def clusters(self) -> int | None:
+        """Number of clusters, None if rows are independent."""
+        return None if self.table is None else len(np.unique(self.table.all()[0] % _GROUP))
 
     def merge(self, other: Totals, groups: Any, clusters: Any | None) -> None:
         """Add other sums, whose groups and clusters have the given numbers here."""
-        size = self.groups
-        if not self.count.any():
-            self.centre = other.centre
+        size, about = self.groups, np.zeros(self.groups)
+        about[groups] = other.about
+        self._join(other.sums.take(groups, size), about)
         self.count[groups] += other.count
-        moved = other.moved(self.centre)
-        self.sums.merge(moved.take(groups, size))
-        self.right.merge(other.right.take(groups, size))
-        self.infinite.merge(other.infinite.take(groups, size))
+        for mine, theirs in ((self.right, other.right), (self.infinite, other.infinite)):
+            mine.merge(theirs.take(groups, size))
         if self.table is not None and other.table is not None and clusters is not None:
             key, loss, weight = other.table.all()
-            here = groups[key // _GROUP] * _GROUP + clusters[key % _GROUP]
-            self.table.add(here, loss + (other.centre - self.centre) * weight, weight)
+            self.table.add(groups[key // _GROUP] * _GROUP + clusters[key % _GROUP], loss, weight)
 
-    def moved(self, centre: float) -> Sum:
-        """Return the sums about another centre."""
-        by, result = self.centre - centre, Sum(*self.sums.total.shape)
-        if by == 0:
-            return self.sums
-        for k, j in MOMENTS:
-            for i in range(j + 1):
-                factor = comb(j, i) * by ** (j - i)
-                result.total[_AT[k, j]] += factor * self.sums.total[_AT[k, i]]
-                result.rest[_AT[k, j]] += factor * self.sums.rest[_AT[k, i]]
-        return result
+    def _join(self, sums: Sum, about: Any) -> None:
+        """Add sums about other centres, and move the centre where it is farther from the mean than the losses are."""
+        fresh = self.sums.total[_AT[1, 0]] == 0
+        self.about = np.where(fresh, about, self.about)
+        here = _moved(sums, about - self.about)
+        both = self.sums.value + here.value
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shift = both[_AT[1, 1]] / both[_AT[1, 0]]
+            far = shift**2 > 0.5 * both[_AT[2, 2]] / both[_AT[2, 0]]
+        if far.any():
+            target = np.where(far, self.about + shift, self.about)
+            self.sums, self.about = _moved(self.sums, self.about - target), target
+            here = _moved(sums, about - target)
+        self.sums.merge(here)
 
     @property
     def weight(self) -> Any:
@@ -151,10 +160,20 @@ class Totals:
 
     def means(self) -> Mean:
         """Return the mean loss of each group."""
-        sums = self.sums.value
-        weight = sums[_AT[1, 0]]
+        sums, n = self.sums.value, self.count
+        finite = sums[_AT[1, 0]]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._each(sums[_AT[1, 1]] / weight)
+            value = self.about + sums[_AT[1, 1]] / finite
+        if self.table is None:
+            square, cube = (self._residuals(power, value) for power in (2, 3))
+        else:
+            key, loss, weight = self.table.all()
+            group = key // _GROUP
+            residual = loss - value[group] * weight
+            square, cube = (np.bincount(group, residual**power, self.groups) for power in (2, 3))
+            n = np.bincount(group, minlength=self.groups)
+        mean, infinite = mean_of(value, finite, n, square, cube), self.infinite.value > 0
+        return Mean(np.where(infinite, np.inf, value), self.weight, n, np.where(infinite, np.nan, mean.se), mean.skew)
 
     def overall(self) -> Mean:
         """Return the mean loss of all rows, as one group."""
@@ -163,50 +182,75 @@ class Totals:
     def ratio(self, price: Any) -> Mean:
         """Return Σ w l / Σ w b over all rows, as one group, with a price b (G,) for the rows of each group."""
         sums = self.sums.value
-        whole = sums[_AT[1, 0]] @ price
-        if whole == 0:
-            nan = np.array([np.nan])
-            return Mean(nan, nan, np.array([0]), nan, nan)
-        value = (sums[_AT[1, 1]].sum() + self.centre * sums[_AT[1, 0]].sum()) / whole
-        return self._one(value, price, whole)
-
-    def _one(self, value: float, price: Any, whole: float) -> Mean:
-        away = value * price - self.centre  # the residual of a row is w (d − away), d its loss about the centre
+        whole = float(sums[_AT[1, 0]] @ price)
         if self.infinite.value.any():
-            infinite = np.array([np.inf])
-            return Mean(infinite, np.array([whole]), np.array([self.count.sum()]), np.array([np.nan]), np.array([0.0]))
+            return _one(np.inf, whole, int(self.count.sum()), np.nan, np.nan)
+        if whole == 0:
+            return _one(np.nan, 0.0, 0, np.nan, np.nan)
+        value = math.fsum([*(self.about * sums[_AT[1, 0]]), *sums[_AT[1, 1]]]) / whole
         if self.table is None:
-            square, cube = (self._residuals(power, away).sum() for power in (2, 3))
-            n = int(self.count.sum())
-        else:
-            key, loss, weight = self.table.all()
-            cluster, place = np.unique(key % _GROUP, return_inverse=True)
-            residual = np.bincount(place, loss - away[key // _GROUP] * weight)
-            square, cube, n = (residual**2).sum(), (residual**3).sum(), len(cluster)
-        one = [np.array([x]) for x in (value, whole, n, square, cube)]
-        return mean_of(*one)
+            square, cube = (self._residuals(power, value * price).sum() for power in (2, 3))
+            return _one(value, whole, int(self.count.sum()), square, cube)
+        key, loss, weight = self.table.all()
+        cluster, place = np.unique(key % _GROUP, return_inverse=True)
+        residual = np.bincount(place.reshape(-1), loss - value * price[key // _GROUP] * weight)
+        return _one(value, whole, len(cluster), (residual**2).sum(), (residual**3).sum())
 
-    def _each(self, shift: Any) -> Mean:
-        sums = self.sums.value
-        value, weight, n = self.centre + shift, self.weight, self.count
-        if self.table is None:
-            square, cube = self._residuals(2, shift), self._residuals(3, shift)
-        else:
-            key, loss, share = self.table.all()
-            group = key // _GROUP
-            residual = loss - shift[group] * share
-            square, cube = (np.bincount(group, residual**power, self.groups) for power in (2, 3))
-            n = np.bincount(group, minlength=self.groups)
-        mean = mean_of(value, sums[_AT[1, 0]], n, square, cube)
-        infinite = self.infinite.value > 0
-        return Mean(np.where(infinite, np.inf, value), weight, n, np.where(infinite, np.nan, mean.se), mean.skew)
-
-    def _residuals(self, power: int, away: Any) -> Any:
-        """Return Σ w^k (d − away)^k of each group for k = power, d the loss about the centre."""
-        sums = self.sums.value
-        terms = (comb(power, j) * sums[_AT[power, j]] * (-away) ** (power - j) for j in range(power + 1))
-        result = sum(terms)
+    def _residuals(self, power: int, value: Any) -> Any:
+        """Return Σ w^k (l − value)^k of each group for k = power."""
+        sums, away = self.sums.value, value - self.about
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms = (comb(power, j) * sums[_AT[power, j]] * (-away) ** (power - j) for j in range(power + 1))
+            result = sum(terms)
         return np.maximum(result, 0.0) if power == 2 else result
+
+
+def _one(value: float, weight: float, n: int, square: float, cube: float) -> Mean:
+    return mean_of(*(np.array([x]) for x in (value, weight, n, square, cube)))
+
+
+def _moments(rows: Rows, away: Any, count: Any) -> Sum:
+    """Return Σ w^k d^j of each group for the distances d from its centre."""
+    size = len(count)
+    result = Sum(len(MOMENTS), size)
+    with np.errstate(over="ignore"):
+        powers = (np.ones(0), away, away * away, away * away * away)
+    for place, (k, j) in enumerate(MOMENTS):
+        if rows.weight is not None:
+            part = rows.weight**k if j == 0 else rows.weight**k * powers[j]
+            result.total[place] = (summed if k == 1 else np.bincount)(rows.group, part, size)
+        elif k == max(j, 1):  # without weights the power k makes no difference
+            same = count if j == 0 else (summed if j == 1 else np.bincount)(rows.group, powers[j], size)
+            for power in range(max(j, 1), 4):
+                result.total[_AT[power, j]] = same
+    return result
+
+
+def summed(group: Any, x: Any, size: int) -> Any:
+    """Return Σ x of each group, right to the last digits in any order of rows.
+
+    Each x is cut where the digits of the sum of all would end. The upper parts add up without rounding, and the
+    rounding of the lower ones is below the last digit.
+    """
+    largest = float(np.abs(x).max(initial=0.0)) * len(x)
+    if not 0.0 < largest < 1e300:
+        return np.bincount(group, x, size)
+    edge = 2.0 ** (math.frexp(largest)[1] + 1)
+    upper = (x + edge) - edge
+    return np.bincount(group, upper, size) + np.bincount(group, x - upper, size)
+
+
+def _moved(sums: Sum, by: Any) -> Sum:
+    """Return the sums about centres that are lower by so much."""
+    if not np.any(by):
+        return sums
+    result = Sum(*sums.total.shape)
+    for k, j in MOMENTS:
+        for i in range(j + 1):
+            factor = comb(j, i) * by ** (j - i)
+            result.total[_AT[k, j]] += factor * sums.total[_AT[k, i]]
+            result.rest[_AT[k, j]] += factor * sums.rest[_AT[k, i]]
+    return result
 
 
 class Table:

@@ -10,6 +10,8 @@ from crossent.score._result import Calibration, Interval, Temperature
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BLANK = "\N{NO-BREAK SPACE}"
 NONE = "–"
+EDGE = 1.0001 / 16
+"""Where the temperatures that are tried end, about."""
 
 
 def number(x: float, places: int = 3) -> str:
@@ -118,12 +120,15 @@ def advice(temperature: Temperature) -> str:
     t = temperature
     if not (math.isfinite(t.loss) and math.isfinite(t.scaled) and math.isfinite(t.value)):
         return "No temperature can be advised, because the loss is infinite."
+    best = f"T = {t.value:.2f}"
+    if not EDGE < t.value < 1.0 / EDGE:
+        best = f"a T of {1 / EDGE:g} or more" if t.value > 1 else f"a T of {EDGE:g} or less"
     if not t.helps:
-        return f"A temperature would not help: the best, T = {t.value:.2f}, would change the loss by {share(t.saving)}."
+        return f"A temperature would not help: the best, {best}, would change the loss by {share(t.saving)}."
     places = 3 if abs(t.loss - t.scaled) >= 0.001 else 5
     kind = "Over-confident" if t.value > 1 else "Under-confident"
     return (
-        f"{kind}: dividing the logits by T = {t.value:.2f} would cut the loss from {number(t.loss, places)} to "
+        f"{kind}: dividing the logits by {best} would cut the loss from {number(t.loss, places)} to "
         f"{number(t.scaled, places)} ({share(t.saving)})."
     )
 

@@ -19,7 +19,6 @@ from crossent.score._state import ScoreState
 
 SPLIT = 8
 """How many states are merged at a time."""
-_APART = 1 << 32  # between the numbers of rows in partitions of unknown lengths
 
 
 def score(
@@ -51,8 +50,8 @@ def score(
         One of the three: names of columns, or a pattern such as "p_*"; or an array (N, C) or (N,). See
         `crossent.score`.
     weight, cluster, id
-        A name, or an array or series (N,). Rows of a data frame are called by its index if `id` is not given, those of
-        arrays by their numbers.
+        A name, or an array or series (N,). If `id` is not given, rows of a frame or series are called by its index,
+        those of arrays by their numbers.
     by
         Names or a pattern, or an array or series, or a mapping of names to such.
     **options
@@ -97,7 +96,7 @@ def state(
     id: Any = None,
     **options: Any,
 ) -> Delayed:
-    """Return what will compute to the `ScoreState` of all rows, to be merged with others, or computed along with them.
+    """Return what will compute to the `ScoreState` of all rows, to be merged with others or used in a larger graph.
 
     Parameters
     ----------
@@ -137,7 +136,7 @@ def _whole(y: Any, label: str | None, given: Given, options: Mapping[str, Any]) 
     _ = ScoreState(**options)  # what is wrong with the options is said here and not by a worker
     if not is_dask_collection(y):
         raise TypeError(f"y must be a Dask data frame, array or series, got {type(y).__name__}; see crossent.score")
-    frame = hasattr(y, "columns")
+    frame = hasattr(y, "columns") and y.ndim == 2
     if frame and label is None:
         raise TypeError("for a data frame pass label=, the name of the column that holds the true classes")
     if not frame and label is not None:
@@ -166,7 +165,6 @@ def _frame_state(frame: Any, number: int, *, chosen: Columns, options: Mapping[s
     result = ScoreState(**options)
     if len(frame) == 0:
         return result
-    result.seen = number * _APART
     rest = {role: frame[name] for role, name in chosen.single.items() if role != "label"}
     by = {name: frame[name] for name in chosen.by or ()}
     with _within(number):
@@ -176,9 +174,13 @@ def _frame_state(frame: Any, number: int, *, chosen: Columns, options: Mapping[s
 
 def _stacked(column: Any) -> Any:
     """Return a column of numbers (N,) as it is, and one of lists of equal lengths as an array (N, C)."""
-    if column.dtype != object or not hasattr(column.iloc[0], "__len__"):
-        return column
-    return np.stack(column.to_list())
+    first = column.iloc[0]
+    if isinstance(first, str):
+        raise ValueError(
+            f"column {column.name!r} holds text, such as {first[:20]!r}; if these were lists, Dask made text of them: "
+            "read them under dask.config.set({'dataframe.convert-string': False})"
+        )
+    return np.stack(column.to_list()) if hasattr(first, "__len__") else column
 
 
 @contextmanager
@@ -187,26 +189,26 @@ def _within(number: int) -> Generator[None, None, None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"partition {number}: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"partition {number}: {error}") from error
 
 
 def _of_arrays(y: Any, given: Given, options: Mapping[str, Any]) -> list[Delayed]:
     predictions, rest = given
     by = rest["by"]
-    if by is not None and not isinstance(by, Mapping):
-        by = {str(getattr(by, "name", None) or "by"): by} if not hasattr(by, "columns") else dict(by.items())
+    if hasattr(by, "columns"):  # a series or a frame
+        by = dict(by.items()) if by.ndim == 2 else {str(by.name or "by"): by}
+    elif not (by is None or isinstance(by, Mapping)):
+        by = {"by": by}
     named = {**predictions, **{role: rest[role] for role in ("weight", "cluster", "id")}}
     arrays = {("", name): array for name, array in named.items() if array is not None}
     arrays |= {("by", str(name)): array for name, array in (by or {}).items()}
     blocks = {place: _blocks(place[1], array, y) for place, array in arrays.items()}
-    first, sizes = 0, y.chunks[0] if hasattr(y, "chunks") else [float("nan")] * y.npartitions
     one = delayed(partial(_array_state, options=options), pure=False)
-    parts: list[Delayed] = []
-    for number, part in enumerate(_blocks("y", y, y)):
-        here = number * _APART if isnan(sum(sizes)) else first
-        parts.append(one(part, {place: each[number] for place, each in blocks.items()}, (number, here)))
-        first += sizes[number]
-    return parts
+    return [
+        one(part, {place: each[number] for place, each in blocks.items()}, number)
+        for number, part in enumerate(_blocks("y", y, y))
+    ]
 
 
 def _blocks(name: str, array: Any, y: Any) -> list[Any]:
@@ -233,14 +235,12 @@ def _blocks(name: str, array: Any, y: Any) -> list[Any]:
     return blocks
 
 
-def _array_state(
-    y: Any, blocks: Mapping[Place, Any], place: tuple[int, int], *, options: Mapping[str, Any]
-) -> ScoreState:
+def _array_state(y: Any, blocks: Mapping[Place, Any], number: int, *, options: Mapping[str, Any]) -> ScoreState:
     result = ScoreState(**options)
     if len(y) == 0:
         return result
-    number, result.seen = place
     by = {name: block for (role, name), block in blocks.items() if role == "by"}
-    rest = {name: block for (role, name), block in blocks.items() if role != "by"}
+    rest = {"id": getattr(y, "index", None)}  # of a series
+    rest |= {name: block for (role, name), block in blocks.items() if role != "by"}
     with _within(number):
         return result.update(y, **rest, by=by or None)

@@ -142,7 +142,7 @@ def score(dataset: Dataset, **columns_and_options: Any) -> _score.Score:
         One of the three: names of columns, or a pattern such as "p_*", or one column that holds a number or a vector
         in each row. See `crossent.score`.
     weight, cluster, id
-        Names of columns. Without `id` rows are called by their numbers in their blocks.
+        Names of columns. Without `id` the worst rows cannot be found again: Ray promises no order of the rows.
     by
         Names of columns or a pattern.
     **options

@@ -213,27 +213,23 @@ def _spread(values: Tensor | None, name: str, shape: torch.Size) -> Tensor | Non
     return values.reshape(values.shape + (1,) * (len(shape) - values.ndim)).expand(shape).reshape(-1)
 
 
-_KNOWN = {
-    "crossent.score._batch": {"Options"},
-    "crossent.score._curve": {"Curve"},
-    "crossent.score._notes": {"Notes"},
-    "crossent.score._result": {"Row"},
-    "crossent.score._state": {"KeptRows", "ScoreState", "Slicing"},
-    "crossent.score._temperature": {"Temperatures"},
-    "crossent.score._totals": {"Sum", "Table", "Totals"},
-    "numpy": {"dtype", "ndarray"},
-    "numpy._core.multiarray": {"_reconstruct", "scalar"},
-    "numpy._core.numeric": {"_frombuffer"},
-}
+_ARRAYS = {
+    ("numpy", "dtype"), ("numpy", "ndarray"), ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"), ("numpy._core.numeric", "_frombuffer"),
+}  # fmt: skip
 
 
 class _Unpickler(pickle.Unpickler):
     """Reads states and nothing else: the bytes may come from a checkpoint, which must not run code."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if global_name not in _KNOWN.get(module_name, ()):
-            raise pickle.UnpicklingError(f"these bytes are not a state of crossent: {module_name}.{global_name}")
-        return super().find_class(module_name, global_name)
+        if (module_name, global_name) in _ARRAYS:
+            return super().find_class(module_name, global_name)
+        if module_name.startswith("crossent.score._") and "." not in global_name:
+            found = super().find_class(module_name, global_name)
+            if isinstance(found, type) and found.__module__ == module_name:  # not what the module has imported
+                return found
+        raise pickle.UnpicklingError(f"these bytes are not a state of crossent: {module_name}.{global_name}")
 
 
 def _decoded(state: Tensor) -> ScoreState:

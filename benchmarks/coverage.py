@@ -1,0 +1,210 @@
+"""How often an interval of 95 % covers the expected loss: `python -m benchmarks.coverage` draws, records and prints.
+
+Many samples of each model go through the package's own sums and intervals at once, each sample as a group; a few of
+them also go through `crossent.score`, which must give the same ends. `--page` writes the tables of docs/intervals.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+from scipy import stats
+
+import crossent
+from benchmarks import coverage_report, pages, report
+from benchmarks.__main__ import progress, write
+from benchmarks.coverage_cases import MODELS, Case, Sample, cases, hard, part
+from benchmarks.coverage_report import Record
+from crossent.score._interval import Mean, mean_of
+from crossent.score._totals import Rows, Totals
+
+LEVEL = 0.95
+DRAWS, RESAMPLED, RESAMPLES = 10_000, 1000, 2000
+FEW, MORE = 1000, 4
+"""Samples of so few rows are drawn this many times as often: they cost little, and are where intervals may fail."""
+AT_ONCE = 1_000_000
+"""Rows that are drawn at a time."""
+CHECKED = 2
+"""Samples of each block of the first draws that go through `crossent.score` too."""
+SAME, ROUNDING = 1e-9, 1e-12
+"""By how much of its width, and how much at least, an end may differ between the two: sums about another centre."""
+Ends = tuple[Any, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for."""
+    options = _parser().parse_args(arguments)
+    if options.report or options.page:
+        records = report.read(options.report or [pages.latest("coverage")])
+        print(coverage_report.write_page(records) if options.page else coverage_report.tables(records))
+        return
+    _ = os.environ.setdefault("OMP_NUM_THREADS", "1")  # the work is NumPy's
+    print(coverage_report.tables(_run(options)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
+    samples = f"samples of each case ({DRAWS}), and {MORE} times as many of those with few rows"
+    parser.add_argument("--draws", type=int, default=DRAWS, help=samples)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")
+    where = "where to write (a file of benchmarks/results; nowhere with --only or fewer draws)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=where)
+    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="print what such files hold, no more")
+    parser.add_argument("--page", action="store_true", help="write the tables of docs/intervals.md, no more")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> list[Record]:
+    from benchmarks import machine
+
+    chosen = [(case, kind) for kind, found in (("bar", cases()), ("hard", hard())) for case in found]
+    chosen = [(case, kind) for case, kind in chosen if options.only in case.name]
+    if not chosen:
+        sys.exit(f"no case has {options.only!r} in its name")
+    about, records = machine.describe(), list[Record]()
+    about["versions"]["scipy"] = scipy.__version__
+    path = options.out or (None if options.only or options.draws < DRAWS else pages.path_of(about, "coverage"))
+    with progress(len(chosen)) as say:
+        for number, (case, kind) in enumerate(chosen):
+            say(f"{case.name}, {case.n} {case.rows}")
+            draws = options.draws * (MORE if case.n * getattr(case, "size", 1) <= FEW else 1)
+            found = measure(case, draws, np.random.default_rng([options.seed, number]))
+            records += [{**record, "kind": kind, "seed": options.seed, "run": about} for record in found]
+            if path is not None:
+                write(path, records)
+    if path is not None:
+        print(f"written to {path.name}", file=sys.stderr)
+    return records
+
+
+def measure(case: Case, draws: int, random: np.random.Generator) -> list[Record]:
+    """Return one record for each model of a case."""
+    begin, counts = time.perf_counter(), dict[str, dict[str, Count]]()
+    size = getattr(case, "size", 1)
+    at_once, done = max(1, min(draws, AT_ONCE // (case.n * size))), 0
+    while done < draws:
+        replicates = min(at_once, draws - done)
+        for model, sample in case.draw(random, replicates):
+            loss, skill = case.truth(MODELS.get(model, 1.0))
+            count = counts.setdefault(model, {})
+            mean = means(sample, replicates)
+            ends = mean.interval(LEVEL, 0.0)  # no loss is negative
+            count.setdefault("crossent", Count()).add(ends, loss)
+            count.setdefault("normal", Count()).add(normal(mean), loss)
+            count.setdefault("skewness", Count()).total += float(mean.skew.sum())
+            of_skill = skills(sample, replicates) if skill is not None else None
+            if of_skill is not None:
+                count.setdefault("skill", Count()).add(of_skill, skill)
+            if done == 0:
+                check(case, sample, ends, of_skill)
+                if resampled(case) and model == "calibrated":
+                    count["bca"] = bca(sample.loss.reshape(replicates, case.n)[:RESAMPLED], loss, random)
+        done += replicates
+    seconds = round(time.perf_counter() - begin, 2)
+    return [_record(case, model, count, seconds) for model, count in counts.items()]
+
+
+class Count:
+    """How many intervals there were, and how many of them lay above and below what they should cover."""
+
+    def __init__(self) -> None:
+        self.n = self.above = self.below = 0
+        self.total = 0.0
+
+    def add(self, ends: Ends, truth: float | None) -> None:
+        """Count intervals; one that is not there covers nothing, and counts as below."""
+        low, high = ends
+        self.n += len(low)
+        self.above += int((low > truth).sum())
+        self.below += int(len(high) - (high >= truth).sum())
+
+    def record(self) -> Record:
+        """Return the shares."""
+        covered = 1.0 - (self.above + self.below) / self.n
+        return {"n": self.n, "covered": covered, "above": self.above / self.n, "below": self.below / self.n}
+
+
+def _record(case: Case, model: str, counts: dict[str, Count], seconds: float) -> Record:
+    skewness = counts.pop("skewness").total / counts["crossent"].n
+    about = {"suite": "coverage", "case": case.name, "group": case.group, "n": case.n, "of": case.rows, "model": model}
+    shares = {name: count.record() for name, count in counts.items()}
+    return {**about, "level": LEVEL, "skewness": round(skewness, 2), "seconds": seconds, "coverage": shares}
+
+
+def means(sample: Sample, replicates: int) -> Mean:
+    """Return the mean loss of each replicate by the package's own sums."""
+    totals = Totals(sample.cluster is not None, replicates)
+    right = np.zeros(len(sample.loss), bool)
+    totals.add(Rows(sample.loss, sample.weight, sample.replicate, right, sample.cluster))
+    return totals.means()
+
+
+def skills(sample: Sample, replicates: int) -> Ends:
+    """Return the interval of each replicate's skill: one less that of the ratio of losses to their classes' prices."""
+    label = part(sample.label, slice(None))
+    classes = int(label.max()) + 1
+    place = sample.replicate * classes + label
+    counts = np.bincount(place, minlength=replicates * classes).reshape(replicates, classes)
+    n = counts.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        price = np.where(counts > 0, -np.log(counts / n[:, None]), 0.0)
+        whole = (counts * price).sum(axis=1)
+        value = np.bincount(sample.replicate, sample.loss) / whole
+        residual = sample.loss - value[sample.replicate] * price.ravel()[place]
+        square, cube = (np.bincount(sample.replicate, residual**power) for power in (2, 3))
+        low, high = mean_of(value, whole, n, square, cube).interval(LEVEL, 0.0)
+    known = whole > 0
+    return np.where(known, 1.0 - high, np.nan), np.where(known, 1.0 - low, np.nan)
+
+
+def normal(mean: Mean) -> Ends:
+    """Return mean ± 1.96 se."""
+    half = stats.norm.ppf((1.0 + LEVEL) / 2.0) * mean.se
+    return mean.value - half, mean.value + half
+
+
+def resampled(case: Case) -> bool:
+    """Return whether the bootstrap is tried on a case: it takes a minute for all of them."""
+    return case.group == "two classes" and case.n == 500 and case.name.endswith("sharpness 1")
+
+
+def bca(losses: Any, truth: float, random: np.random.Generator) -> Count:
+    """Return how often the bias-corrected and accelerated bootstrap covers (Efron 1987)."""
+    count = Count()
+    for sample in losses:
+        with np.errstate(all="ignore"):
+            found = stats.bootstrap(
+                (sample,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="BCa", rng=random
+            ).confidence_interval
+        count.add((np.array([found.low]), np.array([found.high])), truth)
+    return count
+
+
+def check(case: Case, sample: Sample, ends: Ends, of_skill: Ends | None) -> None:
+    """Raise if `crossent.score` gives other intervals to some of these samples."""
+    for replicate in range(min(CHECKED, int(sample.replicate[-1]) + 1)):
+        here = sample.replicate == replicate
+        arguments = case.given(sample, here)
+        result = crossent.score(arguments.pop("y"), **arguments, ci=LEVEL, worst=0)
+        _same(case, result.ci, [end[replicate] for end in ends])
+        if of_skill is not None:
+            _same(case, result.skill_ci, [end[replicate] for end in of_skill])
+
+
+def _same(case: Case, given: tuple[float, float], ours: list[float]) -> None:
+    allowed = SAME * float(np.nan_to_num(given[1] - given[0])) + ROUNDING
+    if not np.allclose(given, ours, rtol=0.0, atol=allowed, equal_nan=True):
+        raise RuntimeError(f"{case.name}: crossent.score gives the interval {given}, its sums {tuple(ours)}")
+
+
+if __name__ == "__main__":
+    main()
