@@ -23,7 +23,7 @@ from benchmarks import coverage_report, pages, report
 from benchmarks.__main__ import progress, write
 from benchmarks.coverage_cases import MODELS, Case, Sample, cases, hard, part
 from benchmarks.coverage_report import Record
-from crossent.score._interval import Mean, mean_of
+from crossent.score._interval import Mean, Residuals, mean_of
 from crossent.score._totals import Rows, Totals
 
 LEVEL = 0.95
@@ -161,7 +161,8 @@ def skills(sample: Sample, replicates: int) -> Ends:
         value = np.bincount(sample.replicate, sample.loss) / whole
         residual = sample.loss - value[sample.replicate] * price.ravel()[place]
         square, cube = (np.bincount(sample.replicate, residual**power) for power in (2, 3))
-        low, high = mean_of(value, whole, n, square, cube).interval(LEVEL, 0.0)
+        cross = np.bincount(sample.replicate, residual * price.ravel()[place])
+        low, high = mean_of(value, whole, Residuals(n, square, cube, cross, n)).interval(LEVEL, 0.0)
     known = whole > 0
     return np.where(known, 1.0 - high, np.nan), np.where(known, 1.0 - low, np.nan)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import mpmath
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import log_softmax
 from scipy.stats import t as student
 
@@ -38,39 +39,55 @@ def losses(y: Any, probs: Any) -> Any:
 
 @dataclasses.dataclass
 class Moments:
-    """Mean, standard error and skewness of the residuals of independent parts."""
+    """Mean, standard error and skewness of the residuals of independent parts; how they go with weights, and how many
+    equal parts would be as good.
+    """
 
     mean: float
     se: float
     skew: float
     n: int
+    lean: float
+    even: float
 
     @classmethod
-    def of(cls, loss: Any, weight: Any = None, cluster: Any = None) -> Moments:
-        """Of Σ a / Σ b over parts with the totals a = Σ w l and b = Σ w, by linearisation."""
+    def of(cls, loss: Any, weight: Any = None, cluster: Any = None, *, size: Any = None) -> Moments:
+        """Of Σ a / Σ b over parts with the totals a = Σ w l and b = Σ w, by linearisation; `size` instead of w says how
+        unequal parts are.
+        """
         w = np.ones(len(loss)) if weight is None else np.asarray(weight, np.float64)
+        size = w if size is None else size
         mean = math.fsum(w * loss) / math.fsum(w)
         residual = w * (loss - mean)
         if cluster is not None:
             _, place = np.unique(np.asarray(cluster), return_inverse=True)
-            residual = np.bincount(place, residual)
+            residual, w, size = (np.bincount(place, part) for part in (residual, w, size))
         n = residual.size
         second, third = math.fsum(residual**2) / n, math.fsum(residual**3) / n
         se = math.sqrt(second * n * n / (n - 1)) / math.fsum(w) if n > 1 else math.nan
-        return cls(mean, se, third / second**1.5 if second else 0.0, n)
+        lean = math.fsum(residual * w) / math.fsum(w) / math.sqrt(second * n) if second else 0.0
+        even = math.fsum(size**2) ** 2 / math.fsum(size**4)
+        return cls(mean, se, third / second**1.5 if second else 0.0, n, lean, even)
 
     def hall(self, level: float = 0.95) -> tuple[float, float]:
-        """Hall (1992), with a = 1/3, b = 1/6 as for a mean: √n ((1 + 3aγ (z / √n − bγ / n))^⅓ − 1) / (aγ)."""
-        z = student.ppf(0.5 + level / 2, self.n - 1)
-        root, a, b = math.sqrt(self.n), 1 / 3, 1 / 6
+        """The ratios t at which the bent ratio of docs/intervals.md is ± Student's quantile, by bisection."""
+        z = student.ppf(0.5 + level / 2, self.even - 1)
+        k = self.skew / math.sqrt(self.n)
+        a = k / 3 - self.lean
 
-        def unbent(x: float) -> float:
-            if abs(self.skew) < 1e-12:
-                return x
-            inner = 1 + 3 * a * self.skew * (x / root - b * self.skew / self.n)
-            return root / (a * self.skew) * (np.cbrt(inner) - 1)
+        def bent(t: float) -> float:
+            if a * t <= 0:
+                return t + a * t**2 + a**2 * t**3 / 3 + k / 6
+            s = -math.log(1 - 3 * a * t) / (3 * a)
+            return s - a / 2 * s**2 + a**2 / 12 * s**3 + k / 6
 
-        return self.mean - self.se * unbent(z), self.mean - self.se * unbent(-z)
+        def where(x: float) -> float:
+            ends = [-1e4, 1e4]
+            if a != 0:  # the logarithm ends at 1 / 3a
+                ends[a > 0] = (1 - 1e-15) / (3 * a)
+            return brentq(lambda t: bent(t) - x, *ends, xtol=1e-15, rtol=8.9e-16)
+
+        return self.mean - self.se * where(z), self.mean - self.se * where(-z)
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

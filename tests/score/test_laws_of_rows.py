@@ -79,14 +79,14 @@ def test_the_scale_of_weights(rows, scale):
     assert_scale_does_not_matter(rows, scale)
 
 
-@pytest.mark.parametrize("scale", [1e-89, 1e89])
+@pytest.mark.parametrize("scale", [1e-69, 1e69])
 def test_the_scale_of_large_and_small_weights(scale):
     y, z = made(3, 50, 3)
     assert_scale_does_not_matter(Data({"y": y, "logits": z}), scale)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-120, 1e120, 1e200])
-def test_weights_whose_cubes_no_float64_holds_are_refused(scale):
+def test_weights_whose_powers_no_float64_holds_are_refused(scale):
     y, z = made(3, 50, 3)
     with pytest.raises(ValueError, match=r"weights from .* divide all of them by a typical one"):
         crossent.score(y, logits=z, weight=np.full(50, scale))

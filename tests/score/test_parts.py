@@ -101,7 +101,7 @@ def test_baseline_and_skill(weighted, clustered):
     # by the delta method: the frequencies' own error drops out of the residual, as d H(q) = −Σ log q dq
     ones = np.ones(500) if w is None else w
     price = -np.log(prior)[y]
-    ratio = Moments.of(losses(y, p) / price, ones * price, cluster)
+    ratio = Moments.of(losses(y, p) / price, ones * price, cluster, size=ones)
     near(ratio.mean, 1 - result.skill)
     low, high = ratio.hall()
     near(result.skill_ci, (1 - high, 1 - max(low, 0.0)), 1e-10)

@@ -41,8 +41,8 @@ def losses_are(change):
     return mutant
 
 
-def moments_are(change):
-    return lambda real: lambda value, weight, n, square, cube: real(*change(value, weight, n, square, cube))
+def residuals_are(change):
+    return lambda real: lambda value, weight, residuals: real(value, weight, change(residuals))
 
 
 def unweighted(real):
@@ -61,20 +61,20 @@ def one_sided(real):
 MUTANTS = {
     "no correction for skewness": (
         _interval,
-        "_unbent",
-        lambda real: lambda x, k: x,
+        "unbent",
+        lambda real: lambda x, bend, move: x,
         lambda: parts.test_standard_error_and_hall_interval(0.95, False, False),
     ),
     "skewness with the wrong sign": (
         _interval,
         "mean_of",
-        moments_are(lambda value, weight, n, square, cube: (value, weight, n, square, -cube)),
+        residuals_are(lambda r: dataclasses.replace(r, cube=-r.cube)),
         lambda: parts.test_standard_error_and_hall_interval(0.95, False, False),
     ),
     "n for n − 1": (
         _totals,
         "mean_of",
-        moments_are(lambda value, weight, n, square, cube: (value, weight, n, square * (n - 1) / n, cube)),
+        residuals_are(lambda r: dataclasses.replace(r, square=r.square * (r.n - 1) / r.n)),
         parts.test_standard_error_of_plain_rows_is_the_textbook_one,
     ),
     "weights not squared": (

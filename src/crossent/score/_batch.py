@@ -17,7 +17,7 @@ from crossent.score._labels import Coded, classes_of, code, column, listing, num
 from crossent.score._result import Zero
 
 Kind = Literal["probs", "logits", "logprobs"]
-LEAST_WEIGHT = 1e-90
+LEAST_WEIGHT = 1e-70
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Batch:
 
 
 def options(
-    classes: Sequence[Hashable] | None, ignore: Any, normalize: bool, zero: Any, ci: float, worst: int, rows: bool
+    classes: Any, ignore: Any, normalize: bool, zero: Any, ci: float, worst: int, rows: bool
 ) -> Options:
     """Return the options that callers name."""
     many = isinstance(ignore, list | tuple | set | frozenset)
@@ -228,7 +228,7 @@ def _weights(weight: Any) -> Any:
     there = vector[vector > 0]
     if len(there) and (there.min() < LEAST_WEIGHT or there.max() > 1.0 / LEAST_WEIGHT):
         raise ValueError(
-            f"weights from {there.min():.3g} to {there.max():.3g} are beyond what their cubes leave room for; divide "
+            f"weights from {there.min():.3g} to {there.max():.3g} are beyond what their powers leave room for; divide "
             "all of them by a typical one (their scale changes nothing)"
         )
     return vector

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from crossent.score._interval import bent, ratio
+from crossent.score._interval import bend_of, bent, ratio
 from crossent.score._result import Interval
 from crossent.score._score import Score
 from crossent.score._state import ScoreState
@@ -219,11 +219,11 @@ def _p_value(mean: Any, total: Any, share: Any) -> tuple[float, Literal["permuta
         return float(found.pvalue), "permutation"
     if mean.se == 0:
         return 1.0 if mean.value == 0 else 0.0, "transformed t"
-    ratio_ = bent(mean.value / mean.se, mean.skew / np.sqrt(n))
-    return float(2.0 * stdtr(n - 1, -abs(ratio_))), "transformed t"
+    ratio_ = bent(mean.value / mean.se, *bend_of(mean))
+    return float(2.0 * stdtr(np.maximum(mean.even - 1.0, 1.0), -abs(ratio_))), "transformed t"
 
 
-def _state(score: Score | ScoreState, name: str) -> ScoreState:
+def _state(score: Any, name: str) -> ScoreState:
     if not isinstance(score, Score | ScoreState):
         raise TypeError(f"{name} must be a Score of crossent.score, got {type(score).__name__}")
     state = score.state if isinstance(score, Score) else score
@@ -262,7 +262,7 @@ def _paired(a: ScoreState, b: ScoreState) -> tuple[dict[str, Any], dict[str, Any
             "compared: pass id= to pair them if they are in different orders"
         )
     ones = np.ones(len(wrong))
-    weights = [ones if part["weight"] is None else part["weight"] for part in (first, second)]
+    weights: list[Any] = [ones if part["weight"] is None else part["weight"] for part in (first, second)]
     wrong = weights[0] != weights[1]
     if wrong.any():
         k = int(wrong.argmax())

@@ -34,7 +34,7 @@ class Curve:
     """Σ w, Σ w p, Σ w truth and the number of rows, by probability while there are few, else by cell."""
 
     def __init__(self) -> None:
-        self.p: Any = np.empty(0)  # ascending; None once there are cells
+        self.p: Any | None = np.empty(0)  # ascending; None once there are cells
         self.sums: Any = np.empty((4, 0))
 
     def add(self, p: Any, truth: Any, weight: Any | None) -> None:
@@ -74,13 +74,14 @@ class Curve:
         for k in np.unique(tenth).tolist():
             here = tenth == k
             w, wp, wt, n = (part[here].sum() for part in (weight, predicted, truth, count))
-            one = self.p is not None and here.sum() == 1  # as it was given, not as a quotient
-            mean = self.p[there][here][0] if one else wp / w
+            mean = wp / w
+            if self.p is not None and here.sum() == 1:  # as it was given, not as a quotient
+                mean = self.p[there][here][0]
             result.append(Bin(k / BINS, (k + 1) / BINS, int(n), float(w), float(mean), float(wt / w)))
         return tuple(result)
 
     def _insert(self, p: Any, sums: Any) -> None:
-        both = np.concatenate([self.p, p])
+        both = p if self.p is None else np.concatenate([self.p, p])
         self.p, place = np.unique(both, return_inverse=True)
         place = place.reshape(-1)
         joined = np.concatenate([self.sums, sums], axis=1)
@@ -97,7 +98,7 @@ def _in_cells(curve: Curve) -> Any:
     if curve.p is None:
         return curve.sums
     place = cell(curve.p)
-    return np.stack([np.bincount(place, part, CELLS) for part in curve.sums])
+    return np.stack([np.bincount(place, part, CELLS).astype(float) for part in curve.sums])
 
 
 def _sums(place: Any, size: int, p: Any, truth: Any, weight: Any | None) -> Any:

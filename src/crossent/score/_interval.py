@@ -2,7 +2,15 @@
 
 Losses are skewed: many small, a few large. Hall (1992), "On the removal of skewness by transformation", J. R. Statist.
 Soc. B 54, 221–228, https://doi.org/10.1111/j.2517-6161.1992.tb01876.x, bends Student's ratio t = (m̂ − m) / se by a
-monotone cubic, g(t) = t + k t² / 3 + k² t³ / 27 + k / 6 with k = skewness / √n, so that g is normal to order 1/n.
+monotone function, g(t) = t + A t² + k / 6 + …, so that g is normal to order 1/n. Of a sample k = skewness / √n and
+A = k / 3; of a ratio Σ a / Σ b, whose se changes with Σ b, A is less by how much residuals go with b. Third powers are
+left open. On the side of the long tail, A t < 0, they are Hall's cubic, t + A t² + A² t³ / 3. On that of the short one
+they are the same cubic, with −A / 2, of s = −log(1 − 3 A t) / 3 A: on the scale of logarithms a sum of few rare costs,
+a Poisson count, is nearly symmetric, and a lower end is not too low.
+
+Student's quantile is that of ν − 1 degrees of freedom, where ν = (Σ b²)² / Σ b⁴ parts of one size would be as good:
+Satterthwaite (1946), "An approximate distribution of estimates of variance components", Biometrics Bulletin 2, 110–114,
+where the residual of a part grows with its b.
 """
 
 from __future__ import annotations
@@ -15,12 +23,17 @@ import numpy as np
 Array = Any
 
 
+TINY = 1e-9
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Mean:
-    """Weighted means Σ w l / Σ w of any number of groups, (G,) each, with what an interval needs.
+    """Weighted means Σ a / Σ b of any number of groups, (G,) each, with what an interval needs.
 
-    n counts the independent parts (rows, or clusters of rows), weight is Σ w, se the standard error of the mean, and
-    skew the skewness of the parts' residuals w (l − mean).
+    n counts the independent parts (rows, or clusters of rows), weight is Σ b, se the standard error of the mean, and
+    skew the skewness of the parts' residuals u = a − mean · b. lean = Σ u b / (Σ b · √Σ u²) is how much they go with b:
+    Σ b is in the standard error too, so that a ratio is skewed by it; 0 where all parts weigh the same. even says how
+    many parts of one weight would be as good as these, (Σ b²)² / Σ b⁴.
     """
 
     value: Array
@@ -28,6 +41,8 @@ class Mean:
     n: Array
     se: Array
     skew: Array
+    lean: Array
+    even: Array
 
     def interval(self, level: float, least: float = -np.inf) -> tuple[Array, Array]:
         """Return the two ends, (G,) each, of the interval that covers the expected loss with probability `level`.
@@ -38,22 +53,40 @@ class Mean:
         return np.where(self.value >= least, np.maximum(low, least), low), high
 
 
-def mean_of(value: Array, weight: Array, n: Array, square: Array, cube: Array) -> Mean:
-    """Return the means whose residuals u = w (l − value) have the sums Σ u² = square and Σ u³ = cube."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Residuals:
+    """Sums over n parts, (G,) each: Σ u², Σ u³, Σ u b, and (Σ b²)² / Σ b⁴."""
+
+    n: Array
+    square: Array
+    cube: Array
+    cross: Array
+    even: Array
+
+
+def mean_of(value: Array, weight: Array, residuals: Residuals) -> Mean:
+    """Return the means whose residuals have these sums."""
+    r = residuals
     with np.errstate(divide="ignore", invalid="ignore"):
-        se = np.sqrt(n / np.where(n > 1, n - 1.0, np.nan) * square) / weight
-        skew = np.where(square > 0, np.sqrt(n) * cube / square**1.5, 0.0)
-    return Mean(value, weight, n, se, skew)
+        se = np.sqrt(r.n / np.where(r.n > 1, r.n - 1.0, np.nan) * r.square) / weight
+        skew = np.where(r.square > 0, np.sqrt(r.n) * r.cube / r.square**1.5, 0.0)
+        lean = np.where(r.square > 0, r.cross / (weight * np.sqrt(r.square)), 0.0)
+    return Mean(value, weight, r.n, se, skew, lean, r.even)
+
+
+def even(square: Array, fourth: Array) -> Array:
+    """Return how many parts of one weight would be as good as parts with these Σ b² and Σ b⁴."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(fourth > 0, square**2 / fourth, 0.0)
 
 
 def ratio(numerator: Array, denominator: Array) -> Mean:
-    """Return the mean Σ a / Σ b of independent parts with totals a and b, (G,) each, as one group.
-
-    This is the mean loss of rows that come in clusters (a: loss of a cluster, b: its weight), and a loss per byte.
-    """
+    """Return the mean Σ a / Σ b of independent parts with totals a and b, (G,) each, as one group."""
     value, weight = numerator.sum() / denominator.sum(), denominator.sum()
-    residual = numerator - value * denominator
-    return mean_of(value, weight, len(numerator), (residual**2).sum(), (residual**3).sum())
+    u = numerator - value * denominator
+    parts = even((denominator**2).sum(), (denominator**4).sum())
+    residuals = Residuals(len(numerator), (u**2).sum(), (u**3).sum(), (u * denominator).sum(), parts)
+    return mean_of(value, weight, residuals)
 
 
 def hall(mean: Mean, level: float) -> tuple[Array, Array]:
@@ -63,21 +96,38 @@ def hall(mean: Mean, level: float) -> tuple[Array, Array]:
     """
     from scipy.special import stdtrit
 
-    n = np.asarray(mean.n, float)
     with np.errstate(all="ignore"):
-        quantile = stdtrit(np.maximum(n - 1.0, 1.0), (1.0 + level) / 2.0)
-        low = mean.value - mean.se * _unbent(quantile, mean.skew / np.sqrt(n))
-        high = mean.value - mean.se * _unbent(-quantile, mean.skew / np.sqrt(n))
+        quantile = stdtrit(np.maximum(np.asarray(mean.even, float) - 1.0, 1.0), (1.0 + level) / 2.0)
+        bend = bend_of(mean)
+        low = mean.value - mean.se * unbent(quantile, *bend)
+        high = mean.value - mean.se * unbent(-quantile, *bend)
         infinite = np.isinf(mean.value)
         return np.where(infinite, mean.value, low), np.where(infinite, mean.value, high)
 
 
-def bent(t: Array, k: Array) -> Array:
-    """Return g(t), the ratio t of a sample whose skewness is k √n, bent to be normal."""
-    return t + k * t * t / 3.0 + k * k * t**3 / 27.0 + k / 6.0
+def bend_of(mean: Mean) -> tuple[Array, Array]:
+    """Return by how much to bend, and to move, the ratio t: A = k / 3 − lean and k / 6 with k = skewness / √n."""
+    k = mean.skew / np.sqrt(np.asarray(mean.n, float))
+    return k / 3.0 - mean.lean, k / 6.0
 
 
-def _unbent(x: Array, k: Array) -> Array:
-    """Return the t with bent(t, k) = x."""
-    safe = np.where(np.abs(k) < 1e-9, 1.0, k)
-    return np.where(np.abs(k) < 1e-9, x, 3.0 * (np.cbrt(1.0 + safe * (x - safe / 6.0)) - 1.0) / safe)
+def bent(t: Array, bend: Array, move: Array) -> Array:
+    """Return g(t), the ratio bent to be normal."""
+    with np.errstate(all="ignore"):
+        a = np.where(np.abs(bend) < TINY, 1.0, bend)
+        s = -np.log1p(-np.minimum(3.0 * a * t, 1.0)) / (3.0 * a)
+        short, long = s - a / 2.0 * s * s + a * a / 12.0 * s**3, t + a * t * t + a * a * t**3 / 3.0
+        short = np.where(3.0 * a * t < 1.0, short, np.copysign(np.inf, t))
+        return np.where(np.abs(bend) < TINY, t, np.where(bend * t > 0, short, long)) + move
+
+
+def unbent(x: Array, bend: Array, move: Array) -> Array:
+    """Return the t with bent(t, bend, move) = x."""
+    y, a = x - move, np.where(np.abs(bend) < TINY, 1.0, bend)
+    short = -np.expm1(-3.0 * a * _root(y, -a / 2.0)) / (3.0 * a)
+    return np.where(np.abs(bend) < TINY, y, np.where(a * y > 0, short, _root(y, a)))
+
+
+def _root(y: Array, a: Array) -> Array:
+    """Return the t with t + a t² + a² t³ / 3 = y."""
+    return (np.cbrt(1.0 + 3.0 * a * y) - 1.0) / a

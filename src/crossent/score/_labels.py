@@ -51,6 +51,8 @@ def code(values: Any, name: str) -> Coded:
     vector = column(values, name)
     if vector.dtype.kind in "iub":
         return _code_integers(vector)
+    if vector.dtype.kind in "mM":
+        vector = vector.astype(f"{vector.dtype.kind}8[us]")  # of nanoseconds Python would get plain integers
     place: dict[Hashable, int] = {}
     items = vector.tolist()
     codes = np.fromiter((place.setdefault(_plain(item), len(place)) for item in items), np.int64, len(items))

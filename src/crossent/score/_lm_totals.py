@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from crossent.score._interval import hall, ratio
+from crossent.score._interval import ratio
 from crossent.score._lm_document import Choices, Document
 from crossent.score._lm_result import ChoiceScore, DocumentLoss, TokenLoss, Unit
 from crossent.score._result import Interval
@@ -193,7 +193,7 @@ def estimate(numerator: Any, denominator: Any, level: float) -> tuple[float, Int
     if len(a) < 2:
         return value, NO_INTERVAL
     with np.errstate(all="ignore"):
-        low, high = hall(ratio(a, b), level)
+        low, high = ratio(a, b).interval(level, 0.0)
     return value, (float(low), float(high))
 
 

@@ -225,7 +225,7 @@ class Score:
         >>> crossent.score([1], probs=[0.5]).merge(crossent.score([0], probs=[0.75])).loss   # log(2 · 4) / 2
         1.0397207708399179
         """
-        if not isinstance(other, Score):
+        if not isinstance(other, Score):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a score merges with another Score, not with {type(other).__name__}")
         if self.state is None or other.state is None:
             raise ValueError("this score was made without a state, and cannot be merged")

@@ -199,7 +199,7 @@ positive class last
         ...
         ValueError: these states were made with different options (zero: 'inf' and 1e-09), and cannot be merged
         """
-        if not isinstance(other, ScoreState):
+        if not isinstance(other, ScoreState):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"a state merges with another ScoreState, not with {type(other).__name__}")
         for state in (self, other):
             state._require_whole()
@@ -353,7 +353,7 @@ positive class last
         self._add_totals(self.totals, Rows(loss, weight, label, charged.right, here))
         for name, group in groups.items():
             self._add_totals(self.by[name].totals, Rows(loss, weight, group[places], charged.right, here))
-        self.temperatures.add(rows, self.seen, (places, found.loss))
+        self.temperatures.add(rows, self.seen, (places, found))
         if self.kept is not None:
             ids = None if rows.id is None else rows.id[places]
             number = self.seen + places

@@ -2,8 +2,8 @@
 
 The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Its values and slopes at powers of
 two fix a polynomial around the least one, whose minimum is the best T to about three digits. Of many rows a share will
-do: those whose number, times the golden ratio, has enough leading zeros in its fraction. How many zeros follows from
-the number of rows, so that it makes no difference how they come in blocks.
+do: those whose hash, of their number and of the largest probability, has enough leading zeros. How many zeros follows
+from the number of rows, so that it makes no difference how they come in blocks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import numpy as np
 
 from crossent.score._batch import Batch
 from crossent.score._result import Temperature
-from crossent.score._rows import row_losses
+from crossent.score._rows import Costs, row_losses
 from crossent.score._totals import Sum
 
 GRID = 2.0 ** np.arange(-4, 5)
 LEVELS = 48
 ELEMENTS, ROWS = 1 << 18, 1024
 """How many logits are enough, and how many rows if a row has very many."""
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _CHANCE = 3.841458820694124  # χ² with one degree of freedom exceeds it in 5 % of samples
 
 
@@ -43,15 +42,15 @@ class Temperatures:
         while self.seen >> self.level > enough and self.level < LEVELS - 1:
             self.level += 1
 
-    def add(self, batch: Batch, first: int, chosen: tuple[Any, Any]) -> None:
-        """Add rows of a batch: `chosen` are their places in it and their losses, `first` the number of its row 0."""
-        places, losses = chosen
-        fraction = (np.arange(first, first + 1, dtype=np.uint64) + places.astype(np.uint64)) * _GOLDEN + _GOLDEN
-        picked = (fraction < np.uint64(2**64 - 1 >> self.level)) & np.isfinite(losses)
+    def add(self, batch: Batch, first: int, chosen: tuple[Any, Costs]) -> None:
+        """Add rows of a batch: `chosen` are their places in it and what they cost, `first` the number of its row 0."""
+        places, costs = chosen
+        hashed = _hash((first + places).astype(np.uint64), costs.confidence)
+        picked = (hashed < np.uint64(2**64 - 1 >> self.level)) & np.isfinite(costs.loss)
         if not picked.any():
             return
         places = places[picked]
-        level = np.clip(64 - np.frexp(fraction[picked].astype(np.float64))[1], 0, LEVELS - 1)
+        level = np.clip(64 - np.frexp(hashed[picked].astype(np.float64))[1], 0, LEVELS - 1)
         weight = np.ones(len(places)) if batch.weight is None else batch.weight[places]
         logits, label = _logits(batch, places), batch.label[places]
         found = np.stack([row_losses(logits, label, t) for t in GRID], axis=1)
@@ -82,6 +81,18 @@ class Temperatures:
         gain = now - scaled
         helps = gain > 0.01 * now and 2.0 * rows * gain > _CHANCE
         return Temperature(math.exp(value), now, scaled, rows, helps)
+
+
+def _hash(number: Any, confidence: Any) -> Any:
+    """Return 64 well-mixed bits of each row (SplitMix64, Steele et al. 2014).
+
+    Numbers alone would favour the first rows where many small parts merge, and values alone are too few in some data.
+    """
+    with np.errstate(over="ignore"):
+        z = number * np.uint64(0x9E3779B97F4A7C15) + confidence.view(np.uint64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return z ^ (z >> np.uint64(31))
 
 
 def _logits(batch: Batch, places: Any) -> Any:

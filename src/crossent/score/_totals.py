@@ -9,15 +9,15 @@ Every sum keeps what its additions round off, so that it does not depend on how 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from typing import Any
 
 import numpy as np
 
-from crossent.score._interval import Mean, mean_of
+from crossent.score._interval import Mean, Residuals, even, mean_of
 
-MOMENTS = tuple((k, j) for k in (1, 2, 3) for j in range(k + 1))
+MOMENTS = (*((k, j) for k in (1, 2, 3) for j in range(k + 1)), (4, 0))
 _AT = {pair: place for place, pair in enumerate(MOMENTS)}
 _GROUP = 1 << 32  # a cluster's key is group · 2³² + cluster
 
@@ -160,20 +160,19 @@ class Totals:
 
     def means(self) -> Mean:
         """Return the mean loss of each group."""
-        sums, n = self.sums.value, self.count
+        sums = self.sums.value
         finite = sums[_AT[1, 0]]
         with np.errstate(divide="ignore", invalid="ignore"):
             value = self.about + sums[_AT[1, 1]] / finite
         if self.table is None:
-            square, cube = (self._residuals(power, value) for power in (2, 3))
+            residuals = self._residuals(value)
         else:
             key, loss, weight = self.table.all()
             group = key // _GROUP
-            residual = loss - value[group] * weight
-            square, cube = (np.bincount(group, residual**power, self.groups) for power in (2, 3))
-            n = np.bincount(group, minlength=self.groups)
-        mean, infinite = mean_of(value, finite, n, square, cube), self.infinite.value > 0
-        return Mean(np.where(infinite, np.inf, value), self.weight, n, np.where(infinite, np.nan, mean.se), mean.skew)
+            residuals = residuals_of(loss - value[group] * weight, weight, weight, (group, self.groups))
+        mean, infinite = mean_of(value, finite, residuals), self.infinite.value > 0
+        value, se = np.where(infinite, np.inf, value), np.where(infinite, np.nan, mean.se)
+        return replace(mean, value=value, weight=self.weight, se=se)
 
     def overall(self) -> Mean:
         """Return the mean loss of all rows, as one group."""
@@ -184,29 +183,45 @@ class Totals:
         sums = self.sums.value
         whole = float(sums[_AT[1, 0]] @ price)
         if self.infinite.value.any():
-            return _one(np.inf, whole, int(self.count.sum()), np.nan, np.nan)
+            return _one(np.inf, whole, Residuals(int(self.count.sum()), np.nan, np.nan, np.nan, np.nan))
         if whole == 0:
-            return _one(np.nan, 0.0, 0, np.nan, np.nan)
+            return _one(np.nan, 0.0, Residuals(0, np.nan, np.nan, np.nan, np.nan))
         value = math.fsum([*(self.about * sums[_AT[1, 0]]), *sums[_AT[1, 1]]]) / whole
         if self.table is None:
-            square, cube = (self._residuals(power, value * price).sum() for power in (2, 3))
-            return _one(value, whole, int(self.count.sum()), square, cube)
+            r = self._residuals(value * price)
+            parts = even(sums[_AT[2, 0]].sum(), sums[_AT[4, 0]].sum())
+            return _one(value, whole, Residuals(r.n.sum(), r.square.sum(), r.cube.sum(), r.cross @ price, parts))
         key, loss, weight = self.table.all()
+        group = key // _GROUP
         cluster, place = np.unique(key % _GROUP, return_inverse=True)
-        residual = np.bincount(place.reshape(-1), loss - value * price[key // _GROUP] * weight)
-        return _one(value, whole, len(cluster), (residual**2).sum(), (residual**3).sum())
+        place = place.reshape(-1)
+        u, b, w = (np.bincount(place, x) for x in (loss - value * price[group] * weight, price[group] * weight, weight))
+        return _one(value, whole, residuals_of(u, b, w, (np.zeros(len(cluster), np.int64), 1)))
 
-    def _residuals(self, power: int, value: Any) -> Any:
-        """Return Σ w^k (l − value)^k of each group for k = power."""
+    def _residuals(self, value: Any) -> Residuals:
+        """Return the sums of the residuals u = w (l − value) of rows, with b = w."""
         sums, away = self.sums.value, value - self.about
         with np.errstate(over="ignore", invalid="ignore"):
-            terms = (comb(power, j) * sums[_AT[power, j]] * (-away) ** (power - j) for j in range(power + 1))
-            result = sum(terms)
-        return np.maximum(result, 0.0) if power == 2 else result
+            square, cube = (
+                sum(comb(power, j) * sums[_AT[power, j]] * (-away) ** (power - j) for j in range(power + 1))
+                for power in (2, 3)
+            )
+        cross = sums[_AT[2, 1]] - away * sums[_AT[2, 0]]
+        return Residuals(self.count, np.maximum(square, 0.0), cube, cross, even(sums[_AT[2, 0]], sums[_AT[4, 0]]))
 
 
-def _one(value: float, weight: float, n: int, square: float, cube: float) -> Mean:
-    return mean_of(*(np.array([x]) for x in (value, weight, n, square, cube)))
+def residuals_of(u: Any, b: Any, weight: Any, groups: tuple[Any, int]) -> Residuals:
+    """Return the sums of the residuals of parts, by group; `weight` says how unequal parts are."""
+    group, size = groups
+    square, cube, cross, second, fourth = (
+        np.bincount(group, x, size) for x in (u**2, u**3, u * b, weight**2, weight**4)
+    )
+    return Residuals(np.bincount(group, minlength=size), square, cube, cross, even(second, fourth))
+
+
+def _one(value: float, weight: float, residuals: Residuals) -> Mean:
+    found = Residuals(*(np.reshape(getattr(residuals, name), 1) for name in ("n", "square", "cube", "cross", "even")))
+    return mean_of(np.array([value]), np.array([weight]), found)
 
 
 def _moments(rows: Rows, away: Any, count: Any) -> Sum:
@@ -221,7 +236,7 @@ def _moments(rows: Rows, away: Any, count: Any) -> Sum:
             result.total[place] = (summed if k == 1 else np.bincount)(rows.group, part, size)
         elif k == max(j, 1):  # without weights the power k makes no difference
             same = count if j == 0 else (summed if j == 1 else np.bincount)(rows.group, powers[j], size)
-            for power in range(max(j, 1), 4):
+            for power in range(max(j, 1), 5 if j == 0 else 4):
                 result.total[_AT[power, j]] = same
     return result
 
