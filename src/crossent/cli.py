@@ -48,7 +48,8 @@ def run(arguments: Sequence[str]) -> int:
             return _fail(str(error), 2 if name == "RefusedError" else 1)
         if not hasattr(error, "format_message"):
             raise
-        return _fail(f"{error.format_message()} (see crossent --help)")  # pyright: ignore[reportAttributeAccessIssue]
+        path = getattr(getattr(error, "ctx", None), "command_path", "crossent")
+        return _fail(f"{error.format_message()} (see {path} --help)")  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _app() -> Any:

@@ -174,7 +174,11 @@ LISTED: dict[str, tuple[str, Make, str]] = {
     "npz of text": ("a.npz", lambda: written.npz({"y": Y, "p": P.astype(str)}), "'p'.*(string|text|number)"),
     "pickled objects in npz": ("a.npz", lambda: pickled(True), "object|pickle"),
     "npy without labels beside it": ("p.npy", lambda: _npy(P), "no column 'y'"),
-    "npy of named fields": ("p.npy", lambda: _npy(np.asarray(np.rec.fromarrays([Y, P[:, 0]], names="y,p"))), "field"),
+    "npy of named fields": (
+        "p.npy",
+        lambda: _npy(np.asarray(np.rec.fromarrays([Y, P[:, 0]], names="y,p"))),
+        "label 2.*for 3 classes",
+    ),
     "pickled objects in npy": ("p.npy", lambda: pickled(False), "object|pickle"),
     "a pickle": ("p.npy", lambda: pickle.dumps(Exploding()), "object|pickle|npy"),
 }

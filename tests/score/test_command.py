@@ -327,6 +327,14 @@ class TestCompare:
             assert ran.err.startswith("crossent: ")
 
 
+def test_fields_of_an_npy_are_columns(tmp_path: Path, capsys: Any) -> None:
+    path, table = tmp_path / "table.npy", np.zeros(len(Y), [("y", np.int8), ("p", np.float32, (3,))])
+    table["y"], table["p"] = Y, P
+    np.save(path, table)
+    ran = run(capsys, "score", path, "--label", "y", "--probs", "p", "--json")
+    same(json.loads(ran.out), crossent.score(Y, probs=table["p"]).to_dict())
+
+
 class TestLanguageModels:
     def test_exit_codes(self, tmp_path: Path, capsys: Any) -> None:
         log = tmp_path / "log.jsonl"

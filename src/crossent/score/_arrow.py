@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from crossent.score._columns import Columns
 
 
-def arguments(batch: Any, columns: Columns) -> dict[str, Any]:
-    """Return a record batch as arguments of `ScoreState.update`, y among them."""
+def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
+    """Return a record batch as arguments of `ScoreState.update`, y among them; its rows count from `first`."""
 
     def column(name: str | None) -> Any:
         return None if name is None else coded(batch.column(name))
@@ -22,7 +22,7 @@ def arguments(batch: Any, columns: Columns) -> dict[str, Any]:
     weight = None if columns.weight is None else numbers([batch.column(columns.weight)], [columns.weight])
     return {
         "y": column(columns.label),
-        columns.kind: numbers([batch.column(name) for name in columns.values], list(columns.values)),
+        columns.kind: numbers([batch.column(name) for name in columns.values], list(columns.values), first),
         "weight": weight,
         "cluster": column(columns.cluster),
         "by": {name: column(name) for name in columns.by or ()} or None,
@@ -45,8 +45,10 @@ def coded(array: Any) -> Any:
     return Coded(codes.to_numpy(zero_copy_only=False), values)
 
 
-def numbers(columns: Sequence[Any], names: Sequence[str]) -> Any:
+def numbers(columns: Sequence[Any], names: Sequence[str], first: int = 0) -> Any:
     """Return columns as numbers (N, C), or (N,) for one; missing ones are NaN. One column may hold lists.
+
+    Rows are counted from `first` in errors.
 
     Raises
     ------
@@ -55,20 +57,27 @@ def numbers(columns: Sequence[Any], names: Sequence[str]) -> Any:
     """
     from pyarrow import types
 
-    first = columns[0]
-    if len(columns) == 1 and (types.is_list(first.type) or types.is_large_list(first.type)):
-        lengths = np.diff(first.offsets.to_numpy())
-        if first.null_count or len(set(lengths.tolist())) > 1:
-            raise ValueError(f"the lists of column {names[0]!r} have different lengths, or some are missing")
-        return _vector(first.flatten(), names[0]).reshape(len(first), -1)
-    if len(columns) == 1 and types.is_fixed_size_list(first.type):
-        if first.null_count:
-            raise ValueError(f"some lists of column {names[0]!r} are missing")
-        return _vector(first.flatten(), names[0]).reshape(len(first), first.type.list_size)
+    one, name = columns[0], names[0]
+    lists = types.is_list(one.type) or types.is_large_list(one.type) or types.is_fixed_size_list(one.type)
+    if len(columns) == 1 and lists:
+        if one.null_count:
+            row = first + int(np.argmin(one.is_valid().to_numpy(zero_copy_only=False)))
+            raise ValueError(f"column {name!r} has no list in row {row}")
+        if types.is_fixed_size_list(one.type):
+            return _vector(one.flatten(), name).reshape(len(one), one.type.list_size)
+        lengths = np.diff(one.offsets.to_numpy())
+        wrong = np.flatnonzero(lengths != lengths[:1])
+        if len(wrong):
+            k = int(wrong[0])
+            raise ValueError(
+                f"the lists of column {name!r} differ in length: {lengths[0]} numbers at first, {lengths[k]} in row "
+                f"{first + k}"
+            )
+        return _vector(one.flatten(), name).reshape(len(one), -1)
     vectors = [_vector(column, name) for column, name in zip(columns, names, strict=True)]
     if len(vectors) == 1:
         return vectors[0]
-    table = np.empty((len(vectors), len(first)), np.result_type(*{vector.dtype for vector in vectors}))
+    table = np.empty((len(vectors), len(one)), np.result_type(*{vector.dtype for vector in vectors}))
     for row, vector in zip(table, vectors, strict=True):
         row[:] = vector
     return table.T

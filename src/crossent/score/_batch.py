@@ -67,9 +67,7 @@ class Batch:
         return len(self.values.shape) == 1
 
 
-def options(
-    classes: Any, ignore: Any, normalize: bool, zero: Any, ci: float, worst: int, rows: bool
-) -> Options:
+def options(classes: Any, ignore: Any, normalize: bool, zero: Any, ci: float, worst: int, rows: bool) -> Options:
     """Return the options that callers name."""
     many = isinstance(ignore, list | tuple | set | frozenset)
     if classes is not None and (isinstance(classes, str | Set) or not isinstance(classes, Iterable)):
@@ -136,6 +134,8 @@ def matrix(values: Any, kind: str) -> tuple[Any, list[str] | None]:
             raise TypeError(f"{kind} must hold numbers, got dtype {array.dtype}; convert the columns to floats")
         if array.dtype.itemsize > 8 or not array.dtype.isnative:
             array = array.astype(np.float64)
+        if any(stride % array.itemsize for stride in array.strides):  # a field of records
+            array = np.ascontiguousarray(array)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in {1, 2} or (array.ndim == 2 and array.shape[1] == 0):

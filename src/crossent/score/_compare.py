@@ -56,6 +56,7 @@ class Comparison:
     loss_a: float
     loss_b: float
     worst_regressions: tuple[Regression, ...]
+    names: tuple[str, str] = ("a", "b")
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number by its name.
@@ -74,7 +75,7 @@ class Comparison:
         """
         from crossent.score._text import plain
 
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "names"}
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return `to_dict` as JSON.
@@ -104,18 +105,19 @@ class Comparison:
 
         places = words.places(self.se)
         clusters = "" if self.clusters is None else f" in {words.counted(self.clusters, 'cluster')}"
+        a, b = ("NEW", "OLD") if self.names != ("a", "b") else self.names
         rows = [
             ("", "", f"{100 * self.level:g} % interval"),
             ("difference, nats", words.number(self.difference, places), words.interval(self.ci, places)),
-            ("loss of a, nats", words.number(self.loss_a, places), ""),
-            ("loss of b, nats", words.number(self.loss_b, places), ""),
+            (f"loss of {a}, nats", words.number(self.loss_a, places), ""),
+            (f"loss of {b}, nats", words.number(self.loss_b, places), ""),
             ("p-value", words.number(self.p_value, 4), f"{self.test} test"),
-            ("cheaper in a", words.share(self.share_better), "of the rows"),
-            ("dearer in a", words.share(self.share_worse), "of the rows"),
+            (f"cheaper in {a}", words.share(self.share_better), "of the rows"),
+            (f"dearer in {a}", words.share(self.share_worse), "of the rows"),
         ]
-        said = [f"a less b: {words.counted(self.n, 'row')}{clusters}, in pairs", *aligned(rows, (0, 2))]
+        said = [f"{a} less {b}: {words.counted(self.n, 'row')}{clusters}, in pairs", *aligned(rows, (0, 2))]
         if self.worst_regressions:
-            head = ("row", "a, nats", "b, nats", "difference")
+            head = ("row", f"{a}, nats", f"{b}, nats", "difference")
             worst = [(line(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in self.worst_regressions]
             said += ["", "the rows that got dearest", *aligned([head, *worst])]
         return "\n".join(said)
@@ -156,16 +158,22 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
     ----------
     Good, "Permutation, parametric and bootstrap tests of hypotheses", 3rd ed. (2005), section 3.7.
     """
-    first, second = _state(a, "a"), _state(b, "b")
+    return between(a, b, ci=ci)
+
+
+def between(a: Any, b: Any, *, ci: float | None = None, names: tuple[str, str] = ("a", "b")) -> Comparison:
+    """Return what `compare` does, with names for the two."""
+    first, second = _state(a, names[0]), _state(b, names[1])
     level: Any = first.options.level if ci is None else ci
     if not (isinstance(level, float) and 0.0 < level < 1.0):
         raise ValueError(f"ci must be a level of confidence between 0 and 1, such as 0.95; got {ci!r}")
-    mine, theirs = _paired(first, second)
+    mine, theirs = _paired(first, second, names)
     loss_a, loss_b = mine["loss"], theirs["loss"]
     both = np.isposinf(loss_a) & np.isposinf(loss_b)
     if both.any():
         raise ValueError(
-            f"the loss of {int(both.sum())} rows is infinite in a and in b (row {_item(mine['id'][both.argmax()])!r}), "
+            f"the loss of {int(both.sum())} rows is infinite in {names[0]} and in {names[1]} (row "
+            f"{_item(mine['id'][both.argmax()])!r}), "
             "which has no difference; score both with a smallest probability, such as zero=1e-6"
         )
     difference = loss_a - loss_b
@@ -200,6 +208,7 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
         loss_a=float(weight @ loss_a / weight.sum()),
         loss_b=float(weight @ loss_b / weight.sum()),
         worst_regressions=tuple(regressions),
+        names=names,
     )
 
 
@@ -234,31 +243,33 @@ def _state(score: Any, name: str) -> ScoreState:
     return state
 
 
-def _paired(a: ScoreState, b: ScoreState) -> tuple[dict[str, Any], dict[str, Any]]:
+def _paired(a: ScoreState, b: ScoreState, names: tuple[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the rows of both in the same order."""
+    both = " and ".join(names)
     if a.classes != b.classes:
-        raise ValueError(f"a and b have different classes, {list(a.classes)!r} and {list(b.classes)!r}")
-    first, second = (_columns(state) for state in (a, b))
+        raise ValueError(f"{both} have different classes, {list(a.classes)!r} and {list(b.classes)!r}")
+    first, second = _columns(a), _columns(b)
     named = [part["id"] is not None for part in (first, second)]
     if named[0] != named[1]:
-        with_, without = ("a", "b") if named[0] else ("b", "a")
+        with_, without = names if named[0] else names[::-1]
         raise ValueError(f"{with_} has ids and {without} has none; pass id= to both, or to neither to pair by order")
     if named[0]:
-        order = _matched(first["id"], second["id"])
-        second = {name: None if part is None else part[order] for name, part in second.items()}
+        order = _matched(first["id"], second["id"], names)
+        for name, part in second.items():
+            second[name] = None if part is None else part[order]
     elif len(first["loss"]) != len(second["loss"]):
         raise ValueError(
-            f"a has {len(first['loss'])} rows and b has {len(second['loss'])}; only the same rows can be compared: "
-            "pass id= to pair them"
+            f"{names[0]} has {len(first['loss'])} rows and {names[1]} has {len(second['loss'])}; "
+            "only the same rows can be compared: pass id= to pair them"
         )
     else:
         first["id"] = first["number"]
-    wrong = first["label"] != second["label"]
+    wrong: Any = first["label"] != second["label"]
     if wrong.any():
         k = int(wrong.argmax())
         said = " and ".join(repr(a.classes[part["label"][k]]) for part in (first, second))
         raise ValueError(
-            f"a and b have different true classes, {said} in row {_item(first['id'][k])!r}; only the same rows can be "
+            f"{both} have different true classes, {said} in row {_item(first['id'][k])!r}; only the same rows can be "
             "compared: pass id= to pair them if they are in different orders"
         )
     ones = np.ones(len(wrong))
@@ -267,24 +278,27 @@ def _paired(a: ScoreState, b: ScoreState) -> tuple[dict[str, Any], dict[str, Any
     if wrong.any():
         k = int(wrong.argmax())
         said = " and ".join(f"{weight[k]:g}" for weight in weights)
-        raise ValueError(f"a and b have different weights, {said} in row {_item(first['id'][k])!r}")
-    first["cluster"] = _same_clusters(first["cluster"], second["cluster"], first["id"])
+        raise ValueError(f"{both} have different weights, {said} in row {_item(first['id'][k])!r}")
+    first["cluster"] = _same_clusters(first, second, names)
     return first, second
 
 
-def _same_clusters(mine: Any, theirs: Any, ids: Any) -> Any:
+def _same_clusters(a: dict[str, Any], b: dict[str, Any], names: tuple[str, str]) -> Any:
     """Return the clusters of either side, which must put the same rows together."""
+    mine, theirs = a["cluster"], b["cluster"]
     if mine is None and theirs is None:
         return None
     if mine is None or theirs is None:
-        with_, without = ("b", "a") if mine is None else ("a", "b")
+        with_, without = names[::-1] if mine is None else names
         raise ValueError(f"{with_} has clusters and {without} has none; give both the same")
     first, place = np.unique(mine, return_index=True)
     there = dict(zip(first.tolist(), theirs[place].tolist(), strict=True))
     wrong = np.array([there[name] for name in mine.tolist()]) != theirs
     if wrong.any() or len(np.unique(theirs)) != len(first):
         k = int(wrong.argmax())
-        raise ValueError(f"a and b have different clusters (row {_item(ids[k])!r}); give both the same")
+        raise ValueError(
+            f"{' and '.join(names)} have different clusters (row {_item(a['id'][k])!r}); give both the same"
+        )
     return mine
 
 
@@ -293,22 +307,25 @@ def _columns(state: ScoreState) -> dict[str, Any]:
     return {name: state.kept.column(name) for name in ("loss", "label", "weight", "cluster", "id", "number")}
 
 
-def _matched(mine: Any, theirs: Any) -> Any:
+def _matched(mine: Any, theirs: Any, called: tuple[str, str]) -> Any:
     """Return the places in `theirs` of the ids `mine`."""
     place = {_item(name): k for k, name in enumerate(theirs)}
     names = [_item(name) for name in mine]
-    for who, ids, count in (("a", names, len(set(names))), ("b", theirs, len(place))):
+    for who, ids, count in ((called[0], names, len(set(names))), (called[1], theirs, len(place))):
         if count < len(ids):
             seen: set[Any] = set()
             twice = next(name for name in map(_item, ids) if name in seen or seen.add(name))
-            raise ValueError(f"the ids of {who} are not unique: {twice!r} names more than one row")
+            raise ValueError(
+                f"the ids of {who} are not unique: {len(ids)} rows have {count}, and {twice!r} names more than one"
+            )
     missing = [name for name in names if name not in place]
     if missing or len(place) != len(names):
         extra = next(iter(place.keys() - set(names)), None)
-        example = f"{missing[0]!r} is in a alone" if missing else f"{extra!r} is in b alone"
+        example = f"{missing[0]!r} is in {called[0]} alone" if missing else f"{extra!r} is in {called[1]} alone"
         raise ValueError(
-            f"a and b do not have the same rows: {len(missing)} ids are in a alone and "
-            f"{len(place) - len(names) + len(missing)} in b alone ({example}); compare the rows that both have"
+            f"{' and '.join(called)} do not have the same rows: {len(missing)} ids are in {called[0]} alone and "
+            f"{len(place) - len(names) + len(missing)} in {called[1]} alone ({example}); "
+            "compare the rows that both have"
         )
     return np.array([place[name] for name in names])
 

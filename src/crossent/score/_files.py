@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Generator, Iterator, Sequence
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crossent.score import _text_files as texts
 from crossent.score._labels import listing
+from crossent.score._text import line
+from crossent.score._text_files import Batches, FileError
 
 ELEMENTS = 1 << 20
 """Numbers in a batch, about."""
-LONGEST = 1 << 24
-"""Bytes in a line of jsonl at most."""
 _KINDS = {
-    ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
-    ".ipc": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npz": "npz", ".npy": "npy",
+    ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".arrows": "arrow",
+    ".feather": "arrow", ".ipc": "arrow", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npz": "npz", ".npy": "npy",
 }  # fmt: skip
-
-
-class FileError(ValueError):
-    """A file that cannot be read as what it is said to be."""
+_FIRST_BYTES = {
+    b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "feather 1", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz",
+    b"\x93NUMPY": "npy", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,10 @@ class Table:
     format: str
     columns: tuple[str, ...]
 
-    def batches(self, names: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[Any, float]]:
+    def batches(self, names: Sequence[str], words: Sequence[str]) -> Batches:
         """Yield record batches of the named columns, each with the share of the file that has been read.
 
-        Columns in `texts` are read as text where the format does not say what they hold.
+        Columns in `words` are read as text where the format does not say what they hold.
 
         Raises
         ------
@@ -48,7 +51,7 @@ class Table:
             If the file turns out not to be what it is said to be.
         """
         with _said(self.path):
-            yield from _ahead(_READERS[self.format](self, list(names), set(texts)))
+            yield from _ahead(_READERS[self.format](self, list(names), set(words)))
 
 
 def open_table(path: str | Path) -> Table:
@@ -63,24 +66,44 @@ def open_table(path: str | Path) -> Table:
     """
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    plain = [suffix for suffix in suffixes if suffix not in {".gz", ".bz2", ".zst", ".lz4"}]
+    plain = [suffix for suffix in suffixes if suffix not in texts.COMPRESSION]
     kind = _KINDS.get(plain[-1]) if plain else None
+    with path.open("rb") as file:
+        first = file.read(8)
     if kind is None:
         raise FileError(f"{path}: the name does not say what it is; known are {', '.join(_KINDS)}")
-    if suffixes[-1] != plain[-1] and kind not in {"csv", "jsonl"}:
+    packed = suffixes[-1] != plain[-1]
+    if packed and kind not in {"csv", "jsonl"}:
         raise FileError(f"{path}: a compressed {kind} file cannot be read in parts; decompress it first")
-    with path.open("rb") as file:
-        if not file.read(1):
-            raise FileError(f"{path} is empty")
+    if not first:
+        raise FileError(f"{path} is empty")
+    _check_first(path, first, "gzip" if suffixes[-1] == ".gz" else None if packed else kind)
     with _said(path):
         columns = _COLUMNS[kind](path)
-    if len(set(columns)) < len(columns):
-        twice = next(name for name in columns if columns.count(name) > 1)
-        raise FileError(f"{path}: the column name {twice!r} occurs twice")
+    seen: set[str] = set()
+    for name in columns:
+        if name in seen:
+            raise FileError(f"{path}: the column name {name!r} occurs twice")
+        seen.add(name)
     return Table(path, kind, tuple(columns))
 
 
-def _ahead(batches: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, float]]:
+def _check_first(path: Path, first: bytes, kind: str | None) -> None:
+    """Raise FileError if the first bytes are those of another kind of file."""
+    found = next((name for start, name in _FIRST_BYTES.items() if first.startswith(start)), None)
+    binary = {"parquet", "npz", "npy", "gzip"}
+    if kind is None or found == kind or (found is None and kind not in binary):
+        return
+    if found is None:
+        raise FileError(f"{path} does not begin as a {kind} file does; is it damaged, or something else?")
+    advice = {
+        "UTF-16": "save it as UTF-8", "feather 1": "write it anew as Feather 2 or parquet",
+        "gzip": f"name it {path.name}.gz", "bzip2": f"name it {path.name}.bz2", "zstd": f"name it {path.name}.zst",
+    }.get(found, f"name it {path.stem}.{found}")  # fmt: skip
+    raise FileError(f"{path} is a {found} file by its first bytes, not {kind}; {advice}")
+
+
+def _ahead(batches: Batches) -> Batches:
     """Read the next batch while the caller works on this one."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, batches, None)
@@ -94,106 +117,26 @@ def _said(path: Path) -> Generator[None, None, None]:
     """Turn whatever a reader raises into one line that names the file."""
     import pyarrow as pa
 
+    broken = (pa.ArrowException, zipfile.BadZipFile, zlib.error, struct.error, EOFError, MemoryError, RuntimeError)
     try:
         yield
     except FileError:
         raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, UnicodeError) as error:
+    except (*broken, OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = line(" ".join(str(error).split())) or type(error).__name__
         raise FileError(f"{path}: {text[:300]}") from error
 
 
-def _rows(columns: int) -> int:
-    return max(1024, min(1 << 16, ELEMENTS // max(1, columns)))
+def _rows(width: int) -> int:
+    return max(1, min(1 << 16, ELEMENTS // max(1, width)))
 
 
-# csv
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if ".tsv" in path.suffixes else ","
-
-
-def _csv(path: Path, file: Any, **convert: Any) -> Any:
-    from pyarrow import csv
-
-    return csv.open_csv(
-        file,
-        read_options=csv.ReadOptions(block_size=1 << 22),
-        parse_options=csv.ParseOptions(delimiter=_delimiter(path)),
-        convert_options=csv.ConvertOptions(**convert),
-    )
-
-
-def _csv_columns(path: Path) -> list[str]:
-    import pyarrow as pa
-
-    with pa.input_stream(str(path)) as file:
-        return _csv(path, file).schema.names
-
-
-def _csv_batches(table: Table, names: list[str], texts: set[str]) -> Iterator[tuple[Any, float]]:
-    import pyarrow as pa
-
-    types = {name: pa.string() if name in texts else pa.float64() for name in names}
-    size = table.path.stat().st_size
-    with table.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(table.path)) as file:
-        try:
-            options = {"include_columns": names, "column_types": types, "strings_can_be_null": True}
-            for batch in _csv(table.path, file, **options):
-                yield batch, raw.tell() / size
-        except pa.ArrowInvalid as error:  # which counts the columns that are read
-            named = re.sub(r"CSV column #(\d+)", lambda found: f"column {names[int(found[1])]!r}", str(error))
-            raise FileError(f"{table.path}: {' '.join(named.split())}") from error
-
-
-def _compression(path: Path) -> str | None:
-    return {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}.get(path.suffix.lower())
-
-
-# jsonl
-
-
-def _jsonl_columns(path: Path) -> list[str]:
-    return list(_first_object(path))
-
-
-def _first_object(path: Path) -> dict[str, Any]:
-    import pyarrow as pa
-
-    with pa.input_stream(str(path), compression=_compression(path)) as file:
-        line = file.read(LONGEST).split(b"\n", 1)[0]
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise FileError(f"{path}, line 1: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise FileError(f"{path}, line 1: not an object with a value for each column, but {type(found).__name__}")
-    return {str(name): value for name, value in found.items()}
-
-
-def _jsonl_batches(table: Table, names: list[str], texts: set[str]) -> Iterator[tuple[Any, float]]:
-    import pyarrow as pa
-    from pyarrow import json as reader
-
-    first = _first_object(table.path)
-    fields: list[Any] = []
-    for name in names:
-        value = first.get(name)
-        if name in texts:
-            kind = pa.int64() if isinstance(value, int) and not isinstance(value, bool) else None
-            kind = pa.bool_() if isinstance(value, bool) else pa.float64() if isinstance(value, float) else kind
-            fields.append(pa.field(name, kind or pa.string()))
-        else:
-            fields.append(pa.field(name, pa.list_(pa.float64()) if isinstance(value, list) else pa.float64()))
-    options = reader.ParseOptions(explicit_schema=pa.schema(fields), unexpected_field_behavior="ignore")
-    size = table.path.stat().st_size
-    with table.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(table.path)) as file:
-        stream = reader.open_json(file, reader.ReadOptions(block_size=LONGEST), options)
-        for batch in stream:
-            yield batch, raw.tell() / size
+def _width(batch: Any) -> int:
+    """Return how many numbers the first row of a record batch has."""
+    values = (column[0].as_py() for column in batch.columns) if len(batch) else ()
+    return sum(len(value) if isinstance(value, list) else 1 for value in values)
 
 
 # parquet and arrow
@@ -206,12 +149,15 @@ def _parquet_columns(path: Path) -> list[str]:
         return file.schema_arrow.names
 
 
-def _parquet_batches(table: Table, names: list[str], _: set[str]) -> Iterator[tuple[Any, float]]:
+def _parquet_batches(table: Table, names: list[str], _: set[str]) -> Batches:
     from pyarrow import parquet
 
     done = 0
     with parquet.ParquetFile(table.path, pre_buffer=False, buffer_size=1 << 15) as file:
-        for batch in file.iter_batches(_rows(len(names)), columns=names):
+        first = next(file.iter_batches(1, columns=names), None)
+        if first is None:
+            return
+        for batch in file.iter_batches(_rows(_width(first)), columns=names):
             done += len(batch)
             yield batch, done / file.metadata.num_rows
 
@@ -231,7 +177,7 @@ def _arrow_columns(path: Path) -> list[str]:
         return _arrow(file).schema.names
 
 
-def _arrow_batches(table: Table, names: list[str], _: set[str]) -> Iterator[tuple[Any, float]]:
+def _arrow_batches(table: Table, names: list[str], _: set[str]) -> Batches:
     import pyarrow as pa
 
     size = table.path.stat().st_size
@@ -240,9 +186,9 @@ def _arrow_batches(table: Table, names: list[str], _: set[str]) -> Iterator[tupl
         whole = getattr(reader, "num_record_batches", None)
         numbered = reader if whole is None else (reader.get_batch(k) for k in range(whole))
         for k, batch in enumerate(numbered, 1):
-            batch.validate(full=True)
             chosen = batch.select(names)
-            step = _rows(len(names))
+            chosen.validate(full=True)  # offsets of a damaged file may point anywhere
+            step = _rows(_width(chosen))
             for begin in range(0, len(chosen), step):
                 yield chosen.slice(begin, step), file.tell() / size if whole is None else k / whole
 
@@ -250,50 +196,99 @@ def _arrow_batches(table: Table, names: list[str], _: set[str]) -> Iterator[tupl
 # npy and npz
 
 
-def _npy_columns(path: Path) -> list[str]:
-    _numpy(path)  # the arrays beside it are its columns
-    return [path.stem, *sorted(other.stem for other in path.parent.glob("*.npy") if other != path)]
-
-
 def _numpy(path: Path) -> Any:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
+def _npy_columns(path: Path) -> list[str]:
+    fields = _numpy(path).dtype.names
+    return list(fields) if fields else [path.stem, *sorted(p.stem for p in path.parent.glob("*.npy") if p != path)]
+
+
+def _npy_batches(table: Table, names: list[str], _: set[str]) -> Batches:
+    array = _numpy(table.path)
+    if array.dtype.names:
+        arrays = {name: array[name] for name in names}
+    else:
+        arrays = {name: _numpy(table.path.with_name(f"{name}.npy")) for name in names}
+    width = _checked({name: (array.shape, array.dtype) for name, array in arrays.items()})
+    rows, step = len(next(iter(arrays.values()))), _rows(width)
+    for begin in range(0, rows, step):
+        yield _batch({name: array[begin : begin + step] for name, array in arrays.items()}), min(1, begin + step) / rows
+
+
 def _npz_columns(path: Path) -> list[str]:
-    with np.load(path, allow_pickle=False) as file:
-        return list(file.files)
+    with zipfile.ZipFile(path) as file:
+        return [name.removesuffix(".npy") for name in file.namelist()]
 
 
-def _npz_batches(table: Table, names: list[str], _: set[str]) -> Iterator[tuple[Any, float]]:
-    with np.load(table.path, allow_pickle=False) as file:
-        yield from _sliced({name: file[name] for name in names})
+def _npz_batches(table: Table, names: list[str], _: set[str]) -> Batches:
+    with zipfile.ZipFile(table.path) as whole, ExitStack() as opened:
+        there = whole.namelist()
+        files = {
+            name: opened.enter_context(whole.open(f"{name}.npy" if f"{name}.npy" in there else name)) for name in names
+        }
+        heads = {name: _npy_head(file, name) for name, file in files.items()}
+        width = _checked({name: (shape, dtype) for name, (shape, dtype) in heads.items()})
+        rows, step = next(iter(heads.values()))[0][0], _rows(width)
+        for begin in range(0, rows, step):
+            count = min(step, rows - begin)
+            yield _batch({name: _read(files[name], *heads[name], count) for name in names}), (begin + count) / rows
 
 
-def _npy_batches(table: Table, names: list[str], _: set[str]) -> Iterator[tuple[Any, float]]:
-    yield from _sliced({name: _numpy(table.path.with_name(f"{name}.npy")) for name in names})
+def _npy_head(file: Any, name: str) -> tuple[tuple[int, ...], Any]:
+    """Return shape and dtype of an array in a zip file, which is read row by row after that."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if fortran and len(shape) > 1:
+        raise FileError(f"array {name!r} is in Fortran's order, which cannot be read in parts; save it with order C")
+    return shape, dtype
 
 
-def _sliced(arrays: dict[str, Any]) -> Iterator[tuple[Any, float]]:
-    import pyarrow as pa
+def _read(file: Any, shape: tuple[int, ...], dtype: Any, count: int) -> Any:
+    row = int(np.prod(shape[1:], dtype=np.int64))
+    data = file.read(count * row * dtype.itemsize)
+    return np.frombuffer(data, dtype, count * row).reshape(count, *shape[1:])
 
-    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+
+def _checked(arrays: dict[str, tuple[tuple[int, ...], Any]]) -> int:
+    """Return how many numbers a row has.
+
+    Raises
+    ------
+    FileError
+        If the arrays are no columns of one table.
+    """
+    for name, (shape, dtype) in arrays.items():
+        if dtype.kind not in "biufU":
+            what = "Python objects, which are never read" if dtype.hasobject else f"{dtype}, not numbers or text"
+            raise FileError(f"array {name!r} holds {what}")
+        if len(shape) not in {1, 2}:
+            raise FileError(f"array {name!r} has shape {shape}; it must be (rows,) or (rows, classes)")
+    lengths = {name: shape[0] for name, (shape, _) in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise FileError(f"the arrays differ in length: {listing(list(lengths.items()))}")
-    rows, step = next(iter(lengths.values())), _rows(max(array[:1].size for array in arrays.values()))
-    for begin in range(0, rows, step):
-        parts = {name: array[begin : begin + step] for name, array in arrays.items()}
-        columns = [
-            pa.array(part) if part.ndim == 1 else pa.FixedSizeListArray.from_arrays(part.reshape(-1), part[:1].size)
-            for part in parts.values()
-        ]
-        yield pa.RecordBatch.from_arrays(columns, names=list(parts)), min(1.0, (begin + step) / rows)
+    return sum(1 if len(shape) == 1 else shape[1] for shape, _ in arrays.values())
 
 
-_COLUMNS = {
-    "csv": _csv_columns, "parquet": _parquet_columns, "arrow": _arrow_columns, "jsonl": _jsonl_columns,
+def _batch(parts: dict[str, Any]) -> Any:
+    import pyarrow as pa
+
+    columns = [
+        pa.array(part) if part.ndim == 1 else pa.FixedSizeListArray.from_arrays(part.reshape(-1), part.shape[1])
+        for part in (
+            part if part.dtype.isnative else part.astype(part.dtype.newbyteorder("=")) for part in parts.values()
+        )
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=list(parts))
+
+
+_COLUMNS: dict[str, Callable[[Path], list[str]]] = {
+    "csv": texts.csv_columns, "parquet": _parquet_columns, "arrow": _arrow_columns, "jsonl": texts.jsonl_columns,
     "npy": _npy_columns, "npz": _npz_columns,
 }  # fmt: skip
-_READERS = {
-    "csv": _csv_batches, "parquet": _parquet_batches, "arrow": _arrow_batches, "jsonl": _jsonl_batches,
+_READERS: dict[str, Callable[[Table, list[str], set[str]], Iterator[tuple[Any, float]]]] = {
+    "csv": texts.csv_batches, "parquet": _parquet_batches, "arrow": _arrow_batches, "jsonl": texts.jsonl_batches,
     "npy": _npy_batches, "npz": _npz_batches,
 }  # fmt: skip

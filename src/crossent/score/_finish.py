@@ -129,6 +129,8 @@ def _calibration(state: ScoreState, whole: float) -> Calibration:
 
 def _warnings(state: ScoreState, whole: float, per_class: tuple[Slice, ...]) -> list[str]:
     said = state.notes.warnings(whole, str(state.kind), state.options.zero)
+    if state.options.ignore and not state.notes.left_out:
+        said.append(f"no row has a label of ignore={list(state.options.ignore)!r}, so none was left out")
     if len(per_class) == 1:
         said.append(
             f"all rows have the class {per_class[0].value!r}: there is no baseline to compare with, so no skill"

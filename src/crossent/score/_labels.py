@@ -97,7 +97,7 @@ def classes_of(labels: Coded, classes: Sequence[Hashable], ignore: Iterable[Any]
     ignored, (exact, written) = list(ignore), _lookup(tuple(classes))
 
     def find(label: Any) -> int | None:
-        if ignored and any(label == other or (missing(label) and missing(other)) for other in ignored):
+        if ignored and any(_same(label, other) for other in ignored):
             return IGNORED
         found = exact.get(label)
         return written.get(_written(label)) if found is None else found
@@ -133,8 +133,8 @@ def _not_a_class(label: Any, row: int, rows: int, sets: tuple[Sequence[Any], Seq
         return f"{text}; if the columns are {listing(sorted(seen))} in this order, pass that as classes="
     if len(classes) == 2 and len(seen) > 2:
         return (
-            f"{text}: one number a row is the probability of the second of two classes; for {len(seen)} classes pass "
-            "a column for each (of scikit-learn predict_proba, not predict)"
+            f"{text}: one column, or two, are for two classes; for {len(seen)} classes pass a column for each (of "
+            "scikit-learn predict_proba, not predict)"
         )
     return f"{text}; use ignore={label!r} to skip such rows, or classes= to name the columns"
 
@@ -143,6 +143,12 @@ def _plain(item: Any) -> Hashable:
     if missing(item):
         return None
     return item if isinstance(item, Hashable) else str(item)
+
+
+def _same(label: Any, other: Any) -> bool:
+    if missing(label) or missing(other):
+        return missing(label) and missing(other)
+    return label == other or _written(label) == _written(other)
 
 
 def numeric(value: str) -> bool:

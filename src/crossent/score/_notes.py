@@ -202,6 +202,8 @@ def _row(batch: Batch, names: Names, k: int) -> Any:
 
 def _outside_hint(row: Any, binary: bool) -> str:
     total = row.sum()
+    if (row == SENTINEL).any():
+        return f"{SENTINEL:g} stands for a value not told, which cannot be scored; see crossent lm"
     if (row <= 0.0).all() and (binary or abs(np.exp(row).sum() - 1.0) < FAR):
         return "if these are log-probabilities, pass logprobs="
     if (row >= 0.0).all() and ((binary and 1.5 < total <= 100.0) or abs(total - 100.0) < 1.0):

@@ -52,8 +52,8 @@ class Temperatures:
         places = places[picked]
         level = np.clip(64 - np.frexp(hashed[picked].astype(np.float64))[1], 0, LEVELS - 1)
         weight = np.ones(len(places)) if batch.weight is None else batch.weight[places]
-        logits, label = _logits(batch, places), batch.label[places]
-        found = np.stack([row_losses(logits, label, t) for t in GRID], axis=1)
+        step = max(1, ELEMENTS // (2 if batch.binary else batch.values.shape[1]))
+        found = np.concatenate([_losses(batch, places[k : k + step]) for k in range(0, len(places), step)], axis=2)
         sums = np.stack([np.bincount(level, weight * part, LEVELS) for part in found.reshape(-1, len(places))])
         self.sums.add(sums.reshape(2, len(GRID), LEVELS))
         self.weight.add(np.bincount(level, weight, LEVELS))
@@ -81,6 +81,12 @@ class Temperatures:
         gain = now - scaled
         helps = gain > 0.01 * now and 2.0 * rows * gain > _CHANCE
         return Temperature(math.exp(value), now, scaled, rows, helps)
+
+
+def _losses(batch: Batch, places: Any) -> Any:
+    """Return loss and slope of some rows at every T, (2, T, rows)."""
+    logits, label = _logits(batch, places), batch.label[places]
+    return np.stack([row_losses(logits, label, t) for t in GRID], axis=1)
 
 
 def _hash(number: Any, confidence: Any) -> Any:

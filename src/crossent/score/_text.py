@@ -6,6 +6,7 @@ import dataclasses
 import html
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,30 @@ if TYPE_CHECKING:
     from crossent.score._score import Score
 
 Rows = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What losses are counted in."""
+
+    name: str
+    nats: float
+
+    def of(self, nats: float) -> float:
+        """Return nats in this unit."""
+        return nats / self.nats
+
+
+NATS, BITS = Unit("nats", 1.0), Unit("bits", math.log(2))
 _MOST = 12
 _WIDEST = 60
 
 
 def text(score: Score, *, in_bits: bool = False) -> str:
     """Return the score as an aligned table with its parts, worst rows and warnings."""
-    parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score)]
-    for title, rows in tables(score):
+    unit = BITS if in_bits else NATS
+    parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score, unit)]
+    for title, rows in tables(score, unit):
         parts += ["", title, *aligned(rows)]
     return "\n".join([*parts, *([""] if score.warnings else []), *(f"warning: {line(w)}" for w in score.warnings)])
 
@@ -68,29 +85,33 @@ def headline(score: Score, *, in_bits: bool = False) -> Rows:
     ]
 
 
-def sentences(score: Score) -> list[str]:
+def sentences(score: Score, unit: Unit = NATS) -> list[str]:
     """Return what the calibration says."""
     found = score.calibration
     if found is None:
         return []
-    parts = [words.number(part) for part in (found.miscalibration, found.discrimination, found.uncertainty)]
-    whole = f"loss {words.number(found.loss)} = miscalibration {parts[0]} − discrimination {parts[1]} + uncertainty"
+    terms = (found.loss, found.miscalibration, found.discrimination, found.uncertainty)
+    loss, *parts = (words.number(unit.of(term)) for term in terms)
+    whole = f"loss {loss} {unit.name} = miscalibration {parts[0]} − discrimination {parts[1]} + uncertainty {parts[2]}"
     error = f"expected calibration error {words.share(found.ece)}"
-    said = [f"Asked {words.question(found)}: {whole} {parts[2]}; {error}."]
-    return said if found.temperature is None else [*said, words.advice(found.temperature)]
+    said = [f"Asked {words.question(found)}: {whole}; {error}."]
+    if found.temperature is None:
+        return said
+    scaled = {name: unit.of(getattr(found.temperature, name)) for name in ("loss", "scaled")}
+    return [*said, words.advice(dataclasses.replace(found.temperature, **scaled))]
 
 
-def tables(score: Score) -> list[tuple[str, Rows]]:
+def tables(score: Score, unit: Unit = NATS) -> list[tuple[str, Rows]]:
     """Return the tables of classes, slices and worst rows, each with its title."""
     found: list[tuple[str, Rows]] = []
     if len(score.per_class) > 1:
-        found.append(_parts("class", score.per_class))
-    found += [_parts(name, parts) for name, parts in score.by.items()]
+        found.append(_parts("class", score.per_class, unit))
+    found += [_parts(name, parts, unit) for name, parts in score.by.items()]
     if score.worst:
-        head = ("row", "loss, nats", "true class", "which got", "predicted", "which got")
+        head = ("row", f"loss, {unit.name}", "true class", "which got", "predicted", "which got")
         rows = [
             (
-                line(row.id), words.number(row.loss), line(row.label), words.share(row.probability),
+                line(row.id), words.number(unit.of(row.loss)), line(row.label), words.share(row.probability),
                 line(row.predicted), words.share(row.confidence),
             )
             for row in score.worst
@@ -99,15 +120,16 @@ def tables(score: Score) -> list[tuple[str, Rows]]:
     return found
 
 
-def _parts(name: str, parts: Sequence[Slice]) -> tuple[str, Rows]:
+def _parts(name: str, parts: Sequence[Slice], unit: Unit) -> tuple[str, Rows]:
     shown, title = list(parts), f"by {line(name)}"
     if len(parts) > _MOST:
         shown = sorted(parts, key=lambda part: -part.loss)[:_MOST]
         title = f"{title}: the {_MOST} of {len(parts)} with the largest loss"
-    head = (line(name), "rows", "loss, nats", "interval", "accuracy")
+    head = (line(name), "rows", f"loss, {unit.name}", "interval", "accuracy")
     rows = [
         (
-            line(part.value), f"{part.n:,}", words.number(part.loss), words.interval(part.ci),
+            line(part.value), f"{part.n:,}", words.number(unit.of(part.loss)),
+            words.interval((unit.of(part.ci[0]), unit.of(part.ci[1]))),
             words.share(part.accuracy),
         )
         for part in shown

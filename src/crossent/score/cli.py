@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="csv, parquet, arrow, jsonl, npz or npy.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="csv or jsonl (.gz and the like too), parquet, arrow, npz or npy.")
+]
 Label = Annotated[str, typer.Option(help="Column of the true class.")]
 Probs = Annotated[
     str | None,
@@ -24,7 +26,9 @@ Classes = Annotated[
 ]
 Weight = Annotated[str | None, typer.Option(help="Column of weights.")]
 Cluster = Annotated[str | None, typer.Option(help="Column of what rows of one cluster share (document, patient).")]
-Ignore = Annotated[list[str] | None, typer.Option(help="A label whose rows are left out; may be repeated.")]
+Ignore = Annotated[
+    list[str] | None, typer.Option(help="A label whose rows are left out, nan for missing ones; may be repeated.")
+]
 Normalize = Annotated[bool, typer.Option("--normalize", help="Divide probabilities by their sum.")]
 Zero = Annotated[str, typer.Option(help="The smallest probability to charge, or inf to charge none.")]
 Level = Annotated[float, typer.Option("--ci", help="Level of confidence of the intervals.")]
@@ -62,16 +66,18 @@ def add(app: Any, require: Require) -> None:
     ) -> None:
         """Say what predictions in a file cost, with an interval."""
         require("score", "pyarrow", "scipy", extra="score")
-        from crossent.score import _text, command
+        from crossent.score import command
 
+        command.check_thresholds(max_loss=max_loss, min_skill=min_skill)
+        if html is not None:
+            require("--html", "matplotlib", extra="score")
+            command.check_writable(html)
         columns = {"label": label, "probs": probs, "logits": logits, "logprobs": logprobs, "weight": weight}
         options = _options(classes, ignore, normalize, zero, ci, worst)
         found = command.score_file(file, {**columns, "cluster": cluster, "by": by, "id": id}, options)
-        _print(found.to_json() if json else _text.text(found, in_bits=bits))
         if html is not None:
-            require("--html", "matplotlib", extra="score")
-            title = f"What the predictions of {file.name} cost"
-            print(found.to_html(html, title=title, source=str(file)), file=sys.stderr)
+            command.write_report(found, html, file)
+        _print(found.to_json() if json else command.as_text(found, in_bits=bits))
         command.hold(found, max_loss, min_skill, in_bits=bits)
 
     @app.command()
@@ -102,6 +108,7 @@ def add(app: Any, require: Require) -> None:
         require("compare", "pyarrow", "scipy", extra="score")
         from crossent.score import command
 
+        command.check_thresholds(max_regression=max_regression)
         columns = {"label": label, "probs": probs, "logits": logits, "logprobs": logprobs, "weight": weight}
         options = _options(classes, ignore, normalize, zero, ci, worst)
         found = command.compare_files(new, old, {**columns, "cluster": cluster, "id": on}, options)
@@ -130,6 +137,7 @@ def add(app: Any, require: Require) -> None:
         from crossent.score import command
         from crossent.score import lm as logs
 
+        command.check_thresholds(max_loss=max_loss)
         with command.refusing(file):
             found = logs.score_tokens(logs.read(file, format=format), ci=ci, worst=worst)
         _print(found.to_json() if json else repr(found))
@@ -148,8 +156,18 @@ def _options(
         raise typer.BadParameter(f"--zero must be a probability or inf, got {zero!r}") from error
     named = None if classes is None else [name.strip() for name in classes.split(",")]
     return {
-        "classes": named, "ignore": ignore or None, "normalize": normalize, "zero": smallest, "ci": ci, "worst": worst,
-    }  # fmt: skip
+        "classes": named,
+        "ignore": [_label(label) for label in ignore or []] or None,
+        "normalize": normalize,
+        "zero": smallest,
+        "ci": ci,
+        "worst": worst,
+    }
+
+
+def _label(text: str) -> Any:
+    """Return a label to ignore; "nan" and nothing at all are missing labels."""
+    return math.nan if text.strip().lower() in {"", "nan"} else text
 
 
 def _print(text: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from crossent.score import _text
 from crossent.score import _words as words
 from crossent.score._arrow import arguments
 from crossent.score._batch import Kind, class_names
 from crossent.score._columns import Columns
-from crossent.score._compare import Comparison, compare
+from crossent.score._compare import Comparison, between
 from crossent.score._files import open_table
 from crossent.score._score import Score
 from crossent.score._state import ScoreState
@@ -38,8 +42,17 @@ def refusing(path: Path | None = None) -> Generator[None, None, None]:
         where = error.filename if error.filename is not None else path
         raise RefusedError(f"cannot read {where}: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
-        text = str(error)
+        text = as_options(str(error))
         raise RefusedError(text if path is None or str(path) in text else f"{path}: {text}") from error
+
+
+def as_options(text: str) -> str:
+    """Return a text that speaks of arguments of Python with options of the command."""
+    text = text.replace("normalize=True", "--normalize").replace("ignore=float('nan')", "--ignore nan")
+    text = re.sub(r"\bignore=\[(.*?)\]", lambda found: f"--ignore {found[1]}", text)
+    text = re.sub(r"\b(probs|logits|logprobs|classes|ignore|zero|weight|cluster|by|ci)=(?=[^\s,;)]*)", r"--\1 ", text)
+    text = re.sub(r"\bid= ", "--on ", text)
+    return re.sub(r"(--\w+) (?=[,;.)]|$| )", r"\1", text)
 
 
 def state_of(path: Path, columns: Mapping[str, Any], options: Mapping[str, Any]) -> ScoreState:
@@ -60,7 +73,7 @@ def state_of(path: Path, columns: Mapping[str, Any], options: Mapping[str, Any])
         with shown(path, batches) as steps:
             for batch in steps:
                 if len(batch):
-                    state.update(**arguments(batch, there))
+                    state.update(**arguments(batch, there, state.seen))
         return state
 
 
@@ -85,7 +98,7 @@ def shown(path: Path, batches: Iterator[tuple[Any, float]]) -> Generator[Iterato
 
     bar = Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
+        console=Console(stderr=True), transient=True, refresh_per_second=30,
     )  # fmt: skip
     with bar as progress:
         task = progress.add_task(path.name, total=1.0)
@@ -109,13 +122,46 @@ def compare_files(new: Path, old: Path, columns: Mapping[str, Any], options: Map
     """Return how much dearer the predictions of one file are than those of another."""
     states = [state_of(path, columns, {**options, "rows": True}) for path in (new, old)]
     with refusing():
-        return compare(*states)
+        return between(*states, names=(str(new), str(old)))
 
 
 def hold(score: Score, max_loss: float | None, min_skill: float | None, *, in_bits: bool) -> None:
     """Raise `MissedError` unless the loss is small and the skill large enough."""
     loss, unit = (score.bits, "bits") if in_bits else (score.loss, "nats")
+    missed: list[str] = []
     if max_loss is not None and not loss <= max_loss:
-        raise MissedError(f"the loss, {words.number(loss, 6)} {unit}, is above --max-loss {max_loss:g}")
+        missed.append(f"the loss, {words.number(loss, 6)} {unit}, is above --max-loss {max_loss:g}")
     if min_skill is not None and not score.skill >= min_skill:
-        raise MissedError(f"the skill, {words.number(score.skill, 6)}, is below --min-skill {min_skill:g}")
+        missed.append(f"the skill, {words.number(score.skill, 6)}, is below --min-skill {min_skill:g}")
+    if missed:
+        raise MissedError("; ".join(missed))
+
+
+def as_text(score: Score, *, in_bits: bool) -> str:
+    """Return a score as text, whose warnings speak of options."""
+    warnings = tuple(as_options(warning) for warning in score.warnings)
+    return _text.text(replace(score, warnings=warnings), in_bits=in_bits)
+
+
+def check_thresholds(**thresholds: float | None) -> None:
+    """Raise `RefusedError` if a threshold is no number."""
+    for name, value in thresholds.items():
+        if value is not None and math.isnan(value):
+            raise RefusedError(f"--{name.replace('_', '-')} must be a number, got nan")
+
+
+def check_writable(path: Path) -> None:
+    """Raise `RefusedError` if a file cannot be written, before much is read for it."""
+    if path.is_dir():
+        raise RefusedError(f"cannot write to {path}: it is a directory")
+    if not path.absolute().parent.is_dir():
+        raise RefusedError(f"cannot write to {path}: there is no directory {path.absolute().parent}")
+
+
+def write_report(score: Score, path: Path, file: Path) -> None:
+    """Write the report of a file's score."""
+    try:
+        score.to_html(path, title=f"What the predictions of {file.name} cost", source=str(file))
+    except OSError as error:
+        raise RefusedError(f"cannot write to {path}: {error.strerror or error}") from error
+    print(path, file=sys.stderr)
