@@ -122,6 +122,6 @@ def take_apart(p: Any, weight: Any, truth: Any) -> tuple[float, float, tuple[tup
     whole, rate = weight.sum(), truth.sum() / weight.sum()
     recalibrated = -(xlogy(truth, fitted) + xlogy(weight - truth, 1.0 - fitted)).sum() / whole
     uncertainty = -(xlogy(rate, rate) + xlogy(1.0 - rate, 1.0 - rate))
-    turns = np.flatnonzero(np.diff(fitted) > 0)
+    turns = np.flatnonzero(np.diff(fitted) > 4.0 * np.finfo(float).eps)  # beyond rounding
     ends = np.unique(np.concatenate([[0], turns, turns + 1, [len(fitted) - 1]]))
     return float(recalibrated), float(uncertainty), tuple(zip(p[ends].tolist(), fitted[ends].tolist(), strict=True))
