@@ -1,7 +1,7 @@
 """What came true beside what was predicted: pairs (probability, truth) in little memory, and the loss taken apart.
 
 Pairs are kept as they are while the probabilities are few. Beyond that each goes into a cell of a fixed grid, 1/32 of
-an octave of p or 1 − p wide, whichever is smaller, and cut at the tenths; the cells do not depend on the order of rows.
+an octave of the odds p / (1 − p) wide, and cut at the tenths; the cells do not depend on the order of rows.
 A cell keeps Σ w, Σ w p and Σ w truth.
 """
 
@@ -16,18 +16,20 @@ from crossent.score._result import Bin
 FEW = 2048
 BINS = 10
 _SHIFT = 47  # keeps 5 bits of the fraction of a float64
-_LEAST = 2.0**-64
-_FIRST = int(np.float64(_LEAST).view(np.int64)) >> _SHIFT
-_MIDDLE = (int(np.float64(0.5).view(np.int64)) >> _SHIFT) - _FIRST + 1
-CELLS = 2 * _MIDDLE + BINS + 1
+_OCTAVES = 64  # of odds, on either side of one
+_FIRST = int(np.float64(2.0**-_OCTAVES).view(np.int64)) >> _SHIFT
+_LAST = int(np.float64(2.0**_OCTAVES).view(np.int64)) >> _SHIFT
+CELLS = _LAST - _FIRST + BINS + 1
 
 
 def cell(p: Any) -> Any:
     """Return the number of the cell of each probability in [0, 1], which ascends with it."""
-    low = p <= 0.5
-    size = np.maximum(np.where(low, p, 1.0 - p), _LEAST)
-    place = (size.view(np.int64) >> _SHIFT) - _FIRST
-    return np.where(low, place, 2 * _MIDDLE - place) + (p * BINS).astype(np.int64)
+    with np.errstate(divide="ignore"):
+        odds = p / (1.0 - p)
+    place = odds.view(np.int64) >> _SHIFT
+    np.clip(place, _FIRST, _LAST, out=place)
+    place += (p * BINS).astype(np.int64) - _FIRST
+    return place
 
 
 class Curve:

@@ -21,18 +21,14 @@ _LOWEST = (1023 - 150) * 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Charged:
-    """Rows that count: what they cost, the loss that they are charged, label, weight (None: 1) and names."""
+    """Rows that count: what they cost and are charged, label, whether predicted, weight (None: 1) and names."""
 
     costs: Costs
     loss: Any
     label: Any
+    right: Any
     weight: Any | None
     names: Names
-
-    @property
-    def right(self) -> Any:
-        """Whether the most probable class is the true one."""
-        return self.costs.predicted == self.label
 
     def total(self, x: Any, rows: Any = slice(None)) -> float:
         """Return Σ w x over the rows that x is of."""
@@ -56,14 +52,16 @@ class Details:
         self.entropy.add(rows.total(found.entropy))
         truth, p = (rows.right, found.confidence) if found.positive is None else (rows.label == 1, found.positive)
         if found.positive is None:
-            rest = np.maximum(1.0 - p, 0.0 if smallest == "inf" else smallest)
-            certain = ~truth & (rest == 0.0)  # and wrong: as float32 makes of any logits that are 17 apart
-            self.top_infinite |= bool(certain.any())
-            wrong = ~truth & ~certain
-            self.top.add(rows.total(np.where(truth, rows.loss, 0.0)))
-            self.top.add(rows.total(-np.log(rest[wrong]), wrong))
+            self.top.add(rows.total(rows.loss[truth], truth))
+            wrong = np.flatnonzero(~truth)
+            rest = np.maximum(1.0 - p[wrong], 0.0 if smallest == "inf" else smallest)
+            if not rest.all():  # certain, and wrong: as float32 makes of any logits that are 17 apart
+                self.top_infinite = True
+                wrong, rest = wrong[rest > 0.0], rest[rest > 0.0]
+            self.top.add(rows.total(-np.log(rest), wrong))
         self.curve.add(np.clip(p, 0.0, 1.0), truth, rows.weight)
-        bar = np.clip((np.maximum(rows.loss, 0.0).view(np.int64) >> 50) - _LOWEST, 0, _BARS)
+        bar = (np.maximum(rows.loss, 0.0).view(np.int64) >> 50) - _LOWEST
+        np.clip(bar, 0, _BARS, out=bar)
         self.bars += np.bincount(bar, rows.weight, _BARS + 1)
         self._keep(self._candidates(rows, classes))
 
@@ -98,9 +96,11 @@ class Details:
         if self.most == 0:
             return []
         least = self.worst[-1].loss if len(self.worst) == self.most else -np.inf
-        if len(loss) > self.most:
-            least = max(least, float(np.partition(loss, len(loss) - self.most)[-self.most]))
-        places = np.concatenate([np.flatnonzero(loss > least), np.flatnonzero(loss == least)[: self.most]])
+        places = np.flatnonzero(loss > least)
+        if len(places) > self.most:
+            some = loss[places]
+            least = np.partition(some, len(some) - self.most)[-self.most]
+            places = np.concatenate([places[some > least], places[some == least][: self.most]])
         return [
             Row(
                 id=rows.names[k],

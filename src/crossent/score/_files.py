@@ -6,7 +6,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from crossent.score import _text_files as texts
+from crossent.score._ahead import ahead
 from crossent.score._labels import listing
 from crossent.score._text import line
 from crossent.score._text_files import Batches, FileError
@@ -51,7 +51,7 @@ class Table:
             If the file turns out not to be what it is said to be.
         """
         with _said(self.path):
-            yield from _ahead(_READERS[self.format](self, list(names), set(words)))
+            yield from ahead(_READERS[self.format](self, list(names), set(words)))
 
 
 def open_table(path: str | Path) -> Table:
@@ -101,15 +101,6 @@ def _check_first(path: Path, first: bytes, kind: str | None) -> None:
         "gzip": f"name it {path.name}.gz", "bzip2": f"name it {path.name}.bz2", "zstd": f"name it {path.name}.zst",
     }.get(found, f"name it {path.stem}.{found}")  # fmt: skip
     raise FileError(f"{path} is a {found} file by its first bytes, not {kind}; {advice}")
-
-
-def _ahead(batches: Batches) -> Batches:
-    """Read the next batch while the caller works on this one."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
 
 
 @contextmanager

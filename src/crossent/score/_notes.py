@@ -61,20 +61,25 @@ class Notes:
             If the numbers of a row are not what they are said to be.
         """
         kind = batch.kind
+        if kind != "probs" or not _plainly_right(batch, costs):
+            self._check_all(batch, costs, names, normalize)
+        if self.hard:
+            self.hard = float(costs.confidence.min()) == 1.0
+        if self.distributions:
+            self.distributions = kind == "logits" and _are_distributions(batch, costs)
+        if float(costs.loss.max()) == math.inf:
+            impossible = np.isposinf(costs.loss)
+            self.impossible += int(impossible.sum())
+            self.impossible_rows += [names[k] for k in np.flatnonzero(impossible)[: _NAMED - len(self.impossible_rows)]]
+
+    def _check_all(self, batch: Batch, costs: Costs, names: Names, normalize: bool) -> None:
+        kind = batch.kind
         _refuse(np.isnan(costs.plain), names, f"{kind} hold NaN", _MEND)
         if kind != "logits":
             if not (normalize and not batch.binary and costs.least.min() >= 0.0):
                 _check_range(batch, costs, names)
             self._check_sums(batch, costs, names, normalize)
         _refuse(np.isnan(costs.loss), names, f"{kind} hold infinite values", _MEND)
-        if self.hard:
-            self.hard = bool((costs.confidence == 1.0).all())
-        if self.distributions:
-            self.distributions = kind == "logits" and _are_distributions(batch, costs)
-        impossible = np.isposinf(costs.loss)
-        if impossible.any():
-            self.impossible += int(impossible.sum())
-            self.impossible_rows += [names[k] for k in np.flatnonzero(impossible)[: _NAMED - len(self.impossible_rows)]]
 
     def _check_sums(self, batch: Batch, costs: Costs, names: Names, normalize: bool) -> None:
         if batch.binary:
@@ -154,6 +159,15 @@ class Names:
 
 _THING = {"probs": "probabilities", "logprobs": "log-probabilities", "logits": "logits"}
 _MEND = "drop such rows or mend what made them"
+
+
+def _plainly_right(batch: Batch, costs: Costs) -> bool:
+    """Return whether all rows are probabilities that sum to 1; NaN makes it False."""
+    if batch.binary:
+        return bool(costs.plain.min() >= 0.0 and costs.plain.max() <= 1.0)
+    silent = tolerance(batch)
+    total = costs.total
+    return bool(costs.least.min() >= 0.0 and total.min() >= 1.0 - silent and total.max() <= 1.0 + silent)
 
 
 def tolerance(batch: Batch) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crossent.score._ahead import ahead
 from crossent.score._batch import Batch, Kind, Options, batch, options
 from crossent.score._details import Charged, Details
 from crossent.score._finish import finish
@@ -324,12 +325,14 @@ positive class last
             cluster = np.array(table or [0], np.int64)[rows.cluster.codes]
         groups = {name: self.by[name].numbers(coded) for name, coded in rows.by.items()}
         self.temperatures.expect(len(rows), len(self.classes))
-        for begin in range(0, len(rows), BLOCK):
-            self._add_block(rows, begin, min(begin + BLOCK, len(rows)), (cluster, groups))
+        blocks = [(begin, min(begin + BLOCK, len(rows))) for begin in range(0, len(rows), BLOCK)]
+        found = (costs(rows, *block, normalize=self.options.normalize) for block in blocks)
+        for block, part in zip(blocks, ahead(found) if len(blocks) > 1 else found, strict=True):
+            self._add_block(rows, block, part, (cluster, groups))
         self.seen += len(rows)
 
-    def _add_block(self, rows: Batch, begin: int, end: int, parts: tuple[Any, dict[str, Any]]) -> None:
-        found = costs(rows, begin, end, normalize=self.options.normalize)
+    def _add_block(self, rows: Batch, block: tuple[int, int], found: Costs, parts: tuple[Any, dict[str, Any]]) -> None:
+        begin, end = block
         places, label = np.arange(begin, end), rows.label[begin:end]
         weight = None if rows.weight is None else rows.weight[begin:end]
         counts = label >= 0
@@ -345,14 +348,13 @@ positive class last
         share = np.ones(len(label)) if weight is None else weight
         names = Names(rows.id, self.seen, places, share)
         self.notes.check(rows, found, names, self.options.normalize)
-        loss = self._charged(found)
-        charged = Charged(found, loss, label, weight, names)
-        self.details.add(charged, self.classes, self.options.zero)
+        loss, right = self._charged(found), found.predicted == label
+        self.details.add(Charged(found, loss, label, right, weight, names), self.classes, self.options.zero)
         cluster, groups = parts
         here = None if cluster is None else cluster[places]
-        self._add_totals(self.totals, Rows(loss, weight, label, charged.right, here))
+        self._add_totals(self.totals, Rows(loss, weight, label, right, here))
         for name, group in groups.items():
-            self._add_totals(self.by[name].totals, Rows(loss, weight, group[places], charged.right, here))
+            self._add_totals(self.by[name].totals, Rows(loss, weight, group[places], right, here))
         self.temperatures.add(rows, self.seen, (places, found))
         if self.kept is not None:
             ids = None if rows.id is None else rows.id[places]
@@ -367,8 +369,8 @@ positive class last
         return np.where(found.probability < self.options.zero, -np.log(self.options.zero), found.loss)
 
     def _add_totals(self, totals: Totals, rows: Rows) -> None:
-        infinite = np.isposinf(rows.loss)
-        if infinite.any():
+        if rows.loss.max(initial=0.0) == np.inf:
+            infinite = np.isposinf(rows.loss)
             weight, cluster = (None if part is None else part[infinite] for part in (rows.weight, rows.cluster))
             totals.add_infinite(rows.group[infinite], weight, cluster)
             cluster = None if rows.cluster is None else rows.cluster[~infinite]

@@ -90,15 +90,13 @@ def _losses(batch: Batch, places: Any) -> Any:
 
 
 def _hash(number: Any, confidence: Any) -> Any:
-    """Return 64 well-mixed bits of each row (SplitMix64, Steele et al. 2014).
+    """Return 64 bits of each row, the upper ones well mixed.
 
     Numbers alone would favour the first rows where many small parts merge, and values alone are too few in some data.
     """
     with np.errstate(over="ignore"):
-        z = number * np.uint64(0x9E3779B97F4A7C15) + confidence.view(np.uint64)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    return z ^ (z >> np.uint64(31))
+        z = (number * np.uint64(0x9E3779B97F4A7C15) + confidence.view(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+        return (z ^ (z >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
 
 
 def _logits(batch: Batch, places: Any) -> Any:

@@ -102,13 +102,20 @@ class Totals:
         """Add rows with finite losses."""
         size, group, loss = self.groups, rows.group, rows.loss
         count = np.bincount(group, minlength=size)
-        first = np.zeros(size)
-        first[group[::-1]] = loss[::-1]
-        # the mean, but exactly the first loss where all are equal, so that their residuals are exactly 0
-        about = first + np.bincount(group, loss - first[group], size) / np.maximum(count, 1)
-        self._join(_moments(rows, loss - about[group], count), about)
+        known = self.sums.total[_AT[1, 0]] > 0
+        about, sums = self.about, None
+        if known[count > 0].all():
+            sums = _moments(rows, loss - about[group], count)
+        if sums is None or _far(sums.value).any():
+            first = np.zeros(size)
+            first[group[::-1]] = loss[::-1]
+            # the mean, but exactly the first loss where all are equal, so that their residuals are exactly 0
+            about = first + np.bincount(group, loss - first[group], size) / np.maximum(count, 1)
+            sums = _moments(rows, loss - about[group], count)
+        self._join(sums, about)
         self.count = self.count + count
-        self.right.add(rows.total(rows.right, size))
+        right = np.bincount(group[rows.right], minlength=size) if rows.weight is None else rows.total(rows.right, size)
+        self.right.add(right)
         if self.table is not None:
             weight = np.ones(len(loss)) if rows.weight is None else rows.weight
             self.table.add(group * _GROUP + rows.cluster, weight * loss, weight)
@@ -144,10 +151,10 @@ class Totals:
         self.about = np.where(fresh, about, self.about)
         here = _moved(sums, about - self.about)
         both = self.sums.value + here.value
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shift = both[_AT[1, 1]] / both[_AT[1, 0]]
-            far = shift**2 > 0.5 * both[_AT[2, 2]] / both[_AT[2, 0]]
+        far = _far(both)
         if far.any():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                shift = both[_AT[1, 1]] / both[_AT[1, 0]]
             target = np.where(far, self.about + shift, self.about)
             self.sums, self.about = _moved(self.sums, self.about - target), target
             here = _moved(sums, about - target)
@@ -217,6 +224,12 @@ def residuals_of(u: Any, b: Any, weight: Any, groups: tuple[Any, int]) -> Residu
         np.bincount(group, x, size) for x in (u**2, u**3, u * b, weight**2, weight**4)
     )
     return Residuals(np.bincount(group, minlength=size), square, cube, cross, even(second, fourth))
+
+
+def _far(sums: Any) -> Any:
+    """Return which groups have their mean farther from their centre than the losses are from each other."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (sums[_AT[1, 1]] / sums[_AT[1, 0]]) ** 2 > 0.5 * sums[_AT[2, 2]] / sums[_AT[2, 0]]
 
 
 def _one(value: float, weight: float, residuals: Residuals) -> Mean:
