@@ -25,9 +25,10 @@ _OPTIONAL = {
     "triton": "",
     "jax": "",
     "scikit-learn": "demo",
-    "matplotlib": "demo",
-    "rich": "demo",
-    "typer": "demo",
+    "matplotlib": "score",
+    "rich": "score",
+    "typer": "score",
+    "narwhals": "score",
     "scipy": "score",
     "pyarrow": "score",
 }

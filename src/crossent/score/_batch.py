@@ -122,20 +122,7 @@ def matrix(values: Any, kind: str) -> tuple[Any, list[str] | None]:
             values, names = from_arrow(values, kind)
         elif hasattr(values, "columns"):
             values, names = _frame(values)
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(f"{kind} must have as many numbers in each row, one for each class ({error})") from error
-        if np.ma.is_masked(values):
-            raise ValueError(f"{kind} is a masked array with masked values; drop these rows first")
-        if array.dtype.kind in "iub":
-            array = array.astype(np.float64)
-        if array.dtype.kind != "f":
-            raise TypeError(f"{kind} must hold numbers, got dtype {array.dtype}; convert the columns to floats")
-        if array.dtype.itemsize > 8 or not array.dtype.isnative:
-            array = array.astype(np.float64)
-        if any(stride % array.itemsize for stride in array.strides):  # a field of records
-            array = np.ascontiguousarray(array)
+        array = _floats(values, kind)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in {1, 2} or (array.ndim == 2 and array.shape[1] == 0):
@@ -144,6 +131,23 @@ def matrix(values: Any, kind: str) -> tuple[Any, list[str] | None]:
             f"got {tuple(array.shape)}" + ("; reshape to (-1, classes), and y to (-1,)" if array.ndim > 2 else "")
         )
     return array, names
+
+
+def _floats(values: Any, kind: str) -> Any:
+    """Return numbers as a floating-point array that the core reads."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{kind} must have as many numbers in each row, one for each class ({error})") from error
+    if np.ma.is_masked(values):
+        raise ValueError(f"{kind} is a masked array with masked values; drop these rows first")
+    if array.dtype.kind not in "iubf":
+        raise TypeError(f"{kind} must hold numbers, got dtype {array.dtype}; convert the columns to floats")
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8 or not array.dtype.isnative:
+        return array.astype(np.float64)
+    if any(stride % array.itemsize for stride in array.strides):  # a field of records
+        return np.ascontiguousarray(array)
+    return array
 
 
 def _frame(frame: Any) -> tuple[Any, list[str]]:

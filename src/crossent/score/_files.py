@@ -19,7 +19,7 @@ from crossent.score._labels import listing
 from crossent.score._text import line
 from crossent.score._text_files import Batches, FileError
 
-ELEMENTS = 1 << 20
+ELEMENTS = 1 << 19
 """Numbers in a batch, about."""
 _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".arrows": "arrow",
