@@ -75,7 +75,7 @@ class Comparison:
         """
         from crossent.score._text import plain
 
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "names"}
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return `to_dict` as JSON.
