@@ -295,3 +295,17 @@ def test_public_names():
     assert crossent.Score is type(score(Y, probs=P))
     assert callable(crossent.score)
     assert callable(crossent.compare)
+
+
+def test_few_rows_of_many_classes_make_a_low_baseline():
+    """Entropy of frequencies is too low by (C − 1) / 2n (Miller 1955), which one can see: uniform labels, log 50."""
+    rng = np.random.default_rng(0)
+    baselines = [crossent.score(rng.integers(0, 50, 400), probs=np.full((400, 50), 0.02)).baseline for _ in range(50)]
+    bias = np.log(50) - np.mean(baselines)
+    (said,) = [
+        w
+        for w in crossent.score(rng.integers(0, 50, 400), probs=np.full((400, 50), 0.02)).warnings
+        if "too low by" in w
+    ]
+    told = float(said.split("about ")[1].split()[0])
+    assert abs(told - bias) < 0.15 * bias

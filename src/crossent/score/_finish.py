@@ -142,6 +142,13 @@ def _warnings(state: ScoreState, whole: float, per_class: tuple[Slice, ...]) -> 
             said.append(
                 f"class {rare.value!r} has {rare.n} {rows} only: its loss, and the intervals, rest on very few cases"
             )
+    n = int(state.totals.count.sum())
+    if len(per_class) > 10 and n < 10 * len(per_class):
+        low = (len(per_class) - 1) / (2.0 * n)  # Miller 1955
+        said.append(
+            f"{n} rows of {len(per_class)} classes make a baseline that is too low by about {low:.2g} nats, and so a "
+            "skill that is too low; compare losses instead"
+        )
     if (state.totals.clusters or state.totals.count.sum()) == 1:
         what = "there is one row only" if state.cluster is None else "all rows are of one cluster"
         said.append(f"{what}: a single independent observation has no interval")
