@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from crossent.score._state import ScoreState
 
 _RARE = 5
+_MANY = 30
 
 
 def finish(state: ScoreState) -> Score:
@@ -128,7 +130,10 @@ def _calibration(state: ScoreState, whole: float) -> Calibration:
 
 
 def _warnings(state: ScoreState, whole: float, per_class: tuple[Slice, ...]) -> list[str]:
-    said = state.notes.warnings(whole, str(state.kind), state.options.zero)
+    by_chance = state.binary and state.totals.count.sum() < _MANY  # a few log-odds may all lie between 0 and 1
+    said = replace(state.notes, distributions=state.notes.distributions and not by_chance).warnings(
+        whole, str(state.kind), state.options.zero
+    )
     if state.options.ignore and not state.notes.left_out:
         said.append(f"no row has a label of ignore={list(state.options.ignore)!r}, so none was left out")
     if len(per_class) == 1:
