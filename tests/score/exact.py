@@ -99,7 +99,8 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return {path: value}
 
 
-SPREADS = ("ci", "se", "skill_ci", "bits_ci", "perplexity_ci", "low", "high")
+# differences of sums, and (value) the place of a minimum, which is as sure as its valley is steep
+SPREADS = ("ci", "se", "skill_ci", "bits_ci", "perplexity_ci", "low", "high", "value")
 
 
 def assert_same(a: crossent.Score, b: crossent.Score, *, rel: float = 1e-13, rough: float = 1e-9) -> None:

@@ -127,5 +127,5 @@ def _minimum(x: Any, value: Any, slope: Any) -> tuple[float, float]:
     right = int(np.argmax(slope > 0))
     near = slice(max(0, right - 2), right + 2)
     smooth = KroghInterpolator(np.repeat(x[near], 2), np.stack([value[near], slope[near]], axis=1).reshape(-1))
-    place: Any = brentq(lambda at: float(smooth.derivative(at)), x[right - 1], x[right])
+    place: Any = brentq(lambda at: float(smooth.derivative(at)), x[right - 1], x[right], xtol=1e-15)
     return float(place), float(smooth(place))
