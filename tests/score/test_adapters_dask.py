@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import distributed
 import numpy as np
 import pytest
 
 import crossent
+import crossent.score.dask as ours
 from tests.score.rows import assert_same, columns, frame
-
-dask = pytest.importorskip("dask", reason="the extra `dask` is not installed")
-ours = pytest.importorskip("crossent.score.dask")
-da = pytest.importorskip("dask.array")
-dd = pytest.importorskip("dask.dataframe")
 
 NAMED = {"label": "y", "probs": "p_*", "weight": "w", "cluster": "doc", "by": "lang", "id": "name"}
 CUTS = {"one": [], "three": [1, 350], "with empty ones": [0, 0, 233, 233, 500, 700], "many": [*range(10, 700, 10)]}
@@ -65,7 +65,6 @@ def test_arrays_are_scored_as_in_one_piece(table, cuts):
 
 
 def test_a_cluster_of_processes(table, whole, tmp_path):
-    distributed = pytest.importorskip("distributed")
     for k, part in enumerate([table[:300], table[300:301], table[301:]]):
         part.to_parquet(tmp_path / f"{k}.parquet")
     quiet = {"distributed.worker.memory.terminate": False, "distributed.admin.system-monitor.gil.enabled": False}

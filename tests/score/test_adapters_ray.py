@@ -9,12 +9,12 @@ import tempfile
 import numpy as np
 import psutil
 import pytest
+import ray
 
 import crossent
+import crossent.score.ray as ours
 from tests.score.rows import ANIMALS, assert_same, columns, frame
 
-ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-ours = pytest.importorskip("crossent.score.ray")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # Ray's own first steps
 
 

@@ -8,13 +8,12 @@ import math
 import pickle
 
 import pytest
+import torch
+import torchmetrics
 
 import crossent
+from crossent.score.torchmetrics import CrossEntropyScore
 from tests.score.rows import assert_same
-
-torch = pytest.importorskip("torch")
-torchmetrics = pytest.importorskip("torchmetrics", reason="the extra `torchmetrics` is not installed")
-CrossEntropyScore = pytest.importorskip("crossent.score.torchmetrics").CrossEntropyScore
 
 WHOLE = 1e-13
 

@@ -6,13 +6,13 @@ import pickle
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 
 import crossent
 from crossent import ScoreState
 from tests.parallel.ranks import Failed
 from tests.score.rows import assert_same, columns, frame
 
-dist = pytest.importorskip("torch.distributed")
 if not dist.is_available():
     pytest.skip("torch has no distributed package here", allow_module_level=True)
 

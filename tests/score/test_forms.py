@@ -7,6 +7,7 @@ import json
 import math
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 
@@ -79,7 +80,6 @@ def test_frame(name):
 
 
 def test_other_frames():
-    pandas = pytest.importorskip("pandas")
     frame = scored().to_frame("pandas")
     assert isinstance(frame, pandas.DataFrame)
     assert frame["n"].tolist()[0] == 200

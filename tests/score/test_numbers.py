@@ -6,6 +6,8 @@ import math
 
 import narwhals as nw
 import numpy as np
+import pandas
+import polars
 import pyarrow as pa
 import pytest
 import torch
@@ -300,9 +302,8 @@ def test_containers_of_labels_weights_and_more(container):
     assert [s.loss for s in result.by["by"]] == [s.loss for s in next(iter(plain.by.values()))]
 
 
-@pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_frames(library):
-    module = pytest.importorskip(library)
+@pytest.mark.parametrize("module", [pandas, polars], ids=["pandas", "polars"])
+def test_frames(module):
     y, z = made(4, 30, 3)
     p = softmax(z)
     frame = module.DataFrame({f"p_{name}": p[:, i] for i, name in enumerate(["cat", "dog", "eel"])})

@@ -61,7 +61,6 @@ class Temperatures:
 
     def merge(self, other: Temperatures, columns: int) -> None:
         """Add those of other rows."""
-        self.level = max(self.level, other.level)
         self.expect(other.seen, columns)
         self.rows = self.rows + other.rows
         self.weight.merge(other.weight)

@@ -78,9 +78,9 @@ def score(
     >>> round(result.loss, 6), result.n, result.worst[0].id
     (0.825646, 3, 2)
     """
-    given: dict[Kind, Any] = {"probs": probs, "logits": logits, "logprobs": logprobs}
+    given = {"probs": probs, "logits": logits, "logprobs": logprobs}
     rest = {"weight": weight, "cluster": cluster, "by": by, "id": id}
-    return _whole(y, label, (given, rest), options).compute().finalize()
+    return state(y, label=label, **given, **rest, **options).compute().finalize()
 
 
 def state(
