@@ -125,7 +125,7 @@ def _calibration(state: ScoreState, whole: float) -> Calibration:
         uncertainty=uncertainty,
         ece=ece,
         curve=curve,
-        temperature=state.temperatures.best(),
+        temperature=None if state.notes.impossible else state.temperatures.best(),  # no T mends a probability of 0
     )
 
 

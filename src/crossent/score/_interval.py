@@ -23,7 +23,7 @@ import numpy as np
 Array = Any
 
 
-TINY = 1e-9
+TINY = 1e-150
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,4 +130,5 @@ def unbent(x: Array, bend: Array, move: Array) -> Array:
 
 def _root(y: Array, a: Array) -> Array:
     """Return the t with t + a t² + a² t³ / 3 = y."""
-    return (np.cbrt(1.0 + 3.0 * a * y) - 1.0) / a
+    root = np.cbrt(1.0 + 3.0 * a * y)
+    return 3.0 * y / (root * root + root + 1.0)  # (root − 1) / a, which would cancel where a is small
