@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from benchmarks import report
+from benchmarks import pages, report
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = {"default": 11, "quick": 3}
-SUITES = ("logits", "linear")
+SUITES = ("logits", "linear", "scaling")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", nargs="?", choices=("run", "report"), default="run")
     parser.add_argument("files", nargs="*", type=Path, help="JSON lines to report (all of benchmarks/results)")
-    suite = "losses of logits, losses of a linear layer, or (by default) the one after the other"
-    parser.add_argument("--suite", choices=(*SUITES, "both"), default="both", help=suite)
+    suite = "losses of logits, losses of a linear layer, sweeps of its sizes, or (by default) one after the other"
+    parser.add_argument("--suite", choices=(*SUITES, "all"), default="all", help=suite)
     parser.add_argument("--rounds", type=int, help="measured rounds (11; 3 with --quick)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")
     where = "where to write (a file of benchmarks/results for each suite; nowhere with --quick or --only)"
@@ -49,9 +48,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> list[report.Record]:
     from benchmarks import errors, machine, memory, run, suites
-    from benchmarks.linear_cases import LinearCase
 
-    chosen = [case for case in suites.cases() if options.suite in (case.suite, "both")]
+    chosen = [case for case in suites.cases() if options.suite in (case.suite, "all")]
     cases = [case for case in chosen if options.only in case.name and (case.quick or options.only or not options.quick)]
     if not cases:
         sys.exit(f"no case has {options.only!r} in its name; there are {', '.join(case.name for case in chosen)}")
@@ -71,11 +69,10 @@ def _run(options: argparse.Namespace) -> list[report.Record]:
             found = run.measure(case, rounds, warmup=1 if options.quick else 2, compiled=compiled)
             if case.repeat == 1 and without is None:
                 found.append(run.measure_memory(case, ["crossent", *found[-1]["speedup_over"]]))
-            if isinstance(case, LinearCase):
-                found.append(errors.measure(case, found[0]["missing"]))
+            found.append(errors.measure(case, found[0]["missing"]))
             found = [{**record, "run": about} for record in found]
             records += found
-            path = options.out or (None if options.quick or options.only else _default(about, case.suite))
+            path = options.out or (None if options.quick or options.only else pages.path_of(about, case.suite))
             if path is not None:
                 written.setdefault(path, []).extend(found)
                 write(path, written[path])
@@ -90,13 +87,6 @@ def write(path: Path, records: list[report.Record]) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text("".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records), encoding="utf-8")
     part.replace(path)
-
-
-def _default(about: dict[str, Any], suite: str) -> Path:
-    machine = about["machine"]
-    system = machine["platform"].partition("-")[0].lower()
-    kind = "" if suite == "logits" else f"-{suite}"
-    return RESULTS / f"{about['date'][:10]}-{system}-{machine['isa']}-{machine['cores']}-cores{kind}.jsonl"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How far losses of a linear layer and their gradients are from float64, which is made of the same operands."""
+"""How far losses and their gradients are from float64, which is made of the same operands."""
 
 from __future__ import annotations
 
@@ -10,22 +10,49 @@ import torch
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions, functional
 
-from benchmarks.cases import Data
+from benchmarks import contenders as logits_contenders
+from benchmarks.cases import Case, Data
 from benchmarks.contenders import Loss, step
 from benchmarks.linear_cases import LinearCase
 from benchmarks.linear_contenders import losses, ours
 from benchmarks.run import Record, describe, rounded
-from crossent.torch import _plan
+from benchmarks.suites import AnyCase
+from crossent.torch import TopK, _plan
 
 PART = 2**28
 """Bytes of float64 numbers that are made at a time beside the weight, its gradient and their counterparts."""
 
-Exact = tuple[float, Tensor, Tensor]
-"""The loss and the gradients of input and weight, in float64."""
+Exact = tuple[Any, ...]
+"""The loss and the gradients of the leaves, in float64."""
 
 
-def measure(case: LinearCase, without: Collection[str] = ()) -> Record:
+def measure(case: AnyCase, without: Collection[str] = ()) -> Record:
     """Return the record of the errors of everyone but some contenders in this case."""
+    return measure_linear(case, without) if isinstance(case, LinearCase) else measure_logits(case)
+
+
+def measure_logits(case: Case) -> Record:
+    """Return the record of the errors where logits are given; torch's own loss in float64 is exact."""
+    data, wide = case.make(), double(case.make())
+    found = logits_contenders.losses(case, compiled=False)
+    value = float(step(found["eager"], wide))
+    errors = {name: compare(loss, data, (value, wide.logits.grad), ("dlogits",)) for name, loss in found.items()}
+    return {**describe(case), "measure": "error", "errors": errors}
+
+
+def double(data: Data) -> Data:
+    """Return the same arguments in float64."""
+    target, options = data.target, {name: _double(option) for name, option in data.options.items()}
+    target = TopK(target.index, _double(target.prob)) if isinstance(target, TopK) else _double(target)
+    return Data(tuple(x.detach().double().requires_grad_() for x in data.leaves), target, options)
+
+
+def _double(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def measure_linear(case: LinearCase, without: Collection[str] = ()) -> Record:
+    """Return the record of the errors of a linear layer's loss."""
     data = case.make()
     sizes = {"crossent": _plan.default_chunk_bytes(*data.leaves)}
     sizes |= dict(zip(list(ours(case))[1:], case.chunk_bytes, strict=True))
@@ -38,19 +65,19 @@ def measure(case: LinearCase, without: Collection[str] = ()) -> Record:
 def contenders(case: LinearCase) -> dict[str, Loss]:
     """Return the losses that round in their own way."""
     found = losses(case, compiled=False)
-    del found["torch linear"]  # eager's
+    _ = found.pop("torch linear", None)  # eager's
     if case.dtype != "float32":
         options = LinearCrossEntropyOptions(acc_dtype=torch.float32)
         found["torch chunked, acc float32"] = partial(functional.linear_cross_entropy, options=options)
     return found
 
 
-def compare(loss: Loss, data: Data, exact: Exact) -> dict[str, float]:
+def compare(loss: Loss, data: Data, exact: Exact, names: tuple[str, ...] = ("dX", "dW")) -> dict[str, float]:
     """Return the relative error of the loss, and those of the gradients in the Euclidean norm."""
     value = float(step(loss, data))
     found = {"loss": abs(value - exact[0]) / abs(exact[0])}
     leaves: Any = data.leaves
-    for name, x, grad in zip(("dX", "dW"), leaves, exact[1:], strict=True):
+    for name, x, grad in zip(names, leaves, exact[1:], strict=True):
         found[name] = distance(x.grad, grad)
     data.forget()
     return {name: rounded(error) for name, error in found.items()}

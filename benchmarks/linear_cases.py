@@ -29,6 +29,7 @@ class LinearCase:
     chunk_bytes: tuple[int, ...] = ()
     quick: bool = False
     suite: ClassVar[str] = "linear"
+    rivals: ClassVar[tuple[str, ...]] = ("eager", "torch linear", "torch chunked", "compile")
     repeat: ClassVar[int] = 1
     threads: ClassVar[int | None] = None
 
@@ -60,6 +61,14 @@ class LinearCase:
         return {"shape": [self.N, self.D, self.V], "dtype": self.dtype}
 
 
+class ScalingCase(LinearCase):
+    """A point of a sweep, which only asks how time, memory and error grow beside those of who holds all logits."""
+
+    __slots__ = ()
+    suite = "scaling"
+    rivals = ("eager",)
+
+
 SMOLLM2 = (1024, 576, 49152)
 # About 1, 8, 64 and 512 chunks, where a logit and its gradient take 4 and 2 bytes; tiles have 16 MiB at most.
 SPLITS = tuple(6 * SMOLLM2[0] * SMOLLM2[2] // count for count in (1, 8, 64, 512))
@@ -76,3 +85,17 @@ CASES = (
     LinearCase("imagenet21k", "ImageNet-21k classifier, a batch of 4096", 4096, 512, 21841),
     LinearCase("chunks", "a head of 65536 tokens", 2048, 256, 65536, chunk_bytes=(16 * MIB, 64 * MIB)),
 )
+
+BASE = {"N": 1024, "D": 512, "V": 32768}
+SWEEPS = {
+    "N": [4**k for k in range(2, 7)],
+    "D": [64, 128, 256, 512, 1024, 2048],
+    "V": [2**k for k in range(10, 19)],
+}
+"""One of rows, features and classes grows while the others are those of the base, a head of medium size."""
+
+
+def scaling() -> list[ScalingCase]:
+    """Return the cases of the sweeps, of which the base is a point of each."""
+    shapes = dict.fromkeys(tuple({**BASE, name: size}.values()) for name, sizes in SWEEPS.items() for size in sizes)
+    return [ScalingCase(f"{N}×{D}×{V}", "a sweep", N, D, V, quick=V == 1024) for N, D, V in shapes]

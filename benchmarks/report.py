@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import linear_report, logits_report
 from benchmarks.grid import Record
 
-LAYOUTS: dict[str, Any] = {"logits": logits_report, "linear": linear_report}
+LAYOUTS: dict[str, Any] = {"logits": logits_report, "linear": linear_report, "scaling": linear_report}
 """Modules that know the columns of a suite: each has grids, notes and a LEGEND."""
 
 

@@ -1,6 +1,7 @@
-"""The suites: losses of logits that are there, and losses of a linear layer's outputs. Each has its cases and a module.
+"""The suites: losses of logits that are there, losses of a linear layer's outputs, and sweeps of the latter's sizes.
 
-The module of a suite says who takes part in a case and against what: it has losses, calls, work, LIMITS and FEWER.
+Each has its cases and a module, which says who takes part in a case and against what: losses, calls, work, LIMITS and
+FEWER.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from benchmarks.linear_cases import LinearCase
 
 AnyCase = Case | LinearCase
 
-MODULES: dict[str, Any] = {"logits": contenders, "linear": linear_contenders}
+MODULES: dict[str, Any] = {"logits": contenders, "linear": linear_contenders, "scaling": linear_contenders}
 
 
 def of(case: AnyCase) -> Any:
@@ -24,4 +25,4 @@ def of(case: AnyCase) -> Any:
 
 def cases() -> list[AnyCase]:
     """Return the cases of all suites, of which no two have the same name."""
-    return [*logits_cases.CASES, *linear_cases.CASES]
+    return [*logits_cases.CASES, *linear_cases.CASES, *linear_cases.scaling()]
