@@ -1,5 +1,6 @@
 # make demo     install and run the demonstration        make test   every check and the whole test suite
-# make bench    install and run the benchmarks           make format the formatters, in place
+# make bench    install and run the benchmarks           make docs   the pages, into build/docs/html
+# make format   the formatters, in place                 make release a rehearsal: sdist, wheel, an empty environment
 # make sanitize the core's own tests, sanitized          make clean  back to a fresh clone
 # make test-gpu, make bench-gpu   the GPU backend on a GPU, with the torch and Triton that are there
 PYTHON ?= python3
@@ -9,7 +10,7 @@ install = $(if $(missing),$(error $(missing)))@$(PYTHON) tools/install.py
 sources = find cpp \( -name '*.cpp' -o -name '*.h' \) -exec
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, each module's is written when first used
 
-.PHONY: demo test bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean install-demo install-dev
+.PHONY: demo test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean install-demo install-dev
 
 demo: install-demo
 	@$(bin)/crossent demo
@@ -32,6 +33,10 @@ test: install-dev
 	@$(MAKE) --no-print-directory test-interpreter
 	@echo '== pytest'
 	@$(bin)/pytest
+
+docs: install-dev
+	@$(bin)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
+	@echo 'build/docs/html/index.html'
 
 bench: install-dev
 	@$(bin)/python -m benchmarks

@@ -1,7 +1,7 @@
 """How often an interval of 95 % covers the expected loss: `python -m benchmarks.coverage` draws, records and prints.
 
 Many samples of each model go through the package's own sums and intervals at once, each sample as a group; a few of
-them also go through `crossent.score`, which must give the same ends. `--page` writes the tables of docs/intervals.md.
+them also go through `crossent.score`, which must give the same ends.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ Ends = tuple[Any, Any]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     options = _parser().parse_args(arguments)
-    if options.report or options.page:
-        records = report.read(options.report or [pages.latest("coverage")])
-        print(coverage_report.write_page(records) if options.page else coverage_report.tables(records))
+    if options.report:
+        print(coverage_report.tables(report.read(options.report)))
         return
     _ = os.environ.setdefault("OMP_NUM_THREADS", "1")  # the work is NumPy's
     print(coverage_report.tables(_run(options)))
@@ -59,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     where = "where to write (a file of benchmarks/results; nowhere with --only or fewer draws)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=where)
     parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="print what such files hold, no more")
-    parser.add_argument("--page", action="store_true", help="write the tables of docs/intervals.md, no more")
     return parser
 
 

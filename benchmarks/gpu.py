@@ -99,7 +99,7 @@ def _case(case: AnyCase, device: Device, options: argparse.Namespace) -> list[Re
 
 def _default(about: dict[str, Any], only: str) -> Path:
     """Return where the results go; those of some cases do not take the place of all."""
-    name = f"{about['date'][:10]} {about['machine']['gpu']} {only}"
+    name = f"{about['date'][:10]} {about['machine']['gpu']} gpu {only}"
     return RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.jsonl"
 
 

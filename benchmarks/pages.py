@@ -1,13 +1,30 @@
-"""Where results go, and how tables made of them come into the pages of docs."""
+"""Where results go, where they are found again, and how tables made of them come into a page."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.grid import Record
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+
+COMMANDS = {
+    "logits": "python -m benchmarks --suite logits",
+    "linear": "python -m benchmarks --suite linear",
+    "scaling": "python -m benchmarks --suite scaling",
+    "score": "python -m benchmarks.score",
+    "coverage": "python -m benchmarks.coverage",
+    "gpu": "make bench-gpu",
+}
+"""What writes the results of each suite."""
+
+
+class LostSourceError(LookupError):
+    """A table or picture of a page is made of results that are not there."""
 
 
 def path_of(about: dict[str, Any], suite: str) -> Path:
@@ -17,26 +34,35 @@ def path_of(about: dict[str, Any], suite: str) -> Path:
     return RESULTS / f"{about['date'][:10]}-{system}-{machine['isa']}-{machine['cores']}-cores-{suite}.jsonl"
 
 
+def exists(suite: str) -> bool:
+    """Whether there are results of a suite."""
+    return any(RESULTS.glob(f"*-{suite}.jsonl"))
+
+
 def latest(suite: str) -> Path:
     """Return the newest results of a suite."""
     found = sorted(RESULTS.glob(f"*-{suite}.jsonl"))
     if not found:
-        raise SystemExit(f"benchmarks/results has no results of {suite}; `python -m benchmarks.{suite}` writes them")
+        raise LostSourceError(
+            f"has lost its source: benchmarks/results has no *-{suite}.jsonl; `{COMMANDS[suite]}` writes one"
+        )
     return found[-1]
 
 
+def records(suite: str) -> list[Record]:
+    """Return the newest results of a suite."""
+    return [json.loads(line) for line in latest(suite).read_text(encoding="utf-8").splitlines() if line]
+
+
 def fill(page: str, tables: Mapping[str, str]) -> str:
-    """Put each table between its marks, <!-- name --> and <!-- end of name -->, in a page of docs, and say so."""
-    path = ROOT / "docs" / page
-    text = path.read_text(encoding="utf-8")
+    """Return a page with each table put between its marks, <!-- name --> and <!-- end of name -->."""
     for name, table in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            raise ValueError(f"docs/{page} needs one {begin.strip()} and one {end}")
-        before, _, rest = text.partition(begin)
-        text = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
-    path.write_text(text, encoding="utf-8")
-    return f"tables written to docs/{page}"
+        if page.count(begin) != 1 or page.count(end) != 1:
+            raise ValueError(f"the page needs one {begin.strip()} and one {end}")
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
+    return page
 
 
 def markdown(heads: list[str], lines: list[list[str]], words: int = 1) -> str:

@@ -26,7 +26,7 @@ SAME = 0.02
 LOOSER = {"torch chunked": 0.2}
 """Rivals that are known to be off by percents in bfloat16; by how much is measured as their error."""
 
-PATIENCE = 60.0
+PATIENCE = 20.0
 """Seconds that a step of a slow contender may take; it is not measured where it takes longer."""
 
 

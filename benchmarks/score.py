@@ -2,7 +2,7 @@
 
 Contenders take turns in random order in one process; the floor is one read of the probabilities, `P.sum()`. Peaks of
 memory are those of a process of its own. A Parquet file is scored beside merely reading it, each in a process of its
-own. `--page` writes the tables of docs/score-at-scale.md.
+own.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.extra is not None:
         print(json.dumps(_extra(CASES[options.extra])))
         return
-    if options.report or options.page:
-        records = report.read(options.report or [pages.latest("score")])
-        print(score_report.write_page(records) if options.page else score_report.tables(records))
+    if options.report:
+        print(score_report.tables(report.read(options.report)))
         return
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that spins takes a core from the contender that comes next
     print(score_report.tables(_run(options)))
@@ -54,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     where = "where to write (a file of benchmarks/results; nowhere with --quick or --only)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=where)
     parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="print what such files hold, no more")
-    parser.add_argument("--page", action="store_true", help="write the tables of docs/score-at-scale.md, no more")
     parser.add_argument("--extra", type=int, help=argparse.SUPPRESS)  # the process that measures memory
     return parser
 

@@ -1,4 +1,4 @@
-"""Tables of what a score costs, on a terminal and in docs/score-at-scale.md."""
+"""Tables of what a score costs, on a terminal and for docs/score-at-scale.md."""
 
 from __future__ import annotations
 
@@ -8,42 +8,39 @@ from benchmarks import pages
 from benchmarks.grid import Groups, draw, duration, number
 
 Record = dict[str, Any]
-ARRAYS = ("million rows/s", "GB/s", "× read", "× scikit-learn", "MB", "MB, score", "MB, scikit-learn")
+SPEED = ("million rows/s", "GB/s", "× read", "× scikit-learn", "in its rounds")
+ARRAYS = (*SPEED, "MB", "MB, score", "MB, scikit-learn")
 FILES = ("time", "of reading's speed", "process", "peak MB", "reading", "its peak MB")
 LEGEND = """\
 million rows/s, GB/s: what one pass of ScoreState takes, and the probabilities it reads. × read: its time beside that of
-P.sum(). × scikit-learn: how many times faster it is than log_loss. MB: memory at the peak beyond the input, of
-ScoreState; of crossent.score, which keeps every row's loss so that scores can be compared; and of log_loss."""
+P.sum(). × scikit-learn: how many times faster it is than log_loss, and than its fastest and slowest round. MB: memory
+at the peak beyond the input, of ScoreState; of crossent.score, which keeps every row's loss so that scores can be
+compared; and of log_loss."""
 
 
 def tables(records: list[Record]) -> str:
     """Return tables for a terminal."""
-    arrays, files = ([record for record in records if record["kind"] == kind] for kind in ("arrays", "file"))
+    in_arrays, in_files = ([record for record in records if record["kind"] == kind] for kind in ("arrays", "file"))
     parts: list[str] = []
-    if arrays:
-        groups: Groups = (("", ("rows × classes", "time")), ("speed", ARRAYS[:4]), ("extra memory", ARRAYS[4:]))
-        parts.append("\n".join(draw(groups, [_array(record) for record in arrays])))
-    if files:
+    if in_arrays:
+        groups: Groups = (("", ("rows × classes", "time")), ("speed", SPEED), ("extra memory", ARRAYS[len(SPEED) :]))
+        parts.append("\n".join(draw(groups, [_array(record) for record in in_arrays])))
+    if in_files:
         groups = (("", ("file", "GB")), ("scoring it", FILES[:4]), ("reading it", FILES[4:]))
-        parts.append("\n".join(draw(groups, [_file(record) for record in files])))
+        parts.append("\n".join(draw(groups, [_file(record) for record in in_files])))
     return "\n\n".join([*parts, LEGEND])
 
 
-def write_page(records: list[Record]) -> str:
-    """Put the tables between their marks in docs/score-at-scale.md, and say so."""
-    run = records[0]["run"]
-    machine, versions = run["machine"], run["versions"]
-    software = ", ".join(f"{name} {versions[name]}" for name in ("numpy", "scikit-learn", "pyarrow", "python"))
-    about = f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}; {software}; commit {run['commit']}."
-    arrays = [_array(record) for record in records if record["kind"] == "arrays"]
-    files = [_file(record) for record in records if record["kind"] == "file"]
-    return pages.fill(
-        "score-at-scale.md",
-        {
-            "arrays": f"{pages.markdown(['rows × classes', 'time', *ARRAYS], arrays)}\n\n{about}",
-            "files": pages.markdown(["file", "GB", *FILES], files),
-        },
-    )
+def arrays(records: list[Record]) -> str:
+    """Return the table of arrays in Markdown."""
+    lines = [_array(record) for record in records if record["kind"] == "arrays"]
+    return pages.markdown(["rows × classes", "time", *ARRAYS], lines)
+
+
+def files(records: list[Record]) -> str:
+    """Return the table of files in Markdown."""
+    lines = [_file(record) for record in records if record["kind"] == "file"]
+    return pages.markdown(["file", "GB", *FILES], lines)
 
 
 def _array(record: Record) -> list[str]:
@@ -56,8 +53,18 @@ def _array(record: Record) -> list[str]:
         number(record["bytes"] / seconds / 1e9),
         number(1.0 / read),
         number(rival),
+        _rounds(record),
         *(_megabytes(extra.get(name)) for name in ("crossent", "crossent.score", "scikit-learn")),
     ]
+
+
+def _rounds(record: Record) -> str:
+    """Return how many times faster it was than scikit-learn's fastest and slowest round."""
+    theirs = record["seconds"].get("scikit-learn")
+    if not theirs:
+        return "–"
+    ours = record["median_seconds"]["crossent"]
+    return f"{number(min(theirs) / ours)} to {number(max(theirs) / ours)}"
 
 
 def _file(record: Record) -> list[str]:

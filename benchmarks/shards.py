@@ -1,7 +1,7 @@
 """What a head costs each rank that holds a shard of its classes: a model on paper, and its table.
 
-`python -m benchmarks.shards` prints the table of docs/sharded-heads.md. tests/parallel holds the bytes against those
-that torch's profiler counts at one to four ranks.
+docs/guide/sharded-heads.md shows the table. tests/parallel holds the bytes against those that torch's profiler counts
+at one to four ranks.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def test_the_command_measures_writes_and_reports(
     assert "index" in said
 
     records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    measures = ["forward", "backward", "both"] + ["memory"] * (benchmarks.memory.why_not() is None)
+    measures = ["forward", "backward", "both"] + ["memory"] * (benchmarks.memory.why_not() is None) + ["error"]
     assert [(record["case"], record["measure"]) for record in records] == [("index", name) for name in measures]
     assert all({"date", "commit", "machine", "versions"} <= record["run"].keys() for record in records)
 

@@ -24,7 +24,9 @@ ROUNDS = 6
 SLOW = 2
 """Rounds of a slow contender: a quarter, rounded up."""
 
-NAMES = ("__main__", "cases", "errors", "linear_cases", "linear_contenders", "machine", "memory", "run", "suites")
+NAMES = (
+    "__main__", "cases", "errors", "linear_cases", "linear_contenders", "machine", "memory", "pages", "run", "suites",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +233,8 @@ def test_the_command_measures_writes_and_reports_both_suites(
     cases = tuple(tiny(benchmarks, name) for name in ("bf16", "sized"))
     monkeypatch.setattr(benchmarks.linear_cases, "CASES", cases)
     monkeypatch.setattr(benchmarks.memory, "measure", lambda _, names: dict.fromkeys(names, 12_300_000))
-    monkeypatch.setattr(benchmarks.main, "RESULTS", tmp_path)
+    monkeypatch.setattr(benchmarks.linear_cases, "scaling", list)
+    monkeypatch.setattr(benchmarks.pages, "RESULTS", tmp_path)
     right = benchmarks.run.measure
     monkeypatch.setattr(
         benchmarks.run, "measure", lambda *args, **options: right(*args, **options | {"compiled": False})
@@ -240,8 +243,8 @@ def test_the_command_measures_writes_and_reports_both_suites(
     benchmarks.main.main(["--rounds", "2"])
     printed, _ = capsys.readouterr()
 
-    first, second = sorted(tmp_path.iterdir(), key=lambda path: len(path.name))
-    assert second.name == first.name.replace("-cores", "-cores-linear")
+    second, first = sorted(tmp_path.iterdir())
+    assert second.name == first.name.replace("-logits", "-linear")
     records = [json.loads(line) for line in second.read_text(encoding="utf-8").splitlines()]
     measures = ["forward", "both", *(["memory"] if benchmarks.memory.why_not() is None else []), "error"]
     assert [(record["case"], record["measure"]) for record in records] == [

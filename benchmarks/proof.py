@@ -1,0 +1,285 @@
+"""What was measured, for the pages of docs and the README: tables of the newest results, and where they come from.
+
+`python -m benchmarks.proof` puts the tables that the README names between their marks. The pages of docs have theirs
+made when they are built.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks import coverage_report, pages, score_report, shards
+from benchmarks.grid import Record, at, duration, number, size
+
+Cases = dict[str, dict[str, Record]]
+"""The records of a suite by case and measure."""
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a suite's results, in Markdown."""
+
+    suite: str
+    make: Callable[[list[Record]], str]
+
+
+def table(name: str) -> str:
+    """Return a table by its name, with a line on where it comes from; raise LostSourceError if that is gone."""
+    if name in MODELS:
+        return MODELS[name]()
+    wanted = TABLES[name]
+    if wanted.suite == "gpu" and not pages.exists("gpu"):
+        return wanted.make([])
+    records = pages.records(wanted.suite)
+    return f"{wanted.make(records)}\n\n{origin(wanted.suite, records)}"
+
+
+def record(suite: str, case: str, measure: str) -> Record:
+    """Return one record of the newest results of a suite."""
+    found = cases(suite).get(case, {})
+    if measure not in found:
+        name = pages.latest(suite).name
+        raise pages.LostSourceError(
+            f"has lost its source: {name} has no {measure} of {case}; `{pages.COMMANDS[suite]}`"
+        )
+    return found[measure]
+
+
+def cases(suite: str) -> Cases:
+    """Return the newest results of a suite by case and measure."""
+    return _cases(pages.records(suite))
+
+
+def results(suite: str) -> list[Record]:
+    """Return all newest results of a suite."""
+    return pages.records(suite)
+
+
+def origin(suite: str, records: list[Record]) -> str:
+    """Return which command measured, when and on what."""
+    run, rounds = records[0]["run"], records[0].get("rounds")
+    machine, versions = run["machine"], run["versions"]
+    on = [machine.get("gpu"), machine["cpu"].replace("(R)", ""), f"{machine['cores']} cores", machine.get("isa")]
+    on.append("AMX" if machine.get("amx") else None)
+    software = [f"{name} {version}" for name, version in versions.items() if version is not None]
+    many = f", {rounds} rounds" if isinstance(rounds, int) else ""
+    about = f"`{pages.COMMANDS[suite]}`{many}, {run['date'][:10]}, commit {run['commit']}"
+    return f"*{about}; {', '.join(filter(None, on))}; {', '.join(software)}.*"
+
+
+def readme() -> str:
+    """Return the README with the tables that it should have."""
+    return pages.fill(README.read_text(encoding="utf-8"), {name: table(name) for name in IN_README})
+
+
+def logits(records: list[Record]) -> str:
+    """Return times beside torch and beside what memory allows, and peaks of memory, of losses of logits."""
+    heads = ["logits", "× eager", "× compile", "forward / one read", "backward / one copy", "both / (read + clone)"]
+    heads += ["extra MB", "eager's"]
+    lines = [
+        [
+            _about(case),
+            *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "compile")),
+            *(number(at(case.get(measure, {}), "times_limit", "limit")) for measure in ("forward", "backward", "both")),
+            *(size(case.get("memory", {}), name, 1e6) for name in ("crossent", "eager")),
+        ]
+        for case in _cases(records).values()
+    ]
+    return pages.markdown(heads, lines)
+
+
+def logits_times(records: list[Record]) -> str:
+    """Return the times themselves."""
+    heads = ["logits", "forward", "eager", "both", "eager", "compile", "read", "read + clone"]
+    lines: list[list[str]] = []
+    for case in _cases(records).values():
+        forward, both = case["forward"], case["both"]
+        floor = [at(both, "median_seconds", name) for name in ("read", "clone")]
+        lines.append(
+            [
+                _about(case),
+                *(duration(at(forward, "median_seconds", name)) for name in ("crossent", "eager")),
+                *(duration(at(both, "median_seconds", name)) for name in ("crossent", "eager", "compile")),
+                duration(floor[0]),
+                duration(None if None in floor else sum(floor)),
+            ]
+        )
+    return pages.markdown(heads, lines)
+
+
+def logits_errors(records: list[Record]) -> str:
+    """Return how far losses of logits and their gradients are from float64."""
+    heads = ["logits", "loss", "eager's", "gradient", "eager's"]
+    lines = [
+        [_about(case), *(_error(case["error"], who, of) for of in ("loss", "dlogits") for who in ("crossent", "eager"))]
+        for case in _cases(records).values()
+    ]
+    return pages.markdown(heads, lines)
+
+
+def linear(records: list[Record]) -> str:
+    """Return times beside torch and beside the products, and peaks of memory, of losses of a linear layer."""
+    heads = ["N × D × V", "× eager", "× compile", "× chunked", "time / three products"]
+    heads += ["extra MB", "eager's", "chunked's"]
+    lines: list[list[str]] = []
+    for case in _cases(records).values():
+        both, memory = case["both"], case.get("memory", {})
+        for name in _ours(both):
+            relative = at(both, "speedup_over", name) or 1.0
+            faster = [at(both, "speedup_over", rival) for rival in ("eager", "compile", "torch chunked")]
+            floor = at(both, "times_limit", "gemms") or at(both, "times_limit", "gemms warm")
+            lines.append(
+                [
+                    _about(case) if name == "crossent" else f"… in chunks of {name.removeprefix('crossent ')}",
+                    *(number(x and x / relative) for x in faster),
+                    number(floor and floor * relative),
+                    size(memory, name, 1e6),
+                    *(size(memory, rival, 1e6) if name == "crossent" else "" for rival in ("eager", "torch chunked")),
+                ]
+            )
+    return pages.markdown(heads, lines)
+
+
+def linear_errors(records: list[Record]) -> str:
+    """Return how far losses of a linear layer and their gradients are from float64."""
+    heads = ["N × D × V", "who", "chunks", "loss", "dX", "dW"]
+    lines: list[list[str]] = []
+    for case in _cases(records).values():
+        error = case["error"]
+        for k, who in enumerate(error["errors"]):
+            chunks = at(error, "chunks", who)
+            cells = [_error(error, who, of) for of in ("loss", "dX", "dW")]
+            lines.append(["" if k else _about(case), who, "" if chunks is None else str(chunks), *cells])
+    return pages.markdown(heads, lines, words=2)
+
+
+def gpu_logits(records: list[Record]) -> str:
+    """Return the share of the bandwidth that losses of logits reach on a GPU, or that nobody has measured it."""
+    heads = ["logits on an H100 or H200", "forward, of a copy's bandwidth", "both", "× compile", "extra MB"]
+    return _gpu(records, "gpu-logits", heads, _gpu_logits)
+
+
+def gpu_linear(records: list[Record]) -> str:
+    """Return the times of heads on a GPU beside their products, or that nobody has measured them."""
+    heads = ["head on an H100 or H200, N × D × V", "both", "time / three products", "TFLOP/s", "× compile", "peak MB"]
+    return _gpu(records, "gpu-linear", heads, _gpu_linear)
+
+
+def _gpu(records: list[Record], suite: str, heads: list[str], cells: Callable[[dict[str, Record]], list[str]]) -> str:
+    found: dict[str, dict[str, Record]] = {}
+    for r in records:
+        if r["suite"] == suite and r["status"] == "ok":
+            found.setdefault(r["case"], {})[r["contender"]] = r
+    lines = [
+        [words, *(cells(found[name]) if "crossent" in found.get(name, {}) else [NOT_MEASURED] * (len(heads) - 1))]
+        for name, words in GPU_CASES[suite].items()
+    ]
+    return pages.markdown(heads, lines)
+
+
+def _gpu_logits(of: dict[str, Record]) -> list[str]:
+    ours = of["crossent"]
+    shares = [at(ours, "share_of_copy", measure) for measure in ("forward", "both")]
+    return [
+        *("–" if share is None else f"{100 * share:.0f} %" for share in shares),
+        number(at(of.get("compile", {}), "over_crossent", "both")),
+        number(ours["extra_bytes"] / 1e6),
+    ]
+
+
+def _gpu_linear(of: dict[str, Record]) -> list[str]:
+    ours = of["crossent"]
+    return [
+        duration(at(ours, "median_seconds", "both")),
+        number(ours.get("over_floor")),
+        number(at(ours, "tflops", "both")),
+        number(at(of.get("compile", {}), "over_crossent", "both")),
+        number(ours["peak_bytes"] / 1e6),
+    ]
+
+
+def _cases(records: list[Record]) -> Cases:
+    found: Cases = {}
+    for r in records:
+        found.setdefault(r["case"], {})[r["measure"]] = r
+    return found
+
+
+def _ours(both: Record) -> list[str]:
+    """Return crossent and crossent with chunks of other sizes."""
+    return ["crossent", *(name for name in both["speedup_over"] if name.startswith("crossent "))]
+
+
+def _about(case: Mapping[str, Record]) -> str:
+    r = case["both"]
+    options = [
+        str(r["target"]) if r.get("target") in ("prob", "topk", "binary") else "",
+        "weight" if r.get("weighted") else "",
+    ]
+    options += [f"smoothing {r['smoothing']:g}" if r.get("smoothing") else ""]
+    options += ["one thread" if r["threads"] == 1 else "", "" if r["dtype"] == "float32" else r["dtype"]]
+    return ", ".join([" × ".join(f"{n}" for n in r["shape"]), *filter(None, options)]) + f" ({r['case']})"
+
+
+def _error(error: Record, who: str, of: str) -> str:
+    value = error["errors"].get(who, {}).get(of)
+    return "–" if value is None else power(value)
+
+
+def power(value: float) -> str:
+    """Return a small number with two digits and a power of ten.
+
+    >>> power(2.93e-7), power(0.0), power(0.025)
+    ('2.9 · 10⁻⁷', '0', '0.025')
+    """
+    if value == 0 or value >= 1e-3:
+        return f"{value:.2g}"
+    exponent = math.floor(math.log10(value) + 1e-12)
+    digits = f"{value / 10.0**exponent:.1f}"
+    if digits == "10.0":
+        digits, exponent = "1.0", exponent + 1
+    return f"{digits} · 10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+TABLES: dict[str, Table] = {
+    "logits": Table("logits", logits),
+    "logits-times": Table("logits", logits_times),
+    "logits-errors": Table("logits", logits_errors),
+    "linear": Table("linear", linear),
+    "linear-errors": Table("linear", linear_errors),
+    "gpu-logits": Table("gpu", gpu_logits),
+    "gpu-linear": Table("gpu", gpu_linear),
+    "score-arrays": Table("score", score_report.arrays),
+    "score-files": Table("score", score_report.files),
+    "coverage": Table("coverage", coverage_report.bar),
+    "coverage-hard": Table("coverage", coverage_report.hard),
+}
+MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
+"""Tables that are computed and not measured."""
+
+README = pages.ROOT / "README.md"
+IN_README = ("logits", "linear", "gpu-logits", "gpu-linear")
+
+GPU_CASES = {
+    "gpu-logits": {
+        "llama3": "8192 × 128256, bfloat16",
+        "gpt2": "8192 × 50257, bfloat16",
+        "llama2-f32": "16384 × 32000",
+    },
+    "gpu-linear": {
+        "llama3-head": "4096 × 4096 × 128256, bfloat16",
+        "gemma2-head": "8192 × 2304 × 256000, bfloat16, softcap",
+        "qwen-head": "16384 × 896 × 151936, bfloat16",
+        "gpt2-head": "8192 × 768 × 50257, bfloat16",
+    },
+}
+"""What is to be measured on a GPU (benchmarks/gpu_contenders.py), which is not asked because it needs torch."""
+
+
+if __name__ == "__main__":
+    _ = README.write_text(readme(), encoding="utf-8")
+    print("tables written to README.md")

@@ -1,0 +1,66 @@
+"""What the pictures share: a decorator that makes a drawing on a figure an SVG element in the colours of the page."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter
+
+from crossent.score._page import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
+from crossent.score._words import power
+
+__all__ = ["DASHED", "INK", "LINE", "MAIN", "MUTED", "WARM", "name_lines", "note", "picture"]
+
+WIDTH = 4.4
+"""Inches, so that 9-point text is readable when the picture is as wide as a telephone."""
+DASHED: Any = (0, (4, 3))
+
+Draw = Callable[[Figure], None]
+
+
+def picture(title: str, height: float = 2.6) -> Callable[[Draw], Callable[[], str]]:
+    """Make a function that draws on a figure one that returns an SVG element.
+
+    The title says to those who cannot see the picture what is in it.
+    """
+
+    def decorate(draw: Draw) -> Callable[[], str]:
+        name = f"{draw.__module__.rpartition('.')[2]}-{draw.__name__}".replace("_", "-")
+
+        @functools.wraps(draw)
+        def drawn() -> str:
+            with rc_context({**STYLE, "svg.hashsalt": name}):
+                figure = Figure(figsize=(WIDTH, height), layout="constrained")
+                draw(figure)
+                for axes in figure.axes:
+                    for axis in (axes.xaxis, axes.yaxis):
+                        if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
+                            axis.set_major_formatter(FuncFormatter(lambda x, _: power(round(math.log10(x)))))
+                return svg(figure, name, title)
+
+        return drawn
+
+    return decorate
+
+
+def note(axes: Axes, text: str, x: float, y: float, colour: str = INK, **options: Any) -> None:
+    """Write a text beside a point of the data."""
+    _ = axes.annotate(text, (x, y), color=colour, **{"xytext": (5, 0), "textcoords": "offset points", **options})
+
+
+def name_lines(axes: Axes, ends: list[tuple[float, str, str]], gap: float = 0.085) -> None:
+    """Name lines right of the axes, where they end (y, text, colour), moved apart where names would overlap."""
+    to_share = axes.transData + axes.transAxes.inverted()
+    shares = [float(to_share.transform((axes.get_xlim()[1], y))[1]) for y, _, _ in ends]
+    order = sorted(range(len(ends)), key=lambda k: shares[k])
+    for before, k in itertools.pairwise(order):
+        shares[k] = max(shares[k], shares[before] + gap)
+    for (_, text, colour), share in zip(ends, shares, strict=True):
+        _ = axes.annotate(text, (1.02, share), xycoords="axes fraction", color=colour, va="center")

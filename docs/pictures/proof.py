@@ -1,0 +1,106 @@
+"""The pictures of proof.md, drawn from benchmarks/results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks import proof
+from benchmarks.grid import Record, at
+from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, picture
+
+Case = dict[str, Record]
+Line = tuple[str, str, Callable[[Case], float | None]]
+"""A name, a colour, and a number of a case or None."""
+
+
+@picture("How many times as long torch takes, eager and compiled, for forward and backward of each case", 3.6)
+def logits(figure: Figure) -> None:
+    """Draw the speed-ups of every case."""
+    axes = figure.add_subplot()
+    cases = proof.cases("logits")
+    for k, case in enumerate(reversed(cases.values())):
+        for rival, colour in (("compile", MUTED), ("eager", WARM)):
+            times = at(case["both"], "speedup_over", rival)
+            if times is not None:
+                _ = axes.plot([times], [k], "o", color=colour, markersize=5)
+    _ = axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=DASHED)
+    _ = axes.set(yticks=range(len(cases)), yticklabels=list(reversed(cases)), xlim=(0, None))
+    _ = axes.set(xlabel="time over crossent's", ylim=(-0.6, len(cases) + 0.5))
+    axes.tick_params(axis="y", labelcolor=INK)
+    _ = axes.grid(visible=True, axis="both")
+    _legend(axes, (("torch eager", WARM), ("torch.compile", MUTED)))
+
+
+@picture(
+    "Time of the linear loss over N, D and V, with the three matrix products as the floor",
+    2.9,
+)
+def time(figure: Figure) -> None:
+    """Draw the sweeps of time."""
+    lines: tuple[Line, ...] = (
+        ("torch eager", WARM, lambda case: at(case["both"], "median_seconds", "eager")),
+        ("crossent", MAIN, lambda case: at(case["both"], "median_seconds", "crossent")),
+        ("floor", INK, lambda case: at(case["both"], "median_seconds", "gemms")),
+    )
+    _sweeps(figure, "seconds", lines)
+
+
+@picture("Peak memory of the linear loss over N, D and V: crossent beside torch eager", 2.9)
+def memory(figure: Figure) -> None:
+    """Draw the sweeps of memory."""
+    lines: tuple[Line, ...] = (
+        ("torch eager", WARM, lambda case: case["memory"]["extra_bytes"]["eager"] / 1e6),
+        ("crossent", MAIN, lambda case: case["memory"]["extra_bytes"]["crossent"] / 1e6),
+    )
+    _sweeps(figure, "MB", lines)
+
+
+@picture("Relative error of dW and of the loss over N, D and V: crossent beside torch eager", 2.9)
+def error(figure: Figure) -> None:
+    """Draw the sweeps of errors."""
+    lines: tuple[Line, ...] = (
+        ("eager, dW", WARM, lambda case: case["error"]["errors"]["eager"]["dW"]),
+        ("crossent, dW", MAIN, lambda case: case["error"]["errors"]["crossent"]["dW"]),
+        ("eager, loss", MUTED, lambda case: case["error"]["errors"]["eager"]["loss"]),
+        ("crossent, loss", INK, lambda case: case["error"]["errors"]["crossent"]["loss"]),
+    )
+    _sweeps(figure, "relative", lines)
+
+
+def _sweeps(figure: Figure, unit: str, lines: tuple[Line, ...]) -> None:
+    """Draw a panel for each of N, D and V, from the cases that differ from the base in it alone."""
+    cases = list(proof.cases("scaling").values())
+    shapes = [tuple(case["both"]["shape"]) for case in cases]
+    base = max(set(shapes), key=lambda shape: sum(_differ(shape, other) <= 1 for other in shapes))
+    panels = figure.subplots(1, 3, sharey=True)
+    for place, (axes, name) in enumerate(zip(panels, "NDV", strict=True)):
+        others = [k for k in range(3) if k != place]
+        found = sorted((shape[place], k) for k, shape in enumerate(shapes) if all(shape[i] == base[i] for i in others))
+        for text, colour, number in lines:
+            points = [(n, value) for n, k in found if (value := number(cases[k])) is not None]
+            style = DASHED if text == "floor" else "-"
+            _ = axes.loglog(*zip(*points, strict=True), color=colour, linestyle=style, marker="o", markersize=3)
+        ends = [found[0][0], found[-1][0]]
+        _ = axes.set(xlabel=name, xticks=ends, xticklabels=[f"{n:,}" for n in ends])
+        axes.tick_params(labelsize=8.0)
+        axes.minorticks_off()
+    panels[0].set_ylabel(unit)
+    _legend(figure, [(text, colour) for text, colour, _ in lines])
+
+
+def _differ(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """Return in how many places two shapes differ."""
+    return sum(x != y for x, y in zip(a, b, strict=True))
+
+
+def _legend(where: Axes | Figure, names: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> None:
+    if isinstance(where, Axes):
+        for k, (text, colour) in enumerate(names):
+            _ = where.annotate(f"● {text}", (0.02 + 0.36 * k, 0.985), xycoords="axes fraction", color=colour, va="top")
+        return
+    _ = where.suptitle(" ", fontsize=9.0)  # keeps the room
+    for k, (text, colour) in enumerate(names):
+        _ = where.text(0.02 + 0.98 * k / len(names), 0.985, f"● {text}", color=colour, va="top", fontsize=8.5)

@@ -1,0 +1,37 @@
+"""The pictures of guide/sigmoid.md."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, note, picture
+
+
+@picture("The binary loss of a logit for a label of one and a label of zero: mirror images that cross at log 2")
+def branches(figure: Figure) -> None:
+    """Draw softplus(−x) and softplus(x)."""
+    axes = figure.add_subplot()
+    x = np.linspace(-6, 6, 300)
+    _ = axes.plot(x, np.logaddexp(0, -x), color=MAIN)
+    _ = axes.plot(x, np.logaddexp(0, x), color=WARM)
+    _ = axes.plot([0], [np.log(2)], "o", color=INK, markersize=5)
+    note(axes, "log 2 = 0.693", 0, np.log(2), xytext=(0, -16), ha="center")
+    note(axes, "label 1", -5, 5, MAIN, xytext=(6, 2))
+    note(axes, "label 0", 5, 5, WARM, xytext=(-6, 2), ha="right")
+    _ = axes.set(xlabel="logit x", ylabel="loss, nats", xlim=(-6, 6), ylim=(-0.35, 6))
+
+
+@picture("The best prediction over the share of positives, for three values of pos_weight")
+def pos_weight(figure: Figure) -> None:
+    """Draw the prediction that costs least over the share of positives, for three weights."""
+    axes = figure.add_subplot()
+    p = np.linspace(0, 1, 200)
+    _ = axes.plot(p, p, color=MUTED, linewidth=1.2, linestyle=DASHED)
+    for w, colour in ((10.0, WARM), (3.0, MAIN)):
+        best = w * p / (w * p + 1 - p)
+        _ = axes.plot(p, best, color=colour)
+        at = 30
+        note(axes, f"pos_weight {w:g}", p[at], best[at], colour, xytext=(7, -7))
+    note(axes, "1: what is true", 0.52, 0.5, MUTED, xytext=(6, -7))
+    _ = axes.set(xlabel="share p of positives", ylabel="best prediction", xlim=(0, 1), ylim=(0, 1.01))

@@ -1,0 +1,136 @@
+"""Where the numbers of the pages come from: result files, and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from sphinx.application import Sphinx
+
+from benchmarks import pages, proof
+from tests.docs.blocks import PAGES, ROOT
+
+DOCS = ROOT / "docs"
+SHOWN = {page: page.read_text(encoding="utf-8") for page in PAGES}
+DRAWN = {
+    "logits": ["proof.logits"],
+    "linear": ["large_vocabularies.memory", "large_vocabularies.time", "numerics.chunks"],
+    "scaling": ["proof.time", "proof.memory", "proof.error"],
+    "coverage": ["scoring.coverage"],
+}
+"""Pictures that are made of results."""
+GONE = [(table.suite, "measured", name) for name, table in proof.TABLES.items() if table.suite != "gpu"] + [
+    (suite, "picture", name) for suite, names in DRAWN.items() for name in names
+]
+
+
+@pytest.mark.parametrize(("suite", "directive", "name"), GONE, ids=str)
+def test_the_build_says_which_table_or_picture_has_lost_its_source(
+    suite: str, directive: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    for path in pages.RESULTS.glob("*.jsonl"):
+        if not path.stem.endswith(f"-{suite}"):
+            _ = shutil.copy(path, results)
+    monkeypatch.setattr(pages, "RESULTS", results)
+    said = build(f"# Page\n\n```{{{directive}}} {name}\n```\n", tmp_path, monkeypatch)
+    kind = "table" if directive == "measured" else "picture"
+    assert f"the {kind} {name} has lost its source: benchmarks/results has no *-{suite}.jsonl" in said
+    assert pages.COMMANDS[suite] in said
+    assert "index.md:3" in said
+
+
+def test_a_table_with_its_source_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "lost" not in build("# Page\n\n```{measured} linear\n```\n", tmp_path, monkeypatch)
+    html = (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
+    run = pages.records("linear")[0]["run"]
+    for said in (run["commit"], run["date"][:10], pages.COMMANDS["linear"], run["versions"]["torch"]):
+        assert said in html
+
+
+def build(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What Sphinx says of a site of one page."""
+    source = folder / "source"
+    source.mkdir()
+    _ = (source / "index.md").write_text(text, encoding="utf-8")
+    (source / "_static").symlink_to(DOCS / "_static")
+    monkeypatch.setattr(sys, "path", [str(DOCS), str(DOCS / "_ext"), *sys.path])
+    said = io.StringIO()
+    app = Sphinx(source, DOCS, folder / "html", folder / "trees", "html", status=None, warning=said)
+    app.build()
+    return re.sub(r"\x1b\[[\d;]*m", "", said.getvalue())
+
+
+def test_a_lost_case_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(pages.LostSourceError, match="has no error of no-such-head"):
+        _ = proof.record("linear", "no-such-head", "error")
+
+
+def test_what_no_gpu_has_measured_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    for name in ("gpu-logits", "gpu-linear"):
+        lines = proof.table(name).splitlines()
+        assert all(proof.NOT_MEASURED in line for line in lines[2:])
+
+
+def test_gpu_cases_are_those_of_the_benchmark() -> None:
+    contenders = import_module("benchmarks.gpu_contenders")
+    cases = {case.name: case.describe()["shape"] for case in contenders.CASES}
+    for suite in proof.GPU_CASES.values():
+        for name, words in suite.items():
+            assert words.startswith(" × ".join(map(str, cases[name])))
+
+
+def test_the_readme_has_the_tables_of_today() -> None:
+    assert proof.readme() == SHOWN[ROOT / "README.md"], "run `python -m benchmarks.proof`"
+
+
+def test_every_table_and_picture_is_shown_and_none_is_of_nothing() -> None:
+    text = "\n".join(SHOWN.values())
+    assert set(re.findall(r"```\{measured\} (\S+)", text)) == {*proof.TABLES, *proof.MODELS}
+    shown = re.findall(r"```\{picture\} (\S+)", text)
+    assert len(shown) == len(set(shown))
+    drawn = {f"{path.stem}.{name}" for path in (DOCS / "pictures").glob("*.py") for name in functions(path)}
+    assert set(shown) == drawn
+
+
+def functions(path: Path) -> list[str]:
+    """The functions of a module that draw: those with @picture, or that return one of the report's pictures."""
+    text = path.read_text(encoding="utf-8")
+    return re.findall(r"^@picture\([^@]*?^def (\w+)", text, re.MULTILINE | re.DOTALL) + re.findall(
+        r"^def (\w+)\(\) -> str:", text, re.MULTILINE
+    )
+
+
+NUMBER = r"\d[\d.,]*(?:\s*(?:to|–|-)\s*\d[\d.,]*)?\s*"
+MEASURED = re.compile(
+    rf"(?:{NUMBER}(?:ms|µs|ns|s|seconds?|minutes?|GB/s|MB/s|MB|GB|kB|[Tt]flops?|Tflop/s|GFLOP/s|million rows/s)\b"
+    rf"|{NUMBER}(?:×|times)\s+(?:faster|slower|as fast|as long|torch|less|more)|×\s*faster)"
+)
+ALLOWED = {
+    "docs/guide/one-hot.md": ["4.2 GB"],  # 8192 · 128256 · 4 bytes
+    "docs/guide/sharded-heads.md": ["400 Tflop", "200 GB/s", "5 µs"],  # assumptions of a model that is computed
+}
+"""What reads like a measurement and is arithmetic or an assumption."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_measured_number_is_typed_by_hand(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", SHOWN[page], flags=re.DOTALL)  # what blocks compute is checked by running them
+    text = re.sub(r"<!-- (\S+) -->.*?<!-- end of \1 -->", "", text, flags=re.DOTALL)
+    typed = [match.group() for match in MEASURED.finditer(text)]
+    allowed = ALLOWED.get(str(page.relative_to(ROOT)), [])
+    assert [number for number in typed if number.strip() not in allowed] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["takes 130 to 134 ms", "3.8 times faster", "reads 3.03 GB", "2.3 × as long", "4 times torch eager"]
+)
+def test_typed_numbers_are_found(text: str) -> None:
+    assert MEASURED.search(text)
