@@ -38,17 +38,6 @@ def table(name: str) -> str:
     return f"{wanted.make(records)}\n\n{origin(wanted.suite, records)}"
 
 
-def record(suite: str, case: str, measure: str) -> Record:
-    """Return one record of the newest results of a suite."""
-    found = cases(suite).get(case, {})
-    if measure not in found:
-        name = pages.latest(suite).name
-        raise pages.LostSourceError(
-            f"has lost its source: {name} has no {measure} of {case}; `{pages.COMMANDS[suite]}`"
-        )
-    return found[measure]
-
-
 def cases(suite: str) -> Cases:
     """Return the newest results of a suite by case and measure."""
     return _cases(pages.records(suite))
@@ -62,12 +51,13 @@ def results(suite: str) -> list[Record]:
 def origin(suite: str, records: list[Record]) -> str:
     """Return which command measured, when and on what."""
     run, rounds = records[0]["run"], records[0].get("rounds")
+    commits = ", ".join(dict.fromkeys(record["run"]["commit"] for record in records))
     machine, versions = run["machine"], run["versions"]
     on = [machine.get("gpu"), machine["cpu"].replace("(R)", ""), f"{machine['cores']} cores", machine.get("isa")]
     on.append("AMX" if machine.get("amx") else None)
     software = [f"{name} {version}" for name, version in versions.items() if version is not None]
     many = f", {rounds} rounds" if isinstance(rounds, int) else ""
-    about = f"`{pages.COMMANDS[suite]}`{many}, {run['date'][:10]}, commit {run['commit']}"
+    about = f"`{pages.COMMANDS[suite]}`{many}, {run['date'][:10]}, commit {commits}"
     return f"*{about}; {', '.join(filter(None, on))}; {', '.join(software)}.*"
 
 
@@ -234,7 +224,7 @@ def power(value: float) -> str:
     """Return a small number with two digits and a power of ten.
 
     >>> power(2.93e-7), power(0.0), power(0.025)
-    ('2.9 · 10⁻⁷', '0', '0.025')
+    ('2.9·10⁻⁷', '0', '0.025')
     """
     if value == 0 or value >= 1e-3:
         return f"{value:.2g}"
@@ -242,7 +232,7 @@ def power(value: float) -> str:
     digits = f"{value / 10.0**exponent:.1f}"
     if digits == "10.0":
         digits, exponent = "1.0", exponent + 1
-    return f"{digits} · 10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return f"{digits}·10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 TABLES: dict[str, Table] = {

@@ -12,7 +12,7 @@ import crossent  # noqa: E402
 
 project = "crossent"
 author = "the crossent authors"
-project_copyright = "Apache-2.0"
+project_copyright = "the crossent authors; Apache-2.0"
 version = release = crossent.__version__
 
 extensions = [

@@ -10,6 +10,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import crossent
 from benchmarks import pages, proof
 
 FEATURES = Path(__file__).parents[1] / "features.toml"
@@ -42,7 +43,7 @@ class Features(SphinxDirective):
         """Return the table and the evidence."""
         self.env.note_dependency(str(FEATURES))
         found = tomllib.loads(FEATURES.read_text(encoding="utf-8"))
-        names = {library["key"]: f"{library['name']} {library['version']}" for library in found["library"]}
+        names = {lib["key"]: f"{lib['name']} {lib.get('version', crossent.__version__)}" for lib in found["library"]}
         group = next((group for group in found["group"] if group["title"] == self.arguments[0]), None)
         if group is None:
             raise self.error(f"{FEATURES.name} has no group {self.arguments[0]!r}")

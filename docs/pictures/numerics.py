@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from sklearn.metrics import log_loss
+from torch import Tensor
+from torch.nn import LinearCrossEntropyOptions, functional
 
 import crossent
-from benchmarks import proof
-from crossent.torch import cross_entropy
+from crossent.torch import cross_entropy, linear_cross_entropy
 from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, name_lines, note, picture
 
 
@@ -28,35 +32,42 @@ def clipping(figure: Figure) -> None:
     name_lines(axes, [(ours[0], "−log q,\ncrossent", MAIN), (theirs[0], "clipped,\nlog_loss", WARM)])
 
 
-@picture(
-    "Errors of the loss and of the gradient of the weight over the number of chunks, in bfloat16, as measured", 3.0
-)
+@picture("Errors of loss and dW of a bfloat16 head over the number of chunks: torch's grow, crossent's stay", 3.0)
 def chunks(figure: Figure) -> None:
-    """Draw the errors of a bfloat16 head beside how many chunks its logits came in."""
-    record = proof.record("linear", "smollm2-head-bf16", "error")
+    """Draw the errors of a small head in bfloat16 beside how many chunks its logits came in."""
+    N, D, V = 1024, 64, 2000
+    random = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(n, D, generator=random).div_(D**0.25).bfloat16().requires_grad_() for n in (N, V))
+    y = torch.randint(V, (N,), generator=random)
+    exact = step(functional.linear_cross_entropy, x.detach().double(), w.detach().double(), y)
+    counts = [2**k for k in range(8)]
+    ways = {
+        "torch chunked": [LinearCrossEntropyOptions(batch_chunk_size=N // n) for n in counts],
+        "crossent": [6 * V * N // n for n in counts],  # a bfloat16 logit and its float32 gradient
+    }
     axes = figure.add_subplot()
-    ours = sorted((count, name) for name, count in record["chunks"].items())
-    for key, colour, text in (("loss", MAIN, "loss"), ("dW", INK, "dW")):
-        _ = axes.loglog(
-            [n for n, _ in ours], [record["errors"][name][key] for _, name in ours], "o-", color=colour, markersize=4
-        )
-        n, name = ours[-1]
-        note(axes, f"crossent, {text}", n, record["errors"][name][key], colour, xytext=(-2, 7), ha="right")
-    for name, style in (("eager", DASHED), ("torch chunked", (0, (1, 2)))):
-        for key in ("loss", "dW"):
-            value = record["errors"][name][key]
-            _ = axes.axhline(value, color=WARM if name == "torch chunked" else MUTED, linewidth=1.2, linestyle=style)
-            note(
-                axes,
-                f"{name}, {key}",
-                ours[0][0],
-                value,
-                WARM if name == "torch chunked" else MUTED,
-                xytext=(0, 4),
-                fontsize=8.0,
-            )
-    _ = axes.set(xlabel="chunks", ylabel="relative error")
+    ends = []
+    for who, sizes in ways.items():
+        loss = functional.linear_cross_entropy if who == "torch chunked" else linear_cross_entropy
+        name = "options" if who == "torch chunked" else "chunk_bytes"
+        found = [step(loss, x, w, y, **{name: size}) for size in sizes]
+        for k, (of, colours) in enumerate((("loss", (MUTED, MAIN)), ("dW", (WARM, INK)))):
+            errors = [float((f[k] - exact[k]).norm() / exact[k].norm()) for f in found]
+            colour = colours[who == "crossent"]
+            _ = axes.loglog(counts, errors, "o-", color=colour, markersize=4)
+            ends.append((errors[-1], f"{who},\n{of}", colour))
+    _ = axes.set(xlabel="chunks", ylabel="relative error", xlim=(0.9, counts[-1] * 1.15), xticks=counts)
+    _ = axes.set_xticklabels([str(n) for n in counts])
     axes.minorticks_off()
+    name_lines(axes, ends, gap=0.17)
+
+
+def step(loss: Callable[..., Tensor], x: Tensor, w: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+    """Return the loss and the gradient of the weight in float64."""
+    x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+    value = loss(x, w, y, **options)
+    value.backward()
+    return value.detach().double(), w.grad.double()
 
 
 @picture("The loss of a row that is right with confidence: usual float32 ends at a lead of 17")

@@ -45,12 +45,12 @@ def focal(figure: Figure) -> None:
     """Draw (1 − q)^gamma times −log q."""
     axes = figure.add_subplot()
     q = np.linspace(0.02, 1, 300)
-    for gamma, colour in ((0, MAIN), (1, MUTED), (2, WARM), (5, LINE)):
+    for gamma, colour in ((0, MAIN), (1, MUTED), (2, WARM), (5, INK)):
         loss = (1 - q) ** gamma * -np.log(q)
         _ = axes.plot(q, loss, color=colour)
-        at = 60
-        note(axes, f"γ = {gamma}", q[at], loss[at], INK if gamma == 5 else colour, xytext=(4, 2))
-    _ = axes.set(xlabel="probability of the true class", ylabel="nats", xlim=(0, 1), ylim=(0, 4))
+        at = 75
+        note(axes, f"γ = {gamma}", q[at], loss[at], colour, xytext=(5, 2))
+    _ = axes.set(xlabel="probability of the true class", ylabel="nats", xlim=(0, 1), ylim=(0, 2.5))
 
 
 @picture("The loss of ten classes over the lead of the label, for three amounts of smoothing")

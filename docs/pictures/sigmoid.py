@@ -16,7 +16,7 @@ def branches(figure: Figure) -> None:
     _ = axes.plot(x, np.logaddexp(0, -x), color=MAIN)
     _ = axes.plot(x, np.logaddexp(0, x), color=WARM)
     _ = axes.plot([0], [np.log(2)], "o", color=INK, markersize=5)
-    note(axes, "log 2 = 0.693", 0, np.log(2), xytext=(0, -16), ha="center")
+    note(axes, "log 2 = 0.693", 0, np.log(2), xytext=(0, 26), ha="center")
     note(axes, "label 1", -5, 5, MAIN, xytext=(6, 2))
     note(axes, "label 0", 5, 5, WARM, xytext=(-6, 2), ha="right")
     _ = axes.set(xlabel="logit x", ylabel="loss, nats", xlim=(-6, 6), ylim=(-0.35, 6))
@@ -31,7 +31,7 @@ def pos_weight(figure: Figure) -> None:
     for w, colour in ((10.0, WARM), (3.0, MAIN)):
         best = w * p / (w * p + 1 - p)
         _ = axes.plot(p, best, color=colour)
-        at = 30
-        note(axes, f"pos_weight {w:g}", p[at], best[at], colour, xytext=(7, -7))
-    note(axes, "1: what is true", 0.52, 0.5, MUTED, xytext=(6, -7))
+        at = 60 if w > 5 else 100
+        note(axes, f"pos_weight {w:g}", p[at], best[at], colour, xytext=(8, -16))
+    note(axes, "1: what is true", 0.52, 0.5, MUTED, xytext=(10, -12))
     _ = axes.set(xlabel="share p of positives", ylabel="best prediction", xlim=(0, 1), ylim=(0, 1.01))
