@@ -36,7 +36,7 @@ def picture(title: str, height: float = 2.6) -> Callable[[Draw], Callable[[], st
 
         @functools.wraps(draw)
         def drawn() -> str:
-            with rc_context({**STYLE, "svg.hashsalt": name}):
+            with rc_context({**STYLE, "svg.hashsalt": name, "xtick.major.pad": 7.0, "ytick.major.pad": 5.0}):
                 figure = Figure(figsize=(WIDTH, height), layout="constrained")
                 draw(figure)
                 for axes in figure.axes:

@@ -67,5 +67,5 @@ def smoothing(figure: Figure) -> None:
         if eps:
             _ = axes.plot([lead[least]], [loss[least]], "o", color=colour, markersize=5)
         ends.append((loss[-1], f"ε = {eps:g}", colour))
-    _ = axes.set(xlabel="lead of the label over nine others", ylabel="nats", xlim=(0, 12), ylim=(0, 2.6))
+    _ = axes.set(xlabel="lead of the label over nine others", ylabel="nats", xlim=(0, 12), ylim=(-0.15, 2.6))
     name_lines(axes, ends)

@@ -31,7 +31,7 @@ def pos_weight(figure: Figure) -> None:
     for w, colour in ((10.0, WARM), (3.0, MAIN)):
         best = w * p / (w * p + 1 - p)
         _ = axes.plot(p, best, color=colour)
-        at = 60 if w > 5 else 100
-        note(axes, f"pos_weight {w:g}", p[at], best[at], colour, xytext=(8, -16))
+        at = 60 if w > 5 else 130
+        note(axes, f"pos_weight {w:g}", p[at], best[at], colour, xytext=(8, -18))
     note(axes, "1: what is true", 0.52, 0.5, MUTED, xytext=(10, -12))
     _ = axes.set(xlabel="share p of positives", ylabel="best prediction", xlim=(0, 1), ylim=(0, 1.01))
