@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
@@ -13,3 +15,17 @@ def ranks(tmp_path_factory):
     pool = Ranks(str(tmp_path_factory.mktemp("ranks")))
     yield pool
     pool.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium (tests/browser.py)."""
+    from tests.browser import MISSING, Browser, find
+
+    if os.environ.get("CROSSENT_NO_BROWSER") == "1":
+        pytest.skip("CROSSENT_NO_BROWSER=1")
+    path = find()
+    if path is None:
+        pytest.fail(MISSING)
+    with Browser(path) as running:
+        yield running

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.score.browser import Browser
+from tests.browser import Browser
 
 STATIC = Path(__file__).parents[2] / "docs" / "_static"
 SCRIPT, STYLE = STATIC / "explorer.js", STATIC / "explorer.css"

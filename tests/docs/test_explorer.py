@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import crossent
+from tests.browser import Browser
 from tests.docs.explorer_page import (
     CLASSES,
     FLAWS,
@@ -32,7 +32,6 @@ from tests.docs.explorer_page import (
     slider,
     text,
 )
-from tests.score.browser import MISSING, Browser, find
 
 TRUTHS = {
     "a label": (1, 0, 0),
@@ -46,17 +45,6 @@ PREDICTIONS = {"mostly cat": (0.7, 0.2, 0.1), "mostly bird": (0.1, 0.3, 0.6), "n
 PLACES = ((0.6, 0.5, 0.5), (0.02, 0.35, 0.97), (0.8, 0.21, 0.55), (1, 0, 0))
 # the theme of the page (None is a page without furo) and the scheme of the system, the other one where it can be
 THEMES = ((None, "light"), (None, "dark"), ("light", "dark"), ("dark", "light"), ("auto", "dark"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if os.environ.get("CROSSENT_NO_BROWSER") == "1":
-        pytest.skip("CROSSENT_NO_BROWSER=1")
-    path = find()
-    if path is None:
-        pytest.fail(MISSING)
-    with Browser(path) as running:
-        yield running
 
 
 def expected(p: Sequence[float], z: Sequence[float]) -> dict[str, float]:

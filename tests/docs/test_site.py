@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.browser import PICTURE_FLAWS, Browser
 from tests.docs.blocks import PAGES, ROOT
-from tests.score.browser import MISSING, Browser, find
 
 DOCS = ROOT / "docs"
 SITE = [page for page in PAGES if page.parent != ROOT]
@@ -32,22 +30,8 @@ FLAWS = """(() => {
     const cut = ['hidden', 'clip'].includes(style.overflowX) && style.position != 'absolute';
     if (cut && e.scrollWidth > e.clientWidth + 1 && !e.closest('.explorer')) found.push('clipped: ' + name(e));
   }
-  for (const svg of document.querySelectorAll('svg.plot')) {
-    const edge = svg.getBoundingClientRect();
-    const texts = [...svg.querySelectorAll('text')].filter(e => e.textContent.trim());
-    const boxes = texts.map(e => e.getBoundingClientRect());
-    boxes.forEach((a, i) => {
-      const out = [edge.left - a.left, a.right - edge.right, edge.top - a.top, a.bottom - edge.bottom];
-      if (Math.max(...out) > 3) found.push('beyond its picture: ' + texts[i].textContent);
-      boxes.slice(i + 1).forEach((b, j) => {
-        const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-        const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-        if (wide > 1 && high > 3) found.push('overlap: ' + texts[i].textContent + ' | ' + texts[i + 1 + j].textContent);
-      });
-    });
-  }
-  return found;
-})()"""
+  return found.concat(PICTURES('svg.plot', 3));
+})()""".replace("PICTURES", PICTURE_FLAWS)
 
 
 def build(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -64,17 +48,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.stderr == ""
     assert done.returncode == 0
     return out / "html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if os.environ.get("CROSSENT_NO_BROWSER") == "1":
-        pytest.skip("CROSSENT_NO_BROWSER=1")
-    path = find()
-    if path is None:
-        pytest.fail(MISSING)
-    with Browser(path) as running:
-        yield running
 
 
 def of(page: Path) -> str:

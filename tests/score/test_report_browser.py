@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from crossent.score import report
+from tests.browser import PICTURE_FLAWS, Browser
 from tests.score import made
-from tests.score.browser import MISSING, Browser, find
 
 WIDTHS = (390, 820, 1280)
 TITLE = "What did the predictions cost?"
@@ -19,7 +17,6 @@ TITLE = "What did the predictions cost?"
 FLAWS = """(() => {
   document.querySelectorAll('details').forEach(e => e.open = true);
   const found = [], width = innerWidth, name = e => e.outerHTML.slice(0, 120);
-  const seen = e => e.getClientRects().length;
   if (document.scrollingElement.scrollWidth > width) found.push('the page scrolls sideways');
   for (const e of document.body.querySelectorAll('*')) {
     const box = e.getBoundingClientRect(), inside = e.parentElement.closest('.scroll, svg');
@@ -27,34 +24,8 @@ FLAWS = """(() => {
     const plain = !inside && !e.matches('.scroll, svg') && getComputedStyle(e).display != 'inline';
     if (plain && e.scrollWidth > e.clientWidth + 1) found.push('beyond its box: ' + name(e));
   }
-  for (const svg of document.querySelectorAll('svg.plot, svg.whisker')) {
-    const edge = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll('text')].filter(seen);
-    const boxes = texts.map(e => e.getBoundingClientRect());
-    boxes.forEach((a, i) => {
-      const slack = svg.matches('.whisker') ? 4 : 0.5;
-      const out = [edge.left - a.left, a.right - edge.right, edge.top - a.top, a.bottom - edge.bottom];
-      if (Math.max(...out) > slack)
-        found.push('beyond its picture: ' + texts[i].textContent);
-      boxes.slice(i + 1).forEach((b, j) => {
-        const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-        const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-        if (wide > 0 && high > 3) found.push('overlap: ' + texts[i].textContent + ' | ' + texts[i + 1 + j].textContent);
-      });
-    });
-  }
-  return found;
-})()"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if os.environ.get("CROSSENT_NO_BROWSER") == "1":
-        pytest.skip("CROSSENT_NO_BROWSER=1")
-    path = find()
-    if path is None:
-        pytest.fail(MISSING)
-    with Browser(path) as running:
-        yield running
+  return found.concat(PICTURES('svg.plot', 0.5), PICTURES('svg.whisker', 4));
+})()""".replace("PICTURES", PICTURE_FLAWS)
 
 
 @pytest.fixture(scope="module")

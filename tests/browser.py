@@ -1,6 +1,6 @@
 """A headless Chromium, driven through a pipe by the DevTools protocol with nothing but the standard library.
 
-`python -m tests.score.browser page.html picture.png [light|dark] [width] [height]` takes a picture.
+`python -m tests.browser page.html picture.png [light|dark] [width] [height]` takes a picture.
 """
 
 from __future__ import annotations
@@ -25,6 +25,26 @@ MISSING = (
     "--cask google-chrome), name it in CROSSENT_BROWSER, or set CROSSENT_NO_BROWSER=1 to go without these tests"
 )
 PATIENCE = 60.0  # seconds
+
+PICTURE_FLAWS = """((kind, slack) => {
+  const found = [];
+  for (const svg of document.querySelectorAll(kind)) {
+    const edge = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll('text')].filter(e => e.textContent.trim() && e.getClientRects().length);
+    const boxes = texts.map(e => e.getBoundingClientRect());
+    boxes.forEach((a, i) => {
+      const out = [edge.left - a.left, a.right - edge.right, edge.top - a.top, a.bottom - edge.bottom];
+      if (Math.max(...out) > slack) found.push('beyond its picture: ' + texts[i].textContent);
+      boxes.slice(i + 1).forEach((b, j) => {
+        const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+        const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+        if (wide > 0 && high > 3) found.push('overlap: ' + texts[i].textContent + ' | ' + texts[i + 1 + j].textContent);
+      });
+    });
+  }
+  return found;
+})"""
+"""What is wrong with texts in pictures of a kind: they overlap, or stick out by more than so many pixels."""
 
 
 def find() -> str | None:
