@@ -38,6 +38,10 @@ docs: install-dev
 	@$(bin)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
 	@echo 'build/docs/html/index.html'
 
+# the files of a release, tried in environments of their own; RELEASING.md says what comes before and after
+release: install-dev
+	@$(bin)/python tools/release.py
+
 bench: install-dev
 	@$(bin)/python -m benchmarks
 

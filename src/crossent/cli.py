@@ -32,6 +32,8 @@ def run(arguments: Sequence[str]) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):  # a terminal that lacks a character shows "?"
             reconfigure(errors="replace")
     try:
+        if list(arguments) == ["doctor"] and _missing("typer", "rich"):  # what finds out what is missing has to run
+            return _doctor()
         _require("the command line", "typer", "rich")
         from typer.main import get_command
 
@@ -91,18 +93,25 @@ def _app() -> Any:
     @app.command()
     def doctor() -> None:  # pyright: ignore[reportUnusedFunction]
         """Print versions, instruction sets, threads and backends, and check that the core computes rightly."""
-        from crossent.doctor import examine
-
-        if not examine():
-            raise typer.Exit(1)
+        raise typer.Exit(_doctor())
 
     return app
 
 
+def _doctor() -> int:
+    from crossent.doctor import examine
+
+    return 0 if examine() else 1
+
+
+def _missing(*modules: str) -> list[str]:
+    """Return the names of the packages whose modules cannot be imported."""
+    return [_PACKAGE.get(module, module) for module in modules if find_spec(module) is None]
+
+
 def _require(command: str, *modules: str, extra: str = "demo") -> None:
     """Raise ModuleNotFoundError with a line to print unless all modules can be imported."""
-    missing = [_PACKAGE.get(module, module) for module in modules if find_spec(module) is None]
-    if missing:
+    if missing := _missing(*modules):
         verb = "is" if len(missing) == 1 else "are"
         names = " and ".join(missing)
         raise ModuleNotFoundError(
