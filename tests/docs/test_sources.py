@@ -68,6 +68,14 @@ def build(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return re.sub(r"\x1b\[[\d;]*m", "", said.getvalue())
 
 
+def test_results_are_of_commits() -> None:
+    """And not of something between two commits, which nobody can measure again."""
+    for suite in {table.suite for table in proof.TABLES.values()} | {"scaling"}:
+        if pages.exists(suite):
+            commits = {record["run"]["commit"] for record in pages.records(suite)}
+            assert all(re.fullmatch(r"[0-9a-f]{12}", str(commit)) for commit in commits), (suite, commits)
+
+
 def test_what_no_gpu_has_measured_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
     for name in ("gpu-logits", "gpu-linear"):
