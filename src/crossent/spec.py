@@ -101,10 +101,8 @@ def class_error(value: int, row: int, rows: int, target: Target, num_classes: in
         hint = f"; use ignore_index={value} to skip such rows"
         if value == num_classes:
             hint = f"; classes count from 0, were they counted from 1 here? If not,{hint[1:]}"
-    plural = "row" if rows == 1 else "rows"
     return IndexError(
-        f"class {value} (row {row}, {rows} {plural} in total) is not one of the {num_classes} classes "
-        f"[0, {num_classes - 1}]{hint}"
+        f"class {value} (row {row} of {rows}) is not one of the {num_classes} classes [0, {num_classes - 1}]{hint}"
     )
 
 

@@ -95,7 +95,7 @@ def linear_cross_entropy(
     reduction, label_smoothing, temperature, softcap, z_loss, return_stats
         As in `cross_entropy`. Stats of soft, smoothed or class-weighted targets cost another product.
     ignore_index
-        Rows of this class contribute neither loss nor gradient, nor any work; None means −100. Indices only.
+        Rows of this class contribute neither loss nor gradient, nor on CPUs any work; None means −100. Indices only.
     sample_weight
         Weight of each row, in the shape of the loss with reduction="none".
     chunk_bytes
