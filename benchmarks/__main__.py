@@ -54,7 +54,7 @@ def _run(options: argparse.Namespace) -> list[report.Record]:
     if not cases:
         sys.exit(f"no case has {options.only!r} in its name; there are {', '.join(case.name for case in chosen)}")
     rounds = options.rounds or ROUNDS["quick" if options.quick else "default"]
-    about, compiled = machine.describe(), not options.quick
+    about, compiled = {**machine.describe(), "options": f"--rounds {rounds}"}, not options.quick
     if about["commit"] is None:
         print("no git here: the results will not say of which commit they are", file=sys.stderr)
     without = memory.why_not()

@@ -50,14 +50,14 @@ def results(suite: str) -> list[Record]:
 
 def origin(suite: str, records: list[Record]) -> str:
     """Return which command measured, when and on what."""
-    run, rounds = records[0]["run"], records[0].get("rounds")
+    run = records[0]["run"]
     commits = ", ".join(dict.fromkeys(record["run"]["commit"] for record in records))
     machine, versions = run["machine"], run["versions"]
     on = [machine.get("gpu"), machine["cpu"].replace("(R)", ""), f"{machine['cores']} cores", machine.get("isa")]
     on.append("AMX" if machine.get("amx") else None)
     software = [f"{name} {version}" for name, version in versions.items() if version is not None]
-    many = f", {rounds} rounds" if isinstance(rounds, int) else ""
-    about = f"`{pages.COMMANDS[suite]}`{many}, {run['date'][:10]}, commit {commits}"
+    command = " ".join(filter(None, (pages.COMMANDS[suite], run.get("options"))))
+    about = f"`{command}`, {run['date'][:10]}, commit {commits}"
     return f"*{about}; {', '.join(filter(None, on))}; {', '.join(software)}.*"
 
 
