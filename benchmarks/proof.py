@@ -35,7 +35,7 @@ def table(name: str) -> str:
     if wanted.suite == "gpu" and not pages.exists("gpu"):
         return wanted.make([])
     records = pages.records(wanted.suite)
-    return f"{wanted.make(records)}\n\n{origin(wanted.suite, records)}"
+    return f"{wanted.make(records)}\n\n{origin(wanted.suite)}"
 
 
 def cases(suite: str) -> Cases:
@@ -48,8 +48,9 @@ def results(suite: str) -> list[Record]:
     return pages.records(suite)
 
 
-def origin(suite: str, records: list[Record]) -> str:
+def origin(suite: str) -> str:
     """Return which command measured, when and on what."""
+    records = pages.records(suite)
     run = records[0]["run"]
     commits = ", ".join(dict.fromkeys(record["run"]["commit"] for record in records))
     machine, versions = run["machine"], run["versions"]

@@ -23,6 +23,7 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "attrs_block"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 default_role = "code"
+smartquotes = False  # would make – of the -- of options
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!crossent).*")]  # types of other libraries; links into their pages need a network
 suppress_warnings = ["config.cache"]

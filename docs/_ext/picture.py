@@ -6,30 +6,33 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from benchmarks import proof
 from benchmarks.pages import LostSourceError
 
 
 class Picture(SphinxDirective):
-    """Draw a picture; the content is its caption."""
+    """Draw a picture; the content is its caption. The `source` is the suite of benchmarks whose results it shows."""
 
     required_arguments = 1
     has_content = True
-    option_spec: ClassVar[Any] = {}
+    option_spec: ClassVar[Any] = {"source": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
         """Return the figure."""
         module, function = self.arguments[0].split(".")
         try:
             drawn = getattr(import_module(f"pictures.{module}"), function)()
+            origin = proof.origin(self.options["source"]) if "source" in self.options else ""
         except LostSourceError as error:
             raise self.error(f"the picture {self.arguments[0]} {error}") from None
         figure = nodes.figure("", nodes.raw("", drawn, format="html"), classes=["drawn"])
-        if self.content:
+        if text := " ".join([*self.content, origin]).strip():
             caption = nodes.caption()
-            found, _ = self.state.inline_text(" ".join(self.content), self.lineno)
+            found, _ = self.state.inline_text(text, self.lineno)
             caption += found
             figure += caption
         return [figure]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from matplotlib import rc_context
@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogFormatter
 from crossent.score._page import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
 from crossent.score._words import power
 
-__all__ = ["DASHED", "INK", "LINE", "MAIN", "MUTED", "WARM", "name_lines", "note", "picture"]
+__all__ = ["DASHED", "INK", "LINE", "MAIN", "MUTED", "WARM", "name_lines", "note", "on_line", "picture"]
 
 WIDTH = 4.4
 """Inches, so that 9-point text is readable when the picture is as wide as a telephone."""
@@ -55,12 +55,19 @@ def note(axes: Axes, text: str, x: float, y: float, colour: str = INK, **options
     _ = axes.annotate(text, (x, y), color=colour, **{"xytext": (5, 0), "textcoords": "offset points", **options})
 
 
+def on_line(axes: Axes, text: str, x: float, y: float, colour: str) -> None:
+    """Write a text on a line, which its halo interrupts."""
+    _ = axes.annotate(text, (x, y), color=colour, ha="center", va="center")
+
+
 def name_lines(axes: Axes, ends: list[tuple[float, str, str]], gap: float = 0.085) -> None:
     """Name lines right of the axes, where they end (y, text, colour), moved apart where names would overlap."""
     to_share = axes.transData + axes.transAxes.inverted()
-    shares = [float(to_share.transform((axes.get_xlim()[1], y))[1]) for y, _, _ in ends]
-    order = sorted(range(len(ends)), key=lambda k: shares[k])
-    for before, k in itertools.pairwise(order):
-        shares[k] = max(shares[k], shares[before] + gap)
-    for (_, text, colour), share in zip(ends, shares, strict=True):
-        _ = axes.annotate(text, (1.02, share), xycoords="axes fraction", color=colour, va="center")
+    wanted = [float(to_share.transform((axes.get_xlim()[1], y))[1]) for y, _, _ in ends]
+    places = list(wanted)
+    order = sorted(range(len(ends)), key=lambda k: wanted[k])
+    for before, k in pairwise(order):
+        places[k] = max(places[k], places[before] + gap)
+    back = (sum(places) - sum(wanted)) / len(ends)  # those that had to move up, and those that did not, share the way
+    for (_, text, colour), place in zip(ends, places, strict=True):
+        _ = axes.annotate(text, (1.02, place - back), xycoords="axes fraction", color=colour, va="center")

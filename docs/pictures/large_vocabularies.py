@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import proof
-from crossent.torch._plan import default_chunk_bytes
+from crossent.torch._plan import default_chunk_bytes, one_sweep
 from pictures.drawing import INK, LINE, MAIN, MUTED, WARM, note, picture
 
 N, D, V = 8192, 4096, 128256
 
 
-def chunk_bytes() -> int:
-    """Return the size of a chunk of this head on a GPU, which needs none to be asked."""
+def held() -> list[tuple[str, int]]:
+    """Return what crossent holds of this head on a GPU, which needs none to be asked."""
     with FakeTensorMode():
         features, weight = (torch.empty(n, D, dtype=torch.bfloat16, device="cuda") for n in (N, V))
-        return default_chunk_bytes(features, weight)
+        sweep = one_sweep(features, weight, default_chunk_bytes(features, weight))
+    if sweep is None or not sweep.whole:
+        raise ValueError("the picture and its caption say that all gradients of logits are kept")
+    return [("crossent: a chunk, float32", 4 * sweep.rows * V), ("and gradients, bfloat16", 2 * N * V)]
 
 
-@picture("Bytes of a step: input, head and their gradients, and the logits in five forms")
+@picture("Bytes of a step: input, head and their gradients, and the logits in six forms", 2.9)
 def where(figure: Figure) -> None:
     """Draw what a step of Llama 3's head holds, by arithmetic alone."""
     axes = figure.add_subplot()
@@ -34,7 +36,7 @@ def where(figure: Figure) -> None:
         ("the same in float32", 4 * N * V, WARM),
         ("log-softmax, float32", 4 * N * V, WARM),
         ("gradient, float32", 4 * N * V, WARM),
-        ("crossent: one chunk", chunk_bytes(), MAIN),
+        *((name, size, MAIN) for name, size in held()),
     ]
     for k, (_, size, colour) in enumerate(reversed(parts)):
         _ = axes.barh(k, size / 1e9, color=colour, height=0.66)
@@ -73,56 +75,43 @@ def sweep(figure: Figure) -> None:
     _ = axes.text(8.8, 3.42, "loss", color=INK)
 
 
-@picture(
-    "Peak memory of crossent beside torch eager and torch's chunked loss, as measured",
-    3.4,
-)
+@picture("Peak memory of crossent beside torch eager and torch's chunked loss, as measured", 4.6)
 def memory(figure: Figure) -> None:
     """Draw the measured peaks of every head."""
-    _bars(figure, "memory", "extra_bytes", 1e6, "MB")
+    cases = {name: case["memory"]["extra_bytes"] for name, case in proof.cases("linear").items() if "memory" in case}
+    _bars(figure, "MB", {name: {who: max(size, 2**18) / 1e6 for who, size in of.items()} for name, of in cases.items()})
 
 
-@picture(
-    "Time over that of three matrix products: crossent, torch eager and torch chunked",
-    3.4,
-)
+@picture("Time over that of three matrix products: crossent, torch eager and torch chunked", 4.6)
 def time(figure: Figure) -> None:
-    """Draw the measured times of every head."""
+    """Draw the measured times of every head whose products were measured."""
+    found: dict[str, dict[str, float]] = {}
+    for name, case in proof.cases("linear").items():
+        floor = case["both"]["times_limit"].get("gemms")
+        if floor is not None:
+            times = {"crossent": 1.0, **case["both"]["speedup_over"]}
+            found[name] = {who: floor * ratio for who, ratio in times.items()}
+    _bars(figure, "time, in that of three products", found)
+
+
+def _bars(figure: Figure, xlabel: str, found: dict[str, dict[str, float]]) -> None:
+    """Draw three bars for each case on a logarithmic axis."""
     axes = figure.add_subplot()
-    cases = proof.cases("linear")
-    names = [name for name, case in cases.items() if "gemms" in case["both"]["times_limit"]]
-    for k, name in enumerate(reversed(names)):
-        both = cases[name]["both"]
-        ours = both["times_limit"]["gemms"]
-        for rival, colour, size in (("torch chunked", MUTED, 5), ("eager", WARM, 5)):
-            if rival in both["speedup_over"]:
-                _ = axes.plot([ours * both["speedup_over"][rival]], [k], "o", color=colour, markersize=size)
-        _ = axes.plot([ours], [k], "o", color=MAIN, markersize=6)
-    _finish(axes, names, "time, in products of matrices")
-    _ = axes.axvline(1.0, color=INK, linewidth=1.0)
-
-
-def _bars(figure: Figure, measure: str, field: str, unit: float, name_of_unit: str) -> None:
-    axes = figure.add_subplot()
-    cases = proof.cases("linear")
-    names = [name for name, case in cases.items() if measure in case]
-    for k, name in enumerate(reversed(names)):
-        extra = cases[name][measure][field]
-        for rival, colour in (("torch chunked", MUTED), ("eager", WARM), ("crossent", MAIN)):
-            if rival in extra:
-                _ = axes.plot(
-                    [max(extra[rival], 2**18) / unit], [k], "o", color=colour, markersize=5 + (rival == "crossent")
-                )
-    _finish(axes, names, name_of_unit)
-
-
-def _finish(axes: Axes, names: list[str], xlabel: str) -> None:
-    _ = axes.set(yticks=range(len(names)), yticklabels=list(reversed(names)), xscale="log", xlabel=xlabel)
-    _ = axes.set_ylim(-0.6, len(names) - 0.4 + 1.1)
+    names = list(reversed(found))
+    rivals = (("torch chunked", MUTED), ("eager", WARM), ("crossent", MAIN))
+    shown = [of[who] for of in found.values() for who, _ in rivals if who in of]
+    left, right = 0.7 * min(shown), 1.15 * max(shown)
+    for k, name in enumerate(names):
+        for row, (who, colour) in enumerate(rivals):
+            if who in found[name]:
+                _ = axes.barh(k + 0.26 * (row - 1), found[name][who] - left, 0.24, left=left, color=colour)
+    _ = axes.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel=xlabel, xlim=(left, right))
+    _ = axes.set_ylim(-0.6, len(names) + 0.2)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.minorticks_off()
-    _ = axes.grid(visible=True, axis="both")
-    for k, (text, colour) in enumerate((("crossent", MAIN), ("eager", WARM), ("torch chunked", MUTED))):
-        _ = axes.annotate(f"● {text}", (0.02 + 0.31 * k, 0.985), xycoords="axes fraction", color=colour, va="top")
+    _ = axes.grid(visible=True, axis="x")
+    _ = axes.grid(visible=False, axis="y")
+    for k, (who, colour) in enumerate(reversed(rivals)):
+        _ = axes.annotate(f"■ {who}", (0.02 + 0.31 * k, 0.985), xycoords="axes fraction", color=colour, va="top")

@@ -90,4 +90,4 @@ def text(figure: Figure) -> None:
         _ = axes.plot(line, color=colour)
         ends.append((line[-1], f"{name}\n{line[-1] / len(coded):.2f} bits a letter", colour))
     _ = axes.set(xlabel="letters coded", ylabel="bits", xlim=(0, len(coded)), ylim=(0, None))
-    name_lines(axes, ends, gap=0.19)
+    name_lines(axes, ends, gap=0.16)

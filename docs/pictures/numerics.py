@@ -55,11 +55,11 @@ def chunks(figure: Figure) -> None:
             errors = [float((f[k] - exact[k]).norm() / exact[k].norm()) for f in found]
             colour = colours[who == "crossent"]
             _ = axes.loglog(counts, errors, "o-", color=colour, markersize=4)
-            ends.append((errors[-1], f"{who},\n{of}", colour))
+            ends.append((errors[-1], f"{who.removesuffix(' chunked')}, {of}", colour))
     _ = axes.set(xlabel="chunks", ylabel="relative error", xlim=(0.9, counts[-1] * 1.15), xticks=counts)
     _ = axes.set_xticklabels([str(n) for n in counts])
     axes.minorticks_off()
-    name_lines(axes, ends, gap=0.17)
+    name_lines(axes, ends, gap=0.09)
 
 
 def step(loss: Callable[..., Tensor], x: Tensor, w: Tensor, y: Tensor, **options: Any) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from pictures.drawing import DASHED, INK, LINE, MAIN, MUTED, WARM, name_lines, note, picture
+from pictures.drawing import DASHED, INK, LINE, MAIN, MUTED, WARM, name_lines, note, on_line, picture
 
 
 @picture("Four targets of the same row: a label, a smoothed label, a teacher's top two, and a whole distribution", 2.2)
@@ -45,11 +45,9 @@ def focal(figure: Figure) -> None:
     """Draw (1 − q)^gamma times −log q."""
     axes = figure.add_subplot()
     q = np.linspace(0.02, 1, 300)
-    for gamma, colour in ((0, MAIN), (1, MUTED), (2, WARM), (5, INK)):
-        loss = (1 - q) ** gamma * -np.log(q)
-        _ = axes.plot(q, loss, color=colour)
-        at = 75
-        note(axes, f"γ = {gamma}", q[at], loss[at], colour, xytext=(5, 2))
+    for gamma, colour, x in ((0, MAIN, 0.55), (1, MUTED, 0.43), (2, WARM, 0.32), (5, INK, 0.17)):
+        _ = axes.plot(q, (1 - q) ** gamma * -np.log(q), color=colour)
+        on_line(axes, f"γ = {gamma}", x, (1 - x) ** gamma * -np.log(x), colour)
     _ = axes.set(xlabel="probability of the true class", ylabel="nats", xlim=(0, 1), ylim=(0, 2.5))
 
 

@@ -26,9 +26,9 @@ def logits(figure: Figure) -> None:
             times = at(case["both"], "speedup_over", rival)
             if times is not None:
                 _ = axes.plot([times], [k], "o", color=colour, markersize=5)
-    _ = axes.axvline(1.0, color=INK, linewidth=1.0, linestyle=DASHED)
+    _ = axes.plot([1.0, 1.0], [-0.6, len(cases) - 0.4], color=INK, linewidth=1.0, linestyle=DASHED)
     _ = axes.set(yticks=range(len(cases)), yticklabels=list(reversed(cases)), xlim=(0, None))
-    _ = axes.set(xlabel="time over crossent's", ylim=(-0.6, len(cases) + 0.5))
+    _ = axes.set(xlabel="time over crossent's", ylim=(-0.6, len(cases) + 0.9))
     axes.tick_params(axis="y", labelcolor=INK)
     _ = axes.grid(visible=True, axis="both")
     _legend(axes, (("torch eager", WARM), ("torch.compile", MUTED)))

@@ -64,6 +64,6 @@ def coverage(figure: Figure) -> None:
         )
     _ = axes.axhline(95, color=INK, linewidth=1.0, linestyle=DASHED)
     note(axes, "crossent", 0, 97.6, MAIN, xytext=(4, 0))
-    note(axes, "mean ± 1.96 se", 0, 84.5, WARM, xytext=(4, 0))
-    note(axes, "each point: a kind of data", 0, 82, MUTED, xytext=(4, 0), fontsize=8.0)
+    note(axes, "mean ± 1.96 se", 0, 82.9, WARM, xytext=(4, 0))
+    note(axes, "each point: a kind of data", 0, 81, MUTED, xytext=(4, 0), fontsize=8.0)
     _ = axes.set(xlabel="skewness of the rows' losses", ylabel="covered, %", xlim=(0, None), ylim=(80, 99))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, note, picture
+from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, note, on_line, picture
 
 
 @picture("The binary loss of a logit for a label of one and a label of zero: mirror images that cross at log 2")
@@ -27,11 +27,7 @@ def pos_weight(figure: Figure) -> None:
     """Draw the prediction that costs least over the share of positives, for three weights."""
     axes = figure.add_subplot()
     p = np.linspace(0, 1, 200)
-    _ = axes.plot(p, p, color=MUTED, linewidth=1.2, linestyle=DASHED)
-    for w, colour in ((10.0, WARM), (3.0, MAIN)):
-        best = w * p / (w * p + 1 - p)
-        _ = axes.plot(p, best, color=colour)
-        at = 60 if w > 5 else 130
-        note(axes, f"pos_weight {w:g}", p[at], best[at], colour, xytext=(8, -18))
-    note(axes, "1: what is true", 0.52, 0.5, MUTED, xytext=(10, -12))
+    for w, colour, x in ((10.0, WARM, 0.22), (3.0, MAIN, 0.42), (1.0, MUTED, 0.62)):
+        _ = axes.plot(p, w * p / (w * p + 1 - p), color=colour, linestyle=DASHED if w == 1 else "-")
+        on_line(axes, f"pos_weight {w:g}", x, w * x / (w * x + 1 - x), colour)
     _ = axes.set(xlabel="share p of positives", ylabel="best prediction", xlim=(0, 1), ylim=(0, 1.01))

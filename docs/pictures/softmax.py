@@ -10,16 +10,14 @@ from crossent.torch import cross_entropy
 from pictures.drawing import DASHED, INK, LINE, MAIN, MUTED, WARM, name_lines, note, picture
 
 
-@picture(
-    "Logits of five classes become probabilities, and the gradient is the probability, minus one at the label", 2.5
-)
+@picture("Logits of five classes, their softmax, and the gradient: the softmax, minus one at the label", 2.5)
 def gradient(figure: Figure) -> None:
     """Draw logits, their softmax and the gradient p − y, of which the bars add up to zero."""
     z, y = np.array([2.0, 1.0, 0.2, -0.5, 0.8]), 1
     p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
     g = p - (np.arange(5) == y)
     for k, (title, heights, colour) in enumerate(
-        (("logits z", z, MUTED), ("softmax p", p, MAIN), ("p − y", g, WARM)), 1
+        (("logits z", z, MUTED), ("softmax q", p, MAIN), ("q − p", g, WARM)), 1
     ):
         axes = figure.add_subplot(1, 3, k)
         _ = axes.bar(range(5), heights, width=0.7, color=colour)
@@ -39,8 +37,10 @@ def margin(figure: Figure) -> None:
     _ = axes.plot(m, 1 / (1 + np.exp(m)), color=WARM)
     _ = axes.plot([-6, 0], [6, 0], color=MUTED, linewidth=1.0, linestyle=DASHED)
     note(axes, "loss", -4.4, 4.5, MAIN, xytext=(8, 3))
-    note(axes, "size of the gradient, 1 − p", -5.9, 1.0, WARM, xytext=(0, -14))
-    _ = axes.set(xlabel="lead of the true class, z_y − z_other", ylabel="nats", xlim=(-6, 6), ylim=(0, 6))
+    note(axes, "size of the gradient, 1 − q", -5.9, 1.0, WARM, xytext=(0, -14))
+    _ = axes.set(
+        xlabel="lead of the true class, z_y − z_other", ylabel="loss, nats; gradient", xlim=(-6, 6), ylim=(0, 6)
+    )
 
 
 @picture("Relative error of the loss over the size of the logits in float32, computed in three ways")

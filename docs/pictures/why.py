@@ -57,7 +57,7 @@ def calibration(figure: Figure) -> None:
     ends = []
     for factor, name, colour in (
         (3.0, "3 z: over-confident", WARM),
-        (1.0, "z: as trained", MAIN),
+        (1.0, "z: calibrated", MAIN),
         (1 / 3, "z / 3: too timid", MUTED),
     ):
         q = 1 / (1 + np.exp(-factor * x))
@@ -67,7 +67,7 @@ def calibration(figure: Figure) -> None:
         _ = axes.plot([q[bins == k].mean() for k in seen], [y[bins == k].mean() for k in seen], color=colour)
         loss = -np.log(np.where(y, q, 1 - q)).mean()
         ends.append((name, loss, colour))
-    _ = axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=DASHED)
+    _ = axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=DASHED, zorder=1)
     for k, (name, loss, colour) in enumerate(ends):
         note(axes, f"{name}, {loss:.3f} nats", 0.03, 0.96 - 0.075 * k, colour, xytext=(0, 0), va="top")
     _ = axes.set(xlabel="predicted probability", ylabel="frequency", xlim=(0, 1), ylim=(0, 1))
@@ -82,8 +82,10 @@ def rows(figure: Figure) -> None:
     _ = axes.bar(range(10), cost, color=[MAIN] * 9 + [WARM], width=0.7)
     _ = axes.axhline(cost.mean(), color=INK, linewidth=1.0, linestyle=DASHED)
     note(axes, f"mean {cost.mean():.2f}", 0, cost.mean(), xytext=(-4, 4))
-    note(axes, f"mean of the others {cost[:9].mean():.2f}", 1.8, 2.2, MUTED, xytext=(0, 0))
-    _ = axes.set(
-        xticks=range(10), xticklabels=[f"{x:g}" for x in q], ylabel="nats", xlabel="probability of the true class"
-    )
-    axes.tick_params(axis="x", labelsize=7.0)
+    _ = axes.plot([-0.4, 8.4], [cost[:9].mean()] * 2, color=MUTED, linewidth=1.0, linestyle=DASHED)
+    _ = axes.annotate(
+        f"mean of the nine {cost[:9].mean():.2f}", (3, cost[:9].mean()), (3, 2.6), color=MUTED, ha="center",
+        arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.8},
+    )  # fmt: skip
+    _ = axes.set(xticks=[0, 5, 9], xticklabels=[f"{q[k]:g}" for k in (0, 5, 9)], ylabel="nats")
+    _ = axes.set(xlabel="probability of the true class")

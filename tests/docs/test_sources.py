@@ -148,6 +148,16 @@ def test_features_name_the_versions_that_are_installed() -> None:
         assert versions[key] == metadata.version(package).partition("+")[0]
 
 
+def test_pictures_of_results_say_where_they_come_from() -> None:
+    text = "\n".join(SHOWN.values())
+    for suite, names in DRAWN.items():
+        assert all(f"```{{picture}} {name}\n:source: {suite}\n" in text for name in names)
+    assert len(re.findall("^:source:", text, re.MULTILINE)) == sum(map(len, DRAWN.values()))
+    files = (DOCS / "pictures").glob("*.py")
+    modules = {path.stem for path in files if "import proof" in path.read_text(encoding="utf-8")}
+    assert modules == {name.partition(".")[0] for names in DRAWN.values() for name in names}
+
+
 def test_every_feature_says_something_of_every_library() -> None:
     features = tomllib.loads((DOCS / "features.toml").read_text(encoding="utf-8"))
     keys = {library["key"] for library in features["library"]}
