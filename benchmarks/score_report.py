@@ -13,9 +13,9 @@ ARRAYS = (*SPEED, "MB", "MB, score", "MB, scikit-learn")
 FILES = ("time", "of reading's speed", "process", "peak MB", "reading", "its peak MB")
 LEGEND = """\
 million rows/s, GB/s: what one pass of ScoreState takes, and the probabilities it reads. × read: its time beside that of
-P.sum(). × scikit-learn: how many times faster it is than log_loss, and than its fastest and slowest round. MB: memory
-at the peak beyond the input, of ScoreState; of crossent.score, which keeps every row's loss so that scores can be
-compared; and of log_loss."""
+P.sum(). × scikit-learn: how many times faster it is than log_loss; in its rounds: log_loss's fastest and slowest over
+our median. MB: memory at the peak beyond the input, of ScoreState; of crossent.score, which keeps every row's loss so
+that scores can be compared; and of log_loss."""
 
 
 def tables(records: list[Record]) -> str:

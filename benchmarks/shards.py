@@ -73,9 +73,10 @@ def table(head: Head = LLAMA) -> str:
     for ranks in RANKS:
         plain, sequence = cost(head, ranks), cost(head, ranks, sequence_parallel=True)
         computing, sending = plain.seconds
+        weight = plain.weight / 1e6
         lines.append(
             f"| {ranks} | {plain.flops / 1e12:.3g} | {plain.sent / 1e6:.0f} | {sequence.sent / 1e6:.0f} | "
-            f"{plain.weight / 1e6:.3g} | {1e3 * computing:.3g} | {1e3 * sending:.3g} |"
+            f"{f'{weight:,.0f}' if weight >= 100 else f'{weight:.3g}'} | {1e3 * computing:.3g} | {1e3 * sending:.3g} |"
         )
     return "\n".join(lines)
 
