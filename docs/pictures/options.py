@@ -45,7 +45,7 @@ def focal(figure: Figure) -> None:
     """Draw (1 − q)^gamma times −log q."""
     axes = figure.add_subplot()
     q = np.linspace(0.02, 1, 300)
-    for gamma, colour, x in ((0, MAIN, 0.55), (1, MUTED, 0.43), (2, WARM, 0.32), (5, INK, 0.17)):
+    for gamma, colour, x in ((0, MAIN, 0.7), (1, MUTED, 0.51), (2, WARM, 0.38), (5, INK, 0.23)):
         _ = axes.plot(q, (1 - q) ** gamma * -np.log(q), color=colour)
         on_line(axes, f"γ = {gamma}", x, (1 - x) ** gamma * -np.log(x), colour)
     _ = axes.set(xlabel="probability of the true class", ylabel="nats", xlim=(0, 1), ylim=(0, 2.5))
