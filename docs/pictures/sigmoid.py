@@ -27,7 +27,7 @@ def pos_weight(figure: Figure) -> None:
     """Draw the prediction that costs least over the share of positives, for three weights."""
     axes = figure.add_subplot()
     p = np.linspace(0, 1, 200)
-    for w, colour, x in ((10.0, WARM, 0.22), (3.0, MAIN, 0.42), (1.0, MUTED, 0.62)):
+    for w, colour, x in ((10.0, WARM, 0.16), (3.0, MAIN, 0.52), (1.0, MUTED, 0.5)):
         _ = axes.plot(p, w * p / (w * p + 1 - p), color=colour, linestyle=DASHED if w == 1 else "-")
         on_line(axes, f"pos_weight {w:g}", x, w * x / (w * x + 1 - x), colour)
     _ = axes.set(xlabel="share p of positives", ylabel="best prediction", xlim=(0, 1), ylim=(0, 1.01))

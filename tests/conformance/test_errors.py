@@ -81,7 +81,7 @@ def test_the_first_of_many_wrong_rows_is_named(V, isa):
     prob = np.full((50_000, V), 0.5, np.float16)
     prob[[30_001, 123, 123, 124], [0, 7, 5, 0]] = -1
     for _ in range(3):
-        with pytest.raises(IndexError, match=rf"class {V} \(row 123, 50000 rows"):
+        with pytest.raises(IndexError, match=rf"class {V} \(row 123 of 50000\)"):
             cpu.row_stats(z, Target(index), Scores(), np.empty((5, 50_000)))
         with pytest.raises(ValueError, match=r"\(row 123, column 5\)"):
             cpu.row_stats(z, Target(prob=prob), Scores(), np.empty((5, 50_000)))
