@@ -13,7 +13,6 @@ from pathlib import Path
 
 from benchmarks import pages, report
 
-RESULTS = Path(__file__).parent / "results"
 ROUNDS = {"default": 11, "quick": 3}
 SUITES = ("logits", "linear", "scaling")
 
@@ -22,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     options = _parser().parse_args(arguments)
     if options.command == "report":
-        files = options.files or sorted(RESULTS.glob("*.jsonl"))
+        files = options.files or sorted(pages.RESULTS.glob("*.jsonl"))
         if not files:
             sys.exit("benchmarks/results is empty; `python -m benchmarks` fills it")
         print(report.tables(report.read(files)))
@@ -54,7 +53,7 @@ def _run(options: argparse.Namespace) -> list[report.Record]:
     if not cases:
         sys.exit(f"no case has {options.only!r} in its name; there are {', '.join(case.name for case in chosen)}")
     rounds = options.rounds or ROUNDS["quick" if options.quick else "default"]
-    about, compiled = {**machine.describe(), "options": f"--rounds {rounds}"}, not options.quick
+    about, compiled = machine.describe(), not options.quick
     if about["commit"] is None:
         print("no git here: the results will not say of which commit they are", file=sys.stderr)
     without = memory.why_not()

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_report, report
-from benchmarks.__main__ import RESULTS, progress, write
+from benchmarks import gpu_report, pages, report
+from benchmarks.__main__ import progress, write
 from benchmarks.gpu_contenders import CASES, AnyCase, ErrorCase, reason, scaled
 from benchmarks.gpu_device import Device, Gpu, Host, describe
 from benchmarks.gpu_trial import Record, errors, head, measure
@@ -100,7 +100,7 @@ def _case(case: AnyCase, device: Device, options: argparse.Namespace) -> list[Re
 def _default(about: dict[str, Any], only: str) -> Path:
     """Return where the results go; those of some cases do not take the place of all."""
     name = f"{about['date'][:10]} {about['machine']['gpu']} gpu {only}"
-    return RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.jsonl"
+    return pages.RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.jsonl"
 
 
 if __name__ == "__main__":

@@ -32,22 +32,20 @@ LIMITS = {
 FEWER = {"torch chunked": 3}
 """Contenders so slow that they take part in some rounds only, and in how many at most."""
 
-RIVALS = LinearCase.rivals
-
 WHOLE = ("eager", "torch linear", "compile")
 """Contenders that hold all logits: their logarithms, the gradient of these and that of the logits in a backward."""
 
 
 def losses(case: LinearCase, *, compiled: bool) -> dict[str, Loss]:
     """Return the losses of crossent and of its rivals, as functions of input, weight and target."""
-    found = {
-        **ours(case),
+    theirs: dict[str, Loss] = {
         "eager": eager,
         "torch linear": functional.linear_cross_entropy,
         "torch chunked": partial(functional.linear_cross_entropy, options=LinearCrossEntropyOptions()),
-        **({"compile": compiled_by_torch(eager)} if compiled and "compile" in case.rivals else {}),
     }
-    return {name: loss for name, loss in found.items() if name in case.rivals or name not in RIVALS}
+    if compiled:
+        theirs["compile"] = compiled_by_torch(eager)
+    return ours(case) | {name: loss for name, loss in theirs.items() if name in case.rivals}
 
 
 def ours(case: LinearCase) -> dict[str, Loss]:

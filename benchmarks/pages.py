@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from benchmarks.grid import Record
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def latest(suite: str) -> Path:
 
 def records(suite: str) -> list[Record]:
     """Return the newest results of a suite."""
-    return [json.loads(line) for line in latest(suite).read_text(encoding="utf-8").splitlines() if line]
+    return report.read([latest(suite)])
 
 
 def fill(page: str, tables: Mapping[str, str]) -> str:

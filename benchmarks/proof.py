@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import coverage_report, pages, score_report, shards
+from benchmarks import coverage_report, pages, report, score_report, shards
 from benchmarks.grid import Record, at, duration, number, size
 
 Cases = dict[str, dict[str, Record]]
@@ -40,12 +40,7 @@ def table(name: str) -> str:
 
 def cases(suite: str) -> Cases:
     """Return the newest results of a suite by case and measure."""
-    return _cases(pages.records(suite))
-
-
-def results(suite: str) -> list[Record]:
-    """Return all newest results of a suite."""
-    return pages.records(suite)
+    return report.by_case(pages.records(suite))
 
 
 def origin(suite: str) -> str:
@@ -57,7 +52,8 @@ def origin(suite: str) -> str:
     on = [machine.get("gpu"), machine["cpu"].replace("(R)", ""), f"{machine['cores']} cores", machine.get("isa")]
     on.append("AMX" if machine.get("amx") else None)
     software = [f"{name} {version}" for name, version in versions.items() if version is not None]
-    command = " ".join(filter(None, (pages.COMMANDS[suite], run.get("options"))))
+    rounds = records[0].get("rounds")
+    command = pages.COMMANDS[suite] + (f" --rounds {rounds}" if isinstance(rounds, int) else "")
     about = f"`{command}`, {run['date'][:10]}, commit {commits}"
     return f"*{about}; {', '.join(filter(None, on))}; {', '.join(software)}.*"
 
@@ -78,7 +74,7 @@ def logits(records: list[Record]) -> str:
             *(number(at(case.get(measure, {}), "times_limit", "limit")) for measure in ("forward", "backward", "both")),
             *(size(case.get("memory", {}), name, 1e6) for name in ("crossent", "eager")),
         ]
-        for case in _cases(records).values()
+        for case in report.by_case(records).values()
     ]
     return pages.markdown(heads, lines)
 
@@ -87,7 +83,7 @@ def logits_times(records: list[Record]) -> str:
     """Return the times themselves."""
     heads = ["logits", "forward", "eager", "both", "eager", "compile", "read", "read + clone"]
     lines: list[list[str]] = []
-    for case in _cases(records).values():
+    for case in report.by_case(records).values():
         forward, both = case["forward"], case["both"]
         floor = [at(both, "median_seconds", name) for name in ("read", "clone")]
         lines.append(
@@ -107,7 +103,7 @@ def logits_errors(records: list[Record]) -> str:
     heads = ["logits", "loss", "eager's", "gradient", "eager's"]
     lines = [
         [_about(case), *(_error(case["error"], who, of) for of in ("loss", "dlogits") for who in ("crossent", "eager"))]
-        for case in _cases(records).values()
+        for case in report.by_case(records).values()
     ]
     return pages.markdown(heads, lines)
 
@@ -117,7 +113,7 @@ def linear(records: list[Record]) -> str:
     heads = ["N × D × V", "× eager", "× compile", "× chunked", "time / three products"]
     heads += ["extra MB", "eager's", "chunked's"]
     lines: list[list[str]] = []
-    for case in _cases(records).values():
+    for case in report.by_case(records).values():
         both, memory = case["both"], case.get("memory", {})
         for name in _ours(both):
             relative = at(both, "speedup_over", name) or 1.0
@@ -139,7 +135,7 @@ def linear_errors(records: list[Record]) -> str:
     """Return how far losses of a linear layer and their gradients are from float64."""
     heads = ["N × D × V", "who", "chunks", "loss", "dX", "dW"]
     lines: list[list[str]] = []
-    for case in _cases(records).values():
+    for case in report.by_case(records).values():
         error = case["error"]
         for k, who in enumerate(error["errors"]):
             chunks = at(error, "chunks", who)
@@ -161,13 +157,16 @@ def gpu_linear(records: list[Record]) -> str:
 
 
 def _gpu(records: list[Record], suite: str, heads: list[str], cells: Callable[[dict[str, Record]], list[str]]) -> str:
+    from benchmarks import gpu_contenders, gpu_trial  # which need torch
+
     found: dict[str, dict[str, Record]] = {}
     for r in records:
         if r["suite"] == suite and r["status"] == "ok":
             found.setdefault(r["case"], {})[r["contender"]] = r
+    wanted = [about for about in map(gpu_trial.head, gpu_contenders.CASES) if about["suite"] == suite]
     lines = [
-        [words, *(cells(found[name]) if "crossent" in found.get(name, {}) else [NOT_MEASURED] * (len(heads) - 1))]
-        for name, words in GPU_CASES[suite].items()
+        [_words(about), *(cells(of) if "crossent" in of else [NOT_MEASURED] * (len(heads) - 1))]
+        for about, of in ((about, found.get(about["case"], {})) for about in wanted)
     ]
     return pages.markdown(heads, lines)
 
@@ -193,27 +192,27 @@ def _gpu_linear(of: dict[str, Record]) -> list[str]:
     ]
 
 
-def _cases(records: list[Record]) -> Cases:
-    found: Cases = {}
-    for r in records:
-        found.setdefault(r["case"], {})[r["measure"]] = r
-    return found
-
-
 def _ours(both: Record) -> list[str]:
     """Return crossent and crossent with chunks of other sizes."""
     return ["crossent", *(name for name in both["speedup_over"] if name.startswith("crossent "))]
 
 
 def _about(case: Mapping[str, Record]) -> str:
-    r = case["both"]
-    options = [
-        str(r["target"]) if r.get("target") in ("prob", "topk", "binary") else "",
-        "weight" if r.get("weighted") else "",
+    return _words(case["both"])
+
+
+def _words(r: Record) -> str:
+    """Return the shape of a case, what is special in it, and its name."""
+    target, cap = r.get("target"), r.get("softcap")
+    special = [
+        target if target in ("prob", "topk", "binary") else None,
+        "weight" if r.get("weighted") else None,
+        f"smoothing {r['smoothing']:g}" if r.get("smoothing") else None,
+        f"softcap {cap:g}" if cap else None,
+        "one thread" if r.get("threads") == 1 else None,
+        None if r["dtype"] == "float32" else r["dtype"],
     ]
-    options += [f"smoothing {r['smoothing']:g}" if r.get("smoothing") else ""]
-    options += ["one thread" if r["threads"] == 1 else "", "" if r["dtype"] == "float32" else r["dtype"]]
-    return ", ".join([" × ".join(f"{n}" for n in r["shape"]), *filter(None, options)]) + f" ({r['case']})"
+    return ", ".join([" × ".join(map(str, r["shape"])), *filter(None, special)]) + f" ({r['case']})"
 
 
 def _error(error: Record, who: str, of: str) -> str:
@@ -254,21 +253,6 @@ MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
 
 README = pages.ROOT / "README.md"
 IN_README = ("logits", "linear", "gpu-logits", "gpu-linear")
-
-GPU_CASES = {
-    "gpu-logits": {
-        "llama3": "8192 × 128256, bfloat16",
-        "gpt2": "8192 × 50257, bfloat16",
-        "llama2-f32": "16384 × 32000",
-    },
-    "gpu-linear": {
-        "llama3-head": "4096 × 4096 × 128256, bfloat16",
-        "gemma2-head": "8192 × 2304 × 256000, bfloat16, softcap",
-        "qwen-head": "16384 × 896 × 151936, bfloat16",
-        "gpt2-head": "8192 × 768 × 50257, bfloat16",
-    },
-}
-"""What is to be measured on a GPU (benchmarks/gpu_contenders.py), which is not asked because it needs torch."""
 
 
 if __name__ == "__main__":

@@ -25,18 +25,24 @@ def tables(records: list[Record]) -> str:
     for suite, layout in LAYOUTS.items():
         runs: dict[str, list[Record]] = {}
         for record in records:
-            if record.get("suite", "logits") == suite:  # records of the first suite once did not name it
+            if record["suite"] == suite:
                 runs.setdefault(json.dumps(record["run"], sort_keys=True), []).append(record)
         if runs:
             parts += [*(table(run, layout) for run in runs.values()), layout.LEGEND]
     return "\n\n".join(parts)
 
 
-def table(records: list[Record], layout: Any) -> str:
-    """Return the table of one run."""
+def by_case(records: list[Record]) -> dict[str, dict[str, Record]]:
+    """Return the records of a run by case and measure."""
     cases: dict[str, dict[str, Record]] = {}
     for record in records:
         cases.setdefault(record["case"], {})[record["measure"]] = record
+    return cases
+
+
+def table(records: list[Record], layout: Any) -> str:
+    """Return the table of one run."""
+    cases = by_case(records)
     notes = [note for measures in cases.values() for note in (*layout.notes(measures), *_notes(measures))]
     return "\n".join([_title(records[0]), "", *layout.grids(cases), *(["", *notes] if notes else [])])
 

@@ -23,7 +23,7 @@ def browser():
     from tests.browser import MISSING, Browser, find
 
     if os.environ.get("CROSSENT_NO_BROWSER") == "1":
-        pytest.skip("CROSSENT_NO_BROWSER=1")
+        pytest.skip("CROSSENT_NO_BROWSER=1 asks to go without a browser; without the variable its absence fails")
     path = find()
     if path is None:
         pytest.fail(MISSING)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import crossent
-from benchmarks import proof
+from benchmarks import pages
 from crossent.score import pictures as of_report
 from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, note, picture
 
@@ -56,7 +56,7 @@ def intervals(figure: Figure) -> None:
 def coverage(figure: Figure) -> None:
     """Draw measured coverage over skewness for two kinds of intervals."""
     axes = figure.add_subplot()
-    records = [r for r in proof.results("coverage") if r["kind"] == "bar" and "normal" in r["coverage"]]
+    records = [r for r in pages.records("coverage") if r["kind"] == "bar" and "normal" in r["coverage"]]
     skew = [abs(r["skewness"]) for r in records]
     for who, colour in (("normal", WARM), ("crossent", MAIN)):
         _ = axes.plot(

@@ -57,13 +57,13 @@ def blocks(text: str) -> list[Block]:
     return [Block(token.info.strip(), token.content, token.map[0] + 1) for token in tokens if token.map]
 
 
-def run(text: str, name: str, folder: Path) -> int:
-    """Run the blocks of a page in a folder, and return how many did; raise FailedError where one fails."""
+def run(text: str, name: str, folder: Path) -> None:
+    """Run the blocks of a page in a folder; raise FailedError where one fails."""
     for shared in SHARED:
         if (ROOT / shared).exists():
             (folder / shared).symlink_to(ROOT / shared)
     names: dict[str, Any] = {"__name__": "__main__"}
-    printed, ran = None, 0
+    printed = None
     for block in blocks(text):
         where = f"{name}, line {block.line}"
         if block.language == "python":
@@ -74,8 +74,6 @@ def run(text: str, name: str, folder: Path) -> int:
             _compare(printed, block.text, where)
         if block.language != "sh":
             printed = None
-        ran += block.language in ("python", "sh")
-    return ran
 
 
 def _python(block: Block, names: dict[str, Any], where: str) -> None:

@@ -16,9 +16,7 @@ def name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = page.read_text(encoding="utf-8")
-    ran = run(text, name(page), tmp_path)
-    assert ran == sum(block.language in ("python", "sh") for block in blocks(text))
+    run(page.read_text(encoding="utf-8"), name(page), tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -43,4 +41,4 @@ FENCE = "```"
 )
 def test_a_block_that_fails_is_found(text: str, tmp_path: Path) -> None:
     with pytest.raises((FailedError, AssertionError)):
-        _ = run(text, "a page", tmp_path)
+        run(text, "a page", tmp_path)
