@@ -76,7 +76,7 @@ def _line(record: Record, *, new: bool) -> list[str]:
         duration(at(record, "host_seconds", both)),
         *beside,
         *(number(at(record, "over_crossent", measure)) for measure in ("forward", "both")),
-        *(_megabytes(record.get(field)) for field in ("peak_bytes", "extra_bytes")),
+        *(megabytes(record.get(field)) for field in ("peak_bytes", "extra_bytes")),
         "–" if not difference else f"{difference:.0e}",
         str(max(record["rounds"].values())),
     ]
@@ -90,5 +90,6 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.0f}"
 
 
-def _megabytes(size: int | None) -> str:
+def megabytes(size: int | None) -> str:
+    """Return a size in MB; below zero for who writes over what was there before."""
     return "–" if size is None else f"{'-' if size < 0 else ''}{number(abs(size) / 1e6)}"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import coverage_report, pages, report, score_report, shards
+from benchmarks import coverage_report, gpu_report, pages, report, score_report, shards
 from benchmarks.grid import Record, at, duration, number, size
 
 Cases = dict[str, dict[str, Record]]
@@ -177,7 +177,7 @@ def _gpu_logits(of: dict[str, Record]) -> list[str]:
     return [
         *("–" if share is None else f"{100 * share:.0f} %" for share in shares),
         number(at(of.get("compile", {}), "over_crossent", "both")),
-        number(ours["extra_bytes"] / 1e6),
+        gpu_report.megabytes(ours.get("extra_bytes")),
     ]
 
 
@@ -188,7 +188,7 @@ def _gpu_linear(of: dict[str, Record]) -> list[str]:
         number(ours.get("over_floor")),
         number(at(ours, "tflops", "both")),
         number(at(of.get("compile", {}), "over_crossent", "both")),
-        number(ours["peak_bytes"] / 1e6),
+        gpu_report.megabytes(ours.get("peak_bytes")),
     ]
 
 

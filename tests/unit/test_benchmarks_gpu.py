@@ -145,3 +145,21 @@ def test_a_table_shows_times_shares_memory_and_reasons(gpu: Any):
     cells = ["1.00 ms  2.50 ms   2.50 ms", "90    85", "1.00  1.00", "5.00  -2.00", "3e-04      25"]
     assert [cell.strip() for cell in row.split("│")][1:] == cells
     assert "liger missing (not there): c" in lines
+
+
+def test_the_pages_show_what_was_measured(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pages, proof = import_module("benchmarks.pages"), import_module("benchmarks.proof")
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    written = tmp_path / "lines"
+    gpu.command.main(["--dry", "--only", "gpt2", "--rounds", "2", "--out", str(written), "--commit", "abc"])
+    records = [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()]
+    _ = written.rename(gpu.command._default(records[0]["run"], ""))  # where a run on a GPU writes
+    for name, case in (("gpu-logits", "gpt2"), ("gpu-linear", "gpt2-head")):
+        table, _, origin = proof.table(name).partition("\n\n")
+        measured = [line for line in table.splitlines()[2:] if proof.NOT_MEASURED not in line]
+        assert [case in line for line in measured] == [True]
+        ours = next(r for r in records if (r["case"], r["contender"]) == (case, "crossent"))
+        shown = ours.get("over_floor") or 100 * ours["share_of_copy"]["both"]
+        assert f"| {shown:.0f} %" in measured[0] or f"| {gpu.report.number(shown)} |" in measured[0]
+        assert "commit abc; none (dry run)" in origin
+        assert pages.COMMANDS["gpu"] in origin
