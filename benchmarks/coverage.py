@@ -23,8 +23,8 @@ from benchmarks import coverage_report, pages, report
 from benchmarks.__main__ import progress, write
 from benchmarks.coverage_cases import MODELS, Case, Sample, cases, hard, part
 from benchmarks.coverage_report import Record
-from crossent.score._interval import Mean, Residuals, mean_of
-from crossent.score._totals import Rows, Totals
+from crossent.scoring.sums.interval import Mean, Residuals, mean_of
+from crossent.scoring.sums.totals import Rows, Totals
 
 LEVEL = 0.95
 DRAWS, RESAMPLED, RESAMPLES = 10_000, 1000, 2000

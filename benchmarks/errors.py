@@ -17,7 +17,8 @@ from benchmarks.linear_cases import LinearCase
 from benchmarks.linear_contenders import losses, ours
 from benchmarks.run import Record, describe, rounded
 from benchmarks.suites import AnyCase
-from crossent.torch import TopK, _plan
+from crossent.torch import TopK
+from crossent.torch.sources import plan as _plan
 
 PART = 2**28
 """Bytes of float64 numbers that are made at a time beside the weight, its gradient and their counterparts."""

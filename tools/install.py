@@ -28,7 +28,7 @@ def fingerprint() -> str:
     """Digest of what an install depends on: the contents of its inputs, but of Python sources only the names."""
     core = [path for path in (ROOT / "cpp").rglob("*") if path.is_file()]
     sources = (ROOT / "src").rglob("*.py")
-    names = ("pyproject.toml", "constraints.txt", "CMakeLists.txt", "src/crossent/__init__.py")  # the last: the version
+    names = ("pyproject.toml", "constraints.txt", "CMakeLists.txt", "src/crossent/version.py")  # the last: the version
     files = [*(ROOT / name for name in names), Path(__file__), *core]
     digest = hashlib.sha256(str(ROOT).encode())
     for path in sorted([*files, *sources]):

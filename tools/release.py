@@ -48,7 +48,7 @@ def fail(message: str) -> NoReturn:
 
 def version() -> str:
     """Return the version where it is written, without an import of what stands in the checkout."""
-    text = (ROOT / "src/crossent/__init__.py").read_text(encoding="utf-8")
+    text = (ROOT / "src/crossent/version.py").read_text(encoding="utf-8")
     found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     return found[1] if found else ""
 
@@ -147,7 +147,7 @@ def check_wheel(files: Files, sdist: Files) -> None:
 def check_metadata(where: str, text: bytes, readme: bytes) -> None:
     about = email.message_from_bytes(text)
     if about["Version"] != version():
-        fail(f"{where} calls itself version {about['Version']}, and src/crossent/__init__.py says {version()}")
+        fail(f"{where} calls itself version {about['Version']}, and src/crossent/version.py says {version()}")
     if about["License-Expression"] != PROJECT["project"]["license"]:
         fail(f"{where} has the license {about['License-Expression']}")
     payload = about.get_payload(decode=True)

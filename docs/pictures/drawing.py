@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter
 
-from crossent.score._page import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
-from crossent.score._words import power
+from crossent.html import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
+from crossent.scoring.show.words import power
 
 __all__ = ["DASHED", "INK", "LINE", "MAIN", "MUTED", "WARM", "name_lines", "note", "on_line", "picture"]
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import proof
-from crossent.torch._plan import default_chunk_bytes, one_sweep
+from crossent.torch.sources.plan import default_chunk_bytes, one_sweep
 from pictures.drawing import INK, LINE, MAIN, MUTED, WARM, note, picture
 
 N, D, V = 8192, 4096, 128256

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import crossent
 from benchmarks import pages
-from crossent.score import pictures as of_report
+from crossent.scoring.show import pictures as of_report
 from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, note, picture
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from crossent.version import __version__
 
 if TYPE_CHECKING:
     from crossent.measures import cross_entropy, entropy, js_divergence, kl_divergence, perplexity
-    from crossent.score import Score, ScoreState, compare, score
+    from crossent.scoring import Score, ScoreState, compare, score
 
 _MEASURES = ("cross_entropy", "entropy", "js_divergence", "kl_divergence", "perplexity")
-_SCORES = ("Score", "ScoreState", "compare")
+_SCORES = ("Score", "ScoreState", "compare", "score")
 
 __all__ = [
     "Score", "ScoreState", "__version__", "compare", "cross_entropy", "entropy", "js_divergence", "kl_divergence",
@@ -28,9 +28,7 @@ def __getattr__(name: str) -> Any:
     if name in _MEASURES:
         return getattr(import_module("crossent.measures"), name)
     if name in _SCORES:
-        return getattr(import_module("crossent.score"), name)
-    if name == "score":  # a package that can be called
-        return import_module("crossent.score")
+        return getattr(import_module("crossent.scoring"), name)
     raise AttributeError(f"module 'crossent' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
-from crossent import __version__
+from crossent.version import __version__
 
 _PACKAGE = {"sklearn": "scikit-learn"}
 
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         # typer carries a click of its own since 0.2x, so the class of its usage errors has no one name to import
         name = type(error).__name__
-        if name in {"RefusedError", "MissedError"} and type(error).__module__ == "crossent.score.command":
+        if name in {"RefusedError", "MissedError"} and type(error).__module__ == "crossent.scoring.cli.actions":
             return _fail(str(error), 2 if name == "RefusedError" else 1)
         if not hasattr(error, "format_message"):
             raise
@@ -74,9 +74,9 @@ def _app() -> Any:
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
-    from crossent.score import cli as scoring
+    from crossent.scoring.cli import commands
 
-    scoring.add(app, _require)
+    commands.add(app, _require)
 
     @app.command()
     def demo(  # pyright: ignore[reportUnusedFunction]

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from crossent import __version__, kernels, reference
+from crossent import kernels, reference
 from crossent.kernels import cpu
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
+from crossent.version import __version__
 
 Line = tuple[str, str]
 
@@ -151,7 +152,7 @@ def check_gpus() -> tuple[bool, list[Line]]:
 
 def check_product(torch: Any) -> tuple[bool, str]:
     """Return whether the product of two bfloat16 matrices that the linear loss takes is right, and how it is taken."""
-    gemm = import_module("crossent.torch._gemm")
+    gemm = import_module("crossent.torch.sources.products")
     random = torch.Generator().manual_seed(0)
     a, b = (torch.randn(shape, generator=random).bfloat16() for shape in ((33, 65), (65, 17)))
     dtype, exact, found = gemm.operand_dtype(torch.bfloat16), a.double() @ b.double(), torch.empty(33, 17)

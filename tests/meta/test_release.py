@@ -39,7 +39,7 @@ class TestVersion:
         assert "version" not in PROJECT["project"]
         assert PROJECT["project"]["dynamic"] == ["version"]
         places = [table["input"] for table in PROJECT["tool"]["dynamic-metadata"] if table["field"] == "version"]
-        assert places == ["src/crossent/__init__.py"]
+        assert places == ["src/crossent/version.py"]
         assert release.version() == crossent.__version__ == metadata.version("crossent")
 
     def test_is_what_the_build_reads(self) -> None:

@@ -12,7 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from benchmarks.shards import Head, cost
-from crossent.torch import TopK, _tiles, cross_entropy, linear_cross_entropy
+from crossent.torch import TopK, cross_entropy, linear_cross_entropy
+from crossent.torch.sources import driver as _tiles
 from tests.parallel.counting import sent
 
 N, V, D = 11, 26, 5

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from crossent.torch import cross_entropy, fuse_lm_head, linear_cross_entropy
-from crossent.torch._lazy import LazyLogits
+from crossent.torch.lazy.logits import LazyLogits
 from tests.parallel.counting import sent
 from tests.torch.plain import FLOOR
 

@@ -18,7 +18,7 @@ from crossent import reference
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from crossent.torch import TopK
-from crossent.torch._parallel import all_reduce
+from crossent.torch.ranks.shards import all_reduce
 from tests.parallel.shards import (
     ALL,
     KINDS,

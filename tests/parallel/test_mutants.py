@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from crossent.torch import _collectives, _parallel, linear_cross_entropy
+from crossent.torch import linear_cross_entropy
+from crossent.torch.ranks import collectives as _collectives
+from crossent.torch.ranks import shards as _parallel
 
 N, V, D = 6, 10, 4
 

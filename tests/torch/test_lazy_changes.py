@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import crossent.torch as F
-from crossent.torch import _lazy
+from crossent.torch.lazy import logits as _lazy
 from tests.torch.lazily import REFUSED, pair
 from tests.torch.test_lazy_heads import loss_of_rows, models, tokens
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from crossent.spec import Scores, Target
-from crossent.torch import _plan, _tiles, linear_cross_entropy
-from crossent.torch._plan import Sweep
+from crossent.torch import linear_cross_entropy
+from crossent.torch.sources import driver as _tiles
+from crossent.torch.sources import plan as _plan
+from crossent.torch.sources.plan import Sweep
 
 MIB = 2**20
 

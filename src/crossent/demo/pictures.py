@@ -1,4 +1,4 @@
-"""The pictures of the report: inline SVG whose colours are the page's (see `crossent.score._page`)."""
+"""The pictures of the report: inline SVG whose colours are the page's (see `crossent.html`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from crossent.demo.numbers import SCALES, Family, Summary, predicted_class, row_costs, truth_probability
 from crossent.demo.train import Fit
-from crossent.score._page import INK, MAIN, MUTED, STYLE, WARM, svg
+from crossent.html import INK, MAIN, MUTED, STYLE, WARM, svg
 
 _SIZE = (4.6, 3.3)  # inches, so that 9-point text is readable when the picture is as wide as a telephone
 

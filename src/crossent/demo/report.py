@@ -9,7 +9,6 @@ from string import Template
 
 import numpy as np
 
-from crossent import __version__
 from crossent.demo.console import row_text
 from crossent.demo.numbers import (
     SCALES,
@@ -23,7 +22,8 @@ from crossent.demo.numbers import (
 )
 from crossent.demo.pictures import likelihood, loss_curves, penalty_curve, pixels
 from crossent.demo.train import Fit
-from crossent.score._page import figure, stylesheet, table, template
+from crossent.html import figure, stylesheet, table, template
+from crossent.version import __version__
 
 WORST = 12
 

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Literal, overload
 from torch import Tensor
 
 from crossent.closing import Reduction
-from crossent.torch._binary import binary_loss
-from crossent.torch._closing import Closing, Options, Stats, described, phi_of, reduced, reduction_of
-from crossent.torch._dtensor import check_no_group, of_elements, of_logits, stand_in
-from crossent.torch._inputs import (
+from crossent.torch.call.checks import (
     TopK,
     broadcasts,
     check_companion,
@@ -22,10 +19,13 @@ from crossent.torch._inputs import (
     rows_of,
     sample_weight_of,
 )
-from crossent.torch._lazy import LazyLogits, fused_loss
-from crossent.torch._parallel import NO_SHARDS, Shards, shards_of
-from crossent.torch._plain import loss_dtype
-from crossent.torch._rows import row_loss, row_stats
+from crossent.torch.call.dtensor import check_no_group, of_elements, of_logits, stand_in
+from crossent.torch.call.results import Closing, Options, Stats, described, phi_of, reduced, reduction_of
+from crossent.torch.lazy.logits import LazyLogits, fused_loss
+from crossent.torch.operators.binary import binary_loss
+from crossent.torch.operators.plain import loss_dtype
+from crossent.torch.operators.rows import row_loss, row_stats
+from crossent.torch.ranks.shards import NO_SHARDS, Shards, shards_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

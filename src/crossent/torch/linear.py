@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor
 
-from crossent.torch._closing import Closing, Options, Stats, described, phi_of, reduced, reduction_of
-from crossent.torch._dtensor import check_no_group, of_layer
-from crossent.torch._inputs import (
+from crossent.torch.call.checks import (
     TopK,
     check_chunk_bytes,
     check_options,
@@ -19,10 +17,12 @@ from crossent.torch._inputs import (
     rows_of,
     sample_weight_of,
 )
-from crossent.torch._linear import linear_loss, linear_stats
-from crossent.torch._parallel import NO_SHARDS, Shards, shards_of
-from crossent.torch._plain import loss_dtype
-from crossent.torch._plan import default_chunk_bytes, device_of, one_sweep
+from crossent.torch.call.dtensor import check_no_group, of_layer
+from crossent.torch.call.results import Closing, Options, Stats, described, phi_of, reduced, reduction_of
+from crossent.torch.operators.linear import linear_loss, linear_stats
+from crossent.torch.operators.plain import loss_dtype
+from crossent.torch.ranks.shards import NO_SHARDS, Shards, shards_of
+from crossent.torch.sources.plan import default_chunk_bytes, device_of, one_sweep
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

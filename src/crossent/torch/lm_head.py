@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from crossent.torch._deferred import Deferred
-from crossent.torch._inputs import has_autocast
-from crossent.torch._lazy import LazyLogits, defer
+from crossent.torch.call.checks import has_autocast
+from crossent.torch.lazy.deferred import Deferred
+from crossent.torch.lazy.logits import LazyLogits, defer
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -10,8 +10,8 @@ from torch.nn import _reduction as _legacy
 
 from crossent import closing
 from crossent.spec import Scores
-from crossent.torch._closing import Stats
-from crossent.torch._inputs import TopK, check_chunk_bytes, check_ignore_index, check_numbers, check_weight
+from crossent.torch.call.checks import TopK, check_chunk_bytes, check_ignore_index, check_numbers, check_weight
+from crossent.torch.call.results import Stats
 from crossent.torch.functional import binary_cross_entropy_with_logits, cross_entropy
 from crossent.torch.linear import linear_cross_entropy
 

@@ -1,0 +1,128 @@
+"""What the HTML reports share: the stylesheet, escaped text, tables, and figures as inline SVG in the page's colours.
+
+Matplotlib draws in stand-in colours, each of which becomes a CSS variable of the page, so that a picture follows light
+and dark. Text stays text, without a font of its own. Every id starts with the picture's name, so that pictures on one
+page never share an id.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+INK, MUTED, LINE, MAIN, WARM = (f"#0{k}0{k}0{k}" for k in range(1, 6))
+_VARIABLE = {INK: "--ink", MUTED: "--muted", LINE: "--line", MAIN: "--main", WARM: "--warm"}
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a dollar is a dollar
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelcolor": MUTED,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "none",
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0.0,
+    "ytick.major.size": 0.0,
+    "ytick.minor.size": 0.0,
+}
+_LONGEST = 200  # characters of a label, of which the page shows three lines
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")  # no part of a page, or not UTF-8
+
+
+def template(package: str, name: str) -> str:
+    """Return the text of a file of a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def stylesheet() -> str:
+    """Return the stylesheet of all pages."""
+    return template("crossent", "page.css").strip()
+
+
+def plain(value: object, longest: int = _LONGEST) -> str:
+    """Return a value as one line that can stand in a page once it is escaped, shortened if it is very long."""
+    text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(value))
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+class Markup(str):
+    """Text that is HTML already; any other text is escaped."""
+
+    __slots__ = ()
+
+
+def safe(value: object) -> Markup:
+    """Return a value from outside as text of a page: escaped, and with a direction of writing of its own.
+
+    >>> print(safe("<b>"), safe(""))
+    <bdi>&lt;b&gt;</bdi> <i>empty</i>
+    """
+    text = plain(value)
+    return Markup(f"<bdi>{html.escape(text)}</bdi>" if text.strip() else "<i>empty</i>")
+
+
+def figure(caption: str, picture: str, note: str = "") -> str:
+    """Return a picture on a card; the note, below it, is HTML."""
+    return f'<figure class="card"><figcaption>{html.escape(caption)}</figcaption>{picture}{note}</figure>'
+
+
+def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, texts: Sequence[int] = ()) -> Markup:
+    """Return a table in a box that scrolls by itself, also by the keyboard.
+
+    The first column names the rows; the columns numbered in `texts` are words, the others are numbers.
+    """
+    side = [' class="text"' if k in texts else "" for k in range(len(heading))]
+    head = "".join(f'<th scope="col"{side[k]}>{_cell(text)}</th>' for k, text in enumerate(heading))
+    body = "".join(
+        f'<tr><th scope="row">{_cell(row[0])}</th>'
+        + "".join(f"<td{side[k]}>{_cell(text)}</td>" for k, text in enumerate(row[1:], 1))
+        + "</tr>\n"
+        for row in rows
+    )
+    label = html.escape(caption)
+    return Markup(
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><caption>{label}</caption>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(text: str) -> str:
+    return text if isinstance(text, Markup) else html.escape(text)
+
+
+def svg(drawn: Any, name: str, title: str, description: str = "") -> str:
+    """Return a figure as an SVG element for a page: no size, fonts or colours of its own, ids under its name."""
+    file = io.StringIO()
+    drawn.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    box = re.search(r'viewBox="[^"]*"', text)
+    body = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text[text.index(">") + 1 :], flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'\b(?:xlink:)?href="#', f'href="#{name}-', body).replace("url(#", f"url(#{name}-")
+    body = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", body)
+    for colour, variable in _VARIABLE.items():
+        body = body.replace(colour, f"var({variable})")
+    label, more = html.escape(title), html.escape(description)
+    described = f' aria-describedby="{name}-description"' if description else ""
+    return (
+        f'<svg class="plot" role="img" aria-label="{label}"{described} {box.group() if box else ""}>'
+        f"<title>{label}</title>"
+        + (f'<desc id="{name}-description">{more}</desc>' if description else "")
+        + f"{body.strip()}\n"
+    )

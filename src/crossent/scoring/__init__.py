@@ -1,0 +1,40 @@
+"""What predictions cost: `score`, `compare`, `Score` and `ScoreState`, from one pass whose sums merge.
+
+The folders: `input` (what people have becomes batches), `sums` (what is kept of rows), `show` (text, pictures, pages),
+`lm` (logs of language models), `adapters` (Ray, Dask, scikit-learn, torchmetrics) and `cli` (the commands).
+`crossent`, `crossent.cli` and users import this face; it loads a module only when one of its names is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossent.scoring.comparison import Comparison, compare
+    from crossent.scoring.evaluate import score
+    from crossent.scoring.parts import Bar, Bin, Calibration, Row, Slice, Temperature
+    from crossent.scoring.result import Score
+    from crossent.scoring.state import ScoreState
+
+_HOME = {
+    "score": "evaluate",
+    "Score": "result",
+    "ScoreState": "state",
+    "compare": "comparison",
+    "Comparison": "comparison",
+    **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration"), "parts"),
+}
+__all__ = [
+    "Bar", "Bin", "Calibration", "Comparison", "Row", "Score", "ScoreState", "Slice", "Temperature", "compare", "score",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"crossent.scoring.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'crossent.scoring' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,204 @@
+"""Scores of Ray data sets: a state for each block, merged as an aggregation of Ray Data. Needs the extra `ray`.
+
+The aggregations are of the class `AggregateFn`. One of `AggregateFnV2` names one column that it reads, and Ray drops
+all others before it groups rows.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ray.data import Dataset
+from ray.data.aggregate import AggregateFn
+from ray.data.block import Block, BlockAccessor
+from ray.exceptions import RayTaskError
+
+from crossent.scoring import result as _score
+from crossent.scoring.input.arrow import arguments
+from crossent.scoring.input.batch import Kind, class_names
+from crossent.scoring.input.columns import columns
+from crossent.scoring.state import ScoreState
+
+
+class State(AggregateFn):
+    """An aggregation to the pickled `ScoreState` of the rows, for states that are kept and merged later.
+
+    It is None where there are no rows.
+
+    Parameters
+    ----------
+    label, probs, logits, logprobs, weight, cluster, by, id, **options
+        As for `score`.
+    alias_name
+        Name of the column of results.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rows cannot be scored, with row, cause and fix.
+
+    Examples
+    --------
+    >>> import pickle, ray
+    >>> import crossent.scoring.ray
+    >>> data = ray.data.read_parquet("predictions")                                           # doctest: +SKIP
+    >>> days = data.groupby("day").aggregate(crossent.scoring.ray.State(label="y", probs="p"))  # doctest: +SKIP
+    >>> states = {row["day"]: pickle.loads(row["state"]) for row in days.iter_rows()}         # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        probs: Any = None,
+        logits: Any = None,
+        logprobs: Any = None,
+        weight: str | None = None,
+        cluster: str | None = None,
+        by: Any = None,
+        id: str | None = None,
+        alias_name: str = "state",
+        **options: Any,
+    ) -> None:
+        given: dict[Kind, Any] = {"probs": probs, "logits": logits, "logprobs": logprobs}
+        rest = {"weight": weight, "cluster": cluster, "by": by, "id": id}
+        self.columns = columns(label, given, rest)
+        self.options = options
+        _ = ScoreState(**options)  # what is wrong with the options is said here and not by a worker
+        super().__init__(  # pyright: ignore[reportArgumentType]  Ray's own default is None
+            _nothing, _merge, alias_name, accumulate_block=self._add, finalize=self._finish
+        )
+
+    def _add(self, before: bytes | None, block: Block) -> bytes | None:
+        accessor = BlockAccessor.for_block(block)
+        table = accessor.to_arrow()
+        if len(table) == 0:
+            return before
+        there, options = self.columns.among(table.column_names), dict(self.options)
+        if len(there.values) == 1:
+            table = _without_tensors(table, accessor, there.values[0])
+        elif options.get("classes") is None:
+            options["classes"] = class_names(there.values)
+        state = ScoreState(**options)
+        for batch in table.select(there.needed).combine_chunks().to_batches():
+            _ = state.update(**arguments(batch, there))
+        return _merge(before, pickle.dumps(state))
+
+    def _finish(self, state: bytes | None) -> Any:
+        return state
+
+
+class Score(State):
+    """An aggregation to a `crossent.Score`, for `Dataset.aggregate` and `GroupedData.aggregate`.
+
+    It is None where no rows count.
+
+    Parameters
+    ----------
+    label, probs, logits, logprobs, weight, cluster, by, id, **options
+        As for `score`.
+    alias_name
+        Name of the column of results.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rows cannot be scored, with row, cause and fix.
+
+    Examples
+    --------
+    >>> import ray
+    >>> import crossent.scoring.ray
+    >>> data = ray.data.read_parquet("predictions")                                             # doctest: +SKIP
+    >>> days = data.groupby("day").aggregate(crossent.scoring.ray.Score(label="y", probs="p_*"))  # doctest: +SKIP
+    >>> {row["day"]: row["score"].loss for row in days.iter_rows()}                             # doctest: +SKIP
+    {'Monday': 0.41, 'Tuesday': 0.38}
+    """
+
+    def __init__(self, *, alias_name: str = "score", **columns_and_options: Any) -> None:
+        super().__init__(alias_name=alias_name, **columns_and_options)
+
+    def _finish(self, state: bytes | None) -> Any:
+        whole: ScoreState | None = None if state is None else pickle.loads(state)
+        return whole.finalize() if whole is not None and whole.totals.count.any() else None
+
+
+def score(dataset: Dataset, **columns_and_options: Any) -> _score.Score:
+    """Return the score of predictions in a Ray data set: that of `crossent.score`.
+
+    Each block becomes a `ScoreState` where it lies, and only states travel. Of files only the columns that are needed
+    are read.
+
+    Parameters
+    ----------
+    dataset
+        A data set with the following columns.
+    label
+        Name of the column that holds the true class of each row.
+    probs, logits, logprobs
+        One of the three: names of columns, or a pattern such as "p_*", or one column that holds a number or a vector
+        in each row. See `crossent.score`.
+    weight, cluster, id
+        Names of columns. Without `id` the worst rows cannot be found again: Ray promises no order of the rows.
+    by
+        Names of columns or a pattern.
+    **options
+        `classes`, `ignore`, `normalize`, `zero`, `ci` and `worst` of `crossent.score`.
+
+    Returns
+    -------
+    Score
+        Loss in nats, with everything else that one pass tells.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rows cannot be scored, with row, cause and fix.
+
+    Examples
+    --------
+    >>> import ray
+    >>> import crossent.scoring.ray
+    >>> data = ray.data.read_parquet("predictions")                                   # doctest: +SKIP
+    >>> crossent.scoring.ray.score(data, label="y", probs="p_*", cluster="patient").ci  # doctest: +SKIP
+    (0.371, 0.428)
+    """
+    aggregation = State(**columns_and_options)
+    names = dataset.columns()
+    found = None
+    if names is not None:  # a data set without any block has no columns
+        needed = aggregation.columns.among(names).needed
+        try:
+            found = dataset.select_columns(needed).aggregate(aggregation)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, ValueError | TypeError):
+                raise cause from None  # as it was said, without Ray's log of the worker
+            raise
+    state = ScoreState() if found is None or found[aggregation.name] is None else pickle.loads(found[aggregation.name])
+    return state.finalize()
+
+
+def _merge(first: bytes | None, second: bytes | None) -> bytes | None:
+    if first is None or second is None:
+        return second if first is None else first
+    whole: ScoreState = pickle.loads(first)
+    return pickle.dumps(whole.merge(pickle.loads(second)))
+
+
+def _nothing(_: Any) -> bytes | None:
+    return None
+
+
+def _without_tensors(table: pa.Table, accessor: BlockAccessor, name: str) -> pa.Table:
+    """Return the table of a block, with lists in a column that holds Ray's tensors."""
+    if not isinstance(table.schema.field(name).type, pa.BaseExtensionType):
+        return table
+    tensors = np.asarray(accessor.to_numpy(name))
+    if tensors.ndim != 2:
+        raise ValueError(f"the tensors of column {name!r} must be vectors of one length, got {tensors.shape[1:]}")
+    lists = pa.FixedSizeListArray.from_arrays(tensors.reshape(-1), tensors.shape[1])
+    return table.set_column(table.column_names.index(name), name, lists)

@@ -1,0 +1,236 @@
+"""A metric for torchmetrics that is a `ScoreState` inside. Needs the extra `torchmetrics`."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from crossent.scoring.input.batch import Kind
+from crossent.scoring.parts import Zero
+from crossent.scoring.result import Score
+from crossent.scoring.state import ScoreState
+
+Unit = Literal["nats", "bits", "perplexity"]
+
+
+class CrossEntropyScore(Metric):
+    """Cross-entropy over batches and processes: Σ w_i (−log p_i(y_i)) / Σ w_i, or e to it; smaller is better.
+
+    The classes are the last axis of the predictions, as in torchmetrics' Perplexity, and not the second as in
+    `torch.nn.functional.cross_entropy`. Everything is summed in float64 on the CPU, whatever device and dtype the
+    predictions have. `score` tells the interval and the rest. Classes are called by their numbers.
+
+    Parameters
+    ----------
+    predictions
+        What `preds` are: "logits", "probs" or "logprobs".
+    unit
+        What `compute` returns: the loss in "nats" or "bits", or the "perplexity".
+    ignore_index
+        A target whose rows are left out, such as -100.
+    zero
+        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+    normalize
+        Divide probabilities by their sum.
+    ci
+        Level of confidence of the interval of `score`.
+    **kwargs
+        Those of `torchmetrics.Metric`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossent.scoring.torchmetrics import CrossEntropyScore
+    >>> metric = CrossEntropyScore()
+    >>> metric.update(torch.zeros(2, 3, 50257, dtype=torch.float16), torch.tensor([[1, 2, 3], [4, 5, 6]]))
+    >>> metric.compute()
+    tensor(10.8249, dtype=torch.float64)
+    >>> metric.score().n
+    6
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    plot_lower_bound = 0.0
+
+    def __init__(
+        self,
+        predictions: Kind = "logits",
+        *,
+        unit: Unit = "nats",
+        ignore_index: int | None = None,
+        zero: Zero = "inf",
+        normalize: bool = False,
+        ci: float = 0.95,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value, known in (
+            ("predictions", predictions, ("logits", "probs", "logprobs")),
+            ("unit", unit, ("nats", "bits", "perplexity")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+        self.predictions, self.unit = predictions, unit
+        self._options: dict[str, Any] = {
+            "ignore": ignore_index,
+            "zero": zero,
+            "normalize": normalize,
+            "ci": ci,
+            "worst": 0,
+        }
+        self._rows, self._bytes = ScoreState(**self._options), None
+        # without a reduction torchmetrics hands back the list of what all processes have, to be merged
+        self.add_state("encoded", default=[], dist_reduce_fx=None)
+
+    @property
+    def encoded(self) -> list[Tensor]:
+        """The state as a list of one tensor of bytes, the form that torchmetrics copies, moves, saves and gathers."""
+        if self._bytes is None:
+            whole = bytearray(pickle.dumps(self._rows))
+            self._bytes = torch.frombuffer(whole, dtype=torch.uint8).to(self.device)
+        return [self._bytes]
+
+    @encoded.setter
+    def encoded(self, states: list[Tensor]) -> None:
+        self._rows, self._bytes = ScoreState(**self._options), None
+        for each in states:
+            _ = self._rows.merge(_decoded(each))
+
+    def update(
+        self, preds: Tensor, target: Tensor, weight: Tensor | None = None, cluster: Tensor | None = None
+    ) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        preds
+            Predictions, (…, C), or (…,) for the positive one of two classes; see `predictions`.
+        target
+            The true classes, (…,).
+        weight
+            Weights ≥ 0, (…,), or of the first axes of the target, such as one for each text.
+        cluster
+            Numbers of what rows of one cluster share, shaped like weights. Rows of one text, say, are not independent
+            of each other; intervals then allow for it. A number means the same in all batches and processes.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or the rows cannot be scored, with row, cause and fix.
+
+        Examples
+        --------
+        >>> metric = CrossEntropyScore(ignore_index=-100)
+        >>> metric.update(torch.randn(2, 3, 7), torch.tensor([[1, 2, -100], [4, 5, 6]]), cluster=torch.tensor([0, 1]))
+        >>> metric.score().clusters
+        2
+        """
+        shape = target.shape
+        if preds.shape[:-1] != shape and preds.shape != shape:
+            second = preds.ndim > 2 and preds.shape[:1] + preds.shape[2:] == shape
+            hint = "; if the classes are the second axis, pass preds.movedim(1, -1)" if second else ""
+            raise ValueError(
+                f"preds must have the shape of target {tuple(shape)}, and classes as the last axis, or none for the "
+                f"positive class of two; got {tuple(preds.shape)}{hint}"
+            )
+        if target.numel() == 0:
+            return
+        binary = preds.shape == shape
+        flat = preds.reshape(-1) if binary else preds.reshape(-1, preds.shape[-1])
+        rest = {"weight": _spread(weight, "weight", shape), "cluster": _spread(cluster, "cluster", shape)}
+        self._bytes = None
+        _ = self._rows.update(target.reshape(-1), **{self.predictions: flat}, **rest)
+
+    def compute(self) -> Tensor:
+        """Return the loss in the metric's unit, of all processes if there are several.
+
+        Returns
+        -------
+        Tensor
+            (), float64, or float32 on devices without it.
+
+        Raises
+        ------
+        ValueError
+            If no row counts.
+
+        Examples
+        --------
+        >>> metric = CrossEntropyScore("probs", unit="bits")
+        >>> metric.update(torch.tensor([[0.25, 0.75]]), torch.tensor([0]))
+        >>> metric.compute()
+        tensor(2., dtype=torch.float64)
+        """
+        found = self._rows.finalize()
+        value = {"nats": found.loss, "bits": found.bits, "perplexity": found.perplexity}[self.unit]
+        return torch.tensor(
+            value, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
+        )
+
+    def score(self) -> Score:
+        """Return all of the score, with intervals, of all processes if there are several: then each must call it.
+
+        Returns
+        -------
+        Score
+            That of `crossent.score`.
+
+        Raises
+        ------
+        ValueError
+            If no row counts.
+
+        Examples
+        --------
+        >>> metric = CrossEntropyScore()
+        >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.5, 0.0]]), torch.tensor([0, 1, 1]))
+        >>> score = metric.score()
+        >>> round(score.loss, 3), round(score.accuracy, 3)
+        (0.471, 0.667)
+        """
+        with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
+            return self._rows.finalize()
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        super().reset()
+        self._rows, self._bytes = ScoreState(**self._options), None
+
+
+def _spread(values: Tensor | None, name: str, shape: torch.Size) -> Tensor | None:
+    """Return one value for each row, from values for the first axes of the target."""
+    if values is None:
+        return None
+    if values.shape != shape[: values.ndim]:
+        raise ValueError(f"{name} must have the first axes of target {tuple(shape)}, got {tuple(values.shape)}")
+    return values.reshape(values.shape + (1,) * (len(shape) - values.ndim)).expand(shape).reshape(-1)
+
+
+_ARRAYS = {
+    ("numpy", "dtype"), ("numpy", "ndarray"), ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"), ("numpy._core.numeric", "_frombuffer"),
+}  # fmt: skip
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads states and nothing else: the bytes may come from a checkpoint, which must not run code."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if (module_name, global_name) in _ARRAYS:
+            return super().find_class(module_name, global_name)
+        if module_name.startswith("crossent.scoring.") and "." not in global_name:
+            found = super().find_class(module_name, global_name)
+            if isinstance(found, type) and found.__module__ == module_name:  # not what the module has imported
+                return found
+        raise pickle.UnpicklingError(f"these bytes are not a state of crossent: {module_name}.{global_name}")
+
+
+def _decoded(state: Tensor) -> ScoreState:
+    return _Unpickler(io.BytesIO(state.detach().cpu().to(torch.uint8).numpy().tobytes())).load()

@@ -1,0 +1,88 @@
+"""The function `score`: what predictions cost, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from crossent.scoring.parts import Zero
+from crossent.scoring.result import Score
+from crossent.scoring.state import ScoreState
+
+
+def score(
+    y: Any,
+    *,
+    probs: Any = None,
+    logits: Any = None,
+    logprobs: Any = None,
+    classes: Sequence[Hashable] | None = None,
+    weight: Any = None,
+    cluster: Any = None,
+    by: Any = None,
+    id: Any = None,
+    ignore: Any = None,
+    normalize: bool = False,
+    zero: Zero = "inf",
+    ci: float = 0.95,
+    worst: int = 10,
+) -> Score:
+    """Return what predictions cost, Σ w_i (−log p_i(y_i)) / Σ w_i, with an interval.
+
+    Nothing is clipped: the loss is the logarithm of the number that was stored, summed in float64.
+
+    Parameters
+    ----------
+    y
+        The true class of each row, (N,): a list, or a column of NumPy, torch, pandas, polars or pyarrow.
+    probs, logits, logprobs
+        One of the three, (N, C), or (N,) for the positive one of two classes: probabilities, unnormalised
+        log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames.
+    classes
+        The classes of the columns, in their order; by default the names of a frame's columns (without what all of
+        them begin with), else 0 … C − 1. With one column per row, the second class is the positive one.
+    weight
+        Weight of each row, ≥ 0; a row of weight 0 is left out.
+    cluster
+        Rows with the same value (a document, a patient) are not independent of each other; intervals allow for it.
+    by
+        Columns to slice the rows by: one, a mapping of names to columns, or a frame.
+    id
+        Names of the rows, for `Score.worst` and `compare`; by default they are numbered.
+    ignore
+        A label, or a list of labels, whose rows are left out; `float("nan")` for missing ones.
+    normalize
+        Divide probabilities by their sum.
+    zero
+        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+    ci
+        Level of confidence of the intervals: Hall's, corrected for skewness.
+    worst
+        How many of the most expensive rows to name.
+
+    Returns
+    -------
+    Score
+        Loss in nats, with everything else that one pass tells.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the rows cannot be scored, with row, cause and fix.
+
+    Examples
+    --------
+    >>> import crossent
+    >>> result = crossent.score([1, 0, 2], probs=[[0.2, 0.7, 0.1], [0.6, 0.2, 0.2], [0.6, 0.1, 0.3]])
+    >>> round(result.loss, 6), round(result.bits, 6), round(result.accuracy, 3)
+    (0.690491, 0.996168, 0.667)
+    >>> result.worst[0].id, result.worst[0].label, result.worst[0].predicted
+    (2, 2, 0)
+
+    References
+    ----------
+    Good, "Rational decisions", J. R. Statist. Soc. B 14 (1952), https://doi.org/10.1111/j.2517-6161.1952.tb00104.x
+    """
+    state = ScoreState(classes=classes, ignore=ignore, normalize=normalize, zero=zero, ci=ci, worst=worst, rows=True)
+    state.update(y, probs=probs, logits=logits, logprobs=logprobs, weight=weight, cluster=cluster, by=by, id=id)
+    return state.finalize()

@@ -1,0 +1,155 @@
+"""Tables in text files: csv, tsv and jsonl, compressed or not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from crossent.scoring.show.text import line
+
+LONGEST = 1 << 24
+"""Bytes in a line at most."""
+COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+
+Batches = Iterator[tuple[Any, float]]
+
+
+class FileError(ValueError):
+    """A file that cannot be read as what it is said to be."""
+
+
+class Table(Protocol):
+    """What a reader is told of a table."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        ...
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns in their order."""
+        ...
+
+
+def _compression(path: Path) -> str | None:
+    return COMPRESSION.get(path.suffix.lower())
+
+
+def _first_line(path: Path) -> str:
+    """Return the first line that is not blank."""
+    import pyarrow as pa
+
+    with pa.input_stream(str(path), compression=_compression(path)) as file:
+        start = file.read(LONGEST)
+    text = start.lstrip(b"\xef\xbb\xbf\r\n\t ").split(b"\n", 1)[0]
+    if not text:
+        raise FileError(f"{path} is empty: it holds blank lines only")
+    if len(text) >= LONGEST - 64:
+        raise FileError(f"{path}, line 1: longer than {LONGEST >> 20} MiB")
+    try:
+        decoded = text.decode().rstrip("\r")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not text in UTF-8 (byte {text[error.start]:#x} in line 1)") from error
+    if any(not (c.isprintable() or c == "\t") for c in decoded):
+        raise FileError(f"{path} is not text: its first line holds {line(decoded)[:40]!r}")
+    return decoded
+
+
+# csv
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
+
+
+def csv_columns(path: Path) -> list[str]:
+    """Return the names in the first line."""
+    first, between = _first_line(path), _delimiter(path)
+    names = next(csv.reader([first], delimiter=between))
+    if len(names) == 1:
+        other = next((mark for mark in (";", "\t", "|", ",") if mark in first and mark != between), None)
+        if other is not None:
+            raise FileError(f"{path}: its columns are separated by {other!r}, not by {between!r}")
+    return names
+
+
+def csv_batches(table: Table, names: list[str], words: set[str]) -> Batches:
+    """Yield batches of a csv file: numbers, but text in the columns `words`."""
+    import pyarrow as pa
+    from pyarrow import csv as reader
+
+    types = {name: pa.string() if name in words else pa.float64() for name in names}
+    convert = reader.ConvertOptions(include_columns=names, column_types=types, strings_can_be_null=True)
+    size = table.path.stat().st_size
+    with table.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(table.path)) as file:
+        try:
+            stream = reader.open_csv(
+                file,
+                read_options=reader.ReadOptions(block_size=1 << 22),
+                parse_options=reader.ParseOptions(delimiter=_delimiter(table.path)),
+                convert_options=convert,
+            )
+            for batch in stream:
+                yield batch, raw.tell() / size
+        except pa.ArrowInvalid as error:  # which counts the columns
+            text = " ".join(str(error).split())
+            named = re.sub(r"CSV column #(\d+)", lambda found: f"column {table.columns[int(found[1])]!r}", text)
+            raise FileError(f"{table.path}: {line(named)[:300]}") from error
+
+
+# jsonl
+
+
+def jsonl_columns(path: Path) -> list[str]:
+    """Return the names in the first object."""
+    return list(_first_object(path))
+
+
+def _first_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_first_line(path))
+    except FileError:
+        raise
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise FileError(f"{path}, line 1: not JSON ({why})") from error
+    if not isinstance(found, dict):
+        raise FileError(f"{path}, line 1: not an object with a value for each column, but {type(found).__name__}")
+    return {str(name): value for name, value in found.items()}
+
+
+def jsonl_batches(table: Table, names: list[str], words: set[str]) -> Batches:
+    """Yield batches of a jsonl file; the first object says which columns are lists."""
+    import pyarrow as pa
+    from pyarrow import json as reader
+
+    first = _first_object(table.path)
+    schema = pa.schema([pa.field(name, _kind(first.get(name), name in words)) for name in names])
+    options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    size = table.path.stat().st_size
+    with table.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(table.path)) as file:
+        try:
+            for batch in reader.open_json(file, reader.ReadOptions(block_size=LONGEST), options):
+                yield batch, raw.tell() / size
+        except pa.ArrowInvalid as error:
+            text = " ".join(str(error).split())
+            if "straddl" in text:
+                text = f"a line is longer than {LONGEST >> 20} MiB"
+            raise FileError(f"{table.path}: {line(text)[:300]}") from error
+
+
+def _kind(value: Any, word: bool) -> Any:
+    """Return the type of a column from its first value; numbers, unless it may hold words."""
+    import pyarrow as pa
+
+    if isinstance(value, list):
+        return pa.list_(pa.float64())
+    if not word:
+        return pa.float64()
+    kinds = ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64()))
+    return next((kind for python, kind in kinds if isinstance(value, python)), pa.string())

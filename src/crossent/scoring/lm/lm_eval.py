@@ -1,0 +1,135 @@
+"""Reader of the samples of lm-eval (`--log_samples`), which hold totals of documents and not their tokens."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from crossent.scoring.lm.document import ROUNDING, Choices, Document, LogError, Note, real, shown
+
+Record = Mapping[str, Any]
+
+
+def sample(record: Record, name: str) -> Iterator[Document]:
+    """Yield the document of one sample.
+
+    A request of one argument is a whole text (loglikelihood_rolling), one of two texts a context and its continuation
+    (loglikelihood); several continuations are a multiple choice, whose target is what counts.
+    """
+    label = f"doc {record['doc_id']}" if type(record.get("doc_id")) in (int, str) else name
+    values = _values(record)
+    requests = _requests(record.get("arguments"), len(values))
+    if any(isinstance(second, Mapping) for _, second in requests):
+        raise LogError("generate_until samples hold no log-probabilities; log a task of another output_type")
+    if len(values) == 1:
+        first, second = requests[0]
+        yield (
+            _rolling(record, label, values[0], first)
+            if second is None
+            else Document(label, "lm-eval", loglikelihood=values[0], bytes=_size(second))
+        )
+        return
+    yield _multiple(record, label, values, requests)
+
+
+def _rolling(record: Record, label: str, loglikelihood: float, text: Any) -> Document:
+    """Return a document with the bytes and words that lm-eval divided by, or else those of the text itself."""
+    size, words = _logged(record, ("bits_per_byte", "byte_perplexity")), _logged(record, ("word_perplexity",))
+    if isinstance(text, str):
+        size = _size(text) if size is None else size
+        words = len(re.split(r"\s+", text)) if words is None else words
+    return Document(label, "lm-eval", loglikelihood=loglikelihood, bytes=size, words=words)
+
+
+def _logged(record: Record, metrics: tuple[str, ...]) -> int | None:
+    """Return the denominator of a metric that a sample states as [log-likelihood, denominator]."""
+    for metric in metrics:
+        pair = record.get(metric)
+        if isinstance(pair, list) and len(pair) == 2 and type(pair[1]) is int and 0 < pair[1] < 2**53:
+            return pair[1]
+    return None
+
+
+def _multiple(record: Record, label: str, values: list[float], requests: list[tuple[Any, Any]]) -> Document:
+    half = len(values) // 2
+    if "acc_mutual_info" in record and len(values) == 2 * half:
+        # The second half are the same answers without the question.
+        values, requests = values[:half], requests[:half]
+    target = _target(record, values, [second for _, second in requests])
+    if target is None:
+        return Document(label, "lm-eval", notes=frozenset[Note]({"unknown target"}))
+    return Document(
+        label,
+        "lm-eval",
+        loglikelihood=values[target],
+        bytes=_size(requests[target][1]),
+        choices=Choices(tuple(values), target),
+    )
+
+
+def _target(record: Record, values: list[float], answers: list[Any]) -> int | None:
+    """Return the index of the right answer; None unless the sample leaves exactly one possible.
+
+    lm-eval writes the target as text, be it an index or an answer; whether the most probable answer was right (`acc`)
+    tells apart what that leaves open.
+    """
+    target = str(record.get("target", "")).strip()
+    possible = {k for k, answer in enumerate(answers) if isinstance(answer, str) and answer.strip() == target}
+    if re.fullmatch(r"\d{1,6}", target) and int(target) < len(values):
+        possible.add(int(target))
+    if not possible and not target.startswith("["):
+        possible = set(range(len(values)))
+    if max(values) == -math.inf:
+        return None
+    right = record.get("acc")
+    if type(right) in (int, float) and right in (0, 1):
+        best = values.index(max(values))
+        possible = {k for k in possible if (k == best) == bool(right)}
+    return possible.pop() if len(possible) == 1 else None
+
+
+def _values(record: Record) -> list[float]:
+    """Return the log-likelihood of each request."""
+    what = "filtered_resps" if record.get("filtered_resps") is not None else "resps"
+    answers = record.get(what)
+    if not isinstance(answers, list) or not answers:
+        raise LogError(f"`{what}` must be a list with an entry for each request, not {shown(answers)}")
+    return [_value(answer, what) for answer in answers]
+
+
+def _value(answer: Any, what: str) -> float:
+    """Return the log-likelihood in a, [a, is_greedy] or, with repeats, [[a, is_greedy], …]; numbers may be text."""
+    for _ in range(2):
+        if isinstance(answer, list) and answer:
+            answer = answer[0]
+    if isinstance(answer, str):
+        try:
+            answer = float(answer)
+        except ValueError:
+            raise LogError(f"`{what}` holds {shown(answer)} where a log-likelihood belongs") from None
+    value = real(answer, f"a log-likelihood in `{what}`")
+    if value > ROUNDING:
+        raise LogError(
+            f"a log-likelihood in `{what}` is {value:g}; are these log-probabilities? They cannot be positive"
+        )
+    return min(value, 0.0)
+
+
+def _requests(arguments: Any, count: int) -> list[tuple[Any, Any]]:
+    """Return context and continuation of each request; (text, None) where there is one text."""
+    rows = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
+    if not isinstance(rows, list) or len(rows) != count:
+        raise LogError(f"`arguments` must have an entry for each of the {count} requests, not {shown(arguments)}")
+    pairs: list[tuple[Any, Any]] = []
+    for row in rows:
+        cells = list(row.values()) if isinstance(row, Mapping) else row
+        if not isinstance(cells, list) or not cells:
+            raise LogError(f"an entry of `arguments` must hold a request's texts, not {shown(row)}")
+        pairs.append((cells[0], cells[1] if len(cells) > 1 else None))
+    return pairs
+
+
+def _size(text: Any) -> int | None:
+    return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else None

@@ -1,0 +1,210 @@
+"""`LanguageModelScore`: what a language model's log-probabilities cost, as numbers and as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from crossent.scoring.parts import Interval, bits, perplexity
+from crossent.scoring.show.text import aligned, html_table, line, plain
+from crossent.scoring.show.words import NONE, counted, exponential, number, share, span
+
+Unit = Literal["token", "byte", "question", "document"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLoss:
+    """One token among the worst; its loss in nats is `exact`, or at least that for a token outside the log."""
+
+    document: str
+    position: int
+    text: str
+    loss: float
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLoss:
+    """One document among the worst: its loss in nats per `unit`, and how many tokens and bytes it has."""
+
+    document: str
+    loss: float
+    unit: Unit
+    tokens: int | None
+    bytes: int | None
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScore:
+    """What multiple-choice questions cost: log Σ e^l − l at the right answer, l the log-likelihoods of the answers.
+
+    `guess` is the loss of giving all answers the same probability. Ties for the most probable answer go to the first,
+    as in lm-eval.
+    """
+
+    n: int
+    loss: float
+    ci: Interval
+    accuracy: float
+    accuracy_ci: Interval
+    guess: float
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LanguageModelScore:
+    """What the log-probabilities of a language model cost.
+
+    Losses are in nats. `loss` is per token and exact; it is NaN where tokens are outside of what was logged, and
+    `bounds` then holds what it is at least and ∞, `covered_loss` the loss of the other tokens alone. `bits_per_byte`
+    and `bits_per_byte_bounds` are the same per byte of the scored tokens' UTF-8, in bits. `tokens` counts the scored
+    tokens, `covered` those whose log-probability is known, `bytes` is None where the log does not tell.
+    `loss_per_document` and `loss_per_word` are for logs that hold totals of documents. Intervals take the documents
+    as independent, not the tokens, and cover with probability `level`.
+    """
+
+    loss: float
+    ci: Interval
+    bounds: Interval
+    covered_loss: float
+    covered_ci: Interval
+    bits_per_byte: float
+    bits_per_byte_ci: Interval
+    bits_per_byte_bounds: Interval
+    loss_per_word: float
+    loss_per_word_ci: Interval
+    loss_per_document: float
+    loss_per_document_ci: Interval
+    choices: ChoiceScore | None
+    documents: int
+    tokens: int
+    covered: int
+    bytes: int | None
+    words: int | None
+    level: float
+    sources: tuple[str, ...]
+    worst_tokens: tuple[TokenLoss, ...]
+    worst_documents: tuple[DocumentLoss, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the scored tokens whose log-probability is known; NaN for a log without tokens."""
+        return self.covered / self.tokens if self.tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss: among how many equally probable tokens the model hesitates."""
+        return perplexity(self.loss)
+
+    @property
+    def perplexity_ci(self) -> Interval:
+        """The interval of the perplexity."""
+        return perplexity(self.ci[0]), perplexity(self.ci[1])
+
+    @property
+    def byte_perplexity(self) -> float:
+        """2 to the bits per byte."""
+        return perplexity(self.bits_per_byte * math.log(2))
+
+    @property
+    def word_perplexity(self) -> float:
+        """The perplexity per word, as lm-eval states it."""
+        return perplexity(self.loss_per_word)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every number by its name, perplexities and coverage included."""
+        more = ("coverage", "perplexity", "perplexity_ci", "byte_perplexity", "word_perplexity")
+        return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in more}}
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return `to_dict` as JSON, where NaN is null and an infinity the text "inf"."""
+        return json.dumps(plain(self.to_dict()), indent=indent, allow_nan=False)
+
+    def __repr__(self) -> str:
+        parts = [_head(self), *aligned(_rows(self))]
+        for title, rows in _worst(self):
+            parts += ["", title, *aligned(rows)]
+        return "\n".join([*parts, *(f"warning: {warning}" for warning in self.warnings)])
+
+    def _repr_html_(self) -> str:
+        tables = [
+            html_table(_rows(self)),
+            *(f"<p>{html.escape(title)}</p>{html_table(rows)}" for title, rows in _worst(self)),
+        ]
+        notes = "".join(f"<p>warning: {html.escape(warning)}</p>" for warning in self.warnings)
+        return f"<p>{html.escape(_head(self))}</p>{''.join(tables)}{notes}"
+
+
+def _head(score: LanguageModelScore) -> str:
+    counts = [(score.documents, "document"), (score.tokens, "scored token"), (score.bytes or 0, "byte")]
+    said = ", ".join(counted(n, noun) for n, noun in counts if n)
+    return f"{said} ({', '.join(score.sources)})"
+
+
+def _rows(score: LanguageModelScore) -> list[tuple[str, ...]]:
+    """Return name, value and interval of what there is to say."""
+    level = f"{100 * score.level:g} % interval"
+    rows: list[tuple[str, ...]] = [("", "value", level)]
+
+    def row(name: str, value: float, ci: Interval, write: Any = lambda x: number(x, 4)) -> None:
+        rows.append((name, write(value), span(write(ci[0]), write(ci[1]))))
+
+    def least(name: str, value: float) -> None:
+        if not math.isnan(value):
+            rows.append((name, f"≥ {number(value, 4)}", "no upper bound"))
+
+    if score.tokens and score.covered == score.tokens:
+        row("loss per token (nats)", score.loss, score.ci)
+        row("perplexity", score.loss, score.ci, _perplexity)
+    elif score.tokens:
+        least("loss per token (nats), bounded", score.bounds[0])
+        row("loss of covered tokens only", score.covered_loss, score.covered_ci)
+        rows.append(("coverage", share(score.coverage), f"{score.covered:,} of {score.tokens:,} tokens"))
+    if not math.isnan(score.bits_per_byte):
+        row("bits per byte", score.bits_per_byte, score.bits_per_byte_ci)
+    else:
+        least("bits per byte, bounded", score.bits_per_byte_bounds[0])
+    if not math.isnan(score.loss_per_word):
+        row("word perplexity", score.loss_per_word, score.loss_per_word_ci, _perplexity)
+    if not score.tokens:
+        row("loss per document (nats)", score.loss_per_document, score.loss_per_document_ci)
+    if score.choices is not None:
+        row("loss over the choices (nats)", score.choices.loss, score.choices.ci)
+        rows.append(("loss of guessing", number(score.choices.guess, 4), ""))
+        row("accuracy", score.choices.accuracy, score.choices.accuracy_ci)
+    return rows
+
+
+def _perplexity(loss: float) -> str:
+    return number(loss) if not math.isfinite(loss) else exponential(loss)
+
+
+def _worst(score: LanguageModelScore) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Return the tables of the worst tokens and documents, each with its title."""
+    tables: list[tuple[str, list[tuple[str, ...]]]] = []
+    if score.worst_tokens:
+        tokens = [(line(t.document), str(t.position), line(repr(t.text)), _bound(t)) for t in score.worst_tokens]
+        tables.append(("worst tokens", [("document", "position", "token", "nats"), *tokens]))
+    if score.worst_documents:
+        head = ("document", f"nats per {score.worst_documents[0].unit}", "tokens", "bytes")
+        rows = [(line(d.document), _bound(d), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
+        tables.append(("worst documents", [head, *rows]))
+    return tables
+
+
+def _size(n: int | None) -> str:
+    return NONE if n is None else f"{n:,}"
+
+
+def _bound(entry: TokenLoss | DocumentLoss) -> str:
+    return number(entry.loss, 4) if entry.exact else f"≥ {number(entry.loss, 4)}"
+
+
+def in_bits(ci: Interval) -> Interval:
+    """Return an interval of nats in bits."""
+    return bits(ci[0]), bits(ci[1])

@@ -1,0 +1,242 @@
+"""`Score`: what predictions cost, from one pass over them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossent.scoring.parts import Bar, Bin, Calibration, Interval, Row, Slice, Zero, bits, perplexity
+
+if TYPE_CHECKING:
+    from crossent.scoring.state import ScoreState
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Score:
+    """What predictions cost.
+
+    Losses are in nats. `n` counts the rows with a positive weight, `weight` is the sum of their weights, `clusters` the
+    number of clusters (None if rows are independent). `ci` holds the ends of the interval that covers the expected loss
+    with probability `level`, `se` is the standard error. `baseline` is the loss of predicting the frequencies of the
+    classes, `skill` = 1 − loss / baseline (NaN where there is only one class), `entropy` what the predictions expect
+    to cost by their own account. `zero` is the probability below which none was charged, or "inf".
+    """
+
+    loss: float
+    ci: Interval
+    se: float
+    n: int
+    weight: float
+    level: float
+    baseline: float
+    skill: float
+    skill_ci: Interval
+    entropy: float
+    accuracy: float
+    clusters: int | None
+    zero: Zero
+    classes: tuple[Hashable, ...]
+    per_class: tuple[Slice, ...]
+    by: Mapping[str, tuple[Slice, ...]]
+    calibration: Calibration | None
+    reliability: tuple[Bin, ...]
+    histogram: tuple[Bar, ...]
+    worst: tuple[Row, ...]
+    warnings: tuple[str, ...]
+    state: ScoreState | None = field(default=None)
+
+    @property
+    def bits(self) -> float:
+        """The loss in bits."""
+        return bits(self.loss)
+
+    @property
+    def bits_ci(self) -> Interval:
+        """The interval of the loss in bits."""
+        return bits(self.ci[0]), bits(self.ci[1])
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss: among how many equally probable classes the model hesitates."""
+        return perplexity(self.loss)
+
+    @property
+    def perplexity_ci(self) -> Interval:
+        """The interval of the perplexity."""
+        return perplexity(self.ci[0]), perplexity(self.ci[1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every number by its name, with lists, dicts, numbers and texts alone.
+
+        Returns
+        -------
+        dict
+            The fields, and bits and perplexity with their intervals; NaN is None, infinities are "inf" and "-inf".
+
+        Examples
+        --------
+        >>> import crossent
+        >>> crossent.score([1, 1, 0], probs=[0.5, 0.5, 0.5]).to_dict()["bits"]
+        1.0
+        """
+        from crossent.scoring.show.text import plain
+
+        whole = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "state"}
+        return whole | {name: plain(getattr(self, name)) for name in ("bits", "bits_ci", "perplexity", "perplexity_ci")}
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return `to_dict` as JSON.
+
+        Parameters
+        ----------
+        indent
+            Spaces of indentation, or None for one line.
+
+        Returns
+        -------
+        str
+            JSON without NaN or Infinity, which it does not know.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> crossent.score([1, 0], probs=[0.5, 0.5]).to_json(indent=None)[:43]
+        '{"loss": 0.6931471805599453, "ci": [0.69314'
+        """
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    def to_frame(self, backend: str | None = None) -> Any:
+        """Return a frame with a row for the whole, each class and each slice.
+
+        Parameters
+        ----------
+        backend
+            "polars", "pandas" or "pyarrow"; by default the first of them that is imported already, else pyarrow.
+
+        Returns
+        -------
+        frame
+            Columns slice, value, n, weight, loss, low, high, se (in nats) and accuracy.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> crossent.score([1, 0], probs=[0.5, 0.5]).to_frame("pyarrow").column("loss").to_pylist()
+        [0.6931471805599453, 0.6931471805599453, 0.6931471805599453]
+        """
+        import narwhals as nw
+
+        chosen: Any = backend or next(
+            (name for name in ("polars", "pandas", "pyarrow") if name in sys.modules), "pyarrow"
+        )
+        whole = Slice("", self.n, self.weight, self.loss, self.ci, self.se, self.accuracy)
+        groups = {"all": (whole,), "class": self.per_class, **self.by}
+        rows = [(name, part) for name, parts in groups.items() for part in parts]
+        columns = {
+            "slice": [name for name, _ in rows],
+            "value": [str(part.value) for _, part in rows],
+            **{name: [getattr(part, name) for _, part in rows] for name in ("n", "weight", "loss")},
+            "low": [part.ci[0] for _, part in rows],
+            "high": [part.ci[1] for _, part in rows],
+            **{name: [getattr(part, name) for _, part in rows] for name in ("se", "accuracy")},
+        }
+        return nw.from_dict(columns, backend=chosen).to_native()
+
+    def to_html(self, path: str | Path, *, title: str = "What the predictions cost", source: str = "") -> Path:
+        """Write a report with pictures: one HTML file that needs nothing else.
+
+        Parameters
+        ----------
+        path
+            The file to write.
+        title, source
+            Heading of the page, and where the predictions came from.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> path = getfixture("tmp_path") / "report.html"
+        >>> crossent.score([1, 0], probs=[0.5, 0.6]).to_html(path).read_text(encoding="utf-8")[:15]
+        '<!DOCTYPE html>'
+        """
+        from crossent.scoring.show.report import write
+
+        return write(self, path, title=title, source=source)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the reliability diagram: what came true beside what was predicted.
+
+        Parameters
+        ----------
+        ax
+            Axes of matplotlib to draw on, by default new ones.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> crossent.score([1, 0], probs=[0.5, 0.6]).plot().get_xlabel()
+        'predicted probability'
+        """
+        from crossent.scoring.show.pictures import plot
+
+        return plot(self, ax)
+
+    def merge(self, other: Score) -> Score:
+        """Return the score of the rows of both.
+
+        Parameters
+        ----------
+        other
+            A score made with the same options and classes.
+
+        Returns
+        -------
+        Score
+            As if all rows had been scored at once.
+
+        Raises
+        ------
+        ValueError
+            If the two cannot be merged.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> crossent.score([1], probs=[0.5]).merge(crossent.score([0], probs=[0.75])).loss   # log(2 · 4) / 2
+        1.0397207708399179
+        """
+        if not isinstance(other, Score):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a score merges with another Score, not with {type(other).__name__}")
+        if self.state is None or other.state is None:
+            raise ValueError("this score was made without a state, and cannot be merged")
+        return deepcopy(self.state).merge(other.state).finalize()
+
+    def __repr__(self) -> str:
+        from crossent.scoring.show.text import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from crossent.scoring.show.text import page
+
+        return page(self)

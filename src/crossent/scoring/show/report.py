@@ -1,0 +1,295 @@
+"""The report of a score: one HTML page that asks nothing of the network and runs no script."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from crossent.html import Markup, figure, plain, safe, stylesheet, table, template
+from crossent.scoring.parts import Calibration, bits
+from crossent.scoring.result import Score
+from crossent.scoring.show import pictures
+from crossent.scoring.show import words as _words
+from crossent.scoring.show.sections import classes, slices
+from crossent.scoring.show.words import counted, interval, number, share
+from crossent.version import __version__
+
+
+def render(score: Score, *, title: str, source: str = "") -> str:
+    """Return the page; the same score gives the same text.
+
+    Parameters
+    ----------
+    score
+        What to report.
+    title
+        The heading of the page. This and all labels are text: they may hold any character.
+    source
+        Where the predictions came from, such as the name of a file.
+
+    Returns
+    -------
+    str
+        A whole HTML document with its style and pictures inside.
+    """
+    return Template(template("crossent.scoring.show", "report.html")).substitute(
+        name=html.escape(plain(title)),
+        style=stylesheet(),
+        title=safe(title),
+        facts=_facts(score, source),
+        level=_level(score),
+        warnings=_warnings(score),
+        cards="\n".join(_cards(score)),
+        reliability=_reliability(score),
+        classes=classes(score),
+        slices=slices(score),
+        losses=_losses(score),
+        worst=_worst(score),
+        numbers=_numbers(score),
+        footer=_footer(score),
+    )
+
+
+def write(score: Score, path: str | Path, *, title: str, source: str = "") -> Path:
+    """Write the page of `render` to a file, as UTF-8, and return its path."""
+    path = Path(path)
+    _ = path.write_text(render(score, title=title, source=source), encoding="utf-8", newline="\n")
+    return path
+
+
+def _level(score: Score) -> str:
+    return f"{100 * score.level:g}&nbsp;%"
+
+
+def _facts(score: Score, source: str) -> str:
+    facts = [counted(score.n, "row"), counted(len(score.classes), "class")]
+    if score.clusters is not None:
+        facts.append(counted(score.clusters, "cluster"))
+    spans = [f"<span>{html.escape(fact)}</span>" for fact in facts]
+    return " · ".join([*spans, f"from {safe(source)}"] if source else spans)
+
+
+def _warnings(score: Score) -> str:
+    if not score.warnings:
+        return ""
+    items = "\n".join(f"<li>{html.escape(plain(text, 2000))}</li>" for text in score.warnings)
+    return (
+        f'<section class="notice" aria-label="Warnings"><h2>{counted(len(score.warnings), "warning")}</h2>'
+        f"<ul>\n{items}\n</ul></section>"
+    )
+
+
+def _cards(score: Score) -> list[str]:
+    places = _words.places(score.se)
+    bits_places = _words.places(bits(score.se))
+    clusters = "" if score.clusters is None else f", in {counted(score.clusters, 'independent cluster')}"
+    if math.isnan(score.skill):
+        skill = "Undefined: guessing the frequencies of the classes costs nothing here, so nothing can be saved."
+    else:
+        skill = (
+            f"{_between(score, _words.span(*map(share, score.skill_ci)))} Guessing the frequencies of the classes "
+            f"costs <b>{number(score.baseline, places)}</b> nats; this share of it is saved."
+        )
+    return [
+        _card(
+            "Loss",
+            f"{number(score.loss, places)} <small>nats</small>",
+            f"{_between(score, interval(score.ci, places))} In bits <b>{number(score.bits, bits_places)}</b> "
+            f"({interval(score.bits_ci, bits_places)}). The predictions themselves expect to cost "
+            f"<b>{number(score.entropy, places)}</b>.",
+        ),
+        _card("Skill", share(score.skill), skill),
+        _card(
+            "Perplexity",
+            _words.exponential(score.loss),
+            f"{_between(score, _words.span(*map(_words.exponential, score.ci)))} As unsure as a choice among so many "
+            f"equally probable classes.",
+        ),
+        _card(
+            "Accuracy",
+            share(score.accuracy),
+            f"The class found most probable is the true one in this share of {counted(score.n, 'row')}{clusters}.",
+        ),
+    ]
+
+
+def _between(score: Score, text: str) -> str:
+    return "No interval." if text == "no interval" else f"{_level(score)} interval <b>{text}</b>."
+
+
+def _card(heading: str, value: str, text: str) -> str:
+    return f'<div class="card"><h3>{heading}</h3><div class="figure">{value}</div><p>{text}</p></div>'
+
+
+def _reliability(score: Score) -> str:
+    calibration = score.calibration
+    if calibration is None and not any(part.n for part in score.reliability):
+        return ""
+    key = (
+        f'<ul class="key"><li><i class="dot main"></i>rows of a bin, with Wilson’s {_level(score)} interval</li>'
+        '<li><i class="warm"></i>best increasing curve (isotonic)</li><li><i class="dashed"></i>as predicted</li></ul>'
+    )
+    if len(score.classes) != 2 or (calibration and calibration.of == "top label"):
+        caption = "Probability of the most probable class"
+    else:
+        caption = f"Probability of the positive class, {plain(score.classes[1], 60)}"
+    drawn = figure(caption, pictures.reliability(score), key)
+    return (
+        "<h2>Can the probabilities be believed?</h2>\n<p>Of all rows that were given a probability of 70&nbsp;%, "
+        "70&nbsp;% should come true. Then the points lie on the broken line. Points below it were promised too much, "
+        f'points above it too little.</p>\n<div class="pair">\n{drawn}\n{_decomposition(calibration)}\n</div>'
+    )
+
+
+def _decomposition(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return ""
+    c = calibration
+    terms = (("", c.loss, "loss"), ("= ", c.miscalibration, "miscalibration"))
+    terms += (("− ", c.discrimination, "discrimination"), ("+ ", c.uncertainty, "uncertainty"))
+    shown = "".join(f"<span>{sign}{number(value)}<small>{name}</small></span>" for sign, value, name in terms)
+    advice = "No temperature was fitted."
+    if c.temperature is not None:
+        advice = f"<b>{html.escape(_words.advice(c.temperature))}</b>"
+        if c.temperature.n:
+            advice += f" Fitted to {counted(c.temperature.n, 'row')}."
+    return (
+        f'<div class="card"><h3>What the loss is made of</h3><p>Of the question {_words.question(c)}, in nats:</p>'
+        f'<div class="sum">{shown}</div>'
+        "<p><b>Miscalibration</b> is what wrong probabilities cost: following the isotonic curve instead would save "
+        "it. <b>Discrimination</b> is what telling the rows apart saves. <b>Uncertainty</b> is what knowing no more "
+        "than the average costs.</p>"
+        f"<p>{advice}</p><p>The expected calibration error of the bins is {share(c.ece)}. It depends on how the bins "
+        "are cut, so that the miscalibration says more.</p></div>"
+    )
+
+
+def _losses(score: Score) -> str:
+    if not any(bar.weight > 0 for bar in score.histogram):
+        return ""
+    key = '<ul class="key"><li><i class="ink dashed"></i>the loss, which is the mean</li></ul>'
+    if not 0 < score.loss < math.inf:
+        key = ""
+    drawn = figure("Share of the rows by what they cost", pictures.losses(score), key)
+    return (
+        "<h2>How is the cost spread over the rows?</h2>\n<p>The loss is a mean, and a few costly rows can outweigh "
+        "many cheap ones. The axis is logarithmic: equal steps are equal factors. Its upper edge says which "
+        f'probability of the true class costs so much.</p>\n<div class="pair">{drawn}{_quantiles(score)}</div>'
+    )
+
+
+def _quantiles(score: Score) -> str:
+    parts = [part for part in (0.5, 0.1, 0.01, 0.001) if part * score.n >= 1 or part == 0.5]
+    costs = [pictures.quantile(score.histogram, 1 - part) for part in parts]
+    rows = [
+        (f"{100 * part:g} %", _about(cost), _about(math.exp(-cost))) for part, cost in zip(parts, costs, strict=True)
+    ]
+    what = "rows" if score.weight == score.n else "weight"
+    heading = (f"of the {what}", "cost at least, nats", "true class got at most")
+    text = "Read from the bars of the picture, and so rounded to them."
+    if math.isinf(score.loss):
+        text += " Rows whose true class got probability 0 cost infinitely much and stand apart on the right."
+    drawn = table(heading, rows, caption="What the costliest rows cost, nearly")
+    return f'<div class="card"><h3>The costliest rows</h3>{drawn}<p>{text}</p></div>'
+
+
+def _about(x: float) -> str:
+    return number(x) if not math.isfinite(x) or x <= 0 else number(x, min(max(1 - math.floor(math.log10(x)), 0), 4))
+
+
+def _worst(score: Score) -> str:
+    if not score.worst:
+        return ""
+    cost = _words.column([row.loss for row in score.worst])
+    rows = [
+        (
+            safe(row.id),
+            loss,
+            safe(row.label),
+            number(row.probability, 4),
+            safe(row.predicted),
+            number(row.confidence, 4),
+        )
+        for row, loss in zip(score.worst, cost, strict=True)
+    ]
+    heading = ("row", "loss, nats", "true class", "its probability", "most probable", "its probability")
+    return (
+        "<h2>The rows that cost most</h2>\n<p>Being sure and wrong is the most expensive thing a model can do. These "
+        "rows are the first to look at: some may be labelled wrongly.</p>\n"
+        + table(heading, rows, caption=f"The costliest {counted(len(rows), 'row')}, costliest first", texts=(2, 4))
+    )
+
+
+def _numbers(score: Score) -> str:
+    places = max(_words.places(score.se), 6)
+
+    def nats(x: float) -> str:
+        return number(x, places)
+
+    rows: list[tuple[str, str, str, str]] = [
+        ("rows", f"{score.n:,}", "", "rows with a positive weight"),
+        ("weight", f"{score.weight:,.10g}", "", "sum of the weights of the rows"),
+        ("clusters", _words.NONE if score.clusters is None else f"{score.clusters:,}", "", _cluster_text(score)),
+        ("loss, nats", nats(score.loss), interval(score.ci, places), "mean of −log q"),
+        ("standard error", nats(score.se), "", "of the loss, in nats"),
+        ("loss, bits", nats(score.bits), interval(score.bits_ci, places), "the loss divided by log 2"),
+        (
+            "perplexity",
+            _words.exponential(score.loss),
+            _words.span(*map(_words.exponential, score.ci)),
+            "e to the loss",
+        ),
+        ("baseline, nats", nats(score.baseline), "", "loss of predicting the frequencies of the classes"),
+        ("skill", share(score.skill), _words.span(*map(share, score.skill_ci)), "1 − loss / baseline"),
+        ("entropy, nats", nats(score.entropy), "", "what the predictions expect to cost"),
+        ("accuracy", share(score.accuracy), "", "how often the most probable class is the true one"),
+        ("least probability", _zero(score), "", "smaller ones are charged as this one"),
+    ]
+    rows += _calibration_rows(score.calibration, places)
+    return table(
+        ("", "value", f"{100 * score.level:g} % interval", "meaning"),
+        rows,
+        caption="The numbers of this report with more digits",
+        texts=(3,),
+    ).replace('class="scroll"', 'class="scroll meanings"', 1)
+
+
+def _cluster_text(score: Score) -> str:
+    return "every row stands for itself" if score.clusters is None else "independent groups of rows"
+
+
+def _zero(score: Score) -> str:
+    return "none" if isinstance(score.zero, str) else number(score.zero, 6)
+
+
+def _calibration_rows(calibration: Calibration | None, places: int) -> Sequence[tuple[str, str, str, str]]:
+    if calibration is None:
+        return ()
+    c = calibration
+    rows = [
+        ("binary loss, nats", number(c.loss, places), "", f"of the question {_words.question(c)}"),
+        ("miscalibration, nats", number(c.miscalibration, places), "", "what the isotonic curve would save of it"),
+        ("discrimination, nats", number(c.discrimination, places), "", "what telling the rows apart saves"),
+        ("uncertainty, nats", number(c.uncertainty, places), "", "what knowing only the average costs"),
+        ("calibration error", share(c.ece), "", "mean distance of the bins from the diagonal"),
+    ]
+    if (t := c.temperature) is not None:
+        rows += [
+            ("temperature", number(t.value), "", f"the best divisor of the logits, from {counted(t.n, 'row')}"),
+            ("loss before it, nats", number(t.loss, places), "", "of these rows as they are"),
+            ("loss after it, nats", number(t.scaled, places), "", "of these rows with their logits divided"),
+        ]
+    return rows
+
+
+def _footer(score: Score) -> Markup:
+    independent = "rows" if score.clusters is None else "clusters"
+    return Markup(
+        f"Made by crossent {__version__}. Probabilities are charged as they are, without clipping"
+        + ("" if isinstance(score.zero, str) else f", down to {number(score.zero, 6)}")
+        + f". Intervals of losses are Hall’s (1992), corrected for skewness, and take {independent} as independent of "
+        "each other; those of the bins are Wilson’s (1927) and take rows as independent."
+    )

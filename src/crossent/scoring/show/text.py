@@ -1,0 +1,181 @@
+"""A score as text: an aligned table for terminals, plain HTML for notebooks, numbers for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossent.scoring.parts import Slice, bits
+from crossent.scoring.show import words
+
+if TYPE_CHECKING:
+    from crossent.scoring.result import Score
+
+Rows = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What losses are counted in."""
+
+    name: str
+    nats: float
+
+    def of(self, nats: float) -> float:
+        """Return nats in this unit."""
+        return nats / self.nats
+
+
+NATS, BITS = Unit("nats", 1.0), Unit("bits", math.log(2))
+_MOST = 12
+_WIDEST = 60
+
+
+def text(score: Score, *, in_bits: bool = False) -> str:
+    """Return the score as an aligned table with its parts, worst rows and warnings."""
+    unit = BITS if in_bits else NATS
+    parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score, unit)]
+    for title, rows in tables(score, unit):
+        parts += ["", title, *aligned(rows)]
+    return "\n".join([*parts, *([""] if score.warnings else []), *(f"warning: {line(w)}" for w in score.warnings)])
+
+
+def page(score: Score) -> str:
+    """Return the score as HTML for a notebook."""
+    found = [f"<p><b>{html.escape(heading(score))}</b></p>", html_table(headline(score))]
+    found += [f"<p>{html.escape(sentence)}</p>" for sentence in sentences(score)]
+    for title, rows in tables(score):
+        found += [f"<p><b>{html.escape(title)}</b></p>", html_table(rows)]
+    return "\n".join([*found, *(f"<p>warning: {html.escape(line(w))}</p>" for w in score.warnings)])
+
+
+def heading(score: Score) -> str:
+    """Return what was scored, in a line."""
+    clusters = "" if score.clusters is None else f" in {words.counted(score.clusters, 'cluster')}"
+    return f"{words.counted(score.n, 'row')}{clusters}, {words.counted(len(score.classes), 'class')}"
+
+
+def headline(score: Score, *, in_bits: bool = False) -> Rows:
+    """Return the numbers with their intervals; with `in_bits` those that have a unit are in bits."""
+    convert = bits if in_bits else float
+    places = words.places(convert(score.se))
+    unit = "bits" if in_bits else "nats"
+    between = tuple(convert(end) for end in score.ci)
+    rows: Rows = [
+        ("", "", f"{100 * score.level:g} % interval"),
+        (f"loss, {unit}", words.number(convert(score.loss), places), words.interval(between, places)),  # pyright: ignore[reportArgumentType]
+    ]
+    if not in_bits:
+        rows.append(("loss, bits", words.number(score.bits, places), words.interval(score.bits_ci, places)))
+    ends = [words.exponential(end) for end in score.ci]
+    skill = words.span(*(words.share(end) for end in score.skill_ci))
+    return [
+        *rows,
+        ("perplexity", words.exponential(score.loss), words.span(*ends)),
+        ("skill", words.share(score.skill), skill),
+        (f"baseline, {unit}", words.number(convert(score.baseline), places), "the frequencies of the classes"),
+        (f"entropy, {unit}", words.number(convert(score.entropy), places), "what the predictions expect to cost"),
+        ("accuracy", words.share(score.accuracy), ""),
+    ]
+
+
+def sentences(score: Score, unit: Unit = NATS) -> list[str]:
+    """Return what the calibration says."""
+    found = score.calibration
+    if found is None:
+        return []
+    terms = (found.loss, found.miscalibration, found.discrimination, found.uncertainty)
+    loss, *parts = (words.number(unit.of(term)) for term in terms)
+    whole = f"loss {loss} {unit.name} = miscalibration {parts[0]} − discrimination {parts[1]} + uncertainty {parts[2]}"
+    error = f"expected calibration error {words.share(found.ece)}"
+    said = [f"Asked {words.question(found)}: {whole}; {error}."]
+    if found.temperature is None:
+        return said
+    scaled = {name: unit.of(getattr(found.temperature, name)) for name in ("loss", "scaled")}
+    return [*said, words.advice(dataclasses.replace(found.temperature, **scaled))]
+
+
+def tables(score: Score, unit: Unit = NATS) -> list[tuple[str, Rows]]:
+    """Return the tables of classes, slices and worst rows, each with its title."""
+    found: list[tuple[str, Rows]] = []
+    if len(score.per_class) > 1:
+        found.append(_parts("class", score.per_class, unit))
+    found += [_parts(name, parts, unit) for name, parts in score.by.items()]
+    if score.worst:
+        head = ("row", f"loss, {unit.name}", "true class", "which got", "predicted", "which got")
+        rows = [
+            (
+                line(row.id), words.number(unit.of(row.loss)), line(row.label), words.share(row.probability),
+                line(row.predicted), words.share(row.confidence),
+            )
+            for row in score.worst
+        ]  # fmt: skip
+        found.append((f"the {words.counted(len(rows), 'row')} that cost most", [head, *rows]))
+    return found
+
+
+def _parts(name: str, parts: Sequence[Slice], unit: Unit) -> tuple[str, Rows]:
+    shown, title = list(parts), f"by {line(name)}"
+    if len(parts) > _MOST:
+        shown = sorted(parts, key=lambda part: -part.loss)[:_MOST]
+        title = f"{title}: the {_MOST} of {len(parts)} with the largest loss"
+    head = (line(name), "rows", f"loss, {unit.name}", "interval", "accuracy")
+    rows = [
+        (
+            line(part.value), f"{part.n:,}", words.number(unit.of(part.loss)),
+            words.interval((unit.of(part.ci[0]), unit.of(part.ci[1]))),
+            words.share(part.accuracy),
+        )
+        for part in shown
+    ]  # fmt: skip
+    return title, [head, *rows]
+
+
+def line(value: Any) -> str:
+    """Return a value from outside as one line that can be printed anywhere."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+
+
+def aligned(rows: Sequence[tuple[str, ...]], left: Sequence[int] = (0,)) -> list[str]:
+    """Return rows as lines: the columns numbered in `left` to the left, the others to the right."""
+    cells = [[cell if len(cell) <= _WIDEST else cell[: _WIDEST - 1] + "…" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(_put(*cell, k in left) for k, cell in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in cells
+    ]
+
+
+def _put(cell: str, width: int, left: bool) -> str:
+    return cell.ljust(width) if left else cell.rjust(width)
+
+
+def html_table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows as a table of a notebook."""
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        rest = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row[1:])
+        return f'<tr><th style="text-align: left">{html.escape(row[0])}</th>{rest}</tr>'
+
+    return f"<table>{cells(rows[0], 'th')}{''.join(cells(row, 'td') for row in rows[1:])}</table>"
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, tuples and numbers as what JSON holds: NaN is null, infinities are "inf" and "-inf"."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,140 @@
+"""Numbers, intervals and advice as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from crossent.scoring.parts import Calibration, Interval, Temperature
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_BLANK = "\N{NO-BREAK SPACE}"
+NONE = "–"
+EDGE = 1.0001 / 16
+"""Where the temperatures that are tried end, about."""
+
+
+def number(x: float, places: int = 3) -> str:
+    r"""Return a number with so many decimal places, or as a power of ten if these would show nothing of it.
+
+    >>> number(0.41237), number(744.44007, 1), number(0.0), number(2.13e-7), number(math.inf), number(math.nan)
+    ('0.412', '744.4', '0.000', '2.13\xa0×\xa010⁻⁷', '∞', '–')
+    """
+    if math.isnan(x):
+        return NONE
+    sign = "−" if x < 0 else ""
+    if math.isinf(x):
+        return f"{sign}∞"
+    if x and not 10.0**-places <= abs(x) < 1e7:
+        digits, _, exponent = f"{abs(x):.2e}".partition("e")
+        return f"{sign}{digits}{_BLANK}×{_BLANK}{power(int(exponent))}"
+    return f"{sign}{abs(x):,.{places}f}"
+
+
+def power(exponent: int) -> str:
+    """Return a power of ten.
+
+    >>> power(-7)
+    '10⁻⁷'
+    """
+    return f"10{str(exponent).translate(_RAISED)}"
+
+
+def exponential(x: float) -> str:
+    r"""Return eˣ, which may be more than a float holds.
+
+    >>> exponential(0.41237), exponential(744.44)
+    ('1.510', '2.02\xa0×\xa010³²³')
+    """
+    if math.isfinite(x) and x > 700.0:
+        exponent, rest = divmod(x / math.log(10), 1.0)
+        return f"{10.0**rest:.2f}{_BLANK}×{_BLANK}{power(int(exponent))}"
+    return number(math.exp(x))
+
+
+def share(x: float) -> str:
+    r"""Return a share as a percentage.
+
+    >>> share(0.0849), share(-0.25), share(0.00004), share(-1e-9), share(math.nan)
+    ('8.5\xa0%', '−25.0\xa0%', '0.0040\xa0%', '>−0.001\xa0%', '–')
+    """
+    if not math.isfinite(x):
+        return number(x)
+    if 0 < abs(x) < 1e-5:
+        return f"{'<' if x > 0 else '>−'}0.001{_BLANK}%"
+    places = 1 if x == 0 or abs(x) >= 1e-3 else 1 - math.floor(math.log10(abs(100.0 * x)))
+    return f"{number(100.0 * x, places)}{_BLANK}%"
+
+
+def places(se: float) -> int:
+    """Return after how many decimal places a number with this standard error ends: two digits of it, or three places.
+
+    >>> places(0.0123), places(0.3), places(0.00021), places(math.nan)
+    (3, 3, 5, 3)
+    """
+    if not math.isfinite(se) or se <= 0:
+        return 3
+    return min(max(1 - math.floor(math.log10(se)), 3), 8)
+
+
+def interval(ends: Interval, places: int = 3) -> str:
+    """Return the ends of an interval.
+
+    >>> interval((0.38, 0.449)), interval((math.nan, math.nan))
+    ('0.380 to 0.449', 'no interval')
+    """
+    return span(*(number(x, places) for x in ends))
+
+
+def span(low: str, high: str) -> str:
+    """Return the ends of an interval that are already written."""
+    return "no interval" if NONE in (low, high) else f"{low} to {high}"
+
+
+def column(values: Sequence[float]) -> list[str]:
+    """Return numbers with so many places that the smallest of them shows two digits, if six places are enough.
+
+    >>> column([0.25, 0.0004, math.inf])
+    ['0.25000', '0.00040', '∞']
+    """
+    smallest = min((abs(x) for x in values if x and math.isfinite(x)), default=1.0)
+    wanted = min(max(1 - math.floor(math.log10(smallest)), 3), 6)
+    return [number(x, wanted) for x in values]
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> counted(1, "row"), counted(1500, "row"), counted(2, "class")
+    ('1 row', '1,500 rows', '2 classes')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def advice(temperature: Temperature) -> str:
+    r"""Return what one temperature for all rows would change, as a sentence.
+
+    >>> advice(Temperature(value=1.8, loss=0.412, scaled=0.377, n=1000, helps=True))
+    'Over-confident: dividing the logits by T = 1.80 would cut the loss from 0.412 to 0.377 (8.5\xa0%).'
+    """
+    t = temperature
+    if not (math.isfinite(t.loss) and math.isfinite(t.scaled) and math.isfinite(t.value)):
+        return "No temperature can be advised, because the loss is infinite."
+    best = f"T = {t.value:.2f}"
+    if not EDGE < t.value < 1.0 / EDGE:
+        best = f"a T of {1 / EDGE:g} or more" if t.value > 1 else f"a T of {EDGE:g} or less"
+    if not t.helps:
+        return f"A temperature would not help: the best, {best}, would change the loss by {share(t.saving)}."
+    places = 3 if abs(t.loss - t.scaled) >= 0.001 else 5
+    kind = "Over-confident" if t.value > 1 else "Under-confident"
+    return (
+        f"{kind}: dividing the logits by {best} would cut the loss from {number(t.loss, places)} to "
+        f"{number(t.scaled, places)} ({share(t.saving)})."
+    )
+
+
+def question(calibration: Calibration) -> str:
+    """Return what the decomposition and the reliability diagram are about."""
+    if calibration.of == "top label":
+        return "whether the most probable class is the true one"
+    return "whether the row is of the positive class"

@@ -1,0 +1,130 @@
+"""Whether one temperature would cut the loss: the loss of softmax(z / T) and its slope at a few T, from enough rows.
+
+The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Its values and slopes at powers of
+two fix a polynomial around the least one, whose minimum is the best T to about three digits. Of many rows a share will
+do: those whose hash, of their number and of the largest probability, has enough leading zeros. How many zeros follows
+from the number of rows, so that it makes no difference how they come in blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from crossent.scoring.input.batch import Batch
+from crossent.scoring.parts import Temperature
+from crossent.scoring.sums.costs import Costs, row_losses
+from crossent.scoring.sums.totals import Sum
+
+GRID = 2.0 ** np.arange(-4, 5)
+LEVELS = 48
+ELEMENTS, ROWS = 1 << 18, 1024
+"""How many logits are enough, and how many rows if a row has very many."""
+_CHANCE = 3.841458820694124  # χ² with one degree of freedom exceeds it in 5 % of samples
+
+
+class Temperatures:
+    """Loss and slope at every T of the grid, by the level of the rows: how many leading zeros they have."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.level = 0
+        self.rows: Any = np.zeros(LEVELS, np.int64)
+        self.weight = Sum(LEVELS)
+        self.sums = Sum(2, len(GRID), LEVELS)
+
+    def expect(self, rows: int, columns: int) -> None:
+        """Say that so many more rows are coming."""
+        self.seen += rows
+        enough = max(ROWS, ELEMENTS // columns)
+        while self.seen >> self.level > enough and self.level < LEVELS - 1:
+            self.level += 1
+
+    def add(self, batch: Batch, first: int, chosen: tuple[Any, Costs]) -> None:
+        """Add rows of a batch: `chosen` are their places in it and what they cost, `first` the number of its row 0."""
+        places, costs = chosen
+        hashed = _hash((first + places).astype(np.uint64), costs.confidence)
+        picked = (hashed < np.uint64(2**64 - 1 >> self.level)) & np.isfinite(costs.loss)
+        if not picked.any():
+            return
+        places = places[picked]
+        level = np.clip(64 - np.frexp(hashed[picked].astype(np.float64))[1], 0, LEVELS - 1)
+        weight = np.ones(len(places)) if batch.weight is None else batch.weight[places]
+        step = max(1, ELEMENTS // (2 if batch.binary else batch.values.shape[1]))
+        found = np.concatenate([_losses(batch, places[k : k + step]) for k in range(0, len(places), step)], axis=2)
+        sums = np.stack([np.bincount(level, weight * part, LEVELS) for part in found.reshape(-1, len(places))])
+        self.sums.add(sums.reshape(2, len(GRID), LEVELS))
+        self.weight.add(np.bincount(level, weight, LEVELS))
+        self.rows = self.rows + np.bincount(level, minlength=LEVELS)
+
+    def merge(self, other: Temperatures, columns: int) -> None:
+        """Add those of other rows."""
+        self.expect(other.seen, columns)
+        self.rows = self.rows + other.rows
+        self.weight.merge(other.weight)
+        self.sums.merge(other.sums)
+
+    def best(self) -> Temperature | None:
+        """Return the best temperature, or None if there are no rows or no temperature can be named."""
+        rows, weight = int(self.rows[self.level :].sum()), float(self.weight.value[self.level :].sum())
+        if weight == 0:
+            return None
+        losses, slopes = self.sums.value[..., self.level :].sum(axis=-1) / weight
+        if not np.isfinite(losses).all():
+            return None
+        slopes = -slopes / GRID  # by log T: dβ = −dT / T²
+        now = float(losses[len(GRID) // 2])
+        value, scaled = _minimum(np.log(GRID), losses, slopes)
+        gain = now - scaled
+        helps = gain > 0.01 * now and 2.0 * rows * gain > _CHANCE
+        return Temperature(math.exp(value), now, scaled, rows, helps)
+
+
+def _losses(batch: Batch, places: Any) -> Any:
+    """Return loss and slope of some rows at every T, (2, T, rows)."""
+    logits, label = _logits(batch, places), batch.label[places]
+    return np.stack([row_losses(logits, label, t) for t in GRID], axis=1)
+
+
+def _hash(number: Any, confidence: Any) -> Any:
+    """Return 64 bits of each row, the upper ones well mixed.
+
+    Numbers alone would favour the first rows where many small parts merge, and values alone are too few in some data.
+    """
+    with np.errstate(over="ignore"):
+        z = (number * np.uint64(0x9E3779B97F4A7C15) + confidence.view(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+        return (z ^ (z >> np.uint64(32))) * np.uint64(0x94D049BB133111EB)
+
+
+def _logits(batch: Batch, places: Any) -> Any:
+    """Return the logits of some rows as float64, contiguous; binary ones as (0, z)."""
+    values = batch.values[places]
+    values = values.double().numpy() if hasattr(values, "detach") else np.asarray(values, np.float64)
+    with np.errstate(divide="ignore"):
+        if batch.binary:
+            if batch.kind == "probs":
+                values = np.clip(values, 0.0, 1.0)  # rounding is all that can be beyond
+                values = np.log(values) - np.log1p(-values)
+            elif batch.kind == "logprobs":
+                values = np.minimum(values, 0.0)
+                values = values - np.log(-np.expm1(values))
+            bound = np.finfo(np.float64).max
+            return np.stack([np.zeros(len(values)), np.clip(values, -bound, bound)], axis=1)
+        return np.ascontiguousarray(np.log(np.maximum(values, 0.0)) if batch.kind == "probs" else values)
+
+
+def _minimum(x: Any, value: Any, slope: Any) -> tuple[float, float]:
+    """Return the place and the value of the minimum of a function with one, from its values and slopes at x."""
+    from scipy.interpolate import KroghInterpolator
+    from scipy.optimize import brentq
+
+    if slope[0] >= 0 or slope[-1] <= 0:
+        end = 0 if slope[0] >= 0 else -1
+        return float(x[end]), float(value[end])
+    right = int(np.argmax(slope > 0))
+    near = slice(max(0, right - 2), right + 2)
+    smooth = KroghInterpolator(np.repeat(x[near], 2), np.stack([value[near], slope[near]], axis=1).reshape(-1))
+    place: Any = brentq(lambda at: float(smooth.derivative(at)), x[right - 1], x[right], xtol=1e-15)
+    return float(place), float(smooth(place))

@@ -1,0 +1,5 @@
+"""Sources: where logits come from, and the driver that takes them a tile at a time.
+
+A source makes a tile of logits and takes the gradient of a tile back to its operands; the plan says how large tiles
+are; the products multiply. Imports `base` and `ranks`; only the operators import it. No public option is known here.
+"""
