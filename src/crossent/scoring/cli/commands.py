@@ -66,7 +66,7 @@ def add(app: Any, require: Require) -> None:
     ) -> None:
         """Say what predictions in a file cost, with an interval."""
         require("score", "pyarrow", "scipy", extra="score")
-        from crossent.scoring import command
+        from crossent.scoring.cli import actions as command
 
         command.check_thresholds(max_loss=max_loss, min_skill=min_skill)
         if html is not None:
@@ -106,7 +106,7 @@ def add(app: Any, require: Require) -> None:
     ) -> None:
         """Say how much more the predictions in NEW cost than those in OLD, row by row."""
         require("compare", "pyarrow", "scipy", extra="score")
-        from crossent.scoring import command
+        from crossent.scoring.cli import actions as command
 
         command.check_thresholds(max_regression=max_regression)
         columns = {"label": label, "probs": probs, "logits": logits, "logprobs": logprobs, "weight": weight}
@@ -134,7 +134,7 @@ def add(app: Any, require: Require) -> None:
     ) -> None:
         """Say what the log-probabilities that a language model logged cost: per token, and per byte of text."""
         require("lm", "scipy", extra="score")
-        from crossent.scoring import command
+        from crossent.scoring.cli import actions as command
         from crossent.scoring import lm as logs
 
         command.check_thresholds(max_loss=max_loss)
