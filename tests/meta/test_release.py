@@ -143,7 +143,7 @@ class TestContent:
         ("change", "said"),
         [
             (lambda files: files.pop("crossent/py.typed"), "lacks crossent/py.typed"),
-            (lambda files: files.pop("crossent/scoring/sums/costs.py"), "lacks crossent/scoring/_rows.py"),
+            (lambda files: files.pop("crossent/scoring/sums/costs.py"), "lacks crossent/scoring/sums/costs.py"),
             (lambda files: files.pop(CORE), "has 0 compiled cores"),
             (lambda files: files.update({CORE.replace("311", "312"): b""}), "has 2 compiled cores"),
             (lambda files: files.update({"tests/test_of_it.py": b""}), "has tests/test_of_it.py"),

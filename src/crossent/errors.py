@@ -1,0 +1,133 @@
+"""Errors and warnings that name arguments as data, so that each face says them in its own words.
+
+A hint such as "pass ignore=5 to skip such rows" is right for a Python function and wrong for a command, which would say
+`--ignore 5`. A `Message` therefore keeps the arguments that it names as `Argument`s. Its text is the one for Python;
+another face renders it with a spelling of its own. No text is ever searched for arguments, because data that look
+like one (a class named "by=3") are data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_UNSET: Any = ...
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument that a hint tells the user to pass.
+
+    Parameters
+    ----------
+    name
+        Name of the argument in Python, such as "ignore".
+    value
+        The value to pass; `...` (the default) leaves it to the user.
+    """
+
+    name: str
+    value: Any = _UNSET
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the hint says which value to pass."""
+        return self.value is not _UNSET
+
+
+Spelling = Callable[[Argument], str]
+"""How a face writes an argument."""
+
+
+def as_python(argument: Argument) -> str:
+    """Return an argument as Python writes it: `ignore=5`, or `ignore=` without a value.
+
+    Examples
+    --------
+    >>> as_python(Argument("ignore", float("nan"))), as_python(Argument("classes"))
+    ("ignore=float('nan')", 'classes=')
+    """
+    if not argument.has_value:
+        return f"{argument.name}="
+    value = argument.value
+    missing = isinstance(value, float) and value != value  # noqa: PLR0124  NaN alone differs from itself
+    return f"{argument.name}=" + ("float('nan')" if missing else repr(value))
+
+
+class Message(str):
+    """A text for people that remembers which of its parts name arguments.
+
+    Parameters
+    ----------
+    parts
+        Texts and `Argument`s, in order.
+
+    Examples
+    --------
+    >>> message = Message("label 7 is no class; use ", Argument("ignore", 7), " to skip such rows")
+    >>> message
+    'label 7 is no class; use ignore=7 to skip such rows'
+    >>> message.spelled(lambda argument: f"--{argument.name} {argument.value}")
+    'label 7 is no class; use --ignore 7 to skip such rows'
+    """
+
+    parts: tuple[str | Argument, ...]
+
+    def __new__(cls, *parts: str | Argument) -> Message:  # noqa: D102
+        flat: list[str | Argument] = []
+        for part in parts:
+            flat += part.parts if isinstance(part, Message) else (part,)
+        self = super().__new__(cls, _text(flat, as_python))
+        self.parts = tuple(flat)
+        return self
+
+    def __getnewargs__(self) -> tuple[str | Argument, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return what makes the same message again, for copies and pickles."""
+        return self.parts
+
+    def spelled(self, spelling: Spelling) -> str:
+        """Return the text with each argument as a face writes it."""
+        return _text(self.parts, spelling)
+
+
+def _text(parts: list[str | Argument] | tuple[str | Argument, ...], spelling: Spelling) -> str:
+    return "".join(str(part) if isinstance(part, str) else spelling(part) for part in parts)
+
+
+def spelled(text: str, spelling: Spelling) -> str:
+    """Return a text as a face writes it; a text that is no `Message` names no arguments."""
+    return text.spelled(spelling) if isinstance(text, Message) else text
+
+
+class InputError(ValueError):
+    """What a user passed cannot be used: what, where, the likely cause and what to do.
+
+    Parameters
+    ----------
+    message
+        The text, a `Message` if it names arguments.
+    argument
+        Name of the argument that is wrong, or None if several are.
+    """
+
+    def __init__(self, message: str, *, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.argument = argument
+
+    def spelled(self, spelling: Spelling) -> str:
+        """Return the message with each argument as a face writes it."""
+        return spelled(self.message, spelling)
+
+
+class InputTypeError(InputError, TypeError):
+    """What a user passed has the wrong type; also a TypeError, as Python's own would be."""
+
+
+class UsageError(InputError):
+    """A command was called in a way that cannot be carried out: one line to print, exit code 2."""
+
+
+class MissedError(Exception):
+    """A threshold that the user set was missed: one line to print, exit code 1."""

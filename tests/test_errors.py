@@ -1,0 +1,50 @@
+"""`crossent.errors`: one message, spelled by each face; data that look like an argument stay data."""
+
+import copy
+import pickle
+
+import pytest
+
+from crossent.errors import Argument, InputError, InputTypeError, Message, as_python, spelled
+
+
+def option(argument: Argument) -> str:
+    return f"--{argument.name}" + (f" {argument.value}" if argument.has_value else "")
+
+
+def test_each_face_spells_arguments_only() -> None:
+    message = Message("label 'by=3' is no class; use ", Argument("ignore", "by=3"), " or ", Argument("classes"))
+    assert message == "label 'by=3' is no class; use ignore='by=3' or classes="
+    assert message.spelled(option) == "label 'by=3' is no class; use --ignore by=3 or --classes"
+
+
+def test_messages_nest() -> None:
+    inner = Message("pass ", Argument("normalize", True))
+    outer = Message("rows do not sum to 1; ", inner)
+    assert outer.spelled(option) == "rows do not sum to 1; pass --normalize True"
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_message_survives_copies(again) -> None:
+    message = Message("use ", Argument("ignore", 5))
+    assert again(message) == message
+    assert again(message).spelled(option) == "use --ignore 5"
+
+
+def test_plain_text_is_spelled_as_it_is() -> None:
+    assert spelled("ignore=5", option) == "ignore=5"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5, "x=5"), ("a", "x='a'"), (float("nan"), "x=float('nan')"), (None, "x=None"), (..., "x=")]
+)
+def test_python_spelling(value, text) -> None:
+    assert as_python(Argument("x", value)) == text
+
+
+def test_kinds() -> None:
+    error = InputError(Message("no; use ", Argument("ignore", 5)), argument="y")
+    assert isinstance(error, ValueError)
+    assert (str(error), error.argument, error.spelled(option)) == ("no; use ignore=5", "y", "no; use --ignore 5")
+    with pytest.raises(TypeError):
+        raise InputTypeError("y must be a list", argument="y")
