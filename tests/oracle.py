@@ -24,7 +24,7 @@ from crossent.stats import RowStats
 from tests.data import GUARD, Case, Layout, as_rows, decode, spacing
 
 K = 10.0
-FIELDS = ("peak", "total", "score", "mass", "tilt")
+FIELDS = ("peak", "total", "target_score", "mass", "tilt")
 PLAIN = Scores()
 Wrap = Callable[[Any], Any]
 
@@ -118,7 +118,7 @@ class Truth:
             "peak": np.abs(own.peak),
             "total": (e * (1 + D)).sum(1),
             "tilt": (e * ((1 + size) * D + size)).sum(1) + z.shape[1] * 1e-30,  # e^d may be 0 below e^-87
-            "score": (np.abs(q) * (size + D)).sum(1),
+            "target_score": (np.abs(q) * (size + D)).sum(1),
             "mass": np.abs(q).sum(1),
         }
         if whole is not None:  # all that gradients depend on
@@ -126,7 +126,7 @@ class Truth:
         L, T = np.log(stats.total), stats.tilt
         relative = bound["total"] / stats.total
         bound |= {
-            "loss": bound["mass"] * (L + relative) + bound["score"] + np.abs(stats.loss),
+            "loss": bound["mass"] * (L + relative) + bound["target_score"] + np.abs(stats.loss),
             "lse": np.abs(stats.peak) + relative + np.abs(stats.lse),
             "entropy": relative * (1 + np.abs(T) / stats.total) + bound["tilt"] / stats.total + np.abs(stats.entropy),
         }
@@ -229,7 +229,10 @@ def check_row_stats(backend: Any, case: Case, truth: Truth, wrap: Wrap = same) -
     for name, out in summary.items():
         exact = getattr(derived, name)
         size = (
-            np.abs(derived.peak) + np.abs(derived.mass * np.log(derived.total)) + np.abs(derived.score) + np.abs(exact)
+            np.abs(derived.peak)
+            + np.abs(derived.mass * np.log(derived.total))
+            + np.abs(derived.target_score)
+            + np.abs(exact)
         )
         limit = np.finfo(narrow).eps / 2 * np.abs(exact) + 4 * 2.0**-53 * size
         assert worst(out.values(), exact, limit) <= 1, f"{name} of {case.name} is not the one of the record"

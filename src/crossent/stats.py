@@ -12,7 +12,7 @@ from crossent.arrays import log, namespace
 class RowStats:
     """Statistics of rows of scores s and targets q, each (N,), relative to the row's peak.
 
-    peak = max_v s_v, total = Σ e^(s−peak), score = Σ q (s−peak), mass = Σ q, tilt = Σ e^(s−peak) (s−peak).
+    peak = max_v s_v, total = Σ e^(s−peak), target_score = Σ q (s−peak), mass = Σ q, tilt = Σ e^(s−peak) (s−peak).
 
     The fields are arrays of NumPy, torch or JAX; every derived quantity is an array of the same kind, in nats.
     The record of no columns is peak = −inf and zeros; `merge` with it changes nothing.
@@ -20,7 +20,7 @@ class RowStats:
 
     peak: Any
     total: Any
-    score: Any
+    target_score: Any
     mass: Any
     tilt: Any
 
@@ -32,7 +32,7 @@ class RowStats:
     @property
     def loss(self) -> Any:
         """Cross-entropy of target and softmax, mass · lse − Σ q s."""
-        return self.mass * log(self.total) - self.score
+        return self.mass * log(self.total) - self.target_score
 
     @property
     def entropy(self) -> Any:
@@ -56,12 +56,12 @@ class RowStats:
         def shifted(part: RowStats) -> tuple[Any, Any, Any]:
             shift = part.peak - reference
             scale = xp.exp(shift)
-            score = part.score + part.mass * xp.where(part.mass == 0, 0.0, shift)
+            target_score = part.target_score + part.mass * xp.where(part.mass == 0, 0.0, shift)
             tilt = scale * (part.tilt + part.total * xp.where(scale == 0, 0.0, shift))
-            return scale * part.total, score, tilt
+            return scale * part.total, target_score, tilt
 
-        (total, score, tilt), (total_, score_, tilt_) = shifted(self), shifted(other)
-        return RowStats(peak, total + total_, score + score_, self.mass + other.mass, tilt + tilt_)
+        (total, target_score, tilt), (total_, target_score_, tilt_) = shifted(self), shifted(other)
+        return RowStats(peak, total + total_, target_score + target_score_, self.mass + other.mass, tilt + tilt_)
 
     def coefficients(self, g_loss: Any, g_lse: Any = 0.0, g_entropy: Any = 0.0) -> tuple[Any, Any, Any]:
         """Return a, b, c of the row gradient phi'(z) (p (a + b log p) − c q).

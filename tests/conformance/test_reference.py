@@ -72,7 +72,7 @@ def test_records_are_those_of_the_definitions(kind, V):
                 want = {
                     "peak": peak,
                     "total": mpmath.fsum(e),
-                    "score": mpmath.fsum(a * (x - peak) for a, x in zip(q, s, strict=True)),
+                    "target_score": mpmath.fsum(a * (x - peak) for a, x in zip(q, s, strict=True)),
                     "mass": mpmath.fsum(q),
                     "tilt": mpmath.fsum(a * (x - peak) for a, x in zip(e, s, strict=True)),
                 }

@@ -269,7 +269,7 @@ def test_the_top_class_lies_at_the_peak_exactly(temperature, dtype, isa):
     logits = np.random.default_rng(5).normal(0, 30, (500, 20)).astype(dtype)
     for scores in (Scores(temperature), Scores(temperature, 30.0)):
         got = evaluate(cpu, logits, Target(logits.argmax(1)), scores)
-        assert (got.stats.score == 0).all()
+        assert (got.stats.target_score == 0).all()
         assert (got.loss >= 0).all()
         assert (evaluate(cpu, logits[:, :1], Target(np.zeros(500, int)), scores).loss == 0).all()
 

@@ -278,7 +278,7 @@ def test_merging_with_a_shard_of_impossible_classes():
     impossible = RowStats(*(np.array([x]) for x in (-np.inf, 0.0, 0.0, 0.0, 0.0)))
     for merged in (some.merge(impossible), impossible.merge(some)):
         assert [getattr(merged, field)[0] for field in oracle.FIELDS] == [3.0, 1.5, -0.25, 0.5, -0.125]
-    asked = dataclasses.replace(impossible, score=np.array([-np.inf]), mass=np.array([0.5]))
+    asked = dataclasses.replace(impossible, target_score=np.array([-np.inf]), mass=np.array([0.5]))
     for merged in (some.merge(asked), asked.merge(some)):
         assert merged.loss[0] == np.inf
         assert merged.total[0] == 1.5

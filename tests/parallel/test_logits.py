@@ -35,7 +35,7 @@ from tests.parallel.shards import (
 )
 from tests.torch import plain
 
-RECORD = ("peak", "total", "score", "mass", "tilt")
+RECORD = ("peak", "total", "target_score", "mass", "tilt")
 counts = pytest.mark.parametrize("n", [1, 2, 3, 4])
 SHAPES = ((5, 11), (2, 11, 3), (11,), (1, 11, 2, 2))
 GRID = {

@@ -66,7 +66,7 @@ def row_stats(
     *,
     extend: bool = False,
 ) -> None:
-    """Write the record of each row into `record` (5, N): peak, total, score, mass, tilt, in float64.
+    """Write the record of each row into `record` (5, N): peak, total, target_score, mass, tilt, in float64.
 
     With `extend` the record holds other columns of the same rows already, and the logits' are merged into it.
     The arrays (N,) of `summary`, float64 for float64 logits and else float32, receive loss, lse and entropy.

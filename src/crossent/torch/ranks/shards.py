@@ -176,7 +176,7 @@ def merge(record: Tensor, groups: Sequence[str], classes: tuple[int, int, int]) 
     first, here, classes_of_all = classes
     indices = here * first + here * (here - 1) / 2  # their sum
     held = (record.new_full((1,), x) for x in (here, indices))  # filled there: a copy would wait for a GPU
-    sums = torch.cat((own.total, own.score, own.mass, own.tilt, *held))
+    sums = torch.cat((own.total, own.target_score, own.mass, own.tilt, *held))
     for name in groups:
         dist.all_reduce(sums, group=group_of(name))
     _ = record[0].copy_(peak)
@@ -226,13 +226,13 @@ def all_reduce(stats: RowStats, group: Any = None) -> RowStats:
     >>> from crossent.stats import RowStats
     >>> from crossent.torch import all_reduce
     >>> one = torch.ones(1, dtype=torch.float64)
-    >>> stats = RowStats(peak=0 * one, total=one, score=0 * one, mass=one, tilt=0 * one)
+    >>> stats = RowStats(peak=0 * one, total=one, target_score=0 * one, mass=one, tilt=0 * one)
     >>> torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     >>> all_reduce(stats).lse
     tensor([0.], dtype=torch.float64)
     >>> torch.distributed.destroy_process_group()
     """
-    parts = (stats.peak, stats.total, stats.score, stats.mass, stats.tilt)
+    parts = (stats.peak, stats.total, stats.target_score, stats.mass, stats.tilt)
     record = torch.stack([torch.as_tensor(x).double() for x in parts])
     merge(record, (_name(group),), (0, 0, 0))
     return RowStats(*record)
