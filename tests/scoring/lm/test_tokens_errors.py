@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossent.scoring import lm
-from crossent.scoring.lm import LogError, read, score_tokens
+from crossent.scoring.lm import LogError, read, score_tokens, tokens
 from crossent.scoring.lm.formats import READERS
-from tests.scoring import lm_records as records
+from tests.scoring.lm import records
 
 GOOD = json.dumps(records.GENERIC)
 CHOICE = records.CHAT["choices"][0]
@@ -133,7 +132,7 @@ def test_an_unknown_format_is_refused_at_once():
 
 def test_a_line_has_a_longest(tmp_path, monkeypatch):
     path = tmp_path / "log.jsonl"
-    monkeypatch.setattr(lm, "LONGEST", 2 * len(GOOD))
+    monkeypatch.setattr(tokens, "LONGEST", 2 * len(GOOD))
     _ = path.write_text(f"{GOOD}\n{GOOD}\n{' ' * len(GOOD)}{GOOD}!\n")
     with pytest.raises(LogError, match=r"line 3: longer than \d+ bytes; write one JSON object per line"):
         _ = list(read(path))

@@ -13,8 +13,8 @@ from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 from crossent.scoring.lm import LogError, read, score_tokens
-from tests.scoring import lm_records as records
-from tests.scoring.lm_records import scored, written
+from tests.scoring.lm import records
+from tests.scoring.lm.records import scored, written
 
 SEED = np.random.default_rng(6)
 EPS = np.finfo(float).eps

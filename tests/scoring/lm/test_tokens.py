@@ -17,8 +17,8 @@ from scipy.special import log_softmax
 
 from crossent.scoring.lm import read, score_tokens
 from crossent.scoring.lm.document import Document, Token
-from tests.scoring import lm_records as records
-from tests.scoring.lm_records import scored, written
+from tests.scoring.lm import records
+from tests.scoring.lm.records import scored, written
 
 SEED = np.random.default_rng(6)
 EPS = np.finfo(float).eps

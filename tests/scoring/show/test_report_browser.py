@@ -9,7 +9,7 @@ import pytest
 
 from crossent.scoring.show import report
 from tests.browser import PICTURE_FLAWS, Browser
-from tests.scoring import made
+from tests.scoring.show import made
 
 WIDTHS = (390, 820, 1280)
 TITLE = "What did the predictions cost?"

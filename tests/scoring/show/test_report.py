@@ -26,7 +26,7 @@ from crossent.scoring.parts import Bar, Temperature
 from crossent.scoring.result import Score
 from crossent.scoring.show import pictures, report
 from crossent.scoring.show import words as _words
-from tests.scoring import made
+from tests.scoring.show import made
 
 TITLE = "What did the predictions cost?"
 

@@ -32,7 +32,7 @@ from tests.scoring.written import LISTS, SCALARS, columns, lists, peak_memory, p
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CASES = 24
 """Damaged files of each format and layout."""
 SECONDS = 10
@@ -134,7 +134,7 @@ def faults(files: list[Any]) -> list[str]:
     """Score all files in another process; return what went wrong."""
     found, rest = [], list(files)
     while rest:
-        command = [sys.executable, "-c", "from tests.scoring.test_fuzz_readers import main; main()"]
+        command = [sys.executable, "-c", "from tests.scoring.input.test_files_fuzz import main; main()"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
         asked = "".join(json.dumps([str(path), *how]) + "\n" for path, *how in rest)
         done = subprocess.run(
@@ -262,7 +262,7 @@ def test_the_watchdog_barks() -> None:
         path = Path(folder) / "a.csv"
         _ = path.write_text("y,p_0,w,g\n")
         attempt = f"t.SECONDS = 0.01; t.attempt(t.Path({str(path)!r}), 'p_*')"
-        code = f"from tests.scoring import test_fuzz_readers as t; {attempt}"
+        code = f"from tests.scoring.input import test_files_fuzz as t; {attempt}"
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment

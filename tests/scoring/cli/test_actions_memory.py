@@ -23,7 +23,7 @@ from tests.scoring.written import peak_memory
 out, sys.stdout = sys.stdout, sys.stderr
 print(run(sys.argv[1:]), peak_memory(), file=out)
 """
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def peak(path: Path) -> int:
