@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 from crossent.arrays import log, namespace
+
+# A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for what it is good
+# for; its formula in `reference.row_stats`, its bound in `tests/oracle.py`, and in the core the places that
+# `cpp/record.h` lists. What allocates or copies records asks `FIELDS` how many there are.
 
 
 @dataclass(frozen=True, slots=True)
 class RowStats:
-    """Statistics of rows of scores s and targets q, each (N,), relative to the row's peak.
+    """Statistics of rows of scores s, with softmax q, and of their targets p, each (N,), relative to the row's peak.
 
-    peak = max_v s_v, total = Σ e^(s−peak), target_score = Σ q (s−peak), mass = Σ q, tilt = Σ e^(s−peak) (s−peak).
+    peak = max_v s_v, total = Σ e^(s−peak), target_score = Σ p (s−peak), mass = Σ p, tilt = Σ e^(s−peak) (s−peak).
 
     The fields are arrays of NumPy, torch or JAX; every derived quantity is an array of the same kind, in nats.
     The record of no columns is peak = −inf and zeros; `merge` with it changes nothing.
@@ -31,12 +35,12 @@ class RowStats:
 
     @property
     def loss(self) -> Any:
-        """Cross-entropy of target and softmax, mass · lse − Σ q s."""
+        """Cross-entropy of target and softmax, mass · lse − Σ p s."""
         return self.mass * log(self.total) - self.target_score
 
     @property
     def entropy(self) -> Any:
-        """Entropy of the softmax, −Σ p log p."""
+        """Entropy of the softmax, −Σ q log q."""
         return log(self.total) - self.tilt / self.total
 
     @property
@@ -52,20 +56,51 @@ class RowStats:
         xp = namespace(self.peak)
         peak = xp.maximum(self.peak, other.peak)
         reference = xp.where(xp.isinf(peak) & (peak < 0), 0.0, peak)
+        mine, its = self._relative_to(reference), other._relative_to(reference)
+        return RowStats(
+            peak=peak,
+            total=mine.total + its.total,
+            target_score=mine.target_score + its.target_score,
+            mass=mine.mass + its.mass,
+            tilt=mine.tilt + its.tilt,
+        )
 
-        def shifted(part: RowStats) -> tuple[Any, Any, Any]:
-            shift = part.peak - reference
-            scale = xp.exp(shift)
-            target_score = part.target_score + part.mass * xp.where(part.mass == 0, 0.0, shift)
-            tilt = scale * (part.tilt + part.total * xp.where(scale == 0, 0.0, shift))
-            return scale * part.total, target_score, tilt
+    def _relative_to(self, peak: Any) -> RowStats:
+        """Return the record with every sum relative to another, finite peak."""
+        xp = namespace(self.peak)
+        shift = self.peak - peak
+        scale = xp.exp(shift)
+        return RowStats(
+            peak=peak,
+            total=scale * self.total,
+            target_score=self.target_score + self.mass * xp.where(self.mass == 0, 0.0, shift),
+            mass=self.mass,
+            tilt=scale * (self.tilt + self.total * xp.where(scale == 0, 0.0, shift)),
+        )
 
-        (total, target_score, tilt), (total_, target_score_, tilt_) = shifted(self), shifted(other)
-        return RowStats(peak, total + total_, target_score + target_score_, self.mass + other.mass, tilt + tilt_)
-
-    def coefficients(self, g_loss: Any, g_lse: Any = 0.0, g_entropy: Any = 0.0) -> tuple[Any, Any, Any]:
-        """Return a, b, c of the row gradient phi'(z) (p (a + b log p) − c q).
+    def coefficients(self, g_loss: Any, g_lse: Any = 0.0, g_entropy: Any = 0.0) -> Coefficients:
+        """Return a, b, c of the row gradient phi'(z) (q (a + b log q) − c p).
 
         They follow from the cotangents of loss, lse and entropy.
         """
-        return g_loss * self.mass + g_lse - g_entropy * self.entropy, -g_entropy, g_loss
+        return Coefficients(g_loss * self.mass + g_lse - g_entropy * self.entropy, -g_entropy, g_loss)
+
+
+FIELDS = tuple(field.name for field in fields(RowStats))
+"""Names of the record's fields, in the order of its rows wherever it is one array (5, N)."""
+
+
+class Cotangents(NamedTuple):
+    """Derivatives (N,) of a result with respect to loss, lse and entropy of each row; None is zero."""
+
+    loss: Any = None
+    lse: Any = None
+    entropy: Any = None
+
+
+class Coefficients(NamedTuple):
+    """Coefficients (N,) of the row gradient phi'(z) (q (a + b log q) − c p)."""
+
+    a: Any
+    b: Any
+    c: Any

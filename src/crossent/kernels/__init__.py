@@ -1,13 +1,16 @@
-"""Backends: who can compute the row functions, and why the others cannot.
+"""The backends: modules that compute the row functions for one kind of device, and the registry of their names.
 
-A backend is a module of this package with `why_not()`, which returns None if the backend can be used here and else the
-reason as a string, and the functions `row_stats`, `row_grad`, `row_fused`, `sigmoid_loss` and `sigmoid_grad`.
+Here live `backend` (the contract), one module or package for each backend (`cpu` over the C++ core, `triton` for GPUs)
+and `checks` (of targets, for backends that cannot raise from within a kernel). A backend knows rows, classes and
+arrays; it knows no reduction, no framework's autograd and no other backend. Every folder of crossent may call `get`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import cast
+
+from crossent.kernels.backend import Backend
 
 _BACKENDS = ("cpu", "triton")
 
@@ -18,15 +21,14 @@ def names() -> tuple[str, ...]:
 
 
 def why_not(name: str) -> str | None:
-    """Return None if the backend can be used here, else the reason."""
+    """Return None if the backend of this name can be used here, else the reason."""
     if name not in _BACKENDS:
         return f"there is no backend {name!r}; there are {', '.join(_BACKENDS)}"
-    reason: str | None = import_module(f"crossent.kernels.{name}").why_not()
-    return reason
+    return _module(name).why_not()
 
 
-def get(name: str) -> Any:
-    """Return the module of a backend.
+def get(name: str) -> Backend:
+    """Return the backend of this name.
 
     Raises
     ------
@@ -36,4 +38,8 @@ def get(name: str) -> Any:
     reason = why_not(name)
     if reason is not None:
         raise NotImplementedError(reason)
-    return import_module(f"crossent.kernels.{name}")
+    return _module(name)
+
+
+def _module(name: str) -> Backend:
+    return cast("Backend", import_module(f"crossent.kernels.{name}"))

@@ -1,13 +1,14 @@
 """The CPU backend: the built core's functions on arrays of any framework that speaks DLPack.
 
-Logits have shape (N, V), or (outer, V, inner) for N = outer · inner rows with the classes in the middle, with any
-strides. Results go into arrays of the caller, so that each framework allocates its own.
+`crossent.kernels.backend` is the contract. Beyond it the CPU has `row_summary`, which evaluation uses, and functions
+that choose instruction set and threads.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
+from crossent.kernels.backend import NO_OUTPUTS, BinaryKind, BinaryOperands, Cotangents, LossScale, RowOutputs, Sums
 from crossent.spec import Array, Scores, Target, class_error, not_probability_error, probability_error
 
 try:
@@ -18,12 +19,13 @@ except ImportError as error:  # a source tree that was never built
 else:
     _missing = None
 
-Cotangents = tuple[Array | None, Array | None, Array | None]
-Summary = tuple[Array | None, Array | None, Array | None]
-_NO_SUMMARY: Summary = (None, None, None)
-BinaryKind = Literal["logits", "probabilities"]
-BinaryOperands = tuple[Array, Array, Array | None, Array | None]
-_Wrong = tuple[int, int, int | float] | None
+
+class _Wrong(NamedTuple):
+    """The first entry of a target that cannot be: a class (column −1) or a probability."""
+
+    row: int
+    column: int
+    value: int | float
 
 
 def why_not() -> str | None:
@@ -62,37 +64,21 @@ def row_stats(
     target: Target,
     scores: Scores,
     record: Array,
-    summary: Summary = _NO_SUMMARY,
+    outputs: RowOutputs = NO_OUTPUTS,
     *,
     extend: bool = False,
 ) -> None:
-    """Write the record of each row into `record` (5, N): peak, total, target_score, mass, tilt, in float64.
-
-    With `extend` the record holds other columns of the same rows already, and the logits' are merged into it.
-    The arrays (N,) of `summary`, float64 for float64 logits and else float32, receive loss, lse and entropy.
-
-    Raises
-    ------
-    IndexError
-        If a class index is neither `target.ignore_index` nor among the classes.
-    ValueError
-        If a target probability is negative, infinite or NaN, or if shapes do not fit each other.
-    TypeError
-        If an array has a dtype that the core does not read.
-    """
-    _check(_built().row_stats(*_bound(logits, target, scores), record, *summary, extend), logits, target)
+    """Write the record of each row, and loss, lse and entropy where wanted: `Backend.row_stats`."""
+    _check(_built().row_stats(*_bound(logits, target, scores), record, *outputs, extend), logits, target)
 
 
-def sums(loss: Array, index: Array | None, weight: Array | None, ignore_index: int) -> tuple[float, float]:
-    """Return Σ loss, and Σ weight_y over the rows of `index` that are not ignored (the number of rows without it)."""
-    return _built().sums(loss, index, weight, ignore_index)
+def sums(loss: Array, index: Array | None, weight: Array | None, ignore_index: int) -> Sums:
+    """Return numerator and denominator of a mean, as floats: `Backend.sums`."""
+    return Sums(*_built().sums(loss, index, weight, ignore_index))
 
 
 def row_grad(logits: Array, target: Target, scores: Scores, record: Array, cotangents: Cotangents, grad: Array) -> None:
-    """Write phi'(z) (p (a + b log p) − c q) into `grad`, like the logits.
-
-    a, b and c are `RowStats.coefficients` of the cotangents (N,) of loss, lse and entropy; None is zero.
-    """
+    """Write the gradient of each row: `Backend.row_grad`."""
     _built().row_grad(*_bound(logits, target, scores), record, *cotangents, grad)
 
 
@@ -100,29 +86,17 @@ def row_fused(
     logits: Array,
     target: Target,
     scores: Scores,
-    scale: tuple[Array, Array | None],
+    scale: LossScale,
     record: Array,
     grad: Array,
-    summary: Summary = _NO_SUMMARY,
+    outputs: RowOutputs = NO_OUTPUTS,
 ) -> None:
-    """Do `row_stats`, then write the gradient of Σ scale₀ · loss + scale₁ · lse².
-
-    `grad` may be the logits themselves. Raises as `row_stats` does; `grad` is then of no use.
-    """
-    _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *summary, grad), logits, target)
+    """Write the record of each row and the gradient of a weighted sum of losses: `Backend.row_fused`."""
+    _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *outputs, grad), logits, target)
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> float:
-    """Write the binary cross-entropy of each element into `out`, if it is given, and return the sum.
-
-    The operands are input, target, weight and pos_weight, all with the shape of the input (broadcast views will do);
-    a weight of None is 1.
-
-    Raises
-    ------
-    ValueError
-        If the kind is "probabilities" and an element of the input is outside [0, 1] or NaN.
-    """
+    """Write the binary cross-entropy of each element and return the sum, as a float: `Backend.binary_loss`."""
     total, wrong = _built().binary_loss(kind == "probabilities", *operands, out)
     if wrong >= 0:
         raise not_probability_error(_unravel(wrong, operands[0].shape))
@@ -130,16 +104,16 @@ def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -
 
 
 def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Array, out: Array) -> None:
-    """Write the derivative of each element's loss with respect to the input, times its cotangent, into `out`."""
+    """Write the derivative of each element's loss, times its cotangent: `Backend.binary_grad`."""
     _built().binary_grad(kind == "probabilities", *operands, cotangent, out)
 
 
 def row_summary(values: Array, index: Array | None, result: Array, place: Array, *, entropic: bool) -> None:
-    """Write what rows of numbers say of themselves into `result` (5, N) float64 and `place` (N,) int64.
+    """Write five statistics of each row of values (N, C) into `result` (5, N) float64, and one into `place` (N,) int64.
 
-    The fields are the value at `index` (NaN where that names no column, untouched without an index), and sum, largest,
-    smallest and, if `entropic` (else 0), −Σ x log x of the row; `place` is the first column of the largest. NaN is
-    seen in the sum alone.
+    `result` holds the value at `index` (NaN where there is no such column, untouched without an index), the sum, the
+    largest and the smallest value, and −Σ x log x if `entropic`, else 0. `place` is the first column of the largest.
+    A NaN shows in the sum alone.
     """
     _built().row_summary(values, index, result, place, entropic)
 
@@ -165,14 +139,14 @@ def _bound(logits: Array, target: Target, scores: Scores) -> tuple[Any, ...]:
     )
 
 
-def _check(wrong: _Wrong, logits: Array, target: Target) -> None:
-    if wrong is None:
+def _check(found: tuple[int, int, int | float] | None, logits: Array, target: Target) -> None:
+    if found is None:
         return
-    row, column, value = wrong
-    if column >= 0:
-        raise probability_error(float(value), row, column)
+    wrong = _Wrong(*found)
+    if wrong.column >= 0:
+        raise probability_error(float(wrong.value), wrong.row, wrong.column)
     rows = logits.shape[0] * (logits.shape[2] if len(logits.shape) == 3 else 1)
-    raise class_error(int(value), row, rows, target, target.num_classes or logits.shape[1])
+    raise class_error(int(wrong.value), wrong.row, rows, target, target.num_classes or logits.shape[1])
 
 
 def _unravel(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:

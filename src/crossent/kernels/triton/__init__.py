@@ -1,8 +1,12 @@
 """The Triton backend: the row functions on NVIDIA and AMD GPUs, for torch tensors. No call waits for the device.
 
-Functions and layouts are those of `crossent.kernels.cpu`. What differs: a class that does not exist, or a target
-probability that is negative or not finite, makes loss and gradient of its row NaN, because to raise is to wait for the
-device. With CROSSENT_VALIDATE=1 in the environment they are errors here too, and every call waits.
+Here are the functions of the contract (`crossent.kernels.backend`); behind them live `task` and `elements` (a call in
+the form of its kernels), and the kernels: `rows` over `record` and `tiles`, and `binary`. Importing this package
+imports neither torch nor Triton, so that `why_not` can say that one is missing; nobody else imports the modules.
+
+What differs from the CPU: a class that does not exist, or a target probability that is negative or not finite, makes
+loss and gradient of its row NaN, because to raise is to wait for the device. With CROSSENT_VALIDATE=1 in the
+environment they are errors here too, and every call waits.
 """
 
 from __future__ import annotations
@@ -13,11 +17,20 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from crossent.kernels.backend import (
+    NO_OUTPUTS,
+    BinaryKind,
+    BinaryOperands,
+    Cotangents,
+    LossScale,
+    RowOutputs,
+    Scalar,
+    Sums,
+)
 from crossent.kernels.checks import check_probabilities, check_target
 from crossent.spec import Scores, Target
 
 _OLDEST = (3, 6)
-_NO_SUMMARY = (None, None, None)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
 _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill
 _MERGED_ROWS = 128
@@ -48,63 +61,51 @@ def row_stats(
     target: Target,
     scores: Scores,
     record: Any,
-    summary: tuple[Any, Any, Any] = _NO_SUMMARY,
+    outputs: RowOutputs = NO_OUTPUTS,
     *,
     extend: bool = False,
 ) -> None:
-    """Write the record of each row into `record` (5, N): peak, total, target_score, mass, tilt, in float64.
-
-    With `extend` the record holds other columns of the same rows already, and the logits' are merged into it.
-    The arrays (N,) of `summary`, float64 for float64 logits and else float32, receive loss, lse and entropy.
-    """
+    """Write the record of each row, and loss, lse and entropy where wanted: `Backend.row_stats`."""
     task = _task(logits, target, scores)
     rows = record.shape[1]
     if rows == 0:
         return
     k = _kernels()
     tile = task.tile()
-    outputs, wanted = task.summary(summary)
+    to, wanted = task.outputs(outputs)
     wanted |= k.HAS_RECORD if extend else 0
     parts, span = task.parts(tile, _SHORTEST_PART)
     with _on(logits):
         if parts == 1:
             task.launch(
-                k.row_stats, tile, 1, (record, outputs),
+                k.row_stats, tile, 1, (record, to),
                 flags=task.flags | wanted, span=span, record_step=record.stride(0), part_step=0,
             )  # fmt: skip
             return
         each = record.new_empty((parts, 5, rows))
         task.launch(
-            k.row_stats, tile, parts, (each, outputs), flags=task.flags, span=span, record_step=rows, part_step=5 * rows
+            k.row_stats, tile, parts, (each, to), flags=task.flags, span=span, record_step=rows, part_step=5 * rows
         )
         k.merge_parts[(-(-rows // _MERGED_ROWS),)](
-            each, task.named, task.classes, record, outputs,
+            each, task.named, task.classes, record, to,
             rows=rows, flags=wanted, parts=parts, record_step=record.stride(0), R=_MERGED_ROWS, DENSE=task.dense,
         )  # fmt: skip
 
 
-def sums(loss: Any, index: Any, weight: Any, ignore_index: int) -> tuple[Any, Any]:
-    """Return Σ loss, and Σ weight_y over the rows of `index` that are not ignored (the number of rows without it).
-
-    Both are float64 tensors of shape (), because numbers would have to wait for the device.
-    """
+def sums(loss: Any, index: Any, weight: Any, ignore_index: int) -> Sums:
+    """Return numerator and denominator of a mean, as float64 tensors of shape (): `Backend.sums`."""
     torch = import_module("torch")
     total = loss.sum(dtype=torch.float64)
     if index is None:
-        return total, torch.full_like(total, loss.shape[0])
+        return Sums(total, torch.full_like(total, loss.shape[0]))
     counted = index != ignore_index
     if weight is not None:
         counted = torch.where(counted, weight[index.long().clamp(0, weight.shape[0] - 1)], 0.0)
-    return total, counted.sum(dtype=torch.float64)
+    return Sums(total, counted.sum(dtype=torch.float64))
 
 
-def row_grad(
-    logits: Any, target: Target, scores: Scores, record: Any, cotangents: tuple[Any, Any, Any], grad: Any
-) -> None:
-    """Write phi'(z) (p (a + b log p) − c q) into `grad`, like the logits; float32 ones may have a gradient in half.
-
-    a, b and c are `RowStats.coefficients` of the cotangents (N,) of loss, lse and entropy; None is zero.
-    """
+def row_grad(logits: Any, target: Target, scores: Scores, record: Any, cotangents: Cotangents, grad: Any) -> None:
+    """Write the gradient of each row, in half precision for float32 logits if `grad` is: `Backend.row_grad`."""
     _row_grad(logits, target, scores, record, (*cotangents, None), grad)
 
 
@@ -112,35 +113,35 @@ def row_fused(
     logits: Any,
     target: Target,
     scores: Scores,
-    scale: tuple[Any, Any],
+    scale: LossScale,
     record: Any,
     grad: Any,
-    summary: tuple[Any, Any, Any] = _NO_SUMMARY,
+    outputs: RowOutputs = NO_OUTPUTS,
 ) -> None:
-    """Do `row_stats`, then write the gradient of Σ scale₀ · loss + scale₁ · lse².
+    """Write the record of each row and the gradient of a weighted sum of losses: `Backend.row_fused`.
 
-    Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice. `grad` may
-    be the logits.
+    Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice.
     """
     task = _task(logits, target, scores)
     to = task.axes.matrix(grad)
     tile = task.tile(to)
     fitting = [shape for shape in _ONE_READ if logits.shape[1] + tile.U <= shape[0]]
-    cotangents = (scale[0], None, None, scale[1])
+    loss, lse_squared = scale
+    cotangents = (loss, None, None, lse_squared)
     if not tile.wide or not fitting or task.capped:
-        row_stats(logits, target, scores, record, summary)
+        row_stats(logits, target, scores, record, outputs)
         _row_grad(logits, target, scores, record, cotangents, grad)
         return
     if record.shape[1] == 0:
         return
     k = _kernels()
     columns, warps = fitting[-1]
-    outputs, wanted = task.summary(summary)
+    summary, wanted = task.outputs(outputs)
     given, present = task.cotangents(cotangents)
     gathered, gathered_flag = task.gathered(grad)
     with _on(logits):
         task.launch(
-            k.row_fused, k.Tile(True, 1, columns // tile.U, tile.U, warps), 1, (record, outputs, given, gathered, to),
+            k.row_fused, k.Tile(True, 1, columns // tile.U, tile.U, warps), 1, (record, summary, given, gathered, to),
             flags=task.flags | wanted | gathered_flag, cotangent_flags=present, record_step=record.stride(0),
         )  # fmt: skip
 
@@ -164,26 +165,20 @@ def _row_grad(
         )  # fmt: skip
 
 
-def binary_loss(kind: str, operands: tuple[Any, Any, Any, Any], out: Any) -> Any:
-    """Write the binary cross-entropy of each element into `out`, if it is given, and return the sum, as a tensor ().
+def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Any) -> Scalar:
+    """Write the binary cross-entropy of each element and return the sum, as a tensor (): `Backend.binary_loss`.
 
-    The operands are input, target, weight and pos_weight, all with the shape of the input; a weight of None is 1. An
-    element of an input of probabilities that is not in [0, 1] has the loss and the gradient NaN.
-
-    Raises
-    ------
-    ValueError
-        If CROSSENT_VALIDATE=1, the kind is "probabilities" and an element of the input is outside [0, 1] or NaN.
+    An element of an input of probabilities that is not in [0, 1] has the loss and the gradient NaN.
     """
-    if kind == "probabilities" and os.environ.get("CROSSENT_VALIDATE") == "1":
+    if kind == "probabilities" and _validated():
         check_probabilities(operands[0])
     k = import_module("crossent.kernels.triton.elements")
     with _on(operands[0]):
         return k.loss(kind == "logits", operands, out)
 
 
-def binary_grad(kind: str, operands: tuple[Any, Any, Any, Any], cotangent: Any, out: Any) -> None:
-    """Write the derivative of each element's loss with respect to the input, times its cotangent, into `out`."""
+def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Any, out: Any) -> None:
+    """Write the derivative of each element's loss, times its cotangent: `Backend.binary_grad`."""
     k = import_module("crossent.kernels.triton.elements")
     with _on(operands[0]):
         k.grad(kind == "logits", operands, cotangent, out)
@@ -193,8 +188,12 @@ def _kernels() -> Any:
     return import_module("crossent.kernels.triton.task")
 
 
+def _validated() -> bool:
+    return os.environ.get("CROSSENT_VALIDATE") == "1"
+
+
 def _task(logits: Any, target: Target, scores: Scores) -> Any:
-    if os.environ.get("CROSSENT_VALIDATE") == "1":
+    if _validated():
         check_target(target, logits.shape)
     return _kernels().Task.of(logits, target, scores)
 

@@ -1,7 +1,5 @@
 """The row record in Triton: statistics of lanes, their sum over a row, and the classes that an index target names."""
 
-from typing import Any, NamedTuple
-
 import triton
 import triton.language as tl
 from triton.language.extra import libdevice
@@ -13,14 +11,6 @@ LOWEST = tl.constexpr(-3.0e38)  # stands for −inf where it multiplies 0
 
 _LOSS, _LSE, _ENTROPY = tl.constexpr(HAS_LOSS), tl.constexpr(HAS_LSE), tl.constexpr(HAS_ENTROPY)
 _STEPS = tl.constexpr(16)  # groups of a lane that are read again at once
-
-
-class Summary(NamedTuple):
-    """Where loss, lse and entropy of each row go."""
-
-    loss: Any
-    lse: Any
-    entropy: Any
 
 
 @triton.jit

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import triton.language as tl
 
-from crossent.kernels.triton.record import Summary
+from crossent.kernels.backend import RowOutputs
 from crossent.kernels.triton.rows import Cotangents, merge_parts, row_fused, row_grad, row_stats
 from crossent.kernels.triton.tiles import HAS_GATHERED, HAS_PROB, HAS_RECORD, HAS_WEIGHT, Classes, Matrix, Named
 from crossent.spec import NO_CLASS, Scores, Target
@@ -162,9 +162,9 @@ class Task:
         span = -(-columns // (most * block)) * block
         return max(1, -(-columns // span)), span
 
-    def summary(self, arrays: Sequence[Any]) -> tuple[Summary, int]:
+    def outputs(self, arrays: Sequence[Any]) -> tuple[RowOutputs, int]:
         """Return loss, lse and entropy as kernels take them, and which of them are there."""
-        return Summary(*(self.spare if x is None else x for x in arrays)), _flags(arrays)
+        return RowOutputs(*(self.spare if x is None else x for x in arrays)), _flags(arrays)
 
     def cotangents(self, arrays: Sequence[Any]) -> tuple[Cotangents, int]:
         """Return cotangents of loss, lse, entropy and the square of lse as kernels take them, and which are there."""

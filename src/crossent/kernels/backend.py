@@ -1,0 +1,158 @@
+"""The contract of a backend: the functions that `crossent.torch` and `crossent.score` call, and what they are passed.
+
+Conventions, the same for every function:
+
+* Logits are (N, V), or (outer, V, inner) for N = outer · inner rows with the classes in the middle, with any strides.
+* Results go into arrays that the caller allocates, so that each framework allocates its own. Nothing is returned but
+  sums. Arguments are never written to.
+* The record is (5, N) float64: `crossent.stats.FIELDS`, in that order. Loss, lse and entropy are float64 for float64
+  logits and else float32; a gradient has shape and dtype of its input.
+* A row whose class is `target.ignore_index` has the record 0, 1, 0, 0, 0 and the gradient 0.
+
+`crossent.reference` says in plain NumPy what each function computes. A backend is a module of this package that has
+these functions under these names; `tests/conformance` holds each one against the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Protocol
+
+from crossent.spec import Array, Scores, Target
+from crossent.stats import Cotangents
+
+__all__ = [
+    "NO_OUTPUTS",
+    "Backend",
+    "BinaryKind",
+    "BinaryOperands",
+    "Cotangents",
+    "LossScale",
+    "RowOutputs",
+    "Scalar",
+    "Sums",
+]
+
+BinaryKind = Literal["logits", "probabilities"]
+"""What the input of binary cross-entropy is."""
+
+Scalar = Any
+"""A float, or a tensor of shape () on a device where a float would have to wait for the result."""
+
+
+class RowOutputs(NamedTuple):
+    """Arrays (N,) that receive loss, lse and entropy of each row; None where one is not wanted."""
+
+    loss: Array | None = None
+    lse: Array | None = None
+    entropy: Array | None = None
+
+
+NO_OUTPUTS = RowOutputs()
+"""The record alone is wanted."""
+
+
+class LossScale(NamedTuple):
+    """Factors (N,) of the sum whose gradient `row_fused` writes: Σ loss_scale · loss + lse_squared_scale · lse²."""
+
+    loss: Array
+    lse_squared: Array | None = None
+
+
+class BinaryOperands(NamedTuple):
+    """Input, target and weights of binary cross-entropy, all of one shape (expanded ones will do); no weight is 1."""
+
+    input: Array
+    target: Array
+    weight: Array | None = None
+    pos_weight: Array | None = None
+
+
+class Sums(NamedTuple):
+    """Numerator and denominator of a mean: Σ loss, and the sum of the weights of the rows that count."""
+
+    loss: Scalar
+    weight: Scalar
+
+
+class Backend(Protocol):
+    """A module that computes the row functions and binary cross-entropy for arrays on one kind of device.
+
+    A backend that can raise from within a kernel raises what is listed here. One that cannot (a GPU, where to raise is
+    to wait for the device) makes loss and gradient of the row NaN, and raises if CROSSENT_VALIDATE=1 is set.
+    """
+
+    def why_not(self) -> str | None:
+        """Return None if the backend can be used here, else the reason and what to do about it."""
+        ...
+
+    def row_stats(
+        self,
+        logits: Array,
+        target: Target,
+        scores: Scores,
+        record: Array,
+        outputs: RowOutputs = NO_OUTPUTS,
+        *,
+        extend: bool = False,
+    ) -> None:
+        """Write the record of each row of logits into `record`, and loss, lse and entropy into `outputs`.
+
+        With `extend` the record holds other columns of the same rows already, and those of the logits are merged in.
+
+        Raises
+        ------
+        IndexError
+            If a class index is neither `target.ignore_index` nor among the classes.
+        ValueError
+            If a target probability is negative, infinite or NaN, or if shapes do not fit each other.
+        TypeError
+            If an array has a dtype that the backend does not read.
+        """
+        ...
+
+    def sums(self, loss: Array, index: Array | None, weight: Array | None, ignore_index: int) -> Sums:
+        """Return Σ loss, and Σ weight[index] over the rows that are not ignored; without weight, their number.
+
+        Without an index no row is ignored, and the second sum is the number of rows.
+        """
+        ...
+
+    def row_grad(
+        self, logits: Array, target: Target, scores: Scores, record: Array, cotangents: Cotangents, grad: Array
+    ) -> None:
+        """Write the gradient phi'(z) (q (a + b log q) − c p) of each row into `grad`.
+
+        a, b and c are `RowStats.coefficients` of the cotangents (N,) of loss, lse and entropy; a cotangent of None is
+        0. A row whose cotangents are all 0 has the gradient 0, whatever it holds.
+        """
+        ...
+
+    def row_fused(
+        self,
+        logits: Array,
+        target: Target,
+        scores: Scores,
+        scale: LossScale,
+        record: Array,
+        grad: Array,
+        outputs: RowOutputs = NO_OUTPUTS,
+    ) -> None:
+        """Do `row_stats`, then write the gradient of Σ scale.loss · loss + scale.lse_squared · lse² into `grad`.
+
+        `grad` may be the logits themselves. Raises as `row_stats` does; what `grad` holds is then undefined.
+        """
+        ...
+
+    def binary_loss(self, kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> Scalar:
+        """Write the binary cross-entropy of each element into `out`, unless it is None, and return the sum.
+
+        Raises
+        ------
+        ValueError
+            If the kind is "probabilities" and an element of the input is outside [0, 1] or NaN.
+        """
+        ...
+
+    def binary_grad(self, kind: BinaryKind, operands: BinaryOperands, cotangent: Array, out: Array) -> None:
+        """Write the derivative of each element's loss with respect to the input, times its cotangent, into `out`."""
+        ...

@@ -1,0 +1,42 @@
+"""The contract of backends, held against every registered one: function by function, parameter by parameter."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+from crossent import kernels
+from crossent.kernels.backend import Backend, RowOutputs
+
+FUNCTIONS = [name for name, value in vars(Backend).items() if inspect.isfunction(value) and not name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", kernels.names())
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_backend_has_every_function_of_the_contract(name, function):
+    wanted = inspect.signature(getattr(Backend, function))
+    found = inspect.signature(getattr(import_module(f"crossent.kernels.{name}"), function))
+    _, *parameters = wanted.parameters.values()  # without self
+    assert [(p.name, p.kind, p.default) for p in found.parameters.values()] == [
+        (p.name, p.kind, p.default) for p in parameters
+    ]
+    for p, mine in zip(parameters, found.parameters.values(), strict=True):
+        assert mine.annotation in (p.annotation, "Any"), p.name
+    # a sum on the CPU is a float
+    assert found.return_annotation in (
+        wanted.return_annotation,
+        "float" if wanted.return_annotation == "Scalar" else None,
+    )
+
+
+def test_the_contract_names_what_torch_calls():
+    assert set(FUNCTIONS) == {
+        "why_not", "row_stats", "sums", "row_grad", "row_fused", "binary_loss", "binary_grad",
+    }  # fmt: skip
+
+
+def test_outputs_that_are_not_wanted_are_none():
+    loss = object()
+    assert RowOutputs(loss) == (loss, None, None)
