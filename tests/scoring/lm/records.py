@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+
+import numpy as np
 
 from crossent.scoring.lm import read, score_tokens
 
@@ -191,3 +194,22 @@ def written(folder, *rows, name="log.jsonl"):
 def scored(folder, *rows, **options):
     """Return the score of rows written as lines."""
     return score_tokens(read(written(folder, *rows)), **options)
+
+
+def corpus(n=40, seed=7):
+    draw = np.random.default_rng(seed)
+    rows = []
+    for k in range(n):
+        size = int(draw.integers(1, 60))
+        tokens = [str(t) for t in draw.choice(["a", " the", "é", "日本", "🙂", ""], size)]
+        rows.append({"id": f"d{k}", "tokens": tokens, "logprobs": list(-draw.gamma(0.5, 4.0, size))})
+    return rows
+
+
+def seen(documents):
+    """The tokens as plain tuples, NaN as a word so that tuples compare."""
+    return [
+        (t.position, t.text, "outside" if math.isnan(t.logprob) else t.logprob, t.bytes)
+        for d in documents
+        for t in d.tokens
+    ]
