@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from crossent.errors import Argument, InputError, InputTypeError, Message, as_python, spelled
+from crossent.errors import Argument, InputError, InputTypeError, Message, as_python, one_line, spelled
 
 
 def option(argument: Argument) -> str:
@@ -36,7 +36,16 @@ def test_plain_text_is_spelled_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(5, "x=5"), ("a", "x='a'"), (float("nan"), "x=float('nan')"), (None, "x=None"), (..., "x=")]
+    ("value", "text"),
+    [
+        (5, "x=5"),
+        ("a", "x='a'"),
+        (float("nan"), "x=float('nan')"),
+        (float("-inf"), "x=float('-inf')"),
+        (1e-6, "x=1e-6"),
+        (None, "x=None"),
+        (..., "x="),
+    ],
 )
 def test_python_spelling(value, text) -> None:
     assert as_python(Argument("x", value)) == text
@@ -48,3 +57,8 @@ def test_kinds() -> None:
     assert (str(error), error.argument, error.spelled(option)) == ("no; use ignore=5", "y", "no; use --ignore 5")
     with pytest.raises(TypeError):
         raise InputTypeError("y must be a list", argument="y")
+
+
+def test_one_line_keeps_what_prints() -> None:
+    assert one_line("größe = 5 €") == "größe = 5 €"
+    assert one_line("a\r\nb\u2028\x1b[31m") == "a\\r\\nb\\u2028\\x1b[31m"

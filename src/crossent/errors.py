@@ -8,6 +8,7 @@ like one (a class named "by=3") are data.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,14 +46,15 @@ def as_python(argument: Argument) -> str:
 
     Examples
     --------
-    >>> as_python(Argument("ignore", float("nan"))), as_python(Argument("classes"))
-    ("ignore=float('nan')", 'classes=')
+    >>> as_python(Argument("ignore", float("nan"))), as_python(Argument("classes")), as_python(Argument("zero", 1e-6))
+    ("ignore=float('nan')", 'classes=', 'zero=1e-6')
     """
     if not argument.has_value:
         return f"{argument.name}="
     value = argument.value
-    missing = isinstance(value, float) and value != value  # noqa: PLR0124  NaN alone differs from itself
-    return f"{argument.name}=" + ("float('nan')" if missing else repr(value))
+    if not isinstance(value, float):
+        return f"{argument.name}={value!r}"
+    return f"{argument.name}=" + (repr(value).replace("e-0", "e-") if math.isfinite(value) else f"float('{value}')")
 
 
 class Message(str):
@@ -98,6 +100,17 @@ def _text(parts: list[str | Argument] | tuple[str | Argument, ...], spelling: Sp
 def spelled(text: str, spelling: Spelling) -> str:
     """Return a text as a face writes it; a text that is no `Message` names no arguments."""
     return text.spelled(spelling) if isinstance(text, Message) else text
+
+
+def one_line(value: object) -> str:
+    r"""Return a value from outside as one line that any terminal can print.
+
+    Examples
+    --------
+    >>> one_line("a\nb\x1b")
+    'a\\nb\\x1b'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 
 class InputError(ValueError):

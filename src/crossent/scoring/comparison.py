@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from crossent.errors import one_line
 from crossent.scoring.parts import Interval
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
@@ -101,7 +102,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         from crossent.scoring.show import words
-        from crossent.scoring.show.text import aligned, line
+        from crossent.scoring.show.text import aligned
 
         places = words.places(self.se)
         clusters = "" if self.clusters is None else f" in {words.counted(self.clusters, 'cluster')}"
@@ -118,7 +119,9 @@ class Comparison:
         said = [f"{a} less {b}: {words.counted(self.n, 'row')}{clusters}, in pairs", *aligned(rows, (0, 2))]
         if self.worst_regressions:
             head = ("row", f"{a}, nats", f"{b}, nats", "difference")
-            worst = [(line(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in self.worst_regressions]
+            worst = [
+                (one_line(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in self.worst_regressions
+            ]
             said += ["", "the rows that got dearest", *aligned([head, *worst])]
         return "\n".join(said)
 

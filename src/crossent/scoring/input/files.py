@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from crossent.errors import one_line
 from crossent.scoring.input import text_files as texts
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.labels import listing
 from crossent.scoring.input.text_files import Batches, FileError
-from crossent.scoring.show.text import line
 
 ELEMENTS = 1 << 19
 """Numbers in a batch, about."""
@@ -116,7 +116,7 @@ def _said(path: Path) -> Generator[None, None, None]:
     except (*broken, OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        text = line(" ".join(str(error).split())) or type(error).__name__
+        text = one_line(" ".join(str(error).split())) or type(error).__name__
         raise FileError(f"{path}: {text[:300]}") from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from crossent.scoring.show.text import line
+from crossent.errors import one_line
 
 LONGEST = 1 << 24
 """Bytes in a line at most."""
@@ -56,7 +56,7 @@ def _first_line(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise FileError(f"{path} is not text in UTF-8 (byte {text[error.start]:#x} in line 1)") from error
     if any(not (c.isprintable() or c == "\t") for c in decoded):
-        raise FileError(f"{path} is not text: its first line holds {line(decoded)[:40]!r}")
+        raise FileError(f"{path} is not text: its first line holds {one_line(decoded)[:40]!r}")
     return decoded
 
 
@@ -99,7 +99,7 @@ def csv_batches(table: Table, names: list[str], words: set[str]) -> Batches:
         except pa.ArrowInvalid as error:  # which counts the columns
             text = " ".join(str(error).split())
             named = re.sub(r"CSV column #(\d+)", lambda found: f"column {table.columns[int(found[1])]!r}", text)
-            raise FileError(f"{table.path}: {line(named)[:300]}") from error
+            raise FileError(f"{table.path}: {one_line(named)[:300]}") from error
 
 
 # jsonl
@@ -140,7 +140,7 @@ def jsonl_batches(table: Table, names: list[str], words: set[str]) -> Batches:
             text = " ".join(str(error).split())
             if "straddl" in text:
                 text = f"a line is longer than {LONGEST >> 20} MiB"
-            raise FileError(f"{table.path}: {line(text)[:300]}") from error
+            raise FileError(f"{table.path}: {one_line(text)[:300]}") from error
 
 
 def _kind(value: Any, word: bool) -> Any:

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from crossent.errors import one_line
 from crossent.scoring.parts import Interval, bits, perplexity
-from crossent.scoring.show.text import aligned, html_table, line, plain
+from crossent.scoring.show.text import aligned, html_table, plain
 from crossent.scoring.show.words import NONE, counted, exponential, number, share, span
 
 Unit = Literal["token", "byte", "question", "document"]
@@ -188,11 +189,13 @@ def _worst(score: LanguageModelScore) -> list[tuple[str, list[tuple[str, ...]]]]
     """Return the tables of the worst tokens and documents, each with its title."""
     tables: list[tuple[str, list[tuple[str, ...]]]] = []
     if score.worst_tokens:
-        tokens = [(line(t.document), str(t.position), line(repr(t.text)), _bound(t)) for t in score.worst_tokens]
+        tokens = [
+            (one_line(t.document), str(t.position), one_line(repr(t.text)), _bound(t)) for t in score.worst_tokens
+        ]
         tables.append(("worst tokens", [("document", "position", "token", "nats"), *tokens]))
     if score.worst_documents:
         head = ("document", f"nats per {score.worst_documents[0].unit}", "tokens", "bytes")
-        rows = [(line(d.document), _bound(d), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
+        rows = [(one_line(d.document), _bound(d), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
         tables.append(("worst documents", [head, *rows]))
     return tables
 

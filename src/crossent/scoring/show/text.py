@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crossent.errors import one_line
 from crossent.scoring.parts import Slice, bits
 from crossent.scoring.show import words
 
@@ -43,7 +44,7 @@ def text(score: Score, *, in_bits: bool = False) -> str:
     parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score, unit)]
     for title, rows in tables(score, unit):
         parts += ["", title, *aligned(rows)]
-    return "\n".join([*parts, *([""] if score.warnings else []), *(f"warning: {line(w)}" for w in score.warnings)])
+    return "\n".join([*parts, *([""] if score.warnings else []), *(f"warning: {one_line(w)}" for w in score.warnings)])
 
 
 def page(score: Score) -> str:
@@ -52,7 +53,7 @@ def page(score: Score) -> str:
     found += [f"<p>{html.escape(sentence)}</p>" for sentence in sentences(score)]
     for title, rows in tables(score):
         found += [f"<p><b>{html.escape(title)}</b></p>", html_table(rows)]
-    return "\n".join([*found, *(f"<p>warning: {html.escape(line(w))}</p>" for w in score.warnings)])
+    return "\n".join([*found, *(f"<p>warning: {html.escape(one_line(w))}</p>" for w in score.warnings)])
 
 
 def heading(score: Score) -> str:
@@ -111,8 +112,8 @@ def tables(score: Score, unit: Unit = NATS) -> list[tuple[str, Rows]]:
         head = ("row", f"loss, {unit.name}", "true class", "which got", "predicted", "which got")
         rows = [
             (
-                line(row.id), words.number(unit.of(row.loss)), line(row.label), words.share(row.probability),
-                line(row.predicted), words.share(row.confidence),
+                one_line(row.id), words.number(unit.of(row.loss)), one_line(row.label), words.share(row.probability),
+                one_line(row.predicted), words.share(row.confidence),
             )
             for row in score.worst
         ]  # fmt: skip
@@ -121,25 +122,20 @@ def tables(score: Score, unit: Unit = NATS) -> list[tuple[str, Rows]]:
 
 
 def _parts(name: str, parts: Sequence[Slice], unit: Unit) -> tuple[str, Rows]:
-    shown, title = list(parts), f"by {line(name)}"
+    shown, title = list(parts), f"by {one_line(name)}"
     if len(parts) > _MOST:
         shown = sorted(parts, key=lambda part: -part.loss)[:_MOST]
         title = f"{title}: the {_MOST} of {len(parts)} with the largest loss"
-    head = (line(name), "rows", f"loss, {unit.name}", "interval", "accuracy")
+    head = (one_line(name), "rows", f"loss, {unit.name}", "interval", "accuracy")
     rows = [
         (
-            line(part.value), f"{part.n:,}", words.number(unit.of(part.loss)),
+            one_line(part.value), f"{part.n:,}", words.number(unit.of(part.loss)),
             words.interval((unit.of(part.ci[0]), unit.of(part.ci[1]))),
             words.share(part.accuracy),
         )
         for part in shown
     ]  # fmt: skip
     return title, [head, *rows]
-
-
-def line(value: Any) -> str:
-    """Return a value from outside as one line that can be printed anywhere."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
 
 
 def aligned(rows: Sequence[tuple[str, ...]], left: Sequence[int] = (0,)) -> list[str]:
