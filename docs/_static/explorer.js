@@ -1,8 +1,8 @@
-// The guide's interactive figure: what a prediction q costs when p is true, what the gradient wants, and how many bits
-// it takes. Every <div class="explorer"> on the page is filled; nothing is loaded, stored or changed besides.
+// The guide's interactive figure: the cost H(p, q) of a prediction q when the target p is true, its gradient, and the
+// length of a code made for q. The script fills every <div class="explorer"> on the page, and loads and stores nothing.
 //
-// The sliders are logits z, with q = softmax(z), and not probabilities. Three probabilities cannot move one at a time,
-// logits can; and the derivative of the cost by a slider is then q − p, the very number that stands beside it.
+// The sliders are logits z, with q = softmax(z). Probabilities cannot move one at a time, because they add up to 1;
+// logits can. The derivative of the cost by a slider is q − p, the number that stands beside it.
 
 (() => {
   "use strict";
@@ -22,16 +22,16 @@
   ];
   const REACH = 6; // of a slider, to either side
   const STEP = 0.1;
-  const ROUNDING = 1e-12; // what is smaller is shown as 0
+  const ROUNDING = 1e-12; // smaller numbers are shown as 0
   const FRESH = { autocomplete: "off" }; // browsers bring old inputs back when a page is loaded again
 
   // --- The mathematics -------------------------------------------------------------------------------------------
 
   const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
   const bits = (nats) => nats / Math.LN2;
-  const times = (share, number) => (share === 0 ? 0 : share * number); // 0 · ∞ = 0: what never happens costs nothing
+  const times = (share, number) => (share === 0 ? 0 : share * number); // 0 · ∞ = 0: an event that never happens is free
 
-  /** Everything the figure shows, from the truth p and the logits z; in nats. */
+  /** All numbers of the figure in nats, from the target p and the logits z. */
   function measure(p, z) {
     const peak = Math.max(...z);
     const logTotal = Math.log(sum(z.map((x) => Math.exp(x - peak))));
@@ -53,7 +53,7 @@
     };
   }
 
-  /** The logits one step downhill; a slider's end is as far as it goes. */
+  /** The logits one step downhill, z − (q − p), within the reach of the sliders. */
   function descend(z, gradient) {
     const within = (x) => Math.min(REACH, Math.max(-REACH, x));
     return z.map((x, i) => (Math.abs(gradient[i]) < ROUNDING ? x : within(x - gradient[i])));
@@ -86,7 +86,7 @@
   /** The same facts as a sentence, which screen readers speak after each change. */
   function sentence({ cross, entropy, divergence, gradient }) {
     if (cross === Infinity) {
-      return "q calls impossible what does happen, so the cost is infinite. Nothing is clipped. The gradient stays finite.";
+      return "q gives probability 0 to a class that happens: the cost is infinite, not clipped. The gradient stays finite.";
     }
     const cost =
       `When p is true and q is believed, a case costs ${number(cross)} nats (${number(bits(cross))} bits) on average: ` +
@@ -111,7 +111,7 @@
     return text.split(/\b([Hpqz])\b/).map((part, i) => (i % 2 ? make("i", {}, document.createTextNode(part)) : part));
   }
 
-  /** A bar, a line or another shape that says nothing which is not written beside it. */
+  /** A bar, a line or another shape; screen readers skip it, because the same number is written beside it. */
   const shape = (name, ...children) => make("span", { class: name, "aria-hidden": "true" }, ...children);
 
   /** A place for a number; data-value holds all its digits. */
@@ -122,7 +122,7 @@
     element.textContent = text;
   }
 
-  /** The end of an axis: the least of some round numbers that covers what is finite, and its quarters on the axis. */
+  /** Scale an axis to the smallest of some round ends that covers all finite numbers, and write its ticks. */
   function scale(axis, ends, numbers) {
     const most = Math.max(...numbers.filter(Number.isFinite), 0);
     const end = ends.find((x) => x >= most) ?? ends.at(-1);
@@ -134,7 +134,7 @@
 
   const ticks = () => [0, 1, 2, 3, 4].map(() => make("span"));
 
-  // --- The parts of the figure: each gives its element, and a function that draws it --------------------------------
+  // --- The parts of the figure: each returns its element, and a function that draws it ------------------------------
 
   /** A row of buttons or of choices under one legend. */
   const choices = (legend, ...items) =>
@@ -153,7 +153,7 @@
     return element;
   }
 
-  /** One row a class: its slider, its probabilities, what it costs, and its gradient. */
+  /** One row for each class: its slider, its probabilities, its cost and its gradient. */
   function classes(id, moved) {
     const heads = [
       ["logit", "z"],
@@ -192,7 +192,7 @@
         write(surprise, m.surprise[i], number(m.surprise[i]));
         write(share, m.share[i], number(m.share[i]));
         write(gradient, m.gradient[i], signed(m.gradient[i]));
-        slider.value = Math.max(-REACH, logits[i]); // the step next to it; the logit itself keeps its digits
+        slider.value = Math.max(-REACH, logits[i]); // the slider rounds to its next step; the logit keeps its digits
         slider.setAttribute("aria-valuetext", `logit ${z.textContent}, probability ${q.textContent}`);
         fill.style.width = `${100 * m.q[i]}%`;
         mark.style.left = `${100 * m.p[i]}%`;
@@ -244,7 +244,7 @@
     return { element: make("section", {}, make("div", { class: "equation" }, ...equation), stack, axis), draw };
   }
 
-  /** Codewords as bars: as high as they are long, as wide as they are frequent, so that the area is the cost. */
+  /** Codewords as bars: height is the length, width the frequency, so the area is the cost. */
   function codes() {
     const axis = shape("axis upright", ...ticks());
     const unit = () => make("small", {}, " bits");
@@ -293,12 +293,12 @@
     ]);
     const note =
       "A class of probability q gets a codeword of −log₂ q bits. Height is its length and width p, how often it is sent, " +
-      "so the area is what a message costs on average. Broken lines are the best lengths, −log₂ p; what has a hollow " +
-      "square is never sent.";
+      "so the area is what a message costs on average. Broken lines are the best lengths, −log₂ p. Classes with a " +
+      "hollow square are never sent.";
     return { element: make("section", {}, make("div", { class: "codes" }, ...grid), make("p", {}, note)), draw };
   }
 
-  /** Fill one element; its state is the truth p and the logits z. */
+  /** Fill one element; its state is the target p and the logits z. */
   function explore(root, index) {
     const id = `explorer-${index}`;
     let { p } = TRUTHS[0];

@@ -1,4 +1,4 @@
-"""What the pictures share: a decorator that makes a drawing on a figure an SVG element in the colours of the page."""
+"""Shared tools of the pictures: a decorator that makes an SVG element of a drawing, in the colours of the page."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Draw = Callable[[Figure], None]
 
 
 def picture(title: str, height: float = 2.6) -> Callable[[Draw], Callable[[], str]]:
-    """Make a function that draws on a figure one that returns an SVG element.
+    """Turn a function that draws on a figure into one that returns an SVG element.
 
-    The title says to those who cannot see the picture what is in it.
+    Screen readers speak the title in place of the picture.
     """
 
     def decorate(draw: Draw) -> Callable[[], str]:
@@ -56,18 +56,18 @@ def note(axes: Axes, text: str, x: float, y: float, colour: str = INK, **options
 
 
 def on_line(axes: Axes, text: str, x: float, y: float, colour: str) -> None:
-    """Write a text on a line, which its halo interrupts."""
+    """Write a text on a line; its halo interrupts the line."""
     _ = axes.annotate(text, (x, y), color=colour, ha="center", va="center")
 
 
 def name_lines(axes: Axes, ends: list[tuple[float, str, str]], gap: float = 0.085) -> None:
-    """Name lines right of the axes, where they end (y, text, colour), moved apart where names would overlap."""
+    """Write names right of the axes at the ends (y, text, colour) of lines, moved apart where they would overlap."""
     to_share = axes.transData + axes.transAxes.inverted()
     wanted = [float(to_share.transform((axes.get_xlim()[1], y))[1]) for y, _, _ in ends]
     places = list(wanted)
     order = sorted(range(len(ends)), key=lambda k: wanted[k])
     for before, k in pairwise(order):
         places[k] = max(places[k], places[before] + gap)
-    back = (sum(places) - sum(wanted)) / len(ends)  # those that had to move up, and those that did not, share the way
+    back = (sum(places) - sum(wanted)) / len(ends)  # names move up to make room; then all move down by the mean
     for (_, text, colour), place in zip(ends, places, strict=True):
         _ = axes.annotate(text, (1.02, place - back), xycoords="axes fraction", color=colour, va="center")

@@ -80,7 +80,7 @@ def text(figure: Figure) -> None:
     costs = {
         "all letters alike": [np.log2(len(LETTERS))] * len(coded),
         "their frequencies": [-np.log2(single[c] / sum(single.values())) for c in coded],
-        "given the one before": [
+        "from the letter before": [
             -np.log2(pairs[a][c] / sum(pairs[a].values())) for a, c in zip(known[-1] + coded, coded, strict=False)
         ],
     }

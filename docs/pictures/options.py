@@ -17,10 +17,10 @@ def targets(figure: Figure) -> None:
         ("top 2", [0, 0.7, 0, 0.25, 0]),
         ("dense", [0.1, 0.55, 0.05, 0.25, 0.05]),
     )
-    for axes, (title, q), colour in zip(
+    for axes, (title, p), colour in zip(
         figure.subplots(1, 4, sharey=True), kinds, (MUTED, MAIN, WARM, MUTED), strict=True
     ):
-        _ = axes.bar(range(5), q, width=0.75, color=colour)
+        _ = axes.bar(range(5), p, width=0.75, color=colour)
         _ = axes.axhline(0, color=LINE)
         _ = axes.set(xticks=[], yticks=[], ylim=(0, 1.05))
         _ = axes.set_title(title, fontsize=9.0, color=INK)
@@ -28,7 +28,7 @@ def targets(figure: Figure) -> None:
 
 @picture("Scores over logits: divided by a temperature of 2, and softly bounded at 5")
 def scores(figure: Figure) -> None:
-    """Draw phi for a temperature and for a softcap."""
+    """Draw the scores s = phi(z) of a temperature and of a softcap."""
     axes = figure.add_subplot()
     z = np.linspace(-15, 15, 300)
     capped = 5 * np.tanh(z / 5)
@@ -55,11 +55,11 @@ def focal(figure: Figure) -> None:
 def smoothing(figure: Figure) -> None:
     """Draw the loss of ten classes over the lead of the true logit, with and without smoothing."""
     axes = figure.add_subplot()
-    lead, C = np.linspace(0, 12, 300), 10
-    lse = np.log(np.exp(lead) + C - 1)
+    lead, V = np.linspace(0, 12, 300), 10
+    lse = np.log(np.exp(lead) + V - 1)
     ends = []
     for eps, colour in ((0.0, MUTED), (0.05, MAIN), (0.2, WARM)):
-        loss = lse - (1 - eps + eps / C) * lead
+        loss = lse - (1 - eps + eps / V) * lead
         _ = axes.plot(lead, loss, color=colour)
         least = int(loss.argmin())
         if eps:

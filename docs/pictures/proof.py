@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import proof
-from benchmarks.grid import Record, at
+from benchmarks.common.grid import at
+from benchmarks.common.records import Record
 from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, picture
 
 Case = dict[str, Record]

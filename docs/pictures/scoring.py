@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import crossent
-from benchmarks import pages
+from benchmarks.common import pages
 from crossent.scoring.show import pictures as of_report
 from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, note, picture
 

@@ -12,29 +12,28 @@ from pictures.drawing import DASHED, INK, LINE, MAIN, MUTED, WARM, name_lines, n
 
 @picture("Logits of five classes, their softmax, and the gradient: the softmax, minus one at the label", 2.5)
 def gradient(figure: Figure) -> None:
-    """Draw logits, their softmax and the gradient p − y, of which the bars add up to zero."""
+    """Draw logits z, their softmax q, and the gradient q − p, whose bars add up to zero."""
     z, y = np.array([2.0, 1.0, 0.2, -0.5, 0.8]), 1
-    p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-    g = p - (np.arange(5) == y)
-    for k, (title, heights, colour) in enumerate(
-        (("logits z", z, MUTED), ("softmax q", p, MAIN), ("q − p", g, WARM)), 1
-    ):
+    p = (np.arange(5) == y).astype(float)
+    q = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    panels = (("logits z", z, MUTED), ("prediction q", q, MAIN), ("gradient q − p", q - p, WARM))
+    for k, (title, heights, colour) in enumerate(panels, 1):
         axes = figure.add_subplot(1, 3, k)
         _ = axes.bar(range(5), heights, width=0.7, color=colour)
         _ = axes.axhline(0, color=INK, linewidth=0.8)
         _ = axes.set(xticks=range(5), xticklabels=["a", "b", "c", "d", "e"])
         _ = axes.set_title(title, fontsize=9.0, color=MUTED)
         axes.tick_params(labelsize=8.0)
-    _ = axes.annotate("the label", (1, g[1]), xytext=(6, 2), textcoords="offset points", fontsize=8.5)
+    _ = axes.annotate("the label", (1, q[1] - p[1]), xytext=(6, 2), textcoords="offset points", fontsize=8.5)
 
 
 @picture("The loss of two classes, and its gradient, over the lead of the true logit")
 def margin(figure: Figure) -> None:
-    """Draw log(1 + e^−m) and its slope over the margin."""
+    """Draw log(1 + e^−lead) and its slope over the lead."""
     axes = figure.add_subplot()
-    m = np.linspace(-6, 6, 400)
-    _ = axes.plot(m, np.logaddexp(0, -m), color=MAIN)
-    _ = axes.plot(m, 1 / (1 + np.exp(m)), color=WARM)
+    lead = np.linspace(-6, 6, 400)
+    _ = axes.plot(lead, np.logaddexp(0, -lead), color=MAIN)
+    _ = axes.plot(lead, 1 / (1 + np.exp(lead)), color=WARM)
     _ = axes.plot([-6, 0], [6, 0], color=MUTED, linewidth=1.0, linestyle=DASHED)
     note(axes, "loss", -4.4, 4.5, MAIN, xytext=(8, 3))
     note(axes, "size of the gradient, 1 − q", -5.9, 1.0, WARM, xytext=(0, -14))

@@ -31,11 +31,11 @@ def penalty(figure: Figure) -> None:
 def likelihood(figure: Figure) -> None:
     """Draw the likelihood of data over the parameter above the loss of the same data."""
     left, right = figure.subplots(1, 2)
-    theta = np.linspace(0.01, 0.99, 300)
+    q = np.linspace(0.01, 0.99, 300)
     heads, n = 7, 10
-    chance, loss = theta**heads * (1 - theta) ** (n - heads), -(0.7 * np.log(theta) + 0.3 * np.log1p(-theta))
-    _ = left.plot(theta, chance * 1000, color=MAIN)
-    _ = right.plot(theta, loss, color=WARM)
+    chance, loss = q**heads * (1 - q) ** (n - heads), -(0.7 * np.log(q) + 0.3 * np.log1p(-q))
+    _ = left.plot(q, chance * 1000, color=MAIN)
+    _ = right.plot(q, loss, color=WARM)
     for axes in (left, right):
         _ = axes.axvline(0.7, color=INK, linewidth=1.0, linestyle=DASHED)
         _ = axes.set(xticks=[0, 0.7, 1], xlabel="q of heads", xlim=(0, 1))
