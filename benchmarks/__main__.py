@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import pages, report
+from benchmarks import report
+from benchmarks.common import pages
+from benchmarks.common.progress import progress
+from benchmarks.common.records import Record, read, write
 
 ROUNDS = {"default": 11, "quick": 3}
 SUITES = ("logits", "linear", "scaling")
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         files = options.files or sorted(pages.RESULTS.glob("*.jsonl"))
         if not files:
             sys.exit("benchmarks/results is empty; `python -m benchmarks` fills it")
-        print(report.tables(report.read(files)))
+        print(report.tables(read(files)))
         return
     # Before torch starts its threads: one that spins after its work takes a core from the contender that comes next.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -45,8 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> list[report.Record]:
-    from benchmarks import errors, machine, memory, run, suites
+def _run(options: argparse.Namespace) -> list[Record]:
+    from benchmarks import peaks, run, suites
+    from benchmarks.common import machine, memory
 
     chosen = [case for case in suites.cases() if options.suite in (case.suite, "all")]
     cases = [case for case in chosen if options.only in case.name and (case.quick or options.only or not options.quick)]
@@ -60,15 +61,16 @@ def _run(options: argparse.Namespace) -> list[report.Record]:
     if without is not None:
         print(f"no peak memory: {without}", file=sys.stderr)
 
-    records: list[report.Record] = []
-    written: dict[Path, list[report.Record]] = {}
+    records: list[Record] = []
+    written: dict[Path, list[Record]] = {}
     with progress(len(cases)) as say:
         for case in cases:
             say(case.name)
             found = run.measure(case, rounds, warmup=1 if options.quick else 2, compiled=compiled)
             if case.repeat == 1 and without is None:
-                found.append(run.measure_memory(case, ["crossent", *found[-1]["speedup_over"]]))
-            found.append(errors.measure(case, found[0]["missing"]))
+                found.append(peaks.record(case, ["crossent", *found[-1]["speedup_over"]]))
+            errors = suites.of(case).errors.measure(case, found[0]["missing"])
+            found.append({**suites.describe(case), **errors})
             found = [{**record, "run": about} for record in found]
             records += found
             path = options.out or (None if options.quick or options.only else pages.path_of(about, case.suite))
@@ -78,35 +80,6 @@ def _run(options: argparse.Namespace) -> list[report.Record]:
     for path in written:
         print(f"written to {path.name}", file=sys.stderr)
     return records
-
-
-def write(path: Path, records: list[report.Record]) -> None:
-    """Write records as JSON lines; a file that was there already stays whole until the new one is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text("".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records), encoding="utf-8")
-    part.replace(path)
-
-
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[str], None]]:
-    """Give a function that tells on standard error which case begins: with a bar on a terminal where rich is there."""
-    if find_spec("rich") is None or not sys.stderr.isatty():
-        yield lambda text: print(text, file=sys.stderr, flush=True)
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task, begun = bar.add_task("", total=total), 0
-
-        def say(text: str) -> None:
-            nonlocal begun
-            begun += 1
-            bar.update(task, completed=begun, description=text)
-
-        yield say
 
 
 if __name__ == "__main__":

@@ -10,8 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import coverage_report, gpu_report, pages, report, score_report, shards
-from benchmarks.grid import Record, at, duration, number, size
+from benchmarks.common import pages
+from benchmarks.common.grid import at, duration, number, size
+from benchmarks.common.records import Record, by_case
+from benchmarks.coverage import report as coverage_report
+from benchmarks.gpu import report as gpu_report
+from benchmarks.linear import shards
+from benchmarks.score import report as score_report
 
 Cases = dict[str, dict[str, Record]]
 """The records of a suite by case and measure."""
@@ -40,7 +45,7 @@ def table(name: str) -> str:
 
 def cases(suite: str) -> Cases:
     """Return the newest results of a suite by case and measure."""
-    return report.by_case(pages.records(suite))
+    return by_case(pages.records(suite))
 
 
 def origin(suite: str) -> str:
@@ -74,7 +79,7 @@ def logits(records: list[Record]) -> str:
             *(number(at(case.get(measure, {}), "times_limit", "limit")) for measure in ("forward", "backward", "both")),
             *(size(case.get("memory", {}), name, 1e6) for name in ("crossent", "eager")),
         ]
-        for case in report.by_case(records).values()
+        for case in by_case(records).values()
     ]
     return pages.markdown(heads, lines)
 
@@ -83,7 +88,7 @@ def logits_times(records: list[Record]) -> str:
     """Return the times themselves."""
     heads = ["logits", "forward", "eager", "both", "eager", "compile", "read", "read + clone"]
     lines: list[list[str]] = []
-    for case in report.by_case(records).values():
+    for case in by_case(records).values():
         forward, both = case["forward"], case["both"]
         floor = [at(both, "median_seconds", name) for name in ("read", "clone")]
         lines.append(
@@ -103,7 +108,7 @@ def logits_errors(records: list[Record]) -> str:
     heads = ["logits", "loss", "eager's", "gradient", "eager's"]
     lines = [
         [_about(case), *(_error(case["error"], who, of) for of in ("loss", "dlogits") for who in ("crossent", "eager"))]
-        for case in report.by_case(records).values()
+        for case in by_case(records).values()
     ]
     return pages.markdown(heads, lines)
 
@@ -113,7 +118,7 @@ def linear(records: list[Record]) -> str:
     heads = ["N × D × V", "× eager", "× compile", "× chunked", "time / three products"]
     heads += ["extra MB", "eager's", "chunked's"]
     lines: list[list[str]] = []
-    for case in report.by_case(records).values():
+    for case in by_case(records).values():
         both, memory = case["both"], case.get("memory", {})
         for name in _ours(both):
             relative = at(both, "speedup_over", name) or 1.0
@@ -135,7 +140,7 @@ def linear_errors(records: list[Record]) -> str:
     """Return how far losses of a linear layer and their gradients are from float64."""
     heads = ["N × D × V", "who", "chunks", "loss", "dX", "dW"]
     lines: list[list[str]] = []
-    for case in report.by_case(records).values():
+    for case in by_case(records).values():
         error = case["error"]
         for k, who in enumerate(error["errors"]):
             chunks = at(error, "chunks", who)
@@ -157,13 +162,13 @@ def gpu_linear(records: list[Record]) -> str:
 
 
 def _gpu(records: list[Record], suite: str, heads: list[str], cells: Callable[[dict[str, Record]], list[str]]) -> str:
-    from benchmarks import gpu_contenders, gpu_trial  # which need torch
+    from benchmarks.gpu.cases import CASES, head  # which need torch
 
     found: dict[str, dict[str, Record]] = {}
     for r in records:
         if r["suite"] == suite and r["status"] == "ok":
             found.setdefault(r["case"], {})[r["contender"]] = r
-    wanted = [about for about in map(gpu_trial.head, gpu_contenders.CASES) if about["suite"] == suite]
+    wanted = [about for about in map(head, CASES) if about["suite"] == suite]
     lines = [
         [_words(about), *(cells(of) if "crossent" in of else [NOT_MEASURED] * (len(heads) - 1))]
         for about, of in ((about, found.get(about["case"], {})) for about in wanted)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from benchmarks import linear_report, logits_report
-from benchmarks.grid import Record
+from benchmarks.common.records import Record, by_case
+from benchmarks.linear import report as linear_report
+from benchmarks.logits import report as logits_report
 
 LAYOUTS: dict[str, Any] = {"logits": logits_report, "linear": linear_report, "scaling": linear_report}
 """Modules that know the columns of a suite: each has grids, notes and a LEGEND."""
-
-
-def read(paths: Iterable[Path]) -> list[Record]:
-    """Return the records of files of JSON lines."""
-    return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def tables(records: list[Record]) -> str:
@@ -30,14 +24,6 @@ def tables(records: list[Record]) -> str:
         if runs:
             parts += [*(table(run, layout) for run in runs.values()), layout.LEGEND]
     return "\n\n".join(parts)
-
-
-def by_case(records: list[Record]) -> dict[str, dict[str, Record]]:
-    """Return the records of a run by case and measure."""
-    cases: dict[str, dict[str, Record]] = {}
-    for record in records:
-        cases.setdefault(record["case"], {})[record["measure"]] = record
-    return cases
 
 
 def table(records: list[Record], layout: Any) -> str:

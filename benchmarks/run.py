@@ -6,19 +6,17 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from benchmarks import memory, suites
-from benchmarks.cases import Data
-from benchmarks.contenders import Call, Key
+from benchmarks import suites
+from benchmarks.common.losses import Call, Data, Key
+from benchmarks.common.records import Record, Times, rounded
 from benchmarks.suites import AnyCase
-
-Times = list[float]
-Record = dict[str, Any]
 
 SAME = 0.02
 """By how much losses and gradients may differ, relative to their norm, before they are not of the same function."""
@@ -29,50 +27,54 @@ LOOSER = {"torch chunked": 0.2}
 PATIENCE = 20.0
 """Seconds that a step of a slow contender may take; it is not measured where it takes longer."""
 
+Calls = dict[Key, Call]
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How many rounds are measured, how many go before them, and who takes part in how few of the measured ones."""
+
+    measured: int
+    warmup: int
+    fewer: dict[str, int]
+
+    def has(self, contender: str, turn: int) -> bool:
+        """Whether a contender takes part in a round; the first measured one is 0."""
+        return contender not in self.fewer or 0 <= turn < self.fewer[contender]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a contender computes in one step: the loss and the gradients of the leaves."""
+
+    contender: str
+    loss: Any
+    gradients: list[Any]
+
+    def agrees_with(self, other: Step) -> bool:
+        """Whether the differences are as small as they must be; NaN is not."""
+        allowed = LOOSER.get(self.contender, SAME)
+        pairs = [(self.loss, other.loss), *zip(self.gradients, other.gradients, strict=True)]
+        return all((a - b).norm() <= allowed * b.norm() for a, b in pairs)
+
 
 def measure(case: AnyCase, rounds: int, *, warmup: int = 2, compiled: bool = True) -> list[Record]:
     """Return one record for each measure of time in this case."""
-    suite, data = suites.of(case), case.make()
+    suite, data = suites.of(case).contenders, case.make()
     with _threads(case.threads or torch.get_num_threads()):
-        contenders, missing = suite.calls(case, data, compiled=compiled)
-        missing |= _check(case, data, contenders)
+        calls, missing = suite.calls(case, data, compiled=compiled)
+        missing |= _check(case, data, calls)
         # a quarter of the rounds, and none to warm up beyond the check
-        fewer = {name: min(most, -(-rounds // 4)) for name, most in suite.FEWER.items() if ("both", name) in contenders}
-        samples = _sample(case, data, contenders, (rounds, warmup, fewer))
-    about = {**describe(case), "rounds": rounds, "repeat": case.repeat, "missing": missing}
+        fewer = {name: min(most, -(-rounds // 4)) for name, most in suite.FEWER.items() if Key("both", name) in calls}
+        samples = _sample(calls, case.repeat, data, Rounds(rounds, warmup, fewer))
+    about = {**suites.describe(case), "rounds": rounds, "repeat": case.repeat, "missing": missing}
     if fewer:
         about["rounds_of"] = fewer
-    wanted = [measure for measure in suite.LIMITS if (measure, "crossent") in samples]
+    wanted = [measure for measure in suite.LIMITS if Key(measure, "crossent") in samples]
     return [
         {**about, "measure": name, **suite.work(data, name), **_times(samples, name, suite.LIMITS[name])}
         for name in wanted
     ]
-
-
-def measure_memory(case: AnyCase, contenders: list[str]) -> Record:
-    """Return the record of the peak memory of contenders in this case."""
-    extra = memory.measure(case, contenders)
-    per_row = {name: rounded(size / case.rows) for name, size in extra.items()}
-    return {
-        **describe(case),
-        "rounds": memory.ROUNDS,
-        "measure": "memory",
-        "resolution_bytes": memory.RESOLUTION,
-        "extra_bytes": extra,
-        "extra_bytes_per_row": per_row,
-    }
-
-
-def describe(case: AnyCase) -> Record:
-    """Return what a record says of its case."""
-    return {
-        "suite": case.suite,
-        "case": case.name,
-        "model": case.model,
-        **case.describe(),
-        "rows": case.rows,
-        "threads": case.threads or torch.get_num_threads(),
-    }
 
 
 def ratio(over: list[Times], under: list[Times]) -> float:
@@ -82,7 +84,7 @@ def ratio(over: list[Times], under: list[Times]) -> float:
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def _threads(number: int) -> Generator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -91,18 +93,19 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check(case: AnyCase, data: Data, contenders: dict[Key, Call]) -> dict[str, str]:
+def _check(case: AnyCase, data: Data, calls: Calls) -> dict[str, str]:
     """Call everything once, drop rivals that cannot run, and raise if the others do not compute the same."""
     missing: dict[str, str] = {}
-    first: tuple[str, Any, list[Any]] | None = None
-    names = [name for measure, name in contenders if measure == "both"]
+    first: Step | None = None
+    value: Any = None
+    names = [key.contender for key in calls if key.measure == "both"]
     for name in sorted(names, key=lambda name: name != "eager"):
         try:
             start = time.perf_counter()
-            value: Any = contenders["both", name]()
+            value = calls[Key("both", name)]()
             seconds = time.perf_counter() - start
-            if seconds <= PATIENCE or name not in suites.of(case).FEWER:
-                _ = contenders["forward", name]()
+            if seconds <= PATIENCE or name not in suites.of(case).contenders.FEWER:
+                _ = calls[Key("forward", name)]()
             else:
                 missing[name] = f"its first step took {seconds:.0f} s"
         except Exception as error:
@@ -110,42 +113,36 @@ def _check(case: AnyCase, data: Data, contenders: dict[Key, Call]) -> dict[str, 
                 raise
             missing[name] = type(error).__name__  # no compiler, most often; the text would name paths
         if name in missing:
-            del contenders["forward", name], contenders["both", name]
+            del calls[Key("forward", name)], calls[Key("both", name)]
             data.forget()
             continue
-        value, grads = value.double(), [x.grad for x in data.leaves]
+        found = Step(name, value.double(), [x.grad for x in data.leaves])
         data.forget()
         if first is None:
-            first = name, value, grads
-            continue
-        other, value_, grads_ = first
-        pairs = [(value, value_), *zip(grads, grads_, strict=True)]
-        allowed = LOOSER.get(name, SAME)
-        if not all((a - b).norm() <= allowed * b.norm() for a, b in pairs):
+            first = found
+        elif not found.agrees_with(first):
+            allowed = LOOSER.get(name, SAME)
             raise RuntimeError(
-                f"{name} and {other} differ by more than {allowed:.0%} in {case.name}; run `make test` first"
+                f"{name} and {first.contender} differ by more than {allowed:.0%} in {case.name}; run `make test` first"
             )
     return missing
 
 
-def _sample(
-    case: AnyCase, data: Data, contenders: dict[Key, Call], plan: tuple[int, int, dict[str, int]]
-) -> dict[Key, Times]:
-    """Return the times of all rounds; the plan is how many, how many go before, and who takes part in the first few."""
-    rounds, warmup, fewer = plan
-    samples: dict[Key, Times] = {key: [] for key in contenders}
-    order, shuffle = list(contenders), random.Random(0).shuffle
+def _sample(calls: Calls, repeat: int, data: Data, rounds: Rounds) -> dict[Key, Times]:
+    """Return the times of all rounds."""
+    samples: dict[Key, Times] = {key: [] for key in calls}
+    order, shuffle = list(calls), random.Random(0).shuffle
     _ = gc.collect()
     gc.disable()
     try:
-        for turn in range(warmup + rounds):
+        for turn in range(-rounds.warmup, rounds.measured):
             shuffle(order)
             for key in order:
-                if key[1] in fewer and not 0 <= turn - warmup < fewer[key[1]]:
+                if not rounds.has(key.contender, turn):
                     continue
-                seconds = _timed(contenders[key], case.repeat)
+                seconds = _timed(calls[key], repeat)
                 data.forget()
-                if turn >= warmup:
+                if turn >= 0:
                     samples[key].append(seconds)
     finally:
         gc.enable()
@@ -165,17 +162,12 @@ def _timed(call: Call, repeat: int) -> float:
 
 def _times(samples: dict[Key, Times], measure: str, limits: dict[str, tuple[str, ...]]) -> Record:
     """Return the times of a measure, their medians, and the medians of their quotients round by round."""
-    times = {name: value for (kind, name), value in samples.items() if kind == measure}
+    times = {key.contender: value for key, value in samples.items() if key.measure == measure}
     ours = times["crossent"]
     speedup = {name: ratio([theirs], [ours]) for name, theirs in times.items() if name != "crossent"}
-    floors = {name: value for (kind, name), value in samples.items() if kind == "floor"}
+    floors = {key.contender: value for key, value in samples.items() if key.measure == "floor"}
     limits = {limit: parts for limit, parts in limits.items() if floors.keys() >= set(parts)}
     of_limit = {limit: ratio([ours], [floors[name] for name in parts]) for limit, parts in limits.items()}
     times |= {name: floors[name] for parts in limits.values() for name in parts}
     medians = {name: statistics.median(value) for name, value in times.items()}
     return {"median_seconds": medians, "speedup_over": speedup, "times_limit": of_limit, "seconds": times}
-
-
-def rounded(value: float) -> float:
-    """Return a number with the five digits that a record gives it."""
-    return float(f"{value:.5g}")

@@ -1,28 +1,58 @@
-"""The suites: losses of logits that are there, losses of a linear layer's outputs, and sweeps of the latter's sizes.
+"""The suites that `python -m benchmarks` measures: losses of logits, losses of a linear layer, and sweeps of its sizes.
 
-Each has its cases and a module, which says who takes part in a case and against what: losses, calls, work, LIMITS and
-FEWER.
+A suite is a folder: its cases; its contenders (losses, calls, work, LIMITS and FEWER); its errors (measure); and its
+report (grids, notes and a LEGEND).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import cases as logits_cases
-from benchmarks import contenders, linear_cases, linear_contenders
-from benchmarks.cases import Case
-from benchmarks.linear_cases import LinearCase
+import torch
 
-AnyCase = Case | LinearCase
+from benchmarks.common.records import Record
+from benchmarks.linear import cases as linear_cases
+from benchmarks.linear import contenders as linear_contenders
+from benchmarks.linear import errors as linear_errors
+from benchmarks.linear.cases import LinearCase
+from benchmarks.logits import cases as logits_cases
+from benchmarks.logits import contenders as logits_contenders
+from benchmarks.logits import errors as logits_errors
+from benchmarks.logits.cases import LogitsCase
 
-MODULES: dict[str, Any] = {"logits": contenders, "linear": linear_contenders, "scaling": linear_contenders}
+AnyCase = LogitsCase | LinearCase
 
 
-def of(case: AnyCase) -> Any:
-    """Return the module of a case's suite."""
-    return MODULES[case.suite]
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The modules that know who takes part in a case, and how errors are measured."""
+
+    contenders: Any
+    errors: Any
+
+
+_LINEAR = Suite(linear_contenders, linear_errors)
+SUITES = {"logits": Suite(logits_contenders, logits_errors), "linear": _LINEAR, "scaling": _LINEAR}
+
+
+def of(case: AnyCase) -> Suite:
+    """Return the suite of a case."""
+    return SUITES[case.suite]
 
 
 def cases() -> list[AnyCase]:
-    """Return the cases of all suites, of which no two have the same name."""
+    """Return the cases of all suites; no two have the same name."""
     return [*logits_cases.CASES, *linear_cases.CASES, *linear_cases.scaling()]
+
+
+def describe(case: AnyCase) -> Record:
+    """Return what a record says of its case."""
+    return {
+        "suite": case.suite,
+        "case": case.name,
+        "model": case.model,
+        **case.describe(),
+        "rows": case.rows,
+        "threads": case.threads or torch.get_num_threads(),
+    }

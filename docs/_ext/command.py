@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
-from benchmarks import pages
+from benchmarks.common import pages
 from crossent.cli import _app
 
 

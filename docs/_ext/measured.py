@@ -11,7 +11,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import crossent
-from benchmarks import pages, proof
+from benchmarks import proof
+from benchmarks.common import pages
 
 FEATURES = Path(__file__).parents[1] / "features.toml"
 

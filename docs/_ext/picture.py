@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from benchmarks import proof
-from benchmarks.pages import LostSourceError
+from benchmarks.common.pages import LostSourceError
 
 
 class Picture(SphinxDirective):

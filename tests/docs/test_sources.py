@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from sphinx.application import Sphinx
 
-from benchmarks import pages, proof
+from benchmarks import proof
+from benchmarks.common import pages
 from tests.docs.blocks import PAGES, ROOT
 
 DOCS = ROOT / "docs"
@@ -146,7 +147,7 @@ def test_pictures_of_results_say_where_they_come_from() -> None:
         assert all(f"```{{picture}} {name}\n:source: {suite}\n" in text for name in names)
     assert len(re.findall("^:source:", text, re.MULTILINE)) == sum(map(len, DRAWN.values()))
     files = (DOCS / "pictures").glob("*.py")
-    modules = {path.stem for path in files if "from benchmarks import" in path.read_text(encoding="utf-8")}
+    modules = {path.stem for path in files if "from benchmarks" in path.read_text(encoding="utf-8")}
     assert modules == {name.partition(".")[0] for names in DRAWN.values() for name in names}
 
 

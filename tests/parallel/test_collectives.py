@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from benchmarks.shards import Head, cost
+from benchmarks.linear.shards import Head, cost
 from crossent.torch import TopK, cross_entropy, linear_cross_entropy
 from crossent.torch.sources import driver as _tiles
 from tests.parallel.counting import sent

@@ -197,7 +197,7 @@ ALLOWED = 16 * 8 * N + 2**20
 """Bytes beyond gradients and chunk: sixteen doubles for each row, and what Linux counts late."""
 MEMORY = f"""
 import json, torch
-from benchmarks import memory
+from benchmarks.common import memory
 import crossent.torch as F
 
 def plain(x, w, y, **_):
@@ -232,7 +232,7 @@ print(json.dumps({{
 
 
 def test_memory_is_gradients_and_one_chunk():
-    from benchmarks import memory
+    from benchmarks.common import memory
 
     if memory.why_not() is not None:
         pytest.skip(memory.why_not())

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
-from benchmarks.grid import Record
+from benchmarks.common.records import Record, read
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
 COMMANDS = {
@@ -51,7 +50,7 @@ def latest(suite: str) -> Path:
 
 def records(suite: str) -> list[Record]:
     """Return the newest results of a suite."""
-    return report.read([latest(suite)])
+    return read([latest(suite)])
 
 
 def fill(page: str, tables: Mapping[str, str]) -> str:

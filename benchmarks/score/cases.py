@@ -18,7 +18,7 @@ PARTS = 16
 
 
 @dataclass(frozen=True)
-class Case:
+class ArrayCase:
     """Rows of float32 probabilities of so many classes, one column for two of them."""
 
     rows: int
@@ -88,12 +88,12 @@ class FileCase:
 
 
 CASES = [
-    *(Case(10**k, 2, quick=k < 6) for k in (4, 5, 6, 7)),
-    Case(10**8, 2, rival=False),
-    Case(10**4, 1000, quick=True),
-    Case(10**5, 1000),
-    Case(10**6, 1000, rival=False),
-    Case(10**6, 100),
+    *(ArrayCase(10**k, 2, quick=k < 6) for k in (4, 5, 6, 7)),
+    ArrayCase(10**8, 2, rival=False),
+    ArrayCase(10**4, 1000, quick=True),
+    ArrayCase(10**5, 1000),
+    ArrayCase(10**6, 1000, rival=False),
+    ArrayCase(10**6, 100),
 ]
 FILES = [
     FileCase(5_000_000, 100, 1 << 17),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.grid import Groups, Record, at, draw, duration, number
+from benchmarks.common.grid import Groups, at, draw, duration, number
+from benchmarks.common.records import Record
 
 TIMES = ("times", ("forward", "both", "to queue"))
 REST = (("× crossent", ("forward", "both")), ("memory, MB", ("peak", "extra")), ("", ("differs", "rounds")))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from benchmarks.common import pages
+from benchmarks.common.grid import Groups, draw
+from benchmarks.common.records import Record
 
-from benchmarks import pages
-from benchmarks.grid import Groups, draw
-
-Record = dict[str, Any]
 NAMES = {
     "bar": "Within two points of 95 %",
     "hard": "Beyond what is promised",

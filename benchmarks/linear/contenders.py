@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions, functional
 
-from benchmarks import machine
-from benchmarks.cases import Data
-from benchmarks.contenders import Call, Key, Loss, compiled_by_torch, timed
-from benchmarks.linear_cases import MIB, LinearCase
+from benchmarks.common import machine
+from benchmarks.common.losses import Call, Contenders, Data, Loss, compiled_by_torch, floors_as_calls, timed
+from benchmarks.linear.cases import MIB, LinearCase
 from crossent.torch import linear_cross_entropy
 
 LIMITS = {
@@ -62,15 +61,15 @@ def eager(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(functional.linear(features, weight), target)
 
 
-def calls(case: LinearCase, data: Data, *, compiled: bool) -> tuple[dict[Key, Call], dict[str, str]]:
+def calls(case: LinearCase, data: Data, *, compiled: bool) -> Contenders:
     """Return the calls of every contender that there is memory for, and why the others cannot take part."""
     without = missing(case, machine.free_memory())
     if not compiled:
         _ = without.pop("compile", None)
     found = timed({k: loss for k, loss in losses(case, compiled=compiled).items() if k not in without}, data)
     if "gemm" not in without:
-        found |= {("floor", name): call for name, call in floors(data, fresh="gemms" not in without).items()}
-    return found, without
+        found |= floors_as_calls(floors(data, fresh="gemms" not in without))
+    return Contenders(found, without)
 
 
 def missing(case: LinearCase, free: int | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from benchmarks.common.losses import Data
 from crossent.torch import TopK
 
 TOP = 32
@@ -16,36 +17,7 @@ TOP = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """Arguments of a loss: tensors that require a gradient, their target, and keyword options.
-
-    The tensors are logits; or the input and the weight of a linear layer.
-    """
-
-    leaves: tuple[Tensor, ...]
-    target: Any
-    options: dict[str, Any]
-
-    @property
-    def logits(self) -> Tensor:
-        """Return the one tensor that requires a gradient."""
-        (logits,) = self.leaves
-        return logits
-
-    def forget(self) -> None:
-        """Give the memory of the gradients back."""
-        for x in self.leaves:
-            x.grad = None
-
-    def operands(self) -> list[Tensor]:
-        """Return every tensor of the size of the logits, each of which a loss has to read."""
-        target = self.target
-        large = isinstance(target, Tensor) and target.shape == self.logits.shape
-        return [self.logits.detach(), *([target] if large else [])]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
+class LogitsCase:
     """A loss on logits of one shape. Axis 1 holds the classes, except in a binary case, which has none.
 
     A case too small for one call to be timed is called `repeat` times in a row and has no memory to speak of. With
@@ -107,16 +79,16 @@ class Case:
 GPT2 = (1024, 50257)
 
 CASES = (
-    Case("imagenet", "ImageNet classifier, a batch of 8192", (8192, 1000), quick=True),
-    Case("gpt2", "GPT-2 head, one sequence", GPT2, quick=True),
-    Case("gpt2-bf16", "GPT-2 head in bfloat16", GPT2, "bfloat16", quick=True),
-    Case("llama3", "Llama 3 head, half a thousand tokens", (512, 128256)),
-    Case("gemma-bf16", "Gemma head in bfloat16", (256, 256000), "bfloat16"),
-    Case("digits", "the digits of scikit-learn, a batch of 64", (64, 10), repeat=1000, threads=1, quick=True),
-    Case("cityscapes", "Cityscapes segmentation, two crops, classes in axis 1", (2, 19, 512, 512), quick=True),
-    Case("tags", "binary tags, 20 000 items with 500 each", (20_000, 500), target="binary", quick=True),
-    Case("gpt2-smoothing", "GPT-2 head, label smoothing 0.1", GPT2, smoothing=0.1),
-    Case("gpt2-weight", "GPT-2 head, class weights", GPT2, weighted=True),
-    Case("gpt2-prob", "GPT-2 head, distilled from all probabilities", GPT2, target="prob"),
-    Case("gpt2-topk", f"GPT-2 head, distilled from the top {TOP}", GPT2, target="topk"),
+    LogitsCase("imagenet", "ImageNet classifier, a batch of 8192", (8192, 1000), quick=True),
+    LogitsCase("gpt2", "GPT-2 head, one sequence", GPT2, quick=True),
+    LogitsCase("gpt2-bf16", "GPT-2 head in bfloat16", GPT2, "bfloat16", quick=True),
+    LogitsCase("llama3", "Llama 3 head, half a thousand tokens", (512, 128256)),
+    LogitsCase("gemma-bf16", "Gemma head in bfloat16", (256, 256000), "bfloat16"),
+    LogitsCase("digits", "the digits of scikit-learn, a batch of 64", (64, 10), repeat=1000, threads=1, quick=True),
+    LogitsCase("cityscapes", "Cityscapes segmentation, two crops, classes in axis 1", (2, 19, 512, 512), quick=True),
+    LogitsCase("tags", "binary tags, 20 000 items with 500 each", (20_000, 500), target="binary", quick=True),
+    LogitsCase("gpt2-smoothing", "GPT-2 head, label smoothing 0.1", GPT2, smoothing=0.1),
+    LogitsCase("gpt2-weight", "GPT-2 head, class weights", GPT2, weighted=True),
+    LogitsCase("gpt2-prob", "GPT-2 head, distilled from all probabilities", GPT2, target="prob"),
+    LogitsCase("gpt2-topk", f"GPT-2 head, distilled from the top {TOP}", GPT2, target="topk"),
 )

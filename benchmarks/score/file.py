@@ -1,6 +1,6 @@
 """Reads a Parquet file, or scores it as the command does, in a process that has imported nothing else.
 
-`python -m benchmarks.score_file read|score PATH` prints the seconds and the peak of memory as JSON.
+`python -m benchmarks.score.file read|score PATH` prints the seconds and the peak of memory as JSON.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from crossent import __version__, kernels
+from crossent import __version__
+from crossent.kernels import cpu
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def describe() -> dict[str, Any]:
     """Return what every line of the results carries."""
-    cpu = kernels.get("cpu")
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%MZ"),
         "commit": commit(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.grid import Record, at, draw, duration, number, size, timing
+from benchmarks.common.grid import at, draw, duration, number, size, timing
+from benchmarks.common.records import Record
 
 GROUPS = (
     ("", ("case", "N×D×V")),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-Record = dict[str, Any]
+from benchmarks.common.records import Record
+
 Groups = tuple[tuple[str, tuple[str, ...]], ...]
 """Titles, each with the heads of its columns."""
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from benchmarks.cases import Data
+from benchmarks.common.losses import Data
 
 MIB = 2**20
 

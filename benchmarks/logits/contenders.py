@@ -11,23 +11,30 @@ Every contender is a call without arguments, under a key of measure and name:
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.cases import Case, Data
+from benchmarks.common.losses import (
+    Call,
+    Contenders,
+    Data,
+    Key,
+    Loss,
+    compiled_by_torch,
+    floors_as_calls,
+    forward,
+    timed,
+)
+from benchmarks.logits.cases import LogitsCase
 from crossent import kernels
+from crossent.kernels.backend import BinaryOperands, Cotangents
 from crossent.spec import Scores, Target
 from crossent.torch import TopK, binary_cross_entropy_with_logits, cross_entropy
-
-Key = tuple[str, str]
-Call = Callable[[], object]
-Loss = Callable[..., Tensor]
 
 LIMITS = {
     "forward": {"limit": ("read",), "raw": ("raw",)},
@@ -40,7 +47,7 @@ FEWER: dict[str, int] = {}
 """Contenders so slow that they take part in some rounds only, and in how many at most."""
 
 
-def losses(case: Case, *, compiled: bool) -> dict[str, Loss]:
+def losses(case: LogitsCase, *, compiled: bool) -> dict[str, Loss]:
     """Return the loss of crossent and those of its rivals, as functions of logits, target and options."""
     ours, theirs = {
         "index": (cross_entropy, functional.cross_entropy),
@@ -51,71 +58,45 @@ def losses(case: Case, *, compiled: bool) -> dict[str, Loss]:
     return {"crossent": ours, "eager": theirs, **({"compile": compiled_by_torch(theirs)} if compiled else {})}
 
 
-def compiled_by_torch(loss: Loss) -> Loss:
-    """Return the loss as torch compiles it, for shapes as they are."""
-    torch.compiler.reset()  # of an earlier case's shapes, which would make these dynamic
-    return torch.compile(loss)
-
-
 def topk_in_torch(logits: Tensor, target: TopK) -> Tensor:
     """Return what one writes where there is no sparse target, without the dense one that F.cross_entropy would need."""
     logprob = functional.log_softmax(logits, 1).gather(1, target.index)
     return -(target.prob * logprob).sum(1).mean()
 
 
-def forward(loss: Loss, data: Data) -> Tensor:
-    """Return the loss where no gradient is wanted."""
-    return loss(*(x.detach() for x in data.leaves), data.target, **data.options)
-
-
-def step(loss: Loss, data: Data) -> Tensor:
-    """Leave the gradients in the leaves, as a training step does, and return the loss."""
-    data.forget()
-    value = loss(*data.leaves, data.target, **data.options)
-    value.backward()
-    return value.detach()
-
-
-def timed(losses: dict[str, Loss], data: Data) -> dict[Key, Call]:
-    """Return the calls that measure the losses, forward alone and with backward."""
-    found: dict[Key, Call] = {}
-    for name, loss in losses.items():
-        found["forward", name] = partial(forward, loss, data)
-        found["both", name] = partial(step, loss, data)
-    return found
-
-
-def calls(case: Case, data: Data, *, compiled: bool) -> tuple[dict[Key, Call], dict[str, str]]:
-    """Return the calls of every contender in this case, and why others cannot take part."""
+def calls(case: LogitsCase, data: Data, *, compiled: bool) -> Contenders:
+    """Return the calls of every contender in this case."""
     found = timed(losses(case, compiled=compiled), data)
     if case.repeat == 1:
-        found["backward", "crossent"] = backward(case, data)
-        found |= {("floor", name): call for name, call in floors(data).items()}
-    return found, {}
+        found[Key("backward", "crossent")] = backward(case, data)
+        found |= floors_as_calls(floors(data))
+    return Contenders(found, {})
 
 
-def backward(case: Case, data: Data) -> Call:
+def backward(case: LogitsCase, data: Data) -> Call:
     """Return the call by which crossent's autograd gets the gradient, but into an array that is there already."""
     _ = forward(losses(case, compiled=False)["crossent"], data)  # crossent.torch lends its threads at its first call
     cpu = kernels.get("cpu")
     logits, share = data.logits.detach(), 1.0 / case.rows
     if case.target == "binary":
-        operands: Any = (logits, data.target, None, None)
+        operands = BinaryOperands(logits, data.target)
         cotangent = torch.tensor(share).expand(logits.shape)
         return partial(cpu.binary_grad, "logits", operands, cotangent, torch.zeros_like(logits))
 
-    target = Target(*_base(case, data), data.options.get("weight"), data.options.get("label_smoothing", 0.0))
+    options = {"weight": data.options.get("weight"), "smoothing": data.options.get("label_smoothing", 0.0)}
+    target = dataclasses.replace(_plain_target(case, data), **options)
     logits = logits if logits.ndim == 2 else logits.flatten(2)
     record = torch.empty(5, case.rows, dtype=torch.float64)
     cpu.row_stats(logits, target, Scores(), record)
-    cotangents = (torch.tensor(share, dtype=torch.float64).expand(case.rows), None, None)
+    cotangents = Cotangents(loss=torch.tensor(share, dtype=torch.float64).expand(case.rows))
     return partial(cpu.row_grad, logits, target, Scores(), record, cotangents, torch.zeros_like(logits))
 
 
-def _base(case: Case, data: Data) -> tuple[Tensor | None, Tensor | None]:
+def _plain_target(case: LogitsCase, data: Data) -> Target:
+    """Return the target without class weight and smoothing."""
     if case.target == "topk":
-        return data.target.index, data.target.prob
-    return (None, data.target) if case.target == "prob" else (data.target.reshape(-1), None)
+        return Target(data.target.index, data.target.prob)
+    return Target(prob=data.target) if case.target == "prob" else Target(data.target.reshape(-1))
 
 
 def floors(data: Data) -> dict[str, Call]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.grid import Record, at, draw, number, size, timing
+from benchmarks.common.grid import at, draw, number, size, timing
+from benchmarks.common.records import Record
 
 GROUPS = (
     ("", ("case", "logits")),

@@ -1,4 +1,4 @@
-"""How often an interval of 95 % covers the expected loss: `python -m benchmarks.coverage` draws, records and prints.
+"""Counts how many intervals cover the expected loss.
 
 Many samples of each model go through the package's own sums and intervals at once, each sample as a group; a few of
 them also go through `crossent.score`, which must give the same ends.
@@ -6,30 +6,20 @@ them also go through `crossent.score`, which must give the same ends.
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 from scipy import stats
 
 import crossent
-from benchmarks import coverage_report, pages, report
-from benchmarks.__main__ import progress, write
-from benchmarks.coverage_cases import MODELS, Case, Sample, cases, hard, part
-from benchmarks.coverage_report import Record
+from benchmarks.common.records import Record
+from benchmarks.coverage.cases import MODELS, Case, Sample, part
 from crossent.scoring.sums.interval import Mean, Residuals, mean_of
 from crossent.scoring.sums.totals import Rows, Totals
 
 LEVEL = 0.95
-DRAWS, RESAMPLED, RESAMPLES = 10_000, 1000, 2000
-FEW, MORE = 1000, 4
-"""Samples of so few rows are drawn this many times as often: they cost little, and are where intervals may fail."""
+RESAMPLED, RESAMPLES = 1000, 2000
 AT_ONCE = 1_000_000
 """Rows that are drawn at a time."""
 CHECKED = 2
@@ -37,51 +27,6 @@ CHECKED = 2
 SAME, ROUNDING = 1e-9, 1e-12
 """By how much of its width, and how much at least, an end may differ between the two: sums about another centre."""
 Ends = tuple[Any, Any]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line asks for."""
-    options = _parser().parse_args(arguments)
-    if options.report:
-        print(coverage_report.tables(report.read(options.report)))
-        return
-    _ = os.environ.setdefault("OMP_NUM_THREADS", "1")  # the work is NumPy's
-    print(coverage_report.tables(_run(options)))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
-    samples = f"samples of each case ({DRAWS}), and {MORE} times as many of those with few rows"
-    parser.add_argument("--draws", type=int, default=DRAWS, help=samples)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")
-    where = "where to write (a file of benchmarks/results; nowhere with --only or fewer draws)"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=where)
-    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="print what such files hold, no more")
-    return parser
-
-
-def _run(options: argparse.Namespace) -> list[Record]:
-    from benchmarks import machine
-
-    chosen = [(case, kind) for kind, found in (("bar", cases()), ("hard", hard())) for case in found]
-    chosen = [(case, kind) for case, kind in chosen if options.only in case.name]
-    if not chosen:
-        sys.exit(f"no case has {options.only!r} in its name")
-    about, records = machine.describe(), list[Record]()
-    about["versions"]["scipy"] = scipy.__version__
-    path = options.out or (None if options.only or options.draws < DRAWS else pages.path_of(about, "coverage"))
-    with progress(len(chosen)) as say:
-        for number, (case, kind) in enumerate(chosen):
-            say(f"{case.name}, {case.n} {case.rows}")
-            draws = options.draws * (MORE if case.n * getattr(case, "size", 1) <= FEW else 1)
-            found = measure(case, draws, np.random.default_rng([options.seed, number]))
-            records += [{**record, "kind": kind, "seed": options.seed, "run": about} for record in found]
-            if path is not None:
-                write(path, records)
-    if path is not None:
-        print(f"written to {path.name}", file=sys.stderr)
-    return records
 
 
 def measure(case: Case, draws: int, random: np.random.Generator) -> list[Record]:
@@ -203,7 +148,3 @@ def _same(case: Case, given: tuple[float, float], ours: list[float]) -> None:
     allowed = SAME * float(np.nan_to_num(given[1] - given[0])) + ROUNDING
     if not np.allclose(given, ours, rtol=0.0, atol=allowed, equal_nan=True):
         raise RuntimeError(f"{case.name}: crossent.score gives the interval {given}, its sums {tuple(ours)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -14,33 +14,20 @@ import gc
 import random
 import statistics
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks import contenders
-from benchmarks.cases import Data
-from benchmarks.contenders import Call, Loss
-from benchmarks.gpu_contenders import (
-    KNOWN_LOOSE,
-    OVERWRITE,
-    AnyCase,
-    ErrorCase,
-    HeadCase,
-    distance,
-    floor,
-    gradients,
-    losses,
-    make,
-    reason,
-    reference,
-)
-from benchmarks.gpu_device import Device
+from benchmarks.common.losses import Call, Data, Key, Loss, forward
+from benchmarks.common.records import Record, Times, ratio, rounded
+from benchmarks.gpu.cases import AnyCase, ErrorCase, HeadCase, head, make
+from benchmarks.gpu.contenders import KNOWN_LOOSE, OVERWRITE, floor, gradients, losses, reason
+from benchmarks.gpu.device import Device, Seconds
+from benchmarks.gpu.errors import distance, reference
+from benchmarks.logits.contenders import work
 
-Record = dict[str, Any]
-Key = tuple[str, str]
-Times = dict[Key, list[float]]
+Samples = dict[Key, Times]
 
 WARMUP, FEWEST = 3, 5
 """Rounds before the measured ones, and measured rounds that even the slowest contender takes part in."""
@@ -53,6 +40,20 @@ SAME, LOOSE = 0.03, 0.2
 
 Eager in bfloat16 with a softcap is itself off by a hundredth; a gradient without its softmax by more than a tenth.
 """
+
+
+class Results(NamedTuple):
+    """The loss and gradients of a contender, with which those of others are compared."""
+
+    contender: str
+    values: list[Tensor]
+
+
+class Sampled(NamedTuple):
+    """The times of the device, and those that the host took to queue the same calls."""
+
+    device: Samples
+    host: Samples
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class Entry:
 
     def forward(self) -> Tensor:
         """Return the loss where no gradient is wanted."""
-        return contenders.forward(self.loss, self.data)
+        return forward(self.loss, self.data)
 
     def both(self) -> list[Tensor]:
         """Return the loss and its gradients."""
@@ -104,7 +105,7 @@ class Trial:
 
     def check(self) -> None:
         """Call everyone, compare them with the first, eager if it runs, and look at what they need."""
-        first: tuple[str, list[Tensor]] | None = None
+        first: Results | None = None
         for name in sorted(self.entries, key=lambda name: (name != "eager", name != "crossent")):
             try:
                 first = self._compare(name, first)
@@ -112,17 +113,19 @@ class Trial:
             except Exception as error:
                 self.drop(name, error)
 
-    def _compare(self, name: str, first: tuple[str, list[Tensor]] | None) -> tuple[str, list[Tensor]]:
+    def _compare(self, name: str, first: Results | None) -> Results:
         entry = self.entries[name]
         found = entry.both()
-        other, expected = first or (name, found)
-        differences = [distance(a, b) for a, b in zip(found, expected, strict=True)]
+        expected = first or Results(name, found)
+        differences = [distance(a, b) for a, b in zip(found, expected.values, strict=True)]
         entry.restore()
         if not all(d <= (LOOSE if name in KNOWN_LOOSE else SAME) for d in differences):  # NaN is not
             words = ", ".join(f"{d:.2g}" for d in differences)
-            raise ArithmeticError(f"loss and gradients differ from those of {other} by {words}; run `make test-gpu`")
-        entry.about["difference"] = {"from": other, "largest": rounded(max(differences))}
-        return other, expected
+            raise ArithmeticError(
+                f"loss and gradients differ from those of {expected.contender} by {words}; run `make test-gpu`"
+            )
+        entry.about["difference"] = {"from": expected.contender, "largest": rounded(max(differences))}
+        return expected
 
     def _look(self, entry: Entry) -> None:
         peak = self.device.peak(entry.both)
@@ -133,22 +136,22 @@ class Trial:
 
     def calls(self) -> dict[Key, Call]:
         """Return what is timed of those who are left."""
-        found: dict[Key, Call] = {("both", name): entry.both for name, entry in self.entries.items()}
-        return found | {("forward", name): e.forward for name, e in self.entries.items() if name != "compile"}
+        found: dict[Key, Call] = {Key("both", name): entry.both for name, entry in self.entries.items()}
+        return found | {Key("forward", name): e.forward for name, e in self.entries.items() if name != "compile"}
 
     def add_floor(self, calls: dict[Key, Call], case: AnyCase) -> Record:
         """Put the floor among the calls, if there is memory for it, and return what it does."""
         name = "gemms" if isinstance(case, HeadCase) else "copy"
         try:
-            call, work = floor(case, self.data, self.device.memory)
-            _ = call()
+            found = floor(case, self.data, self.device.memory)
+            _ = found.call()
         except Exception as error:
             self.drop(name, error)
             return {}
-        calls["floor", name] = call
-        return work
+        calls[Key("floor", name)] = found.call
+        return found.work
 
-    def sample(self, calls: dict[Key, Call], rounds: int) -> tuple[Times, Times]:
+    def sample(self, calls: dict[Key, Call], rounds: int) -> Sampled:
         """Return the times of the device and of the host, contenders in random order in every round."""
         times, host = ({key: list[float]() for key in calls} for _ in range(2))
         shuffle, order, most = random.Random(0).shuffle, list(calls), dict.fromkeys(calls, rounds)
@@ -157,27 +160,27 @@ class Trial:
         try:
             for turn in range(-WARMUP, rounds):
                 shuffle(order)
-                for key in [key for key in order if turn < most[key] and key[1] not in self.absent]:
+                for key in [key for key in order if turn < most[key] and key.contender not in self.absent]:
                     seconds = self._timed(key, calls[key])
                     if seconds is None:
                         continue
                     if turn < 0:
                         most[key] = min(rounds, max(FEWEST, int(PATIENCE / max(*seconds, 1e-9))))
                     else:
-                        times[key].append(rounded(seconds[0]))
-                        host[key].append(rounded(seconds[1]))
+                        times[key].append(rounded(seconds.device))
+                        host[key].append(rounded(seconds.host))
         finally:
             gc.enable()
-        kept = [key for key in calls if key[1] not in self.absent]
-        return {key: times[key] for key in kept}, {key: host[key] for key in kept}
+        kept = [key for key in calls if key.contender not in self.absent]
+        return Sampled({key: times[key] for key in kept}, {key: host[key] for key in kept})
 
-    def _timed(self, key: Key, call: Call) -> tuple[float, float] | None:
+    def _timed(self, key: Key, call: Call) -> Seconds | None:
         try:
             seconds = self.device.seconds(call)
-            if key[1] in self.entries:
-                self.entries[key[1]].restore()
+            if key.contender in self.entries:
+                self.entries[key.contender].restore()
         except Exception as error:
-            self.drop(key[1], error)
+            self.drop(key.contender, error)
             return None
         return seconds
 
@@ -187,12 +190,12 @@ def measure(case: AnyCase, device: Device, rounds: int, *, compiled: bool = True
     trial = Trial(case, device, compiled=compiled)
     trial.check()
     calls = trial.calls()
-    work = trial.add_floor(calls, case)
-    times, host = trial.sample(calls, rounds)
+    done = trial.add_floor(calls, case)
+    samples = trial.sample(calls, rounds)
     records: list[Record] = []
-    for name in dict.fromkeys(name for _, name in times):
-        about = trial.entries[name].about if name in trial.entries else work
-        found = {**of_times(times, host, name), **beside_floor(case, trial.data, times, name)}
+    for name in dict.fromkeys(key.contender for key in samples.device):
+        about = trial.entries[name].about if name in trial.entries else done
+        found = {**of_times(samples, name), **beside_floor(case, trial.data, samples.device, name)}
         records.append({**head(case), "contender": name, "status": "ok", **about, **found})
     return records + [{**head(case), "contender": name, **why} for name, why in trial.absent.items()]
 
@@ -215,27 +218,27 @@ def errors(case: ErrorCase, device: Device) -> list[Record]:
     return [{**head(case), **record} for record in records]
 
 
-def head(case: AnyCase) -> Record:
-    """Return what every record says of its case."""
-    return {"suite": f"gpu-{case.suite}", "case": case.name, "model": case.model, **case.describe()}
-
-
-def of_times(times: Times, host: Times, name: str) -> Record:
+def of_times(samples: Sampled, name: str) -> Record:
     """Return a contender's times, their medians, and how many times crossent's they are, round by round."""
-    own = {measure: value for (measure, contender), value in times.items() if contender == name}
+    times, host = samples
+    own = {key.measure: value for key, value in times.items() if key.contender == name}
     return {
         "rounds": {measure: len(value) for measure, value in own.items()},
         "median_seconds": {measure: statistics.median(value) for measure, value in own.items()},
-        "host_seconds": {measure: statistics.median(host[measure, name]) for measure in own},
-        "over_crossent": {m: ratio(v, times[m, "crossent"]) for m, v in own.items() if (m, "crossent") in times},
+        "host_seconds": {measure: statistics.median(host[Key(measure, name)]) for measure in own},
+        "over_crossent": {
+            measure: ratio(value, times[Key(measure, "crossent")])
+            for measure, value in own.items()
+            if Key(measure, "crossent") in times
+        },
         "seconds": own,
     }
 
 
-def beside_floor(case: AnyCase, data: Data, times: Times, name: str) -> Record:
+def beside_floor(case: AnyCase, data: Data, times: Samples, name: str) -> Record:
     """Return the work of a contender, and how fast that is beside the floor."""
-    own = {measure: value for (measure, contender), value in times.items() if contender == name}
-    limit = next((value for (measure, _), value in times.items() if measure == "floor"), None)
+    own = {key.measure: value for key, value in times.items() if key.contender == name}
+    limit = next((value for key, value in times.items() if key.measure == "floor"), None)
     if isinstance(case, HeadCase):
         each = 2 * case.N * case.D * case.V
         flops = {measure: each if measure == "forward" else 3 * each for measure in own}
@@ -247,18 +250,10 @@ def beside_floor(case: AnyCase, data: Data, times: Times, name: str) -> Record:
             found["over_floor"] = ratio(own["both"], limit)
         return found
     copied = 2 * data.logits.nbytes
-    moved = {m: copied if m == "floor" else contenders.work(data, m)["bytes"] for m in own}
+    moved = {measure: copied if measure == "floor" else work(data, measure)["bytes"] for measure in own}
     found = {"bytes": moved}
     if limit is not None:
-        found["share_of_copy"] = {m: rounded(moved[m] / copied * ratio(limit, own[m])) for m in own}
+        found["share_of_copy"] = {
+            measure: rounded(moved[measure] / copied * ratio(limit, value)) for measure, value in own.items()
+        }
     return found
-
-
-def ratio(over: list[float], under: list[float]) -> float:
-    """Return the median of the quotients in the rounds, from the first, that both have."""
-    return rounded(statistics.median(a / b for a, b in zip(over, under, strict=False)))
-
-
-def rounded(value: float) -> float:
-    """Return a number with the five digits that a record gives it."""
-    return float(f"{value:.5g}")

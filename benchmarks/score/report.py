@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from benchmarks.common import pages
+from benchmarks.common.grid import Groups, draw, duration, number
+from benchmarks.common.records import Record
 
-from benchmarks import pages
-from benchmarks.grid import Groups, draw, duration, number
-
-Record = dict[str, Any]
 SPEED = ("million rows/s", "GB/s", "× read", "× scikit-learn", "in its rounds")
 ARRAYS = (*SPEED, "MB", "MB, score", "MB, scikit-learn")
 FILES = ("time", "of reading's speed", "process", "peak MB", "reading", "its peak MB")

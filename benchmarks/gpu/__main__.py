@@ -16,11 +16,14 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_report, pages, report
-from benchmarks.__main__ import progress, write
-from benchmarks.gpu_contenders import CASES, AnyCase, ErrorCase, reason, scaled
-from benchmarks.gpu_device import Device, Gpu, Host, describe
-from benchmarks.gpu_trial import Record, errors, head, measure
+from benchmarks.common import pages
+from benchmarks.common.progress import progress
+from benchmarks.common.records import Record, read, write
+from benchmarks.gpu import report
+from benchmarks.gpu.cases import CASES, AnyCase, ErrorCase, head, scaled
+from benchmarks.gpu.contenders import reason
+from benchmarks.gpu.device import Device, Gpu, Host, describe
+from benchmarks.gpu.trial import errors, measure
 
 ROUNDS = 25
 LIMIT = 420.0
@@ -31,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
     options = _parser().parse_args(arguments)
     if options.report:
-        print(gpu_report.tables(report.read(options.report)))
+        print(report.tables(read(options.report)))
         return
     if not options.dry and not torch.cuda.is_available():
         sys.exit(f"benchmarks.gpu: torch {torch.__version__} finds no GPU; look at `nvidia-smi`, or try --dry")
-    print(gpu_report.tables(_run(options)))
+    print(report.tables(_run(options)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,17 +11,15 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import machine
+from benchmarks.common import machine
+from benchmarks.common.losses import Call
 from crossent import __version__
-
-Call = Callable[[], object]
 
 FLUSH = 2**28
 """Bytes that are written before each call, so that no cache holds what it reads."""
@@ -32,6 +30,13 @@ HEAD_START = 8
 PACKAGES = ("numpy", "torch", "triton", "liger-kernel", "cut-cross-entropy")
 
 
+class Seconds(NamedTuple):
+    """How long a call takes the device, and how long the host takes to queue it."""
+
+    device: float
+    host: float
+
+
 class Gpu:
     """The current CUDA device. Times are those between two events on its stream."""
 
@@ -40,7 +45,7 @@ class Gpu:
         self.memory: int | None = torch.cuda.get_device_properties(self.device).total_memory
         self._flush = torch.empty(FLUSH, dtype=torch.uint8, device=self.device)
 
-    def seconds(self, call: Call) -> tuple[float, float]:
+    def seconds(self, call: Call) -> Seconds:
         """Return how long a call takes the device, and how long the host takes to queue it."""
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
@@ -53,7 +58,7 @@ class Gpu:
         end.record()
         torch.cuda.synchronize()
         del result
-        return start.elapsed_time(end) / 1e3, host
+        return Seconds(start.elapsed_time(end) / 1e3, host)
 
     def peak(self, call: Call) -> int | None:
         """Return by how many bytes allocated memory rises at most during a call."""
@@ -89,13 +94,13 @@ class Host:
     device = torch.device("cpu")
     memory: int | None = None
 
-    def seconds(self, call: Call) -> tuple[float, float]:
+    def seconds(self, call: Call) -> Seconds:
         """Return how long a call takes, twice."""
         before = time.perf_counter()
         result = call()
         seconds = time.perf_counter() - before
         del result
-        return seconds, seconds
+        return Seconds(seconds, seconds)
 
     def peak(self, call: Call) -> int | None:
         """Call, and return None: torch does not count the memory of processors."""
