@@ -167,7 +167,7 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
 def between(a: Any, b: Any, *, ci: float | None = None, names: tuple[str, str] = ("a", "b")) -> Comparison:
     """Return what `compare` does, with names for the two."""
     first, second = _state(a, names[0]), _state(b, names[1])
-    level: Any = first.options.level if ci is None else ci
+    level: Any = first.options.ci if ci is None else ci
     if not (isinstance(level, float) and 0.0 < level < 1.0):
         raise ValueError(f"ci must be a level of confidence between 0 and 1, such as 0.95; got {ci!r}")
     mine, theirs = _paired(first, second, names)
@@ -249,8 +249,11 @@ def _state(score: Any, name: str) -> ScoreState:
 def _paired(a: ScoreState, b: ScoreState, names: tuple[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the rows of both in the same order."""
     both = " and ".join(names)
-    if a.classes != b.classes:
-        raise ValueError(f"{both} have different classes, {list(a.classes)!r} and {list(b.classes)!r}")
+    assert a.layout is not None
+    assert b.layout is not None
+    classes = a.layout.classes
+    if classes != b.layout.classes:
+        raise ValueError(f"{both} have different classes, {list(classes)!r} and {list(b.layout.classes)!r}")
     first, second = _columns(a), _columns(b)
     named = [part["id"] is not None for part in (first, second)]
     if named[0] != named[1]:
@@ -270,7 +273,7 @@ def _paired(a: ScoreState, b: ScoreState, names: tuple[str, str]) -> tuple[dict[
     wrong: Any = first["label"] != second["label"]
     if wrong.any():
         k = int(wrong.argmax())
-        said = " and ".join(repr(a.classes[part["label"][k]]) for part in (first, second))
+        said = " and ".join(repr(classes[part["label"][k]]) for part in (first, second))
         raise ValueError(
             f"{both} have different true classes, {said} in row {_item(first['id'][k])!r}; only the same rows can be "
             "compared: pass id= to pair them if they are in different orders"

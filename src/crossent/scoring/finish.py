@@ -29,9 +29,9 @@ def finish(state: ScoreState) -> Score:
     ValueError
         If no row counts.
     """
-    totals, level = state.totals, state.options.level
+    totals, level = state.totals, state.options.ci
     weight = totals.weight
-    if state.kind is None or not totals.count.any():
+    if state.layout is None or not totals.count.any():
         raise ValueError(_no_rows(state))
     whole = float(weight.sum())
     mean = totals.overall()
@@ -42,7 +42,7 @@ def finish(state: ScoreState) -> Score:
     relative = totals.ratio(price)
     low, high = _interval(relative, level)
     calibration = _calibration(state, whole)
-    per_class = _slices(zip(state.classes, range(len(state.classes)), strict=True), totals, level)
+    per_class = _slices(zip(state.layout.classes, range(len(state.layout.classes)), strict=True), totals, level)
     return Score(
         loss=float(mean.value[0]),
         ci=_interval(mean, level),
@@ -57,7 +57,7 @@ def finish(state: ScoreState) -> Score:
         accuracy=float(totals.right.value.sum() / whole),
         clusters=totals.clusters,
         zero=state.options.zero,
-        classes=state.classes,
+        classes=state.layout.classes,
         per_class=per_class,
         by={
             name: _sorted(_slices(slicing.number.items(), slicing.totals, level)) for name, slicing in state.by.items()
@@ -111,7 +111,7 @@ def _sorted(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
 def _calibration(state: ScoreState, whole: float) -> Calibration:
     """Return the loss taken apart; an infinite one is all miscalibration."""
     p, weight, truth = state.details.curve.points()
-    binary = len(state.classes) == 2
+    binary = len(state.layout.classes) == 2
     loss = float(state.totals.overall().value[0]) if binary else float(state.details.top.value) / whole
     if not binary and state.details.top_infinite:
         loss = np.inf
@@ -130,9 +130,9 @@ def _calibration(state: ScoreState, whole: float) -> Calibration:
 
 
 def _warnings(state: ScoreState, whole: float, per_class: tuple[Slice, ...]) -> list[str]:
-    by_chance = state.binary and state.totals.count.sum() < _MANY  # a few log-odds may all lie between 0 and 1
+    by_chance = state.layout.binary and state.totals.count.sum() < _MANY  # a few log-odds may all lie between 0 and 1
     said = replace(state.notes, distributions=state.notes.distributions and not by_chance).warnings(
-        whole, str(state.kind), state.options.zero
+        whole, str(state.layout.kind), state.options.zero
     )
     if state.options.ignore and not state.notes.left_out:
         said.append(f"no row has a label of ignore={list(state.options.ignore)!r}, so none was left out")

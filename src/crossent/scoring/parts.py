@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Interval = tuple[float, float]
 Zero = float | Literal["inf"]
+Kind = Literal["probs", "logits", "logprobs"]
+"""Kinds of predictions: probabilities, unnormalised log-probabilities, log-probabilities."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)

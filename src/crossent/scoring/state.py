@@ -11,7 +11,14 @@ import numpy as np
 
 from crossent.scoring.finish import finish
 from crossent.scoring.input.ahead import ahead
-from crossent.scoring.input.batch import Batch, Kind, Options, batch, options
+from crossent.scoring.input.arguments import (
+    RowArguments,
+    ScoreOptions,
+    ignored_labels,
+    ordered_classes,
+    smallest_charged,
+)
+from crossent.scoring.input.batch import Batch, Layout, batch
 from crossent.scoring.input.labels import Coded
 from crossent.scoring.parts import Zero
 from crossent.scoring.result import Score
@@ -97,14 +104,22 @@ class ScoreState:
         worst: int = 10,
         rows: bool = False,
     ) -> None:
-        self._start(options(classes, ignore, normalize, zero, ci, worst, rows))
+        self._start(
+            ScoreOptions(
+                classes=ordered_classes(classes),
+                ignore=ignored_labels(ignore),
+                normalize=normalize,
+                zero=smallest_charged(zero),
+                ci=ci,
+                worst=worst,
+                rows=rows,
+            )
+        )
 
-    def _start(self, chosen: Options) -> None:
+    def _start(self, chosen: ScoreOptions) -> None:
         self.options = chosen
-        self.kind: Kind | None = None
-        self.classes: tuple[Hashable, ...] = ()
-        self.binary = False
-        self.whole, self.named, self.seen = True, False, 0
+        self.layout: Layout | None = None
+        self.whole, self.seen = True, 0
         self.notes, self.details, self.temperatures = Notes(), Details(chosen.worst), Temperatures()
         self.kept = KeptRows([]) if chosen.rows else None
         self.cluster: dict[Hashable, int] | None = None
@@ -160,10 +175,9 @@ class ScoreState:
         ValueError: y holds names such as 'no'; pass classes= with the 2 names in the order of the columns, the \
 positive class last
         """
-        given: dict[Kind, Any] = {"probs": probs, "logits": logits, "logprobs": logprobs}
-        rest = {"weight": weight, "cluster": cluster, "by": by, "id": id}
+        given = RowArguments(y, probs, logits, logprobs, weight, cluster, by, id)
         self._require_whole()
-        rows = batch(y, given, rest, self.options)
+        rows = batch(given, self.options)
         if len(rows):
             self.whole = False
             self._add(rows)
@@ -172,7 +186,7 @@ positive class last
 
     def _require_whole(self) -> None:
         if not self.whole:
-            raise ValueError("an update of this state was refused half-way, so it is of no more use; begin a new one")
+            raise ValueError("a previous update failed midway; create a new ScoreState")
 
     def merge(self, other: ScoreState) -> ScoreState:
         """Add the rows of another state, and return the state itself.
@@ -204,29 +218,23 @@ positive class last
             raise TypeError(f"a state merges with another ScoreState, not with {type(other).__name__}")
         for state in (self, other):
             state._require_whole()
-        for name in Options.__dataclass_fields__:
-            mine, theirs = getattr(self.options, name), getattr(other.options, name)
-            if repr(mine) != repr(theirs):  # NaN is equal to NaN here
-                raise ValueError(
-                    f"these states were made with different options ({name}: {mine!r} and {theirs!r}), "
-                    "and cannot be merged"
-                )
-        if other.kind is None:
+        self.options.require_same(other.options)
+        if other.layout is None:
             return self
-        self._settle(other.kind, other.classes, other.binary, (other.cluster is not None, list(other.by), other.named))
-        other = other if other.named else other._renumbered(self.seen)
+        layout = self._settle(other.layout)
+        other = other if layout.named else other._renumbered(self.seen)
         clusters = None
         if self.cluster is not None and other.cluster is not None:
             table = [self.cluster.setdefault(value, len(self.cluster)) for value in other.cluster]
             clusters = np.array(table, np.int64)
-        self.totals.merge(other.totals, np.arange(len(self.classes)), clusters)
+        self.totals.merge(other.totals, np.arange(len(layout.classes)), clusters)
         for name, theirs in other.by.items():
             mine = self.by[name]
             groups = mine.numbers(Coded(np.arange(len(theirs.number)), list(theirs.number)))
             mine.totals.merge(theirs.totals, groups, clusters)
         self.notes.merge(other.notes)
         self.details.merge(other.details)
-        self.temperatures.merge(other.temperatures, len(self.classes))
+        self.temperatures.merge(other.temperatures, len(layout.classes))
         if self.kept is not None and other.kept is not None:
             self.kept.blocks.extend(other.kept.blocks)
         self.seen += other.seen
@@ -285,27 +293,15 @@ positive class last
             self.merge(state)
         return self
 
-    def _settle(
-        self, kind: Kind, classes: tuple[Hashable, ...], binary: bool, parts: tuple[bool, list[str], bool]
-    ) -> None:
-        """Take over what the first rows are like, and check that others are like them."""
-        clustered, by, named = parts
-        if self.kind is None:
-            self.kind, self.classes, self.binary, self.named = kind, classes, binary, named
-            self.cluster = {} if clustered else None
-            self.totals = Totals(clustered, len(classes))
-            self.by = {name: Slicing({}, Totals(clustered)) for name in by}
-            return
-        for what, mine, theirs in (
-            ("classes", self.classes, classes),
-            ("predictions", self.kind, kind),
-            ("columns of predictions", "one" if self.binary else "many", "one" if binary else "many"),
-            ("clusters", self.cluster is not None, clustered),
-            ("by", list(self.by), by),
-            ("ids", self.named, named),
-        ):
-            if mine != theirs:
-                raise ValueError(f"these rows do not belong to those before: {what} were {mine!r} and are {theirs!r}")
+    def _settle(self, layout: Layout) -> Layout:
+        """Take over the layout of the first rows, or check that others have it."""
+        if self.layout is None:
+            self.layout = layout
+            self.cluster = {} if layout.clustered else None
+            self.totals = Totals(layout.clustered, len(layout.classes))
+            self.by = {name: Slicing({}, Totals(layout.clustered)) for name in layout.by}
+        self.layout.require_same(layout)
+        return layout
 
     def _renumbered(self, first: int) -> ScoreState:
         """Return the same state, as if `first` rows had come before its own; rows go by their number."""
@@ -316,15 +312,13 @@ positive class last
         return later
 
     def _add(self, rows: Batch) -> None:
-        self._settle(
-            rows.kind, rows.classes, rows.binary, (rows.cluster is not None, list(rows.by), rows.id is not None)
-        )
+        layout = self._settle(rows.layout)
         cluster = None
         if rows.cluster is not None and self.cluster is not None:
             table = [self.cluster.setdefault(value, len(self.cluster)) for value in rows.cluster.values]
             cluster = np.array(table or [0], np.int64)[rows.cluster.codes]
         groups = {name: self.by[name].numbers(coded) for name, coded in rows.by.items()}
-        self.temperatures.expect(len(rows), len(self.classes))
+        self.temperatures.expect(len(rows), len(layout.classes))
         blocks = [(begin, min(begin + BLOCK, len(rows))) for begin in range(0, len(rows), BLOCK)]
         found = (costs(rows, *block, normalize=self.options.normalize) for block in blocks)
         for block, part in zip(blocks, ahead(found) if len(blocks) > 1 else found, strict=True):
@@ -349,7 +343,7 @@ positive class last
         names = Names(rows.id, self.seen, places, share)
         self.notes.check(rows, found, names, self.options.normalize)
         loss, right = self._charged(found), found.predicted == label
-        self.details.add(Charged(found, loss, label, right, weight, names), self.classes, self.options.zero)
+        self.details.add(Charged(found, loss, label, right, weight, names), rows.classes, self.options.zero)
         cluster, groups = parts
         here = None if cluster is None else cluster[places]
         self._add_totals(self.totals, Rows(loss, weight, label, right, here))

@@ -12,8 +12,9 @@ import numpy as np
 from dask.base import is_dask_collection
 from dask.delayed import Delayed, delayed
 
-from crossent.scoring.input.batch import Kind
+from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.columns import Columns, columns
+from crossent.scoring.parts import Kind
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
 
@@ -141,7 +142,11 @@ def _whole(y: Any, label: str | None, given: Given, options: Mapping[str, Any]) 
         raise TypeError("for a data frame pass label=, the name of the column that holds the true classes")
     if not frame and label is not None:
         raise TypeError("label= is the name of a column of a data frame; y holds the true classes itself here")
-    parts = _of_frame(y, columns(label, *given), options) if frame else _of_arrays(y, given, options)
+    if frame:
+        predictions, rest = given
+        parts = _of_frame(y, columns(RowArguments(label, **predictions, **rest)), options)
+    else:
+        parts = _of_arrays(y, given, options)
     merge = delayed(partial(_merge, options=options), pure=False)
     while len(parts) > 1:
         parts = [merge(parts[k : k + SPLIT]) for k in range(0, len(parts), SPLIT)]

@@ -17,9 +17,10 @@ from ray.data.block import Block, BlockAccessor
 from ray.exceptions import RayTaskError
 
 from crossent.scoring import result as _score
+from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.arrow import arguments
-from crossent.scoring.input.batch import Kind, class_names
 from crossent.scoring.input.columns import columns
+from crossent.scoring.input.predictions import class_names
 from crossent.scoring.state import ScoreState
 
 
@@ -63,9 +64,7 @@ class State(AggregateFn):
         alias_name: str = "state",
         **options: Any,
     ) -> None:
-        given: dict[Kind, Any] = {"probs": probs, "logits": logits, "logprobs": logprobs}
-        rest = {"weight": weight, "cluster": cluster, "by": by, "id": id}
-        self.columns = columns(label, given, rest)
+        self.columns = columns(RowArguments(label, probs, logits, logprobs, weight, cluster, by, id))
         self.options = options
         _ = ScoreState(**options)  # what is wrong with the options is said here and not by a worker
         super().__init__(  # pyright: ignore[reportArgumentType]  Ray's own default is None

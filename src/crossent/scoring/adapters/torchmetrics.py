@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from crossent.scoring.input.batch import Kind
-from crossent.scoring.parts import Zero
+from crossent.scoring.parts import Kind, Zero
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.arrow import arguments
-from crossent.scoring.input.batch import Kind, class_names
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.files import open_table
+from crossent.scoring.input.predictions import class_names
+from crossent.scoring.parts import Kind
 from crossent.scoring.result import Score
 from crossent.scoring.show import text as _text
 from crossent.scoring.show import words

@@ -1,20 +1,19 @@
-"""Columns of pyarrow as what a score takes: codes of labels, and numbers (N, C)."""
+"""Columns of pyarrow in the forms that a score takes: codes of labels, and numbers (N, C)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from crossent.errors import InputError
+from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.labels import Coded
-
-if TYPE_CHECKING:
-    from crossent.scoring.input.columns import Columns
 
 
 def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
-    """Return a record batch as arguments of `ScoreState.update`, y among them; its rows count from `first`."""
+    """Return a record batch as keyword arguments of `ScoreState.update`, y among them; rows count from `first`."""
 
     def column(name: str | None) -> Any:
         return None if name is None else coded(batch.column(name))
@@ -52,7 +51,7 @@ def numbers(columns: Sequence[Any], names: Sequence[str], first: int = 0) -> Any
 
     Raises
     ------
-    ValueError
+    InputError
         If a column holds something else, or lists of different lengths.
     """
     from pyarrow import types
@@ -62,14 +61,14 @@ def numbers(columns: Sequence[Any], names: Sequence[str], first: int = 0) -> Any
     if len(columns) == 1 and lists:
         if one.null_count:
             row = first + int(np.argmin(one.is_valid().to_numpy(zero_copy_only=False)))
-            raise ValueError(f"column {name!r} has no list in row {row}")
+            raise InputError(f"column {name!r} has no list in row {row}")
         if types.is_fixed_size_list(one.type):
             return _vector(one.flatten(), name).reshape(len(one), one.type.list_size)
         lengths = np.diff(one.offsets.to_numpy())
         wrong = np.flatnonzero(lengths != lengths[:1])
         if len(wrong):
             k = int(wrong[0])
-            raise ValueError(
+            raise InputError(
                 f"the lists of column {name!r} differ in length: {lengths[0]} numbers at first, {lengths[k]} in row "
                 f"{first + k}"
             )
@@ -83,15 +82,16 @@ def numbers(columns: Sequence[Any], names: Sequence[str], first: int = 0) -> Any
     return table.T
 
 
-def from_arrow(values: Any, name: str) -> tuple[Any, list[str] | None]:
-    """Return predictions in a table, a batch or a column as numbers, and the names of the columns."""
-    if hasattr(values, "schema"):
-        names: list[str] | None = list(values.schema.names)
-        columns = list(values.columns)
-    else:
-        names, columns = None, [values]
+def from_arrow(values: Any, name: str) -> Any:
+    """Return predictions in a table, a batch or a column of pyarrow as numbers (N, C), or (N,) for one column."""
+    columns = list(values.columns) if hasattr(values, "schema") else [values]
     whole = [column.combine_chunks() if hasattr(column, "combine_chunks") else column for column in columns]
-    return numbers(whole, names or [name]), names
+    return numbers(whole, column_names(values) or [name])
+
+
+def column_names(values: Any) -> list[str] | None:
+    """Return the names of the columns of a table or a batch of pyarrow, None for a single column."""
+    return list(values.schema.names) if hasattr(values, "schema") else None
 
 
 def _vector(array: Any, name: str) -> Any:
@@ -103,5 +103,5 @@ def _vector(array: Any, name: str) -> Any:
     if types.is_decimal(array.type) or types.is_integer(array.type) or types.is_boolean(array.type):
         array = array.cast(pa.float64())
     if not types.is_floating(array.type):
-        raise ValueError(f"column {name!r} holds {array.type}, not numbers")
+        raise InputError(f"column {name!r} holds {array.type}, not numbers")
     return array.to_numpy(zero_copy_only=False)

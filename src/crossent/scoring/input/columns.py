@@ -1,4 +1,4 @@
-"""Which columns of a table hold what: names and patterns, found among the columns that there are."""
+"""The columns of a table that a score reads: names and patterns, looked up among the columns of the table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
 
-from crossent.scoring.input.batch import Kind
+from crossent.errors import InputError, InputTypeError
+from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.labels import listing
+from crossent.scoring.parts import Kind
 
 
-def select(pattern: str | Sequence[str], columns: Sequence[str]) -> list[str]:
+def select(pattern: str | Sequence[str], columns: Sequence[str], argument: str | None = None) -> list[str]:
     """Return the columns that a pattern names: names or patterns such as p_*, one text with commas or several texts.
 
     A name is taken before a pattern, so a column called "p[0]" can be named. Parts keep the order that they are given
@@ -20,20 +21,20 @@ def select(pattern: str | Sequence[str], columns: Sequence[str]) -> list[str]:
 
     Raises
     ------
-    ValueError
-        If a part matches no column.
+    InputError
+        If a part matches no column; `argument` is the name of the one that holds the pattern.
     """
     if isinstance(pattern, str) and pattern not in columns:
         parts = [part.strip() for part in pattern.split(",")]
     else:
         parts = [pattern] if isinstance(pattern, str) else list(pattern)
     if not any(parts):
-        raise ValueError(f"no column is named; the columns are {listing(columns)}")
+        raise InputError(f"no column is named; the columns are {listing(columns)}", argument=argument)
     found: dict[str, None] = {}
     for part in parts:
         here = [part] if part in columns else [name for name in columns if fnmatchcase(name, part)]
         if not here:
-            raise ValueError(_nothing(part, columns))
+            raise InputError(_nothing(part, columns), argument=argument)
         found.update(dict.fromkeys(here))
     return list(found)
 
@@ -52,9 +53,9 @@ class Columns:
 
     @property
     def single(self) -> Mapping[str, str]:
-        """The columns that are named one by one, by what they are."""
-        given = {"label": self.label, "weight": self.weight, "cluster": self.cluster, "id": self.id}
-        return {role: name for role, name in given.items() if name is not None}
+        """The columns that are named one by one, by their roles."""
+        roles = {"label": self.label, "weight": self.weight, "cluster": self.cluster, "id": self.id}
+        return {role: name for role, name in roles.items() if name is not None}
 
     @property
     def needed(self) -> list[str]:
@@ -62,49 +63,48 @@ class Columns:
         return list(dict.fromkeys([*self.single.values(), *(self.by or ()), *self.values]))
 
     def among(self, names: Iterable[str]) -> Columns:
-        """Return the same with all names looked up among those of a table.
+        """Return these columns with all names and patterns looked up among the columns of a table.
 
         Raises
         ------
-        ValueError
-            If a column is not there, or would be a prediction and something else.
+        InputError
+            If a column does not exist, or would be a prediction and something else.
         """
-        there = [str(name) for name in names]
+        existing = [str(name) for name in names]
         for role, name in self.single.items():
-            if name not in there:
-                raise ValueError(f"{role}: {_nothing(name, there)}")
-        values, by = select(self.values, there), None if self.by is None else select(self.by, there)
+            if name not in existing:
+                raise InputError(f"{role}: {_nothing(name, existing)}", argument=role)
+        values = select(self.values, existing, self.kind)
+        by = None if self.by is None else select(self.by, existing, "by")
         for role, name in self.single.items():
             if name in values:
-                raise ValueError(
-                    f"column {name!r} is {role} and one of {self.kind} {listing(values)}; choose a narrower pattern"
+                raise InputError(
+                    f"column {name!r} is {role} and one of {self.kind} {listing(values)}; choose a narrower pattern",
+                    argument=self.kind,
                 )
         return replace(self, values=values, by=by)
 
 
-def columns(label: Any, given: Mapping[Kind, Any], rest: Mapping[str, Any]) -> Columns:
-    """Return the columns that callers name.
+def columns(named: RowArguments) -> Columns:
+    """Return the columns that a caller names: `y` the column of labels, the others names or patterns.
 
     Raises
     ------
-    TypeError
-        If not exactly one of probabilities, logits and log-probabilities is named, or something is not a name.
+    InputTypeError
+        If not exactly one kind of predictions is named, or something is not a name.
     """
-    present: list[Kind] = [kind for kind, values in given.items() if values is not None]
-    if len(present) != 1:
-        raise TypeError(
-            f"name the columns of exactly one of probs=, logits= and logprobs=; got {' and '.join(present) or 'none'}"
-        )
-    single = {"label": label, **{role: rest[role] for role in ("weight", "cluster", "id")}}
+    predictions = named.predictions
+    single = {"label": named.y, "weight": named.weight, "cluster": named.cluster, "id": named.id}
     for role, name in single.items():
         if not isinstance(name, str) and (name is not None or role == "label"):
-            raise TypeError(f"{role} must be the name of a column, got {name!r}")
-    patterns = {present[0]: given[present[0]], "by": rest["by"]}
-    for role, pattern in patterns.items():
+            raise InputTypeError(f"{role} must be the name of a column, got {name!r}", argument=role)
+    for role, pattern in {predictions.kind: predictions.values, "by": named.by}.items():
         many = isinstance(pattern, list | tuple) and all(isinstance(part, str) for part in pattern)
         if not (many or isinstance(pattern, str) or (pattern is None and role == "by")):
-            raise TypeError(f"{role} must be names of columns, or a pattern such as 'p_*', got {pattern!r}")
-    return Columns(kind=present[0], values=given[present[0]], by=rest["by"], **single)
+            raise InputTypeError(
+                f"{role} must be names of columns, or a pattern such as 'p_*', got {pattern!r}", argument=role
+            )
+    return Columns(kind=predictions.kind, values=predictions.values, by=named.by, **single)
 
 
 def _nothing(part: str, columns: Sequence[str]) -> str:

@@ -6,11 +6,14 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from crossent.errors import Argument, InputError, Message
+
 IGNORED = -1
+"""The class of rows that are left out."""
 _TRUTH = {"true": "1", "false": "0"}
 
 
@@ -21,34 +24,48 @@ class Coded:
     codes: Any
     values: Sequence[Hashable]
 
+    def __len__(self) -> int:
+        return len(self.codes)
 
-def column(values: Any, name: str) -> Any:
+
+def column(values: Any, argument: str, of: object = None) -> Any:
     """Return one column of NumPy, torch, pandas, polars or pyarrow, or a sequence, as a NumPy vector.
+
+    Parameters
+    ----------
+    values
+        The column, (N,) or (N, 1).
+    argument, of
+        Name of the argument, and of the column in it if it has several, for errors.
 
     Raises
     ------
-    ValueError
-        If it has not one axis.
+    InputError
+        If it has several columns, or masked values.
     """
+    name = argument if of is None else f"{argument} {of!r}"
     if hasattr(values, "detach"):  # torch
         values = values.detach().cpu().numpy()
     elif hasattr(values, "to_numpy") and hasattr(values, "null_count") and not hasattr(values, "dtype"):
         values = values.to_numpy(zero_copy_only=False) if hasattr(values, "offset") else values.to_numpy()  # pyarrow
     if np.ma.is_masked(values):
-        raise ValueError(f"{name} is a masked array with masked values; drop these rows first")
+        raise InputError(f"{name} is a masked array with masked values; drop these rows first", argument=argument)
     vector = np.asarray(values)
     if vector.ndim != 1:
         if vector.ndim == 2 and vector.shape[1] == 1:
             return vector[:, 0]
-        raise ValueError(f"{name} must be a single column, got shape {vector.shape}")
+        raise InputError(f"{name} must be a single column, got shape {vector.shape}", argument=argument)
     return vector
 
 
-def code(values: Any, name: str) -> Coded:
-    """Return the codes of any column of hashable values, in order of appearance; NaN and None are one value, None."""
+def code(values: Any, argument: str, of: object = None) -> Coded:
+    """Return any column of hashable values as codes, in order of appearance; NaN and None are one value, None.
+
+    `argument` and `of` name the column in errors, as for `column`.
+    """
     if isinstance(values, Coded):
         return values
-    vector = column(values, name)
+    vector = column(values, argument, of)
     if vector.dtype.kind in "iub":
         return _code_integers(vector)
     if vector.dtype.kind in "mM":
@@ -59,10 +76,17 @@ def code(values: Any, name: str) -> Coded:
     return Coded(codes, list(place))
 
 
+class _Numbers(NamedTuple):
+    """The number of each class, by its value and by how it is written."""
+
+    exact: dict[Hashable, int]
+    written: dict[str, int]
+
+
 @lru_cache(maxsize=16)
-def _lookup(classes: tuple[Hashable, ...]) -> tuple[dict[Hashable, int], dict[str, int]]:
-    """Return the place of each class by what it is and by how it is written."""
-    return {value: k for k, value in enumerate(classes)}, {_written(value): k for k, value in enumerate(classes)}
+def _numbers(classes: tuple[Hashable, ...]) -> _Numbers:
+    exact = {value: k for k, value in enumerate(classes)}
+    return _Numbers(exact, {_written(value): k for k, value in enumerate(classes)})
 
 
 def _code_integers(vector: Any) -> Coded:
@@ -73,10 +97,10 @@ def _code_integers(vector: Any) -> Coded:
         known, codes = np.unique(vector, return_inverse=True)
         return Coded(codes.reshape(-1), known.tolist())
     codes = vector.astype(np.int64) - low  # as np.unique would, without sorting
-    there = np.bincount(codes) > 0
-    if not there.all():
-        codes = (np.cumsum(there) - 1)[codes]
-    return Coded(codes, (np.flatnonzero(there) + low).tolist())
+    present = np.bincount(codes) > 0
+    if not present.all():
+        codes = (np.cumsum(present) - 1)[codes]
+    return Coded(codes, (np.flatnonzero(present) + low).tolist())
 
 
 def missing(value: Any) -> bool:
@@ -91,25 +115,26 @@ def classes_of(labels: Coded, classes: Sequence[Hashable], ignore: Iterable[Any]
 
     Raises
     ------
-    ValueError
+    InputError
         If a label is neither a class nor to be ignored, with the label, its first row and what to do.
     """
-    ignored, (exact, written) = list(ignore), _lookup(tuple(classes))
+    ignored, numbers = list(ignore), _numbers(tuple(classes))
 
     def find(label: Any) -> int | None:
         if ignored and any(_same(label, other) for other in ignored):
             return IGNORED
-        found = exact.get(label)
-        return written.get(_written(label)) if found is None else found
+        found = numbers.exact.get(label)
+        return numbers.written.get(_written(label)) if found is None else found
 
     table = [find(label) for label in labels.values]
-    there = np.bincount(labels.codes, minlength=len(table)) > 0
-    wrong = [k for k, found in enumerate(table) if found is None and there[k]]
+    present = np.bincount(labels.codes, minlength=len(table)) > 0
+    wrong = [k for k, found in enumerate(table) if found is None and present[k]]
     if wrong:
         rows = np.isin(labels.codes, wrong)
-        row = int(rows.argmax())
-        seen = [value for k, value in enumerate(labels.values) if there[k]]
-        raise ValueError(_not_a_class(labels.values[labels.codes[row]], row, int(rows.sum()), (classes, seen)))
+        first, count = int(rows.argmax()), int(rows.sum())
+        where = f"row {first}, {count} row{'s' if count > 1 else ''} in total"
+        seen = [value for k, value in enumerate(labels.values) if present[k]]
+        raise InputError(_not_a_class(labels.values[labels.codes[first]], where, classes, seen), argument="y")
     if table == list(range(len(table))):
         return labels.codes
     return np.array([IGNORED if k is None else k for k in table], np.int64)[labels.codes]
@@ -121,22 +146,24 @@ def listing(values: Sequence[Any]) -> str:
     return "[" + ", ".join(shown if len(shown) <= 6 else [*shown[:3], "…", shown[-1]]) + "]"
 
 
-def _not_a_class(label: Any, row: int, rows: int, sets: tuple[Sequence[Any], Sequence[Any]]) -> str:
-    classes, seen = sets
-    where = f"row {row}, {rows} row{'s' if rows > 1 else ''} in total"
+def _not_a_class(label: Any, where: str, classes: Sequence[Any], seen: Sequence[Any]) -> Message:
+    """Return the error about a label, of those `seen`, that is not one of the classes, with the likeliest mistake."""
     if missing(label):
-        return f"y has no value ({where}); drop such rows, or pass ignore=float('nan') to skip them"
+        skip = Argument("ignore", float("nan"))
+        return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")
     text = f"label {label!r} ({where}) is not one of the {len(classes)} classes {listing(classes)}"
     if isinstance(label, float) and not label.is_integer() and 0.0 < label < 1.0:
-        return f"{text}; are y and the predictions swapped? Soft labels are for crossent.cross_entropy"
+        return Message(f"{text}; are y and the predictions swapped? Soft labels are for crossent.cross_entropy")
     if len(seen) == len(classes) and len({type(value) for value in seen}) == 1:
-        return f"{text}; if the columns are {listing(sorted(seen))} in this order, pass that as classes="
+        order = listing(sorted(seen))
+        return Message(f"{text}; if the columns are {order} in this order, pass that as ", Argument("classes"))
     if len(classes) == 2 and len(seen) > 2:
-        return (
+        return Message(
             f"{text}: one column, or two, are for two classes; for {len(seen)} classes pass a column for each (of "
             "scikit-learn predict_proba, not predict)"
         )
-    return f"{text}; use ignore={label!r} to skip such rows, or classes= to name the columns"
+    skip = Argument("ignore", label)
+    return Message(f"{text}; use ", skip, " to skip such rows, or ", Argument("classes"), " to name the columns")
 
 
 def _plain(item: Any) -> Hashable:

@@ -7,33 +7,15 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from crossent.errors import one_line
+from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
 
 LONGEST = 1 << 24
 """Bytes in a line at most."""
 COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
-
-Batches = Iterator[tuple[Any, float]]
-
-
-class FileError(ValueError):
-    """A file that cannot be read as what it is said to be."""
-
-
-class Table(Protocol):
-    """What a reader is told of a table."""
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        ...
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """All columns in their order."""
-        ...
+"""Ending of a name and pyarrow's name of each compression."""
 
 
 def _compression(path: Path) -> str | None:
@@ -60,14 +42,11 @@ def _first_line(path: Path) -> str:
     return decoded
 
 
-# csv
-
-
 def _delimiter(path: Path) -> str:
     return "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
 
 
-def csv_columns(path: Path) -> list[str]:
+def _csv_columns(path: Path) -> list[str]:
     """Return the names in the first line."""
     first, between = _first_line(path), _delimiter(path)
     names = next(csv.reader([first], delimiter=between))
@@ -78,34 +57,30 @@ def csv_columns(path: Path) -> list[str]:
     return names
 
 
-def csv_batches(table: Table, names: list[str], words: set[str]) -> Batches:
-    """Yield batches of a csv file: numbers, but text in the columns `words`."""
+def _csv_batches(wanted: Selection) -> Iterator[Portion]:
     import pyarrow as pa
     from pyarrow import csv as reader
 
-    types = {name: pa.string() if name in words else pa.float64() for name in names}
-    convert = reader.ConvertOptions(include_columns=names, column_types=types, strings_can_be_null=True)
-    size = table.path.stat().st_size
-    with table.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(table.path)) as file:
+    types = {name: pa.string() if name in wanted.texts else pa.float64() for name in wanted.names}
+    convert = reader.ConvertOptions(include_columns=wanted.names, column_types=types, strings_can_be_null=True)
+    size = wanted.path.stat().st_size
+    with wanted.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(wanted.path)) as file:
         try:
             stream = reader.open_csv(
                 file,
                 read_options=reader.ReadOptions(block_size=1 << 22),
-                parse_options=reader.ParseOptions(delimiter=_delimiter(table.path)),
+                parse_options=reader.ParseOptions(delimiter=_delimiter(wanted.path)),
                 convert_options=convert,
             )
             for batch in stream:
-                yield batch, raw.tell() / size
+                yield Portion(batch, raw.tell() / size)
         except pa.ArrowInvalid as error:  # which counts the columns
             text = " ".join(str(error).split())
-            named = re.sub(r"CSV column #(\d+)", lambda found: f"column {table.columns[int(found[1])]!r}", text)
-            raise FileError(f"{table.path}: {one_line(named)[:300]}") from error
+            named = re.sub(r"CSV column #(\d+)", lambda found: f"column {wanted.columns[int(found[1])]!r}", text)
+            raise FileError(f"{wanted.path}: {one_line(named)[:300]}") from error
 
 
-# jsonl
-
-
-def jsonl_columns(path: Path) -> list[str]:
+def _jsonl_columns(path: Path) -> list[str]:
     """Return the names in the first object."""
     return list(_first_object(path))
 
@@ -123,33 +98,38 @@ def _first_object(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in found.items()}
 
 
-def jsonl_batches(table: Table, names: list[str], words: set[str]) -> Batches:
-    """Yield batches of a jsonl file; the first object says which columns are lists."""
+def _jsonl_batches(wanted: Selection) -> Iterator[Portion]:
+    """Yield batches of a jsonl file; its first object says which columns are lists."""
     import pyarrow as pa
     from pyarrow import json as reader
 
-    first = _first_object(table.path)
-    schema = pa.schema([pa.field(name, _kind(first.get(name), name in words)) for name in names])
+    first = _first_object(wanted.path)
+    types = {name: _type(first.get(name), text=name in wanted.texts) for name in wanted.names}
+    schema = pa.schema([pa.field(name, kind) for name, kind in types.items()])
     options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    size = table.path.stat().st_size
-    with table.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(table.path)) as file:
+    size = wanted.path.stat().st_size
+    with wanted.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(wanted.path)) as file:
         try:
             for batch in reader.open_json(file, reader.ReadOptions(block_size=LONGEST), options):
-                yield batch, raw.tell() / size
+                yield Portion(batch, raw.tell() / size)
         except pa.ArrowInvalid as error:
             text = " ".join(str(error).split())
             if "straddl" in text:
                 text = f"a line is longer than {LONGEST >> 20} MiB"
-            raise FileError(f"{table.path}: {one_line(text)[:300]}") from error
+            raise FileError(f"{wanted.path}: {one_line(text)[:300]}") from error
 
 
-def _kind(value: Any, word: bool) -> Any:
-    """Return the type of a column from its first value; numbers, unless it may hold words."""
+def _type(value: Any, *, text: bool) -> Any:
+    """Return the type of a column from its first value: numbers, unless it may hold text."""
     import pyarrow as pa
 
     if isinstance(value, list):
         return pa.list_(pa.float64())
-    if not word:
+    if not text:
         return pa.float64()
     kinds = ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64()))
     return next((kind for python, kind in kinds if isinstance(value, python)), pa.string())
+
+
+CSV = Reader("csv", _csv_columns, _csv_batches, compressible=True)
+JSONL = Reader("jsonl", _jsonl_columns, _jsonl_batches, compressible=True)

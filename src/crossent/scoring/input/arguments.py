@@ -1,0 +1,129 @@
+"""The arguments of the public functions as two records: options of a state, and rows with their columns.
+
+`score`, `ScoreState` and the adapters spell their arguments out for users. Everything below them passes these records
+whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Set
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crossent.errors import Argument, InputError, InputTypeError, Message
+from crossent.scoring.input.labels import listing
+from crossent.scoring.parts import KINDS, Kind, Zero
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """Options of a `ScoreState`: how rows are read, and what is kept of them. States merge if their options agree.
+
+    The fields are the arguments of `ScoreState`, checked; `ignore` holds any number of labels.
+    """
+
+    classes: tuple[Hashable, ...] | None = None
+    ignore: tuple[Any, ...] = ()
+    normalize: bool = False
+    zero: Zero = "inf"
+    ci: float = 0.95
+    worst: int = 10
+    rows: bool = False
+
+    def __post_init__(self) -> None:
+        if self.zero != "inf" and not (isinstance(self.zero, Real) and 0.0 < self.zero < 1.0):
+            raise InputError(
+                f"zero must be 'inf', or the smallest probability to charge, between 0 and 1; got {self.zero!r}",
+                argument="zero",
+            )
+        check_level(self.ci)
+        if not isinstance(self.worst, Integral) or self.worst < 0:
+            raise InputError(f"worst must be a whole number of rows, got {self.worst!r}", argument="worst")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise InputError(f"classes must differ from each other, got {listing(self.classes)}", argument="classes")
+
+    def require_same(self, other: ScoreOptions) -> None:
+        """Raise `InputError` with the name of the first option that differs."""
+        for name in ScoreOptions.__dataclass_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if repr(mine) != repr(theirs):  # NaN is equal to NaN here
+                raise InputError(
+                    f"these states were made with different options ({name}: {mine!r} and {theirs!r}), "
+                    "and cannot be merged"
+                )
+
+
+class Predictions(NamedTuple):
+    """Predictions as a caller passes them, and their kind."""
+
+    kind: Kind
+    values: Any
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowArguments:
+    """Arguments of `ScoreState.update`: the data of rows, or the names of the columns that hold them."""
+
+    y: Any
+    probs: Any = None
+    logits: Any = None
+    logprobs: Any = None
+    weight: Any = None
+    cluster: Any = None
+    by: Any = None
+    id: Any = None
+
+    @property
+    def predictions(self) -> Predictions:
+        """The one kind of predictions that was passed.
+
+        Raises
+        ------
+        InputTypeError
+            If none or several were passed.
+        """
+        passed: list[Kind] = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(passed) == 1:
+            return Predictions(passed[0], getattr(self, passed[0]))
+        which = [Argument("probs"), ", ", Argument("logits"), " and ", Argument("logprobs")]
+        got = [part for kind in passed for part in (" and ", Argument(kind))][1:] or ["none of them"]
+        raise InputTypeError(Message("pass exactly one of ", *which, "; got ", *got))
+
+
+def check_level(ci: float) -> None:
+    """Raise `InputError` unless a level of confidence lies between 0 and 1."""
+    if not (isinstance(ci, Real) and 0.0 < ci < 1.0):
+        raise InputError(f"ci must be a level of confidence between 0 and 1, such as 0.95; got {ci!r}", argument="ci")
+
+
+def ordered_classes(classes: Any) -> tuple[Hashable, ...] | None:
+    """Return the argument `classes` as a tuple of plain values.
+
+    Raises
+    ------
+    InputTypeError
+        If it is a single text, has no order, or is no collection.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, str | Set) or not isinstance(classes, Iterable):
+        raise InputTypeError(
+            f"classes must be a list of the classes in the order of the columns, got {classes!r}", argument="classes"
+        )
+    return tuple(name.item() if isinstance(name, np.generic) else name for name in classes)
+
+
+def ignored_labels(ignore: Any) -> tuple[Any, ...]:
+    """Return the argument `ignore`, one label or several, as a tuple."""
+    if isinstance(ignore, list | tuple | set | frozenset):
+        return tuple(ignore)
+    return () if ignore is None else (ignore,)
+
+
+def smallest_charged(zero: Any) -> Any:
+    """Return the argument `zero`, with "inf" for each way to say that a probability of 0 costs infinity."""
+    return "inf" if zero in ("inf", 0, math.inf) else zero

@@ -1,0 +1,117 @@
+"""Tables in files of NumPy: npz archives, and npy files with named fields or with the other columns beside them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crossent.scoring.input.labels import listing
+from crossent.scoring.input.reader import FileError, Portion, Reader, Selection, rows_at_a_time
+
+
+class Head(NamedTuple):
+    """Shape and type of an array in a file."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def _mapped(path: Path) -> Any:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _npy_columns(path: Path) -> list[str]:
+    fields = _mapped(path).dtype.names
+    return list(fields) if fields else [path.stem, *sorted(p.stem for p in path.parent.glob("*.npy") if p != path)]
+
+
+def _npy_batches(wanted: Selection) -> Iterator[Portion]:
+    array = _mapped(wanted.path)
+    if array.dtype.names:
+        arrays = {name: array[name] for name in wanted.names}
+    else:
+        arrays = {name: _mapped(wanted.path.with_name(f"{name}.npy")) for name in wanted.names}
+    step = rows_at_a_time(_width({name: Head(array.shape, array.dtype) for name, array in arrays.items()}))
+    rows = len(next(iter(arrays.values())))
+    for begin in range(0, rows, step):
+        batch = _batch({name: array[begin : begin + step] for name, array in arrays.items()})
+        yield Portion(batch, min(1, begin + step) / rows)
+
+
+def _npz_columns(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as file:
+        return [name.removesuffix(".npy") for name in file.namelist()]
+
+
+def _npz_batches(wanted: Selection) -> Iterator[Portion]:
+    with zipfile.ZipFile(wanted.path) as archive, ExitStack() as opened:
+        members = archive.namelist()
+        files = {
+            name: opened.enter_context(archive.open(f"{name}.npy" if f"{name}.npy" in members else name))
+            for name in wanted.names
+        }
+        heads = {name: _head(file, name) for name, file in files.items()}
+        step = rows_at_a_time(_width(heads))
+        rows = next(iter(heads.values())).shape[0]
+        for begin in range(0, rows, step):
+            count = min(step, rows - begin)
+            batch = _batch({name: _read(files[name], heads[name], count) for name in wanted.names})
+            yield Portion(batch, (begin + count) / rows)
+
+
+def _head(file: Any, name: str) -> Head:
+    """Return shape and type of an array in an archive, whose rows can be read one after the other from then on."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if fortran and len(shape) > 1:
+        raise FileError(f"array {name!r} is in Fortran's order, which cannot be read in parts; save it with order C")
+    return Head(shape, dtype)
+
+
+def _read(file: Any, head: Head, count: int) -> Any:
+    """Return the next rows of an array in an archive."""
+    row = int(np.prod(head.shape[1:], dtype=np.int64))
+    data = file.read(count * row * head.dtype.itemsize)
+    return np.frombuffer(data, head.dtype, count * row).reshape(count, *head.shape[1:])
+
+
+def _width(heads: Mapping[str, Head]) -> int:
+    """Return how many numbers a row holds.
+
+    Raises
+    ------
+    FileError
+        If the arrays are no columns of one table.
+    """
+    for name, (shape, dtype) in heads.items():
+        if dtype.kind not in "biufU":
+            what = "Python objects, which are never read" if dtype.hasobject else f"{dtype}, not numbers or text"
+            raise FileError(f"array {name!r} holds {what}")
+        if len(shape) not in {1, 2}:
+            raise FileError(f"array {name!r} has shape {shape}; it must be (rows,) or (rows, classes)")
+    lengths = {name: head.shape[0] for name, head in heads.items()}
+    if len(set(lengths.values())) > 1:
+        raise FileError(f"the arrays differ in length: {listing(list(lengths.items()))}")
+    return sum(1 if len(head.shape) == 1 else head.shape[1] for head in heads.values())
+
+
+def _batch(arrays: Mapping[str, Any]) -> Any:
+    """Return arrays (n,) and (n, C) as a record batch."""
+    import pyarrow as pa
+
+    native = [part if part.dtype.isnative else part.astype(part.dtype.newbyteorder("=")) for part in arrays.values()]
+    columns = [
+        pa.array(part) if part.ndim == 1 else pa.FixedSizeListArray.from_arrays(part.reshape(-1), part.shape[1])
+        for part in native
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=list(arrays))
+
+
+NPY = Reader("npy", _npy_columns, _npy_batches, (b"\x93NUMPY",))
+NPZ = Reader("npz", _npz_columns, _npz_batches, (b"PK\x03\x04", b"PK\x05\x06"))

@@ -1,0 +1,91 @@
+"""The contract of a reader of a file format: how it is asked, what it yields, and how it refuses a file.
+
+`files.READERS` is the table of all readers. To add a format, write two functions, make a `Reader` of them, and add one
+entry to that table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crossent.errors import InputError
+
+ELEMENTS = 1 << 19
+"""Numbers in a batch, about."""
+
+
+class FileError(InputError):
+    """A file that is not what its name says, or that cannot be read in parts."""
+
+
+class Portion(NamedTuple):
+    """Consecutive rows of a table, a `pyarrow.RecordBatch`, and the share of the file that has been read by then."""
+
+    batch: Any
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Columns to read from a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        Names of all columns of the file, in their order.
+    names
+        Names of the columns to read, in the order in which batches must have them.
+    texts
+        Those of `names` that hold labels and not numbers. Where the format does not say what a column holds, these are
+        read as text, and the others as numbers.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    names: list[str]
+    texts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How the files of one format are read, a batch of rows at a time.
+
+    Parameters
+    ----------
+    format
+        Name of the format in errors, such as "parquet".
+    columns
+        Function of a path: returns the names of the file's columns, in their order.
+    batches
+        Function of a `Selection`: yields the rows in their order as `Portion`s of at most about `ELEMENTS` numbers.
+        `rows_at_a_time` says how many rows that is. Missing numbers are null or NaN; a column may hold lists of numbers
+        of equal length, one number for each class.
+    first_bytes
+        What files of the format begin with; () if that is not known.
+    always
+        Whether every file of the format begins so. Else a file may have any other beginning that is of no known format.
+    compressible
+        Whether `columns` and `batches` read files compressed by gzip, bzip2, zstd and lz4 too.
+
+    Notes
+    -----
+    Both functions import what they need when they are called, and raise `FileError` for a file that they refuse. Errors
+    of pyarrow, NumPy and zipfile may pass: `files` turns them into a `FileError` of one line that names the file.
+    """
+
+    format: str
+    columns: Callable[[Path], Sequence[str]]
+    batches: Callable[[Selection], Iterator[Portion]]
+    first_bytes: tuple[bytes, ...] = ()
+    always: bool = True
+    compressible: bool = False
+
+
+def rows_at_a_time(width: int) -> int:
+    """Return how many rows a batch should have if each holds `width` numbers."""
+    return max(1, min(1 << 16, ELEMENTS // max(1, width)))
