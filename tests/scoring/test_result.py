@@ -6,45 +6,17 @@ import dataclasses
 import json
 import math
 
-import numpy as np
 import pandas
 import pyarrow as pa
 import pytest
 
 import crossent
 from tests.scoring.exact import made
-
-
-def scored(**more):
-    y, z = made(0, 200, 3)
-    return crossent.score(y, logits=z, by={"half": np.arange(200) % 2}, **more)
+from tests.scoring.results import SCORES, scored
 
 
 def refuse(name):
     raise AssertionError(f"{name} is not JSON")
-
-
-SCORES = {
-    "plain": scored,
-    "clustered": lambda: scored(cluster=np.arange(200) // 5),
-    "infinite": lambda: crossent.score([1, 0, 1], probs=[0.0, 0.5, 1.0]),
-    "one class": lambda: crossent.score([1, 1], probs=[0.5, 0.25]),
-    "one row": lambda: crossent.score([1], probs=[0.5]),
-    "names": lambda: crossent.score(
-        np.array(["a", "b"]), probs=[0.5, 0.25], classes=list(np.array(["a", "b"])), id=np.array(["x", "y"])
-    ),
-    "numpy values": lambda: crossent.score(
-        np.array([0, 1], np.int16),
-        probs=np.float32([0.5, 0.25]),
-        by=np.array([1.5, 2.5]),
-        id=np.array([3, 4]),
-        zero=np.float32(1e-3),
-    ),
-    "dates": lambda: crossent.score(
-        [0, 1], probs=[0.5, 0.25], by=np.array(["2026-01-01", "2026-01-02"], "datetime64[D]")
-    ),
-    "booleans": lambda: crossent.score([False, True], probs=[0.5, 0.25], by=[True, None]),
-}
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -85,25 +57,6 @@ def test_other_frames():
     assert frame["n"].tolist()[0] == 200
     with pytest.raises(ValueError, match="excel"):
         scored().to_frame("excel")
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_texts(name):
-    result = SCORES[name]()
-    text = repr(result)
-    assert str(result) == text
-    for line in text.splitlines():
-        assert line == line.rstrip()
-    assert result._repr_html_().lstrip().startswith("<")
-    assert "\n" not in "".join(result.warnings)
-
-
-def test_names_are_escaped_in_html():
-    names = ["<u>", "&amp"]
-    result = crossent.score(names, probs=[0.5, 0.2], classes=names, by=["<script>", "b"], id=["<img>", "'"])
-    page = result._repr_html_()
-    assert not any(name in page for name in ("<u>", "<script>", "<img>", "&amp<"))
-    assert "&lt;script&gt;" in page
 
 
 def test_scores_are_values():

@@ -1,4 +1,4 @@
-"""The command on a terminal: its progress bar, how fast it starts, and what it imports for that."""
+"""Scores of files on a terminal: the progress bar, and one line for an error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ import pytest
 
 import crossent
 from tests.scoring.written import COMMAND, fresh, predictions, saved
-
-HEAVY = {"torch", "scipy", "pyarrow", "matplotlib", "rich", "typer", "pandas", "polars", "sklearn", "narwhals", "jax"}
 
 
 def on_a_terminal(*arguments: object) -> tuple[int, str, str]:
@@ -96,44 +94,3 @@ class TestProgress:
         last = shown.replace("\x1b[?25h", "").split("crossent: ")[-1]
         assert "a.parquet" in last
         assert last.strip("\r\n").count("\n") == 0
-
-
-def seconds_of_help() -> float:
-    """Processor time of one run: what the clock says where nothing else runs."""
-    before = os.times()
-    command = [sys.executable, "-c", COMMAND, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    after = os.times()
-    assert "score" in done.stdout
-    return after.children_user + after.children_system - before.children_user - before.children_system
-
-
-def test_help_is_there_at_once() -> None:
-    assert min(seconds_of_help() for _ in range(5)) < 0.3
-
-
-def loaded(code: str, *arguments: str) -> set[str]:
-    """Return the packages that a fresh Python has after the code."""
-    ending = "import sys; print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
-    command = [sys.executable, "-c", f"{code}\n{ending}", *arguments]
-    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stderr.split())
-
-
-def test_importing_crossent_is_light() -> None:
-    assert not loaded("import crossent") & HEAVY
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["compare", "--help"], ["lm", "--help"]])
-def test_help_imports_no_arithmetic(arguments: list[str]) -> None:
-    there = loaded(f"from crossent.cli import run; run({arguments!r})")
-    assert "typer" in there
-    assert not there & (HEAVY - {"typer", "rich"})
-    assert "numpy" not in there
-
-
-@pytest.mark.parametrize("end", ["csv", "parquet", "jsonl", "npz"])
-def test_a_score_needs_neither_torch_nor_matplotlib(end: str, tmp_path: Path) -> None:
-    path = saved(tmp_path / f"a.{end}", {"y": [0, 1, 1], "p": [0.25, 0.5, 0.75]})
-    there = loaded(f"from crossent.cli import run; run(['score', {str(path)!r}, '--label', 'y', '--probs', 'p'])")
-    assert "numpy" in there
-    assert not there & {"torch", "matplotlib", "polars", "sklearn", "jax"}
