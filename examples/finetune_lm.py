@@ -3,10 +3,10 @@
     pip install '.[examples]'
     python examples/finetune_lm.py                     # a quarter of an hour on two cores; --tiny: seconds
 
-The model is an unmodified one of transformers, and so is its loss. All that crossent adds is `fuse_lm_head(model)`: the
-49152 logits of each token, which are most of the memory, are then never held. Each way of training is a process of its
-own, with the same seed and the same batches, so that its peak memory is its own. The text is what `help("with")` and
-its like print, split by topic. Written: losses.png and results.json.
+Model and loss are unmodified ones of transformers. crossent adds one call, `fuse_lm_head(model)`: the 49152 logits of
+each token, which are most of the memory, are then never held. Each way of training is a process of its own, with the
+same seed and the same batches, so that its peak memory is its own. The text is the one that `help("with")` and its like
+print, split by topic. The results are losses.png and results.json.
 """
 
 import json
@@ -19,10 +19,10 @@ from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import smollm2
-from lm_report import TITLES, Run, draw, show
+from lm_report import TITLES, Run, Step, draw, show
 
 HELD_OUT = 0.1  # share of the characters
 VALIDATION_TOKENS = 4096
@@ -46,7 +46,7 @@ class Only(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a training needs to know; `file` is the GGUF file, or None for the tiny model."""
+    """Options of a training; `file` is the GGUF file, or None for the tiny model."""
 
     steps: int
     batch: int
@@ -54,6 +54,29 @@ class Options:
     train: Train
     seed: int
     file: Path | None
+
+
+class Text(NamedTuple):
+    """Tokens (n,) to train on, held-out tokens, and the beginning of the longest held-out topic."""
+
+    tokens: Any
+    held_out: Any
+    prompt: str
+
+
+class Validation(NamedTuple):
+    """Loss on the held-out text in nats per token, and how the model continues the prompt."""
+
+    loss: float
+    continuation: str
+
+
+class Worker(NamedTuple):
+    """A training process, the pipe to it and the number of its progress bar."""
+
+    bar: Any
+    pipe: Any
+    process: Any
 
 
 def main() -> None:
@@ -124,7 +147,7 @@ def _require(*modules: str) -> None:
 
 
 def train_here(options: Options, fused: bool, pipe: Any) -> None:
-    """Train in this process, one stage or step whenever the pipe says so; answer each, the last with a `Run`."""
+    """Train in this process: wait for the pipe before each stage or step, answer each, the last with a `Run`."""
     pipe.recv()
     import torch
 
@@ -142,7 +165,7 @@ def train_here(options: Options, fused: bool, pipe: Any) -> None:
     if fused:
         model = fuse_lm_head(model)
     trained = _choose(model, options.train)
-    tokens, held_out, prompt = text(tokenizer)
+    tokens, held_out, prompt = split_text(tokenizer)
     windows = held_out[: max(VALIDATION_TOKENS, options.length)].unfold(0, options.length, options.length)
     draws = torch.Generator().manual_seed(options.seed)
     starts = torch.randint(len(tokens) - options.length, (options.steps, options.batch), generator=draws)
@@ -157,11 +180,12 @@ def train_here(options: Options, fused: bool, pipe: Any) -> None:
     }
     answer(facts)
 
-    def measure() -> tuple[float, str]:
-        return held_out_loss(model, windows, options.batch), continuation(model, tokenizer, prompt, options.seed)
+    def validate() -> Validation:
+        loss = held_out_loss(model, windows, options.batch)
+        return Validation(loss, continuation(model, tokenizer, prompt, options.seed))
 
     forget_peak()
-    before = measure()
+    before = validate()
     answer("training")
     optimizer = torch.optim.AdamW(trained, lr=3e-3 if options.file is None else 1e-4, weight_decay=0.0, fused=True)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min((k + 1) / 10, 1 - k / options.steps))
@@ -177,11 +201,21 @@ def train_here(options: Options, fused: bool, pipe: Any) -> None:
         optimizer.zero_grad()
         losses.append(loss.item())
         seconds.append(perf_counter() - begin)
-        answer((losses[-1], options.batch * options.length * len(seconds) / sum(seconds)))
-    after = measure()
-    speed = options.batch * options.length / sorted(seconds)[len(seconds) // 4]
-    continuations = [before[1], after[1]]
-    pipe.send(Run(fused, losses, seconds, speed, before[0], after[0], peak(), prompt, continuations))
+        answer(Step(losses[-1], options.batch * options.length * len(seconds) / sum(seconds)))
+    after = validate()
+    pipe.send(
+        Run(
+            fused=fused,
+            losses=losses,
+            seconds=seconds,
+            tokens_per_second=options.batch * options.length / sorted(seconds)[len(seconds) // 4],
+            before=before.loss,
+            after=after.loss,
+            peak=peak(),
+            prompt=prompt,
+            continuations=[before.continuation, after.continuation],
+        )
+    )
 
 
 def held_out_loss(model: Any, windows: Any, batch: int) -> float:
@@ -212,15 +246,15 @@ def _choose(model: Any, train: Train) -> list[Any]:
         model.requires_grad_(False)
         for module in (model.model.layers[-1], model.model.norm, model.lm_head):
             module.requires_grad_(True)
-        # the head's weight is the embedding's too: as that it gets no gradient, which would be one through every block
+        # head and embedding share a weight; a gradient of the embedding would run through every block, so it gets none
         model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.detach())
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def text(tokenizer: Any) -> tuple[Any, Any, str]:
-    """Return the tokens (n,) to train on, those held out, and the beginning of the longest topic held out.
+def split_text(tokenizer: Any) -> Text:
+    """Split the topics of Python's documentation into training text and held-out text.
 
-    Topics quote each other, so a paragraph of a held-out topic is nowhere trained on.
+    Topics quote each other, so the training text leaves out every paragraph of a held-out topic.
     """
     from pydoc_data.topics import topics
 
@@ -241,22 +275,22 @@ def text(tokenizer: Any) -> tuple[Any, Any, str]:
         if name not in held
     ]
 
-    def tokens(texts: list[str]) -> Any:
+    def tokens_of(texts: list[str]) -> Any:
         return torch.tensor([token for text in texts for token in [*tokenizer(text).input_ids, tokenizer.eos_token_id]])
 
     unknown = [topics[name] for name in held]
     prompt = "\n".join(max(unknown, key=len).split("\n")[:PROMPT])
-    return tokens([text for text in known if text]), tokens(unknown), prompt
+    return Text(tokens_of([text for text in known if text]), tokens_of(unknown), prompt)
 
 
 def forget_peak() -> None:
-    """Let Linux forget how large this process has been: reading the model takes more than training it needs."""
+    """Reset Linux's record of this process's largest size: reading the model takes more memory than training it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak() -> int | None:
-    """Return the largest resident size of this process in bytes, or None where the system does not tell."""
+    """Return the largest resident size of this process in bytes, or None where the system has no record of it."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
@@ -265,9 +299,9 @@ def peak() -> int | None:
 
 
 def train_live(console: Any, options: Options, ways: list[bool]) -> list[Run]:
-    """Train each way in a process of its own under a live progress bar; they take turns, step by step.
+    """Train each way in a process of its own under a live progress bar.
 
-    So whatever else the machine is doing slows all of them alike.
+    The processes take turns, step by step, so that other work of the machine slows all of them alike.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -282,30 +316,32 @@ def train_live(console: Any, options: Options, ways: list[bool]) -> list[Run]:
     context = multiprocessing.get_context("spawn")
     runs: dict[bool, Run] = {}
     with Progress(*columns, console=console) as progress:
-        workers: dict[bool, tuple[Any, Any, Any]] = {}
+        workers: dict[bool, Worker] = {}
         for fused in ways:
             pipe, far_end = context.Pipe()
             process = context.Process(target=train_here, args=(options, fused, far_end), daemon=True)
             process.start()
             far_end.close()
-            workers[fused] = progress.add_task(TITLES[fused], total=options.steps, state=""), pipe, process
+            bar = progress.add_task(TITLES[fused], total=options.steps, state="")
+            workers[fused] = Worker(bar, pipe, process)
         described = False
         while len(runs) < len(ways):
-            for fused, (bar, pipe, process) in workers.items():
-                done = progress.tasks[bar].completed
+            for fused, worker in workers.items():
+                done = progress.tasks[worker.bar].completed
                 if done in (0, options.steps):
-                    progress.update(bar, state=", validating" if described else ", reading the model")
+                    progress.update(worker.bar, state=", validating" if described else ", reading the model")
                 try:
-                    pipe.send("go on")
-                    event = pipe.recv()
+                    worker.pipe.send("go on")
+                    event = worker.pipe.recv()
                 except (EOFError, OSError):
-                    process.join()
-                    raise smollm2.UsageError(_died(TITLES[fused], process.exitcode)) from None
+                    worker.process.join()
+                    raise smollm2.UsageError(_died(TITLES[fused], worker.process.exitcode)) from None
                 if isinstance(event, Run):
                     runs[fused] = event
-                    progress.update(bar, state=f", {sum(event.seconds):.1f} s")
-                elif isinstance(event, tuple):
-                    progress.update(bar, advance=1, state=f", loss {event[0]:.3f}, {event[1]:.0f} tokens/s")
+                    progress.update(worker.bar, state=f", {sum(event.seconds):.1f} s")
+                elif isinstance(event, Step):
+                    state = f", loss {event.loss:.3f}, {event.tokens_per_second:.0f} tokens/s"
+                    progress.update(worker.bar, advance=1, state=state)
                 elif isinstance(event, dict) and not described:
                     progress.console.print(_described(event, options), highlight=False)
                     described = True

