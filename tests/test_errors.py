@@ -44,6 +44,7 @@ def test_plain_text_is_spelled_as_it_is() -> None:
         (float("-inf"), "x=float('-inf')"),
         (1e-6, "x=1e-6"),
         (None, "x=None"),
+        ([float("nan"), "a", [2]], "x=[float('nan'), 'a', [2]]"),
         (..., "x="),
     ],
 )
@@ -57,6 +58,25 @@ def test_kinds() -> None:
     assert (str(error), error.argument, error.spelled(option)) == ("no; use ignore=5", "y", "no; use --ignore 5")
     with pytest.raises(TypeError):
         raise InputTypeError("y must be a list", argument="y")
+
+
+class FoundError(InputError):
+    """An error of a room of its own."""
+
+
+def test_an_error_with_another_message_is_of_the_same_class_about_the_same_argument() -> None:
+    inner = FoundError(Message("use ", Argument("ignore", 5)), argument="y")
+    outer = inner.with_message(Message("partition 3: ", inner.message))
+    assert type(outer) is FoundError
+    assert (str(outer), outer.argument) == ("partition 3: use ignore=5", "y")
+    assert outer.spelled(option) == "partition 3: use --ignore 5"
+
+
+@pytest.mark.parametrize("kind", [InputError, InputTypeError, FoundError])
+def test_an_error_that_was_pickled_is_spelled_as_before(kind) -> None:
+    error = pickle.loads(pickle.dumps(kind(Message("use ", Argument("ignore", 5)), argument="y")))
+    assert type(error) is kind
+    assert (error.argument, error.spelled(option)) == ("y", "use --ignore 5")
 
 
 def test_one_line_keeps_what_prints() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 _UNSET: Any = ...
 
@@ -46,15 +46,19 @@ def as_python(argument: Argument) -> str:
 
     Examples
     --------
-    >>> as_python(Argument("ignore", float("nan"))), as_python(Argument("classes")), as_python(Argument("zero", 1e-6))
-    ("ignore=float('nan')", 'classes=', 'zero=1e-6')
+    >>> as_python(Argument("ignore", [float("nan"), 5])), as_python(Argument("id")), as_python(Argument("zero", 1e-6))
+    ("ignore=[float('nan'), 5]", 'id=', 'zero=1e-6')
     """
-    if not argument.has_value:
-        return f"{argument.name}="
-    value = argument.value
+    return f"{argument.name}=" + (_literal(argument.value) if argument.has_value else "")
+
+
+def _literal(value: Any) -> str:
+    """Return a value as Python code: NaN and infinities too, whose `repr` is no code."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
     if not isinstance(value, float):
-        return f"{argument.name}={value!r}"
-    return f"{argument.name}=" + (repr(value).replace("e-0", "e-") if math.isfinite(value) else f"float('{value}')")
+        return repr(value)
+    return repr(value).replace("e-0", "e-") if math.isfinite(value) else f"float('{value}')"
 
 
 class Message(str):
@@ -132,6 +136,10 @@ class InputError(ValueError):
     def spelled(self, spelling: Spelling) -> str:
         """Return the message with each argument as a face writes it."""
         return spelled(self.message, spelling)
+
+    def with_message(self, message: str) -> Self:
+        """Return an error of the same class about the same argument, with another message."""
+        return type(self)(message, argument=self.argument)
 
 
 class InputTypeError(InputError, TypeError):
