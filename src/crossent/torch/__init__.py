@@ -1,7 +1,7 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies."""
 
-from crossent.torch.call.checks import TopK
 from crossent.torch.call.results import Stats
+from crossent.torch.call.targets import TopK
 from crossent.torch.functional import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -10,7 +10,7 @@ from crossent.torch.functional import (
 from crossent.torch.linear import linear_cross_entropy
 from crossent.torch.lm_head import fuse_lm_head, unfuse_lm_head
 from crossent.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, LinearCrossEntropyLoss
-from crossent.torch.ranks.shards import all_reduce
+from crossent.torch.ranks.records import all_reduce
 
 __all__ = [
     "BCEWithLogitsLoss",

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from torch import Tensor
 
 from crossent.closing import Reduction
-from crossent.torch.call.checks import (
-    TopK,
-    broadcasts,
-    check_companion,
-    check_constant,
-    check_input,
-    check_options,
-    is_dtensor,
-    logits_of,
-    rows_of,
-    sample_weight_of,
-)
-from crossent.torch.call.dtensor import check_no_group, of_elements, of_logits, stand_in
-from crossent.torch.call.results import Closing, Options, Stats, described, phi_of, reduced, reduction_of
-from crossent.torch.lazy.logits import LazyLogits, fused_loss
-from crossent.torch.operators.binary import binary_loss
-from crossent.torch.operators.plain import loss_dtype
-from crossent.torch.operators.rows import row_loss, row_stats
-from crossent.torch.ranks.shards import NO_SHARDS, Shards, shards_of
+from crossent.kernels.backend import BinaryOperands
+from crossent.torch.base.values import is_dtensor, loss_dtype
+from crossent.torch.call.arguments import Arguments, Closing, Sharding, check_same_call, checked, scores_of
+from crossent.torch.call.checks import broadcasts, check_companion, check_constant, check_input
+from crossent.torch.call.dtensor import of_elements, of_logits, stand_in
+from crossent.torch.call.layout import layout_of
+from crossent.torch.call.results import Stats, finished, reduction_of
+from crossent.torch.call.targets import TopK
+from crossent.torch.lazy.fusing import fused_loss
+from crossent.torch.lazy.logits import LazyLogits
+from crossent.torch.operators.binary import BinaryCall, BinaryLossCall, binary_loss
+from crossent.torch.operators.rows import RowCall, RowLossCall, row_loss, row_stats
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -159,56 +153,32 @@ def cross_entropy(
     Shannon (1948), https://doi.org/10.1002/j.1538-7305.1948.tb01338.x. Label smoothing: Szegedy et al. (2016),
     https://arxiv.org/abs/1512.00567. z-loss: Chowdhery et al. (2022), https://arxiv.org/abs/2204.02311.
     """
-    mode = reduction_of(reduction, size_average, reduce)
+    closing = Closing(reduction_of(reduction, size_average, reduce), sample_weight, z_loss)
+    scores = scores_of(temperature, softcap)
+    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats)
+    sharding = Sharding(process_group, first_class, num_classes)
     if isinstance(input, LazyLogits) and input.stays_lazy():
-        options = {
-            "weight": weight,
-            "reduction": mode,
-            "label_smoothing": label_smoothing,
-            "temperature": temperature,
-            "softcap": softcap,
-            "z_loss": z_loss,
-            "sample_weight": sample_weight,
-            "return_stats": return_stats,
-        }
-        options |= {"process_group": process_group, "first_class": first_class, "num_classes": num_classes}
-        fused = fused_loss(input, target, ignore_index, options)
+        fused = fused_loss(input, arguments, sharding)
         if fused is not NotImplemented:
             return fused
-    options = Options(weight, label_smoothing, ignore_index, *phi_of(temperature, softcap))
-    how: Closing = (mode, sample_weight, z_loss)
     if is_dtensor(input):
-        check_no_group(process_group, first_class)
-        call, distributed = of_logits(input, target, options, how, num_classes)
-        return distributed(_cross_entropy(*call, return_stats))
-    shards = NO_SHARDS
-    if process_group is not None or first_class is not None or num_classes is not None:
-        columns = input.shape[min(1, input.ndim - 1)] if isinstance(input, Tensor) and input.ndim else 0  # pyright: ignore
-        shards = shards_of(process_group, first_class, num_classes, columns)
-    return _cross_entropy(input, target, options, how, shards, return_stats)
+        local = of_logits(input, arguments, sharding)
+        return local.finish(_loss_of_logits(local.operands, local.arguments))
+    columns = input.shape[min(1, input.ndim - 1)] if isinstance(input, Tensor) and input.ndim else 0  # pyright: ignore[reportUnnecessaryIsInstance]
+    return _loss_of_logits(input, arguments.sharded(sharding, columns))
 
 
-def _cross_entropy(
-    input: Tensor, target: Tensor | TopK, options: Options, how: Closing, shards: Shards, return_stats: bool
-) -> Tensor | tuple[Tensor, Stats]:
+def _loss_of_logits(input: Tensor, arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of logits that are on this rank, and of those on others."""
-    logits = logits_of(input, shard=bool(shards.groups))
-    rows = rows_of(logits, input, target, options.ignore_index)
-    mode, sample_weight, z_loss = how
-    check_options(input, shards.num_classes or logits.classes, options.weight, options.smoothing, z_loss)
-    z = logits.flat(input)
-    alone, local = not (shards.groups or shards.row_groups), options
-    if shards is not NO_SHARDS:
-        options = shards.told_to(options)
-        local = options._replace(weight=shards.local(options.weight, logits.classes))
-    if mode != "none" and z_loss == 0.0 and sample_weight is None and not return_stats and alone:
-        return row_loss(z, rows.index, rows.prob, *local, mode == "mean")
-    samples = sample_weight_of(sample_weight, rows, input)
-    if not alone:
-        shards.check_agreement(rows, options, how, return_stats=return_stats, **{"the dtype": str(z.dtype)})
-    stats = row_stats(z, rows.index, rows.prob, *local)
-    result = reduced(rows, options, (mode, samples, z_loss), stats, shards.row_groups)
-    return (result, described(rows, options, stats, lambda *target: row_stats(z, *target))) if return_stats else result
+    layout = layout_of(input, shard=bool(arguments.shards.ranks.groups))
+    rows, closing = checked(arguments, layout, input), arguments.closing
+    call = RowCall(layout.flat(input), rows.target, arguments.scores, rows.ranks.groups)
+    plain = closing.z_loss == 0.0 and closing.sample_weight is None and rows.ranks.alone
+    if plain and closing.reduction != "none" and not rows.return_stats:
+        return row_loss(RowLossCall(call, closing.reduction == "mean"))
+    if not rows.ranks.alone:
+        check_same_call(rows, arguments.scores, **{"the dtype": str(input.dtype)})
+    return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))
 
 
 def binary_cross_entropy_with_logits(
@@ -267,7 +237,7 @@ def binary_cross_entropy_with_logits(
     Cox (1958), https://doi.org/10.1111/j.2517-6161.1958.tb00292.x.
     """
     mode = reduction_of(reduction, size_average, reduce)
-    return _binary_cross_entropy("logits", input, target, weight, pos_weight, mode)
+    return _binary_cross_entropy("logits", BinaryOperands(input, target, weight, pos_weight), mode)
 
 
 def binary_cross_entropy(
@@ -325,41 +295,35 @@ def binary_cross_entropy(
     Cox (1958), https://doi.org/10.1111/j.2517-6161.1958.tb00292.x.
     """
     mode = reduction_of(reduction, size_average, reduce)
-    return _binary_cross_entropy("probabilities", input, target, weight, None, mode)
+    return _binary_cross_entropy("probabilities", BinaryOperands(input, target, weight), mode)
 
 
-def _binary_cross_entropy(
-    kind: str,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    pos_weight: Tensor | None,
-    mode: Reduction,
-) -> Tensor:
-    if is_dtensor(input):
-        whole = (input, target, weight, pos_weight)
-        x, t, w, r = map(stand_in, whole)
-        _ = _binary_cross_entropy(kind, x, t, w, r, mode)  # raises where it would
-        (x, t, w, r), distributed = of_elements(whole, mode)
-        return distributed(_binary_cross_entropy(kind, x, t, w, r, "none" if mode == "none" else "sum"))
-    check_input(input)
-    check_companion("target", target, input)
-    if target.shape != input.shape:
+def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) -> Tensor:
+    """Return the binary loss of logits or of probabilities."""
+    if is_dtensor(operands.input):
+        _ = _binary_cross_entropy(kind, BinaryOperands(*map(stand_in, operands)), mode)  # raises where it would
+        local = of_elements(operands, mode)
+        return local.finish(_binary_cross_entropy(kind, local.operands, "none" if mode == "none" else "sum"))
+    x: Any = operands.input
+    target: Any = operands.target
+    check_input(x)
+    check_companion("target", target, x)
+    if target.shape != x.shape:
         raise ValueError(
-            f"target of shape {tuple(target.shape)} does not match input of shape {tuple(input.shape)}; "
+            f"target of shape {tuple(target.shape)} does not match input of shape {tuple(x.shape)}; "
             "use target.expand_as(input) or view_as if that is what is meant"
         )
     if target.is_complex():
         raise TypeError(f"target must be real, got {target.dtype}")
     if not target.is_floating_point():
-        target = target.to(loss_dtype(input.dtype))
-    for name, w in (("weight", weight), ("pos_weight", pos_weight)):
+        target = target.to(loss_dtype(x.dtype))
+    weights: Any = {"weight": operands.weight, "pos_weight": operands.pos_weight}
+    for name, w in weights.items():
         if w is not None:
-            check_companion(name, w, input)
-        if w is not None and not broadcasts(w.shape, input.shape):
-            raise ValueError(
-                f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(input.shape)}"
-            )
+            check_companion(name, w, x)
+        if w is not None and not broadcasts(w.shape, x.shape):
+            raise ValueError(f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(x.shape)}")
         check_constant(name, w)
-    loss = binary_loss(kind, input, target, weight, pos_weight, mode != "none")
-    return loss / input.numel() if mode == "mean" else loss
+    elements = BinaryCall(kind, x, target, *weights.values())
+    loss = binary_loss(BinaryLossCall(elements, mode != "none"))
+    return loss / x.numel() if mode == "mean" else loss

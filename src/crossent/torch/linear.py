@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from crossent.torch.call.checks import (
-    TopK,
-    check_chunk_bytes,
-    check_options,
-    is_dtensor,
-    logits_of_layer,
-    rows_of,
-    sample_weight_of,
-)
-from crossent.torch.call.dtensor import check_no_group, of_layer
-from crossent.torch.call.results import Closing, Options, Stats, described, phi_of, reduced, reduction_of
-from crossent.torch.operators.linear import linear_loss, linear_stats
-from crossent.torch.operators.plain import loss_dtype
-from crossent.torch.ranks.shards import NO_SHARDS, Shards, shards_of
-from crossent.torch.sources.plan import default_chunk_bytes, device_of, one_sweep
+from crossent.spec import Target
+from crossent.torch.base.values import RowResults, is_dtensor, loss_dtype
+from crossent.torch.call.arguments import Arguments, Closing, LossRows, Sharding, check_same_call, checked, scores_of
+from crossent.torch.call.checks import check_chunk_bytes
+from crossent.torch.call.dtensor import of_layer
+from crossent.torch.call.layout import LayerOperands, layout_of_layer
+from crossent.torch.call.results import Stats, finished, reduction_of, stats_of
+from crossent.torch.call.targets import NOT_OF_PROBABILITIES, TopK, is_soft
+from crossent.torch.operators.linear_call import LinearCall
+from crossent.torch.operators.linear_loss import LinearLossCall, linear_loss
+from crossent.torch.operators.linear_stats import LinearStatsCall, linear_stats
+from crossent.torch.sources.linear import costs_of
+from crossent.torch.sources.plan import default_chunk_bytes, one_sweep
+from crossent.torch.sources.source import Wanted
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -151,94 +151,103 @@ def linear_cross_entropy(
     ----------
     Chunks of the vocabulary: Wijmans et al. (2025), https://arxiv.org/abs/2411.09009.
     """
-    how: Closing = (reduction_of(reduction), sample_weight, z_loss)
-    ignored: Any = ignore_index  # None until it is known whether the target is one of indices
-    options = Options(weight, label_smoothing, ignored, *phi_of(temperature, softcap))
+    closing = Closing(reduction_of(reduction), sample_weight, z_loss)
+    scores = scores_of(temperature, softcap)
     if chunk_bytes is not None:
         check_chunk_bytes(chunk_bytes)
-    layer, more = (input, linear_weight, linear_bias), (return_stats, chunk_bytes)
-    if any(is_dtensor(x) for x in layer):
-        check_no_group(process_group, first_class)
-        call, distributed = of_layer(layer, target, options, how, num_classes)
-        return distributed(_linear_cross_entropy(*call, more))
-    shards = NO_SHARDS
-    if process_group is not None or first_class is not None or num_classes is not None:
-        columns = linear_weight.shape[0] if isinstance(linear_weight, Tensor) and linear_weight.ndim else 0  # pyright: ignore
-        shards = shards_of(process_group, first_class, num_classes, columns)
-    return _linear_cross_entropy(layer, target, options, how, shards, more)
+    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats)
+    layer = LayerOperands(input, linear_weight, linear_bias)
+    return loss_of_layer(layer, arguments, Sharding(process_group, first_class, num_classes), chunk_bytes)
 
 
-def _linear_cross_entropy(
-    layer: tuple[Tensor, Tensor, Tensor | None],
-    target: Tensor | TopK,
-    options: Options,
-    how: Closing,
-    shards: Shards,
-    more: tuple[bool, int | None],
+def loss_of_layer(
+    layer: LayerOperands, arguments: Arguments, sharding: Sharding, chunk_bytes: int | None
 ) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss of a layer whose operands are on this rank, and of what others have."""
-    features, matrix, bias = _autocast(*layer)
-    mode, sample_weight, z_loss = how
-    return_stats, chunk_bytes = more
-    given = features if shards.gathered is None else shards.gathered.to(features.dtype)
-    logits = logits_of_layer(given, matrix, bias, shard=bool(shards.groups))
-    soft = isinstance(target, TopK) or (isinstance(target, Tensor) and target.shape == logits.shape)  # pyright: ignore[reportUnnecessaryIsInstance]
-    ignored: Any = options.ignore_index
-    if soft and ignored is not None:
-        raise ValueError(
-            "ignore_index applies to class indices, not to probabilities; use sample_weight=0 for such rows"
-        )
-    options = shards.told_to(options._replace(ignore_index=-100) if ignored is None else options)
-    rows = rows_of(logits, given, target, options.ignore_index)
-    check_options(given, shards.num_classes or logits.classes, options.weight, options.smoothing, z_loss)
-    samples = sample_weight_of(sample_weight, rows, given)
+    """Return the loss of a layer's logits: what `linear_cross_entropy` does once its arguments are bound."""
+    if any(is_dtensor(x) for x in layer):
+        local = of_layer(layer, arguments, sharding)
+        return local.finish(_local_loss(local.operands, local.arguments, chunk_bytes))
+    weight = layer.linear_weight
+    columns = weight.shape[0] if isinstance(weight, Tensor) and weight.ndim else 0  # pyright: ignore[reportUnnecessaryIsInstance]
+    return _local_loss(layer, arguments.sharded(sharding, columns), chunk_bytes)
 
-    width = math.prod(matrix.shape[:-1])
-    features = features.reshape(math.prod(features.shape[:-1]), features.shape[-1])
-    matrix = matrix.reshape(width, matrix.shape[-1])
-    bias = None if bias is None else bias.reshape(width)
-    positions = math.prod(layer[1].shape[1:-1])
-    prob = rows.prob
-    if prob is not None and prob.ndim == 3 and matrix.shape[0] == logits.classes:
-        prob = prob.squeeze(2)
-    call = (features, matrix, bias, positions)
-    gathered = None if shards.gathered is None else given.reshape(-1, given.shape[-1])
-    local = options._replace(weight=shards.local(options.weight, logits.classes))
-    those = (list(shards.row_groups), gathered, shards.order, shards.each)
-    wanted, constant = _wants_gradient(features, matrix, bias), not any(_wants_gradient(prob, samples))
-    alone = not (shards.groups or shards.row_groups)
-    if chunk_bytes is None:
-        chunk_bytes = default_chunk_bytes(features, matrix) if alone else device_of(features).chunk_bytes
-    if alone and mode != "none" and any(wanted) and constant and one_sweep(features, matrix, chunk_bytes) is not None:
-        arguments = (samples, z_loss, mode == "mean", wanted, chunk_bytes)
-        result, *stats = linear_loss(*call, rows.index, prob, *local, *those, *arguments)
-    else:
-        if not alone:
-            names = ("input", "linear_weight", "linear_bias")
-            frozen = [name for name, want in zip(names, wanted, strict=True) if not want]
-            facts = {"the dtype": str(features.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
-            shards.check_agreement(rows, options, how, return_stats=return_stats, **facts)
-        size = rows.logits.shape.numel() * loss_dtype(features.dtype).itemsize
-        keep = any(wanted) and (mode == "none" or return_stats or not alone) and size <= chunk_bytes
-        stats = linear_stats(*call, rows.index, prob, *local, *those, keep, chunk_bytes)
-        result = reduced(rows, options, (mode, samples, z_loss), stats, shards.row_groups)
-    if not return_stats:
-        return result
-    return result, described(
-        rows, options, tuple(stats[:4]), lambda *target: linear_stats(*call, *target, *those, False, chunk_bytes)[:4]
+
+def _local_loss(layer: LayerOperands, arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
+    """Return the loss of a layer whose operands are on this rank, and of what others have."""
+    layer, ranks = _autocast(layer), arguments.shards.ranks
+    gathered = None if ranks.gathered is None else ranks.gathered.to(layer.input.dtype)
+    whole = layer if gathered is None else layer._replace(input=gathered)
+    layout = layout_of_layer(whole, shard=bool(ranks.groups))
+    if arguments.ignore_index is not None and is_soft(arguments.target, layout):
+        raise ValueError(NOT_OF_PROBABILITIES)
+    rows = checked(arguments, layout, whole.input)
+    if gathered is not None:
+        gathered = gathered.reshape(-1, gathered.shape[-1])
+        rows = dataclasses.replace(rows, ranks=dataclasses.replace(ranks, gathered=gathered))
+    call = _linear_call(layer, arguments, rows)
+    return _in_one_or_two_sweeps(call, rows, chunk_bytes)
+
+
+def _linear_call(layer: LayerOperands, arguments: Arguments, rows: LossRows) -> LinearCall:
+    """Return the call of the operators: matrices of rows and of classes and positions."""
+    x, weight, bias = layer
+    width, positions = math.prod(weight.shape[:-1]), math.prod(weight.shape[1:-1])
+    target = rows.target
+    prob: Any = target.prob
+    if prob is not None and prob.ndim == 3 and width == rows.layout.classes:
+        target = dataclasses.replace(target, prob=prob.squeeze(2))
+    return LinearCall(
+        x.reshape(math.prod(x.shape[:-1]), x.shape[-1]),
+        weight.reshape(width, weight.shape[-1]),
+        None if bias is None else bias.reshape(width),
+        positions,
+        target,
+        arguments.scores,
+        rows.ranks,
     )
 
 
-def _wants_gradient(*tensors: Tensor | None) -> list[bool]:
-    return [x is not None and x.requires_grad and torch.is_grad_enabled() for x in tensors]
+def _in_one_or_two_sweeps(call: LinearCall, rows: LossRows, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
+    """Return the loss by the plan that suits the head: a known sum in one sweep, anything else in two."""
+    closing, alone = rows.closing.closing, rows.ranks.alone
+    reduced, samples = closing.reduction != "none", closing.sample_weight
+    prob: Any = call.target.prob
+    wanted = Wanted(*map(_wants_gradient, (call.input, call.linear_weight, call.linear_bias, prob)))
+    constant = not (wanted.prob or _wants_gradient(samples))
+    costs = costs_of(call.input, call.linear_weight)
+    if chunk_bytes is None:
+        chunk_bytes = default_chunk_bytes(costs) if alone else costs.device.chunk_bytes
+
+    def again(target: Target) -> RowResults:
+        return linear_stats(LinearStatsCall(dataclasses.replace(call, target=target), False, chunk_bytes)).rows
+
+    if alone and reduced and wanted.of_source and constant and one_sweep(costs, chunk_bytes) is not None:
+        found = linear_loss(
+            LinearLossCall(call, samples, closing.z_loss, closing.reduction == "mean", wanted[:3], chunk_bytes)
+        )
+        return (found.reduced, stats_of(rows, found.rows, again)) if rows.return_stats else found.reduced
+    if not alone:
+        frozen = [name for name in LayerOperands._fields if not getattr(wanted, name)]
+        facts = {"the dtype": str(call.input.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
+        check_same_call(rows, call.scores, **facts)
+    size = rows.layout.shape.numel() * loss_dtype(call.input.dtype).itemsize
+    keep = wanted.of_source and (not reduced or rows.return_stats or not alone) and size <= chunk_bytes
+    return finished(rows, linear_stats(LinearStatsCall(call, keep, chunk_bytes)).rows, again)
 
 
-def _autocast(*tensors: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    device = tensors[0].device.type if isinstance(tensors[0], Tensor) else "cpu"
+def _wants_gradient(x: Tensor | None) -> bool:
+    return x is not None and x.requires_grad and torch.is_grad_enabled()
+
+
+def _autocast(layer: LayerOperands) -> LayerOperands:
+    """Return the operands in the dtype of torch.autocast, if it is on."""
+    device = layer.input.device.type if isinstance(layer.input, Tensor) else "cpu"  # pyright: ignore[reportUnnecessaryIsInstance]
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-        return tensors  # pyright: ignore[reportReturnType]
+        return layer
     dtype = torch.get_autocast_dtype(device)
-    return tuple(  # pyright: ignore[reportReturnType]
-        x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
-        for x in tensors
+    return LayerOperands(
+        *(
+            x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
+            for x in layer
+        )
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from crossent.torch.call.checks import has_autocast
+from crossent.torch.base.values import has_autocast
 from crossent.torch.lazy.deferred import Deferred
 from crossent.torch.lazy.logits import LazyLogits, defer
 

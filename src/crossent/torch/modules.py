@@ -6,21 +6,13 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import _reduction as _legacy
 
-from crossent import closing
 from crossent.spec import Scores
-from crossent.torch.call.checks import TopK, check_chunk_bytes, check_ignore_index, check_numbers, check_weight
-from crossent.torch.call.results import Stats
+from crossent.torch.call.checks import check_chunk_bytes, check_ignore_index, check_numbers, check_weight
+from crossent.torch.call.results import Stats, reduction_of
+from crossent.torch.call.targets import TopK
 from crossent.torch.functional import binary_cross_entropy_with_logits, cross_entropy
 from crossent.torch.linear import linear_cross_entropy
-
-
-def _mode(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
-    if size_average is not None or reduce is not None:
-        reduction = _legacy.legacy_get_string(size_average, reduce)
-    closing.check_reduction(reduction)
-    return reduction
 
 
 class CrossEntropyLoss(nn.Module):
@@ -62,7 +54,7 @@ class CrossEntropyLoss(nn.Module):
         _ = Scores(temperature, softcap)  # raises here rather than in the first step of training
         self.register_buffer("weight", weight)
         self.ignore_index = ignore_index
-        self.reduction = _mode(reduction, size_average, reduce)
+        self.reduction = reduction_of(reduction, size_average, reduce)
         self.label_smoothing = label_smoothing
         self.temperature = temperature
         self.softcap = softcap
@@ -153,7 +145,7 @@ class LinearCrossEntropyLoss(nn.Module):
         if chunk_bytes is not None:
             check_chunk_bytes(chunk_bytes)
         self.register_buffer("weight", weight)
-        self.reduction = _mode(reduction, None, None)
+        self.reduction = reduction_of(reduction)
         self.num_classes = num_classes
         self.out_features = tuple(out_features)
         self.ignore_index = ignore_index
@@ -236,7 +228,7 @@ class BCEWithLogitsLoss(nn.Module):
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("pos_weight", pos_weight)
-        self.reduction = _mode(reduction, size_average, reduce)
+        self.reduction = reduction_of(reduction, size_average, reduce)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss; see `crossent.torch.binary_cross_entropy_with_logits`."""

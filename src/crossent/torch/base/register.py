@@ -2,74 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from crossent.torch.base.record import Record
+
 library = torch.library.Library("crossent", "DEF")
 _PLAIN = (Tensor, torch.nn.Parameter)
 
+Wants = frozenset[str]
+"""Names of the arguments that want a gradient."""
+Gradients = Mapping[str, Tensor | None]
+"""Gradients by the names of the arguments; what is not there is None."""
+
 
 def register(
-    schema: str,
-    kernel: Callable[..., Any],
-    fake: Callable[..., Any],
-    save: Callable[..., None] | None = None,
-    backward: Callable[..., Any] | None = None,
+    name: str,
+    takes: type[Record],
+    returns: Any,
+    kernel: Callable[[Any], Any],
+    fake: Callable[[Any], Any],
+    save: Callable[[Any, Any, Any], None] | None = None,
+    backward: Callable[..., Gradients] | None = None,
     *,
     first: bool = False,
-) -> Callable[..., Any]:
-    """Register crossent::schema with a kernel for all devices, a fake kernel and autograd; return a caller of it.
+) -> Callable[[Any], Any]:
+    """Register crossent::name with a kernel for all devices, a fake kernel and autograd; return a caller of it.
 
-    An operator without `backward` is for backwards, where nothing wants a gradient.
-
-    With `first` the function returns the first output only; the others are for `save` alone.
-
-    In plain eager mode the function runs the same kernel, save and backward in an autograd.Function of its own: the
+    In plain eager mode the caller runs the same kernel, save and backward in an autograd.Function of its own: the
     dispatcher of Python operators takes as long as a small loss. Everywhere else (compiling, tensor subclasses, fake
     tensors, dispatch modes, function transforms) it calls the registered operator.
+
+    Parameters
+    ----------
+    name
+        Name of the operator.
+    takes
+        The record of its arguments, which makes its schema.
+    returns
+        `Tensor`, or the NamedTuple of tensors that it returns.
+    kernel, fake
+        Functions of the record, on real and on fake tensors.
+    save
+        Called as save(ctx, record, output) in the forward; `record.keep` saves a record.
+    backward
+        Called as backward(ctx, wants, *cotangents), where `wants` holds the names of the arguments that want a
+        gradient; returns gradients by name. An operator without one is for backwards, where nothing wants a gradient.
+    first
+        Return the first output only; the others are for `save` alone.
     """
-    name = schema.partition("(")[0]
-    library.define(schema)
+    library.define(f"{name}({takes.schema()}) -> {_returned(returns)}")
     for device in ("CPU", "CUDA"):
-        library.impl(name, kernel, device)
-    torch.library.register_fake(f"crossent::{name}", fake, lib=library)
-    if backward is not None:
-        torch.library.register_autograd(f"crossent::{name}", backward, setup_context=save, lib=library)
+        library.impl(name, _flat(takes, kernel), device)
+    torch.library.register_fake(f"crossent::{name}", _flat(takes, fake), lib=library)
+    names = tuple(leaf.name for leaf in takes.leaves())
+    of_tensors = tuple(leaf.name for leaf in takes.leaves() if leaf.is_tensor)
+    if save is not None and backward is not None:
+        save_record, find_gradients = save, backward
+
+        def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            save_record(ctx, takes.unflatten(inputs), output)
+
+        def flat_backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
+            return takes.gradients(find_gradients(ctx, _wants(names, ctx.needs_input_grad), *cotangents))
+
+        torch.library.register_autograd(f"crossent::{name}", flat_backward, setup_context=setup, lib=library)
     operator = getattr(torch.ops.crossent, name).default
 
     class Direct(torch.autograd.Function):
+        """The operator without the dispatcher: its arguments are the record, and the tensors in it for autograd."""
+
         @staticmethod
-        def forward(ctx: Any, *args: Any) -> Any:
-            output = kernel(*args)
+        def forward(ctx: Any, arguments: Any, *_: Any) -> Any:
+            output = kernel(arguments)
             ctx.direct = True  # nobody else has its outputs
             if save is not None:
-                save(ctx, args, output)
+                save(ctx, arguments, output)
             return output[0] if first else output
 
-    Direct.backward = staticmethod(backward)  # pyright: ignore
+        @staticmethod
+        def backward(ctx: Any, *cotangents: Any) -> Any:
+            assert backward is not None
+            found = backward(ctx, _wants(of_tensors, ctx.needs_input_grad[1:]), *cotangents)
+            return None, *[found.get(name) for name in of_tensors]
+
     Direct.__name__ = name
 
-    def call(*args: Any) -> Any:
-        if forward_ad._current_level >= 0 and any(_has_tangent(x) for x in args):  # pyright: ignore
-            raise NotImplementedError(
-                "crossent has no forward-mode derivatives; use backward(), torch.autograd.grad or torch's own loss"
-            )
-        wants_grad = False
-        plain = not is_watched()
-        for x in args:
+    def call(arguments: Any) -> Any:
+        tensors = arguments.tensors()
+        wants_grad, plain = False, not is_watched()
+        for x in tensors:
             if isinstance(x, Tensor):
                 plain = plain and type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))
                 wants_grad = wants_grad or x.requires_grad
+        if forward_ad._current_level >= 0 and any(_has_tangent(x) for x in tensors):  # pyright: ignore
+            raise NotImplementedError(
+                "crossent has no forward-mode derivatives; use backward(), torch.autograd.grad or torch's own loss"
+            )
         if plain and wants_grad and torch.is_grad_enabled():
-            return Direct.apply(*args)
-        output = (kernel if plain else operator)(*args)
-        return output[0] if first else output
+            output = Direct.apply(arguments, *tensors)
+            return output if first or returns is Tensor else returns(*output)
+        output = kernel(arguments) if plain else operator(*arguments.flatten())
+        if first:
+            return output[0]
+        return output if returns is Tensor else returns(*output)
 
     return call
+
+
+def _returned(returns: Any) -> str:
+    return "Tensor" if returns is Tensor else "(" + ", ".join(f"Tensor {name}" for name in returns._fields) + ")"
+
+
+def _flat(takes: type[Record], function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Return a function of flat arguments; torch wants a plain tuple of several outputs."""
+
+    def flat(*arguments: Any) -> Any:
+        output = function(takes.unflatten(arguments))
+        return output if isinstance(output, Tensor) else tuple(output)
+
+    return flat
+
+
+def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
+    return frozenset(name for name, need in zip(names, needs, strict=True) if need)
 
 
 is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore

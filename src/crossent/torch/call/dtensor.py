@@ -9,33 +9,39 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from crossent.torch.call.checks import (
-    Logits,
-    TopK,
-    check_options,
-    is_dtensor,
-    logits_of,
-    logits_of_layer,
-    rows_of,
-    sample_weight_of,
-)
-from crossent.torch.call.results import Closing, Options, Stats
+from crossent.kernels.backend import BinaryOperands
+from crossent.torch.base.values import is_dtensor
+from crossent.torch.call.arguments import Arguments, Closing, Sharding, sample_weight_of
+from crossent.torch.call.checks import check_options
+from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer
+from crossent.torch.call.results import Stats
+from crossent.torch.call.targets import TopK, target_rows
 from crossent.torch.ranks.collectives import sum_over
-from crossent.torch.ranks.shards import Shards
+from crossent.torch.ranks.shards import Ranks, Shards
 
 Finish = Callable[[Any], Any]
 """Makes DTensors of the results of a call."""
 
 
-def check_no_group(process_group: Any, first_class: int | None) -> None:
-    """Raise if a call of DTensors is told what these know."""
-    if process_group is not None or first_class is not None:
-        raise ValueError("a DTensor knows its shards: leave process_group and first_class out")
+class LocalCall(NamedTuple):
+    """A call of global tensors as it is on this rank, and what makes DTensors of its results."""
+
+    operands: Any
+    """The logits, or the layer's operands, on this rank."""
+    arguments: Arguments
+    finish: Finish
+
+
+class LocalElements(NamedTuple):
+    """Operands of a binary loss on this rank, and what makes a DTensor of its result."""
+
+    operands: BinaryOperands
+    finish: Finish
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +71,23 @@ class _Mesh:
             x = tensor.DTensor.from_local(x, self.mesh, [tensor.Replicate()] * self.mesh.ndim, run_check=False)
         return x.redistribute(self.mesh, placements).to_local(grad_placements=placements)
 
-    def target(self, target: Any, logits: Logits) -> Any:
+    def target(self, target: Any, layout: LogitsLayout) -> Any:
         """Return this rank's part of a target."""
         if isinstance(target, TopK):
-            placed = dataclasses.replace(self, classes=()).placements(logits.axis)
+            placed = dataclasses.replace(self, classes=()).placements(layout.axis)
             return TopK(self.local(target.index, placed), self.local(target.prob, placed))
-        return self.local(target, self.placements(logits.axis if target.shape == logits.shape else None))
+        return self.local(target, self.placements(layout.axis if target.shape == layout.shape else None))
+
+    def arguments(self, arguments: Arguments, layout: LogitsLayout, shards: Shards) -> Arguments:
+        """Return this rank's part of the arguments of a call."""
+        closing = arguments.closing
+        samples = self.local(closing.sample_weight, self.placements())
+        return dataclasses.replace(
+            arguments,
+            target=self.target(arguments.target, layout),
+            closing=Closing(closing.reduction, samples, closing.z_loss),
+            shards=shards,
+        )
 
     def groups(self, dimensions: Sequence[int]) -> tuple[str, ...]:
         """Return the names of this rank's groups along dimensions of the mesh, but not those of one rank."""
@@ -124,25 +141,34 @@ def stand_in(x: Any) -> Any:
     return torch.empty(x.shape, dtype=x.dtype, device="meta", requires_grad=x.requires_grad)
 
 
-def _check(
-    mesh: Any, logits: Logits, target: Any, options: Options, how: Closing, num_classes: int | None
-) -> tuple[Options, Closing, int]:
-    """Check a call of global tensors as one of tensors, and return options, closing and the number of classes."""
+def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any, sharding: Sharding) -> Arguments:
+    """Check a call of global tensors as one of tensors, and return its arguments with the number of classes.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit, or shard arguments are passed with DTensors, which already carry them.
+    """
+    if sharding.process_group is not None or sharding.first_class is not None:
+        raise ValueError("DTensors carry their shards; leave out process_group and first_class")
     like = torch.empty((), device="meta")
+    target, closing, num_classes = arguments.target, arguments.closing, sharding.num_classes
     parts = [target.index, target.prob] if isinstance(target, TopK) else [target]
-    given: Any = (*parts, options.weight, how[1])
-    for x in given:
-        if is_dtensor(x) and x.device_mesh != mesh:
+    for x in (*parts, arguments.weight, closing.sample_weight):
+        if is_dtensor(x) and x.device_mesh != mesh:  # pyright: ignore
             raise ValueError("the DTensors of a call must be on one mesh, that of the input; distribute them over it")
-    rows = rows_of(logits, like, stand_in(target), -100 if options.ignore_index is None else options.ignore_index)  # pyright: ignore
-    _ = sample_weight_of(stand_in(how[1]), rows, like)
-    if num_classes is not None and not 1 <= num_classes <= logits.classes:
-        raise ValueError(f"num_classes is {num_classes}, and must be between 1 and the {logits.classes} classes stored")
-    classes = num_classes or logits.classes
-    if is_dtensor(options.weight):
-        options = options._replace(weight=options.weight.full_tensor()[:classes])  # pyright: ignore
-    check_options(like, classes, stand_in(options.weight), options.smoothing, how[2])
-    return options, how, classes
+    ignore_index = -100 if arguments.ignore_index is None else arguments.ignore_index
+    _ = target_rows(stand_in(target), layout, like, ignore_index)
+    if closing.sample_weight is not None:
+        _ = sample_weight_of(stand_in(closing.sample_weight), layout, like)
+    if num_classes is not None and not 1 <= num_classes <= layout.classes:
+        raise ValueError(f"num_classes is {num_classes}, and must be between 1 and the {layout.classes} classes stored")
+    classes = num_classes or layout.classes
+    weight: Any = arguments.weight
+    if is_dtensor(weight):
+        weight = weight.full_tensor()[:classes]
+    check_options(like, classes, stand_in(weight), arguments.label_smoothing, closing.z_loss)
+    return dataclasses.replace(arguments, weight=weight, shards=Shards(num_classes=classes))
 
 
 def _begin(x: Any) -> tuple[int, ...]:
@@ -152,48 +178,48 @@ def _begin(x: Any) -> tuple[int, ...]:
     return compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)[1]
 
 
-def of_logits(
-    input: Any, target: Any, options: Options, how: Closing, num_classes: int | None
-) -> tuple[tuple[Tensor, Any, Options, Closing, Shards], Finish]:
-    """Return a call of `cross_entropy` as it is on this rank, and what makes DTensors of its results.
+def of_logits(input: Any, arguments: Arguments, sharding: Sharding) -> LocalCall:
+    """Return a call of `cross_entropy` as it is on this rank.
 
     Raises
     ------
     ValueError
         If an argument does not fit the input, or the input is placed in a way that has no loss.
     """
-    logits = logits_of(stand_in(input))
-    options, how, classes = _check(input.device_mesh, logits, target, options, how, num_classes)
-    layout = _placed("input", input, logits.axis)
-    groups = layout.groups(layout.classes)
-    first = _begin(input)[logits.axis] if groups else 0
-    padded = classes if groups or classes < logits.classes else 0
-    shards = Shards(groups, first, padded, layout.groups(tuple(layout.rows)))
-    how = (how[0], layout.local(how[1], layout.placements()), how[2])
-    local = layout.local(input, input.placements)
-    call = (local, layout.target(target, logits), options, how, shards)
-    return call, layout.finish(logits.rows, how[0])
+    layout = layout_of(stand_in(input))
+    arguments = _checked(arguments, layout, input.device_mesh, sharding)
+    placed = _placed("input", input, layout.axis)
+    groups, classes = placed.groups(placed.classes), arguments.shards.num_classes
+    shards = Shards(
+        Ranks(groups, placed.groups(tuple(placed.rows))),
+        _begin(input)[layout.axis] if groups else 0,
+        classes if groups or classes != layout.classes else None,
+    )
+    return LocalCall(
+        placed.local(input, input.placements),
+        placed.arguments(arguments, layout, shards),
+        placed.finish(layout.rows, arguments.closing.reduction),
+    )
 
 
-def of_layer(
-    layer: tuple[Any, Any, Any], target: Any, options: Options, how: Closing, num_classes: int | None
-) -> tuple[tuple[tuple[Tensor, Tensor, Tensor | None], Any, Options, Closing, Shards], Finish]:
-    """Return a call of `linear_cross_entropy` as it is on this rank, and what makes DTensors of its results.
+def of_layer(layer: LayerOperands, arguments: Arguments, sharding: Sharding) -> LocalCall:
+    """Return a call of `linear_cross_entropy` as it is on this rank.
 
     Raises
     ------
     ValueError
         If an argument does not fit the layer, or an operand is placed in a way that has no loss.
     """
-    features, weight, bias = layer
-    for name, x in zip(("input", "linear_weight", "linear_bias"), layer, strict=True):
+    features: Any = layer.input
+    weight: Any = layer.linear_weight
+    for name, x in layer._asdict().items():
         if isinstance(x, Tensor) and not is_dtensor(x):
             raise TypeError(
                 f"{name} is a tensor beside DTensors, and nobody knows whether all ranks have the same; use "
                 f"DTensor.from_local({name}, mesh, [Replicate()]) if they have, else [Shard(0)]"
             )
-    logits = logits_of_layer(*map(stand_in, layer))
-    options, how, classes = _check(features.device_mesh, logits, target, options, how, num_classes)
+    layout = layout_of_layer(LayerOperands(*map(stand_in, layer)))
+    arguments = _checked(arguments, layout, features.device_mesh, sharding)
     if weight.device_mesh != features.device_mesh:
         raise ValueError("input and linear_weight must be on one mesh; use a mesh of more dimensions")
     rows, heads = _placed("input", features, None), _placed("linear_weight", weight, 0)
@@ -204,24 +230,26 @@ def of_layer(
         )
     gathering = [at for at in heads.classes if at in rows.rows and features.device_mesh.size(at) > 1]
     spread = {at: axis for at, axis in rows.rows.items() if at not in heads.classes}
-    layout = _Mesh(features.device_mesh, heads.classes, spread)
-    shards = Shards(
-        layout.groups([at for at in heads.classes if at not in gathering] + gathering),
-        _begin(weight)[0] if layout.groups(heads.classes) else 0,
-        classes if layout.groups(heads.classes) or classes < logits.classes else 0,
-        layout.groups(tuple(spread)),
-    )
+    placed = _Mesh(features.device_mesh, heads.classes, spread)
+    sharded, classes = bool(placed.groups(heads.classes)), arguments.shards.num_classes
+    groups = placed.groups([at for at in heads.classes if at not in gathering] + gathering)
+    ranks = Ranks(groups, placed.groups(tuple(spread)))
     if gathering:
-        shards = _gathered(features, rows.rows, gathering, layout, shards)
-    bias = None if bias is None else layout.local(bias, weight.placements)
-    operands = (layout.local(features, features.placements), layout.local(weight, weight.placements), bias)
-    how = (how[0], layout.local(how[1], layout.placements()), how[2])
-    call = (operands, layout.target(target, logits), options, how, shards)
-    return call, layout.finish(logits.rows, how[0])
+        ranks = _gathered(features, rows.rows, gathering, placed, ranks)
+    shards = Shards(
+        ranks, _begin(weight)[0] if sharded else 0, classes if sharded or classes != layout.classes else None
+    )
+    bias = None if layer.linear_bias is None else placed.local(layer.linear_bias, weight.placements)
+    local = placed.local(features, features.placements), placed.local(weight, weight.placements), bias
+    return LocalCall(
+        LayerOperands(*local),
+        placed.arguments(arguments, layout, shards),
+        placed.finish(layout.rows, arguments.closing.reduction),
+    )
 
 
-def _gathered(input: Any, rows: dict[int, int], gathering: list[int], layout: _Mesh, shards: Shards) -> Shards:
-    """Return the shards with the rows of all ranks that share the classes."""
+def _gathered(input: Any, rows: dict[int, int], gathering: list[int], placed: _Mesh, ranks: Ranks) -> Ranks:
+    """Return the ranks with the rows of all that share the classes."""
     at, axis = gathering[0], rows[gathering[0]]
     if len(gathering) > 1 or any(other > at and rows[other] == axis for other in rows):
         raise NotImplementedError(
@@ -229,19 +257,19 @@ def _gathered(input: Any, rows: dict[int, int], gathering: list[int], layout: _M
             "on the same axis; use input.redistribute(placements=...)"
         )
     with torch.no_grad():
-        whole = input.detach().redistribute(layout.mesh, layout.placements()).to_local()
-    batch, ranks = whole.shape[:-1], layout.mesh.size(at)
-    part = math.ceil(batch[axis] / ranks)
+        whole = input.detach().redistribute(placed.mesh, placed.placements()).to_local()
+    batch = whole.shape[:-1]
+    part = math.ceil(batch[axis] / placed.mesh.size(at))
     order = None
     if math.prod(batch[:axis]) > 1:
         places = torch.arange(math.prod(batch), device=whole.device).view(batch)
         order = torch.cat([x.reshape(-1) for x in places.split(max(1, part), dim=axis)])
     each = part * math.prod(batch[:axis]) * math.prod(batch[axis + 1 :])
-    return dataclasses.replace(shards, gathered=whole, order=order, each=each)
+    return dataclasses.replace(ranks, gathered=whole, order=order, each=each)
 
 
-def of_elements(operands: Sequence[Any], mode: str) -> tuple[tuple[Any, ...], Finish]:
-    """Return input, target, weight and pos_weight of a binary loss on this rank, and what makes its result a DTensor.
+def of_elements(operands: BinaryOperands, mode: str) -> LocalElements:
+    """Return the operands of a binary loss on this rank, and what makes its result a DTensor.
 
     The latter takes the losses of this rank's elements with the mode "none", else their sum.
 
@@ -250,9 +278,9 @@ def of_elements(operands: Sequence[Any], mode: str) -> tuple[tuple[Any, ...], Fi
     ValueError
         If the input is placed in a way that has no loss.
     """
-    whole, target, *weights = operands
-    layout = _placed("input", whole, None)
-    local, target = layout.local(whole, whole.placements), layout.local(target, whole.placements)
+    whole: Any = operands.input
+    placed = _placed("input", whole, None)
+    local, target = placed.local(whole, whole.placements), placed.local(operands.target, whole.placements)
     begin = _begin(whole)
 
     def part(weight: Any) -> Any:
@@ -264,12 +292,13 @@ def of_elements(operands: Sequence[Any], mode: str) -> tuple[tuple[Any, ...], Fi
                 weight = weight.narrow(axis, begin[axis], local.shape[axis])
         return weight
 
-    groups = layout.groups(tuple(layout.rows))
-    finish = layout.finish(whole.shape, mode)
+    groups = placed.groups(tuple(placed.rows))
+    finish = placed.finish(whole.shape, mode)
 
-    def distributed(loss: Tensor) -> Any:
+    def finish_sum(loss: Tensor) -> Any:
         if mode == "none":
             return finish(loss)
         return finish(sum_over(loss, groups) / (whole.numel() if mode == "mean" else 1))
 
-    return (local, target, *map(part, weights)), distributed
+    weights = part(operands.weight), part(operands.pos_weight)
+    return LocalElements(BinaryOperands(local, target, *weights), finish_sum)

@@ -6,14 +6,20 @@ import dataclasses
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-Step = tuple[str, Any]
-"""("mul" or "div", number), ("tanh", None) or ("to", dtype)."""
+from crossent.spec import Scores
+
+
+class Step(NamedTuple):
+    """One operation on logits: "mul" or "div" by a number, "tanh", or "to" a dtype."""
+
+    name: str
+    operand: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +49,7 @@ class Deferred:
 
     def then(self, step: str, what: Any) -> Deferred:
         """Return this with one more step."""
-        return dataclasses.replace(self, steps=(*self.steps, (step, what)))
+        return dataclasses.replace(self, steps=(*self.steps, Step(step, what)))
 
     def compute(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the logits, as an ordinary layer and ordinary operations make them."""
@@ -52,7 +58,7 @@ class Deferred:
             logits = take(logits, step, what)
         return logits
 
-    def phi(self) -> tuple[float, float | None] | None:
+    def scores(self) -> Scores | None:
         """Return the steps as temperature and softcap, or None if they are something else."""
         inner, outer, capped = 1.0, 1.0, False
         for step, what in self.steps:
@@ -67,8 +73,9 @@ class Deferred:
                 inner, outer = (inner, outer * factor) if capped else (inner * factor, outer)
         if inner * outer == 0:
             return None
-        usual = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
-        return usual if all(x is None or 0 < x < math.inf for x in usual) else None
+        temperature, softcap = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
+        usual = all(x is None or 0 < x < math.inf for x in (temperature, softcap))
+        return Scores(temperature, softcap) if usual else None
 
 
 class Family:

@@ -2,91 +2,117 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crossent.torch.base.libtorch import backend
-from crossent.torch.base.register import register
-from crossent.torch.operators import plain as _plain
-from crossent.torch.operators.plain import loss_dtype
-from crossent.torch.operators.rows import aliases, derivatives
-
-_Optional = Tensor | None
-_OPERANDS = "str kind, Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"
+from crossent.kernels.backend import BinaryOperands
+from crossent.torch.base.backends import backend
+from crossent.torch.base.record import Record, keep, kept
+from crossent.torch.base.register import Gradients, Wants, register
+from crossent.torch.base.values import aliases, derivatives, loss_dtype
+from crossent.torch.operators import plain
 
 
-def _operands(input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional) -> tuple[Any, ...]:
-    weights = (None if w is None else w.expand(input.shape) for w in (weight, pos_weight))
-    return (input, target, *weights)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class BinaryCall(Record):
+    """Input and target of one shape, and weights that expand to it; the kind is "logits" or "probabilities"."""
+
+    kind: str
+    input: Tensor
+    target: Tensor
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
+    @property
+    def operands(self) -> BinaryOperands:
+        """The operands as a backend takes them, all of one shape."""
+        weights = (None if w is None else w.expand(self.input.shape) for w in (self.weight, self.pos_weight))
+        return BinaryOperands(self.input, self.target, *weights)
 
 
-def _binary_loss(
-    kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, summed: bool
-) -> Tensor:
-    dtype = loss_dtype(input.dtype)
-    out = None if summed else torch.empty(input.shape, dtype=dtype, device=input.device)
-    total = backend(input).binary_loss(kind, _operands(input, target, weight, pos_weight), out)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class BinaryLossCall(Record):
+    """A call whose losses are added up, or not."""
+
+    elements: BinaryCall
+    summed: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class BinaryGradCall(Record):
+    """A call, and the cotangent of its losses or of their sum."""
+
+    elements: BinaryCall
+    cotangent: Tensor
+
+
+def _binary_grad(call: BinaryGradCall) -> Tensor:
+    elements, x = call.elements, call.elements.input
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    backend(x).binary_grad(elements.kind, elements.operands, call.cotangent.expand(x.shape), out)
+    return out
+
+
+def _binary_grad_fake(call: BinaryGradCall) -> Tensor:
+    x = call.elements.input
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+def _save(ctx: Any, call: Record, output: Tensor) -> None:
+    keep(ctx, call)
+
+
+def _binary_grad_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradients:
+    call, _ = kept(ctx)
+    elements, again = call.elements, torch.is_grad_enabled()
+    with torch.enable_grad():
+        x, t, g = inputs = aliases(elements.input, elements.target, call.cotangent)
+        loss = plain.binary_loss(elements.kind, BinaryOperands(x, t, elements.weight, elements.pos_weight))
+        (grad,) = torch.autograd.grad(loss, x, g.to(loss.dtype).expand(loss.shape), create_graph=True)
+        found = derivatives(grad, inputs, cotangent, again=again)
+        return dict(zip(("input", "target", "cotangent"), found, strict=True))
+
+
+binary_grad = register(
+    "binary_grad", BinaryGradCall, Tensor, _binary_grad, _binary_grad_fake, _save, _binary_grad_backward
+)
+
+
+def _binary_loss(call: BinaryLossCall) -> Tensor:
+    elements, x = call.elements, call.elements.input
+    dtype = loss_dtype(x.dtype)
+    out = None if call.summed else torch.empty(x.shape, dtype=dtype, device=x.device)
+    total = backend(x).binary_loss(elements.kind, elements.operands, out)
     if out is not None:
         return out
     return total if isinstance(total, Tensor) else torch.tensor(total, dtype=dtype, device="cpu")
 
 
-def _binary_loss_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
-    return input.new_empty(() if rest[-1] else input.shape, dtype=loss_dtype(input.dtype))
+def _binary_loss_fake(call: BinaryLossCall) -> Tensor:
+    x = call.elements.input
+    return x.new_empty(() if call.summed else x.shape, dtype=loss_dtype(x.dtype))
 
 
-def _binary_grad(
-    kind: str, input: Tensor, target: Tensor, weight: _Optional, pos_weight: _Optional, cotangent: Tensor
-) -> Tensor:
-    out = torch.empty(input.shape, dtype=input.dtype, device=input.device)
-    operands = _operands(input, target, weight, pos_weight)
-    backend(input).binary_grad(kind, operands, cotangent.expand(input.shape), out)
-    return out
+def _binary_loss_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradients:
+    elements = kept(ctx).call.elements
+    found: dict[str, Tensor | None] = {}
+    if "input" in wants:
+        found["input"] = binary_grad(BinaryGradCall(elements, cotangent))
+    if "target" in wants:
+        found["target"] = (cotangent * _slope(elements)).to(elements.target.dtype)
+    return found
 
 
-def _binary_grad_fake(kind: str, input: Tensor, *rest: Any) -> Tensor:
-    return torch.empty(input.shape, dtype=input.dtype, device=input.device)
+def _slope(elements: BinaryCall) -> Tensor:
+    """Return the derivative of each loss with respect to its target, in which it is linear."""
+    x, t, weight, pos_weight = elements.input, elements.target, elements.weight, elements.pos_weight
+    of_one = plain.binary_loss(elements.kind, BinaryOperands(x, torch.ones_like(t), weight, pos_weight))
+    return of_one - plain.binary_loss(elements.kind, BinaryOperands(x, torch.zeros_like(t), weight))
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.kind, *tensors = inputs
-    ctx.save_for_backward(*(x for x in tensors if not isinstance(x, bool)))
-
-
-def _binary_loss_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
-    x, t, weight, pos_weight = ctx.saved_tensors
-    g_x = g_t = None
-    if ctx.needs_input_grad[1]:
-        g_x = binary_grad(ctx.kind, x, t, weight, pos_weight, cotangent)
-    if ctx.needs_input_grad[2]:  # the loss is linear in the target
-        one, zero = torch.ones_like(t), torch.zeros_like(t)
-        slope = _plain.binary_loss(ctx.kind, x, one, weight, pos_weight) - _plain.binary_loss(
-            ctx.kind, x, zero, weight, None
-        )
-        g_t = (cotangent * slope).to(t.dtype)
-    return None, g_x, g_t, None, None, None
-
-
-def _binary_grad_backward(ctx: Any, cotangent: Tensor) -> tuple[_Optional, ...]:
-    x, t, weight, pos_weight, g = ctx.saved_tensors
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        x_, t_, g_ = inputs = aliases(x, t, g)
-        loss = _plain.binary_loss(ctx.kind, x_, t_, weight, pos_weight)
-        (grad,) = torch.autograd.grad(loss, x_, g_.to(loss.dtype).expand(loss.shape), create_graph=True)
-        g_x, g_t, g_g = derivatives(grad, inputs, cotangent, again=again)
-    return None, g_x, g_t, None, None, g_g
-
-
-binary_grad = register(
-    f"binary_grad({_OPERANDS}, Tensor cotangent) -> Tensor",
-    _binary_grad,
-    _binary_grad_fake,
-    _save,
-    _binary_grad_backward,
-)
 binary_loss = register(
-    f"binary_loss({_OPERANDS}, bool summed) -> Tensor", _binary_loss, _binary_loss_fake, _save, _binary_loss_backward
+    "binary_loss", BinaryLossCall, Tensor, _binary_loss, _binary_loss_fake, _save, _binary_loss_backward
 )

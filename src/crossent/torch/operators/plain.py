@@ -7,30 +7,37 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from crossent.kernels.backend import BinaryOperands
 from crossent.spec import Scores, Target
-from crossent.torch.ranks import collectives as _collectives
+from crossent.torch.base.values import loss_dtype
+from crossent.torch.ranks.collectives import log_sum_exp, share, sum_over
+from crossent.torch.sources.probabilities import scores_of
 
 # Rows are (outer, V, inner) or (N, V): the class axis is axis 1 of logits and dense probabilities.
 
 
-def loss_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of losses and statistics: float64 for float64, float32 for everything narrower."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+class TargetMeasure(NamedTuple):
+    """The measure p in the shape of the logits, and which rows (without the class axis) have a target."""
+
+    p: Tensor
+    valid: Tensor
 
 
-def scores_of(logits: Tensor, scores: Scores) -> Tensor:
-    """Return s = phi(z) in float64 for float64 logits, else in float32."""
-    z = logits.to(loss_dtype(logits.dtype))
-    z = z / scores.temperature
-    return z if scores.softcap is None else scores.softcap * torch.tanh(z / scores.softcap)
+class Outputs(NamedTuple):
+    """Loss, lse and entropy of each row, (N,)."""
+
+    loss: Tensor
+    lse: Tensor
+    entropy: Tensor
 
 
-def target_measure(target: Target, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the measure q in the shape of `like`, and which rows (without the class axis) have a target."""
+def target_measure(target: Target, like: Tensor) -> TargetMeasure:
+    """Return the measure that `Target` describes, in the shape and dtype of the logits `like`."""
     V, classes = like.shape[1], target.num_classes or like.shape[1]
     rows = like.shape[:1] + like.shape[2:]
     valid = torch.ones(rows, dtype=torch.bool, device=like.device)
@@ -46,61 +53,39 @@ def target_measure(target: Target, like: Tensor) -> tuple[Tensor, Tensor]:
         exists, local = (index >= 0) & (index < classes), index - target.first_class
         here = (local >= 0) & (local < V)
         flat = like.new_zeros((len(index), V + 1)).scatter_add(1, torch.where(here, local, V), prob)[:, :V]
-        if not like.is_cpu:  # where a backend cannot raise
-            skipped = index == target.ignore_index if target.kind == "index" else ~exists & exists
-            flat = torch.where((~exists & ~skipped).any(1, keepdim=True), float("nan"), flat)
+        if not like.is_cpu:  # where a backend cannot raise, a class that does not exist makes its row NaN
+            wrong = ~exists
+            if target.kind == "index":
+                wrong &= index != target.ignore_index
+            flat = torch.where(wrong.any(1, keepdim=True), float("nan"), flat)
         base = flat if like.ndim == 2 else flat.reshape(*rows, V).movedim(-1, 1)
-    q = (1 - target.smoothing) * base + target.smoothing / max(1, classes)
+    p = (1 - target.smoothing) * base + target.smoothing / max(1, classes)
     if target.weight is not None:
         weight = torch.as_tensor(target.weight).to(like.dtype)
-        q = q * weight.reshape(1, V, *([1] * (like.ndim - 2)))
-    return q, valid
+        p = p * weight.reshape(1, V, *([1] * (like.ndim - 2)))
+    return TargetMeasure(p, valid)
 
 
-def row_stats(
-    logits: Tensor, target: Target, scores: Scores, groups: Sequence[str] = ()
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return loss, lse and entropy of each row, flattened to (N,), of the columns of all ranks of the groups."""
+def row_outputs(logits: Tensor, target: Target, scores: Scores, groups: Sequence[str] = ()) -> Outputs:
+    """Return loss, lse and entropy of each row, of the columns of all ranks of the groups."""
     if target.kind == "topk":
-        target = dataclasses.replace(target, prob=_collectives.share(target.prob, groups))
-    q, valid = target_measure(target, logits.to(loss_dtype(logits.dtype)))
+        target = dataclasses.replace(target, prob=share(target.prob, groups))
+    p, valid = target_measure(target, logits.to(loss_dtype(logits.dtype)))
     s = scores_of(torch.where(valid.unsqueeze(1), logits, 0.0), scores)
-    lse = s.logsumexp(1) if not groups else sum(_collectives.log_sum_exp(s, groups))
-    logp = s - _collectives.share(lse, groups).unsqueeze(1)
-    loss = -(q * torch.where(q == 0, 0.0, logp)).sum(1)
-    entropy = -(logp.exp() * torch.where(torch.isneginf(logp), 0.0, logp)).sum(1)
-    loss, entropy = (_collectives.sum_over(x, groups) for x in (loss, entropy))
-    return tuple(torch.where(valid, x, 0.0).reshape(-1) for x in (loss, lse, entropy))  # pyright: ignore[reportReturnType]
+    lse = log_sum_exp(s, groups).lse if groups else s.logsumexp(1)
+    logq = s - share(lse, groups).unsqueeze(1)
+    loss = -(p * torch.where(p == 0, 0.0, logq)).sum(1)
+    entropy = -(logq.exp() * torch.where(torch.isneginf(logq), 0.0, logq)).sum(1)
+    loss, entropy = (sum_over(x, groups) for x in (loss, entropy))
+    return Outputs(*(torch.where(valid, x, 0.0).reshape(-1) for x in (loss, lse, entropy)))
 
 
-def prob_grad(
-    logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, total: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
-    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s).
-
-    The total are peak and log Σ e^(s − peak) of each row; without one it is that of the columns at hand. Classes that
-    are not among these have gradient 0.
-    """
-    s = scores_of(logits, scores)
-    rows = s.shape[:1] + s.shape[2:]
-    peak, log_total = (x.reshape(rows).unsqueeze(1) for x in (total or _collectives.log_sum_exp(s)))
-    cost = log_total - (s - peak)
-    if target.weight is not None:
-        cost = cost * torch.as_tensor(target.weight).to(s.dtype).reshape(1, -1, *([1] * (s.ndim - 2)))
-    prob = torch.as_tensor(target.prob)
-    if target.index is None:
-        g = g_loss.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
-    else:
-        flat = cost if s.ndim == 2 else cost.movedim(1, -1).flatten(0, -2)
-        index = torch.as_tensor(target.index).long()
-        local, V = index - target.first_class, flat.shape[1]
-        cost = torch.nn.functional.pad(flat, (0, 1)).gather(1, local.where((local >= 0) & (local < V), V))
-        cost, g = torch.where((index >= 0) & (index < (target.num_classes or V)), cost, torch.nan), g_loss[:, None]
-    return ((1 - target.smoothing) * g * cost).to(prob.dtype)
-
-
-def binary_loss(kind: str, x: Tensor, t: Tensor, weight: Tensor | None, pos_weight: Tensor | None) -> Tensor:
+def binary_loss(kind: str, operands: BinaryOperands) -> Tensor:
     """Return the binary cross-entropy of each element, from logits or from probabilities."""
+    x: Any = operands.input
+    t: Any = operands.target
+    weight: Any = operands.weight
+    pos_weight: Any = operands.pos_weight
     dtype = loss_dtype(x.dtype)
     x, t = x.to(dtype), t.to(dtype)
     if kind == "logits":

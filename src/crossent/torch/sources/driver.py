@@ -1,7 +1,8 @@
-"""The chunk driver: logits = input @ weightᵀ + bias of which only a tile exists at a time, and two ways through them.
+"""The chunk driver: row functions over logits of which only a tile exists at a time, and two ways through them.
 
-Rows are those of the input, and columns are classes; with K-dimensional weights each pair of them has `positions`
-logits. Everything here is a function of arrays and shapes alone; autograd and operators are `_linear`'s.
+It knows sources of logits, slices of targets, and the cotangents that a closing leads to; not what makes the logits,
+nor autograd, nor operators. Everything here is a function of arrays and shapes alone. For a linear layer of N rows,
+D features and V classes:
 
 * `one_sweep`: whole rows, as many as fit; statistics and gradient of a row while it is in cache. 6 N D V operations.
 * `statistics`, then `gradients`: tiles of many rows and a few thousand classes, multiplied twice. 8 N D V operations,
@@ -13,326 +14,146 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
 from crossent.kernels.checks import check_target
 from crossent.spec import Scores, Target
-from crossent.torch.base.libtorch import backend
-from crossent.torch.operators import plain as _plain
-from crossent.torch.operators.plain import loss_dtype
-from crossent.torch.ranks.collectives import InputGradient, add_up
-from crossent.torch.ranks.shards import NO_SHARDS, Shards
-from crossent.torch.sources.plan import Sweep, device_of, even, padded, tile_shape
-from crossent.torch.sources.products import multiply, operand, operand_dtype
-
-_TILE_ROWS = 2048  # of a copy
-
-Needs = tuple[bool, bool, bool, bool]
-"""Which of input, weight, bias and target probabilities want a gradient."""
+from crossent.torch.base.backends import backend
+from crossent.torch.base.values import RowResults, loss_dtype
+from crossent.torch.ranks.collectives import LogTotal, add_up
+from crossent.torch.ranks.shards import NO_RANKS, Ranks
+from crossent.torch.sources.plan import Sweep, TileShape, even, tile_shape
+from crossent.torch.sources.probabilities import prob_grad
+from crossent.torch.sources.source import Source, Span, Tiles, Wanted, spans
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Head:
-    """A linear layer, its target and the scores: what has to be known to make a tile of logits and to judge it.
+class TiledRows:
+    """Rows of a source, their target and the scores: what has to be known to make a tile of logits and to judge it.
 
-    Shapes: input (N, D), weight (V · P, D), bias (V · P,); the target is one of N · P rows, as the kernels take it.
+    The target is one of N · P rows for P positions, as the kernels take it.
     """
 
-    input: Tensor
-    weight: Tensor
-    bias: Tensor | None
+    source: Source
     target: Target
     scores: Scores
-    rows: Tensor | None = None
-    """Which rows of the input have a target, in order; None for all. The target is that of these rows."""
-    valid: Tensor | None = None
-    """Which rows of the input have a target, where that many are multiplied in any case; None for all."""
-    positions: int = 1
-    """Number P of logits for each row of the input and each class."""
-    shards: Shards = NO_SHARDS
+    ranks: Ranks = NO_RANKS
 
-    @property
-    def size(self) -> int:
-        """Number N of rows."""
-        return self.input.shape[0] if self.rows is None else self.rows.shape[0]
+    def tile_shape(self, chunk_bytes: int) -> TileShape:
+        """Return the shape of a tile of two sweeps."""
+        return tile_shape(self.source.costs, self.source.positions, chunk_bytes)
 
-    @property
-    def classes(self) -> int:
-        """Number V of classes at hand."""
-        return self.weight.shape[0] // max(1, self.positions)
-
-    def tile_shape(self, chunk_bytes: int) -> tuple[int, int]:
-        """Return how many rows and classes a tile of two sweeps has."""
-        return tile_shape(self.input, self.size, self.classes, self.positions, chunk_bytes)
-
-    def of_rows(self, rows: Tensor) -> Head:
-        """Return the head of some rows of the input; its target must be class indices."""
-        index: Any = self.target.index
-        picked = index.view(-1, self.positions)[rows].view(-1)
-        return dataclasses.replace(self, rows=rows, target=dataclasses.replace(self.target, index=picked))
-
-    def target_of(self, i: int, j: int, a: int, b: int) -> Target:
-        """Return the target of rows [i, j) as classes [a, b) see it."""
-        t: Any = self.target
-        P = self.positions
-        index = None if t.index is None else t.index[i * P : j * P]
-        prob = t.prob
+    def target_of(self, rows: Span, classes: Span) -> Target:
+        """Return the target of rows as these classes see it."""
+        target: Any = self.target
+        here, own = rows.of(self.source.positions), slice(classes.begin, classes.end)
+        prob = target.prob
         if prob is not None:
-            prob = prob[i:j, a:b] if t.index is None else prob[i * P : j * P]
-        weight = None if t.weight is None else t.weight[a:b]
-        classes = t.num_classes or self.classes
-        return Target(index, prob, weight, t.smoothing, t.ignore_index, t.first_class + a, classes)
+            prob = prob[rows.begin : rows.end, own] if target.index is None else prob[here]
+        return dataclasses.replace(
+            target,
+            index=None if target.index is None else target.index[here],
+            prob=prob,
+            weight=None if target.weight is None else target.weight[own],
+            first_class=target.first_class + classes.begin,
+            num_classes=target.num_classes or self.source.classes,
+        )
+
+    def shaped(self, tile: Tensor) -> Tensor:
+        """Return a tile in the form of the kernels, (n, v) or (n, v, P)."""
+        positions = self.source.positions
+        return tile if positions == 1 else tile.unflatten(1, (-1, positions))
 
 
-def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:
-    for begin in range(0, whole, part):
-        yield begin, min(begin + part, whole)
-
-
-class _Tile:
-    """A buffer for logits, and the operands as the products take them."""
-
-    def __init__(self, head: Head, rows: int, columns: int) -> None:
-        self.head, self.dtype = head, operand_dtype(head.input.dtype, head.input.device)
-        shape, wide = (rows, padded(columns * head.positions)), loss_dtype(head.input.dtype)
-        self.in_place = self.dtype == wide
-        """Whether gradients of logits take the place of the logits."""
-        self.buffer = _memory(shape, head.input, wide, zeroed=self.in_place and device_of(head.input).fresh_zeros)
-        self._factors: Tensor | None = None
-
-    def rows(self, i: int, j: int) -> Tensor:
-        head = self.head
-        rows = head.input[i:j] if head.rows is None else head.input[head.rows[i:j]]
-        if head.valid is not None:  # what a row without a target holds is multiplied by zero, and NaN would stay NaN
-            rows = torch.where(head.valid[i:j, None], rows, 0.0)
-        return operand(rows, self.dtype)
-
-    def classes(self, a: int, b: int) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias of classes [a, b)."""
-        P, bias = self.head.positions, self.head.bias
-        return operand(self.head.weight[a * P : b * P], self.dtype), None if bias is None else bias[a * P : b * P]
-
-    def place(self, n: int, width: int) -> Tensor:
-        return self.buffer[:n, :width]
-
-    def factor(self, logits: Tensor) -> Tensor:
-        """Return where the gradient of the logits in their place goes, in the dtype that its products take."""
-        if self.in_place:
-            return logits
-        if self._factors is None:
-            self._factors = self.factors(self.buffer.shape[0])
-        return self._factors[: logits.shape[0], : logits.shape[1]]
-
-    def factors(self, rows: int) -> Tensor:
-        """Return memory for gradients of so many rows of logits beside the logits."""
-        # zeroed, because torch's bfloat16 product on CPUs multiplies what lies between the rows by zero, maybe NaN
-        return _memory((rows, self.buffer.shape[1]), self.buffer, self.dtype, zeroed=self.buffer.is_cpu)
-
-    def shaped(self, logits: Tensor) -> Tensor:
-        """Return a matrix of logits in the form of the kernels."""
-        P = self.head.positions
-        return logits if P == 1 else logits.unflatten(1, (-1, P))
-
-
-def _product(rows: Tensor, classes: tuple[Tensor, Tensor | None], out: Tensor) -> Tensor:
-    weight, bias = classes
-    if bias is not None:
-        _ = out.copy_(bias)
-    multiply(rows, weight.t(), out, add=bias is not None)
-    return out
-
-
-def statistics(
-    head: Head, chunk_bytes: int, record: Tensor, summary: tuple[Tensor, Tensor, Tensor], logits: Tensor | None
-) -> None:
-    """Write record (5, N · P), loss, lse and entropy of all rows, and the logits if they are wanted."""
-    n, v = head.tile_shape(chunk_bytes)
-    V, P = head.classes, head.positions
-    if V == 0:  # of a shard that has none
-        record[0], record[1:] = -torch.inf, 0.0
-        return
-    tile = _Tile(head, 0, 0) if logits is not None else _Tile(head, n, v)
-    for i, j in _blocks(head.size, n):
-        rows, own = tile.rows(i, j), slice(i * P, j * P)
-        part = record.new_empty((5, (j - i) * P))
-        for a, b in _blocks(V, v):
-            out = tile.place(j - i, (b - a) * P) if logits is None else logits[i:j, a * P : b * P]
-            z = tile.shaped(_product(rows, tile.classes(a, b), out))
-            results = [x[own] for x in summary] if b == V else (None, None, None)
-            backend(head.input).row_stats(z, head.target_of(i, j, a, b), head.scores, part, results, extend=a > 0)
-        record[:, own] = part
-
-
-def gradients(
-    head: Head,
-    chunk_bytes: int,
-    record: Tensor,
-    cotangents: tuple[Tensor | None, ...],
-    needs: Needs,
-    logits: Tensor | None,
-) -> list[Tensor | None]:
-    """Return the gradients of input, weight, bias and target probabilities from the record of the rows.
-
-    Products of all tiles of a row, and of all rows of a tile, add up in float32 (float64) and are rounded once.
-    """
-    n, v = head.tile_shape(chunk_bytes)
-    N, V, P = head.size, head.classes, head.positions
-    tile = _Tile(head, n, v)
-    wide, shards = tile.buffer.dtype, head.shards
-    g_input = InputGradient(head.input, wide, shards) if needs[0] else None
-    g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
-    g_weight = sums = None
-    if needs[1] and (head.weight.dtype == wide or shards.row_groups):
-        g_weight = head.weight.new_zeros(head.weight.shape, dtype=wide)
-    elif needs[1] and tile.dtype == head.weight.dtype and min(n, device_of(head.input).direct_rows) >= N > 0:
-        g_weight = _empty_like(head.weight)
-    elif needs[1]:
-        g_weight = _empty_like(head.weight)
-        sums = head.weight.new_zeros((v * P, head.weight.shape[1]), dtype=wide)
-    for a, b in _blocks(V if any(needs[:3]) else 0, v):
-        classes, own = tile.classes(a, b), slice(a * P, b * P)
-        g_part = g_weight if g_weight is None else g_weight[own] if sums is None else sums[: (b - a) * P]
-        for i, j in _blocks(N, n):
-            rows, here = tile.rows(i, j), slice(i * P, j * P)
-            out = tile.place(j - i, (b - a) * P)
-            g = tile.factor(out)
-            z = tile.shaped(_product(rows, classes, out) if logits is None else logits[i:j, own])
-            parts = [None if g is None else g[here] for g in cotangents]
-            target = head.target_of(i, j, a, b)
-            backend(head.input).row_grad(z, target, head.scores, record[:, here].contiguous(), parts, tile.shaped(g))
-            if g_input is not None:
-                multiply(g, classes[0], g_input.part[i:j], add=a > 0)
-                g_input.finished(i, j, last=b == V)
-            if g_part is not None:
-                multiply(g.t(), rows, g_part, add=i > 0)
-            if g_bias is not None:
-                g_bias[own] += g.sum(0, dtype=wide)
-        if g_weight is not None and sums is not None:
-            _ = g_weight[own].copy_(sums[: (b - a) * P])
-    found = [None if g_input is None else _summed(g_input, head, n), g_weight, g_bias]
-    add_up(found[1:], shards.row_groups)
-    g_prob = None
-    if needs[3] and cotangents[0] is not None:
-        g_prob = _prob_gradient(head, chunk_bytes, record, cotangents[0])
-    return [*(None if x is None else x.to(head.weight.dtype) for x in found), g_prob]
-
-
-def _summed(gradient: InputGradient, head: Head, n: int) -> Tensor:
-    if head.classes == 0:  # other ranks have classes, and begin to add up after n rows each
-        for i, j in _blocks(head.size, n):
-            gradient.finished(i, j)
-    return gradient.sum(lambda part: _spread(part, head.rows))
-
-
-def one_sweep(
-    head: Head,
-    sweep: Sweep,
-    scales: tuple[Tensor, Tensor | None],
-    record: Tensor,
-    summary: tuple[Tensor, Tensor, Tensor],
-    needs: Needs,
-) -> list[Tensor | None]:
-    """Write record, loss, lse and entropy of all rows and return the gradients of Σ scale₀ · loss + scale₁ · lse²."""
-    N, V, P, n = head.size, head.classes, head.positions, sweep.rows
-    tile = _Tile(head, min(n, N), V)
-    weight = tile.classes(0, V)[0]
-    native, wide = tile.dtype == head.weight.dtype, tile.buffer.dtype
-    whole = sweep.whole and native and n < N
-    zeroed = N == 0 or (tile.in_place and device_of(head.input).fresh_zeros)
-    g_input = g_weight = None
-    if needs[0]:
-        dtype = head.input.dtype if native else wide
-        g_input = _memory(head.input.shape, head.input, dtype, zeroed=head.rows is not None or N == 0)
-    if needs[1]:  # float32 sums of a gradient in half precision, unless one product makes all of it
-        dtype = head.weight.dtype if native and (tile.in_place or whole or n >= N) else wide
-        g_weight = _memory(head.weight.shape, head.weight, dtype, zeroed=zeroed)
-    g_bias = head.input.new_zeros(len(head.weight), dtype=wide) if needs[2] else None
-    kept = tile.factors(N)[:, : V * P] if whole else None
-    for i, j in _blocks(N, n):
-        rows, here = tile.rows(i, j), slice(i * P, j * P)
-        logits = tile.place(j - i, V * P)
-        for a, b in _blocks(V, device_of(head.input).product_classes):
-            _ = _product(rows, tile.classes(a, b), logits[:, a * P : b * P])
-        g = tile.factor(logits) if kept is None else kept[i:j]
-        z, part = tile.shaped(logits), record.new_empty((5, (j - i) * P))
-        scale = tuple(None if x is None else x[here] for x in scales)
-        target = head.target_of(i, j, 0, V)
-        results = [x[here] for x in summary]
-        backend(head.input).row_fused(z, target, head.scores, scale, part, tile.shaped(g), results)
-        record[:, here] = part
-        if g_bias is not None:
-            g_bias += g.sum(0, dtype=g_bias.dtype)
-        if kept is None:
-            _add_products(g, weight, rows, g_input, g_weight, (i, j), fresh=i == 0 and not zeroed)
-    if kept is not None:
-        _add_products(kept, weight, tile.rows(0, N), g_input, g_weight, (0, N), fresh=True)
-    if g_input is not None:
-        g_input = _spread(g_input, head.rows).to(head.input.dtype)
-    return [
-        g_input,
-        None if g_weight is None else g_weight.to(head.weight.dtype),
-        None if g_bias is None else g_bias.to(head.weight.dtype),
-        None,
-    ]
-
-
-def _add_products(
-    g: Tensor, weight: Tensor, rows: Tensor, g_input: Tensor | None, g_weight: Tensor | None,
-    at: tuple[int, int], *, fresh: bool,
-) -> None:  # fmt: skip
-    """Write the gradient of some rows of the input, and add to that of the weight, unless it is fresh memory."""
-    if g_input is not None:
-        multiply(g, weight, g_input[slice(*at)])
-    if g_weight is not None:
-        multiply(g.t(), rows, g_weight, add=not fresh)
-
-
-def _spread(grad: Tensor, rows: Tensor | None) -> Tensor:
-    """Move the first rows of a gradient in place to the rows that they belong to, which are in order, and return it."""
-    if rows is None:
-        return grad
-    for i, j in reversed(list(_blocks(rows.shape[0], _TILE_ROWS))):
-        part = grad[i:j].clone()
-        grad[i:j] = 0
-        grad[rows[i:j]] = part
-    return grad
-
-
-def _memory(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype, *, zeroed: bool) -> Tensor:
-    """Return memory for a product; pages first touched by a float32 product cost twice what they cost when zeroed."""
-    return like.new_zeros(shape, dtype=dtype) if zeroed else like.new_empty(shape, dtype=dtype)
-
-
-def _empty_like(matrix: Tensor) -> Tensor:
-    return torch.empty_like(matrix, memory_format=torch.contiguous_format)
-
-
-def _prob_gradient(head: Head, chunk_bytes: int, record: Tensor, g_loss: Tensor) -> Tensor:
-    N, V, P, groups = head.input.shape[0], head.classes, head.positions, head.shards.groups
-    size = 4 * loss_dtype(head.input.dtype).itemsize  # the logits and what _plain.prob_grad makes of them
-    tile = _Tile(head, even(N, max(1, chunk_bytes // max(1, size * V * P)), 1), V)
-    classes = tile.classes(0, V)
-    prob: Any = head.target.prob
-    grad = torch.empty_like(prob, memory_format=torch.contiguous_format)
-    for i, j in _blocks(N, tile.buffer.shape[0]):
-        z = tile.shaped(_product(tile.rows(i, j), classes, tile.place(j - i, V * P)))
-        here = slice(i, j) if head.target.kind == "dense" else slice(i * P, j * P)
-        target, own = head.target_of(i, j, 0, V), slice(i * P, j * P)
-        total = (record[0, own].to(z.dtype), record[1, own].log().to(z.dtype)) if groups else None
-        grad[here] = _plain.prob_grad(z, target, head.scores, g_loss[own], total)
-    if head.target.kind == "topk":
-        add_up((grad,), groups)
-    return grad
-
-
-def check_head(head: Head) -> None:
+def check_targets(task: TiledRows, like: Tensor) -> None:
     """Raise for the first row whose target is no class or no probability, before anything is multiplied.
 
     On a GPU that is to wait for it, and is done with CROSSENT_VALIDATE=1 only.
     """
-    if head.input.is_cpu or os.environ.get("CROSSENT_VALIDATE") == "1":
-        check_target(head.target, (head.size, head.classes, head.positions))
+    if like.is_cpu or os.environ.get("CROSSENT_VALIDATE") == "1":
+        check_target(task.target, (task.source.size, task.source.classes, task.source.positions))
+
+
+def statistics(task: TiledRows, tiles: Tiles, shape: TileShape, results: RowResults) -> None:
+    """Write loss, lse and entropy of all N · P rows, and the record."""
+    source, record = task.source, results.record
+    if source.classes == 0:  # of a shard that has none
+        record[0], record[1:] = float("-inf"), 0.0
+        return
+    for rows in spans(source.size, shape.rows):
+        here = rows.of(source.positions)
+        part = record.new_empty((record.shape[0], rows.size * source.positions))
+        for classes in spans(source.classes, shape.classes):
+            logits = task.shaped(tiles.logits(rows, classes))
+            last = classes.end == source.classes
+            written = RowOutputs(*(x[here] if last else None for x in results.outputs))
+            target, extend = task.target_of(rows, classes), classes.begin > 0
+            backend(logits).row_stats(logits, target, task.scores, part, written, extend=extend)
+        record[:, here] = part
+
+
+def gradients(
+    task: TiledRows, tiles: Tiles, shape: TileShape, record: Tensor, cotangents: Cotangents, wanted: Wanted
+) -> Any:
+    """Return the gradients of the source's operands from the record of all rows."""
+    source = task.source
+    sums = source.sums_by_classes(tiles, wanted, shape)
+    for classes in spans(source.classes if wanted.of_source else 0, shape.classes):
+        sums.begin(classes)
+        for rows in spans(source.size, shape.rows):
+            here = rows.of(source.positions)
+            tile = tiles.logits(rows, classes)
+            gradient, logits = sums.place(tile, rows), task.shaped(tile)
+            parts = Cotangents(*(None if g is None else g[here] for g in cotangents))
+            target, part = task.target_of(rows, classes), record[:, here].contiguous()
+            backend(logits).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
+            sums.add(gradient, rows, classes)
+        sums.end(classes)
+    return sums.result()
+
+
+def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, wanted: Wanted) -> Any:
+    """Write loss, lse and entropy of all rows and the record, and return the gradients of the source's operands.
+
+    They are those of Σ scale.loss · loss + scale.lse_squared · lse².
+    """
+    source, record = task.source, results.record
+    classes = Span(0, source.classes)
+    tiles = source.tiles(TileShape(min(sweep.rows, source.size), source.classes))
+    sums = source.sums_by_rows(tiles, wanted, sweep)
+    for rows in spans(source.size, sweep.rows):
+        here = rows.of(source.positions)
+        tile = tiles.whole_rows(rows)
+        gradient, logits = sums.place(tile, rows), task.shaped(tile)
+        part = record.new_empty((record.shape[0], rows.size * source.positions))
+        scales = LossScale(*(None if x is None else x[here] for x in scale))
+        written = RowOutputs(*(x[here] for x in results.outputs))
+        target = task.target_of(rows, classes)
+        backend(logits).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
+        record[:, here] = part
+        sums.add(gradient, rows, classes)
+    return sums.result()
+
+
+def prob_gradient(task: TiledRows, chunk_bytes: int, record: Tensor, g_loss: Tensor) -> Tensor:
+    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, from logits made anew."""
+    source, groups = task.source, task.ranks.groups
+    wide = loss_dtype(source.costs.dtype)
+    row_bytes = 4 * wide.itemsize * source.classes * source.positions  # the logits and what prob_grad makes of them
+    rows_of_tile = even(source.size, max(1, chunk_bytes // max(1, row_bytes)), 1)
+    tiles, classes = source.tiles(TileShape(rows_of_tile, source.classes)), Span(0, source.classes)
+    prob: Any = task.target.prob
+    gradient = torch.empty_like(prob, memory_format=torch.contiguous_format)
+    for rows in spans(source.size, rows_of_tile):
+        own = rows.of(source.positions)
+        logits = task.shaped(tiles.logits(rows, classes))
+        total = LogTotal(record[0, own].to(wide), record[1, own].log().to(wide)) if groups else None
+        here = slice(rows.begin, rows.end) if task.target.kind == "dense" else own
+        gradient[here] = prob_grad(logits, task.target_of(rows, classes), task.scores, g_loss[own], total)
+    if task.target.kind == "topk":
+        add_up((gradient,), groups)
+    return gradient

@@ -1,4 +1,4 @@
-"""How the linear loss is cut into chunks and tiles: pure functions of shapes, dtypes and the kind of device.
+"""How a sweep over a source of logits is cut into chunks and tiles: pure functions of what the source costs.
 
 Half-precision logits are float32 (4 bytes each) with a gradient in half (2); others share their memory with it. N rows,
 D features, V columns of logits, F operations and B bytes a second.
@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
-from crossent.torch.sources.products import operand_dtype
 
 LINE = 16
 """Numbers. A row of logits that begins on a line, an odd number of lines after the last one, is read faster by CPUs."""
@@ -45,8 +43,35 @@ class Device:
     """Whether memory that is zeroed first is faster to write: pages are touched in a better order."""
 
 
-_CPU = Device(2**27, 2**21, 2048, 128, 512, 8192, True)
-_GPU = Device(2**29, None, 8192, 1024, 2**31, 2**31, False)
+CPU = Device(2**27, 2**21, 2048, 128, 512, 8192, True)
+GPU = Device(2**29, None, 8192, 1024, 2**31, 2**31, False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Costs:
+    """What a source of logits costs: all that a plan depends on."""
+
+    rows: int
+    """Number N of rows."""
+    logits: int
+    """Number V of logits in a row, over all positions."""
+    features: int
+    """Number D of multiplications behind a logit."""
+    dtype: torch.dtype
+    """Of the operands, and of the gradients of logits that are multiplied with them."""
+    product_dtype: torch.dtype
+    """In which operands are multiplied."""
+    device: Device
+
+    @property
+    def wide(self) -> bool:
+        """Whether logits have the dtype of the operands, so that gradients take the place of logits."""
+        return self.dtype in (torch.float32, torch.float64)
+
+    @property
+    def logit_bytes(self) -> int:
+        """Bytes of a logit and its gradient."""
+        return self.dtype.itemsize if self.wide else 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,47 +82,47 @@ class Sweep:
     whole: bool = False
 
 
-def device_of(x: Tensor) -> Device:
-    """Return what is fast where a tensor is."""
-    return _CPU if x.is_cpu or x.is_meta else _GPU
+class TileShape(NamedTuple):
+    """How many rows and classes a tile has."""
+
+    rows: int
+    classes: int
 
 
-def default_chunk_bytes(input: Tensor, weight: Tensor) -> int:
+def default_chunk_bytes(costs: Costs) -> int:
     """Return 128 MiB on CPUs. On GPUs 512 MiB, or the least for one sweep if that is less than a float32 weight."""
-    device = device_of(input)
-    if device is _CPU:
+    device = costs.device
+    if device is CPU:
         return device.chunk_bytes
-    V, D = weight.shape[0], weight.shape[-1]
-    least = device.fewest_rows * V * _logit_bytes(input.dtype)
-    return max(device.chunk_bytes, least if least <= 4 * V * D else 0)
+    least = device.fewest_rows * costs.logits * costs.logit_bytes
+    return max(device.chunk_bytes, least if least <= 4 * costs.logits * costs.features else 0)
 
 
-def one_sweep(input: Tensor, weight: Tensor, chunk_bytes: int) -> Sweep | None:
+def one_sweep(costs: Costs, chunk_bytes: int) -> Sweep | None:
     """Return the chunks of one sweep, or None if two sweeps over tiles are the better way."""
-    rows, V, D = input.shape[0], max(1, weight.shape[0]), weight.shape[-1]
-    device = device_of(input)
-    if input.dtype in (torch.float32, torch.float64):
-        fit = chunk_bytes // (V * input.element_size())
+    rows, logits, device = costs.rows, max(1, costs.logits), costs.device
+    if costs.wide:
+        fit = chunk_bytes // (logits * costs.logit_bytes)
         return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, LINE))
-    if device is _CPU:
+    if device is CPU:
         # sums in float32 cost more than a second product, and beyond the default so does fresh memory for one chunk
-        alone = rows * V * 6 <= min(chunk_bytes, device.chunk_bytes)
-        native = input.dtype == torch.bfloat16 == operand_dtype(input.dtype)
+        alone = rows * logits * 6 <= min(chunk_bytes, device.chunk_bytes)
+        native = costs.dtype == torch.bfloat16 == costs.product_dtype
         return Sweep(max(1, rows)) if native and alone else None
-    whole = 2 * rows * V <= 4 * V * D
-    fit = chunk_bytes // (V * (4 if whole else 6))
+    whole = 2 * rows * logits <= 4 * logits * costs.features
+    fit = chunk_bytes // (logits * (4 if whole else 6))
     return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, LINE), whole)
 
 
-def tile_shape(input: Tensor, rows: int, classes: int, positions: int, chunk_bytes: int) -> tuple[int, int]:
-    """Return how many rows and classes a tile of two sweeps has, with so many logits for each pair of them."""
-    device = device_of(input)
-    most = chunk_bytes // _logit_bytes(input.dtype)
+def tile_shape(costs: Costs, positions: int, chunk_bytes: int) -> TileShape:
+    """Return the shape of a tile of two sweeps, with `positions` logits for each row and class."""
+    device = costs.device
+    most = chunk_bytes // costs.logit_bytes
     if device.tile_logits is not None:
         most = min(most, device.tile_logits)
-    logits = max(1, most // positions)
-    n = even(rows, min(device.tile_rows, 2 * math.isqrt(logits)), LINE)
-    return n, even(classes, max(1, logits // n), 4 * LINE)
+    pairs = max(1, most // positions)
+    rows = even(costs.rows, min(device.tile_rows, 2 * math.isqrt(pairs)), LINE)
+    return TileShape(rows, even(costs.logits // positions, max(1, pairs // rows), 4 * LINE))
 
 
 def even(whole: int, most: int, multiple: int) -> int:
@@ -112,7 +137,3 @@ def even(whole: int, most: int, multiple: int) -> int:
 def padded(width: int) -> int:
     """Return how far apart rows of logits of this width should be."""
     return width if width < LINE else (-(-width // LINE) | 1) * LINE
-
-
-def _logit_bytes(dtype: torch.dtype) -> int:
-    return 8 if dtype == torch.float64 else 4 if dtype == torch.float32 else 6

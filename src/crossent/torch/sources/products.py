@@ -1,4 +1,4 @@
-"""Matrix products written into given memory, in the type that this processor multiplies best and exactly enough.
+"""Matrix products written into memory at hand, in the type that this processor multiplies best and exactly enough.
 
 float32 and float64 products are torch's own. Half-precision operands give float32 products: on GPUs by torch's own
 function for that; on processors with matrix units for bfloat16 by the BLAS function that torch itself is built with;
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,22 +87,28 @@ def _multiply_bfloat16(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
     if k == 0:
         _ = out if add else out.zero_()
         return
-    (a_order, a_step), (b_order, b_step) = _layout(a), _layout(b)
+    left, right = _layout(a), _layout(b)
     number, pointer, real = ctypes.c_int, ctypes.c_void_p, ctypes.c_float
-    if max(m, n, k, a_step, b_step, out.stride(0)) > _LARGEST:
+    if max(m, n, k, left.step, right.step, out.stride(0)) > _LARGEST:
         raise ValueError(f"a matrix product of {m} × {k} × {n} is too large for the BLAS; use smaller chunk_bytes")
     _bfloat16_gemm(
-        number(_ROW_MAJOR), number(a_order), number(b_order), number(m), number(n), number(k), real(1.0),
-        pointer(a.data_ptr()), number(a_step), pointer(b.data_ptr()), number(b_step), real(1.0 if add else 0.0),
+        number(_ROW_MAJOR), number(left.order), number(right.order), number(m), number(n), number(k), real(1.0),
+        pointer(a.data_ptr()), number(left.step), pointer(b.data_ptr()), number(right.step), real(1.0 if add else 0.0),
         pointer(out.data_ptr()), number(out.stride(0)),
     )  # fmt: skip
 
 
-def _layout(matrix: Tensor) -> tuple[int, int]:
-    """Return how BLAS is told of a matrix: its order, and how far apart its rows (or columns) are."""
+class _Layout(NamedTuple):
+    """How BLAS reads a matrix: as it is or transposed, and how far apart its rows (or columns) are."""
+
+    order: int
+    step: int
+
+
+def _layout(matrix: Tensor) -> _Layout:
     (rows, columns), (down, across) = matrix.shape, matrix.stride()
     if (across == 1 or columns == 1) and (down >= columns or rows == 1):
-        return _AS_IS, max(down, columns)
+        return _Layout(_AS_IS, max(down, columns))
     if (down == 1 or rows == 1) and (across >= rows or columns == 1):
-        return _TRANSPOSED, max(across, rows)
+        return _Layout(_TRANSPOSED, max(across, rows))
     raise ValueError(f"BLAS cannot read a matrix of shape {(rows, columns)} with strides {(down, across)}")

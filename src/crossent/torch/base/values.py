@@ -1,0 +1,84 @@
+"""Small questions about tensors, and views that autograd can differentiate with respect to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.kernels.backend import RowOutputs
+from crossent.stats import FIELDS
+
+REAL = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+"""The dtypes of logits, probabilities and operands of a head."""
+INTEGER = frozenset(
+    {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+)
+"""The dtypes of class indices."""
+
+
+class RowResults(NamedTuple):
+    """Loss, lse and entropy of each row, (N,), and the record, (5, N) float64."""
+
+    loss: Tensor
+    lse: Tensor
+    entropy: Tensor
+    record: Tensor
+
+    @property
+    def outputs(self) -> RowOutputs:
+        """The three vectors, as a backend writes them."""
+        return RowOutputs(self.loss, self.lse, self.entropy)
+
+
+def new_results(rows: int, like: Tensor) -> RowResults:
+    """Return memory for the results of so many rows of logits of a dtype and on a device."""
+    loss = like.new_empty((rows,), dtype=loss_dtype(like.dtype))
+    record = like.new_empty((len(FIELDS), rows), dtype=torch.float64)
+    return RowResults(loss, torch.empty_like(loss), torch.empty_like(loss), record)
+
+
+def loss_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of losses and statistics: float64 for float64, float32 for everything narrower."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def has_autocast(tensor: Tensor) -> bool:
+    """Return whether torch.autocast knows the device of a tensor."""
+    return torch.amp.is_autocast_available(tensor.device.type)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Return a context without autocast on the device of a tensor."""
+    return torch.autocast(tensor.device.type, enabled=False) if has_autocast(tensor) else nullcontext()
+
+
+def is_dtensor(x: Any) -> bool:
+    """Return whether this is a DTensor; nobody has one who has not imported them."""
+    if type(x) in (Tensor, torch.nn.Parameter):
+        return False
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)  # pyright: ignore
+
+
+def aliases(first: Tensor, *others: Tensor | None) -> list[Any]:
+    """Return a view of each tensor that requires a gradient, and of the first one in any case.
+
+    Derivatives with respect to the views are partial ones: they do not follow how one tensor came from another. Yet
+    the views belong to the graph, so that these derivatives can be differentiated in turn.
+    """
+    head = first.view_as(first) if first.requires_grad else first.detach().requires_grad_()
+    return [head, *(x.view_as(x) if x is not None and x.requires_grad else x for x in others)]
+
+
+def derivatives(
+    output: Tensor, inputs: Sequence[Tensor | None], cotangent: Tensor, *, again: bool
+) -> list[Tensor | None]:
+    """Return the gradient with respect to each input that requires one, and None for the others."""
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    found = iter(torch.autograd.grad(output, wanted, cotangent, create_graph=again, allow_unused=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in inputs]

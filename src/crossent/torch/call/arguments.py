@@ -1,0 +1,197 @@
+"""The arguments of a softmax loss: bound once at the front door, checked once, and passed whole from there on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent import closing as closings
+from crossent.closing import Reduction
+from crossent.kernels.backend import LossScale
+from crossent.spec import Scores, Target
+from crossent.torch.base.values import RowResults, loss_dtype
+from crossent.torch.call.checks import check_companion, check_number, check_options
+from crossent.torch.call.layout import LogitsLayout
+from crossent.torch.call.targets import TopK, target_rows
+from crossent.torch.ranks.agreement import check_agreement
+from crossent.torch.ranks.collectives import sum_over
+from crossent.torch.ranks.shards import NO_SHARDS, Ranks, Shards, shards_of
+
+
+class Sharding(NamedTuple):
+    """What a caller says about shards of the classes."""
+
+    process_group: Any = None
+    first_class: int | None = None
+    num_classes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Closing:
+    """What is made of the row losses: their reduction, sample weights, and the strength of the z-loss."""
+
+    reduction: Reduction
+    sample_weight: Tensor | None
+    z_loss: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Arguments:
+    """The arguments of a softmax loss beside its logits or its layer, as the caller passed them."""
+
+    target: Tensor | TopK
+    weight: Tensor | None
+    ignore_index: int | None
+    """None if the caller passed none."""
+    label_smoothing: float
+    scores: Scores
+    closing: Closing
+    return_stats: bool
+    shards: Shards = NO_SHARDS
+
+    def sharded(self, sharding: Sharding, columns: int) -> Arguments:
+        """Return the arguments of a call of so many columns, which may be a shard of the classes."""
+        shards = shards_of(*sharding, columns)
+        return self if shards is NO_SHARDS else dataclasses.replace(self, shards=shards)
+
+
+class RowCounts(NamedTuple):
+    """What each row counts for in a mean, and which rows have a target; None is 1, or True, for all."""
+
+    weight: Tensor | None
+    valid: Tensor | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class RowClosing:
+    """A closing of rows, with what it has to know of their target."""
+
+    closing: Closing
+    target: Target
+    class_weight: Tensor | None
+    """The weights of all classes; the target has those of the classes at hand."""
+    row_groups: tuple[str, ...] = ()
+    """Groups of ranks that have other rows of the call."""
+
+    def counts(self, dtype: torch.dtype) -> RowCounts:
+        """Return what each row counts for: the weight of its class, and 0 for an ignored row."""
+        if self.target.kind != "index":
+            return RowCounts(None, None)
+        index: Any = self.target.index
+        index = index.long()
+        valid = row_weight = index != self.target.ignore_index
+        if self.class_weight is not None:
+            of_class = self.class_weight.to(dtype)[index.clamp(0, self.class_weight.shape[0] - 1)]
+            row_weight = torch.where(valid, of_class, 0.0)
+        return RowCounts(row_weight, valid)
+
+    def scale(self, results: RowResults) -> LossScale:
+        """Return the derivatives of `reduced` by each row's loss and by the square of its lse, in float64."""
+        samples, z_loss = self.closing.sample_weight, self.closing.z_loss
+        s = torch.ones_like(results.loss, dtype=torch.float64) if samples is None else samples.double()
+
+        def share(counted: Tensor | None) -> Tensor:
+            return s if self.closing.reduction == "sum" else s / (s if counted is None else s * counted).sum()
+
+        counts = self.counts(torch.float64)
+        return LossScale(share(counts.weight), z_loss * share(counts.valid) if z_loss != 0.0 else None)
+
+    def reduced(self, loss: Tensor, lse: Tensor) -> Tensor:
+        """Return the loss of the call: row losses reduced with their sample weights, and the z-loss."""
+        counts, z_loss = self.counts(loss.dtype), self.closing.z_loss
+        result = self._reduce(loss, counts.weight)
+        return result if z_loss == 0.0 else result + self._reduce(closings.z_loss(lse, z_loss), counts.valid)
+
+    def _reduce(self, loss: Tensor, row_weight: Tensor | None) -> Tensor:
+        reduction, samples = self.closing.reduction, self.closing.sample_weight
+        if reduction == "none" or not self.row_groups:
+            return closings.reduce(loss, reduction, sample_weight=samples, row_weight=row_weight)
+        counted = torch.ones_like(loss) if row_weight is None else row_weight.to(loss.dtype)
+        sums = (closings.reduce(x, "sum", sample_weight=samples) for x in (loss, counted))
+        whole = sum_over(torch.stack(tuple(sums)), self.row_groups)
+        return whole[0] if reduction == "sum" else whole[0] / whole[1]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LossRows:
+    """The rows of a call after all checks: target and closing in the form of the kernels, and who has other rows."""
+
+    layout: LogitsLayout
+    target: Target
+    closing: RowClosing
+    ranks: Ranks
+    return_stats: bool
+
+
+def scores_of(temperature: float, softcap: float | None) -> Scores:
+    """Return the scores of a call; raise if temperature or softcap is out of range."""
+    check_number("temperature", temperature)
+    check_number("softcap", softcap)
+    return Scores(temperature, softcap)
+
+
+def checked(arguments: Arguments, layout: LogitsLayout, input: Tensor) -> LossRows:
+    """Return the rows of a call.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit the logits, with the argument and what to do.
+    """
+    ignore_index = -100 if arguments.ignore_index is None else arguments.ignore_index
+    shards, weight, closing = arguments.shards, arguments.weight, arguments.closing
+    index, prob = target_rows(arguments.target, layout, input, ignore_index)
+    check_options(input, shards.num_classes or layout.classes, weight, arguments.label_smoothing, closing.z_loss)
+    if closing.sample_weight is not None:
+        samples = sample_weight_of(closing.sample_weight, layout, input)
+        closing = Closing(closing.reduction, samples, closing.z_loss)
+    first = shards.first_class if shards.num_classes is None else min(shards.first_class, shards.num_classes)
+    target = Target(
+        index, prob, shards.local(weight, layout.classes), arguments.label_smoothing, ignore_index,
+        first_class=first,  # beyond the last class there is only padding
+        num_classes=shards.num_classes,
+    )  # fmt: skip
+    ranks = shards.ranks
+    return LossRows(
+        layout, target, RowClosing(closing, target, weight, ranks.row_groups), ranks, arguments.return_stats
+    )
+
+
+def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout, input: Tensor) -> Tensor:
+    """Return the sample weights as a vector of the dtype of losses; raise unless they fit the rows."""
+    check_companion("sample_weight", sample_weight, input)
+    if sample_weight.is_complex():
+        raise TypeError(f"sample_weight must be real, got {sample_weight.dtype}")
+    shape = layout.rows
+    if sample_weight.shape != shape:
+        raise ValueError(
+            f"sample_weight of shape {tuple(sample_weight.shape)} does not match the rows, shape {tuple(shape)}"
+        )
+    return sample_weight.reshape(-1).to(loss_dtype(input.dtype))
+
+
+def check_same_call(rows: LossRows, scores: Scores, **facts: Any) -> None:
+    """Raise on every rank if the ranks do not make the same call; only while debugging.
+
+    `facts` are what else must be the same.
+    """
+    target, closing = rows.target, rows.closing.closing
+    weight = rows.closing.class_weight
+    call = {
+        "num_classes": target.num_classes,
+        "reduction": closing.reduction,
+        "the kind of target": target.kind,
+        "weight": None if weight is None else list(weight.shape),
+        "label_smoothing": target.smoothing,
+        "ignore_index": target.ignore_index,
+        "temperature": scores.temperature,
+        "softcap": scores.softcap,
+        "sample_weight": closing.sample_weight is not None,
+        "z_loss": closing.z_loss,
+        "return_stats": rows.return_stats,
+        **facts,
+    }
+    check_agreement(rows.ranks, rows.layout.rows.numel(), call)

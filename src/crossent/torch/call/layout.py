@@ -1,0 +1,92 @@
+"""How the axes of logits are meant: batch axes, the class axis, spatial axes; of a tensor or of a linear layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.torch.call.checks import check_companion, check_input
+
+
+class LayerOperands(NamedTuple):
+    """The operands of a linear layer: input (…, D), weight (V, d1, …, D) and bias (V, d1, …)."""
+
+    input: Tensor
+    linear_weight: Tensor
+    linear_bias: Tensor | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LogitsLayout:
+    """How the axes of logits, which need not exist, are meant: batch axes, then the class axis, then spatial ones."""
+
+    shape: torch.Size
+    axis: int
+    rows: torch.Size
+    """Shape of the losses: that of the logits without the class axis."""
+    name: str = "logits"
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.shape[self.axis]
+
+    def flat(self, x: Tensor) -> Tensor:
+        """Return logits, or an array beside them, in the form of the kernels: (N, V) or (outer, V, inner)."""
+        if self.axis != 1:
+            x = x.flatten(0, self.axis - 1) if self.axis else x.unsqueeze(0)
+        return x if x.ndim == 2 else x.flatten(2)
+
+
+def layout_of(input: Tensor, *, shard: bool = False) -> LogitsLayout:
+    """Return how the axes of logits in torch's convention are meant: (C), (N, C) or (N, C, d1, …).
+
+    A shard of them may have no classes.
+    """
+    check_input(input)
+    full = input.shape
+    if len(full) == 0:
+        raise ValueError("input must have a class axis: shape (C), (N, C) or (N, C, d1, …); got a number")
+    axis = min(len(full) - 1, 1)
+    rows = full[:axis] if len(full) <= 2 else torch.Size((full[0], *full[2:]))
+    if full[axis] == 0 and rows.numel() > 0 and not shard:
+        raise ValueError(f"input of shape {tuple(full)} has no classes; the class axis is axis 1, or 0 of a vector")
+    return LogitsLayout(full, axis, rows, "input")
+
+
+def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayout:
+    """Return how the axes of a layer's logits are meant; raise if its operands do not fit each other."""
+    x, linear_weight, linear_bias = layer
+    check_input(x)
+    for name, operand in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
+        if operand is None:
+            continue
+        check_companion(name, operand, x)
+        if operand.dtype != x.dtype:
+            raise TypeError(
+                f"{name} is {operand.dtype} and input {x.dtype}; use {name}.to(input.dtype), or torch.autocast"
+            )
+    given = tuple(linear_weight.shape)
+    if x.ndim == 0 or linear_weight.ndim < 2 or given[-1] != x.shape[-1]:
+        raise ValueError(
+            f"input of shape {tuple(x.shape)} and linear_weight of shape {given} do not fit: they must be (…, D) "
+            "and (C, D), or (C, d1, …, D), with the same number D of features"
+        )
+    if linear_bias is not None and linear_bias.shape != given[:-1]:
+        raise ValueError(
+            f"linear_bias must have shape {given[:-1]}, one entry for each row of linear_weight, "
+            f"got {tuple(linear_bias.shape)}"
+        )
+    batch, classes, spatial = x.shape[:-1], given[0], given[1:-1]
+    if spatial and not batch:
+        raise ValueError(
+            f"linear_weight of shape {given} makes a K-dimensional loss, which needs a batch of inputs; "
+            "use input.unsqueeze(0)"
+        )
+    rows = torch.Size((*batch, *spatial))
+    if classes == 0 and rows.numel() > 0 and not shard:
+        raise ValueError(f"linear_weight of shape {given} has no classes; they are its axis 0")
+    return LogitsLayout(torch.Size((*batch, classes, *spatial)), len(batch), rows)

@@ -1,0 +1,110 @@
+"""Targets as callers pass them (class indices, probabilities, top-k) and in the form of the kernels."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.torch.base.values import INTEGER, REAL
+from crossent.torch.call.checks import check_companion, check_ignore_index
+from crossent.torch.call.layout import LogitsLayout
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class TopK:
+    """A sparse target: K classes of each row with their probabilities, as a teacher's top-k gives them.
+
+    Parameters
+    ----------
+    index
+        Classes, any integer dtype, shape (N, K) (or (K,) for one row, (N, K, d1, …) beside logits (N, C, d1, …)).
+        The same class may occur twice; its probabilities add.
+    prob
+        Their probabilities, same shape, any floating dtype. They need not sum to 1.
+    """
+
+    index: Tensor
+    prob: Tensor
+
+
+class TargetRows(NamedTuple):
+    """A target in the form of the kernels; which of the two are there says its kind."""
+
+    index: Tensor | None
+    """Classes of each row, (N,), or (N, K) beside their probabilities."""
+    prob: Tensor | None
+    """Probabilities, in the shape of the logits as kernels take them, or (N, K) beside the classes."""
+
+
+def target_rows(target: Tensor | TopK, layout: LogitsLayout, input: Tensor, ignore_index: int) -> TargetRows:
+    """Return a target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
+    check_ignore_index(ignore_index)
+    rows = _topk_rows(target, layout, input) if isinstance(target, TopK) else _tensor_rows(target, layout, input)
+    if rows.prob is not None and ignore_index >= 0:
+        raise ValueError(NOT_OF_PROBABILITIES)
+    return rows
+
+
+NOT_OF_PROBABILITIES = "ignore_index applies to class indices, not to probabilities; use sample_weight=0 for such rows"
+
+
+def is_soft(target: object, layout: LogitsLayout) -> bool:
+    """Return whether a target holds probabilities."""
+    return isinstance(target, TopK) or (isinstance(target, Tensor) and target.shape == layout.shape)
+
+
+def _tensor_rows(target: Tensor, layout: LogitsLayout, input: Tensor) -> TargetRows:
+    """Return class indices, or class probabilities in the shape of the logits."""
+    check_companion("target", target, input)
+    shape = target.shape
+    if shape == layout.shape:
+        if target.dtype not in REAL:
+            raise TypeError(
+                f"a target in the shape of the {layout.name} {tuple(shape)} holds class probabilities and must be "
+                f"floating-point, got {target.dtype}; use target.float(), or class indices of shape "
+                f"{tuple(layout.rows)}"
+            )
+        return TargetRows(None, layout.flat(target))
+    if shape == layout.rows:
+        if target.dtype not in INTEGER:
+            raise TypeError(f"class indices must have an integer dtype, got {target.dtype}; use target.long()")
+        return TargetRows(target if target.ndim == 1 else target.reshape(-1), None)
+    raise ValueError(
+        f"target of shape {tuple(shape)} fits no {layout.name} of shape {tuple(layout.shape)}: class indices have "
+        f"shape {tuple(layout.rows)}, class probabilities {tuple(layout.shape)}"
+    )
+
+
+def _topk_rows(target: TopK, layout: LogitsLayout, input: Tensor) -> TargetRows:
+    """Return classes and probabilities as matrices (N, K)."""
+    index, prob = target.index, target.prob
+    check_companion("TopK.index", index, input)
+    check_companion("TopK.prob", prob, input)
+    axis = layout.axis
+    wanted = (*layout.shape[:axis], "K", *layout.shape[axis + 1 :])
+    fits = index.ndim == len(wanted) and all(a in ("K", b) for a, b in zip(wanted, index.shape, strict=True))
+    if not fits or index.shape != prob.shape:
+        text = ", ".join(map(str, wanted))
+        raise ValueError(
+            f"TopK(index, prob) beside {'an input' if layout.name == 'input' else 'logits'} of shape "
+            f"{tuple(layout.shape)} needs two tensors of shape ({text}), "
+            f"got {tuple(index.shape)} and {tuple(prob.shape)}"
+        )
+    if index.dtype not in INTEGER:
+        raise TypeError(f"TopK.index must have an integer dtype, got {index.dtype}")
+    if prob.dtype not in REAL:
+        raise TypeError(f"TopK.prob must be floating-point, got {prob.dtype}")
+    k = index.shape[axis]
+    return TargetRows(*(layout.flat(x).movedim(1, -1).reshape(layout.rows.numel(), k) for x in (index, prob)))
+
+
+def most_probable_of_topk(index: Tensor, prob: Tensor) -> Tensor:
+    """Return the most probable of K classes of each row; a class that is picked twice counts twice."""
+    index, order = index.sort(1)
+    begins = index[:, 1:] != index[:, :-1]
+    group = torch.nn.functional.pad(begins.long().cumsum(1), (1, 0))
+    best = torch.zeros_like(prob).scatter_add(1, group, prob.gather(1, order)).argmax(1, keepdim=True)
+    return torch.zeros_like(index).scatter(1, group, index).gather(1, best).squeeze(1)

@@ -1,0 +1,151 @@
+"""What keeps logits lazy: a factor, a tanh, a change of dtype, a choice of rows, a reshape of leading axes.
+
+Each function takes the arguments of torch's function of that name. It returns NotImplemented where it cannot put the
+operation off: the numbers are computed then.
+"""
+
+# pyright: reportPrivateUsage=false
+# Attributes of a tensor that is not torch's own begin with an underscore, so that they hide none of torch's.
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossent.torch.lazy.deferred import take
+from crossent.torch.lazy.logits import LazyLogits, Origin, defer, lazily
+
+
+def _then(logits: LazyLogits, step: str, what: Any) -> LazyLogits:
+    deferred = logits._deferred.then(step, what)
+    return defer(deferred, Origin(logits, lambda real: take(real, step, what), shares_memory=False))
+
+
+def _view(logits: LazyLogits, make: Callable[[Tensor], Tensor], hidden: Tensor) -> LazyLogits:
+    deferred = dataclasses.replace(logits._deferred, hidden=hidden)
+    return defer(deferred, Origin(logits, make, shares_memory=True))
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+@lazily("mul", "__mul__", "__rmul__", "multiply")
+def _mul(logits: LazyLogits, other: Any, **options: Any) -> Any:
+    return _then(logits, "mul", other) if _is_number(other) and not options else NotImplemented
+
+
+@lazily("div", "__truediv__", "divide", "true_divide")
+def _div(logits: LazyLogits, other: Any, **options: Any) -> Any:
+    return _then(logits, "div", other) if _is_number(other) and not options else NotImplemented
+
+
+@lazily("tanh")
+def _tanh(logits: LazyLogits, **options: Any) -> Any:
+    return _then(logits, "tanh", None) if not options else NotImplemented
+
+
+def _cast(dtype: torch.dtype) -> Callable[..., Any]:
+    def cast(logits: LazyLogits, **options: Any) -> Any:
+        return _to(logits, dtype) if not options else NotImplemented
+
+    return cast
+
+
+for _name, _dtype in (
+    ("float", torch.float32), ("double", torch.float64), ("half", torch.float16), ("bfloat16", torch.bfloat16),
+):  # fmt: skip
+    _ = lazily(_name)(_cast(_dtype))
+
+
+@lazily("to")
+def _to(logits: LazyLogits, *wanted: Any, **options: Any) -> Any:
+    dtype = options.pop("dtype", None)
+    device = options.pop("device", None)
+    for x in wanted:
+        if isinstance(x, torch.dtype):
+            dtype = x
+        elif isinstance(x, (str, torch.device)):
+            device = x
+        else:
+            return NotImplemented
+    moves = device is not None and torch.device(device) != logits._deferred.hidden.device
+    if options or moves or not (dtype is None or dtype.is_floating_point):
+        return NotImplemented
+    return logits if dtype in (None, logits._deferred.dtype) else _then(logits, "to", dtype)
+
+
+@lazily("contiguous")
+def _contiguous(logits: LazyLogits, **options: Any) -> Any:
+    if options:
+        return NotImplemented
+    origin = logits._origin
+    whole = origin is None or not origin.shares_memory or logits.numel() == origin.logits.numel()
+    return logits if whole else defer(logits._deferred, Origin(logits, Tensor.contiguous, shares_memory=False))
+
+
+@lazily("view", "reshape")
+def _reshape(logits: LazyLogits, *shape: Any, **options: Any) -> Any:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    d = logits._deferred
+    whole, V = d.shape.numel(), d.weight.shape[0]
+    if options or not shape or whole == 0 or not all(isinstance(n, int) for n in shape):
+        return NotImplemented
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) == 1 and known > 0 and whole % known == 0:
+        shape = tuple(whole // known if n == -1 else n for n in shape)
+    if shape[-1] != V or min(shape) < 0 or math.prod(shape) != whole:
+        return NotImplemented
+    hidden = d.hidden.reshape(*shape[:-1], d.hidden.shape[-1])
+    return _view(logits, lambda real: real.reshape(shape), hidden)
+
+
+@lazily("flatten")
+def _flatten(logits: LazyLogits, start_dim: int = 0, end_dim: int = -1) -> Any:
+    axes = logits.ndim
+    if not (0 <= start_dim <= end_dim % axes < axes - 1):
+        return NotImplemented
+    hidden = logits._deferred.hidden.flatten(start_dim, end_dim)
+    return _view(logits, lambda real: real.flatten(start_dim, end_dim), hidden)
+
+
+@lazily("__getitem__")
+def _getitem(logits: LazyLogits, key: Any) -> Any:
+    keys = key if isinstance(key, tuple) else (key,)
+    axes = 0
+    for k in keys:
+        if k is None or isinstance(k, (bool, LazyLogits)) or not (k is ... or isinstance(k, (int, slice, Tensor))):
+            return NotImplemented
+        if isinstance(k, Tensor) and k.dtype not in (torch.bool, torch.int64):
+            return NotImplemented
+        axes += k.ndim if isinstance(k, Tensor) and k.dtype == torch.bool else int(k is not ...)
+    rest = (slice(None),) * (logits.ndim - axes)
+    dots = [at for at, k in enumerate(keys) if k is ...]
+    if axes > logits.ndim or len(dots) > 1:
+        return NotImplemented
+    keys = (*keys[: dots[0]], *rest, *keys[dots[0] + 1 :]) if dots else (*keys, *rest)
+    if not (isinstance(keys[-1], slice) and keys[-1] == slice(None)):
+        return NotImplemented
+    return _view(logits, lambda real: real[key], logits._deferred.hidden[keys])
+
+
+@lazily("detach")
+def _detach(logits: LazyLogits) -> Any:
+    d = logits._deferred
+    bias = None if d.bias is None else d.bias.detach()
+    detached = dataclasses.replace(d, hidden=d.hidden.detach(), weight=d.weight.detach(), bias=bias)
+    return defer(detached, Origin(logits, torch.detach, shares_memory=True))
+
+
+@lazily("__repr__")
+def _repr(logits: LazyLogits, **options: Any) -> Any:
+    try:
+        return repr(logits.numbers())
+    except RuntimeError as error:
+        return f"LazyLogits(shape={tuple(logits.shape)}, dtype={logits.dtype}): {error}"

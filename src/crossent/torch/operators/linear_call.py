@@ -1,0 +1,211 @@
+"""The call of the linear loss as its operators take it: the record, and the head without padding and ignored rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.spec import Scores, Target
+from crossent.torch.base.record import Record
+from crossent.torch.base.values import RowResults, aliases, loss_dtype, new_results, without_autocast
+from crossent.torch.operators.rows import RowCall, row_stats
+from crossent.torch.ranks.collectives import share
+from crossent.torch.ranks.gathered import gather_rows
+from crossent.torch.ranks.records import ClassRange
+from crossent.torch.ranks.shards import Ranks, held
+from crossent.torch.sources.driver import TiledRows, check_targets
+from crossent.torch.sources.linear import LinearSource
+
+
+class LinearGradients(NamedTuple):
+    """Gradients of all operands of a linear loss that can want one; None for those that do not."""
+
+    input: Tensor | None = None
+    linear_weight: Tensor | None = None
+    linear_bias: Tensor | None = None
+    prob: Tensor | None = None
+
+    def __add__(self, other: Any) -> LinearGradients:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the sum of both, where either may lack an operand."""
+        pairs = zip(self, other, strict=True)
+        return LinearGradients(*(a if b is None else b if a is None else a + b for a, b in pairs))
+
+    def filled(self, like: Tensor) -> list[Tensor]:
+        """Return a tensor for each, because operators return no None: an empty one where there is none."""
+        return [like.new_empty((0,)) if g is None else g for g in self]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LinearCall(Record):
+    """A linear layer, input (N, D), weight (V · P, D) and bias (V · P,), with its target, scores and ranks.
+
+    Classes beyond the last one (`target.num_classes`) are padding; P is the number of positions.
+    """
+
+    input: Tensor
+    linear_weight: Tensor
+    linear_bias: Tensor | None
+    positions: int
+    target: Target
+    scores: Scores
+    ranks: Ranks
+
+    @property
+    def features(self) -> Tensor:
+        """The rows of the loss: the input's, or those that all ranks brought."""
+        return self.input if self.ranks.gathered is None else self.ranks.gathered
+
+    @property
+    def columns(self) -> int:
+        """Number of classes that are stored, padding included."""
+        return self.linear_weight.shape[0] // max(1, self.positions)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes at hand."""
+        return held(self.columns, self.target.first_class, self.target.num_classes)
+
+    @property
+    def class_range(self) -> ClassRange:
+        """Which classes these are."""
+        return ClassRange(self.target.first_class, self.classes, self.target.num_classes or self.classes)
+
+    def new_results(self, rows: int | None = None) -> RowResults:
+        """Return memory for the results of so many rows of the input, or of all, as of rows without a target."""
+        number = (self.features.shape[0] if rows is None else rows) * self.positions
+        results = new_results(number, self.input)
+        for x in results:
+            _ = x.zero_()
+        _ = results.record[1].fill_(1.0)
+        return results
+
+    def unpadded(self) -> LinearCall:
+        """Return the call without padding."""
+        here, positions = self.classes, self.positions
+        if self.columns == here:
+            return self
+        bias, target = self.linear_bias, self.target
+        prob: Any = target.prob
+        if prob is not None and target.index is None:
+            target = dataclasses.replace(target, prob=prob[:, :here])
+        return dataclasses.replace(
+            self,
+            linear_weight=self.linear_weight[: here * positions],
+            linear_bias=None if bias is None else bias[: here * positions],
+            target=target,
+        )
+
+    def padded(self, found: LinearGradients) -> LinearGradients:
+        """Return gradients in the shapes of the operands: cut where rows were gathered, zero in the padding."""
+        pad = torch.nn.functional.pad
+        g_input, g_weight, g_bias, g_prob = found
+        if g_input is not None:
+            g_input = g_input[: self.input.shape[0]]
+        padding = self.columns - self.classes
+        if padding:
+            stored = padding * self.positions
+            g_weight = None if g_weight is None else pad(g_weight, (0, 0, 0, stored))
+            g_bias = None if g_bias is None else pad(g_bias, (0, stored))
+            if g_prob is not None and self.target.index is None:
+                g_prob = pad(g_prob, (0, 0) * (g_prob.ndim - 2) + (0, padding))
+        return LinearGradients(g_input, g_weight, g_bias, g_prob)
+
+    def packed(self) -> PackedRows:
+        """Return the rows that have a target, as a task for the chunk driver.
+
+        On a GPU all rows are left, because to count them is to wait for the device; those without a target are marked.
+        """
+        call, positions = self.unpadded(), self.positions
+        index: Any = self.target.index
+        target = call.target if index is None else dataclasses.replace(call.target, index=index.long())
+        source = LinearSource(
+            self.features, call.linear_weight, call.linear_bias, positions=positions, ranks=self.ranks
+        )
+        task = TiledRows(source, target, self.scores, self.ranks)
+        check_targets(task, source.input)
+        if target.kind != "index":
+            return PackedRows(task, None)
+        index = target.index
+        has_target = index != target.ignore_index
+        valid = has_target.view(-1, positions).any(1) if positions else has_target.new_ones(source.size)
+        if not source.input.is_cpu:
+            return PackedRows(dataclasses.replace(task, source=dataclasses.replace(source, valid=valid)), None)
+        if valid.all():
+            return PackedRows(task, None)
+        rows = valid.nonzero().squeeze(1)
+        index = index.view(-1, positions)[rows].view(-1)
+        source, target = dataclasses.replace(source, rows=rows), dataclasses.replace(target, index=index)
+        each = torch.arange(positions, device=rows.device)
+        places = rows if positions == 1 else (rows[:, None] * positions + each).view(-1)
+        return PackedRows(dataclasses.replace(task, source=source, target=target), places)
+
+
+class PackedRows(NamedTuple):
+    """The rows of a head that have a target, and their places among the vectors of all rows (None: all of them)."""
+
+    task: TiledRows
+    places: Tensor | None
+
+    @property
+    def source(self) -> LinearSource:
+        """The head."""
+        source: Any = self.task.source
+        return source
+
+    def take(self, vectors: Any) -> Any:
+        """Return the entries of these rows in an array whose last axis is all rows."""
+        return vectors if vectors is None or self.places is None else vectors[..., self.places]
+
+    def put(self, results: RowResults, packed: RowResults) -> None:
+        """Write the results of these rows into those of all rows."""
+        if self.places is not None:
+            for to, part in zip(results, packed, strict=True):
+                to[..., self.places] = part
+
+
+def recomputed(
+    call: LinearCall, close: Callable[[RowResults], Sequence[Tensor]], cotangents: Sequence[Tensor | None]
+) -> LinearGradients:
+    """Return differentiable gradients: everything once more, in differentiable operations, with all of the logits.
+
+    `close` makes of the results of rows what the cotangents are of.
+    """
+    with torch.enable_grad():
+        prob: Any = call.target.prob
+        inputs = aliases(call.input, call.linear_weight, call.linear_bias, prob)
+        again = dataclasses.replace(
+            call,
+            input=inputs[0],
+            linear_weight=inputs[1],
+            linear_bias=inputs[2],
+            target=dataclasses.replace(call.target, prob=inputs[3]),
+        )
+        outputs = close(linear_stats_plain(again))
+        pairs = [(out, g) for out, g in zip(outputs, cotangents, strict=True) if g is not None]
+        wanted = [x for x in inputs if x is not None and x.requires_grad]
+        found = iter(
+            torch.autograd.grad(
+                [out for out, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True
+            )
+        )
+        return LinearGradients(*(next(found) if x is not None and x.requires_grad else None for x in inputs))
+
+
+def linear_stats_plain(call: LinearCall) -> RowResults:
+    """Return what linear_stats does from logits that exist: its slow twin, differentiable as often as one likes."""
+    ranks, wide, call = call.ranks, loss_dtype(call.input.dtype), call.unpadded()
+    weight, bias = share(call.linear_weight, ranks.row_groups), share(call.linear_bias, ranks.row_groups)
+    if ranks.gathered is None:
+        features = share(call.input, ranks.groups)
+    else:
+        features = share(gather_rows(call.input, ranks), ranks.groups[:-1])
+    with without_autocast(features):
+        bias = None if bias is None else bias.to(wide)
+        logits = torch.nn.functional.linear(features.to(wide), weight.to(wide), bias)
+    positions = call.positions
+    logits = logits if positions == 1 else logits.unflatten(1, (weight.shape[0] // max(1, positions), positions))
+    return row_stats(RowCall(logits, call.target, call.scores, ranks.groups))

@@ -1,0 +1,157 @@
+"""crossent::linear_loss: the sum or mean of a linear loss and its gradients in one sweep.
+
+The backward only scales what the forward found. With create_graph it recomputes everything in differentiable torch
+operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.torch.base.record import Record, keep, kept
+from crossent.torch.base.register import Gradients as ByName
+from crossent.torch.base.register import Wants, is_batched, is_watched, register
+from crossent.torch.base.values import RowResults
+from crossent.torch.call.arguments import Closing, RowClosing
+from crossent.torch.operators.linear_call import LinearCall, LinearGradients, recomputed
+from crossent.torch.operators.linear_stats import LinearStatsCall, gradients_like, stats_gradients, wanted_of
+from crossent.torch.sources import driver
+from crossent.torch.sources.linear import costs_of
+from crossent.torch.sources.plan import Sweep, one_sweep
+from crossent.torch.sources.source import Wanted
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LinearLossCall(Record):
+    """A call with its closing, and which of input, weight and bias want a gradient."""
+
+    head: LinearCall
+    sample_weight: Tensor | None
+    z_loss: float
+    mean: bool
+    wants: tuple[bool, ...]
+    chunk_bytes: int
+
+    @property
+    def closing(self) -> RowClosing:
+        """The closing of the rows."""
+        closing = Closing("mean" if self.mean else "sum", self.sample_weight, self.z_loss)
+        return RowClosing(closing, self.head.target, self.head.target.weight)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which operands want a gradient; the target's probabilities never do here."""
+        return Wanted(*self.wants)
+
+
+class LinearLoss(NamedTuple):
+    """The reduced loss, the results of the rows, and the gradients of the reduced loss by each operand."""
+
+    reduced: Tensor
+    loss: Tensor
+    lse: Tensor
+    entropy: Tensor
+    record: Tensor
+    g_input: Tensor
+    g_weight: Tensor
+    g_bias: Tensor
+
+    @property
+    def rows(self) -> RowResults:
+        """The results of the rows."""
+        return RowResults(self.loss, self.lse, self.entropy, self.record)
+
+
+def _linear_loss(call: LinearLossCall) -> LinearLoss:
+    head, closing = call.head, call.closing
+    results, packed = head.new_results(), head.packed()
+    source, task = packed.source, packed.task
+    parts = results if packed.places is None else head.new_results(source.size)
+    scale = closing.scale(results)
+    taken = scale._replace(loss=packed.take(scale.loss), lse_squared=packed.take(scale.lse_squared))
+    sweep = one_sweep(costs_of(head.input, head.linear_weight), call.chunk_bytes) or Sweep(max(1, source.size))
+    found = driver.one_sweep(task, sweep, taken, parts, call.wanted)
+    packed.put(results, parts)
+    gradients = head.padded(LinearGradients(*found)).filled(head.input)[:3]
+    return LinearLoss(closing.reduced(results.loss, results.lse), *results, *gradients)
+
+
+def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
+    results = call.head.new_results()
+    return LinearLoss(results.loss.new_empty(()), *results, *gradients_like(call.head, call.wanted)[:3])
+
+
+def _save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss) -> None:
+    output = LinearLoss(*output)
+    gradients = (output.g_input, output.g_weight, output.g_bias)
+    keep(ctx, call, output.record)
+    # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
+    ctx.gradients = [g if want else None for g, want in zip(gradients, call.wants, strict=False)]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output.record, *gradients)
+
+
+def _linear_loss_backward(
+    ctx: Any,
+    wants: Wants,
+    g: Tensor | None,
+    g_loss: Tensor | None,
+    g_lse: Tensor | None,
+    g_entropy: Tensor | None,
+    *_: Any,
+) -> ByName:
+    of_rows = (g_loss, g_lse, g_entropy)
+    if torch.is_grad_enabled():
+        call: LinearLossCall = kept(ctx).call
+        closing = call.closing
+
+        def close(results: RowResults) -> tuple[Tensor, ...]:
+            return closing.reduced(results.loss, results.lse), *results[:3]
+
+        return recomputed(call.head, close, (g, *of_rows))._asdict()
+    found = LinearGradients()
+    if g is not None:
+        found = LinearGradients(*_scaled(ctx, g))
+    elif not _keeps_graph():
+        ctx.gradients = None
+    if any(x is not None for x in of_rows):
+        call, (record,) = kept(ctx)
+        stats = LinearStatsCall(call.head, False, call.chunk_bytes)
+        found += stats_gradients(stats, record, record.new_empty((0,)), of_rows, wanted_of(wants))
+    return found._asdict()
+
+
+def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
+    """Return g times the gradients that the forward computed, in their own memory if this is the last backward."""
+    if ctx.gradients is None:
+        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
+    alone = getattr(ctx, "direct", False) and type(g) is Tensor and not is_batched(g) and not is_watched()
+    if not alone or _keeps_graph():
+        return [None if x is None else (x.to(g.dtype) * g).to(x.dtype) for x in ctx.gradients]
+    gradients, ctx.gradients = ctx.gradients, None
+    scale = g.item() if g.is_cpu else g
+    if scale is g or scale != 1:
+        gradients = [None if x is None else x.mul_(scale) for x in gradients]
+    return gradients
+
+
+def _keeps_graph() -> bool:
+    """Return whether the backward that runs may be run again, or nobody knows."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
+    return ask is None or ask()
+
+
+linear_loss = register(
+    "linear_loss",
+    LinearLossCall,
+    LinearLoss,
+    _linear_loss,
+    _linear_loss_fake,
+    _save_linear_loss,
+    _linear_loss_backward,
+)

@@ -1,0 +1,166 @@
+"""crossent::linear_stats: loss, lse and entropy of each row of a linear layer's logits, and crossent::linear_grad.
+
+Each output is differentiable with any cotangent; the backward, linear_grad, multiplies the logits again, or reads them
+where the forward kept them. With create_graph it recomputes everything in differentiable torch operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.kernels.backend import Cotangents
+from crossent.torch.base.record import Record, keep, kept
+from crossent.torch.base.register import Gradients as ByName
+from crossent.torch.base.register import Wants, register
+from crossent.torch.base.values import RowResults, loss_dtype
+from crossent.torch.operators.linear_call import LinearCall, LinearGradients, recomputed
+from crossent.torch.ranks.records import merge, write_outputs
+from crossent.torch.sources import driver
+from crossent.torch.sources.linear import KeptTiles, LinearTiles
+from crossent.torch.sources.source import Wanted
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LinearStatsCall(Record):
+    """A call whose statistics are wanted; with `keep` the logits are kept for the backward."""
+
+    head: LinearCall
+    keep: bool
+    chunk_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LinearGradCall(Record):
+    """A call with the record of its rows, logits that were kept (or none), and the cotangents of its results."""
+
+    head: LinearCall
+    record: Tensor
+    logits: Tensor
+    g_loss: Tensor | None
+    g_lse: Tensor | None
+    g_entropy: Tensor | None
+    wants: tuple[bool, ...]
+    """Those of `Wanted`."""
+    chunk_bytes: int
+
+
+class LinearResults(NamedTuple):
+    """Results of the rows, and the logits (N, V · P) if they were kept, else an empty tensor."""
+
+    loss: Tensor
+    lse: Tensor
+    entropy: Tensor
+    record: Tensor
+    logits: Tensor
+
+    @property
+    def rows(self) -> RowResults:
+        """The results without the logits."""
+        return RowResults(*self[:-1])
+
+
+def wanted_of(wants: Wants) -> Wanted:
+    """Return which operands want a gradient, from the names of all arguments that do."""
+    return Wanted(*(name in wants for name in Wanted._fields))
+
+
+def gradients_like(call: LinearCall, wanted: Wanted) -> list[Tensor]:
+    """Return fake gradients of the operands that want one, and empty tensors for the others."""
+    operands = (call.input, call.linear_weight, call.linear_bias, call.target.prob)
+    found: list[Any] = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) if want else None  # pyright: ignore
+        for x, want in zip(operands, wanted, strict=True)
+    ]
+    return LinearGradients(*found).filled(call.input)
+
+
+# Statistics --------------------------------------------------------------------------------------------------------
+
+
+def _linear_stats(call: LinearStatsCall) -> LinearResults:
+    head, (*_, logits) = call.head, _linear_stats_fake(call)
+    results, packed = head.new_results(), head.packed()
+    source, task = packed.source, packed.task
+    parts = results if packed.places is None else head.new_results(source.size)
+    shape = task.tile_shape(call.chunk_bytes)
+    tiles = LinearTiles(source, shape, logits[: source.size] if call.keep else None)
+    driver.statistics(task, tiles, shape, parts)
+    if head.ranks.groups:
+        merge(parts.record, head.ranks.groups, head.class_range)
+        write_outputs(parts.record, task.target, parts.outputs)
+    packed.put(results, parts)
+    return LinearResults(*results, logits)
+
+
+def _linear_stats_fake(call: LinearStatsCall) -> LinearResults:
+    head = call.head
+    shape = (head.features.shape[0], head.linear_weight.shape[0]) if call.keep else (0,)
+    logits = head.input.new_empty(shape, dtype=loss_dtype(head.input.dtype))
+    return LinearResults(*head.new_results(), logits)
+
+
+def _save_linear_stats(ctx: Any, call: LinearStatsCall, output: LinearResults) -> None:
+    *_, record, logits = output
+    keep(ctx, call, record, logits)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(record, logits)
+
+
+def _linear_stats_backward(
+    ctx: Any, wants: Wants, g_loss: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, *_: Any
+) -> ByName:
+    call, (record, logits) = kept(ctx)
+    cotangents = (g_loss, g_lse, g_entropy)
+    return stats_gradients(call, record, logits, cotangents, wanted_of(wants))._asdict()
+
+
+def stats_gradients(
+    call: LinearStatsCall, record: Tensor, logits: Tensor, cotangents: Sequence[Tensor | None], wanted: Wanted
+) -> LinearGradients:
+    """Return the gradients of the operands for cotangents of loss, lse and entropy of each row."""
+    if torch.is_grad_enabled():
+        return recomputed(call.head, lambda results: results[:3], cotangents)
+    wanted = wanted._replace(prob=wanted.prob and cotangents[0] is not None)
+    found = linear_grad(LinearGradCall(call.head, record, logits, *cotangents, wanted, call.chunk_bytes))
+    return LinearGradients(*(g if want else None for g, want in zip(found, wanted, strict=True)))
+
+
+# Their gradient ----------------------------------------------------------------------------------------------------
+
+
+def _linear_grad(call: LinearGradCall) -> LinearGradients:
+    packed, wanted = call.head.packed(), Wanted(*call.wants)
+    source, task = packed.source, packed.task
+    record = packed.take(call.record)
+    cotangents = Cotangents(*(packed.take(g) for g in (call.g_loss, call.g_lse, call.g_entropy)))
+    shape = task.tile_shape(call.chunk_bytes)
+    if call.logits.ndim == 2:
+        tiles: LinearTiles = KeptTiles(source, shape, call.logits[: source.size])
+    else:
+        tiles = LinearTiles(source, shape)
+    found = driver.gradients(task, tiles, shape, record, cotangents, wanted)
+    g_prob = None
+    if wanted.prob and cotangents.loss is not None:
+        g_prob = driver.prob_gradient(task, call.chunk_bytes, record, cotangents.loss)
+    return LinearGradients(*call.head.padded(LinearGradients(*found, g_prob)).filled(call.head.input))
+
+
+def _linear_grad_fake(call: LinearGradCall) -> LinearGradients:
+    return LinearGradients(*gradients_like(call.head, Wanted(*call.wants)))
+
+
+linear_grad = register("linear_grad", LinearGradCall, LinearGradients, _linear_grad, _linear_grad_fake)
+linear_stats = register(
+    "linear_stats",
+    LinearStatsCall,
+    LinearResults,
+    _linear_stats,
+    _linear_stats_fake,
+    _save_linear_stats,
+    _linear_stats_backward,
+)

@@ -1,0 +1,339 @@
+"""Logits of a linear layer, input @ weightᵀ + bias: tiles are products, and so are the gradients of the operands.
+
+Rows are those of the input, and columns are classes; with K-dimensional weights each pair of them has `positions`
+logits. Products of gradients add up in float32 (float64) and are rounded once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.torch.base.values import loss_dtype
+from crossent.torch.ranks.collectives import add_up
+from crossent.torch.ranks.gathered import InputGradient
+from crossent.torch.ranks.shards import NO_RANKS, Ranks
+from crossent.torch.sources.plan import CPU, GPU, Costs, Device, Sweep, TileShape, padded
+from crossent.torch.sources.products import multiply, operand, operand_dtype
+from crossent.torch.sources.source import Span, Wanted, spans
+from crossent.torch.sources.tensor import TensorSource, TensorTiles
+
+_COPIED_ROWS = 2048  # of a gradient that is unpacked, at a time
+
+
+class LinearGradients(NamedTuple):
+    """Gradients of the operands of a linear layer; None for those that want none."""
+
+    input: Tensor | None
+    linear_weight: Tensor | None
+    linear_bias: Tensor | None
+
+
+class ClassOperands(NamedTuple):
+    """Weight and bias of some classes, as products take them."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def device_of(x: Tensor) -> Device:
+    """Return what is fast where a tensor is."""
+    return CPU if x.is_cpu or x.is_meta else GPU
+
+
+def costs_of(input: Tensor, weight: Tensor, rows: int | None = None) -> Costs:
+    """Return what a layer costs: weight (V · positions, D), and all rows of the input or some of them."""
+    number = input.shape[0] if rows is None else rows
+    product_dtype = operand_dtype(input.dtype, input.device)
+    return Costs(number, weight.shape[0], weight.shape[-1], input.dtype, product_dtype, device_of(input))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LinearSource:
+    """A linear layer: input (N, D), weight (V · P, D) and bias (V · P,) for P positions."""
+
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    positions: int = 1
+    rows: Tensor | None = None
+    """Which rows of the input there are, in order; None for all."""
+    valid: Tensor | None = None
+    """Which rows of the input have a target, where that many are multiplied in any case; None for all."""
+    ranks: Ranks = NO_RANKS
+
+    @property
+    def size(self) -> int:
+        """Number N of rows."""
+        return self.input.shape[0] if self.rows is None else self.rows.shape[0]
+
+    @property
+    def classes(self) -> int:
+        """Number V of classes at hand."""
+        return self.weight.shape[0] // max(1, self.positions)
+
+    @property
+    def costs(self) -> Costs:
+        """What the plan depends on."""
+        return costs_of(self.input, self.weight, self.size)
+
+    @property
+    def device(self) -> Device:
+        """What is fast where the layer is."""
+        return device_of(self.input)
+
+    def tiles(self, shape: TileShape, logits: Tensor | None = None) -> LinearTiles:
+        """Return a workspace for tiles of at most this shape; tiles go into `logits` (N, V · P) if it is there."""
+        return LinearTiles(self, shape, logits)
+
+    def sums_by_classes(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape) -> SumsByClasses:
+        """Return sums for tiles that come class by class, and all rows of each class."""
+        return SumsByClasses(tiles, wanted, shape)
+
+    def sums_by_rows(self, tiles: LinearTiles, wanted: Wanted, sweep: Sweep) -> SumsByRows:
+        """Return sums for tiles of whole rows."""
+        return SumsByRows(tiles, wanted, sweep)
+
+
+class LinearTiles:
+    """A buffer for a tile of logits, and the operands of the last tile as the products take them."""
+
+    def __init__(self, source: LinearSource, shape: TileShape, kept: Tensor | None = None) -> None:
+        self.source, self._kept = source, kept
+        self.dtype = operand_dtype(source.input.dtype, source.input.device)
+        """Of operands, and of the gradients of logits that are multiplied with them."""
+        self.wide = loss_dtype(source.input.dtype)
+        """Of logits and of sums."""
+        self.in_place = self.dtype == self.wide
+        """Whether gradients of logits take the place of the logits."""
+        rows, classes = shape if kept is None else (0, 0)
+        fresh_zeros = self.in_place and source.device.fresh_zeros
+        self.buffer = memory((rows, padded(classes * source.positions)), source.input, self.wide, zeroed=fresh_zeros)
+        self._gradients: Tensor | None = None
+        self._input: tuple[Span, Tensor] | None = None
+        self._operands: tuple[Span, ClassOperands] | None = None
+
+    def input(self, rows: Span) -> Tensor:
+        """Return rows of the input as the products take them."""
+        if self._input is None or self._input[0] != rows:
+            source, here = self.source, slice(rows.begin, rows.end)
+            x_chunk = source.input[here] if source.rows is None else source.input[source.rows[here]]
+            if source.valid is not None:  # what a row without a target holds is multiplied by 0, and NaN would stay NaN
+                x_chunk = torch.where(source.valid[here, None], x_chunk, 0.0)
+            self._input = rows, operand(x_chunk, self.dtype)
+        return self._input[1]
+
+    def operands(self, classes: Span) -> ClassOperands:
+        """Return weight and bias of classes as the products take them."""
+        if self._operands is None or self._operands[0] != classes:
+            here, bias = classes.of(self.source.positions), self.source.bias
+            weight = operand(self.source.weight[here], self.dtype)
+            self._operands = classes, ClassOperands(weight, None if bias is None else bias[here])
+        return self._operands[1]
+
+    def logits(self, rows: Span, classes: Span) -> Tensor:
+        """Return a tile (n, v · P), multiplied into the buffer or into its place among the logits that are kept."""
+        positions = self.source.positions
+        if self._kept is None:
+            tile = self.buffer[: rows.size, : classes.size * positions]
+        else:
+            tile = self._kept[rows.begin : rows.end, classes.of(positions)]
+        self._multiply(rows, classes, tile)
+        return tile
+
+    def whole_rows(self, rows: Span) -> Tensor:
+        """Return a tile of all classes, by products that are not too wide."""
+        source = self.source
+        tile = self.buffer[: rows.size, : source.classes * source.positions]
+        for classes in spans(source.classes, source.device.product_classes):
+            self._multiply(rows, classes, tile[:, classes.of(source.positions)])
+        return tile
+
+    def _multiply(self, rows: Span, classes: Span, tile: Tensor) -> None:
+        weight, bias = self.operands(classes)
+        if bias is not None:
+            _ = tile.copy_(bias)
+        multiply(self.input(rows), weight.t(), tile, add=bias is not None)
+
+    def gradient(self, tile: Tensor) -> Tensor:
+        """Return memory for the gradient of a tile in the dtype that its products take; it may be the tile itself."""
+        if self.in_place:
+            return tile
+        if self._gradients is None:
+            self._gradients = self.new_gradients(self.buffer.shape[0])
+        return self._gradients[: tile.shape[0], : tile.shape[1]]
+
+    def new_gradients(self, rows: int) -> Tensor:
+        """Return memory for gradients of so many rows of logits beside the logits."""
+        # zeroed, because torch's bfloat16 product on CPUs multiplies what lies between the rows by zero, maybe NaN
+        return memory((rows, self.buffer.shape[1]), self.buffer, self.dtype, zeroed=self.buffer.is_cpu)
+
+
+class KeptTiles(LinearTiles):
+    """Tiles of logits that were kept: they are read, and only their gradients are multiplied."""
+
+    def __init__(self, source: LinearSource, shape: TileShape, kept: Tensor) -> None:
+        super().__init__(source, shape)
+        self._logits = TensorTiles(TensorSource(kept, kept.shape[1]))
+
+    def logits(self, rows: Span, classes: Span) -> Tensor:
+        """Return a tile of the logits that were kept."""
+        here = classes.of(self.source.positions)
+        return self._logits.logits(rows, Span(here.start, here.stop))
+
+    def gradient(self, tile: Tensor) -> Tensor:
+        """Return memory for the gradient of a tile, never the logits that were kept: they may be wanted again."""
+        return super().gradient(self.buffer[: tile.shape[0], : tile.shape[1]])
+
+
+class SumsByClasses:
+    """The gradients of a layer from tiles that come class by class, and all rows of each class.
+
+    The gradient of the weight is finished tile by tile and rounded once; that of the input adds up over the classes,
+    and over the ranks that hold the others.
+    """
+
+    def __init__(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape) -> None:
+        source = tiles.source
+        self._tiles, self._source, self._rows_of_tile = tiles, source, shape.rows
+        wide, weight = tiles.wide, source.weight
+        self._input = InputGradient(source.input, wide, source.ranks) if wanted.input else None
+        self._bias = source.input.new_zeros(len(weight), dtype=wide) if wanted.linear_bias else None
+        self._weight = self._wide_weight = self._weight_part = None
+        if not wanted.linear_weight:
+            return
+        one_product = min(shape.rows, source.device.direct_rows) >= source.size > 0
+        if weight.dtype == wide or source.ranks.row_groups:
+            self._weight = weight.new_zeros(weight.shape, dtype=wide)
+        elif tiles.dtype == weight.dtype and one_product:
+            self._weight = _empty_like(weight)
+        else:
+            self._weight = _empty_like(weight)
+            self._wide_weight = weight.new_zeros((shape.classes * source.positions, weight.shape[1]), dtype=wide)
+
+    def begin(self, classes: Span) -> None:
+        """Begin with the tiles of these classes."""
+        if self._weight is None:
+            return
+        here = classes.of(self._source.positions)
+        wide = self._wide_weight
+        self._weight_part = self._weight[here] if wide is None else wide[: here.stop - here.start]
+
+    def place(self, tile: Tensor, rows: Span) -> Tensor:
+        """Return memory for the gradient of a tile."""
+        return self._tiles.gradient(tile)
+
+    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
+        """Multiply the gradient of a tile, and add the products to the gradients of the operands."""
+        if self._input is not None:
+            weight = self._tiles.operands(classes).weight
+            multiply(gradient, weight, self._input.part[rows.begin : rows.end], add=classes.begin > 0)
+            if classes.end == self._source.classes:
+                self._input.finished(*rows)
+        if self._weight_part is not None:
+            multiply(gradient.t(), self._tiles.input(rows), self._weight_part, add=rows.begin > 0)
+        if self._bias is not None:
+            self._bias[classes.of(self._source.positions)] += gradient.sum(0, dtype=self._bias.dtype)
+
+    def end(self, classes: Span) -> None:
+        """Round the gradient of the weight of these classes."""
+        if self._weight is not None and self._wide_weight is not None:
+            _ = self._weight[classes.of(self._source.positions)].copy_(self._weight_part)  # pyright: ignore[reportArgumentType]
+
+    def result(self) -> LinearGradients:
+        """Return the gradients in the dtype of the weight, summed over the ranks that have other rows."""
+        source, g_input = self._source, None
+        if self._input is not None:
+            if source.classes == 0:  # other ranks have classes, and begin to add up after each row of tiles
+                for rows in spans(source.size, self._rows_of_tile):
+                    self._input.finished(*rows)
+            g_input = self._input.sum(lambda part: unpacked(part, source.rows))
+        add_up((self._weight, self._bias), source.ranks.row_groups)
+        found = (g_input, self._weight, self._bias)
+        return LinearGradients(*(None if x is None else x.to(source.weight.dtype) for x in found))
+
+
+class SumsByRows:
+    """The gradients of a layer from tiles of whole rows.
+
+    The gradient of the weight adds up in float32, unless one product makes all of it: because there is one tile, or
+    because the gradients of all logits are kept (`sweep.whole`) and multiplied at the end.
+    """
+
+    def __init__(self, tiles: LinearTiles, wanted: Wanted, sweep: Sweep) -> None:
+        source = tiles.source
+        self._tiles, self._source = tiles, source
+        self._operand = tiles.operands(Span(0, source.classes)).weight
+        size, weight = source.size, source.weight
+        native = tiles.dtype == weight.dtype
+        whole = sweep.whole and native and sweep.rows < size
+        self._zeroed = size == 0 or (tiles.in_place and source.device.fresh_zeros)
+        self._input = self._weight = None
+        if wanted.input:
+            dtype, packed = source.input.dtype if native else tiles.wide, source.rows is not None
+            self._input = memory(source.input.shape, source.input, dtype, zeroed=packed or size == 0)
+        if wanted.linear_weight:
+            one_product = tiles.in_place or whole or sweep.rows >= size
+            dtype = weight.dtype if native and one_product else tiles.wide
+            self._weight = memory(weight.shape, weight, dtype, zeroed=self._zeroed)
+        self._bias = source.input.new_zeros(len(weight), dtype=tiles.wide) if wanted.linear_bias else None
+        self._kept = tiles.new_gradients(size)[:, : len(weight)] if whole else None
+
+    def begin(self, classes: Span) -> None:
+        """Do nothing: all classes come with each row."""
+
+    def place(self, tile: Tensor, rows: Span) -> Tensor:
+        """Return memory for the gradient of a tile."""
+        return self._tiles.gradient(tile) if self._kept is None else self._kept[rows.begin : rows.end]
+
+    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
+        """Multiply the gradient of a tile now, or keep it."""
+        if self._bias is not None:
+            self._bias += gradient.sum(0, dtype=self._bias.dtype)
+        if self._kept is None:
+            self._multiply(gradient, rows, fresh=rows.begin == 0 and not self._zeroed)
+
+    def end(self, classes: Span) -> None:
+        """Do nothing: no class is finished before all rows are."""
+
+    def _multiply(self, gradient: Tensor, rows: Span, *, fresh: bool) -> None:
+        """Write the gradient of rows of the input, and add to that of the weight, unless its memory is fresh."""
+        if self._input is not None:
+            multiply(gradient, self._operand, self._input[rows.begin : rows.end])
+        if self._weight is not None:
+            multiply(gradient.t(), self._tiles.input(rows), self._weight, add=not fresh)
+
+    def result(self) -> LinearGradients:
+        """Return the gradients in the dtypes of their operands."""
+        source = self._source
+        if self._kept is not None:
+            self._multiply(self._kept, Span(0, source.size), fresh=True)
+        g_input, g_weight, g_bias = self._input, self._weight, self._bias
+        return LinearGradients(
+            None if g_input is None else unpacked(g_input, source.rows).to(source.input.dtype),
+            None if g_weight is None else g_weight.to(source.weight.dtype),
+            None if g_bias is None else g_bias.to(source.weight.dtype),
+        )
+
+
+def unpacked(gradient: Tensor, rows: Tensor | None) -> Tensor:
+    """Move the first rows of a gradient in place to the rows that they belong to, which are in order, and return it."""
+    if rows is None:
+        return gradient
+    for here in reversed(spans(rows.shape[0], _COPIED_ROWS)):
+        part = gradient[here.begin : here.end].clone()
+        gradient[here.begin : here.end] = 0
+        gradient[rows[here.begin : here.end]] = part
+    return gradient
+
+
+def memory(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype, *, zeroed: bool) -> Tensor:
+    """Return memory for a product; pages first touched by a float32 product cost twice what they cost when zeroed."""
+    return like.new_zeros(shape, dtype=dtype) if zeroed else like.new_empty(shape, dtype=dtype)
+
+
+def _empty_like(matrix: Tensor) -> Tensor:
+    return torch.empty_like(matrix, memory_format=torch.contiguous_format)

@@ -1,0 +1,42 @@
+"""The gradient with respect to the probabilities of a target: what each class would cost, in torch operations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossent.spec import Scores, Target
+from crossent.torch.base.values import loss_dtype
+from crossent.torch.ranks.collectives import LogTotal, log_sum_exp
+
+# Rows are (outer, V, inner) or (N, V): the class axis is axis 1 of logits and dense probabilities.
+
+
+def scores_of(logits: Tensor, scores: Scores) -> Tensor:
+    """Return s = phi(z) in float64 for float64 logits, else in float32."""
+    z = logits.to(loss_dtype(logits.dtype))
+    z = z / scores.temperature
+    return z if scores.softcap is None else scores.softcap * torch.tanh(z / scores.softcap)
+
+
+def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, total: LogTotal | None = None) -> Tensor:
+    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s).
+
+    Without a `total`, the normaliser is that of the columns at hand. Classes that are not among these have gradient 0.
+    """
+    s = scores_of(logits, scores)
+    rows = s.shape[:1] + s.shape[2:]
+    peak, log_total = (x.reshape(rows).unsqueeze(1) for x in (total or log_sum_exp(s)))
+    cost = log_total - (s - peak)
+    if target.weight is not None:
+        cost = cost * torch.as_tensor(target.weight).to(s.dtype).reshape(1, -1, *([1] * (s.ndim - 2)))
+    prob = torch.as_tensor(target.prob)
+    if target.index is None:
+        g = g_loss.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
+    else:
+        flat = cost if s.ndim == 2 else cost.movedim(1, -1).flatten(0, -2)
+        index = torch.as_tensor(target.index).long()
+        local, V = index - target.first_class, flat.shape[1]
+        cost = torch.nn.functional.pad(flat, (0, 1)).gather(1, local.where((local >= 0) & (local < V), V))
+        cost, g = torch.where((index >= 0) & (index < (target.num_classes or V)), cost, torch.nan), g_loss[:, None]
+    return ((1 - target.smoothing) * g * cost).to(prob.dtype)

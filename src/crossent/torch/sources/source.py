@@ -1,0 +1,121 @@
+"""What the chunk driver asks of a source of logits, so that it need not know what makes them.
+
+A source has N rows and V classes, with `positions` logits for each pair of them. It opens a workspace that makes tiles
+of logits, and sums that take the gradients of tiles back to the source's operands. The driver decides in which order;
+the plan decides how large tiles are. `tensor` and `linear` are sources; a new one is one more file beside them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from crossent.torch.sources.plan import Costs, Sweep, TileShape
+
+
+class Span(NamedTuple):
+    """Rows or classes [begin, end)."""
+
+    begin: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of rows or classes."""
+        return self.end - self.begin
+
+    def of(self, positions: int) -> slice:
+        """Return where they lie in an array that has `positions` entries for each."""
+        return slice(self.begin * positions, self.end * positions)
+
+
+def spans(whole: int, part: int) -> list[Span]:
+    """Return [0, whole) cut into parts of this length; the last one may be shorter."""
+    return [Span(begin, min(begin + part, whole)) for begin in range(0, whole, part)]
+
+
+class Wanted(NamedTuple):
+    """Which operands of a loss want a gradient; a source without one of them never has it wanted."""
+
+    input: bool = False
+    linear_weight: bool = False
+    linear_bias: bool = False
+    prob: bool = False
+
+    @property
+    def of_source(self) -> bool:
+        """Whether an operand of the source wants one."""
+        return self.input or self.linear_weight or self.linear_bias
+
+
+class Tiles(Protocol):
+    """The workspace of a sweep over a source, which makes one tile of logits after the other."""
+
+    def logits(self, rows: Span, classes: Span) -> Tensor:
+        """Return a tile of logits (n, v · positions), in memory that the next tile takes."""
+        ...
+
+    def whole_rows(self, rows: Span) -> Tensor:
+        """Return a tile of all classes."""
+        ...
+
+
+class Sums(Protocol):
+    """The gradients of a source's operands, as sums over tiles."""
+
+    def place(self, tile: Tensor, rows: Span) -> Tensor:
+        """Return the memory for the gradient of a tile of these rows; it may be the tile itself."""
+        ...
+
+    def begin(self, classes: Span) -> None:
+        """Begin with the tiles of these classes."""
+        ...
+
+    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
+        """Add what the gradient of a tile is to each operand."""
+        ...
+
+    def end(self, classes: Span) -> None:
+        """Finish what depends on the tiles of these classes alone."""
+        ...
+
+    def result(self) -> Any:
+        """Return the gradients of the operands, by name."""
+        ...
+
+
+class Source(Protocol):
+    """Where logits come from."""
+
+    @property
+    def size(self) -> int:
+        """Number N of rows."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number V of classes at hand."""
+        ...
+
+    @property
+    def positions(self) -> int:
+        """Number of logits for each row and class."""
+        ...
+
+    @property
+    def costs(self) -> Costs:
+        """What the plan depends on."""
+        ...
+
+    def tiles(self, shape: TileShape) -> Tiles:
+        """Return a workspace for tiles of at most this shape."""
+        ...
+
+    def sums_by_classes(self, tiles: Any, wanted: Any, shape: TileShape) -> Sums:
+        """Return sums for tiles that come class by class, and all rows of each class."""
+        ...
+
+    def sums_by_rows(self, tiles: Any, wanted: Any, sweep: Sweep) -> Sums:
+        """Return sums for tiles of whole rows."""
+        ...

@@ -1,0 +1,109 @@
+"""Logits that exist: a tile is a view of them, and the gradient of a tile is written where it belongs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from crossent.torch.sources.plan import CPU, GPU, Costs, Sweep, TileShape
+from crossent.torch.sources.source import Span, Wanted
+
+
+class TensorGradients(NamedTuple):
+    """The gradient of logits that exist."""
+
+    logits: Tensor | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class TensorSource:
+    """Logits (N, V) or (outer, V, inner); columns after the first `classes` are padding."""
+
+    tensor: Tensor
+    classes: int
+
+    positions = 1
+
+    @property
+    def size(self) -> int:
+        """Number N of rows of a matrix of logits."""
+        return self.tensor.shape[0]
+
+    @property
+    def costs(self) -> Costs:
+        """What the plan depends on: nothing is multiplied."""
+        dtype = self.tensor.dtype
+        device = CPU if self.tensor.is_cpu or self.tensor.is_meta else GPU
+        return Costs(self.size, self.classes, 0, dtype, dtype, device)
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits without padding."""
+        return self.unpadded(self.tensor)
+
+    def unpadded(self, x: Tensor) -> Tensor:
+        """Return the classes of a tensor like the logits."""
+        return x if self.classes == x.shape[1] else x[:, : self.classes]
+
+    def new_gradient(self) -> Tensor:
+        """Return memory for the gradient of the logits, zero in the padding."""
+        gradient = torch.empty_like(self.tensor)
+        if self.classes < self.tensor.shape[1]:
+            _ = gradient[:, self.classes :].zero_()
+        return gradient
+
+    def tiles(self, shape: TileShape) -> TensorTiles:
+        """Return views of the logits, a tile at a time."""
+        return TensorTiles(self)
+
+    def sums_by_classes(self, tiles: TensorTiles, wanted: Wanted, shape: TileShape) -> TensorSums:
+        """Return the gradient of the logits as it is written."""
+        return TensorSums(self)
+
+    def sums_by_rows(self, tiles: TensorTiles, wanted: Wanted, sweep: Sweep) -> TensorSums:
+        """Return the gradient of the logits as it is written."""
+        return TensorSums(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class TensorTiles:
+    """Views of logits that exist."""
+
+    source: TensorSource
+
+    def logits(self, rows: Span, classes: Span) -> Tensor:
+        """Return a tile of a matrix of logits."""
+        return self.source.tensor[rows.begin : rows.end, classes.begin : classes.end]
+
+    def whole_rows(self, rows: Span) -> Tensor:
+        """Return all classes of some rows."""
+        return self.logits(rows, Span(0, self.source.classes))
+
+
+class TensorSums:
+    """The gradient of logits that exist; each tile's is written in its place, and nothing is added up."""
+
+    def __init__(self, source: TensorSource) -> None:
+        self._source, self._gradient = source, source.new_gradient()
+        self._classes = Span(0, source.classes)
+
+    def begin(self, classes: Span) -> None:
+        """Write the gradients of these classes next."""
+        self._classes = classes
+
+    def place(self, tile: Tensor, rows: Span) -> Tensor:
+        """Return where the gradient of a tile of these rows and of the classes begun with belongs."""
+        return self._gradient[rows.begin : rows.end, self._classes.begin : self._classes.end]
+
+    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
+        """Do nothing: the gradient is where it belongs."""
+
+    def end(self, classes: Span) -> None:
+        """Do nothing: the gradient is where it belongs."""
+
+    def result(self) -> TensorGradients:
+        """Return the gradient of the logits."""
+        return TensorGradients(self._gradient)
