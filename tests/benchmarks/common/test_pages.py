@@ -1,0 +1,43 @@
+"""Where results lie, and how tables come into a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.common import pages
+from benchmarks.common.records import write
+
+
+def test_results_lie_in_a_file_of_their_day_and_machine_and_the_newest_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    machine = {"platform": "Linux-6.1-x86_64", "isa": "avx2", "cores": 4}
+    old, new = ({"date": f"2026-11-0{day}T10:00Z", "machine": machine} for day in (1, 2))
+    assert pages.path_of(new, "logits").name == "2026-11-02-linux-avx2-4-cores-logits.jsonl"
+    for about in (new, old):
+        write(pages.path_of(about, "logits"), [{"run": about}])
+    assert pages.records("logits") == [{"run": new}]
+    assert not pages.exists("linear")
+    with pytest.raises(pages.LostSourceError, match=r"no \*-linear.jsonl; `python -m benchmarks --suite linear`"):
+        _ = pages.latest("linear")
+
+
+def test_results_of_every_suite_are_there_but_for_a_gpu():
+    assert {suite for suite in pages.COMMANDS if pages.exists(suite)} >= set(pages.COMMANDS) - {"gpu"}
+
+
+def test_a_table_comes_between_its_marks_and_nothing_else_changes():
+    page = "above\n<!-- a -->\nold\nlines\n<!-- end of a -->\nbelow\n"
+    filled = pages.fill(page, {"a": "new"})
+    assert filled == "above\n<!-- a -->\nnew\n<!-- end of a -->\nbelow\n"
+    assert pages.fill(filled, {"a": "new"}) == filled
+    with pytest.raises(ValueError, match="needs one <!-- b -->"):
+        _ = pages.fill(page, {"b": "new"})
+
+
+def test_a_table_in_markdown_has_numbers_at_the_right():
+    lines = pages.markdown(["case", "time"], [["a", "1"], ["b", "2"]]).splitlines()
+    assert lines == ["| case | time |", "|---|---:|", "| a | 1 |", "| b | 2 |"]
