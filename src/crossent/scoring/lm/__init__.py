@@ -1,12 +1,15 @@
-"""Logs of language models: what logged log-probabilities cost per token, per byte and per document.
+"""Logs of language models: scores of logged log-probabilities per token, per byte and per document.
 
-`formats` and `lm_eval` read what servers and tools write, `document` is one text with its tokens, `totals` are sums
-that merge, `result` is what users get, `tokens` has the two functions. It imports `sums`, `show` and `parts`; the
-command line imports it.
+Users import `read` and `score_tokens` from here, and the records that these take and return. `tokens` holds the two
+functions; `formats` and `lm_eval` read what servers and lm-eval write into a `document`; `totals` sums documents;
+`result` is the score. The folder imports `sums`, `show` and `parts`, and only the commands import it.
 """
 
-from crossent.scoring.lm.document import Document, LogError, Token
-from crossent.scoring.lm.result import LanguageModelScore
-from crossent.scoring.lm.tokens import read, score_tokens
+from crossent.scoring.lm.document import Choices, Document, LogError, LogSource, Token
+from crossent.scoring.lm.result import ChoiceScore, DocumentLoss, LanguageModelScore, TokenLoss
+from crossent.scoring.lm.tokens import Format, read, score_tokens
 
-__all__ = ["Document", "LanguageModelScore", "LogError", "Token", "read", "score_tokens"]
+__all__ = [
+    "ChoiceScore", "Choices", "Document", "DocumentLoss", "Format", "LanguageModelScore", "LogError", "LogSource",
+    "Token", "TokenLoss", "read", "score_tokens",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a log of log-probabilities is read into: documents of tokens, or totals, whatever wrote them."""
+"""Documents: the tokens of one text with their log-probabilities, in one form whatever program logged them."""
 
 from __future__ import annotations
 
@@ -6,29 +6,33 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-Source = Literal["chat", "completions", "responses", "vllm", "lm-eval", "plain"]
+from crossent.errors import InputError
 
-# What a document's reader has to say to whoever adds it up.
-Note = Literal["failed", "filtered", "sampled", "generated", "mixed", "inexact bytes", "unknown target"]
+LogSource = Literal["chat", "completions", "responses", "vllm", "lm-eval", "plain"]
+"""Program or format that wrote a record of a log."""
+
+DocumentNote = Literal["failed", "filtered", "sampled", "generated", "mixed", "inexact bytes", "unknown target"]
+"""Remark of a reader about a document, which becomes a warning of the score."""
 
 SENTINEL = -9999.0
+"""Servers write this, or less, for a token whose log-probability they did not log."""
 ROUNDING = 1e-6
 FLOAT32 = 2.0**-23
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
-class LogError(ValueError):
-    """A log that cannot be read or scored; the message says where, why and what to do."""
+class LogError(InputError):
+    """A log cannot be read or scored; the message names the place, the cause and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One scored position of a document.
+    """One scored token of a document: its position, text and log-probability in nats.
 
-    `logprob` is NaN for a token that the log leaves outside: no more is known than that it is at most `ceiling`.
-    `bytes` is the length of the token's UTF-8, None if the log does not tell.
+    A token "outside the log" is not among the most probable tokens that the server logged. Its `logprob` is NaN, and
+    `ceiling` is the largest value that it can have. `bytes` is the length of the token's UTF-8, None if unknown.
     """
 
     position: int
@@ -40,7 +44,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """One multiple-choice question: the log-likelihood of each answer, and the index of the right one."""
+    """One multiple-choice question: the log-likelihood of each answer in nats, and the index of the right answer."""
 
     loglikelihoods: tuple[float, ...]
     target: int
@@ -48,25 +52,28 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What one document cost: its tokens, or only its `loglikelihood` where the log has nothing finer.
+    """One text of a log: its scored tokens, or only its total `loglikelihood` in nats if the log has no tokens.
 
-    Documents are taken to be independent, except those that share a `cluster`. `bytes` and `words` are those of a
+    Documents count as independent, except those with the same `cluster`. `bytes` and `words` are the size of a
     document without tokens.
     """
 
     id: str
-    source: Source
+    source: LogSource
     tokens: tuple[Token, ...] = ()
     loglikelihood: float | None = None
     bytes: int | None = None
     words: int | None = None
     choices: Choices | None = None
     cluster: str | None = None
-    notes: frozenset[Note] = field(default_factory=frozenset)
+    notes: frozenset[DocumentNote] = field(default_factory=frozenset)
 
 
 def log_probability(value: Any, what: str) -> float:
-    """Return a log-probability; NaN for None and for a sentinel, which is −∞ or anything up to −9999."""
+    """Return a log-probability in nats; NaN for None and for a sentinel, which is −9999 or less, or −∞.
+
+    `what` names the value in errors.
+    """
     if value is None:
         return math.nan
     number = real(value, what)
@@ -78,7 +85,7 @@ def log_probability(value: Any, what: str) -> float:
 def real(value: Any, what: str) -> float:
     """Return a number that is not NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise LogError(f"{what} must be a number, not {shown(value)}")
+        raise LogError(f"{what} must be a number, not {described(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -89,10 +96,10 @@ def real(value: Any, what: str) -> float:
 
 
 def ceiling(listed: Sequence[float]) -> float:
-    """Return how large the log-probability of a token outside a list of the most probable ones can be.
+    """Return an upper bound of the log-probability of a token that is not among the most probable ones listed.
 
-    It is log min(smallest p, 1 − Σ p). The p are taken as stored in float32, and the rest as larger by what that
-    rounding hides, so that the bound holds.
+    The bound is log min(smallest p, 1 − Σ p). Servers store the p in float32, so 1 − Σ p is enlarged by the largest
+    rounding error that they may have.
     """
     known = [x for x in listed if not math.isnan(x)]
     if not known:
@@ -104,34 +111,41 @@ def ceiling(listed: Sequence[float]) -> float:
     return min(*known, math.log(rest)) if rest > 0 else min(known)
 
 
-def byte_length(text: str | None, raw: Any = None) -> tuple[int | None, bool]:
-    r"""Return how many bytes a token has, None if the log does not tell, and whether that is exact.
+class ByteLength(NamedTuple):
+    """Number of bytes of a token's UTF-8, None if unknown, and whether the number is exact."""
 
-    They are counted in `raw` where there is one, else in the text: "bytes:\xe2\x80" is how older completions write a
-    fragment of a character, "token_id:42" names a token without its text, and a replacement character stands for
-    bytes that were lost.
+    bytes: int | None
+    exact: bool
+
+
+def byte_length(text: str | None, raw: Any = None) -> ByteLength:
+    r"""Return the number of bytes of a token, from its list of bytes `raw` if the log has one, else from its text.
+
+    Older completions write a fragment of a character as "bytes:\xe2\x80", "token_id:42" names a token without its
+    text, and a replacement character stands for bytes that were lost.
     """
     if text is not None and re.fullmatch(r"token_id:\d+", text):
-        return None, False
+        return ByteLength(None, exact=False)
     encoded = None if text is None else text.encode("utf-8", "surrogatepass")
     if raw is not None:
         if not isinstance(raw, list) or not all(type(x) is int and 0 <= x < 256 for x in raw):
-            raise LogError(f"a token's `bytes` must be a list of integers below 256, not {shown(raw)}")
+            raise LogError(f"a token's `bytes` must be a list of integers below 256, not {described(raw)}")
         # A server that has only the decoded text sends the bytes of its replacement characters.
-        return len(raw), not (text is not None and LOST in text and bytes(raw) == encoded)
+        return ByteLength(len(raw), exact=not (text is not None and LOST in text and bytes(raw) == encoded))
     if text is None or encoded is None:
-        return None, False
+        return ByteLength(None, exact=False)
     if text.startswith("bytes:"):
         rest, escapes = re.subn(r"\\x[0-9a-fA-F]{2}", "", text[len("bytes:") :])
         if escapes:
-            return escapes + len(rest.encode("utf-8", "surrogatepass")), True
-    return len(encoded), LOST not in text
+            return ByteLength(escapes + len(rest.encode("utf-8", "surrogatepass")), exact=True)
+    return ByteLength(len(encoded), exact=LOST not in text)
 
 
-class Tokens:
-    """Collects the scored positions of one document.
+class TokenCollector:
+    """The scored tokens of one document, added in the order of the text.
 
-    The first positions without a log-probability are context, which nothing predicts; a later one is outside.
+    First positions without a log-probability are context, which the model did not predict; a later position without
+    one is a token outside the log.
     """
 
     def __init__(self) -> None:
@@ -140,13 +154,13 @@ class Tokens:
         self.position = 0
 
     def add(self, text: str | None, logprob: Any, *, raw: Any = None, top: Any = None) -> None:
-        """Add the next position; `top` holds the most probable tokens there, if the log has them."""
+        """Add the token at the next position; `top` holds the most probable tokens there, if the log has them."""
         where = f"the log-probability of token {self.position}"
         value = log_probability(logprob, where)
         position, self.position = self.position, self.position + 1
         limit = value
         if math.isnan(value) and top:
-            candidates = Top(top)
+            candidates = TopTokens(top)
             value = limit = candidates.of(text, raw)
             if math.isnan(value):
                 limit = ceiling(candidates.listed)
@@ -154,59 +168,69 @@ class Tokens:
             if logprob is None and not self.scored:
                 return
             limit = 0.0
-        size, exact = byte_length(text, raw)
-        self.inexact |= not exact and size is not None
-        self.scored.append(Token(position, "" if text is None else text, value, limit, size))
+        size = byte_length(text, raw)
+        self.inexact |= not size.exact and size.bytes is not None
+        self.scored.append(Token(position, "" if text is None else text, value, limit, size.bytes))
 
-    def document(self, name: str, source: Source, *, notes: Sequence[Note] = ()) -> Document:
-        """Return what was collected."""
-        every: set[Note] = {*notes}
+    def document(self, name: str, source: LogSource, *, notes: Sequence[DocumentNote] = ()) -> Document:
+        """Return the document of the tokens added so far."""
+        every: set[DocumentNote] = {*notes}
         if self.inexact:
             every.add("inexact bytes")
         return Document(name, source, tuple(self.scored), notes=frozenset(every))
 
-    def covers(self, text: Any) -> None:
-        """Check the tokens against the text that they should make up: it must end with them, if all can be read."""
+    def check_against(self, text: Any) -> None:
+        """Note inexact bytes unless the text of the document ends with the texts of its tokens."""
         if not isinstance(text, str) or any(token.text.startswith("bytes:") for token in self.scored):
             return
         if not text.endswith("".join(token.text for token in self.scored)):
             self.inexact = True
 
 
-class Top:
-    """The most probable tokens of a position: a mapping of texts to log-probabilities, or a list of entries."""
+class TopToken(NamedTuple):
+    """One of the most probable tokens of a position: its text, its bytes if the log has them, its log-probability."""
+
+    text: Any
+    bytes: Any
+    logprob: float
+
+
+class TopTokens:
+    """The most probable tokens of a position, from a mapping of texts to log-probabilities or a list of objects."""
 
     def __init__(self, value: Any) -> None:
-        self.entries: list[tuple[Any, Any, float]] = []
+        what = "a log-probability in `top_logprobs`"
+        self.entries: list[TopToken] = []
         if isinstance(value, Mapping):
-            for text, logprob in value.items():
-                self.entries.append((text, None, log_probability(logprob, "a log-probability in `top_logprobs`")))
+            self.entries += [TopToken(text, None, log_probability(x, what)) for text, x in value.items()]
         elif isinstance(value, list):
             for entry in value:
                 if not isinstance(entry, Mapping) or "logprob" not in entry:
-                    raise LogError(f"an entry of `top_logprobs` must have `token` and `logprob`, not {shown(entry)}")
-                known = log_probability(entry["logprob"], "a log-probability in `top_logprobs`")
-                self.entries.append((entry.get("token"), entry.get("bytes"), known))
+                    raise LogError(
+                        f"an entry of `top_logprobs` must have `token` and `logprob`, not {described(entry)}"
+                    )
+                known = log_probability(entry["logprob"], what)
+                self.entries.append(TopToken(entry.get("token"), entry.get("bytes"), known))
         else:
-            raise LogError(f"`top_logprobs` must hold objects or lists, not {shown(value)}")
+            raise LogError(f"`top_logprobs` must hold objects or lists, not {described(value)}")
 
     @property
     def listed(self) -> list[float]:
         """The log-probabilities."""
-        return [logprob for _, _, logprob in self.entries]
+        return [entry.logprob for entry in self.entries]
 
     def of(self, text: str | None, raw: Any) -> float:
-        """Return the log-probability of a token, NaN if it is not there; lost characters match nothing."""
+        """Return the log-probability of a token, NaN if it is not listed; a text with lost characters is not."""
         if text is None or (LOST in text and raw is None):
             return math.nan
-        for token, its, logprob in self.entries:
-            if token == text and (raw is None or its is None or raw == its):
-                return logprob
+        for entry in self.entries:
+            if entry.text == text and (raw is None or entry.bytes is None or raw == entry.bytes):
+                return entry.logprob
         return math.nan
 
 
-def shown(value: Any) -> str:
-    """Return a value for a message, on one line and not too long."""
+def described(value: Any) -> str:
+    """Return a short description of a JSON value for an error, on one line."""
     if isinstance(value, Mapping):
         keys = [repr(str(key)[:30]) for key in list(value)[:8]]
         return f"an object with {', '.join(keys)}{', …' if len(value) > 8 else ''}" if keys else "an empty object"

@@ -1,60 +1,72 @@
-"""Readers of the logs that language-model servers write: one JSON value in, documents out."""
+"""Readers of the formats that servers of language models log: one JSON value in, documents out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from crossent.scoring.lm.document import Document, LogError, Note, Source, Token, Tokens, shown
+from crossent.scoring.lm.document import Document, DocumentNote, LogError, LogSource, Token, TokenCollector, described
 from crossent.scoring.lm.lm_eval import sample
 
 Record = Mapping[str, Any]
 
 
-def documents(record: Any, name: str, source: Source | None) -> Iterator[Document]:
-    """Yield the documents of one JSON value; without a `source` its shape decides what it is.
+def documents(record: Any, name: str, source: LogSource | None) -> Iterator[Document]:
+    """Yield the documents of one JSON value of a log.
 
     Parameters
     ----------
     record
-        A response, a line of a batch, a sample.
+        A response, a line of a batch, or a sample.
     name
-        What to call a document that has no name of its own.
+        Name of a document that has none of its own.
     source
-        What wrote it.
+        Program or format that wrote the record; None to tell it by its keys.
+
+    Raises
+    ------
+    LogError
+        If the record cannot be read.
     """
     if not isinstance(record, Mapping):
-        raise LogError(f"this is {shown(record)}, not an object; write one JSON object per line")
-    own, inner = _unwrapped(record)
-    if inner is None:
-        yield Document(own or name, source or "chat", notes=frozenset({"failed"}))
+        raise LogError(f"this is {described(record)}, not an object; write one JSON object per line")
+    response = _unwrapped(record)
+    if response.body is None:
+        yield Document(response.name or name, source or "chat", notes=frozenset({"failed"}))
         return
-    own = own or _name(inner.get("id") or inner.get("request_id"))
-    yield from READERS[source or _source(inner)](inner, own or name)
+    own = response.name or _name(response.body.get("id") or response.body.get("request_id"))
+    yield from READERS[source or _source(response.body)](response.body, own or name)
 
 
-def _unwrapped(record: Record) -> tuple[str | None, Record | None]:
-    """Return the name and the response of a line of the batch API or of {request, response}; None if it failed."""
+class Response(NamedTuple):
+    """The response to a request: the name that its wrapping gives it, and its body, None if the request failed."""
+
+    name: str | None
+    body: Record | None
+
+
+def _unwrapped(record: Record) -> Response:
+    """Return the response in a line of the batch API, in an object {request, response}, or in the record itself."""
     own = _name(record.get("custom_id"))
     if isinstance(record.get("error"), Mapping) and "choices" not in record and "output" not in record:
-        return own, None
+        return Response(own, None)
     response = record.get("response")
     if isinstance(response, Mapping) and not _CONTENT & record.keys():
         body = response.get("body", response)
         if not isinstance(body, Mapping):
-            raise LogError(f"`response.body` must be an object, not {shown(body)}")
-        name, inner = _unwrapped(body)
-        return own or name, inner
+            raise LogError(f"`response.body` must be an object, not {described(body)}")
+        inner = _unwrapped(body)
+        return Response(own or inner.name, inner.body)
     if "custom_id" in record and "response" in record and response is None:
-        return own, None
-    return own, record
+        return Response(own, None)
+    return Response(own, record)
 
 
 _CONTENT = {"choices", "output", "prompt_logprobs", "logprobs", "top_logprobs", "resps", "filtered_resps"}
 
 
-def _source(record: Record) -> Source:
-    """Return what wrote a record, by its shape."""
+def _source(record: Record) -> LogSource:
+    """Return the program or format that wrote a record, by its keys."""
     choices = record.get("choices")
     each = [c for c in choices if isinstance(c, Mapping)] if isinstance(choices, list) else []
     if "resps" in record or "filtered_resps" in record:
@@ -69,7 +81,7 @@ def _source(record: Record) -> Source:
     if isinstance(record.get("logprobs"), list) or "top_logprobs" in record:
         return "plain"
     raise LogError(
-        f"this is {shown(record)}; none of a response of OpenAI or vLLM, a sample of lm-eval, or an object with "
+        f"this is {described(record)}; none of a response of OpenAI or vLLM, a sample of lm-eval, or an object with "
         "`logprobs`. Ask the server for log-probabilities, or name the format"
     )
 
@@ -83,7 +95,7 @@ def _is_chat(choice: Record) -> bool:
 
 def _chat(record: Record, name: str) -> Iterator[Document]:
     """Yield one document: the answers to one prompt are not independent of each other."""
-    tokens = Tokens()
+    tokens = TokenCollector()
     for choice in _choices(record):
         if "delta" in choice:
             raise LogError("this is a chunk of a streamed answer; log whole answers, or join the chunks by their id")
@@ -97,15 +109,15 @@ def _chat(record: Record, name: str) -> Iterator[Document]:
     yield tokens.document(name, "chat", notes=_written(tokens))
 
 
-def _shorter(tokens: Tokens, scored: list[Token], content: Any) -> None:
-    """Note tokens with fewer bytes than the answer they make up: some tokenizers lose blanks when decoding one."""
+def _shorter(tokens: TokenCollector, scored: list[Token], content: Any) -> None:
+    """Note inexact bytes if tokens have fewer than their answer: some tokenizers lose blanks of a single token."""
     if isinstance(content, str) and scored:
         size = sum(token.bytes or 0 for token in scored)
         tokens.inexact |= size < len(content.encode("utf-8", "surrogatepass"))
 
 
 def _responses(record: Record, name: str) -> Iterator[Document]:
-    tokens = Tokens()
+    tokens = TokenCollector()
     for item in _list(record.get("output"), "output"):
         for part in _list(_mapping(item, "an entry of output").get("content"), "content"):
             for entry in _list(_mapping(part, "an entry of content").get("logprobs"), "logprobs"):
@@ -113,14 +125,14 @@ def _responses(record: Record, name: str) -> Iterator[Document]:
     yield tokens.document(name, "responses", notes=_written(tokens))
 
 
-def _written(tokens: Tokens) -> list[Note]:
+def _written(tokens: TokenCollector) -> list[DocumentNote]:
     return ["sampled"] if tokens.scored else []
 
 
-def _entry(tokens: Tokens, entry: Any) -> None:
+def _entry(tokens: TokenCollector, entry: Any) -> None:
     """Add a token that is an object of its own: token, logprob, bytes, top_logprobs."""
     if not isinstance(entry, Mapping) or not ("logprob" in entry or "top_logprobs" in entry):
-        raise LogError(f"a token must be an object with `token` and `logprob`, not {shown(entry)}")
+        raise LogError(f"a token must be an object with `token` and `logprob`, not {described(entry)}")
     text = _text(entry.get("token"))
     tokens.add(text, entry.get("logprob"), raw=entry.get("bytes"), top=entry.get("top_logprobs"))
 
@@ -133,18 +145,18 @@ def _completions(record: Record, name: str) -> Iterator[Document]:
         values = _list(logprobs.get("token_logprobs"), "token_logprobs")
         texts = _column(logprobs, "tokens", len(values))
         tops = _column(logprobs, "top_logprobs", len(values))
-        tokens = Tokens()
+        tokens = TokenCollector()
         for text, value, top in zip(texts, values, tops, strict=True):
             tokens.add(_text(text), value, top=top)
-        tokens.covers(choice.get("text"))
+        tokens.check_against(choice.get("text"))
         # Only an echoed prompt begins with a token that nothing predicts.
         echoed = len(values) > 0 and values[0] is None
         notes = _prompt_only(tokens, record, len(choices)) if echoed else _written(tokens)
         yield tokens.document(_one(name, number, choices), "completions", notes=notes)
 
 
-def _prompt_only(tokens: Tokens, record: Record, choices: int) -> list[Note]:
-    """Leave out what was generated after an echoed prompt, where the usage tells how much of each choice it is."""
+def _prompt_only(tokens: TokenCollector, record: Record, choices: int) -> list[DocumentNote]:
+    """Remove the tokens generated after an echoed prompt, if the usage tells their number, and return notes on it."""
     generated = _mapping(record.get("usage"), "usage").get("completion_tokens")
     if type(generated) is not int or generated <= 0:
         return []
@@ -166,37 +178,38 @@ def _vllm(record: Record, name: str) -> Iterator[Document]:
             continue
         seen.append(positions)
         tokens = _prompt(_list(positions, "prompt_logprobs"), choice.get("prompt_token_ids"))
-        tokens.covers(choice.get("prompt"))
-        generated: list[Note] = ["generated"] if any(c.get("logprobs") for c in answers) else []
+        tokens.check_against(choice.get("prompt"))
+        generated: list[DocumentNote] = ["generated"] if any(c.get("logprobs") for c in answers) else []
         yield tokens.document(_one(name, number, choices), "vllm", notes=generated)
     if not seen:
         yield Document(name, "vllm")
 
 
-def _prompt(positions: list[Any], ids: Any) -> Tokens:
-    """Return the prompt's tokens: the one that `ids` names, else the first of each position.
+def _prompt(positions: list[Any], ids: Any) -> TokenCollector:
+    """Return the tokens of a prompt: at each position the one that `ids` names, else the first.
 
-    vLLM enters the prompt's own token first and then the most probable ones, and JSON keeps that order.
+    vLLM writes the prompt's own token first and then the most probable ones, and JSON keeps that order.
     """
     if ids is not None and (not isinstance(ids, list) or len(ids) != len(positions)):
-        raise LogError(f"`prompt_token_ids` is {shown(ids)}, but `prompt_logprobs` has {len(positions)} positions")
-    tokens = Tokens()
+        raise LogError(f"`prompt_token_ids` is {described(ids)}, but `prompt_logprobs` has {len(positions)} positions")
+    tokens = TokenCollector()
     for number, position in enumerate(positions):
         if position is None:
             tokens.add(None, None)
             continue
         if not isinstance(position, Mapping) or not position:
-            raise LogError(f"position {number} of `prompt_logprobs` must be an object, not {shown(position)}")
+            raise LogError(f"position {number} of `prompt_logprobs` must be an object, not {described(position)}")
         own = str(ids[number]) if ids is not None else _first(position, number)
-        logprob, text = _candidate(position.get(own))
-        if own in position and logprob is not None:
-            tokens.add(text, logprob)
+        prompt = _candidate(position.get(own))
+        if own in position and prompt.logprob is not None:
+            tokens.add(prompt.text, prompt.logprob)
         else:
-            tokens.add(text, None, top={key: _candidate(entry)[0] for key, entry in position.items()})
+            tokens.add(prompt.text, None, top={key: _candidate(entry).logprob for key, entry in position.items()})
     return tokens
 
 
 def _first(position: Record, number: int) -> str:
+    """Return the first key of a position, which must be the prompt's own token."""
     first, *rest = position
     for key in rest:
         entry = position[key]
@@ -210,15 +223,22 @@ def _first(position: Record, number: int) -> str:
     return first
 
 
-def _candidate(entry: Any) -> tuple[Any, str | None]:
+class Candidate(NamedTuple):
+    """A token that vLLM logged for a position: its log-probability, and its text if the log has it."""
+
+    logprob: Any
+    text: str | None
+
+
+def _candidate(entry: Any) -> Candidate:
     if isinstance(entry, Mapping):
-        return entry.get("logprob"), _text(entry.get("decoded_token"))
-    return entry, None
+        return Candidate(entry.get("logprob"), _text(entry.get("decoded_token")))
+    return Candidate(entry, None)
 
 
 def _plain(record: Record, name: str) -> Iterator[Document]:
     """Yield one document; lines with the same `id` are parts of one."""
-    tokens, text = Tokens(), record.get("text")
+    tokens, text = TokenCollector(), record.get("text")
     values, tops = record.get("logprobs"), record.get("top_logprobs")
     if "target" in record or "token" in record:
         raw = record.get("target", record.get("token"))
@@ -234,7 +254,7 @@ def _plain(record: Record, name: str) -> Iterator[Document]:
         ):
             tokens.add(_text(token), value, top=top)
         if record.get("tokens") is not None:
-            tokens.covers(text)
+            tokens.check_against(text)
     size = None
     if isinstance(text, str) and (tokens.inexact or any(token.bytes is None for token in tokens.scored)):
         size, tokens.inexact = len(text.encode("utf-8", "surrogatepass")), False
@@ -257,7 +277,7 @@ def _mapping(value: Any, what: str) -> Record:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise LogError(f"`{what}` must be an object, not {shown(value)}")
+        raise LogError(f"`{what}` must be an object, not {described(value)}")
     return cast("Record", value)
 
 
@@ -265,12 +285,12 @@ def _list(value: Any, what: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise LogError(f"`{what}` must be a list, not {shown(value)}")
+        raise LogError(f"`{what}` must be a list, not {described(value)}")
     return cast("list[Any]", value)
 
 
 def _column(record: Record, what: str, length: int) -> list[Any]:
-    """Return a list that runs beside the log-probabilities; nulls if the log does not have it."""
+    """Return a list with one entry for each log-probability; nulls if the log does not have it."""
     if record.get(what) is None:
         return [None] * length
     column = _list(record[what], what)
@@ -281,20 +301,20 @@ def _column(record: Record, what: str, length: int) -> list[Any]:
 
 def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise LogError(f"a token's text must be a string, not {shown(value)}")
+        raise LogError(f"a token's text must be a string, not {described(value)}")
     return value
 
 
 def _name(value: Any) -> str | None:
-    """Return an id as text; empty for none."""
+    """Return an id as text, None for an empty one."""
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise LogError(f"an id must be a string or an integer, not {shown(value)}")
+        raise LogError(f"an id must be a string or an integer, not {described(value)}")
     return str(value)
 
 
-READERS: dict[Source, Callable[[Record, str], Iterator[Document]]] = {
+READERS: dict[LogSource, Callable[[Record, str], Iterator[Document]]] = {
     "chat": _chat,
     "completions": _completions,
     "responses": _responses,

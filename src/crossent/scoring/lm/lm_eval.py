@@ -1,13 +1,13 @@
-"""Reader of the samples of lm-eval (`--log_samples`), which hold totals of documents and not their tokens."""
+"""Reader of the samples of lm-eval (`--log_samples`), which hold totals of documents instead of tokens."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from crossent.scoring.lm.document import ROUNDING, Choices, Document, LogError, Note, real, shown
+from crossent.scoring.lm.document import ROUNDING, Choices, Document, DocumentNote, LogError, described, real
 
 Record = Mapping[str, Any]
 
@@ -15,27 +15,26 @@ Record = Mapping[str, Any]
 def sample(record: Record, name: str) -> Iterator[Document]:
     """Yield the document of one sample.
 
-    A request of one argument is a whole text (loglikelihood_rolling), one of two texts a context and its continuation
-    (loglikelihood); several continuations are a multiple choice, whose target is what counts.
+    A request with one text is scored as a whole (loglikelihood_rolling), a request with two texts is a context and a
+    scored continuation (loglikelihood). Several continuations are a multiple choice, of which the right one counts.
     """
     label = f"doc {record['doc_id']}" if type(record.get("doc_id")) in (int, str) else name
     values = _values(record)
     requests = _requests(record.get("arguments"), len(values))
-    if any(isinstance(second, Mapping) for _, second in requests):
+    if any(isinstance(request.continuation, Mapping) for request in requests):
         raise LogError("generate_until samples hold no log-probabilities; log a task of another output_type")
     if len(values) == 1:
-        first, second = requests[0]
-        yield (
-            _rolling(record, label, values[0], first)
-            if second is None
-            else Document(label, "lm-eval", loglikelihood=values[0], bytes=_size(second))
-        )
+        (request,) = requests
+        if request.continuation is None:
+            yield _rolling(record, label, values[0], request.text)
+        else:
+            yield Document(label, "lm-eval", loglikelihood=values[0], bytes=_size(request.continuation))
         return
     yield _multiple(record, label, values, requests)
 
 
 def _rolling(record: Record, label: str, loglikelihood: float, text: Any) -> Document:
-    """Return a document with the bytes and words that lm-eval divided by, or else those of the text itself."""
+    """Return a document with the numbers of bytes and words that lm-eval divided by, else with those of the text."""
     size, words = _logged(record, ("bits_per_byte", "byte_perplexity")), _logged(record, ("word_perplexity",))
     if isinstance(text, str):
         size = _size(text) if size is None else size
@@ -44,7 +43,7 @@ def _rolling(record: Record, label: str, loglikelihood: float, text: Any) -> Doc
 
 
 def _logged(record: Record, metrics: tuple[str, ...]) -> int | None:
-    """Return the denominator of a metric that a sample states as [log-likelihood, denominator]."""
+    """Return the denominator of the first metric that a sample holds as [log-likelihood, denominator]."""
     for metric in metrics:
         pair = record.get(metric)
         if isinstance(pair, list) and len(pair) == 2 and type(pair[1]) is int and 0 < pair[1] < 2**53:
@@ -52,28 +51,29 @@ def _logged(record: Record, metrics: tuple[str, ...]) -> int | None:
     return None
 
 
-def _multiple(record: Record, label: str, values: list[float], requests: list[tuple[Any, Any]]) -> Document:
+def _multiple(record: Record, label: str, values: list[float], requests: list[EvalRequest]) -> Document:
+    """Return the document of a multiple-choice question."""
     half = len(values) // 2
     if "acc_mutual_info" in record and len(values) == 2 * half:
         # The second half are the same answers without the question.
         values, requests = values[:half], requests[:half]
-    target = _target(record, values, [second for _, second in requests])
+    target = _target(record, values, [request.continuation for request in requests])
     if target is None:
-        return Document(label, "lm-eval", notes=frozenset[Note]({"unknown target"}))
+        return Document(label, "lm-eval", notes=frozenset[DocumentNote]({"unknown target"}))
     return Document(
         label,
         "lm-eval",
         loglikelihood=values[target],
-        bytes=_size(requests[target][1]),
+        bytes=_size(requests[target].continuation),
         choices=Choices(tuple(values), target),
     )
 
 
 def _target(record: Record, values: list[float], answers: list[Any]) -> int | None:
-    """Return the index of the right answer; None unless the sample leaves exactly one possible.
+    """Return the index of the right answer, None unless the sample leaves exactly one possible.
 
-    lm-eval writes the target as text, be it an index or an answer; whether the most probable answer was right (`acc`)
-    tells apart what that leaves open.
+    lm-eval writes the target as text, either an index or an answer. Where both are possible, `acc` decides: it says
+    whether the most probable answer was right.
     """
     target = str(record.get("target", "")).strip()
     possible = {k for k, answer in enumerate(answers) if isinstance(answer, str) and answer.strip() == target}
@@ -95,12 +95,12 @@ def _values(record: Record) -> list[float]:
     what = "filtered_resps" if record.get("filtered_resps") is not None else "resps"
     answers = record.get(what)
     if not isinstance(answers, list) or not answers:
-        raise LogError(f"`{what}` must be a list with an entry for each request, not {shown(answers)}")
+        raise LogError(f"`{what}` must be a list with an entry for each request, not {described(answers)}")
     return [_value(answer, what) for answer in answers]
 
 
 def _value(answer: Any, what: str) -> float:
-    """Return the log-likelihood in a, [a, is_greedy] or, with repeats, [[a, is_greedy], …]; numbers may be text."""
+    """Return a from a, [a, is_greedy] or, with repeats, [[a, is_greedy], …]; the log-likelihood a may be text."""
     for _ in range(2):
         if isinstance(answer, list) and answer:
             answer = answer[0]
@@ -108,7 +108,7 @@ def _value(answer: Any, what: str) -> float:
         try:
             answer = float(answer)
         except ValueError:
-            raise LogError(f"`{what}` holds {shown(answer)} where a log-likelihood belongs") from None
+            raise LogError(f"`{what}` holds {described(answer)} where a log-likelihood belongs") from None
     value = real(answer, f"a log-likelihood in `{what}`")
     if value > ROUNDING:
         raise LogError(
@@ -117,18 +117,25 @@ def _value(answer: Any, what: str) -> float:
     return min(value, 0.0)
 
 
-def _requests(arguments: Any, count: int) -> list[tuple[Any, Any]]:
-    """Return context and continuation of each request; (text, None) where there is one text."""
+class EvalRequest(NamedTuple):
+    """The texts of a request of lm-eval: a text and its continuation, which is None if the text itself is scored."""
+
+    text: Any
+    continuation: Any
+
+
+def _requests(arguments: Any, count: int) -> list[EvalRequest]:
+    """Return the texts of each request."""
     rows = list(arguments.values()) if isinstance(arguments, Mapping) else arguments
     if not isinstance(rows, list) or len(rows) != count:
-        raise LogError(f"`arguments` must have an entry for each of the {count} requests, not {shown(arguments)}")
-    pairs: list[tuple[Any, Any]] = []
+        raise LogError(f"`arguments` must have an entry for each of the {count} requests, not {described(arguments)}")
+    requests: list[EvalRequest] = []
     for row in rows:
         cells = list(row.values()) if isinstance(row, Mapping) else row
         if not isinstance(cells, list) or not cells:
-            raise LogError(f"an entry of `arguments` must hold a request's texts, not {shown(row)}")
-        pairs.append((cells[0], cells[1] if len(cells) > 1 else None))
-    return pairs
+            raise LogError(f"an entry of `arguments` must hold a request's texts, not {described(row)}")
+        requests.append(EvalRequest(cells[0], cells[1] if len(cells) > 1 else None))
+    return requests
 
 
 def _size(text: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""`LanguageModelScore`: what a language model's log-probabilities cost, as numbers and as tables."""
+"""`LanguageModelScore`: the loss of logged log-probabilities per token and per byte, as numbers and as tables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from crossent.scoring.parts import Interval, bits, perplexity
 from crossent.scoring.show.text import aligned, html_table, plain
 from crossent.scoring.show.words import NONE, counted, exponential, number, share, span
 
-Unit = Literal["token", "byte", "question", "document"]
+Denominator = Literal["token", "byte", "question", "document"]
+"""The unit by which the loss of a document is divided."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
-    """One token among the worst; its loss in nats is `exact`, or at least that for a token outside the log."""
+    """One of the costliest tokens; its loss in nats is a lower bound unless `exact`."""
 
     document: str
     position: int
@@ -30,11 +31,11 @@ class TokenLoss:
 
 @dataclass(frozen=True, slots=True)
 class DocumentLoss:
-    """One document among the worst: its loss in nats per `unit`, and how many tokens and bytes it has."""
+    """One of the costliest documents: its loss in nats per `unit`, a lower bound unless `exact`, and its size."""
 
     document: str
     loss: float
-    unit: Unit
+    unit: Denominator
     tokens: int | None
     bytes: int | None
     exact: bool
@@ -42,10 +43,10 @@ class DocumentLoss:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceScore:
-    """What multiple-choice questions cost: log Σ e^l − l at the right answer, l the log-likelihoods of the answers.
+    """Score of multiple-choice questions: log Σ e^l − l_right, with l the log-likelihoods of the answers.
 
-    `guess` is the loss of giving all answers the same probability. Ties for the most probable answer go to the first,
-    as in lm-eval.
+    Losses are in nats, per question. `guess` is the loss of equal probabilities for all answers. Of answers that are
+    equally probable the first is the prediction, as in lm-eval.
     """
 
     n: int
@@ -58,14 +59,13 @@ class ChoiceScore:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LanguageModelScore:
-    """What the log-probabilities of a language model cost.
+    """Score of logged log-probabilities of a language model: loss per token, bits per byte, and their intervals.
 
-    Losses are in nats. `loss` is per token and exact; it is NaN where tokens are outside of what was logged, and
-    `bounds` then holds what it is at least and ∞, `covered_loss` the loss of the other tokens alone. `bits_per_byte`
-    and `bits_per_byte_bounds` are the same per byte of the scored tokens' UTF-8, in bits. `tokens` counts the scored
-    tokens, `covered` those whose log-probability is known, `bytes` is None where the log does not tell.
-    `loss_per_document` and `loss_per_word` are for logs that hold totals of documents. Intervals take the documents
-    as independent, not the tokens, and cover with probability `level`.
+    Losses are in nats. `loss` is per token. If tokens are outside the log it is NaN; then `bounds` holds its lower
+    bound and ∞, and `covered_loss` is the loss of the other tokens alone. `bits_per_byte` and `bits_per_byte_bounds`
+    are the same in bits per byte of the scored tokens' UTF-8. `tokens` counts the scored tokens, `covered` those with a
+    known log-probability; `bytes` is None if unknown. `loss_per_document` and `loss_per_word` are for logs that hold
+    totals of documents. Intervals cover with probability `level` and take documents, not tokens, as independent.
     """
 
     loss: float
@@ -94,12 +94,12 @@ class LanguageModelScore:
 
     @property
     def coverage(self) -> float:
-        """Share of the scored tokens whose log-probability is known; NaN for a log without tokens."""
+        """Fraction of the scored tokens whose log-probability is known; NaN for a log without tokens."""
         return self.covered / self.tokens if self.tokens else math.nan
 
     @property
     def perplexity(self) -> float:
-        """e^loss: among how many equally probable tokens the model hesitates."""
+        """e^loss, the number of equally probable tokens that would have the same loss."""
         return perplexity(self.loss)
 
     @property
@@ -114,7 +114,7 @@ class LanguageModelScore:
 
     @property
     def word_perplexity(self) -> float:
-        """The perplexity per word, as lm-eval states it."""
+        """The perplexity per word, as in lm-eval."""
         return perplexity(self.loss_per_word)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a language model's logged log-probabilities cost: per token, per byte, per document."""
+"""Scores of logged log-probabilities of a language model: `read` the log, `score_tokens` of its documents."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast, get_args
+from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
 
-from crossent.scoring.lm.document import Document, LogError, Source, shown
-from crossent.scoring.lm.formats import documents as documents_of
+from crossent.errors import InputError
+from crossent.scoring.lm import formats
+from crossent.scoring.lm.document import Document, LogError, LogSource, described
 from crossent.scoring.lm.result import LanguageModelScore, in_bits
-from crossent.scoring.lm.totals import NO_INTERVAL, Totals
+from crossent.scoring.lm.totals import NO_INTERVAL, UNKNOWN, TokenTotals
 from crossent.scoring.parts import bits
 from crossent.scoring.show.words import counted, share
 
-Format = Literal["auto"] | Source
+Format = Literal["auto"] | LogSource
 
 LONGEST = 2**28  # bytes of a line: a hundred thousand tokens with twenty candidates each
-NOTHING = (math.nan, NO_INTERVAL)
 
 
 def read(path: str | os.PathLike[str], *, format: Format = "auto") -> Iterator[Document]:
@@ -38,27 +38,27 @@ def read(path: str | os.PathLike[str], *, format: Format = "auto") -> Iterator[D
                   or ``{"target": " a", "top_logprobs": {" b": −0.1, …}}``
     ============= ==================================================================================================
 
-    Lines of the batch API (`custom_id`, `response.body`) are opened. Of `plain` everything but `logprobs` may be left
-    out, and `logprobs` too where there are `top_logprobs`; `text` is what the scored tokens make up, and lines with the
-    same `id` are parts of one document. A log-probability of −∞ or of −9999 and less, which servers write for "not
-    among the most probable", and a null after the first scored token leave that token outside.
+    Lines of the batch API (`custom_id`, `response.body`) are unwrapped. A `plain` object needs `logprobs`, or
+    `top_logprobs` alone; its `text` is the text of the scored tokens, and lines with the same `id` are parts of one
+    document. Servers write −∞, or −9999 and less, for a token that is not among the most probable ones. Such a token
+    is outside the log, and so is a null after the first scored token.
 
     Parameters
     ----------
     path
         The file.
     format
-        One of the names above; "auto" goes by the shape of each object.
+        One of the names above, or "auto" to tell the format of each object by its keys.
 
     Yields
     ------
     Document
-        One at a time. A request that failed is one without tokens.
+        One at a time; a failed request is a document without tokens.
 
     Raises
     ------
     LogError
-        If a line cannot be read; the message names file, line, cause and fix. It is a ValueError.
+        If a line cannot be read, with file, line, cause and fix; a ValueError.
     OSError
         If the file cannot be opened.
 
@@ -72,27 +72,30 @@ def read(path: str | os.PathLike[str], *, format: Format = "auto") -> Iterator[D
     ...     [(d.id, d.tokens[0].text, d.tokens[0].logprob) for d in read(path)]
     [('a', '!', -0.5)]
     """
-    if format not in ("auto", *get_args(Source)):
-        raise LogError(f"format must be one of auto, {', '.join(get_args(Source))}, not {shown(format)}")
+    if format not in ("auto", *get_args(LogSource)):
+        raise LogError(
+            f"format must be one of auto, {', '.join(get_args(LogSource))}, not {described(format)}", argument="format"
+        )
     return _documents(Path(path), None if format == "auto" else format)
 
 
 def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int = 10) -> LanguageModelScore:
-    r"""Return what the tokens of documents cost, and how sure that is.
+    r"""Return the loss per token and per byte of logged log-probabilities, with intervals.
 
     loss = Σ −log p / Σ tokens,   bits per byte = Σ −log p / (log 2 · Σ bytes),   perplexity = e^loss
 
-    Documents are the clusters of Hall's interval: tokens of one text are not independent. For a token outside of the
-    logged most probable ones −log p is at least −log min(smallest p, 1 − Σ p) of these and may be anything above.
+    Documents are the clusters of Hall's interval, because the tokens of one text depend on each other. A token outside
+    the log, which is not among the most probable tokens that were logged, has −log p ≥ −log min(smallest p, 1 − Σ p)
+    of these, with no upper bound.
 
     Parameters
     ----------
     documents
-        What `read` yields, of one file or of several.
+        Documents from `read`, of one file or of several.
     ci
-        The probability with which the intervals cover.
+        Level of confidence of the intervals.
     worst
-        How many of the worst tokens and documents to keep.
+        Number of the costliest tokens and documents to keep.
 
     Returns
     -------
@@ -103,6 +106,8 @@ def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int 
     ------
     LogError
         If there is no scored token.
+    InputError
+        If `ci` or `worst` is out of range; both errors are ValueErrors.
 
     Examples
     --------
@@ -114,10 +119,10 @@ def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int 
     (0.75, 0.4637, ' Hi')
     """
     if not 0.0 < ci < 1.0:
-        raise ValueError(f"ci must lie between 0 and 1, not {ci}")
+        raise InputError(f"ci must lie between 0 and 1, not {ci}", argument="ci")
     if worst < 0:
-        raise ValueError(f"worst must not be negative, not {worst}")
-    totals = Totals(worst)
+        raise InputError(f"worst must not be negative, not {worst}", argument="worst")
+    totals = TokenTotals(worst)
     for document in documents:
         totals.add(document)
     totals.finish()
@@ -130,27 +135,28 @@ def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int 
     return _score(totals, ci)
 
 
-def _score(totals: Totals, level: float) -> LanguageModelScore:
+def _score(totals: TokenTotals, level: float) -> LanguageModelScore:
+    """Return the score of the documents that were added up."""
     tokens, covered, size, words = (totals.known(name) for name in ("tokens", "covered", "bytes", "words"))
     exact = totals.exact
-    loss, ci = totals.mean("loss", "tokens", level)
-    per_byte, byte_ci = totals.mean("loss", "bytes", level)
-    per_word, word_ci = totals.mean("loss", "words", level) if exact else NOTHING
-    per_document, document_ci = totals.mean("loss", None, level) if exact else NOTHING
-    most = loss if exact else math.inf
+    per_token, per_byte = totals.mean("loss", "tokens", level), totals.mean("loss", "bytes", level)
+    covered_only = totals.mean("covered_loss", "covered", level)
+    per_word = totals.mean("loss", "words", level) if exact else UNKNOWN
+    per_document = totals.mean("loss", None, level) if exact else UNKNOWN
+    byte_bits = bits(per_byte.value)
     return LanguageModelScore(
-        loss=loss if exact else math.nan,
-        ci=ci if exact else NO_INTERVAL,
-        bounds=(loss, math.nan if math.isnan(loss) else most),
-        covered_loss=(of_covered := totals.mean("covered_loss", "covered", level))[0],
-        covered_ci=of_covered[1],
-        bits_per_byte=bits(per_byte) if exact else math.nan,
-        bits_per_byte_ci=in_bits(byte_ci) if exact else NO_INTERVAL,
-        bits_per_byte_bounds=(bits(per_byte), bits(per_byte) if exact or math.isnan(per_byte) else math.inf),
-        loss_per_word=per_word,
-        loss_per_word_ci=word_ci,
-        loss_per_document=per_document,
-        loss_per_document_ci=document_ci,
+        loss=per_token.value if exact else math.nan,
+        ci=per_token.ci if exact else NO_INTERVAL,
+        bounds=(per_token.value, per_token.value if exact or math.isnan(per_token.value) else math.inf),
+        covered_loss=covered_only.value,
+        covered_ci=covered_only.ci,
+        bits_per_byte=byte_bits if exact else math.nan,
+        bits_per_byte_ci=in_bits(per_byte.ci) if exact else NO_INTERVAL,
+        bits_per_byte_bounds=(byte_bits, byte_bits if exact or math.isnan(byte_bits) else math.inf),
+        loss_per_word=per_word.value,
+        loss_per_word_ci=per_word.ci,
+        loss_per_document=per_document.value,
+        loss_per_document_ci=per_document.ci,
         choices=totals.score_of_choices(level),
         documents=len(totals),
         tokens=tokens or 0,
@@ -165,17 +171,17 @@ def _score(totals: Totals, level: float) -> LanguageModelScore:
     )
 
 
-def _warnings(totals: Totals, tokens: int | None, covered: int | None, size: int | None) -> Iterator[str]:
+def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size: int | None) -> Iterator[str]:
     notes = totals.notes
     if len(totals) == 1:
-        yield "there is one document, and an interval needs two: what varies is the document, not the token"
+        yield "there is one document, and an interval needs two: documents are independent, their tokens are not"
     if not totals.exact and tokens and covered is not None:
         yield (
-            f"{tokens - covered:,} of {counted(tokens, 'token')} ({share(1 - covered / tokens)}) are outside of what "
-            "was logged; their loss is bounded from below only, and the loss of the others leaves out the worst"
+            f"{tokens - covered:,} of {counted(tokens, 'token')} ({share(1 - covered / tokens)}) are outside the log; "
+            "their loss has only a lower bound, and the loss of the covered tokens leaves the costliest out"
         )
     if 0 < totals.totals_only < len(totals):
-        yield "some documents have tokens and others only totals, so there is no loss per token; score them apart"
+        yield "some documents have tokens and others only totals, so there is no loss per token; score them separately"
     if size is None:
         yield "the log does not hold the text of all tokens, so there are no bits per byte"
     elif notes["inexact bytes"]:
@@ -183,25 +189,34 @@ def _warnings(totals: Totals, tokens: int | None, covered: int | None, size: int
             f"bytes are approximate for {counted(notes['inexact bytes'], 'document')}: the tokens hold replacement "
             "characters or do not make up the text"
         )
-    for note, said in SAID.items():
+    for note, warning in WARNINGS.items():
         if notes[note]:
-            yield f"{counted(notes[note], 'record')} {said}"
+            yield f"{counted(notes[note], 'record')} {warning}"
 
 
-SAID = {
-    "sampled": "of text that the model wrote itself: what it costs is the model's own uncertainty, not that of a text "
-    "that it was given",
+WARNINGS = {
+    "sampled": "of text that the model generated itself: their loss is the model's own uncertainty, not the "
+    "cross-entropy of a text from elsewhere",
     "generated": "with log-probabilities of generated tokens besides those of the prompt: only the prompt is counted",
     "mixed": "in which the echoed prompt and the generated tokens cannot be told apart, and both count; ask for "
     "max_tokens=0",
     "failed": "of failed requests, left out",
     "empty": "without a scored token, left out",
     "filtered": "of another filter of lm-eval, left out: the same documents again",
-    "unknown target": "of multiple choice left out: the sample does not tell which answer is right",
+    "unknown target": "of multiple choice, left out: the sample does not tell which answer is right",
 }
+"""Warnings of the notes of documents, after their number."""
 
 
-def _documents(path: Path, source: Source | None) -> Iterator[Document]:
+class LogRecord(NamedTuple):
+    """A JSON value of a log, and its place in the file."""
+
+    where: str
+    value: Any
+
+
+def _documents(path: Path, source: LogSource | None) -> Iterator[Document]:
+    """Yield the documents of a file, those of lm-eval's first filter alone."""
     first: Any = None
     for where, record in _records(path):
         if isinstance(record, dict) and "filter" in record:
@@ -210,13 +225,13 @@ def _documents(path: Path, source: Source | None) -> Iterator[Document]:
                 yield Document(where, "lm-eval", notes=frozenset({"filtered"}))
                 continue
         try:
-            yield from documents_of(record, where, source)
+            yield from formats.documents(record, where, source)
         except LogError as error:
             raise LogError(f"{path}, {where}: {error}") from None
 
 
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    """Yield every record and where it is."""
+def _records(path: Path) -> Iterator[LogRecord]:
+    """Yield the records of a file."""
     with path.open("rb") as file:
         found, number = False, 0
         while line := file.readline(LONGEST + 1):
@@ -233,15 +248,15 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
             found = True
             if isinstance(value, list):
                 for k, one in enumerate(cast("list[Any]", value), 1):
-                    yield f"{where}, entry {k}", one
+                    yield LogRecord(f"{where}, entry {k}", one)
             else:
-                yield where, value
+                yield LogRecord(where, value)
     if not found:
         raise LogError(f"{path} is empty; write one JSON object per line")
 
 
 def _whole(path: Path, file: BinaryIO, line: bytes, error: LogError, where: str) -> Any:
-    """Return the file as one JSON value, which may be spread over lines; `error` says why its first line is none."""
+    """Return the file as one JSON value over several lines; `error` is that of its first line on its own."""
     rest = b"" if len(line) > LONGEST else file.read(LONGEST + 1 - len(line))
     if not rest.strip():
         raise LogError(f"{path}, {where}: {error}") from None
