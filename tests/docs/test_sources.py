@@ -2,71 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import re
-import shutil
-import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-from sphinx.application import Sphinx
 
 from benchmarks import proof
 from benchmarks.common import pages
 from tests.docs.blocks import PAGES, ROOT
+from tests.docs.results import DRAWN
 
 DOCS = ROOT / "docs"
 SHOWN = {page: page.read_text(encoding="utf-8") for page in PAGES}
-DRAWN = {
-    "logits": ["proof.logits"],
-    "linear": ["large_vocabularies.memory", "large_vocabularies.time"],
-    "scaling": ["proof.time", "proof.memory", "proof.error"],
-    "coverage": ["scoring.coverage"],
-}
-"""Pictures that are made of results."""
-GONE = [(table.suite, "measured", name) for name, table in proof.TABLES.items() if table.suite != "gpu"] + [
-    (suite, "picture", name) for suite, names in DRAWN.items() for name in names
-]
-
-
-@pytest.mark.parametrize(("suite", "directive", "name"), GONE, ids=str)
-def test_the_build_says_which_table_or_picture_has_lost_its_source(
-    suite: str, directive: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results = tmp_path / "results"
-    results.mkdir()
-    for path in pages.RESULTS.glob("*.jsonl"):
-        if not path.stem.endswith(f"-{suite}"):
-            _ = shutil.copy(path, results)
-    monkeypatch.setattr(pages, "RESULTS", results)
-    said = build(f"# Page\n\n```{{{directive}}} {name}\n```\n", tmp_path, monkeypatch)
-    kind = "table" if directive == "measured" else "picture"
-    assert f"the {kind} {name} has lost its source: benchmarks/results has no *-{suite}.jsonl" in said
-    assert pages.COMMANDS[suite] in said
-    assert "index.md:3" in said
-
-
-def test_a_table_with_its_source_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "lost" not in build("# Page\n\n```{measured} linear\n```\n", tmp_path, monkeypatch)
-    html = re.sub("<[^>]*>", "", (tmp_path / "html" / "index.html").read_text(encoding="utf-8"))
-    run = pages.records("linear")[0]["run"]
-    for said in (run["commit"], run["date"][:10], pages.COMMANDS["linear"], run["versions"]["torch"]):
-        assert said in html
-
-
-def build(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What Sphinx says of a site of one page."""
-    source = folder / "source"
-    source.mkdir()
-    _ = (source / "index.md").write_text(text, encoding="utf-8")
-    (source / "_static").symlink_to(DOCS / "_static")
-    monkeypatch.setattr(sys, "path", [str(DOCS), str(DOCS / "_ext"), *sys.path])
-    said = io.StringIO()
-    app = Sphinx(source, DOCS, folder / "html", folder / "trees", "html", status=None, warning=said)
-    app.build()
-    return re.sub(r"\x1b\[[\d;]*m", "", said.getvalue())
 
 
 def test_results_are_of_commits() -> None:
