@@ -27,9 +27,9 @@ def runs(lm_report: Any) -> list[Any]:
 
 
 def shown(lm_report: Any, runs: list[Any]) -> str:
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    lm_report.show(console, runs)
-    return console.file.getvalue()
+    printed = io.StringIO()
+    lm_report.show(Console(file=printed, width=100, color_system=None), runs)
+    return printed.getvalue()
 
 
 def test_the_table_has_a_column_for_each_run(lm_report: Any, runs: list[Any]) -> None:
