@@ -16,7 +16,7 @@ import crossent
 from benchmarks.common.records import Record
 from benchmarks.coverage.cases import MODELS, Case, Sample, part
 from crossent.scoring.sums.interval import Mean, Residuals, mean_of
-from crossent.scoring.sums.totals import Rows, Totals
+from crossent.scoring.sums.totals import LossRows, Totals
 
 LEVEL = 0.95
 RESAMPLED, RESAMPLES = 1000, 2000
@@ -87,7 +87,7 @@ def means(sample: Sample, replicates: int) -> Mean:
     """Return the mean loss of each replicate by the package's own sums."""
     totals = Totals(sample.cluster is not None, replicates)
     right = np.zeros(len(sample.loss), bool)
-    totals.add(Rows(sample.loss, sample.weight, sample.replicate, right, sample.cluster))
+    totals.add(LossRows(sample.loss, sample.weight, sample.replicate, right, sample.cluster))
     return totals.means()
 
 

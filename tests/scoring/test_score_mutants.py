@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from crossent.scoring import comparison as _compare
-from crossent.scoring import state as _state
 from crossent.scoring.sums import curve as _curve
 from crossent.scoring.sums import interval as _interval
+from crossent.scoring.sums import row_sums as _row_sums
 from crossent.scoring.sums import totals as _totals
 from tests.scoring import test_compare as comparing
 from tests.scoring import test_numbers as number
@@ -50,13 +50,13 @@ def residuals_are(change):
 
 
 def unweighted(real):
-    return lambda p, weight, truth: real(p, np.ones_like(weight), np.where(weight > 0, truth / weight, 0.0))
+    return lambda points: real(points._replace(weight=np.ones_like(points.weight), truth=points.truth / points.weight))
 
 
 def one_sided(real):
     def p_value(*args):
-        value, test = real(*args)
-        return value / 2, test
+        found = real(*args)
+        return found._replace(value=found.value / 2)
 
     return p_value
 
@@ -66,7 +66,7 @@ MUTANTS = {
     "no correction for skewness": (
         _interval,
         "unbent",
-        lambda real: lambda x, bend, move: x,
+        lambda real: lambda x, bend: x,
         lambda: parts.test_standard_error_and_hall_interval(0.95, False, False),
     ),
     "skewness with the wrong sign": (
@@ -88,19 +88,19 @@ MUTANTS = {
         lambda: parts.test_standard_error_and_hall_interval(0.95, True, False),
     ),
     "clipped as in Spark": (
-        _state,
+        _row_sums,
         "costs",
         losses_are(lambda loss: np.minimum(loss, 34.5)),
         lambda: number.test_the_smallest_positive_number(True),
     ),
     "clipped as in scikit-learn": (
-        _state,
+        _row_sums,
         "costs",
         losses_are(lambda loss: np.minimum(loss, -np.log(np.finfo(np.float32).eps))),
         number.test_nothing_is_clipped,
     ),
     "losses in float32": (
-        _state,
+        _row_sums,
         "costs",
         losses_are(lambda loss: loss.astype(np.float32).astype(np.float64)),
         lambda: number.test_scikit_learn(3, False, "probs"),

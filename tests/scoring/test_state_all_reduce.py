@@ -113,7 +113,7 @@ def mixed(group, how):
 def test_states_that_do_not_fit_are_refused_on_every_rank(ranks, how, words):
     texts = ranks.run(2, mixed, how)
     assert all(words in text for text in texts[:1])
-    assert all("different options" in text or "do not belong" in text for text in texts)
+    assert all("different options" in text or "do not match" in text for text in texts)
 
 
 def nothing(group):

@@ -12,7 +12,7 @@ from crossent.kernels.backend import NO_OUTPUTS, BinaryKind, BinaryOperands, Cot
 from crossent.spec import Array, Scores, Target, class_error, not_probability_error, probability_error
 
 try:
-    from crossent import _core
+    import crossent._core as _core  # noqa: PLR0402  not the package's face  # pyright: ignore[reportMissingModuleSource]
 except ImportError as error:  # a source tree that was never built
     _core = None
     _missing = f"the C++ core is not built ({error}); run `pip install .` in the source tree"

@@ -1,9 +1,9 @@
-"""What a score is: numbers with their intervals, tables of parts, and sentences about what to do."""
+"""The frozen pieces of a score, and `ScoreValues`, which holds them all: what pictures, texts and pages read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -29,7 +29,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The rows whose probability lay in [low, high): n of them, the mean of what was predicted and what came true."""
+    """The n rows whose probability lay in [low, high): the mean probability predicted, and the frequency observed."""
 
     low: float
     high: float
@@ -41,7 +41,7 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How much weight the rows with a loss in [low, high) nats have; the last bar may be [inf, inf]."""
+    """The weight of the rows with a loss in [low, high) nats; the last bar may be [inf, inf]."""
 
     low: float
     high: float
@@ -50,9 +50,9 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row among the worst: its name (its number if it has none), and what it was given.
+    """One row among the worst: its id (its number if it has none), loss in nats, and predictions.
 
-    `probability` is what the true class `label` got, `confidence` what the `predicted` class got.
+    `probability` is the probability of the true class `label`, `confidence` that of the `predicted` class.
     """
 
     id: Hashable
@@ -65,10 +65,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Temperature:
-    """The temperature T that minimises the loss of softmax(log p / T), from `n` rows, and what it would change.
+    """The temperature T that minimises the loss of softmax(log q / T), from `n` rows, and what it would change.
 
-    `loss` is that of the same rows as they are, `scaled` that at T, both in nats. `helps` says whether the gain is at
-    least a hundredth of the loss and more than chance (a likelihood-ratio test at 5 %).
+    `loss` is the loss of the same rows as they are, `scaled` their loss at T, both in nats. `helps` says whether the
+    gain is at least a hundredth of the loss and more than chance (a likelihood-ratio test at 5 %).
     """
 
     value: float
@@ -87,9 +87,9 @@ class Temperature:
 class Calibration:
     """A binary loss taken apart: loss = miscalibration − discrimination + uncertainty, in nats.
 
-    It is that of the positive class (`of` = "positive class"), or of the question whether the most probable class is
-    the true one (`of` = "top label"). `curve` holds the isotonic regression of what came true on what was predicted:
-    pairs (probability, frequency) in ascending order. `ece` is the expected calibration error of the bins in
+    It is the loss of the positive class (`of` = "positive class"), or of the question whether the most probable class
+    is the true one (`of` = "top label"). `curve` holds the isotonic regression of the truth on the prediction: pairs
+    (probability, frequency) in ascending order. `ece` is the expected calibration error of the bins in
     `Score.reliability`.
     """
 
@@ -101,6 +101,56 @@ class Calibration:
     ece: float
     curve: tuple[tuple[float, float], ...]
     temperature: Temperature | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ScoreValues:
+    """The numbers, parts and warnings of a score, without the sums behind them: `Score` adds what one does with them.
+
+    The fields are described by `Score`.
+    """
+
+    loss: float
+    ci: Interval
+    se: float
+    n: int
+    weight: float
+    level: float
+    baseline: float
+    skill: float
+    skill_ci: Interval
+    entropy: float
+    accuracy: float
+    clusters: int | None
+    zero: Zero
+    classes: tuple[Hashable, ...]
+    per_class: tuple[Slice, ...]
+    by: Mapping[str, tuple[Slice, ...]]
+    calibration: Calibration | None
+    reliability: tuple[Bin, ...]
+    histogram: tuple[Bar, ...]
+    worst: tuple[Row, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def bits(self) -> float:
+        """The loss in bits."""
+        return bits(self.loss)
+
+    @property
+    def bits_ci(self) -> Interval:
+        """The interval of the loss in bits."""
+        return bits(self.ci[0]), bits(self.ci[1])
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss: among how many equally probable classes the model hesitates."""
+        return perplexity(self.loss)
+
+    @property
+    def perplexity_ci(self) -> Interval:
+        """The interval of the perplexity."""
+        return perplexity(self.ci[0]), perplexity(self.ci[1])
 
 
 def bits(nats: float) -> float:

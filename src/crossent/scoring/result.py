@@ -1,24 +1,33 @@
-"""`Score`: what predictions cost, from one pass over them."""
+"""`Score`: the result of one pass over predictions, as numbers, tables, text, pictures and a page."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from crossent.scoring.parts import Bar, Bin, Calibration, Interval, Row, Slice, Zero, bits, perplexity
+from crossent.errors import InputError, InputTypeError
+from crossent.scoring.parts import ScoreValues, Slice
 
-if TYPE_CHECKING:
-    from crossent.scoring.state import ScoreState
+
+class MergeableState(Protocol):
+    """What a score needs of the state that it was made from: `ScoreState` is one."""
+
+    def merge(self, other: Any) -> MergeableState:
+        """Add the rows of another state, and return the state itself."""
+        ...
+
+    def finalize(self) -> Score:
+        """Return the score of all rows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Score:
-    """What predictions cost.
+class Score(ScoreValues):
+    """The score of predictions: their loss with everything else that one pass tells.
 
     Losses are in nats. `n` counts the rows with a positive weight, `weight` is the sum of their weights, `clusters` the
     number of clusters (None if rows are independent). `ci` holds the ends of the interval that covers the expected loss
@@ -27,48 +36,7 @@ class Score:
     to cost by their own account. `zero` is the probability below which none was charged, or "inf".
     """
 
-    loss: float
-    ci: Interval
-    se: float
-    n: int
-    weight: float
-    level: float
-    baseline: float
-    skill: float
-    skill_ci: Interval
-    entropy: float
-    accuracy: float
-    clusters: int | None
-    zero: Zero
-    classes: tuple[Hashable, ...]
-    per_class: tuple[Slice, ...]
-    by: Mapping[str, tuple[Slice, ...]]
-    calibration: Calibration | None
-    reliability: tuple[Bin, ...]
-    histogram: tuple[Bar, ...]
-    worst: tuple[Row, ...]
-    warnings: tuple[str, ...]
-    state: ScoreState | None = field(default=None)
-
-    @property
-    def bits(self) -> float:
-        """The loss in bits."""
-        return bits(self.loss)
-
-    @property
-    def bits_ci(self) -> Interval:
-        """The interval of the loss in bits."""
-        return bits(self.ci[0]), bits(self.ci[1])
-
-    @property
-    def perplexity(self) -> float:
-        """e^loss: among how many equally probable classes the model hesitates."""
-        return perplexity(self.loss)
-
-    @property
-    def perplexity_ci(self) -> Interval:
-        """The interval of the perplexity."""
-        return perplexity(self.ci[0]), perplexity(self.ci[1])
+    state: MergeableState | None = field(default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number by its name, with lists, dicts, numbers and texts alone.
@@ -216,8 +184,8 @@ class Score:
 
         Raises
         ------
-        ValueError
-            If the two cannot be merged.
+        InputError, InputTypeError
+            If the other is no score, or the two cannot be merged.
 
         Examples
         --------
@@ -226,9 +194,9 @@ class Score:
         1.0397207708399179
         """
         if not isinstance(other, Score):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"a score merges with another Score, not with {type(other).__name__}")
+            raise InputTypeError(f"a score merges with another Score, not with {type(other).__name__}")
         if self.state is None or other.state is None:
-            raise ValueError("this score was made without a state, and cannot be merged")
+            raise InputError("this score was made without a state, and cannot be merged")
         return deepcopy(self.state).merge(other.state).finalize()
 
     def __repr__(self) -> str:

@@ -139,7 +139,7 @@ def test_what_is_wrong_is_said_as_by_crossent_itself(table):
     ):
         with pytest.raises(ValueError, match=message):
             ours.score(rows, **wrong)
-    with pytest.raises(TypeError, match="exactly one of probs=, logits= and logprobs=; got probs and logits"):
+    with pytest.raises(TypeError, match="exactly one of probs=, logits= and logprobs=; got probs= and logits="):
         ours.Score(label="y", probs="p_*", logits="z_*")
     with pytest.raises(TypeError, match="weight must be the name of a column, got 2"):
         ours.Score(label="y", probs="p_*", weight=2)

@@ -122,7 +122,7 @@ class Score(State):
 
     def _finish(self, state: bytes | None) -> Any:
         whole: ScoreState | None = None if state is None else pickle.loads(state)
-        return whole.finalize() if whole is not None and whole.totals.count.any() else None
+        return whole.finalize() if whole is not None and whole.sums.n else None
 
 
 def score(dataset: Dataset, **columns_and_options: Any) -> _score.Score:

@@ -74,7 +74,7 @@ def state_of(path: Path, columns: Mapping[str, Any], options: Mapping[str, Any])
         with shown(path, batches) as steps:
             for batch in steps:
                 if len(batch):
-                    state.update(**arguments(batch, there, state.seen))
+                    state.update(**arguments(batch, there, state.sums.seen))
         return state
 
 

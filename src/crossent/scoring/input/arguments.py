@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from crossent.errors import Argument, InputError, InputTypeError, Message
-from crossent.scoring.input.labels import listing
+from crossent.scoring.input.labels import listing, python_value
 from crossent.scoring.parts import KINDS, Kind, Zero
 
 
@@ -114,7 +112,7 @@ def ordered_classes(classes: Any) -> tuple[Hashable, ...] | None:
         raise InputTypeError(
             f"classes must be a list of the classes in the order of the columns, got {classes!r}", argument="classes"
         )
-    return tuple(name.item() if isinstance(name, np.generic) else name for name in classes)
+    return tuple(python_value(name) for name in classes)
 
 
 def ignored_labels(ignore: Any) -> tuple[Any, ...]:

@@ -103,6 +103,11 @@ def _code_integers(vector: Any) -> Coded:
     return Coded(codes, (np.flatnonzero(present) + low).tolist())
 
 
+def python_value(value: Any) -> Any:
+    """Return a scalar of NumPy as Python's own, and any other value as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def missing(value: Any) -> bool:
     """Return whether a value is None, NaN or NaT."""
     return value is None or value != value  # noqa: PLR0124  NaN alone differs from itself

@@ -14,8 +14,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from crossent.html import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
-from crossent.scoring.parts import Bar, Bin, Interval, Slice
-from crossent.scoring.result import Score
+from crossent.scoring.parts import Bar, Bin, Interval, ScoreValues, Slice
 from crossent.scoring.show.words import interval, number, power, share
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def wilson(observed: float, n: int, level: float) -> Interval:
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def plot(score: Score, ax: Any = None) -> Any:
+def plot(score: ScoreValues, ax: Any = None) -> Any:
     """Draw the reliability diagram on axes of matplotlib, by default new ones, and return them."""
     if ax is None:
         from matplotlib import pyplot
@@ -49,7 +48,7 @@ def plot(score: Score, ax: Any = None) -> Any:
     return ax
 
 
-def reliability(score: Score) -> str:
+def reliability(score: ScoreValues) -> str:
     """Draw what came true over what was predicted, with the isotonic curve, above how many rows are where."""
     name = "reliability"
     with _style(name):
@@ -83,7 +82,7 @@ def reliability(score: Score) -> str:
         )
 
 
-def _compare(axes: Axes, score: Score, colours: tuple[str, str, str]) -> list[Bin]:
+def _compare(axes: Axes, score: ScoreValues, colours: tuple[str, str, str]) -> list[Bin]:
     """Draw the bins, the isotonic curve and the diagonal in these colours, and return the bins drawn."""
     bins = [part for part in score.reliability if part.n > 0 and math.isfinite(part.predicted + part.observed)]
     curve = score.calibration.curve if score.calibration else ()
@@ -100,7 +99,7 @@ def _compare(axes: Axes, score: Score, colours: tuple[str, str, str]) -> list[Bi
     return bins
 
 
-def losses(score: Score) -> str:
+def losses(score: ScoreValues) -> str:
     """Draw the distribution of the rows' losses on a logarithmic axis, with zero and infinity apart."""
     name = "losses"
     bars = grouped(score.histogram)

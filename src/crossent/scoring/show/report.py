@@ -9,8 +9,7 @@ from pathlib import Path
 from string import Template
 
 from crossent.html import Markup, figure, plain, safe, stylesheet, table, template
-from crossent.scoring.parts import Calibration, bits
-from crossent.scoring.result import Score
+from crossent.scoring.parts import Calibration, ScoreValues, bits
 from crossent.scoring.show import pictures
 from crossent.scoring.show import words as _words
 from crossent.scoring.show.sections import classes, slices
@@ -18,7 +17,7 @@ from crossent.scoring.show.words import counted, interval, number, share
 from crossent.version import __version__
 
 
-def render(score: Score, *, title: str, source: str = "") -> str:
+def render(score: ScoreValues, *, title: str, source: str = "") -> str:
     """Return the page; the same score gives the same text.
 
     Parameters
@@ -53,18 +52,18 @@ def render(score: Score, *, title: str, source: str = "") -> str:
     )
 
 
-def write(score: Score, path: str | Path, *, title: str, source: str = "") -> Path:
+def write(score: ScoreValues, path: str | Path, *, title: str, source: str = "") -> Path:
     """Write the page of `render` to a file, as UTF-8, and return its path."""
     path = Path(path)
     _ = path.write_text(render(score, title=title, source=source), encoding="utf-8", newline="\n")
     return path
 
 
-def _level(score: Score) -> str:
+def _level(score: ScoreValues) -> str:
     return f"{100 * score.level:g}&nbsp;%"
 
 
-def _facts(score: Score, source: str) -> str:
+def _facts(score: ScoreValues, source: str) -> str:
     facts = [counted(score.n, "row"), counted(len(score.classes), "class")]
     if score.clusters is not None:
         facts.append(counted(score.clusters, "cluster"))
@@ -72,7 +71,7 @@ def _facts(score: Score, source: str) -> str:
     return " · ".join([*spans, f"from {safe(source)}"] if source else spans)
 
 
-def _warnings(score: Score) -> str:
+def _warnings(score: ScoreValues) -> str:
     if not score.warnings:
         return ""
     items = "\n".join(f"<li>{html.escape(plain(text, 2000))}</li>" for text in score.warnings)
@@ -82,7 +81,7 @@ def _warnings(score: Score) -> str:
     )
 
 
-def _cards(score: Score) -> list[str]:
+def _cards(score: ScoreValues) -> list[str]:
     places = _words.places(score.se)
     bits_places = _words.places(bits(score.se))
     clusters = "" if score.clusters is None else f", in {counted(score.clusters, 'independent cluster')}"
@@ -116,7 +115,7 @@ def _cards(score: Score) -> list[str]:
     ]
 
 
-def _between(score: Score, text: str) -> str:
+def _between(score: ScoreValues, text: str) -> str:
     return "No interval." if text == "no interval" else f"{_level(score)} interval <b>{text}</b>."
 
 
@@ -124,7 +123,7 @@ def _card(heading: str, value: str, text: str) -> str:
     return f'<div class="card"><h3>{heading}</h3><div class="figure">{value}</div><p>{text}</p></div>'
 
 
-def _reliability(score: Score) -> str:
+def _reliability(score: ScoreValues) -> str:
     calibration = score.calibration
     if calibration is None and not any(part.n for part in score.reliability):
         return ""
@@ -167,7 +166,7 @@ def _decomposition(calibration: Calibration | None) -> str:
     )
 
 
-def _losses(score: Score) -> str:
+def _losses(score: ScoreValues) -> str:
     if not any(bar.weight > 0 for bar in score.histogram):
         return ""
     key = '<ul class="key"><li><i class="ink dashed"></i>the loss, which is the mean</li></ul>'
@@ -181,7 +180,7 @@ def _losses(score: Score) -> str:
     )
 
 
-def _quantiles(score: Score) -> str:
+def _quantiles(score: ScoreValues) -> str:
     parts = [part for part in (0.5, 0.1, 0.01, 0.001) if part * score.n >= 1 or part == 0.5]
     costs = [pictures.quantile(score.histogram, 1 - part) for part in parts]
     rows = [
@@ -200,7 +199,7 @@ def _about(x: float) -> str:
     return number(x) if not math.isfinite(x) or x <= 0 else number(x, min(max(1 - math.floor(math.log10(x)), 0), 4))
 
 
-def _worst(score: Score) -> str:
+def _worst(score: ScoreValues) -> str:
     if not score.worst:
         return ""
     cost = _words.column([row.loss for row in score.worst])
@@ -223,7 +222,7 @@ def _worst(score: Score) -> str:
     )
 
 
-def _numbers(score: Score) -> str:
+def _numbers(score: ScoreValues) -> str:
     places = max(_words.places(score.se), 6)
 
     def nats(x: float) -> str:
@@ -257,11 +256,11 @@ def _numbers(score: Score) -> str:
     ).replace('class="scroll"', 'class="scroll meanings"', 1)
 
 
-def _cluster_text(score: Score) -> str:
+def _cluster_text(score: ScoreValues) -> str:
     return "every row stands for itself" if score.clusters is None else "independent groups of rows"
 
 
-def _zero(score: Score) -> str:
+def _zero(score: ScoreValues) -> str:
     return "none" if isinstance(score.zero, str) else number(score.zero, 6)
 
 
@@ -285,7 +284,7 @@ def _calibration_rows(calibration: Calibration | None, places: int) -> Sequence[
     return rows
 
 
-def _footer(score: Score) -> Markup:
+def _footer(score: ScoreValues) -> Markup:
     independent = "rows" if score.clusters is None else "clusters"
     return Markup(
         f"Made by crossent {__version__}. Probabilities are charged as they are, without clipping"

@@ -7,8 +7,7 @@ import math
 from collections.abc import Sequence
 
 from crossent.html import Markup, plain, safe, table
-from crossent.scoring.parts import Slice
-from crossent.scoring.result import Score
+from crossent.scoring.parts import ScoreValues, Slice
 from crossent.scoring.show.pictures import Axis
 from crossent.scoring.show.words import column, counted, number, share
 
@@ -17,7 +16,7 @@ _END = 15
 _LISTED = 1000
 
 
-def classes(score: Score) -> str:
+def classes(score: ScoreValues) -> str:
     """Return the section about the classes, costliest first."""
     if not any(part.n for part in score.per_class):
         return ""
@@ -37,7 +36,7 @@ def classes(score: Score) -> str:
     )
 
 
-def slices(score: Score) -> str:
+def slices(score: ScoreValues) -> str:
     """Return the section about the slices, a card for each column."""
     columns = {name: parts for name, parts in score.by.items() if any(part.n for part in parts)}
     if not columns:
@@ -47,7 +46,7 @@ def slices(score: Score) -> str:
     return f'<h2>Where does it cost most?</h2>\n{text}\n<div class="pair">{"".join(drawn)}</div>'
 
 
-def _drawn(score: Score, name: str, parts: Sequence[Slice]) -> str:
+def _drawn(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
     there = sorted((part for part in parts if part.n), key=_cost, reverse=True)
     noun = "classes" if parts is score.per_class else "values"
     if len(there) > _MOST:
@@ -86,7 +85,7 @@ def _whiskers(parts: Sequence[Slice], caption: str, axis: Axis, place: str) -> M
     )
 
 
-def _all(score: Score, name: str, parts: Sequence[Slice]) -> str:
+def _all(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
     """Return the table of all numbers of the parts, folded."""
     listed = parts[:_LISTED]
     weight, total = score.weight, score.weight * score.loss

@@ -7,16 +7,13 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from crossent.errors import one_line
-from crossent.scoring.parts import Slice, bits
+from crossent.scoring.parts import ScoreValues, Slice, bits
 from crossent.scoring.show import words
-
-if TYPE_CHECKING:
-    from crossent.scoring.result import Score
 
 Rows = list[tuple[str, ...]]
 
@@ -38,7 +35,7 @@ _MOST = 12
 _WIDEST = 60
 
 
-def text(score: Score, *, in_bits: bool = False) -> str:
+def text(score: ScoreValues, *, in_bits: bool = False) -> str:
     """Return the score as an aligned table with its parts, worst rows and warnings."""
     unit = BITS if in_bits else NATS
     parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score, unit)]
@@ -47,7 +44,7 @@ def text(score: Score, *, in_bits: bool = False) -> str:
     return "\n".join([*parts, *([""] if score.warnings else []), *(f"warning: {one_line(w)}" for w in score.warnings)])
 
 
-def page(score: Score) -> str:
+def page(score: ScoreValues) -> str:
     """Return the score as HTML for a notebook."""
     found = [f"<p><b>{html.escape(heading(score))}</b></p>", html_table(headline(score))]
     found += [f"<p>{html.escape(sentence)}</p>" for sentence in sentences(score)]
@@ -56,13 +53,13 @@ def page(score: Score) -> str:
     return "\n".join([*found, *(f"<p>warning: {html.escape(one_line(w))}</p>" for w in score.warnings)])
 
 
-def heading(score: Score) -> str:
+def heading(score: ScoreValues) -> str:
     """Return what was scored, in a line."""
     clusters = "" if score.clusters is None else f" in {words.counted(score.clusters, 'cluster')}"
     return f"{words.counted(score.n, 'row')}{clusters}, {words.counted(len(score.classes), 'class')}"
 
 
-def headline(score: Score, *, in_bits: bool = False) -> Rows:
+def headline(score: ScoreValues, *, in_bits: bool = False) -> Rows:
     """Return the numbers with their intervals; with `in_bits` those that have a unit are in bits."""
     convert = bits if in_bits else float
     places = words.places(convert(score.se))
@@ -86,7 +83,7 @@ def headline(score: Score, *, in_bits: bool = False) -> Rows:
     ]
 
 
-def sentences(score: Score, unit: Unit = NATS) -> list[str]:
+def sentences(score: ScoreValues, unit: Unit = NATS) -> list[str]:
     """Return what the calibration says."""
     found = score.calibration
     if found is None:
@@ -102,7 +99,7 @@ def sentences(score: Score, unit: Unit = NATS) -> list[str]:
     return [*said, words.advice(dataclasses.replace(found.temperature, **scaled))]
 
 
-def tables(score: Score, unit: Unit = NATS) -> list[tuple[str, Rows]]:
+def tables(score: ScoreValues, unit: Unit = NATS) -> list[tuple[str, Rows]]:
     """Return the tables of classes, slices and worst rows, each with its title."""
     found: list[tuple[str, Rows]] = []
     if len(score.per_class) > 1:
@@ -174,4 +171,4 @@ def plain(value: Any) -> Any:
         return [plain(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    return value if isinstance(value, int | float | bool | None) else str(value)

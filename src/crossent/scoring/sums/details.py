@@ -1,38 +1,20 @@
-"""What a score tells beside losses: entropy, calibration, the distribution of row losses and the worst rows."""
+"""Sums of a score beside its losses: entropy, calibration, the distribution of row losses and the worst rows."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from crossent.scoring.parts import Bar, Row, Zero
-from crossent.scoring.sums.costs import Costs
+from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.curve import Curve
-from crossent.scoring.sums.notes import Names
 from crossent.scoring.sums.totals import Sum
 
 _BARS = 1200  # quarters of octaves from 2^-150 to 2^150, and infinity
 _LOWEST = (1023 - 150) * 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Charged:
-    """Rows that count: what they cost and are charged, label, whether predicted, weight (None: 1) and names."""
-
-    costs: Costs
-    loss: Any
-    label: Any
-    right: Any
-    weight: Any | None
-    names: Names
-
-    def total(self, x: Any, rows: Any = slice(None)) -> float:
-        """Return Σ w x over the rows that x is of."""
-        return float(x.sum() if self.weight is None else self.weight[rows] @ x)
 
 
 class Details:
@@ -46,27 +28,29 @@ class Details:
         self.curve = Curve()
         self.worst: list[Row] = []
 
-    def add(self, rows: Charged, classes: tuple[Hashable, ...], smallest: Zero) -> None:
-        """Add rows, of which no probability below the smallest is charged."""
-        found = rows.costs
-        self.entropy.add(rows.total(found.entropy))
-        truth, p = (rows.right, found.confidence) if found.positive is None else (rows.label == 1, found.positive)
-        if found.positive is None:
+    def add(self, rows: CountedRows, zero: Zero) -> None:
+        """Add rows; `zero` is the smallest probability that is charged."""
+        costs = rows.costs
+        self.entropy.add(rows.total(costs.entropy))
+        if costs.positive is None:
+            truth, q = rows.right, costs.confidence
             self.top.add(rows.total(rows.loss[truth], truth))
             wrong = np.flatnonzero(~truth)
-            rest = np.maximum(1.0 - p[wrong], 0.0 if smallest == "inf" else smallest)
+            rest = np.maximum(1.0 - q[wrong], 0.0 if zero == "inf" else zero)
             if not rest.all():  # certain, and wrong: as float32 makes of any logits that are 17 apart
                 self.top_infinite = True
                 wrong, rest = wrong[rest > 0.0], rest[rest > 0.0]
             self.top.add(rows.total(-np.log(rest), wrong))
-        self.curve.add(np.clip(p, 0.0, 1.0), truth, rows.weight)
+        else:
+            truth, q = rows.label == 1, costs.positive
+        self.curve.add(np.clip(q, 0.0, 1.0), truth, rows.weight)
         bar = (np.maximum(rows.loss, 0.0).view(np.int64) >> 50) - _LOWEST
         np.clip(bar, 0, _BARS, out=bar)
         self.bars += np.bincount(bar, rows.weight, _BARS + 1)
-        self._keep(self._candidates(rows, classes))
+        self._keep(self._candidates(rows))
 
     def merge(self, other: Details) -> None:
-        """Add those of other rows."""
+        """Add the sums of other rows."""
         for mine, theirs in ((self.entropy, other.entropy), (self.top, other.top)):
             mine.merge(theirs)
         self.top_infinite |= other.top_infinite
@@ -75,7 +59,7 @@ class Details:
         self._keep(other.worst)
 
     def renumbered(self, first: int) -> Details:
-        """Return the same with numbers of rows that begin at `first`."""
+        """Return the same sums with numbers of rows that begin at `first`."""
         later = copy(self)
         later.worst = [replace(row, id=row.id + first) for row in self.worst if isinstance(row.id, int)]
         return later
@@ -90,9 +74,9 @@ class Details:
         columns = (low.tolist(), high.tolist(), self.bars[filled].tolist())
         return tuple(Bar(*bar) for bar in zip(*columns, strict=True))
 
-    def _candidates(self, rows: Charged, classes: tuple[Hashable, ...]) -> list[Row]:
+    def _candidates(self, rows: CountedRows) -> list[Row]:
         """Return the rows that may be among the worst; of equally bad ones those that come first."""
-        loss, found = rows.loss, rows.costs
+        loss, costs, classes = rows.loss, rows.costs, rows.batch.classes
         if self.most == 0:
             return []
         least = self.worst[-1].loss if len(self.worst) == self.most else -np.inf
@@ -103,12 +87,12 @@ class Details:
             places = np.concatenate([places[some > least], places[some == least][: self.most]])
         return [
             Row(
-                id=rows.names[k],
+                id=rows.name(k),
                 loss=float(loss[k]),
                 label=classes[rows.label[k]],
-                probability=float(found.probability[k]),
-                predicted=classes[found.predicted[k]],
-                confidence=float(found.confidence[k]),
+                probability=float(costs.probability[k]),
+                predicted=classes[costs.predicted[k]],
+                confidence=float(costs.confidence[k]),
             )
             for k in places.tolist()
         ]

@@ -16,7 +16,7 @@ where the residual of a part grows with its b.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,6 +64,16 @@ class Residuals:
     even: Array
 
 
+class Bend(NamedTuple):
+    """Coefficients of the function g that makes the ratio t normal, (G,) each: A = k / 3 − lean, and the shift k / 6.
+
+    k = skewness / √n.
+    """
+
+    a: Array
+    shift: Array
+
+
 def mean_of(value: Array, weight: Array, residuals: Residuals) -> Mean:
     """Return the means whose residuals have these sums."""
     r = residuals
@@ -99,33 +109,35 @@ def hall(mean: Mean, level: float) -> tuple[Array, Array]:
     with np.errstate(all="ignore"):
         quantile = stdtrit(np.maximum(np.asarray(mean.even, float) - 1.0, 1.0), (1.0 + level) / 2.0)
         bend = bend_of(mean)
-        low = mean.value - mean.se * unbent(quantile, *bend)
-        high = mean.value - mean.se * unbent(-quantile, *bend)
+        low = mean.value - mean.se * unbent(quantile, bend)
+        high = mean.value - mean.se * unbent(-quantile, bend)
         infinite = np.isinf(mean.value)
         return np.where(infinite, mean.value, low), np.where(infinite, mean.value, high)
 
 
-def bend_of(mean: Mean) -> tuple[Array, Array]:
-    """Return by how much to bend, and to move, the ratio t: A = k / 3 − lean and k / 6 with k = skewness / √n."""
+def bend_of(mean: Mean) -> Bend:
+    """Return how the ratio t of a mean must be bent to be normal."""
     k = mean.skew / np.sqrt(np.asarray(mean.n, float))
-    return k / 3.0 - mean.lean, k / 6.0
+    return Bend(k / 3.0 - mean.lean, k / 6.0)
 
 
-def bent(t: Array, bend: Array, move: Array) -> Array:
+def bent(t: Array, bend: Bend) -> Array:
     """Return g(t), the ratio bent to be normal."""
     with np.errstate(all="ignore"):
-        a = np.where(np.abs(bend) < TINY, 1.0, bend)
+        straight = np.abs(bend.a) < TINY
+        a = np.where(straight, 1.0, bend.a)
         s = -np.log1p(-np.minimum(3.0 * a * t, 1.0)) / (3.0 * a)
         short, long = s - a / 2.0 * s * s + a * a / 12.0 * s**3, t + a * t * t + a * a * t**3 / 3.0
         short = np.where(3.0 * a * t < 1.0, short, np.copysign(np.inf, t))
-        return np.where(np.abs(bend) < TINY, t, np.where(bend * t > 0, short, long)) + move
+        return np.where(straight, t, np.where(bend.a * t > 0, short, long)) + bend.shift
 
 
-def unbent(x: Array, bend: Array, move: Array) -> Array:
-    """Return the t with bent(t, bend, move) = x."""
-    y, a = x - move, np.where(np.abs(bend) < TINY, 1.0, bend)
+def unbent(x: Array, bend: Bend) -> Array:
+    """Return the t with bent(t, bend) = x."""
+    straight = np.abs(bend.a) < TINY
+    y, a = x - bend.shift, np.where(straight, 1.0, bend.a)
     short = -np.expm1(-3.0 * a * _root(y, -a / 2.0)) / (3.0 * a)
-    return np.where(np.abs(bend) < TINY, y, np.where(a * y > 0, short, _root(y, a)))
+    return np.where(straight, y, np.where(a * y > 0, short, _root(y, a)))
 
 
 def _root(y: Array, a: Array) -> Array:

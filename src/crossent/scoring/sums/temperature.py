@@ -9,13 +9,14 @@ from the number of rows, so that it makes no difference how they come in blocks.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from crossent.scoring.input.batch import Batch
 from crossent.scoring.parts import Temperature
-from crossent.scoring.sums.costs import Costs, row_losses
+from crossent.scoring.sums.costs import row_losses
+from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.totals import Sum
 
 GRID = 2.0 ** np.arange(-4, 5)
@@ -36,22 +37,22 @@ class Temperatures:
         self.sums = Sum(2, len(GRID), LEVELS)
 
     def expect(self, rows: int, columns: int) -> None:
-        """Say that so many more rows are coming."""
+        """Choose the level for this many more rows."""
         self.seen += rows
         enough = max(ROWS, ELEMENTS // columns)
         while self.seen >> self.level > enough and self.level < LEVELS - 1:
             self.level += 1
 
-    def add(self, batch: Batch, first: int, chosen: tuple[Any, Costs]) -> None:
-        """Add rows of a batch: `chosen` are their places in it and what they cost, `first` the number of its row 0."""
-        places, costs = chosen
-        hashed = _hash((first + places).astype(np.uint64), costs.confidence)
-        picked = (hashed < np.uint64(2**64 - 1 >> self.level)) & np.isfinite(costs.loss)
+    def add(self, rows: CountedRows) -> None:
+        """Add rows of a batch."""
+        batch = rows.batch
+        hashed = _hash(rows.numbers.astype(np.uint64), rows.costs.confidence)
+        picked = (hashed < np.uint64(2**64 - 1 >> self.level)) & np.isfinite(rows.costs.loss)
         if not picked.any():
             return
-        places = places[picked]
+        places = rows.places[picked]
         level = np.clip(64 - np.frexp(hashed[picked].astype(np.float64))[1], 0, LEVELS - 1)
-        weight = np.ones(len(places)) if batch.weight is None else batch.weight[places]
+        weight = np.ones(len(places)) if rows.weight is None else rows.weight[picked]
         step = max(1, ELEMENTS // (2 if batch.binary else batch.values.shape[1]))
         found = np.concatenate([_losses(batch, places[k : k + step]) for k in range(0, len(places), step)], axis=2)
         sums = np.stack([np.bincount(level, weight * part, LEVELS) for part in found.reshape(-1, len(places))])
@@ -60,7 +61,7 @@ class Temperatures:
         self.rows = self.rows + np.bincount(level, minlength=LEVELS)
 
     def merge(self, other: Temperatures, columns: int) -> None:
-        """Add those of other rows."""
+        """Add the sums of other rows."""
         self.expect(other.seen, columns)
         self.rows = self.rows + other.rows
         self.weight.merge(other.weight)
@@ -76,10 +77,17 @@ class Temperatures:
             return None
         slopes = -slopes / GRID  # by log T: dβ = −dT / T²
         now = float(losses[len(GRID) // 2])
-        value, scaled = _minimum(np.log(GRID), losses, slopes)
-        gain = now - scaled
+        least = _minimum(np.log(GRID), losses, slopes)
+        gain = now - least.value
         helps = gain > 0.01 * now and 2.0 * rows * gain > _CHANCE
-        return Temperature(math.exp(value), now, scaled, rows, helps)
+        return Temperature(math.exp(least.place), now, least.value, rows, helps)
+
+
+class _Minimum(NamedTuple):
+    """Place and value of the minimum of a function."""
+
+    place: float
+    value: float
 
 
 def _losses(batch: Batch, places: Any) -> Any:
@@ -115,16 +123,16 @@ def _logits(batch: Batch, places: Any) -> Any:
         return np.ascontiguousarray(np.log(np.maximum(values, 0.0)) if batch.kind == "probs" else values)
 
 
-def _minimum(x: Any, value: Any, slope: Any) -> tuple[float, float]:
-    """Return the place and the value of the minimum of a function with one, from its values and slopes at x."""
+def _minimum(x: Any, value: Any, slope: Any) -> _Minimum:
+    """Return the minimum of a function that has one, from its values and slopes at x."""
     from scipy.interpolate import KroghInterpolator
     from scipy.optimize import brentq
 
     if slope[0] >= 0 or slope[-1] <= 0:
         end = 0 if slope[0] >= 0 else -1
-        return float(x[end]), float(value[end])
+        return _Minimum(float(x[end]), float(value[end]))
     right = int(np.argmax(slope > 0))
     near = slice(max(0, right - 2), right + 2)
     smooth = KroghInterpolator(np.repeat(x[near], 2), np.stack([value[near], slope[near]], axis=1).reshape(-1))
     place: Any = brentq(lambda at: float(smooth.derivative(at)), x[right - 1], x[right], xtol=1e-15)
-    return float(place), float(smooth(place))
+    return _Minimum(float(place), float(smooth(place)))

@@ -1,4 +1,4 @@
-"""Sums over groups of rows that merge: what means, intervals and shares are made of.
+"""Sums over groups of rows that merge, from which means, intervals and shares follow.
 
 For each group the sums Σ w^k (l − c)^j, j ≤ k ≤ 3, about a centre c near the group's mean m; moving it is a polynomial.
 The mean, and the squares and cubes of the residuals w (l − m), follow from them. Rows in clusters are not independent:
@@ -9,9 +9,9 @@ Every sum keeps what its additions round off, so that it does not depend on how 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import comb
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,8 +62,8 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """n rows with finite losses to be added: loss, weight (None: 1), group, whether right, and cluster."""
+class LossRows:
+    """n rows to add to totals, (n,) each: loss, weight (None: 1), group, whether right, and cluster (None: none)."""
 
     loss: Any
     weight: Any | None
@@ -71,8 +71,13 @@ class Rows:
     right: Any
     cluster: Any | None = None
 
+    def take(self, rows: Any) -> LossRows:
+        """Return the chosen rows."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return LossRows(*(None if part is None else part[rows] for part in parts))
+
     def total(self, x: Any, size: int) -> Any:
-        """Return Σ w x of each group."""
+        """Return Σ w x of each of `size` groups."""
         return summed(self.group, x if self.weight is None else self.weight * x, size)
 
 
@@ -84,7 +89,7 @@ class Totals:
         self.right, self.infinite = Sum(groups), Sum(groups)
         self.about: Any = np.zeros(groups)  # the centres
         self.sums = Sum(len(MOMENTS), groups)
-        self.table = Table() if clustered else None
+        self.by_cluster = ClusterSums() if clustered else None
 
     @property
     def groups(self) -> int:
@@ -98,8 +103,16 @@ class Totals:
         for part in (self.right, self.infinite, self.sums):
             part.grow(groups)
 
-    def add(self, rows: Rows) -> None:
-        """Add rows with finite losses."""
+    def add(self, rows: LossRows) -> None:
+        """Add rows."""
+        if rows.loss.max(initial=0.0) == np.inf:
+            infinite = np.isposinf(rows.loss)
+            self._add_infinite(rows.take(infinite))
+            rows = rows.take(~infinite)
+        if len(rows.loss):
+            self._add_finite(rows)
+
+    def _add_finite(self, rows: LossRows) -> None:
         size, group, loss = self.groups, rows.group, rows.loss
         count = np.bincount(group, minlength=size)
         known = self.sums.total[_AT[1, 0]] > 0
@@ -116,22 +129,21 @@ class Totals:
         self.count = self.count + count
         right = np.bincount(group[rows.right], minlength=size) if rows.weight is None else rows.total(rows.right, size)
         self.right.add(right)
-        if self.table is not None:
+        if self.by_cluster is not None:
             weight = np.ones(len(loss)) if rows.weight is None else rows.weight
-            self.table.add(group * _GROUP + rows.cluster, weight * loss, weight)
+            self.by_cluster.add(group * _GROUP + rows.cluster, weight * loss, weight)
 
-    def add_infinite(self, group: Any, weight: Any | None, cluster: Any | None) -> None:
-        """Add rows with infinite losses."""
-        self.count = self.count + np.bincount(group, minlength=self.groups)
-        self.infinite.add(np.bincount(group, weight, self.groups))
-        if self.table is not None and cluster is not None:
-            nothing = np.zeros(len(group))
-            self.table.add(group * _GROUP + cluster, nothing, nothing)
+    def _add_infinite(self, rows: LossRows) -> None:
+        self.count = self.count + np.bincount(rows.group, minlength=self.groups)
+        self.infinite.add(np.bincount(rows.group, rows.weight, self.groups))
+        if self.by_cluster is not None:
+            nothing = np.zeros(len(rows.loss))
+            self.by_cluster.add(rows.group * _GROUP + rows.cluster, nothing, nothing)
 
     @property
     def clusters(self) -> int | None:
         """Number of clusters, None if rows are independent."""
-        return None if self.table is None else len(np.unique(self.table.all()[0] % _GROUP))
+        return None if self.by_cluster is None else len(np.unique(self.by_cluster.sorted().cluster))
 
     def merge(self, other: Totals, groups: Any, clusters: Any | None) -> None:
         """Add other sums, whose groups and clusters have the given numbers here."""
@@ -141,9 +153,9 @@ class Totals:
         self.count[groups] += other.count
         for mine, theirs in ((self.right, other.right), (self.infinite, other.infinite)):
             mine.merge(theirs.take(groups, size))
-        if self.table is not None and other.table is not None and clusters is not None:
-            key, loss, weight = other.table.all()
-            self.table.add(groups[key // _GROUP] * _GROUP + clusters[key % _GROUP], loss, weight)
+        if self.by_cluster is not None and other.by_cluster is not None and clusters is not None:
+            theirs = other.by_cluster.sorted()
+            self.by_cluster.add(groups[theirs.group] * _GROUP + clusters[theirs.cluster], theirs.loss, theirs.weight)
 
     def _join(self, sums: Sum, about: Any) -> None:
         """Add sums about other centres, and move the centre where it is farther from the mean than the losses are."""
@@ -171,12 +183,12 @@ class Totals:
         finite = sums[_AT[1, 0]]
         with np.errstate(divide="ignore", invalid="ignore"):
             value = self.about + sums[_AT[1, 1]] / finite
-        if self.table is None:
+        if self.by_cluster is None:
             residuals = self._residuals(value)
         else:
-            key, loss, weight = self.table.all()
-            group = key // _GROUP
-            residuals = residuals_of(loss - value[group] * weight, weight, weight, (group, self.groups))
+            found = self.by_cluster.sorted()
+            u = found.loss - value[found.group] * found.weight
+            residuals = residuals_of(u, found.weight, found.weight, found.group, self.groups)
         mean, infinite = mean_of(value, finite, residuals), self.infinite.value > 0
         value, se = np.where(infinite, np.inf, value), np.where(infinite, np.nan, mean.se)
         return replace(mean, value=value, weight=self.weight, se=se)
@@ -194,16 +206,16 @@ class Totals:
         if whole == 0:
             return _one(np.nan, 0.0, Residuals(0, np.nan, np.nan, np.nan, np.nan))
         value = math.fsum([*(self.about * sums[_AT[1, 0]]), *sums[_AT[1, 1]]]) / whole
-        if self.table is None:
+        if self.by_cluster is None:
             r = self._residuals(value * price)
             parts = even(sums[_AT[2, 0]].sum(), sums[_AT[4, 0]].sum())
             return _one(value, whole, Residuals(r.n.sum(), r.square.sum(), r.cube.sum(), r.cross @ price, parts))
-        key, loss, weight = self.table.all()
-        group = key // _GROUP
-        cluster, place = np.unique(key % _GROUP, return_inverse=True)
+        found = self.by_cluster.sorted()
+        priced = price[found.group] * found.weight
+        cluster, place = np.unique(found.cluster, return_inverse=True)
         place = place.reshape(-1)
-        u, b, w = (np.bincount(place, x) for x in (loss - value * price[group] * weight, price[group] * weight, weight))
-        return _one(value, whole, residuals_of(u, b, w, (np.zeros(len(cluster), np.int64), 1)))
+        u, b, w = (np.bincount(place, x) for x in (found.loss - value * priced, priced, found.weight))
+        return _one(value, whole, residuals_of(u, b, w, np.zeros(len(cluster), np.int64), 1))
 
     def _residuals(self, value: Any) -> Residuals:
         """Return the sums of the residuals u = w (l − value) of rows, with b = w."""
@@ -217,9 +229,8 @@ class Totals:
         return Residuals(self.count, np.maximum(square, 0.0), cube, cross, even(sums[_AT[2, 0]], sums[_AT[4, 0]]))
 
 
-def residuals_of(u: Any, b: Any, weight: Any, groups: tuple[Any, int]) -> Residuals:
-    """Return the sums of the residuals of parts, by group; `weight` says how unequal parts are."""
-    group, size = groups
+def residuals_of(u: Any, b: Any, weight: Any, group: Any, size: int) -> Residuals:
+    """Return the sums of the residuals of parts, for each of `size` groups; `weight` says how unequal parts are."""
     square, cube, cross, second, fourth = (
         np.bincount(group, x, size) for x in (u**2, u**3, u * b, weight**2, weight**4)
     )
@@ -237,7 +248,7 @@ def _one(value: float, weight: float, residuals: Residuals) -> Mean:
     return mean_of(np.array([value]), np.array([weight]), found)
 
 
-def _moments(rows: Rows, away: Any, count: Any) -> Sum:
+def _moments(rows: LossRows, away: Any, count: Any) -> Sum:
     """Return Σ w^k d^j of each group for the distances d from its centre."""
     size = len(count)
     result = Sum(len(MOMENTS), size)
@@ -281,34 +292,51 @@ def _moved(sums: Sum, by: Any) -> Sum:
     return result
 
 
-class Table:
-    """Σ of two numbers by key, for many keys: sorted, and blocks that have not been sorted in yet."""
+class ClusterLosses(NamedTuple):
+    """Groups and clusters that have rows, in ascending order, (K,) each: their numbers, Σ w l and Σ w."""
+
+    group: Any
+    cluster: Any
+    loss: Any
+    weight: Any
+
+
+class ClusterSums:
+    """Σ w l and Σ w of each cluster in each group: sorted by key, and blocks that are not sorted in yet."""
 
     def __init__(self) -> None:
         self.key: Any = np.empty(0, np.int64)
         self.sums: Any = np.empty((2, 0))
-        self.blocks: list[tuple[Any, Any]] = []
+        self.blocks: list[_Block] = []
         self.waiting = 0
 
-    def add(self, key: Any, first: Any, second: Any) -> None:
-        """Add rows."""
+    def add(self, key: Any, loss: Any, weight: Any) -> None:
+        """Add rows: the key of each, group · 2³² + cluster, and what to sum, w l and w."""
         known, place = np.unique(key, return_inverse=True)
-        sums = np.stack([np.bincount(place, part, len(known)) for part in (first, second)])
-        self.blocks.append((known, sums))
+        sums = np.stack([np.bincount(place, part, len(known)) for part in (loss, weight)])
+        self.blocks.append(_Block(known, sums))
         self.waiting += len(known)
         if self.waiting > max(len(self.key), 1 << 16):
             self._sort_in()
 
-    def all(self) -> tuple[Any, Any, Any]:
-        """Return keys in ascending order and both sums."""
+    def sorted(self) -> ClusterLosses:
+        """Return the sums in the order of their groups and clusters."""
         self._sort_in()
-        return self.key, *self.sums
+        loss, weight = self.sums
+        return ClusterLosses(self.key // _GROUP, self.key % _GROUP, loss, weight)
 
     def _sort_in(self) -> None:
         if not self.blocks:
             return
-        key = np.concatenate([self.key, *(known for known, _ in self.blocks)])
-        sums = np.concatenate([self.sums, *(sums for _, sums in self.blocks)], axis=1)
+        key = np.concatenate([self.key, *(block.key for block in self.blocks)])
+        sums = np.concatenate([self.sums, *(block.sums for block in self.blocks)], axis=1)
         self.key, place = np.unique(key, return_inverse=True)
         self.sums = np.stack([np.bincount(place, part, len(self.key)) for part in sums])
         self.blocks, self.waiting = [], 0
+
+
+class _Block(NamedTuple):
+    """Keys in ascending order, and their sums (2, K)."""
+
+    key: Any
+    sums: Any
