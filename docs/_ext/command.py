@@ -1,4 +1,4 @@
-"""The directive {command} NAME: usage and options of a command, asked of the command itself."""
+"""The directive {command} NAME: usage and options of a command, read from the command itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossent.cli import _app
 
 
 class Command(SphinxDirective):
-    """What `crossent NAME --help` says, as text and a table."""
+    """Usage, description and options of `crossent NAME`, as text and a table."""
 
     required_arguments = 1
 
