@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import crossent.torch as F
 from crossent import kernels
-from crossent.torch.base import libtorch as _library
+from crossent.torch.base.backends import why_no_backend
 
 HAS_GPU = torch.cuda.is_available()
 
@@ -34,8 +34,8 @@ def test_tensors_on_a_gpu_that_is_not_there_are_refused_with_the_reason():
 
 
 def test_other_devices_have_no_backend():
-    assert _library.why_no_backend("mps") == "there is none for devices of type 'mps'"
-    assert _library.why_no_backend("cpu") is None
+    assert why_no_backend("mps") == "there is none for devices of type 'mps'"
+    assert why_no_backend("cpu") is None
 
 
 def test_importing_the_losses_imports_no_triton(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import crossent.torch as F
-from crossent.torch.lazy import logits as _lazy
+from crossent.torch.lazy import fusing
 from tests.torch.lazily import REFUSED, pair
 from tests.torch.test_lazy_heads import loss_of_rows, models, tokens
 
@@ -62,8 +62,8 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_crossents_own_loss_takes_lazy_logits(scale, options, monkeypatch):
     results, calls = [], []
-    linear = _lazy.linear_cross_entropy
-    monkeypatch.setattr(_lazy, "linear_cross_entropy", lambda *a, **k: calls.append(1) or linear(*a, **k))
+    linear = fusing.loss_of_layer
+    monkeypatch.setattr(fusing, "loss_of_layer", lambda *a, **k: calls.append(1) or linear(*a, **k))
     for head, x in pair():
         y = torch.arange(x.shape[0] * x.shape[1]) % head.out_features
         found = F.cross_entropy(scale(head(x)).view(-1, head.out_features), y, **options)

@@ -11,32 +11,22 @@ import torch.nn.functional as nnf
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import crossent.torch as F
+from crossent.spec import Scores, Target
 from crossent.torch import TopK
+from crossent.torch.operators.rows import RowCall
 from tests.torch import plain
 
 ops = torch.ops.crossent
-ALONE = (0, 0, [])
-"""First class, number of classes and groups where the columns are all there are."""
 
 
 def row_arguments():
     """A call of each kind of target, in two layouts: everything that row_stats takes."""
     z, pixels = torch.randn(4, 5, requires_grad=True), torch.randn(2, 5, 3, requires_grad=True)
-    weight = torch.rand(5)
-    yield z, torch.randint(5, (4,)), None, weight, 0.1, -100, 0.7, 3.0, *ALONE
-    yield pixels, None, torch.rand(2, 5, 3, requires_grad=True), None, 0.1, -100, 1.0, 0.0, *ALONE
-    yield z, torch.randint(5, (4, 2)), torch.rand(4, 2, requires_grad=True), None, 0.0, -100, 1.0, 0.0, *ALONE
-    yield (
-        torch.randn(5, 4).bfloat16().t().requires_grad_(),
-        torch.randint(5, (4,)),
-        None,
-        None,
-        0.0,
-        -100,
-        1.0,
-        0.0,
-        *ALONE,
-    )
+    index, narrow = torch.randint(5, (4,)), torch.randn(5, 4).bfloat16().t().requires_grad_()
+    yield RowCall(z, Target(index, weight=torch.rand(5), smoothing=0.1, ignore_index=-100), Scores(0.7, 3.0))
+    yield RowCall(pixels, Target(prob=torch.rand(2, 5, 3, requires_grad=True), smoothing=0.1), Scores())
+    yield RowCall(z, Target(torch.randint(5, (4, 2)), torch.rand(4, 2, requires_grad=True)), Scores())
+    yield RowCall(narrow, Target(index, ignore_index=-100), Scores())
 
 
 def binary_arguments():
@@ -55,7 +45,8 @@ def quiet():
 
 @pytest.mark.usefixtures("quiet")
 def test_row_operators_keep_their_contracts():
-    for args in row_arguments():
+    for call in row_arguments():
+        args = tuple(call.flatten())
         _ = torch.library.opcheck(ops.row_stats.default, args)
         record = ops.row_stats.default(*args)[3].detach()
         g = [torch.randn(record.shape[1], requires_grad=True) for _ in range(3)]
@@ -64,8 +55,8 @@ def test_row_operators_keep_their_contracts():
 
 @pytest.mark.usefixtures("quiet")
 def test_one_step_operators_keep_their_contracts():
-    for args, mean in zip(row_arguments(), (True, False, True, False), strict=True):
-        _ = torch.library.opcheck(ops.row_loss.default, (*args, mean))
+    for call, mean in zip(row_arguments(), (True, False, True, False), strict=True):
+        _ = torch.library.opcheck(ops.row_loss.default, (*call.flatten(), mean))
 
 
 @pytest.mark.usefixtures("quiet")

@@ -5,31 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crossent.spec import Scores, Target
 from crossent.torch import linear_cross_entropy
-from crossent.torch.sources import driver as _tiles
-from crossent.torch.sources import plan as _plan
-from crossent.torch.sources.plan import Sweep
+from crossent.torch.sources import linear
+from crossent.torch.sources import plan as planning
+from crossent.torch.sources.linear import LinearSource
+from crossent.torch.sources.plan import Costs, Sweep, TileShape
+from crossent.torch.sources.source import Span
 
 MIB = 2**20
 
 
-class Shape:
-    """Stands in for a tensor on a GPU, of which a plan needs shape and dtype alone."""
-
-    is_cpu = is_meta = False
-
-    def __init__(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> None:
-        self.shape, self.dtype = torch.Size(shape), dtype
-
-    def element_size(self) -> int:
-        return self.dtype.itemsize
-
-
 def plan(N, D, V, dtype=torch.bfloat16, chunk_bytes=None):
-    rows, weight = Shape(N, D, dtype=dtype), Shape(V, D, dtype=dtype)
-    chunk = _plan.default_chunk_bytes(rows, weight) if chunk_bytes is None else chunk_bytes
-    return chunk, _plan.one_sweep(rows, weight, chunk)
+    costs = Costs(N, V, D, dtype, dtype, planning.GPU)
+    chunk = planning.default_chunk_bytes(costs) if chunk_bytes is None else chunk_bytes
+    return chunk, planning.one_sweep(costs, chunk)
 
 
 HEADS = {
@@ -85,7 +74,7 @@ def test_a_plan_is_the_same_for_every_dtype_of_half_precision():
 @pytest.mark.parametrize("most", [1, 7, 64])
 @pytest.mark.parametrize("multiple", [1, 16])
 def test_equal_parts_are_no_longer_than_they_may_be(whole, most, multiple):
-    part = _plan.even(whole, most, multiple)
+    part = planning.even(whole, most, multiple)
     assert 1 <= part <= max(1, min(whole, most))
     assert -(-whole // part) <= -(-whole // most) + 1
 
@@ -93,10 +82,9 @@ def test_equal_parts_are_no_longer_than_they_may_be(whole, most, multiple):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """The plans of a GPU, a thousand times smaller, carried out on the CPU."""
-    gpu = _plan.Device(2**19, None, 64, 8, 2**31, 2**31, False)
-    monkeypatch.setattr(_plan, "_CPU", None)
-    for module in (_plan, _tiles):
-        monkeypatch.setattr(module, "device_of", lambda _: gpu)
+    gpu = planning.Device(2**19, None, 64, 8, 2**31, 2**31, False)
+    monkeypatch.setattr(planning, "CPU", None)
+    monkeypatch.setattr(linear, "device_of", lambda _: gpu)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -130,7 +118,7 @@ def test_every_plan_gives_the_loss_and_its_gradients(shape, dtype, chunk, smooth
 def test_all_three_plans_are_met(as_on_a_gpu):
     def found(N, D, V, chunk):
         x, w = torch.empty(N, D, dtype=torch.bfloat16), torch.empty(V, D, dtype=torch.bfloat16)
-        return _plan.one_sweep(x, w, chunk)
+        return planning.one_sweep(linear.costs_of(x, w), chunk)
 
     assert found(64, 48, 1000, 2**16) == Sweep(16, whole=True)
     assert found(200, 32, 777, 2**16) == Sweep(8, whole=False) or found(200, 32, 777, 2**16).rows >= 8  # type: ignore[union-attr]
@@ -141,8 +129,7 @@ def test_ignored_rows_may_hold_nan_where_they_are_not_left_out():
     # as on a GPU, where counting them would be waiting for it: they are multiplied, and must be zero
     rows, weight = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
     rows[2] = float("nan")
-    target = Target(torch.zeros(6, dtype=torch.int64))
-    head = _tiles.Head(rows, weight, None, target, Scores(), valid=torch.arange(6) != 2)
-    got = _tiles._Tile(head, 6, 5).rows(0, 6)
+    source = LinearSource(rows, weight, None, valid=torch.arange(6) != 2)
+    got = source.tiles(TileShape(6, 5)).input(Span(0, 6))
     assert (got[2] == 0).all()
     torch.testing.assert_close(got[3:], rows[3:])

@@ -20,6 +20,7 @@ from crossent.torch.lazy.fusing import fused_loss
 from crossent.torch.lazy.logits import LazyLogits
 from crossent.torch.operators.binary import BinaryCall, BinaryLossCall, binary_loss
 from crossent.torch.operators.rows import RowCall, RowLossCall, row_loss, row_stats
+from crossent.torch.ranks.shards import NO_SHARDS
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -155,7 +156,7 @@ def cross_entropy(
     """
     closing = Closing(reduction_of(reduction, size_average, reduce), sample_weight, z_loss)
     scores = scores_of(temperature, softcap)
-    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats)
+    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats, NO_SHARDS)
     sharding = Sharding(process_group, first_class, num_classes)
     if isinstance(input, LazyLogits) and input.stays_lazy():
         fused = fused_loss(input, arguments, sharding)

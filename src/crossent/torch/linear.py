@@ -20,6 +20,7 @@ from crossent.torch.call.targets import NOT_OF_PROBABILITIES, TopK, is_soft
 from crossent.torch.operators.linear_call import LinearCall
 from crossent.torch.operators.linear_loss import LinearLossCall, linear_loss
 from crossent.torch.operators.linear_stats import LinearStatsCall, linear_stats
+from crossent.torch.ranks.shards import NO_SHARDS
 from crossent.torch.sources.linear import costs_of
 from crossent.torch.sources.plan import default_chunk_bytes, one_sweep
 from crossent.torch.sources.source import Wanted
@@ -155,7 +156,7 @@ def linear_cross_entropy(
     scores = scores_of(temperature, softcap)
     if chunk_bytes is not None:
         check_chunk_bytes(chunk_bytes)
-    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats)
+    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats, NO_SHARDS)
     layer = LayerOperands(input, linear_weight, linear_bias)
     return loss_of_layer(layer, arguments, Sharding(process_group, first_class, num_classes), chunk_bytes)
 

@@ -50,7 +50,8 @@ class Arguments:
     scores: Scores
     closing: Closing
     return_stats: bool
-    shards: Shards = NO_SHARDS
+    shards: Shards
+    """`NO_SHARDS` until `sharded` says otherwise."""
 
     def sharded(self, sharding: Sharding, columns: int) -> Arguments:
         """Return the arguments of a call of so many columns, which may be a shard of the classes."""

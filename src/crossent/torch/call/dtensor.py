@@ -22,7 +22,7 @@ from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, l
 from crossent.torch.call.results import Stats
 from crossent.torch.call.targets import TopK, target_rows
 from crossent.torch.ranks.collectives import sum_over
-from crossent.torch.ranks.shards import Ranks, Shards
+from crossent.torch.ranks.shards import NO_RANKS, Ranks, Shards
 
 Finish = Callable[[Any], Any]
 """Makes DTensors of the results of a call."""
@@ -168,7 +168,7 @@ def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any, sharding: Sh
     if is_dtensor(weight):
         weight = weight.full_tensor()[:classes]
     check_options(like, classes, stand_in(weight), arguments.label_smoothing, closing.z_loss)
-    return dataclasses.replace(arguments, weight=weight, shards=Shards(num_classes=classes))
+    return dataclasses.replace(arguments, weight=weight, shards=Shards(NO_RANKS, 0, classes))
 
 
 def _begin(x: Any) -> tuple[int, ...]:

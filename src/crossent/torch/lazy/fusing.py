@@ -19,6 +19,7 @@ from crossent.torch.call.targets import TopK
 from crossent.torch.lazy import operations
 from crossent.torch.lazy.logits import LazyLogits, lazily
 from crossent.torch.linear import loss_of_layer
+from crossent.torch.ranks.shards import NO_SHARDS
 
 __all__ = ["fused_loss", "operations"]
 
@@ -36,7 +37,7 @@ def _cross_entropy(
 ) -> Any:
     """Return torch.nn.functional.cross_entropy of lazy logits."""
     closing = Closing(reduction_of(reduction, size_average, reduce), None, 0.0)
-    arguments = Arguments(target, weight, ignore_index, label_smoothing, Scores(), closing, False)
+    arguments = Arguments(target, weight, ignore_index, label_smoothing, Scores(), closing, False, NO_SHARDS)
     return fused_loss(logits, arguments, Sharding())
 
 

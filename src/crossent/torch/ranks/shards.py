@@ -34,9 +34,9 @@ class Ranks:
 class Shards:
     """Where the columns at hand lie among all classes and the rows among all rows, and who has the others."""
 
-    ranks: Ranks = Ranks()
-    first_class: int = 0
-    num_classes: int | None = None
+    ranks: Ranks
+    first_class: int
+    num_classes: int | None
     """Number of all classes; None if the columns at hand are all there are."""
 
     def held(self, columns: int) -> int:
@@ -52,7 +52,7 @@ class Shards:
 
 NO_RANKS = Ranks()
 """A call of one rank."""
-NO_SHARDS = Shards()
+NO_SHARDS = Shards(NO_RANKS, 0, None)
 """A call of one rank that has all classes."""
 
 
@@ -86,7 +86,7 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
                 f"num_classes is {num_classes}, but there are {columns} classes here; it may leave out padding, and "
                 "with process_group it counts the classes of all ranks"
             )
-        return NO_SHARDS if num_classes == columns else Shards(num_classes=num_classes)
+        return NO_SHARDS if num_classes == columns else Shards(NO_RANKS, 0, num_classes)
     if not isinstance(group, dist.ProcessGroup):
         hint = "; use mesh.get_group()" if hasattr(group, "get_group") else ""
         raise TypeError(f"process_group must be a torch.distributed.ProcessGroup, got {type(group).__name__}{hint}")
@@ -99,7 +99,7 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
         return Shards(Ranks((group.group_name,)), first, classes)
     if held(columns, first, classes) != classes:
         raise missing_classes(held(columns, first, classes), classes)
-    return Shards(num_classes=classes)
+    return Shards(NO_RANKS, 0, classes)
 
 
 def missing_classes(found: int, classes: int) -> ValueError:
