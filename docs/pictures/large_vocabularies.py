@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks import proof
-from crossent.torch.sources.plan import default_chunk_bytes, one_sweep
+from crossent.torch.sources.plan import GPU, Costs, default_chunk_bytes, one_sweep
 from pictures.drawing import INK, LINE, MAIN, MUTED, WARM, note, picture
 
 N, D, V = 8192, 4096, 128256
+HEAD = Costs(rows=N, logits=V, features=D, dtype=torch.bfloat16, product_dtype=torch.bfloat16, device=GPU)
 
 
-def held() -> list[tuple[str, int]]:
-    """Return what crossent holds of this head on a GPU, which needs none to be asked."""
-    with FakeTensorMode():
-        features, weight = (torch.empty(n, D, dtype=torch.bfloat16, device="cuda") for n in (N, V))
-        sweep = one_sweep(features, weight, default_chunk_bytes(features, weight))
+class Bytes(NamedTuple):
+    """A part of a step's memory: its name, its size and the colour of its bar."""
+
+    name: str
+    size: int
+    colour: str
+
+
+def held() -> list[Bytes]:
+    """Return the memory of crossent's plan for this head on a GPU."""
+    sweep = one_sweep(HEAD, default_chunk_bytes(HEAD))
     if sweep is None or not sweep.whole:
         raise ValueError("the picture and its caption say that all gradients of logits are kept")
-    return [("crossent: a chunk, float32", 4 * sweep.rows * V), ("and gradients, bfloat16", 2 * N * V)]
+    return [
+        Bytes("crossent: a chunk, float32", 4 * sweep.rows * V, MAIN),
+        Bytes("and gradients, bfloat16", 2 * N * V, MAIN),
+    ]
 
 
 @picture("Bytes of a step: input, head and their gradients, and the logits in six forms", 2.9)
@@ -30,20 +41,18 @@ def where(figure: Figure) -> None:
     """Draw what a step of Llama 3's head holds, by arithmetic alone."""
     axes = figure.add_subplot()
     parts = [
-        ("input and its gradient", 2 * 2 * N * D, MUTED),
-        ("weight and its gradient", 2 * 2 * V * D, MUTED),
-        ("logits, bfloat16", 2 * N * V, WARM),
-        ("the same in float32", 4 * N * V, WARM),
-        ("log-softmax, float32", 4 * N * V, WARM),
-        ("gradient, float32", 4 * N * V, WARM),
-        *((name, size, MAIN) for name, size in held()),
-    ]
-    for k, (_, size, colour) in enumerate(reversed(parts)):
-        _ = axes.barh(k, size / 1e9, color=colour, height=0.66)
-        note(axes, f"{size / 1e9:.2f} GB", size / 1e9, k, va="center")
-    _ = axes.set(
-        yticks=range(len(parts)), yticklabels=[name for name, _, _ in reversed(parts)], xlim=(0, 5.4), xticks=[]
-    )
+        *held()[::-1],
+        Bytes("gradient, float32", 4 * N * V, WARM),
+        Bytes("log-softmax, float32", 4 * N * V, WARM),
+        Bytes("the same in float32", 4 * N * V, WARM),
+        Bytes("logits, bfloat16", 2 * N * V, WARM),
+        Bytes("weight and its gradient", 2 * 2 * V * D, MUTED),
+        Bytes("input and its gradient", 2 * 2 * N * D, MUTED),
+    ]  # from below
+    for k, part in enumerate(parts):
+        _ = axes.barh(k, part.size / 1e9, color=part.colour, height=0.66)
+        note(axes, f"{part.size / 1e9:.2f} GB", part.size / 1e9, k, va="center")
+    _ = axes.set(yticks=range(len(parts)), yticklabels=[part.name for part in parts], xlim=(0, 5.4), xticks=[])
     axes.tick_params(axis="y", labelcolor=INK)
     _ = axes.grid(visible=False)
 
@@ -53,7 +62,7 @@ def where(figure: Figure) -> None:
     2.5,
 )
 def sweep(figure: Figure) -> None:
-    """Draw the way of a chunk."""
+    """Draw how a chunk of rows becomes its gradient and is multiplied away."""
     axes = figure.add_subplot()
     axes.set_axis_off()
     _ = axes.set(xlim=(0, 10), ylim=(0, 6.2))
