@@ -23,7 +23,7 @@ PAGES = [
     *sorted(p for p in (ROOT / "docs").rglob("*.md") if not {*HIDDEN} & {*p.relative_to(ROOT / "docs").parts}),
 ]
 SHARED = (".venv", "benchmarks", "examples")
-"""What of a checkout the blocks of a page find beside them."""
+"""Folders of a checkout that lie beside the blocks of a page when they run."""
 LANGUAGES = ("python", "sh", "text")
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 

@@ -1,4 +1,4 @@
-"""What the tests of the guide's interactive figure do with it: a page around it, mouse, keyboard, looking at it."""
+"""Actions of the tests of the interactive figure: make a page around it, use mouse and keyboard, read the numbers."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def mouse(browser: Browser, kind: str, x: float, y: float) -> None:
 
 
 def place(browser: Browser, element: str) -> dict[str, float]:
-    """Where an element, given by an expression, stands in the window, after it was scrolled there."""
+    """Scroll an element, named by a JavaScript expression, into view, and return its place in the window."""
     _ = browser.evaluate(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
     return browser.evaluate(f"{element}.getBoundingClientRect().toJSON()")
 

@@ -19,7 +19,7 @@ DRAWN = {
 
 
 def remove(suite: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pages read a copy of the results without those of one suite."""
+    """Let pages read a copy of the results that lacks one suite."""
     results = folder / "results"
     results.mkdir()
     for path in pages.RESULTS.glob("*.jsonl"):

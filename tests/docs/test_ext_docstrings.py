@@ -14,7 +14,7 @@ FORMULA = ["The sum.", "", "    loss = mass · lse", "", "and more."]
 
 
 class App:
-    """What the extension uses of Sphinx."""
+    """The part of Sphinx that the extension uses."""
 
     process: Callable[..., None]
 

@@ -47,7 +47,7 @@ def test_every_table_and_picture_is_shown_and_none_is_of_nothing() -> None:
 
 
 def functions(path: Path) -> list[str]:
-    """The functions of a module that draw: those with @picture, or that return one of the report's pictures."""
+    """The functions of a module that draw: with @picture, or by returning one of the report's pictures."""
     text = path.read_text(encoding="utf-8")
     return re.findall(r"^@picture\([^@]*?^def (\w+)", text, re.MULTILINE | re.DOTALL) + re.findall(
         r"^def (\w+)\(\) -> str:", text, re.MULTILINE
@@ -63,7 +63,7 @@ ALLOWED = {
     "docs/guide/one-hot.md": ["4.2 GB"],  # 8192 · 128256 · 4 bytes
     "docs/guide/sharded-heads.md": ["400 Tflop", "200 GB/s", "5 µs"],  # assumptions of a model that is computed
 }
-"""What reads like a measurement and is arithmetic or an assumption."""
+"""Text that looks like a measurement, and is arithmetic or an assumption."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -27,7 +27,7 @@ def finetune(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """What training both ways printed and wrote."""
+    """The output and the results of training both ways."""
     out = tmp_path_factory.mktemp("lm")
     sizes = ("--steps", str(STEPS), "--batch", "2", "--length", "64")
     done = finetune("--tiny", *sizes, "--output", out)

@@ -1,4 +1,4 @@
-"""What holds for the project as a whole: what importing it costs, what it documents, how its files are kept."""
+"""Rules of the whole project: the cost of its import, the docstrings of public names, its files and requirements."""
 
 import gc
 import inspect
@@ -26,7 +26,7 @@ SOURCES = [
 
 
 def run(code: str) -> str:
-    """What a fresh Python prints for this code, run where no file of the project lies in the way."""
+    """Run code in a fresh Python, in a folder without files of the project, and return its output."""
     command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=sys.prefix, capture_output=True, text=True, check=True).stdout
 
@@ -120,7 +120,7 @@ def pins() -> dict[str, str]:
 
 
 def requirements() -> list[Requirement]:
-    """What pyproject.toml requires, of the build, by itself and in any extra."""
+    """All requirements in pyproject.toml: of the build, of the package and of every extra."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     project = config["project"]
     lists = [config["build-system"]["requires"], project["dependencies"], *project["optional-dependencies"].values()]

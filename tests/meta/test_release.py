@@ -1,4 +1,4 @@
-"""What a release rests on: one version, `python -m crossent`, the content of its files, a RELEASING.md that holds."""
+"""A release: one version, `python -m crossent`, the content of its files, and a RELEASING.md that is true."""
 
 from __future__ import annotations
 
