@@ -85,7 +85,7 @@ def _record(case: Case, model: str, counts: dict[str, Count], seconds: float) ->
 
 def means(sample: Sample, replicates: int) -> Mean:
     """Return the mean loss of each replicate by the package's own sums."""
-    totals = Totals(sample.cluster is not None, replicates)
+    totals = Totals(replicates)
     right = np.zeros(len(sample.loss), bool)
     totals.add(LossRows(sample.loss, sample.weight, sample.replicate, right, sample.cluster))
     return totals.means()

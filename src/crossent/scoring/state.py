@@ -127,7 +127,7 @@ class ScoreState:
 columns, the positive class last
         """
         self._require_whole()
-        rows = batch(RowArguments(y, probs, logits, logprobs, weight, cluster, by, id), self.options)
+        rows = batch(y, RowArguments(probs, logits, logprobs, weight, cluster, by, id), self.options)
         if len(rows):
             self._whole = False
             self.sums.add(rows)

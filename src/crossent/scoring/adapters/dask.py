@@ -144,7 +144,7 @@ def _whole(y: Any, label: str | None, given: Given, options: Mapping[str, Any]) 
         raise TypeError("label= is the name of a column of a data frame; y holds the true classes itself here")
     if frame:
         predictions, rest = given
-        parts = _of_frame(y, columns(RowArguments(label, **predictions, **rest)), options)
+        parts = _of_frame(y, columns(label, RowArguments(**predictions, **rest)), options)
     else:
         parts = _of_arrays(y, given, options)
     merge = delayed(partial(_merge, options=options), pure=False)

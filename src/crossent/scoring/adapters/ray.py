@@ -64,7 +64,7 @@ class State(AggregateFn):
         alias_name: str = "state",
         **options: Any,
     ) -> None:
-        self.columns = columns(RowArguments(label, probs, logits, logprobs, weight, cluster, by, id))
+        self.columns = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by, id))
         self.options = options
         _ = ScoreState(**options)  # what is wrong with the options is said here and not by a worker
         super().__init__(  # pyright: ignore[reportArgumentType]  Ray's own default is None

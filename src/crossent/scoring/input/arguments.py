@@ -1,4 +1,4 @@
-"""The arguments of the public functions as two records: options of a state, and rows with their columns.
+"""The arguments of the public functions as two records: options of a state, and the columns of rows.
 
 `score`, `ScoreState` and the adapters spell their arguments out for users. Everything below them passes these records
 whole.
@@ -64,9 +64,8 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowArguments:
-    """Arguments of `ScoreState.update`: the data of rows, or the names of the columns that hold them."""
+    """Arguments of `ScoreState.update` beside `y`: data of the rows, or names of the columns that hold them."""
 
-    y: Any
     probs: Any = None
     logits: Any = None
     logprobs: Any = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, InputTypeError, Message
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
-from crossent.scoring.input.labels import Coded, classes_of, code, column, listing, numeric
+from crossent.scoring.input.labels import Coded, classes_of, code, column, listing
 from crossent.scoring.input.predictions import Matrix, class_names, matrix
 from crossent.scoring.parts import Kind
 
@@ -74,43 +74,43 @@ class Batch:
         return Layout(self.kind, self.classes, self.binary, self.cluster is not None, tuple(self.by), named)
 
 
-def batch(given: RowArguments, options: ScoreOptions) -> Batch:
-    """Return the rows that a caller passes as a batch.
+def batch(y: Any, given: RowArguments, options: ScoreOptions) -> Batch:
+    """Return the rows that a caller passes, y among them, as a batch.
 
     Raises
     ------
     InputError, InputTypeError
         If something is missing, has another length or shape, is no number, or is no class.
     """
-    predictions = given.predictions
-    found = matrix(predictions.values, predictions.kind)
-    _refuse_swapped(given.y, found.values, predictions.kind)
-    labels = code(given.y, "y")
-    rows = len(labels)
-    if len(found.values) != rows:
-        raise _other_length(rows, len(found.values), predictions.kind, argument=predictions.kind)
-    classes = _classes(options, found, labels)
+    kind, values = given.predictions
+    found = matrix(values, kind)
+    _refuse_swapped(y, found.values, kind)
+    classes = _classes(options.classes, found)
+    labels = code(y, "y")
+    _require_rows(len(labels), found.values, kind)
     result = Batch(
-        kind=predictions.kind,
+        kind=kind,
         values=found.values,
         label=classes_of(labels, classes, options.ignore),
-        classes=classes,
+        classes=tuple(classes),
         weight=None if given.weight is None else _weights(given.weight),
         cluster=None if given.cluster is None else code(given.cluster, "cluster"),
         by=_slices(given.by),
         id=None if given.id is None else column(given.id, "id"),
     )
+    for argument in ("weight", "cluster", "id"):
+        _require_rows(len(result), getattr(result, argument), argument)
     for name, coded in result.by.items():
-        if len(coded) != rows:
-            raise _other_length(rows, len(coded), name, argument="by")
-    for argument, part in (("weight", result.weight), ("cluster", result.cluster), ("id", result.id)):
-        if part is not None and len(part) != rows:
-            raise _other_length(rows, len(part), argument, argument=argument)
+        _require_rows(len(result), coded, "by", name)
     return result
 
 
-def _other_length(rows: int, found: int, name: str, argument: str) -> InputError:
-    return InputError(f"y has {rows} rows and {name} has {found}; they must be the same rows", argument=argument)
+def _require_rows(rows: int, part: Any | None, argument: str, name: str | None = None) -> None:
+    """Raise unless a column, if there is one, has as many rows as y."""
+    if part is not None and len(part) != rows:
+        raise InputError(
+            f"y has {rows} rows and {name or argument} has {len(part)}; they must be the same rows", argument=argument
+        )
 
 
 def _refuse_swapped(y: Any, values: Any, kind: str) -> None:
@@ -128,10 +128,9 @@ def _refuse_swapped(y: Any, values: Any, kind: str) -> None:
     )
 
 
-def _classes(options: ScoreOptions, found: Matrix, labels: Coded) -> tuple[Hashable, ...]:
-    """Return the classes of the columns: those of the options, those of named columns, or 0 to C − 1."""
+def _classes(chosen: tuple[Hashable, ...] | None, found: Matrix) -> Sequence[Hashable]:
+    """Return the classes of the columns: the chosen ones, those of named columns, or the range from 0 to C − 1."""
     columns = 2 if found.values.ndim == 1 else found.values.shape[1]
-    chosen = options.classes
     if chosen is not None:
         if len(chosen) != columns:
             raise InputError(
@@ -139,20 +138,7 @@ def _classes(options: ScoreOptions, found: Matrix, labels: Coded) -> tuple[Hasha
                 argument="classes",
             )
         return chosen
-    if found.names is not None and len(found.names) == columns:
-        return class_names(found.names)
-    text = [value for value in labels.values if isinstance(value, str)]
-    if not all(numeric(value) for value in text):
-        raise InputError(
-            Message(
-                f"y holds names such as {text[0]!r}; pass ",
-                Argument("classes"),
-                f" with the {columns} names in the order of the columns",
-                ", the positive class last" if columns == 2 else "",
-            ),
-            argument="classes",
-        )
-    return tuple(range(columns))
+    return class_names(found.names) if found.names is not None and len(found.names) == columns else range(columns)
 
 
 def _slices(by: Any) -> dict[str, Coded]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 from crossent.errors import InputError, InputTypeError
 from crossent.scoring.input.arguments import RowArguments
@@ -85,8 +86,8 @@ class Columns:
         return replace(self, values=values, by=by)
 
 
-def columns(named: RowArguments) -> Columns:
-    """Return the columns that a caller names: `y` the column of labels, the others names or patterns.
+def columns(label: Any, named: RowArguments) -> Columns:
+    """Return the columns that a caller names: the one of labels, and the others by name or pattern.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def columns(named: RowArguments) -> Columns:
         If not exactly one kind of predictions is named, or something is not a name.
     """
     predictions = named.predictions
-    single = {"label": named.y, "weight": named.weight, "cluster": named.cluster, "id": named.id}
+    single = {"label": label, "weight": named.weight, "cluster": named.cluster, "id": named.id}
     for role, name in single.items():
         if not isinstance(name, str) and (name is not None or role == "label"):
             raise InputTypeError(f"{role} must be the name of a column, got {name!r}", argument=role)

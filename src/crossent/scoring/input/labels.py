@@ -116,7 +116,8 @@ def missing(value: Any) -> bool:
 def classes_of(labels: Coded, classes: Sequence[Hashable], ignore: Iterable[Any]) -> Any:
     """Return the class of each label, `IGNORED` where the label is one of `ignore`.
 
-    A label is a class if it equals it, or is written like it: 3, 3.0 and "3" are all the class "3".
+    A label is a class if it equals it, or is written like it: 3, 3.0 and "3" are all the class "3". Classes that nobody
+    named are a range.
 
     Raises
     ------
@@ -157,6 +158,10 @@ def _not_a_class(label: Any, where: str, classes: Sequence[Any], seen: Sequence[
         skip = Argument("ignore", float("nan"))
         return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")
     text = f"label {label!r} ({where}) is not one of the {len(classes)} classes {listing(classes)}"
+    if isinstance(classes, range) and isinstance(label, str) and not _written(label).lstrip("-").isdigit():
+        last = ", the positive class last" if len(classes) == 2 else ""
+        order = f" with the {len(classes)} names in the order of the columns{last}"
+        return Message(f"y holds names such as {label!r}; pass ", Argument("classes"), order)
     if isinstance(label, float) and not label.is_integer() and 0.0 < label < 1.0:
         return Message(f"{text}; are y and the predictions swapped? Soft labels are for crossent.cross_entropy")
     if len(seen) == len(classes) and len({type(value) for value in seen}) == 1:
@@ -181,11 +186,6 @@ def _same(label: Any, other: Any) -> bool:
     if missing(label) or missing(other):
         return missing(label) and missing(other)
     return label == other or _written(label) == _written(other)
-
-
-def numeric(value: str) -> bool:
-    """Return whether a text is written like a class that is a number."""
-    return _written(value).lstrip("-").isdigit()
 
 
 def _written(value: Any) -> str:

@@ -47,9 +47,9 @@ class Numbering:
 class Slicing:
     """A column of `by`: its values, and the totals of the rows of each."""
 
-    def __init__(self, clustered: bool) -> None:
+    def __init__(self) -> None:
         self.values = Numbering()
-        self.totals = Totals(clustered)
+        self.totals = Totals()
 
     def groups(self, coded: Coded) -> Any:
         """Return the group of each row, (N,), with room in the totals for new ones."""
@@ -86,7 +86,7 @@ class RowSums:
         self.notes, self.details, self.temperatures = Notes(), Details(options.worst), Temperatures()
         self.kept = KeptRows() if options.rows else None
         self.clusters = Numbering()
-        self.totals = Totals(clustered=False)
+        self.totals = Totals()
         self.by: dict[str, Slicing] = {}
 
     @property
@@ -141,9 +141,10 @@ class RowSums:
         """Take over the layout of the first rows, or require it of later ones."""
         if self.layout is None:
             self.layout = layout
-            self.totals = Totals(layout.clustered, len(layout.classes))
-            self.by = {name: Slicing(layout.clustered) for name in layout.by}
-        self.layout.require_same(layout)
+            self.totals.grow(len(layout.classes))
+            self.by = {name: Slicing() for name in layout.by}
+        else:
+            self.layout.require_same(layout)
 
     def _renumbered(self, first: int) -> RowSums:
         """Return the same sums as if `first` rows had come before; rows without ids go by their numbers."""

@@ -82,14 +82,17 @@ class LossRows:
 
 
 class Totals:
-    """The sums of G groups. `infinite` is the weight of rows with an infinite loss, which no other sum holds."""
+    """The sums of G groups. `infinite` is the weight of rows with an infinite loss, which no other sum holds.
 
-    def __init__(self, clustered: bool, groups: int = 0) -> None:
+    `by_cluster` is None until rows with clusters come; then all rows must have them.
+    """
+
+    def __init__(self, groups: int = 0) -> None:
         self.count: Any = np.zeros(groups, np.int64)
         self.right, self.infinite = Sum(groups), Sum(groups)
         self.about: Any = np.zeros(groups)  # the centres
         self.sums = Sum(len(MOMENTS), groups)
-        self.by_cluster = ClusterSums() if clustered else None
+        self.by_cluster: ClusterSums | None = None
 
     @property
     def groups(self) -> int:
@@ -129,16 +132,21 @@ class Totals:
         self.count = self.count + count
         right = np.bincount(group[rows.right], minlength=size) if rows.weight is None else rows.total(rows.right, size)
         self.right.add(right)
-        if self.by_cluster is not None:
+        if rows.cluster is not None:
             weight = np.ones(len(loss)) if rows.weight is None else rows.weight
-            self.by_cluster.add(group * _GROUP + rows.cluster, weight * loss, weight)
+            self._of_clusters().add(group * _GROUP + rows.cluster, weight * loss, weight)
 
     def _add_infinite(self, rows: LossRows) -> None:
         self.count = self.count + np.bincount(rows.group, minlength=self.groups)
         self.infinite.add(np.bincount(rows.group, rows.weight, self.groups))
-        if self.by_cluster is not None:
+        if rows.cluster is not None:
             nothing = np.zeros(len(rows.loss))
-            self.by_cluster.add(rows.group * _GROUP + rows.cluster, nothing, nothing)
+            self._of_clusters().add(rows.group * _GROUP + rows.cluster, nothing, nothing)
+
+    def _of_clusters(self) -> ClusterSums:
+        if self.by_cluster is None:
+            self.by_cluster = ClusterSums()
+        return self.by_cluster
 
     @property
     def clusters(self) -> int | None:
@@ -153,9 +161,11 @@ class Totals:
         self.count[groups] += other.count
         for mine, theirs in ((self.right, other.right), (self.infinite, other.infinite)):
             mine.merge(theirs.take(groups, size))
-        if self.by_cluster is not None and other.by_cluster is not None and clusters is not None:
+        if other.by_cluster is not None and clusters is not None:
             theirs = other.by_cluster.sorted()
-            self.by_cluster.add(groups[theirs.group] * _GROUP + clusters[theirs.cluster], theirs.loss, theirs.weight)
+            self._of_clusters().add(
+                groups[theirs.group] * _GROUP + clusters[theirs.cluster], theirs.loss, theirs.weight
+            )
 
     def _join(self, sums: Sum, about: Any) -> None:
         """Add sums about other centres, and move the centre where it is farther from the mean than the losses are."""
