@@ -1,8 +1,8 @@
-"""What the HTML reports share: the stylesheet, escaped text, tables, and figures as inline SVG in the page's colours.
+"""Parts of HTML pages: the stylesheet, escaped text, tables, and figures as inline SVG in the page's colours.
 
-Matplotlib draws in stand-in colours, each of which becomes a CSS variable of the page, so that a picture follows light
-and dark. Text stays text, without a font of its own. Every id starts with the picture's name, so that pictures on one
-page never share an id.
+The report of a score and that of the demonstration are made of these. Matplotlib draws in stand-in colours, each of
+which becomes a CSS variable of the page, so that a picture follows light and dark. Text stays text, without a font of
+its own. Every id starts with the picture's name, so that pictures on one page never share an id.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STYLE: Any = {
     "ytick.minor.size": 0.0,
 }
 _LONGEST = 200  # characters of a label, of which the page shows three lines
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")  # no part of a page, or not UTF-8
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")  # in HTML or in UTF-8
 
 
 def template(package: str, name: str) -> str:
@@ -54,43 +54,52 @@ def stylesheet() -> str:
     return template("crossent", "page.css").strip()
 
 
-def plain(value: object, longest: int = _LONGEST) -> str:
-    """Return a value as one line that can stand in a page once it is escaped, shortened if it is very long."""
-    text = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(value))
+def clipped(value: object, longest: int = _LONGEST) -> str:
+    """Return a value from outside as one line of at most `longest` characters that a page may hold, not yet escaped."""
+    text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 class Markup(str):
-    """Text that is HTML already; any other text is escaped."""
+    """Text that is HTML already; tables escape any other text."""
 
     __slots__ = ()
 
 
 def safe(value: object) -> Markup:
-    """Return a value from outside as text of a page: escaped, and with a direction of writing of its own.
+    """Return a value from outside as HTML: escaped, and with its own direction of writing.
 
     >>> print(safe("<b>"), safe(""))
     <bdi>&lt;b&gt;</bdi> <i>empty</i>
     """
-    text = plain(value)
+    text = clipped(value)
     return Markup(f"<bdi>{html.escape(text)}</bdi>" if text.strip() else "<i>empty</i>")
 
 
 def figure(caption: str, picture: str, note: str = "") -> str:
-    """Return a picture on a card; the note, below it, is HTML."""
+    """Return a card with a picture under its caption; `picture` and the `note` below it are HTML."""
     return f'<figure class="card"><figcaption>{html.escape(caption)}</figcaption>{picture}{note}</figure>'
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, texts: Sequence[int] = ()) -> Markup:
-    """Return a table in a box that scrolls by itself, also by the keyboard.
+    """Return a table in a box of its own, which can be scrolled by mouse and keyboard.
 
-    The first column names the rows; the columns numbered in `texts` are words, the others are numbers.
+    Parameters
+    ----------
+    heading
+        One cell for each column.
+    rows
+        Cells of each row; the first column names the rows. Cells are escaped unless they are `Markup`.
+    caption
+        Title of the table.
+    texts
+        Numbers of the columns that hold words; the other columns are numbers, aligned to the right.
     """
-    side = [' class="text"' if k in texts else "" for k in range(len(heading))]
-    head = "".join(f'<th scope="col"{side[k]}>{_cell(text)}</th>' for k, text in enumerate(heading))
+    align = [' class="text"' if k in texts else "" for k in range(len(heading))]
+    head = "".join(f'<th scope="col"{align[k]}>{_cell(text)}</th>' for k, text in enumerate(heading))
     body = "".join(
         f'<tr><th scope="row">{_cell(row[0])}</th>'
-        + "".join(f"<td{side[k]}>{_cell(text)}</td>" for k, text in enumerate(row[1:], 1))
+        + "".join(f"<td{align[k]}>{_cell(text)}</td>" for k, text in enumerate(row[1:], 1))
         + "</tr>\n"
         for row in rows
     )
@@ -106,7 +115,17 @@ def _cell(text: str) -> str:
 
 
 def svg(drawn: Any, name: str, title: str, description: str = "") -> str:
-    """Return a figure as an SVG element for a page: no size, fonts or colours of its own, ids under its name."""
+    """Return a matplotlib figure as an SVG element in the size, font and colours of the page.
+
+    Parameters
+    ----------
+    drawn
+        The figure.
+    name
+        Beginning of every id in the element.
+    title, description
+        Texts that a screen reader reads.
+    """
     file = io.StringIO()
     drawn.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = file.getvalue()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from crossent.html import Markup, figure, plain, safe, stylesheet, table, template
+from crossent.html import Markup, clipped, figure, safe, stylesheet, table, template
 from crossent.scoring.parts import Calibration, ScoreValues, bits
 from crossent.scoring.show import pictures
 from crossent.scoring.show import words as _words
@@ -35,7 +35,7 @@ def render(score: ScoreValues, *, title: str, source: str = "") -> str:
         A whole HTML document with its style and pictures inside.
     """
     return Template(template("crossent.scoring.show", "report.html")).substitute(
-        name=html.escape(plain(title)),
+        name=html.escape(clipped(title)),
         style=stylesheet(),
         title=safe(title),
         facts=_facts(score, source),
@@ -74,7 +74,7 @@ def _facts(score: ScoreValues, source: str) -> str:
 def _warnings(score: ScoreValues) -> str:
     if not score.warnings:
         return ""
-    items = "\n".join(f"<li>{html.escape(plain(text, 2000))}</li>" for text in score.warnings)
+    items = "\n".join(f"<li>{html.escape(clipped(text, 2000))}</li>" for text in score.warnings)
     return (
         f'<section class="notice" aria-label="Warnings"><h2>{counted(len(score.warnings), "warning")}</h2>'
         f"<ul>\n{items}\n</ul></section>"
@@ -134,7 +134,7 @@ def _reliability(score: ScoreValues) -> str:
     if len(score.classes) != 2 or (calibration and calibration.of == "top label"):
         caption = "Probability of the most probable class"
     else:
-        caption = f"Probability of the positive class, {plain(score.classes[1], 60)}"
+        caption = f"Probability of the positive class, {clipped(score.classes[1], 60)}"
     drawn = figure(caption, pictures.reliability(score), key)
     return (
         "<h2>Can the probabilities be believed?</h2>\n<p>Of all rows that were given a probability of 70&nbsp;%, "

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from crossent.html import Markup, plain, safe, table
+from crossent.html import Markup, clipped, safe, table
 from crossent.scoring.parts import ScoreValues, Slice
 from crossent.scoring.show.pictures import Axis
 from crossent.scoring.show.words import column, counted, number, share
@@ -52,10 +52,10 @@ def _drawn(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
     if len(there) > _MOST:
         shown = [there[:_END], there[-_END:]]
         captions = [
-            f"{plain(name, 60)}: the {_END} {word} of {len(there):,} {noun}" for word in ("costliest", "cheapest")
+            f"{clipped(name, 60)}: the {_END} {word} of {len(there):,} {noun}" for word in ("costliest", "cheapest")
         ]
     else:
-        shown, captions = [there], [f"Loss by {plain(name, 60)}"]
+        shown, captions = [there], [f"Loss by {clipped(name, 60)}"]
     axis = Axis.over([part for some in shown for part in some], score.loss)
     place = f' style="background-position-x:{axis.place(score.loss):.2f}%"'
     place = place if math.isfinite(score.loss) else ' class="bare"'
@@ -110,7 +110,7 @@ def _all(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
     level = f"{100 * score.level:g} %"
     heading = ("value", "rows", "of the weight", "loss, nats", f"{level} from", "to", "standard error", "of the loss")
     which = f"the {_LISTED:,} costliest of {len(parts):,}" if len(parts) > _LISTED else f"all {len(parts):,}"
-    drawn = table((*heading, "accuracy"), rows, caption=f"By {plain(name, 60)}: {which}, costliest first")
+    drawn = table((*heading, "accuracy"), rows, caption=f"By {clipped(name, 60)}: {which}, costliest first")
     if len(listed) > _END:
         drawn = drawn.replace('class="scroll"', 'class="scroll tall"', 1)
     return f"<details><summary>All numbers</summary>{drawn}</details>"
