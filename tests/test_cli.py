@@ -51,6 +51,8 @@ class TestErrors:
             (["demo", "--epochs", "many"], "epochs"),
             (["demo", "--seed", "-1"], "seed"),
             (["demo", "extra"], "extra"),
+            (["demo", "--seed", "-1"], "(see crossent demo --help)"),
+            (["demos"], "(see crossent --help)"),
         ],
     )
     def test_bad_usage(self, arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:

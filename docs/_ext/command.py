@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
 from benchmarks.common import pages
-from crossent.cli import _app
+from crossent.cli import application
 
 
 class Command(SphinxDirective):
@@ -21,14 +21,14 @@ class Command(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return usage, description and options."""
         name = self.arguments[0]
-        app: Any = get_command(_app())
+        app: Any = get_command(application())
         if name not in app.commands:
             raise self.error(f"there is no command {name}; there are {', '.join(app.commands)}")
         command = app.commands[name]
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         usage = " ".join(["crossent", name, *(p.name.upper() for p in arguments), "[OPTIONS]"])
         lines = [[f"`{p.name.upper()}`", _help(p)] for p in arguments]
-        lines += [[f"`{p.opts[0]}`", _help(p)] for p in command.params if p not in arguments]
+        lines += [[", ".join(f"`{name}`" for name in p.opts), _help(p)] for p in command.params if p not in arguments]
         text = f"    {usage}\n\n{command.help}\n\n{pages.markdown(['', ''], lines, words=2) if lines else ''}"
         return self.parse_text_to_nodes(text)
 

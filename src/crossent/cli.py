@@ -1,18 +1,21 @@
 """The command line: `crossent score`, `compare`, `lm`, `demo` and `doctor`.
 
-Exit codes: 0 fine, 1 a check failed or a threshold was missed, 2 bad usage or input, a missing package or a file that
-cannot be read or written; each of these says so in one line on standard error.
+Exit codes: 0 fine, 1 a check failed or a threshold was missed, 2 bad usage or input, a missing package, or a file that
+cannot be read or written. Each failure prints one line on standard error.
 """
 
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
+from crossent.errors import MissedError, UsageError, one_line
 from crossent.version import __version__
 
 _PACKAGE = {"sklearn": "scikit-learn"}
+_NARROW = 70  # columns of a terminal below which the panels of rich cut off the names of options
 
 
 def main() -> None:
@@ -27,39 +30,58 @@ def run(arguments: Sequence[str]) -> int:
     ----------
     arguments
         The command and its options, as after `crossent` in a shell.
+
+    Returns
+    -------
+    int
+        0, 1 or 2; see the module.
+
+    Examples
+    --------
+    >>> run(["--version"])                                                          # doctest: +ELLIPSIS
+    crossent ...
+    0
     """
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):  # a terminal that lacks a character shows "?"
             reconfigure(errors="replace")
     try:
-        if list(arguments) == ["doctor"] and _missing("typer", "rich"):  # what finds out what is missing has to run
+        if list(arguments) == ["doctor"] and _missing("typer", "rich"):  # doctor reports missing packages, so it runs
             return _doctor()
         _require("the command line", "typer", "rich")
-        from typer.main import get_command
-
-        command: Any = get_command(_app())
-        return int(command.main(list(arguments), prog_name="crossent", standalone_mode=False) or 0)
+        return _run_typer(arguments)
+    except MissedError as error:
+        return _fail(str(error), 1)
+    except (UsageError, ModuleNotFoundError) as error:
+        return _fail(str(error))
     except OSError as error:
         return _fail(_os_message(error))
-    except ModuleNotFoundError as error:
-        return _fail(str(error))
-    except Exception as error:
-        # typer carries a click of its own since 0.2x, so the class of its usage errors has no one name to import
-        name = type(error).__name__
-        if name in {"RefusedError", "MissedError"} and type(error).__module__ == "crossent.scoring.cli.actions":
-            return _fail(str(error), 2 if name == "RefusedError" else 1)
-        if not hasattr(error, "format_message"):
-            raise
-        path = getattr(getattr(error, "ctx", None), "command_path", "crossent")
-        return _fail(f"{error.format_message()} (see {path} --help)")  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _app() -> Any:
+def _run_typer(arguments: Sequence[str]) -> int:
+    """Run one command by typer, whose usage errors become `UsageError`."""
+    import typer
+    from typer.main import get_command
+
+    command: Any = get_command(application())
+    # Older versions of typer take their usage errors from click, newer ones bring a click of their own. In every
+    # version they are the base class of `typer.BadParameter`, which is public.
+    usage_error: Any = typer.BadParameter.__base__
+    try:
+        return int(command.main(list(arguments), prog_name="crossent", standalone_mode=False) or 0)
+    except usage_error as error:
+        path = getattr(error.ctx, "command_path", "crossent")
+        raise UsageError(f"{error.format_message()} (see {path} --help)") from error
+
+
+def application() -> Any:
+    """Return the commands as a `typer.Typer`; a narrow terminal gets their help as plain text."""
     import typer
 
     app = typer.Typer(
         add_completion=False,
         invoke_without_command=True,
+        rich_markup_mode="rich" if get_terminal_size().columns >= _NARROW else None,
         help="Cross-entropy as a measure, a loss and a score: exact, fast and composable.",
     )
 
@@ -81,10 +103,12 @@ def _app() -> Any:
     @app.command()
     def demo(  # pyright: ignore[reportUnusedFunction]
         out: Annotated[Path, typer.Option(help="Directory for the report and the predictions.")] = Path("demo-output"),
-        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides the split and the order of rows.")] = 0,
+        seed: Annotated[
+            int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split and of the order of training rows.")
+        ] = 0,
         epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows.")] = 60,
     ) -> None:
-        """Train two classifiers, print what their predictions cost, and write a report with pictures."""
+        """Train two classifiers, print the loss of their predictions, and write a report with pictures."""
         _require("demo", "torch", "sklearn", "matplotlib")
         from crossent.demo import run as run_demo
 
@@ -92,7 +116,7 @@ def _app() -> Any:
 
     @app.command()
     def doctor() -> None:  # pyright: ignore[reportUnusedFunction]
-        """Print versions, instruction sets, threads and backends, and check that the core computes rightly."""
+        """Print versions, instruction sets, threads and backends, and check the results of the core."""
         raise typer.Exit(_doctor())
 
     return app
@@ -110,17 +134,15 @@ def _missing(*modules: str) -> list[str]:
 
 
 def _require(command: str, *modules: str, extra: str = "demo") -> None:
-    """Raise ModuleNotFoundError with a line to print unless all modules can be imported."""
+    """Raise UsageError with a line to print unless all modules can be imported."""
     if missing := _missing(*modules):
         verb = "is" if len(missing) == 1 else "are"
         names = " and ".join(missing)
-        raise ModuleNotFoundError(
-            f"{command} needs {names}, which {verb} not installed: pip install 'crossent[{extra}]'"
-        )
+        raise UsageError(f"{command} needs {names}, which {verb} not installed: pip install 'crossent[{extra}]'")
 
 
 def _os_message(error: OSError) -> str:
-    """Return what went wrong with which file, and what to do."""
+    """Return the file, what went wrong with it, and what to do."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"{error.filename} is a file and cannot be written to as a directory; name another one with --out"
     where = f"cannot write to {error.filename}: " if error.filename else ""
@@ -128,5 +150,5 @@ def _os_message(error: OSError) -> str:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    print(f"crossent: {' '.join(message.split())}", file=sys.stderr)
+    print(f"crossent: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
     return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,76 @@ import pyarrow as pa
 import pytest
 
 import crossent
+from crossent.errors import Argument
+from crossent.scoring.cli.actions import as_option
+from crossent.scoring.state import ScoreState
 from tests.scoring.cli.runs import ANIMALS, MORE, NAMES, NATS, THREE, P, Y, score, scored, table
 from tests.scoring.written import LISTS, SCALARS, columns, lists, predictions, run, same, saved
+
+
+class TestSpelling:
+    """Hints name options of the command, which can be pasted into a shell."""
+
+    @pytest.mark.parametrize(
+        ("name", "value", "option"),
+        [
+            ("ignore", 5, "--ignore 5"),
+            ("ignore", -100, "--ignore -100"),
+            ("ignore", math.nan, "--ignore nan"),
+            ("ignore", None, "--ignore nan"),
+            ("ignore", True, "--ignore True"),
+            ("ignore", [math.nan, "no one"], "--ignore nan --ignore 'no one'"),
+            ("ignore", "it's $HOME", "--ignore 'it'\"'\"'s $HOME'"),
+            ("ignore", "", "--ignore ''"),
+            ("normalize", True, "--normalize"),
+            ("classes", ["a", "b"], "--classes a,b"),
+            ("classes", ["a b", "c"], "--classes 'a b,c'"),
+            ("zero", 1e-6, "--zero 1e-6"),
+            ("max_loss", 0.5, "--max-loss 0.5"),
+            ("id", ..., "--id"),
+        ],
+    )
+    def test_of_arguments(self, name: str, value: Any, option: str) -> None:
+        assert as_option(Argument(name, value)) == option
+        words = shlex.split(option)
+        assert words[0] == f"--{name.replace('_', '-')}"
+        if isinstance(value, str):
+            assert words[1:] == [value]
+
+    @pytest.mark.parametrize("label", ["by=3", "ignore=float('nan')", "normalize=True", "a, b", "id= "])
+    def test_labels_that_look_like_arguments_come_through_untouched(
+        self, label: str, tmp_path: Path, capsys: Any
+    ) -> None:
+        path = saved(tmp_path / "a.parquet", {**columns(Y[:3], P[:3]), "y": ["0", "0", label]})
+        ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*")
+        hint = f"use --ignore {shlex.quote(label)} to skip such rows, or --classes to name the columns"
+        assert ran.err == (
+            f"crossent: {path}: label {label!r} (row 2, 1 row in total) is not one of the 3 classes ['0', '1', '2']; "
+            f"{hint}\n"
+        )
+        pasted = shlex.split(hint)[1:3]
+        assert scored(path, capsys, *pasted)["n"] == 2
+
+    def test_of_warnings_in_text_and_report(self, tmp_path: Path, capsys: Any) -> None:
+        path, report = saved(tmp_path / "a.csv", {"y": [1, 0], "p": [0.0, 0.5]}), tmp_path / "a.html"
+        ran = run(capsys, "score", path, "--label", "y", "--probs", "p", "--html", report)
+        for said in (ran.out, report.read_text("utf-8")):
+            assert "pass --zero 1e-6, say," in said
+            assert "zero=" not in said
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, ZeroDivisionError])
+def test_a_mistake_of_ours_is_no_mistake_of_the_data(
+    kind: type[Exception], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only `InputError`s become one line; anything else must be seen whole."""
+
+    def broken(_: Any) -> None:
+        raise kind("a bug")
+
+    monkeypatch.setattr(ScoreState, "finalize", broken)
+    with pytest.raises(kind, match="a bug"):
+        _ = run(capsys, "score", saved(tmp_path / "a.csv", THREE), "--label", "y", "--probs", "p_*")
 
 
 class TestFormats:

@@ -17,11 +17,12 @@ from tests.scoring.written import columns, fresh, run, same, saved
 
 
 class TestOptions:
+    @pytest.mark.parametrize("option", ["--id", "--on"])
     @pytest.mark.parametrize("end", ["csv", "parquet", "jsonl"])
-    def test_all_columns_at_once(self, end: str, tmp_path: Path, capsys: Any) -> None:
+    def test_all_columns_at_once(self, end: str, option: str, tmp_path: Path, capsys: Any) -> None:
         path = saved(tmp_path / f"a.{end}", {**columns(Y, P), **MORE})
         by = ("--by", "lang", "--by", "split")
-        found = scored(path, capsys, "--weight", "w", "--cluster", "doc", "--id", "name", *by)
+        found = scored(path, capsys, "--weight", "w", "--cluster", "doc", option, "name", *by)
         wanted = crossent.score(
             Y,
             probs=P,
@@ -111,13 +112,14 @@ class TestOptions:
 
 
 class TestCompare:
+    @pytest.mark.parametrize("option", ["--id", "--on"])
     @pytest.mark.parametrize("ends", [("csv", "parquet"), ("jsonl", "arrow"), ("npz", "tsv")])
-    def test_shuffled_rows_are_paired_by_id(self, ends: Any, tmp_path: Path, capsys: Any) -> None:
+    def test_shuffled_rows_are_paired_by_id(self, ends: Any, option: str, tmp_path: Path, capsys: Any) -> None:
         order = np.random.default_rng(9).permutation(len(Y))
         flat = (P + 0.2) / 1.6
         new = saved(tmp_path / f"new.{ends[0]}", {**columns(Y, P), "name": MORE["name"]})
         old = saved(tmp_path / f"old.{ends[1]}", {**columns(Y[order], flat[order]), "name": MORE["name"][order]})
-        ran = run(capsys, "compare", new, old, "--label", "y", "--probs", "p_*", "--on", "name", "--json")
+        ran = run(capsys, "compare", new, old, "--label", "y", "--probs", "p_*", option, "name", "--json")
         assert (ran.code, ran.err) == (0, "")
         a = crossent.score(Y, probs=P, id=MORE["name"], classes=NAMES)
         b = crossent.score(Y, probs=flat, id=MORE["name"], classes=NAMES)

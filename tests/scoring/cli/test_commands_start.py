@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from crossent import cli
 from tests.scoring.written import COMMAND, saved
 
 HEAVY = {"torch", "scipy", "pyarrow", "matplotlib", "rich", "typer", "pandas", "polars", "sklearn", "narwhals", "jax"}
@@ -26,6 +30,33 @@ def seconds_of_help() -> float:
 
 def test_help_is_there_at_once() -> None:
     assert min(seconds_of_help() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("command", ["score", "compare", "lm", "demo"])
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_help_fits_any_terminal(command: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Every option is there in full, and no line is longer than the terminal is wide."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.run([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= columns
+    options = [name for each in get_command(cli.application()).commands[command].params for name in each.opts]
+    assert all(name in out for name in options if name.startswith("--"))
+    assert ("╭" in out) == (columns >= 80)
+
+
+@pytest.mark.parametrize(
+    ("command", "groups"),
+    [
+        ("score", ["Arguments", "Options", "Rows", "Predictions", "Result", "Checks"]),
+        ("compare", ["Arguments", "Options", "Rows", "Predictions", "Result", "Checks"]),
+        ("lm", ["Arguments", "Options", "Result", "Checks"]),
+    ],
+)
+def test_help_is_in_groups(command: str, groups: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.run([command, "--help"]) == 0
+    assert re.findall(r"^╭─ (\w+) ─", capsys.readouterr().out, re.MULTILINE) == groups
 
 
 def loaded(code: str, *arguments: str) -> set[str]:

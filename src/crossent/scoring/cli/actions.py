@@ -1,9 +1,9 @@
-"""What the commands `crossent score`, `crossent compare` and `crossent lm` do."""
+"""Actions of the commands `crossent score`, `crossent compare` and `crossent lm`: read files, score them, report."""
 
 from __future__ import annotations
 
 import math
-import re
+import shlex
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,88 +11,87 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from crossent.errors import Argument, InputError, MissedError, UsageError, spelled
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.arrow import arguments
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.files import open_table
 from crossent.scoring.input.predictions import class_names
-from crossent.scoring.parts import Kind
+from crossent.scoring.input.reader import Portion
 from crossent.scoring.result import Score
-from crossent.scoring.show import text as _text
 from crossent.scoring.show import words
+from crossent.scoring.show.text import text
 from crossent.scoring.state import ScoreState
 
 LONG = 1 << 25
 """Bytes of a file beyond which progress is shown."""
+_FLAGS = {"normalize"}
+_REPEATED = {"ignore", "by"}
 
 
-class RefusedError(Exception):
-    """Usage or input that cannot be scored: a line to print, exit code 2."""
+def as_option(argument: Argument) -> str:
+    """Return an argument as an option of the commands, quoted where a shell needs it.
+
+    Examples
+    --------
+    >>> as_option(Argument("ignore", float("nan"))), as_option(Argument("ignore", ["no one", 5]))
+    ('--ignore nan', "--ignore 'no one' --ignore 5")
+    >>> as_option(Argument("normalize", True)), as_option(Argument("classes", ["a", "b"])), as_option(Argument("id"))
+    ('--normalize', '--classes a,b', '--id')
+    """
+    option = f"--{argument.name.replace('_', '-')}"
+    if not argument.has_value or argument.name in _FLAGS:
+        return option
+    several = isinstance(argument.value, list | tuple)
+    values = [_cell(value) for value in (argument.value if several else [argument.value])]
+    if argument.name not in _REPEATED:
+        values = [",".join(values)]
+    return " ".join(f"{option} {shlex.quote(value)}" for value in values)
 
 
-class MissedError(Exception):
-    """A threshold that was missed: a line to print, exit code 1."""
+def _cell(value: Any) -> str:
+    """Return a value as a cell of a table would hold it; a missing one is nan."""
+    if value is None:
+        return "nan"
+    return repr(value).replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 
 @contextmanager
-def refusing(path: Path | None = None) -> Generator[None, None, None]:
-    """Turn errors about what a user gave into `RefusedError`."""
+def input_errors(path: Path | None = None) -> Generator[None, None, None]:
+    """Turn errors about files and data into `UsageError`s that name the file and speak of options."""
     try:
         yield
     except OSError as error:
         where = error.filename if error.filename is not None else path
-        raise RefusedError(f"cannot read {where}: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        text = as_options(str(error))
-        raise RefusedError(text if path is None or str(path) in text else f"{path}: {text}") from error
+        raise UsageError(f"cannot read {where}: {error.strerror or error}") from error
+    except InputError as error:
+        said = error.spelled(as_option)
+        raise UsageError(said if path is None or str(path) in said else f"{path}: {said}") from error
 
 
-def as_options(text: str) -> str:
-    """Return a text that speaks of arguments of Python with options of the command."""
-    text = text.replace("normalize=True", "--normalize").replace("ignore=float('nan')", "--ignore nan")
-    text = re.sub(r"\bignore=\[(.*?)\]", lambda found: f"--ignore {found[1]}", text)
-    text = re.sub(r"\b(probs|logits|logprobs|classes|ignore|zero|weight|cluster|by|ci)=(?=[^\s,;)]*)", r"--\1 ", text)
-    text = re.sub(r"\bid= ", "--on ", text)
-    return re.sub(r"(--\w+) (?=[,;.)]|$| )", r"\1", text)
-
-
-def state_of(path: Path, columns: Mapping[str, Any], options: Mapping[str, Any]) -> ScoreState:
-    """Return the state of all rows of a file.
-
-    `columns` names the label, the predictions by their kind ("probs", "logits" or "logprobs"), and weight, cluster, by
-    and id; `options` are those of `ScoreState`.
-    """
-    with refusing(path):
+def state_of(path: Path, columns: Columns, options: Mapping[str, Any]) -> ScoreState:
+    """Return the state of all rows of a file; `options` are the arguments of `ScoreState`."""
+    with input_errors(path):
         table = open_table(path)
-        there = _columns(columns).among(table.columns)
+        found = columns.among(table.columns)
         named = options.get("classes")
-        classes = class_names(there.values) if named is None and len(there.values) > 1 else named
+        classes = class_names(found.values) if named is None and len(found.values) > 1 else named
         chosen: dict[str, Any] = {**options, "classes": classes}
         state = ScoreState(**chosen)
-        texts = [there.label, there.cluster, *(there.by or ()), there.id]
-        batches = table.batches(there.needed, [name for name in texts if name is not None])
-        with shown(path, batches) as steps:
-            for batch in steps:
+        texts = [found.label, found.cluster, *(found.by or ()), found.id]
+        portions = table.batches(found.needed, [name for name in texts if name is not None])
+        with progress(path, portions) as batches:
+            for batch in batches:
                 if len(batch):
-                    state.update(**arguments(batch, there, state.sums.seen))
+                    _ = state.update(**arguments(batch, found, state.sums.seen))
         return state
 
 
-def _columns(named: Mapping[str, Any]) -> Columns:
-    kinds: list[Kind] = ["probs", "logits", "logprobs"]
-    given: list[Kind] = [kind for kind in kinds if named.get(kind) is not None]
-    if len(given) != 1:
-        got = " and ".join(f"--{kind}" for kind in given) or "none of them"
-        raise ValueError(f"pass exactly one of --probs, --logits and --logprobs; got {got}")
-    rest: dict[str, Any] = {role: named.get(role) or None for role in ("weight", "cluster", "by", "id")}
-    return Columns(label=named["label"], kind=given[0], values=named[given[0]], **rest)
-
-
 @contextmanager
-def shown(path: Path, batches: Iterator[tuple[Any, float]]) -> Generator[Iterator[Any], None, None]:
-    """Show how much of a long file has been read, on a terminal."""
+def progress(path: Path, portions: Iterator[Portion]) -> Generator[Iterator[Any], None, None]:
+    """Yield the batches of a file, and show on a terminal how much of a long one has been read."""
     if not sys.stderr.isatty() or path.stat().st_size < LONG:
-        yield (batch for batch, _ in batches)
+        yield (portion.batch for portion in portions)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -101,28 +100,28 @@ def shown(path: Path, batches: Iterator[tuple[Any, float]]) -> Generator[Iterato
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
         console=Console(stderr=True), transient=True, refresh_per_second=30,
     )  # fmt: skip
-    with bar as progress:
-        task = progress.add_task(path.name, total=1.0)
+    with bar as shown:
+        task = shown.add_task(path.name, total=1.0)
 
-        def stepped() -> Iterator[Any]:
-            for batch, done in batches:
-                yield batch
-                progress.update(task, completed=done)
+        def batches() -> Iterator[Any]:
+            for portion in portions:
+                yield portion.batch
+                shown.update(task, completed=portion.done)
 
-        yield stepped()
+        yield batches()
 
 
-def score_file(path: Path, columns: Mapping[str, Any], options: Mapping[str, Any]) -> Score:
+def score_file(path: Path, columns: Columns, options: Mapping[str, Any]) -> Score:
     """Return the score of a file."""
     state = state_of(path, columns, options)
-    with refusing(path):
+    with input_errors(path):
         return state.finalize()
 
 
-def compare_files(new: Path, old: Path, columns: Mapping[str, Any], options: Mapping[str, Any]) -> Comparison:
-    """Return how much dearer the predictions of one file are than those of another."""
+def compare_files(new: Path, old: Path, columns: Columns, options: Mapping[str, Any]) -> Comparison:
+    """Return the difference in loss between the predictions of two files, row by row."""
     states = [state_of(path, columns, {**options, "rows": True}) for path in (new, old)]
-    with refusing():
+    with input_errors():
         return between(*states, names=(str(new), str(old)))
 
 
@@ -140,29 +139,32 @@ def hold(score: Score, max_loss: float | None, min_skill: float | None, *, in_bi
 
 def as_text(score: Score, *, in_bits: bool) -> str:
     """Return a score as text, whose warnings speak of options."""
-    warnings = tuple(as_options(warning) for warning in score.warnings)
-    return _text.text(replace(score, warnings=warnings), in_bits=in_bits)
+    return text(_in_options(score), in_bits=in_bits)
+
+
+def _in_options(score: Score) -> Score:
+    return replace(score, warnings=tuple(spelled(warning, as_option) for warning in score.warnings))
 
 
 def check_thresholds(**thresholds: float | None) -> None:
-    """Raise `RefusedError` if a threshold is no number."""
+    """Raise `UsageError` if a threshold is no number."""
     for name, value in thresholds.items():
         if value is not None and math.isnan(value):
-            raise RefusedError(f"--{name.replace('_', '-')} must be a number, got nan")
+            raise UsageError(f"{as_option(Argument(name))} must be a number, got nan")
 
 
 def check_writable(path: Path) -> None:
-    """Raise `RefusedError` if a file cannot be written, before much is read for it."""
+    """Raise `UsageError` if a file cannot be written, before much is read for it."""
     if path.is_dir():
-        raise RefusedError(f"cannot write to {path}: it is a directory")
+        raise UsageError(f"cannot write to {path}: it is a directory")
     if not path.absolute().parent.is_dir():
-        raise RefusedError(f"cannot write to {path}: there is no directory {path.absolute().parent}")
+        raise UsageError(f"cannot write to {path}: there is no directory {path.absolute().parent}")
 
 
 def write_report(score: Score, path: Path, file: Path) -> None:
     """Write the report of a file's score."""
     try:
-        score.to_html(path, title=f"What the predictions of {file.name} cost", source=str(file))
+        _ = _in_options(score).to_html(path, title=f"What the predictions of {file.name} cost", source=str(file))
     except OSError as error:
-        raise RefusedError(f"cannot write to {path}: {error.strerror or error}") from error
+        raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
     print(path, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands that score: their options, which typer turns into a command line."""
+"""The commands `crossent score`, `crossent compare` and `crossent lm`: their options, which typer reads."""
 
 from __future__ import annotations
 
@@ -10,36 +10,87 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from crossent.errors import MissedError, UsageError
+
+PREDICTIONS, ROWS, RESULT, CHECKS = "Predictions", "Rows", "Result", "Checks"
+"""Groups of options in the help of a command."""
+
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="csv or jsonl (.gz and the like too), parquet, arrow, npz or npy.")
 ]
-Label = Annotated[str, typer.Option(help="Column of the true class.")]
 Probs = Annotated[
     str | None,
-    typer.Option(help="Columns of probabilities, such as 'p_*'; one column: of the positive class, or of lists."),
+    typer.Option(
+        help="Columns of probabilities, such as 'p_*'; one column: of the positive class, or of lists.",
+        rich_help_panel=PREDICTIONS,
+    ),
 ]
-Logits = Annotated[str | None, typer.Option(help="Columns of logits, instead.")]
-Logprobs = Annotated[str | None, typer.Option(help="Columns of log-probabilities, instead.")]
+Logits = Annotated[str | None, typer.Option(help="Columns of logits, instead.", rich_help_panel=PREDICTIONS)]
+Logprobs = Annotated[
+    str | None, typer.Option(help="Columns of log-probabilities, instead.", rich_help_panel=PREDICTIONS)
+]
 Classes = Annotated[
     str | None,
-    typer.Option(help="The classes of the columns, with commas; by default the columns' names, or 0, 1, …"),
+    typer.Option(
+        help="Classes of the columns, separated by commas; by default the names of the columns, or 0, 1, …",
+        rich_help_panel=PREDICTIONS,
+    ),
 ]
-Weight = Annotated[str | None, typer.Option(help="Column of weights.")]
-Cluster = Annotated[str | None, typer.Option(help="Column of what rows of one cluster share (document, patient).")]
+Normalize = Annotated[
+    bool,
+    typer.Option("--normalize", help="Divide the probabilities of a row by their sum.", rich_help_panel=PREDICTIONS),
+]
+Zero = Annotated[
+    str,
+    typer.Option(
+        help="Smallest probability to charge; inf charges each as it is, so that 0 costs infinity.",
+        rich_help_panel=PREDICTIONS,
+    ),
+]
+Label = Annotated[str, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
+Weight = Annotated[str | None, typer.Option(help="Column of weights.", rich_help_panel=ROWS)]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of clusters (documents, patients): rows of one cluster depend on each other.", rich_help_panel=ROWS
+    ),
+]
+By = Annotated[
+    list[str] | None,
+    typer.Option(help="Column whose values get a loss each; may be repeated.", rich_help_panel=ROWS),
+]
+Id = Annotated[
+    str | None,
+    typer.Option(
+        "--id", "--on", help="Column of names of the rows, which are numbered by default.", rich_help_panel=ROWS
+    ),
+]
+Pairs = Annotated[
+    str | None,
+    typer.Option(
+        "--id", "--on", help="Column of names that pairs the rows; their order does by default.", rich_help_panel=ROWS
+    ),
+]
 Ignore = Annotated[
-    list[str] | None, typer.Option(help="A label whose rows are left out, nan for missing ones; may be repeated.")
+    list[str] | None,
+    typer.Option(help="Label whose rows are left out, nan for missing labels; may be repeated.", rich_help_panel=ROWS),
 ]
-Normalize = Annotated[bool, typer.Option("--normalize", help="Divide probabilities by their sum.")]
-Zero = Annotated[str, typer.Option(help="The smallest probability to charge, or inf to charge none.")]
-Level = Annotated[float, typer.Option("--ci", help="Level of confidence of the intervals.")]
-Worst = Annotated[int, typer.Option(min=0, help="How many rows to name.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Level = Annotated[float, typer.Option("--ci", help="Level of confidence of the intervals.", rich_help_panel=RESULT)]
+Worst = Annotated[int, typer.Option(min=0, help="Number of costliest rows to list.", rich_help_panel=RESULT)]
+Bits = Annotated[
+    bool,
+    typer.Option("--bits", help="Losses, and --max-loss, in bits instead of nats.", rich_help_panel=RESULT),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=RESULT)]
+Html = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Write a report with pictures.", rich_help_panel=RESULT)
+]
 
 Require = Callable[..., None]
 
 
 def add(app: Any, require: Require) -> None:
-    """Add the commands to a typer application; `require` says which packages are missing."""
+    """Add the commands to a typer application; `require` raises for missing packages."""
 
     @app.command()
     def score(  # pyright: ignore[reportUnusedFunction]
@@ -49,72 +100,81 @@ def add(app: Any, require: Require) -> None:
         logits: Logits = None,
         logprobs: Logprobs = None,
         classes: Classes = None,
-        weight: Weight = None,
-        cluster: Cluster = None,
-        by: Annotated[list[str] | None, typer.Option(help="Column to slice by; may be repeated.")] = None,
-        id: Annotated[str | None, typer.Option(help="Column of names of the rows.")] = None,
-        ignore: Ignore = None,
         normalize: Normalize = False,
         zero: Zero = "inf",
+        weight: Weight = None,
+        cluster: Cluster = None,
+        by: By = None,
+        id: Id = None,
+        ignore: Ignore = None,
         ci: Level = 0.95,
         worst: Worst = 10,
-        bits: Annotated[bool, typer.Option("--bits", help="Losses, and --max-loss, in bits instead of nats.")] = False,
+        bits: Bits = False,
         json: Json = False,
-        html: Annotated[Path | None, typer.Option(metavar="PATH", help="Write a report with pictures.")] = None,
-        max_loss: Annotated[float | None, typer.Option(help="Exit with 1 if the loss is above this.")] = None,
-        min_skill: Annotated[float | None, typer.Option(help="Exit with 1 if the skill is below this.")] = None,
+        html: Html = None,
+        max_loss: Annotated[
+            float | None, typer.Option(help="Exit with 1 if the loss is above this.", rich_help_panel=CHECKS)
+        ] = None,
+        min_skill: Annotated[
+            float | None, typer.Option(help="Exit with 1 if the skill is below this.", rich_help_panel=CHECKS)
+        ] = None,
     ) -> None:
-        """Say what predictions in a file cost, with an interval."""
+        """Score predictions in a file: their cross-entropy, with an interval, calibration and the costliest rows."""
         require("score", "pyarrow", "scipy", extra="score")
-        from crossent.scoring.cli import actions as command
+        from crossent.scoring.cli import actions
+        from crossent.scoring.input.arguments import RowArguments
+        from crossent.scoring.input.columns import columns
 
-        command.check_thresholds(max_loss=max_loss, min_skill=min_skill)
+        actions.check_thresholds(max_loss=max_loss, min_skill=min_skill)
         if html is not None:
             require("--html", "matplotlib", extra="score")
-            command.check_writable(html)
-        columns = {"label": label, "probs": probs, "logits": logits, "logprobs": logprobs, "weight": weight}
-        options = _options(classes, ignore, normalize, zero, ci, worst)
-        found = command.score_file(file, {**columns, "cluster": cluster, "by": by, "id": id}, options)
+            actions.check_writable(html)
+        with actions.input_errors():
+            named = columns(RowArguments(label, probs, logits, logprobs, weight, cluster, by or None, id))
+        found = actions.score_file(file, named, _options(classes, ignore, normalize, zero, ci, worst))
         if html is not None:
-            command.write_report(found, html, file)
-        _print(found.to_json() if json else command.as_text(found, in_bits=bits))
-        command.hold(found, max_loss, min_skill, in_bits=bits)
+            actions.write_report(found, html, file)
+        _print(found.to_json() if json else actions.as_text(found, in_bits=bits))
+        actions.hold(found, max_loss, min_skill, in_bits=bits)
 
     @app.command()
     def compare(  # pyright: ignore[reportUnusedFunction]
         new: Annotated[
             Path, typer.Argument(metavar="NEW", help="Predictions: csv, parquet, arrow, jsonl, npz or npy.")
         ],
-        old: Annotated[Path, typer.Argument(metavar="OLD", help="What they are compared with, of the same rows.")],
+        old: Annotated[Path, typer.Argument(metavar="OLD", help="Predictions of the same rows to compare with.")],
         label: Label,
         probs: Probs = None,
         logits: Logits = None,
         logprobs: Logprobs = None,
-        on: Annotated[str | None, typer.Option(help="Column that pairs the rows; by default their order does.")] = None,
         classes: Classes = None,
-        weight: Weight = None,
-        cluster: Cluster = None,
-        ignore: Ignore = None,
         normalize: Normalize = False,
         zero: Zero = "inf",
+        weight: Weight = None,
+        cluster: Cluster = None,
+        id: Pairs = None,
+        ignore: Ignore = None,
         ci: Level = 0.95,
         worst: Worst = 10,
         json: Json = False,
         max_regression: Annotated[
-            float | None, typer.Option(help="Exit with 1 if NEW costs more than OLD by more than this many nats.")
+            float | None,
+            typer.Option(help="Exit with 1 if NEW costs more than OLD by more nats than this.", rich_help_panel=CHECKS),
         ] = None,
     ) -> None:
-        """Say how much more the predictions in NEW cost than those in OLD, row by row."""
+        """Compare predictions in two files row by row: the difference in loss, with an interval and a p-value."""
         require("compare", "pyarrow", "scipy", extra="score")
-        from crossent.scoring.cli import actions as command
+        from crossent.scoring.cli import actions
+        from crossent.scoring.input.arguments import RowArguments
+        from crossent.scoring.input.columns import columns
 
-        command.check_thresholds(max_regression=max_regression)
-        columns = {"label": label, "probs": probs, "logits": logits, "logprobs": logprobs, "weight": weight}
-        options = _options(classes, ignore, normalize, zero, ci, worst)
-        found = command.compare_files(new, old, {**columns, "cluster": cluster, "id": on}, options)
+        actions.check_thresholds(max_regression=max_regression)
+        with actions.input_errors():
+            named = columns(RowArguments(label, probs, logits, logprobs, weight, cluster, None, id))
+        found = actions.compare_files(new, old, named, _options(classes, ignore, normalize, zero, ci, worst))
         _print(found.to_json() if json else repr(found))
         if max_regression is not None and not found.difference <= max_regression:
-            raise command.MissedError(
+            raise MissedError(
                 f"NEW costs {found.difference:.6g} nats more than OLD, above --max-regression {max_regression:g}"
             )
 
@@ -125,35 +185,38 @@ def add(app: Any, require: Require) -> None:
         ],
         format: Annotated[
             Literal["auto", "chat", "completions", "vllm", "lm-eval", "plain"],
-            typer.Option(help="What wrote the file."),
+            typer.Option(help="Program or format that wrote the file."),
         ] = "auto",
         ci: Level = 0.95,
         worst: Worst = 10,
         json: Json = False,
-        max_loss: Annotated[float | None, typer.Option(help="Exit with 1 if the loss per token is above this.")] = None,
+        max_loss: Annotated[
+            float | None, typer.Option(help="Exit with 1 if the loss per token is above this.", rich_help_panel=CHECKS)
+        ] = None,
     ) -> None:
-        """Say what the log-probabilities that a language model logged cost: per token, and per byte of text."""
+        """Score logged log-probabilities of a language model: loss per token, bits per byte."""
         require("lm", "scipy", extra="score")
-        from crossent.scoring.cli import actions as command
         from crossent.scoring import lm as logs
+        from crossent.scoring.cli import actions
 
-        command.check_thresholds(max_loss=max_loss)
-        with command.refusing(file):
+        actions.check_thresholds(max_loss=max_loss)
+        with actions.input_errors(file):
             found = logs.score_tokens(logs.read(file, format=format), ci=ci, worst=worst)
         _print(found.to_json() if json else repr(found))
         loss = found.bounds[0] if math.isnan(found.loss) else found.loss
         if max_loss is not None and not loss <= max_loss:
             least = "at least " if math.isnan(found.loss) else ""
-            raise command.MissedError(f"the loss per token, {least}{loss:.6g} nats, is above --max-loss {max_loss:g}")
+            raise MissedError(f"the loss per token, {least}{loss:.6g} nats, is above --max-loss {max_loss:g}")
 
 
 def _options(
     classes: str | None, ignore: list[str] | None, normalize: bool, zero: str, ci: float, worst: int
 ) -> dict[str, Any]:
+    """Return the arguments of `ScoreState` that options stand for."""
     try:
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
-        raise typer.BadParameter(f"--zero must be a probability or inf, got {zero!r}") from error
+        raise UsageError(f"--zero must be a probability or inf, got {zero!r}") from error
     named = None if classes is None else [name.strip() for name in classes.split(",")]
     return {
         "classes": named,
@@ -166,9 +229,9 @@ def _options(
 
 
 def _label(text: str) -> Any:
-    """Return a label to ignore; "nan" and nothing at all are missing labels."""
+    """Return a label to ignore; "nan" and an empty text are missing labels."""
     return math.nan if text.strip().lower() in {"", "nan"} else text
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    _ = sys.stdout.write(text + "\n")
