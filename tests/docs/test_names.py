@@ -6,6 +6,7 @@ import re
 import tomllib
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -60,6 +61,15 @@ def test_files_in_the_features_of_crossent_exist() -> None:
 @pytest.mark.parametrize("text", ["`torch/_rows.py`", "`crossent.score.lm`", "`crossent.torch.nothing`"])
 def test_names_that_do_not_exist_are_found(text: str) -> None:
     assert missing(text) + unknown(text)
+
+
+@pytest.mark.parametrize("face", ["crossent", "crossent.torch", "crossent.scoring", "crossent.scoring.lm"])
+def test_public_functions_and_classes_are_on_the_pages_of_the_reference(face: str) -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    shown = set(re.findall(r"auto(?:function|class):: (\S+)", text))
+    module = import_module(face)
+    names = [name for name in module.__all__ if isinstance(getattr(module, name), type | FunctionType)]
+    assert [name for name in names if not {f"{face}.{name}", f"crossent.{name}"} & shown] == []
 
 
 def test_decisions_are_listed_under_their_titles() -> None:
