@@ -1,7 +1,7 @@
-"""What predictions cost: `score`, `compare`, `Score` and `ScoreState`, from one pass whose sums merge.
+"""Scoring of predictions: `score`, `compare`, `Score` and `ScoreState`, from one pass over rows whose sums merge.
 
-The folders: `input` (what people have becomes batches), `sums` (what is kept of rows), `show` (text, pictures, pages),
-`lm` (logs of language models), `adapters` (Ray, Dask, scikit-learn, torchmetrics) and `cli` (the commands).
+Data flow from `evaluate` through `state` to `input` (arrays and files become batches), `sums` (what is kept of rows),
+`finish` and `result`, which `show` draws; `lm` scores logs of language models, `adapters` and `cli` are other faces.
 `crossent`, `crossent.cli` and users import this face; it loads a module only when one of its names is asked for.
 """
 

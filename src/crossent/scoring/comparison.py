@@ -43,12 +43,12 @@ class Regression:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
-    """The loss of a less the loss of b, in nats, over the same rows: negative if a is better.
+    """Comparison of the predictions a and b of the same rows: loss of a less loss of b, negative if a is better.
 
-    `ci` covers the expected difference with probability `level`. `p_value` is the probability of a difference as large
-    if signs were a matter of chance: of the permutation test that flips them up to 1000 independent parts (rows, or
-    clusters), else by Hall's transformation. `share_better` and `share_worse` are the shares of rows that cost less and
-    more in a than in b.
+    Losses are in nats. `ci` covers the expected difference with probability `level`. `p_value` is the probability of a
+    difference as large if signs were a matter of chance: by the permutation test that flips them for up to 1000
+    independent parts (rows, or clusters), else by Hall's transformation. `share_better` and `share_worse` are the
+    shares of the weight of rows that cost less and more in a than in b.
     """
 
     difference: float
@@ -129,21 +129,21 @@ class Comparison:
 
 
 def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = None) -> Comparison:
-    """Return how much dearer the predictions of a are than those of b, Σ w (l_a − l_b) / Σ w, over the same rows.
+    """Compare two predictions of the same rows: return the mean difference of their losses, Σ w (l_a − l_b) / Σ w.
 
     Rows are paired by id if both scores have them, else by their order; the classes and weights of a pair must agree.
 
     Parameters
     ----------
     a, b
-        Scores from `crossent.score`, or states made with `rows=True`: what is compared, and what it is compared with.
+        Scores from `crossent.score`, or states made with `rows=True`; b is the baseline that a is compared with.
     ci
         Level of confidence, by default that of a.
 
     Returns
     -------
     Comparison
-        Difference in nats with interval, p-value, share of rows that got better, and rows that got worst.
+        Difference in nats with interval, p-value, shares of better and worse rows, and the worst regressions.
 
     Raises
     ------

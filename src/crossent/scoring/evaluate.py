@@ -1,4 +1,4 @@
-"""The function `score`: what predictions cost, in one call."""
+"""The function `score`: predictions in, a `Score` out, in one call."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def score(
     ci: float = 0.95,
     worst: int = 10,
 ) -> Score:
-    """Return what predictions cost, Σ w_i (−log p_i(y_i)) / Σ w_i, with an interval.
+    """Score predictions of classes: return their mean cross-entropy with an interval, and what it is made of.
 
-    Nothing is clipped: the loss is the logarithm of the number that was stored, summed in float64.
+    loss = Σ w_i (−log q_i(y_i)) / Σ w_i, where q_i is the predicted distribution of row i, y_i its true class and w_i
+    its weight. Nothing is clipped: −log q is the logarithm of the number that was stored, summed in float64.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def score(
     by
         Columns to slice the rows by: one, a mapping of names to columns, or a frame.
     id
-        Names of the rows, for `Score.worst` and `compare`; by default they are numbered.
+        Names of the rows, (N,), for `Score.worst` and `compare`; by default rows are numbered from 0.
     ignore
         A label, or a list of labels, whose rows are left out; `float("nan")` for missing ones.
     normalize
@@ -63,12 +64,14 @@ def score(
     Returns
     -------
     Score
-        Loss in nats, with everything else that one pass tells.
+        Loss in nats, with interval, baseline, calibration, parts by class and slice, worst rows and warnings.
 
     Raises
     ------
-    ValueError, TypeError
-        If the rows cannot be scored, with row, cause and fix.
+    InputError
+        If the rows cannot be scored: a ValueError whose text names row, cause and fix.
+    InputTypeError
+        If an argument has the wrong type: an InputError that is a TypeError too.
 
     Examples
     --------

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from crossent.errors import InputError, InputTypeError
 from crossent.scoring.parts import ScoreValues, Slice
+from crossent.scoring.show.text import page, plain, text
 
 
 class MergeableState(Protocol):
@@ -27,13 +28,13 @@ class MergeableState(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Score(ScoreValues):
-    """The score of predictions: their loss with everything else that one pass tells.
+    """Result of scoring predictions: mean loss with its interval, parts by class and slice, calibration, worst rows.
 
     Losses are in nats. `n` counts the rows with a positive weight, `weight` is the sum of their weights, `clusters` the
     number of clusters (None if rows are independent). `ci` holds the ends of the interval that covers the expected loss
     with probability `level`, `se` is the standard error. `baseline` is the loss of predicting the frequencies of the
-    classes, `skill` = 1 − loss / baseline (NaN where there is only one class), `entropy` what the predictions expect
-    to cost by their own account. `zero` is the probability below which none was charged, or "inf".
+    classes, `skill` = 1 − loss / baseline (NaN where there is only one class), `entropy` the mean of −Σ q log q, the
+    loss that the predictions themselves expect. `zero` is the smallest probability that was charged, or "inf".
     """
 
     state: MergeableState | None = field(default=None)
@@ -52,8 +53,6 @@ class Score(ScoreValues):
         >>> crossent.score([1, 1, 0], probs=[0.5, 0.5, 0.5]).to_dict()["bits"]
         1.0
         """
-        from crossent.scoring.show.text import plain
-
         whole = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "state"}
         return whole | {name: plain(getattr(self, name)) for name in ("bits", "bits_ci", "perplexity", "perplexity_ci")}
 
@@ -147,7 +146,7 @@ class Score(ScoreValues):
         return write(self, path, title=title, source=source)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the reliability diagram: what came true beside what was predicted.
+        """Draw the reliability diagram: observed frequency over predicted probability.
 
         Parameters
         ----------
@@ -170,7 +169,7 @@ class Score(ScoreValues):
         return plot(self, ax)
 
     def merge(self, other: Score) -> Score:
-        """Return the score of the rows of both.
+        """Return the score of the rows of this score and another.
 
         Parameters
         ----------
@@ -200,11 +199,7 @@ class Score(ScoreValues):
         return deepcopy(self.state).merge(other.state).finalize()
 
     def __repr__(self) -> str:
-        from crossent.scoring.show.text import text
-
         return text(self)
 
     def _repr_html_(self) -> str:
-        from crossent.scoring.show.text import page
-
         return page(self)

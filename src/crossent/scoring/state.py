@@ -1,4 +1,4 @@
-"""`ScoreState`: everything a score needs to know of rows, in little memory, mergeable and picklable."""
+"""`ScoreState`: rows come in parts, their sums stay, and a `Score` follows; states merge and may be pickled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossent.scoring.sums.row_sums import RowSums
 
 
 class ScoreState:
-    """The score of rows that come in parts: `update` with each, `merge` states, `finalize` to a `Score`.
+    """Score rows that come in parts: `update` with each part, `merge` states, `finalize` to a `Score`.
 
     Parts and states may come in any order; the numbers are the same up to rounding of float64 (1e-13), whatever the
     parts. A state is a few tens of kilobytes for ten classes, and grows with the number of classes, slices and
@@ -39,11 +39,16 @@ class ScoreState:
     zero
         The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
     ci
-        Level of confidence of intervals.
+        Level of confidence of the intervals.
     worst
         How many of the most expensive rows to name.
     rows
         Keep the loss of every row, so that `compare` can pair them: some 30 bytes a row.
+
+    Raises
+    ------
+    InputError, InputTypeError
+        If an option cannot be used.
 
     Examples
     --------
@@ -114,9 +119,11 @@ class ScoreState:
 
         Raises
         ------
-        ValueError, TypeError
-            If the rows cannot be scored, with row, cause and fix. If some had been added by then, the state says so
-            whenever it is used again.
+        InputError
+            If the rows cannot be scored: a ValueError whose text names row, cause and fix. If some rows had been added
+            by then, the state cannot be used again, and says so.
+        InputTypeError
+            If an argument has the wrong type: an InputError that is a TypeError too.
 
         Examples
         --------
@@ -153,8 +160,10 @@ columns, the positive class last
 
         Raises
         ------
-        ValueError
-            If the states do not have the same options, classes, kind of predictions, slices, or use of clusters.
+        InputError
+            If the states differ in options, classes, kind of predictions, slices, or use of clusters and ids.
+        InputTypeError
+            If the other is no state.
 
         Examples
         --------
@@ -176,9 +185,14 @@ cannot be merged
     def finalize(self) -> Score:
         """Return the score of the rows so far; more may be added afterwards.
 
+        Returns
+        -------
+        Score
+            As `crossent.score` returns it.
+
         Raises
         ------
-        ValueError
+        InputError
             If no row counts.
 
         Examples
@@ -208,7 +222,7 @@ cannot be merged
 
         Raises
         ------
-        ValueError
+        InputError
             If the states cannot be merged.
 
         Examples

@@ -1,6 +1,7 @@
-"""Input: from what people have (arrays, frames, files) to batches of rows that can be scored.
+"""Input: from arrays, frames and files to batches of rows that can be scored.
 
-Labels become codes here, columns get their roles, files become batches of bounded size. Every wrong input is refused
-in this folder. It imports nothing else of `crossent.scoring` but `parts`; the state, the command line and the adapters
-import it.
+`batch` makes a `Batch` of the arguments of `update` (`arguments`), by `labels` (codes) and `predictions` (numbers).
+`files` reads tables, with one reader for each format; `columns` names their columns, and `arrow` turns these into
+arguments. All input of users is checked here. The folder imports only `parts` and `crossent.errors`; `sums`, the
+state, the commands and the adapters import it.
 """

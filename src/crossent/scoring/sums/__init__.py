@@ -1,5 +1,7 @@
-"""Sums: what is kept of rows, small and mergeable, and the statistics that follow from it.
+"""Sums: what a state keeps of its rows, small and mergeable, and the statistics that follow.
 
-What each row costs (by the core), sums by class and slice, the calibration curve, the temperature, intervals, and the
-notes about suspicious rows. It imports `input` and `parts`; the state puts its pieces together.
+`row_sums` feeds every sum, a block of rows at a time: `costs` (from the core), `counted` (the rows that count),
+`totals` by class and slice with their `interval`, `details`, `curve` and `temperature` (calibration), `notes` (row
+validation), `kept` (rows for comparisons). The folder imports `input`, `parts` and the core; the state, `finish` and
+comparisons import it, and `lm` its intervals.
 """
