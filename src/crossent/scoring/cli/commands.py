@@ -130,7 +130,7 @@ def add(app: Any, require: Require) -> None:
             require("--html", "matplotlib", extra="score")
             actions.check_writable(html)
         with actions.input_errors():
-            named = columns(RowArguments(label, probs, logits, logprobs, weight, cluster, by or None, id))
+            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id))
         found = actions.score_file(file, named, _options(classes, ignore, normalize, zero, ci, worst))
         if html is not None:
             actions.write_report(found, html, file)
@@ -170,7 +170,7 @@ def add(app: Any, require: Require) -> None:
 
         actions.check_thresholds(max_regression=max_regression)
         with actions.input_errors():
-            named = columns(RowArguments(label, probs, logits, logprobs, weight, cluster, None, id))
+            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, None, id))
         found = actions.compare_files(new, old, named, _options(classes, ignore, normalize, zero, ci, worst))
         _print(found.to_json() if json else repr(found))
         if max_regression is not None and not found.difference <= max_regression:
