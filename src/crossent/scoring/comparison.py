@@ -15,8 +15,6 @@ from crossent.scoring.input.labels import python_value
 from crossent.scoring.pairing import Names, paired
 from crossent.scoring.parts import Interval
 from crossent.scoring.result import Score
-from crossent.scoring.show import words
-from crossent.scoring.show.text import aligned, plain
 from crossent.scoring.state import ScoreState
 from crossent.scoring.sums.interval import Mean, bend_of, bent, ratio
 
@@ -81,6 +79,8 @@ class Comparison:
         >>> crossent.compare(a, b).to_dict()["share_better"]
         1.0
         """
+        from crossent.scoring.show.text import plain
+
         return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "names"}
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -106,6 +106,9 @@ class Comparison:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
 
     def __repr__(self) -> str:
+        from crossent.scoring.show import words
+        from crossent.scoring.show.text import aligned
+
         places = words.places(self.se)
         clusters = "" if self.clusters is None else f" in {words.counted(self.clusters, 'cluster')}"
         a, b = ("NEW", "OLD") if self.names != ("a", "b") else self.names

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from crossent.errors import InputError, InputTypeError
 from crossent.scoring.parts import ScoreValues, Slice
-from crossent.scoring.show.text import page, plain, text
 
 
 class MergeableState(Protocol):
@@ -53,6 +52,8 @@ class Score(ScoreValues):
         >>> crossent.score([1, 1, 0], probs=[0.5, 0.5, 0.5]).to_dict()["bits"]
         1.0
         """
+        from crossent.scoring.show.text import plain
+
         whole = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "state"}
         return whole | {name: plain(getattr(self, name)) for name in ("bits", "bits_ci", "perplexity", "perplexity_ci")}
 
@@ -199,7 +200,11 @@ class Score(ScoreValues):
         return deepcopy(self.state).merge(other.state).finalize()
 
     def __repr__(self) -> str:
+        from crossent.scoring.show.text import text
+
         return text(self)
 
     def _repr_html_(self) -> str:
+        from crossent.scoring.show.text import page
+
         return page(self)
