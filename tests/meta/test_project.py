@@ -92,12 +92,6 @@ def test_public_name_resolves_and_is_documented(home: str, name: str):
         assert [name for name in wanted if name not in sections] == []
 
 
-def test_no_module_has_a_leading_underscore():
-    # in a folder the face says what is public; the compiled core is no module of ours to read
-    modules = [path for path in SOURCES if path.suffix == ".py" and not path.name.startswith("__")]
-    assert [path.name for path in modules if path.name.startswith("_")] == []
-
-
 def test_only_the_cpu_backend_imports_the_compiled_core():
     # import-linter sees Python files alone: it takes this import for one of the package crossent
     touches = re.compile(r"^\s*(from|import) .*\b_core\b", re.MULTILINE)
