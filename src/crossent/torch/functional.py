@@ -10,7 +10,7 @@ from torch import Tensor
 from crossent.closing import Reduction
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.values import is_dtensor, loss_dtype
-from crossent.torch.call.arguments import Arguments, Closing, Sharding, check_same_call, checked, scores_of
+from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing, Sharding, check_same_call, checked, scores_of
 from crossent.torch.call.checks import broadcasts, check_companion, check_constant, check_input
 from crossent.torch.call.dtensor import of_elements, of_logits, stand_in
 from crossent.torch.call.layout import layout_of
@@ -157,7 +157,8 @@ def cross_entropy(
     closing = Closing(reduction_of(reduction, size_average, reduce), sample_weight, z_loss)
     scores = scores_of(temperature, softcap)
     arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats, NO_SHARDS)
-    sharding = Sharding(process_group, first_class, num_classes)
+    unsharded = process_group is None and first_class is None and num_classes is None
+    sharding = NOT_SHARDED if unsharded else Sharding(process_group, first_class, num_classes)
     if isinstance(input, LazyLogits) and input.stays_lazy():
         fused = fused_loss(input, arguments, sharding)
         if fused is not NotImplemented:
@@ -165,8 +166,10 @@ def cross_entropy(
     if is_dtensor(input):
         local = of_logits(input, arguments, sharding)
         return local.finish(_loss_of_logits(local.operands, local.arguments))
-    columns = input.shape[min(1, input.ndim - 1)] if isinstance(input, Tensor) and input.ndim else 0  # pyright: ignore[reportUnnecessaryIsInstance]
-    return _loss_of_logits(input, arguments.sharded(sharding, columns))
+    if not unsharded:
+        columns = input.shape[min(1, input.ndim - 1)] if isinstance(input, Tensor) and input.ndim else 0  # pyright: ignore[reportUnnecessaryIsInstance]
+        arguments = arguments.sharded(sharding, columns)
+    return _loss_of_logits(input, arguments)
 
 
 def _loss_of_logits(input: Tensor, arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:

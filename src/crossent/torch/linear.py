@@ -184,7 +184,7 @@ def _local_loss(layer: LayerOperands, arguments: Arguments, chunk_bytes: int | N
     rows = checked(arguments, layout, whole.input)
     if gathered is not None:
         gathered = gathered.reshape(-1, gathered.shape[-1])
-        rows = dataclasses.replace(rows, ranks=dataclasses.replace(ranks, gathered=gathered))
+        rows = rows._replace(ranks=dataclasses.replace(ranks, gathered=gathered))
     call = _linear_call(layer, arguments, rows)
     return _in_one_or_two_sweeps(call, rows, chunk_bytes)
 
@@ -210,7 +210,7 @@ def _linear_call(layer: LayerOperands, arguments: Arguments, rows: LossRows) -> 
 
 def _in_one_or_two_sweeps(call: LinearCall, rows: LossRows, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss by the plan that suits the head: a known sum in one sweep, anything else in two."""
-    closing, alone = rows.closing.closing, rows.ranks.alone
+    closing, alone = rows.closing, rows.ranks.alone
     reduced, samples = closing.reduction != "none", closing.sample_weight
     prob: Any = call.target.prob
     wanted = Wanted(*map(_wants_gradient, (call.input, call.linear_weight, call.linear_bias, prob)))
@@ -246,9 +246,8 @@ def _autocast(layer: LayerOperands) -> LayerOperands:
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return layer
     dtype = torch.get_autocast_dtype(device)
-    return LayerOperands(
-        *(
-            x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
-            for x in layer
-        )
-    )
+    operands: Any = [
+        x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
+        for x in layer
+    ]
+    return LayerOperands(*operands)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import compress
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from crossent.torch.base.record import Record
+from crossent.torch.base.operator_call import OperatorCall
 
 library = torch.library.Library("crossent", "DEF")
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -22,7 +23,7 @@ Gradients = Mapping[str, Tensor | None]
 
 def register(
     name: str,
-    takes: type[Record],
+    takes: type[OperatorCall],
     returns: Any,
     kernel: Callable[[Any], Any],
     fake: Callable[[Any], Any],
@@ -42,13 +43,13 @@ def register(
     name
         Name of the operator.
     takes
-        The record of its arguments, which makes its schema.
+        The class of its calls, which makes its schema.
     returns
         `Tensor`, or the NamedTuple of tensors that it returns.
     kernel, fake
-        Functions of the record, on real and on fake tensors.
+        Functions of a call, on real and on fake tensors.
     save
-        Called as save(ctx, record, output) in the forward; `record.keep` saves a record.
+        Called as save(ctx, call, output) in the forward; `operator_call.keep` saves a call.
     backward
         Called as backward(ctx, wants, *cotangents), where `wants` holds the names of the arguments that want a
         gradient; returns gradients by name. An operator without one is for backwards, where nothing wants a gradient.
@@ -62,10 +63,10 @@ def register(
     names = tuple(leaf.name for leaf in takes.leaves())
     of_tensors = tuple(leaf.name for leaf in takes.leaves() if leaf.is_tensor)
     if save is not None and backward is not None:
-        save_record, find_gradients = save, backward
+        save_call, find_gradients = save, backward
 
         def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            save_record(ctx, takes.unflatten(inputs), output)
+            save_call(ctx, takes.unflatten(inputs), output)
 
         def flat_backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
             return takes.gradients(find_gradients(ctx, _wants(names, ctx.needs_input_grad), *cotangents))
@@ -74,7 +75,7 @@ def register(
     operator = getattr(torch.ops.crossent, name).default
 
     class Direct(torch.autograd.Function):
-        """The operator without the dispatcher: its arguments are the record, and the tensors in it for autograd."""
+        """The operator without the dispatcher: its arguments are the call, and the tensors in it for autograd."""
 
         @staticmethod
         def forward(ctx: Any, arguments: Any, *_: Any) -> Any:
@@ -93,20 +94,28 @@ def register(
     Direct.__name__ = name
 
     def call(arguments: Any) -> Any:
-        tensors = arguments.tensors()
-        wants_grad, plain = False, not is_watched()
+        if is_watched():
+            return named(watched(arguments))
+        wants_grad, plain, tensors = False, True, arguments.tensors()
         for x in tensors:
-            if isinstance(x, Tensor):
+            if x is not None:
                 plain = plain and type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))
                 wants_grad = wants_grad or x.requires_grad
-        if forward_ad._current_level >= 0 and any(_has_tangent(x) for x in tensors):  # pyright: ignore
-            raise NotImplementedError(
-                "crossent has no forward-mode derivatives; use backward(), torch.autograd.grad or torch's own loss"
-            )
-        if plain and wants_grad and torch.is_grad_enabled():
+        if not plain:
+            return named(watched(arguments))
+        refuse_tangents(tensors)
+        if wants_grad and torch.is_grad_enabled():
             output = Direct.apply(arguments, *tensors)
             return output if first or returns is Tensor else returns(*output)
-        output = kernel(arguments) if plain else operator(*arguments.flatten())
+        output = kernel(arguments)
+        return output[0] if first else output
+
+    def watched(arguments: Any) -> Any:
+        flat = arguments.flatten()
+        refuse_tangents(flat)
+        return operator(*flat)
+
+    def named(output: Any) -> Any:
         if first:
             return output[0]
         return output if returns is Tensor else returns(*output)
@@ -114,11 +123,19 @@ def register(
     return call
 
 
+def refuse_tangents(arguments: Iterable[Any]) -> None:
+    """Raise if a tensor carries a tangent of forward-mode differentiation."""
+    if forward_ad._current_level >= 0 and any(_has_tangent(x) for x in arguments):  # pyright: ignore
+        raise NotImplementedError(
+            "crossent has no forward-mode derivatives; use backward(), torch.autograd.grad or torch's own loss"
+        )
+
+
 def _returned(returns: Any) -> str:
     return "Tensor" if returns is Tensor else "(" + ", ".join(f"Tensor {name}" for name in returns._fields) + ")"
 
 
-def _flat(takes: type[Record], function: Callable[[Any], Any]) -> Callable[..., Any]:
+def _flat(takes: type[OperatorCall], function: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return a function of flat arguments; torch wants a plain tuple of several outputs."""
 
     def flat(*arguments: Any) -> Any:
@@ -129,7 +146,7 @@ def _flat(takes: type[Record], function: Callable[[Any], Any]) -> Callable[..., 
 
 
 def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
-    return frozenset(name for name, need in zip(names, needs, strict=True) if need)
+    return frozenset(compress(names, needs))
 
 
 is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore

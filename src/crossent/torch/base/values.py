@@ -35,11 +35,17 @@ class RowResults(NamedTuple):
         return RowOutputs(self.loss, self.lse, self.entropy)
 
 
-def new_results(rows: int, like: Tensor) -> RowResults:
-    """Return memory for the results of so many rows of logits of a dtype and on a device."""
+class RowRecord(NamedTuple):
+    """Loss (N,) and record (5, N) of each row."""
+
+    loss: Tensor
+    record: Tensor
+
+
+def new_record(rows: int, like: Tensor) -> RowRecord:
+    """Return memory for loss and record of so many rows of logits of a dtype and on a device."""
     loss = like.new_empty((rows,), dtype=loss_dtype(like.dtype))
-    record = like.new_empty((len(FIELDS), rows), dtype=torch.float64)
-    return RowResults(loss, torch.empty_like(loss), torch.empty_like(loss), record)
+    return RowRecord(loss, like.new_empty((len(FIELDS), rows), dtype=torch.float64))
 
 
 def loss_dtype(dtype: torch.dtype) -> torch.dtype:

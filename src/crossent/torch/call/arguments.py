@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import torch
@@ -29,8 +28,10 @@ class Sharding(NamedTuple):
     num_classes: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Closing:
+NOT_SHARDED = Sharding()
+
+
+class Closing(NamedTuple):
     """What is made of the row losses: their reduction, sample weights, and the strength of the z-loss."""
 
     reduction: Reduction
@@ -38,8 +39,7 @@ class Closing:
     z_loss: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Arguments:
+class Arguments(NamedTuple):
     """The arguments of a softmax loss beside its logits or its layer, as the caller passed them."""
 
     target: Tensor | TopK
@@ -56,7 +56,7 @@ class Arguments:
     def sharded(self, sharding: Sharding, columns: int) -> Arguments:
         """Return the arguments of a call of so many columns, which may be a shard of the classes."""
         shards = shards_of(*sharding, columns)
-        return self if shards is NO_SHARDS else dataclasses.replace(self, shards=shards)
+        return self if shards is NO_SHARDS else self._replace(shards=shards)
 
 
 class RowCounts(NamedTuple):
@@ -66,8 +66,7 @@ class RowCounts(NamedTuple):
     valid: Tensor | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class RowClosing:
+class RowClosing(NamedTuple):
     """A closing of rows, with what it has to know of their target."""
 
     closing: Closing
@@ -116,19 +115,30 @@ class RowClosing:
         return whole[0] if reduction == "sum" else whole[0] / whole[1]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class LossRows:
+class LossRows(NamedTuple):
     """The rows of a call after all checks: target and closing in the form of the kernels, and who has other rows."""
 
     layout: LogitsLayout
     target: Target
-    closing: RowClosing
+    class_weight: Tensor | None
+    """The weights of all classes; the target has those of the classes at hand."""
+    closing: Closing
     ranks: Ranks
     return_stats: bool
+
+    @property
+    def row_closing(self) -> RowClosing:
+        """The closing with what it has to know of the target."""
+        return RowClosing(self.closing, self.target, self.class_weight, self.ranks.row_groups)
+
+
+_AS_THEY_ARE = Scores()
 
 
 def scores_of(temperature: float, softcap: float | None) -> Scores:
     """Return the scores of a call; raise if temperature or softcap is out of range."""
+    if type(temperature) is float and temperature == 1.0 and softcap is None:
+        return _AS_THEY_ARE
     check_number("temperature", temperature)
     check_number("softcap", softcap)
     return Scores(temperature, softcap)
@@ -144,21 +154,18 @@ def checked(arguments: Arguments, layout: LogitsLayout, input: Tensor) -> LossRo
     """
     ignore_index = -100 if arguments.ignore_index is None else arguments.ignore_index
     shards, weight, closing = arguments.shards, arguments.weight, arguments.closing
-    index, prob = target_rows(arguments.target, layout, input, ignore_index)
+    found = target_rows(arguments.target, layout, input, ignore_index)
     check_options(input, shards.num_classes or layout.classes, weight, arguments.label_smoothing, closing.z_loss)
     if closing.sample_weight is not None:
         samples = sample_weight_of(closing.sample_weight, layout, input)
         closing = Closing(closing.reduction, samples, closing.z_loss)
     first = shards.first_class if shards.num_classes is None else min(shards.first_class, shards.num_classes)
     target = Target(
-        index, prob, shards.local(weight, layout.classes), arguments.label_smoothing, ignore_index,
+        found.index, found.prob, shards.local(weight, layout.classes), arguments.label_smoothing, ignore_index,
         first_class=first,  # beyond the last class there is only padding
         num_classes=shards.num_classes,
     )  # fmt: skip
-    ranks = shards.ranks
-    return LossRows(
-        layout, target, RowClosing(closing, target, weight, ranks.row_groups), ranks, arguments.return_stats
-    )
+    return LossRows(layout, target, weight, closing, shards.ranks, arguments.return_stats)
 
 
 def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout, input: Tensor) -> Tensor:
@@ -179,8 +186,7 @@ def check_same_call(rows: LossRows, scores: Scores, **facts: Any) -> None:
 
     `facts` are what else must be the same.
     """
-    target, closing = rows.target, rows.closing.closing
-    weight = rows.closing.class_weight
+    target, closing, weight = rows.target, rows.closing, rows.class_weight
     call = {
         "num_classes": target.num_classes,
         "reduction": closing.reduction,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.values import is_dtensor
-from crossent.torch.call.arguments import Arguments, Closing, Sharding, sample_weight_of
+from crossent.torch.call.arguments import Arguments, Sharding, sample_weight_of
 from crossent.torch.call.checks import check_options
 from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer
 from crossent.torch.call.results import Stats
@@ -82,11 +82,8 @@ class _Mesh:
         """Return this rank's part of the arguments of a call."""
         closing = arguments.closing
         samples = self.local(closing.sample_weight, self.placements())
-        return dataclasses.replace(
-            arguments,
-            target=self.target(arguments.target, layout),
-            closing=Closing(closing.reduction, samples, closing.z_loss),
-            shards=shards,
+        return arguments._replace(
+            target=self.target(arguments.target, layout), closing=closing._replace(sample_weight=samples), shards=shards
         )
 
     def groups(self, dimensions: Sequence[int]) -> tuple[str, ...]:
@@ -168,7 +165,7 @@ def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any, sharding: Sh
     if is_dtensor(weight):
         weight = weight.full_tensor()[:classes]
     check_options(like, classes, stand_in(weight), arguments.label_smoothing, closing.z_loss)
-    return dataclasses.replace(arguments, weight=weight, shards=Shards(NO_RANKS, 0, classes))
+    return arguments._replace(weight=weight, shards=Shards(NO_RANKS, 0, classes))
 
 
 def _begin(x: Any) -> tuple[int, ...]:

@@ -61,8 +61,8 @@ def finished(
     rows: LossRows, results: RowResults, again: Callable[[Target], RowResults]
 ) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of the call, or (loss, Stats); `again` gives results of the same logits for another target."""
-    loss = rows.closing.reduced(results.loss, results.lse)
-    if rows.closing.closing.reduction == "none":
+    loss = rows.row_closing.reduced(results.loss, results.lse)
+    if rows.closing.reduction == "none":
         loss = loss.reshape(rows.layout.rows)
     return (loss, stats_of(rows, results, again)) if rows.return_stats else loss
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +29,8 @@ class TopK:
     prob: Tensor
 
 
-class TargetRows(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class TargetRows:
     """A target in the form of the kernels; which of the two are there says its kind."""
 
     index: Tensor | None

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from torch import Tensor
@@ -54,7 +53,7 @@ def fused_loss(logits: LazyLogits, arguments: Arguments, sharding: Sharding) -> 
     soft = isinstance(target, TopK) or target.shape == logits.shape
     if soft and ignore_index is not None and ignore_index < 0:
         ignore_index = None
-    arguments = dataclasses.replace(arguments, scores=scores, ignore_index=ignore_index)
+    arguments = arguments._replace(scores=scores, ignore_index=ignore_index)
     with without_autocast(layer.hidden):
         operands = LayerOperands(layer.hidden, layer.weight, layer.bias)
         found: Any = loss_of_layer(operands, arguments, sharding, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -10,14 +9,14 @@ from torch import Tensor
 
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.backends import backend
-from crossent.torch.base.record import Record, keep, kept
+from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Gradients, Wants, register
 from crossent.torch.base.values import aliases, derivatives, loss_dtype
 from crossent.torch.operators import plain
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class BinaryCall(Record):
+@operator_call
+class BinaryCall(OperatorCall):
     """Input and target of one shape, and weights that expand to it; the kind is "logits" or "probabilities"."""
 
     kind: str
@@ -33,16 +32,16 @@ class BinaryCall(Record):
         return BinaryOperands(self.input, self.target, *weights)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class BinaryLossCall(Record):
+@operator_call
+class BinaryLossCall(OperatorCall):
     """A call whose losses are added up, or not."""
 
     elements: BinaryCall
     summed: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class BinaryGradCall(Record):
+@operator_call
+class BinaryGradCall(OperatorCall):
     """A call, and the cotangent of its losses or of their sum."""
 
     elements: BinaryCall
@@ -61,7 +60,7 @@ def _binary_grad_fake(call: BinaryGradCall) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
-def _save(ctx: Any, call: Record, output: Tensor) -> None:
+def _save(ctx: Any, call: OperatorCall, output: Tensor) -> None:
     keep(ctx, call)
 
 

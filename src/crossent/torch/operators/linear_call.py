@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from crossent.spec import Scores, Target
-from crossent.torch.base.record import Record
-from crossent.torch.base.values import RowResults, aliases, loss_dtype, new_results, without_autocast
+from crossent.torch.base.operator_call import OperatorCall, operator_call
+from crossent.torch.base.values import RowResults, aliases, loss_dtype, new_record, without_autocast
 from crossent.torch.operators.rows import RowCall, row_stats
 from crossent.torch.ranks.collectives import share
 from crossent.torch.ranks.gathered import gather_rows
@@ -39,8 +39,8 @@ class LinearGradients(NamedTuple):
         return [like.new_empty((0,)) if g is None else g for g in self]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class LinearCall(Record):
+@operator_call
+class LinearCall(OperatorCall):
     """A linear layer, input (N, D), weight (V · P, D) and bias (V · P,), with its target, scores and ranks.
 
     Classes beyond the last one (`target.num_classes`) are padding; P is the number of positions.
@@ -77,11 +77,10 @@ class LinearCall(Record):
     def new_results(self, rows: int | None = None) -> RowResults:
         """Return memory for the results of so many rows of the input, or of all, as of rows without a target."""
         number = (self.features.shape[0] if rows is None else rows) * self.positions
-        results = new_results(number, self.input)
-        for x in results:
-            _ = x.zero_()
-        _ = results.record[1].fill_(1.0)
-        return results
+        loss, record = new_record(number, self.input)
+        _, _ = loss.zero_(), record.zero_()
+        _ = record[1].fill_(1.0)
+        return RowResults(loss, torch.zeros_like(loss), torch.zeros_like(loss), record)
 
     def unpadded(self) -> LinearCall:
         """Return the call without padding."""

@@ -6,13 +6,12 @@ operations.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from crossent.torch.base.record import Record, keep, kept
+from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Gradients as ByName
 from crossent.torch.base.register import Wants, is_batched, is_watched, register
 from crossent.torch.base.values import RowResults
@@ -25,8 +24,8 @@ from crossent.torch.sources.plan import Sweep, one_sweep
 from crossent.torch.sources.source import Wanted
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class LinearLossCall(Record):
+@operator_call
+class LinearLossCall(OperatorCall):
     """A call with its closing, and which of input, weight and bias want a gradient."""
 
     head: LinearCall

@@ -6,7 +6,6 @@ where the forward kept them. With create_graph it recomputes everything in diffe
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from crossent.kernels.backend import Cotangents
-from crossent.torch.base.record import Record, keep, kept
+from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Gradients as ByName
 from crossent.torch.base.register import Wants, register
 from crossent.torch.base.values import RowResults, loss_dtype
@@ -25,8 +24,8 @@ from crossent.torch.sources.linear import KeptTiles, LinearTiles
 from crossent.torch.sources.source import Wanted
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class LinearStatsCall(Record):
+@operator_call
+class LinearStatsCall(OperatorCall):
     """A call whose statistics are wanted; with `keep` the logits are kept for the backward."""
 
     head: LinearCall
@@ -34,8 +33,8 @@ class LinearStatsCall(Record):
     chunk_bytes: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class LinearGradCall(Record):
+@operator_call
+class LinearGradCall(OperatorCall):
     """A call with the record of its rows, logits that were kept (or none), and the cotangents of its results."""
 
     head: LinearCall
@@ -125,8 +124,9 @@ def stats_gradients(
     """Return the gradients of the operands for cotangents of loss, lse and entropy of each row."""
     if torch.is_grad_enabled():
         return recomputed(call.head, lambda results: results[:3], cotangents)
-    wanted = wanted._replace(prob=wanted.prob and cotangents[0] is not None)
-    found = linear_grad(LinearGradCall(call.head, record, logits, *cotangents, wanted, call.chunk_bytes))
+    g_loss, g_lse, g_entropy = cotangents
+    wanted = wanted._replace(prob=wanted.prob and g_loss is not None)
+    found = linear_grad(LinearGradCall(call.head, record, logits, g_loss, g_lse, g_entropy, wanted, call.chunk_bytes))
     return LinearGradients(*(g if want else None for g, want in zip(found, wanted, strict=True)))
 
 
@@ -147,7 +147,8 @@ def _linear_grad(call: LinearGradCall) -> LinearGradients:
     g_prob = None
     if wanted.prob and cotangents.loss is not None:
         g_prob = driver.prob_gradient(task, call.chunk_bytes, record, cotangents.loss)
-    return LinearGradients(*call.head.padded(LinearGradients(*found, g_prob)).filled(call.head.input))
+    in_shape = call.head.padded(LinearGradients(found.input, found.linear_weight, found.linear_bias, g_prob))
+    return LinearGradients(*in_shape.filled(call.head.input))
 
 
 def _linear_grad_fake(call: LinearGradCall) -> LinearGradients:

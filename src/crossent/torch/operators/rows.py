@@ -16,9 +16,9 @@ from torch import Tensor
 from crossent.kernels.backend import Cotangents, RowOutputs
 from crossent.spec import Scores, Target
 from crossent.torch.base.backends import backend
-from crossent.torch.base.record import Record, keep, kept
+from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Gradients, Wants, register
-from crossent.torch.base.values import RowResults, aliases, derivatives, new_results
+from crossent.torch.base.values import RowRecord, RowResults, aliases, derivatives, new_record
 from crossent.torch.operators import plain
 from crossent.torch.ranks.collectives import LogTotal, log_sum_exp, share, sum_over
 from crossent.torch.ranks.records import ClassRange, merge, write_outputs
@@ -27,8 +27,8 @@ from crossent.torch.sources.probabilities import prob_grad, scores_of
 from crossent.torch.sources.tensor import TensorSource
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class RowCall(Record):
+@operator_call
+class RowCall(OperatorCall):
     """Logits (N, V) or (outer, V, inner), their target and scores, and the groups of ranks with other classes.
 
     Columns beyond the last class (`target.num_classes`) are padding.
@@ -57,16 +57,16 @@ class RowCall(Record):
         return ClassRange(self.target.first_class, source.classes, self.target.num_classes or source.classes)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class RowLossCall(Record):
+@operator_call
+class RowLossCall(OperatorCall):
     """A call whose row losses become their mean, or their sum."""
 
     rows: RowCall
     mean: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class RowGradCall(Record):
+@operator_call
+class RowGradCall(OperatorCall):
     """A call with the record of its rows, and the cotangents (N,) of loss, lse and entropy."""
 
     rows: RowCall
@@ -84,9 +84,14 @@ class ReducedLoss(NamedTuple):
     record: Tensor
 
 
-def _new_results(call: RowCall) -> RowResults:
+def _new_record(call: RowCall) -> RowRecord:
     logits = call.logits
-    return new_results(logits.shape[0] if logits.ndim == 2 else logits.shape[0] * logits.shape[2], logits)
+    return new_record(logits.shape[0] if logits.ndim == 2 else logits.shape[0] * logits.shape[2], logits)
+
+
+def _new_results(call: RowCall) -> RowResults:
+    loss, record = _new_record(call)
+    return RowResults(loss, torch.empty_like(loss), torch.empty_like(loss), record)
 
 
 # Loss, lse and entropy of each row ---------------------------------------------------------------------------------
@@ -111,8 +116,8 @@ def _save_row_stats(ctx: Any, call: RowCall, output: RowResults) -> None:
 def _row_stats_backward(
     ctx: Any, wants: Wants, g_loss: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, *_: Any
 ) -> Gradients:
-    call, (record,) = kept(ctx)
-    return _gradients(RowGradCall(call, record, g_loss, g_lse, g_entropy), wants)
+    call, (of_rows,) = kept(ctx)
+    return _gradients(RowGradCall(call, of_rows, g_loss, g_lse, g_entropy), wants)
 
 
 def _gradients(call: RowGradCall, wants: Wants) -> Gradients:
@@ -154,16 +159,16 @@ row_stats = register("row_stats", RowCall, RowResults, _row_stats, _new_results,
 def _row_loss(call: RowLossCall) -> ReducedLoss:
     rows, source = call.rows, call.rows.source
     target, rows_of = rows.target_of(source), backend(rows.logits)
-    results = _new_results(rows)
-    rows_of.row_stats(source.logits, target, rows.scores, results.record, RowOutputs(loss=results.loss))
+    losses, record = _new_record(rows)
+    rows_of.row_stats(source.logits, target, rows.scores, record, RowOutputs(losses))
     index = target.index if target.kind == "index" else None
-    loss, weight = rows_of.sums(results.loss, index, target.weight, target.ignore_index)
+    loss, weight = rows_of.sums(losses, index, target.weight, target.ignore_index)
     if isinstance(loss, Tensor):  # not known here, and not waited for
         scale = weight.reciprocal() if call.mean else torch.ones_like(weight)
-        return ReducedLoss((loss * scale).to(results.loss.dtype), scale, results.record)
+        return ReducedLoss((loss * scale).to(losses.dtype), scale, record)
     scale = float("nan") if weight == 0 else 1.0 / weight
     loss, scale = (loss * scale, scale) if call.mean else (loss, 1.0)
-    return ReducedLoss(_scalar(loss, results.loss.dtype), _scalar(scale, torch.float64), results.record)
+    return ReducedLoss(_scalar(loss, losses.dtype), _scalar(scale, torch.float64), record)
 
 
 def _scalar(value: float, dtype: torch.dtype) -> Tensor:
@@ -171,23 +176,23 @@ def _scalar(value: float, dtype: torch.dtype) -> Tensor:
 
 
 def _row_loss_fake(call: RowLossCall) -> ReducedLoss:
-    results = _new_results(call.rows)
-    return ReducedLoss(results.loss.new_empty(()), results.record.new_empty(()), results.record)
+    losses, record = _new_record(call.rows)
+    return ReducedLoss(losses.new_empty(()), record.new_empty(()), record)
 
 
 def _save_row_loss(ctx: Any, call: RowLossCall, output: ReducedLoss) -> None:
-    _, scale, record = output
-    keep(ctx, call, scale, record)
+    _, scale, of_rows = output
+    keep(ctx, call.rows, scale, of_rows)
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(scale, record)
+    ctx.mark_non_differentiable(scale, of_rows)
 
 
 def _row_loss_backward(ctx: Any, wants: Wants, g: Tensor | None, *_: Any) -> Gradients:
-    call, (scale, record) = kept(ctx)
+    call, (scale, of_rows) = kept(ctx)
     if g is None:
         return {}
-    g_loss = (g * scale).expand(record.shape[1])
-    return _gradients(RowGradCall(call.rows, record, g_loss, None, None), wants)
+    g_loss = (g * scale).expand(of_rows.shape[1])
+    return _gradients(RowGradCall(call, of_rows, g_loss, None, None), wants)
 
 
 row_loss = register(

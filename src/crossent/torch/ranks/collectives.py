@@ -6,7 +6,6 @@ of a group make the same calls in the same order, so whatever decides on them mu
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from crossent.torch.base.record import Record
+from crossent.torch.base.operator_call import OperatorCall, operator_call
 from crossent.torch.base.register import Gradients, Wants, register
 
 
@@ -33,8 +32,8 @@ def add_up(tensors: Sequence[Tensor | None], groups: Sequence[str]) -> None:
 # Sums, as autograd sees them ---------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class ReduceCall(Record):
+@operator_call
+class ReduceCall(OperatorCall):
     """A tensor that every rank of the groups has one of, and how they become one: "sum", "max" or "min"."""
 
     x: Tensor

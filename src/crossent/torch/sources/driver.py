@@ -90,7 +90,7 @@ def statistics(task: TiledRows, tiles: Tiles, shape: TileShape, results: RowResu
         for classes in spans(source.classes, shape.classes):
             logits = task.shaped(tiles.logits(rows, classes))
             last = classes.end == source.classes
-            written = RowOutputs(*(x[here] if last else None for x in results.outputs))
+            written = RowOutputs(*(x[here] if last else None for x in results[:3]))
             target, extend = task.target_of(rows, classes), classes.begin > 0
             backend(logits).row_stats(logits, target, task.scores, part, written, extend=extend)
         record[:, here] = part
@@ -122,6 +122,8 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
     They are those of Σ scale.loss · loss + scale.lse_squared · lse².
     """
     source, record = task.source, results.record
+    loss_scale: Any = scale.loss
+    lse_scale: Any = scale.lse_squared
     classes = Span(0, source.classes)
     tiles = source.tiles(TileShape(min(sweep.rows, source.size), source.classes))
     sums = source.sums_by_rows(tiles, wanted, sweep)
@@ -130,8 +132,8 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
         tile = tiles.whole_rows(rows)
         gradient, logits = sums.place(tile, rows), task.shaped(tile)
         part = record.new_empty((record.shape[0], rows.size * source.positions))
-        scales = LossScale(*(None if x is None else x[here] for x in scale))
-        written = RowOutputs(*(x[here] for x in results.outputs))
+        scales = LossScale(loss_scale[here], None if lse_scale is None else lse_scale[here])
+        written = RowOutputs(*(x[here] for x in results[:3]))
         target = task.target_of(rows, classes)
         backend(logits).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
         record[:, here] = part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -18,14 +17,16 @@ class TensorGradients(NamedTuple):
     logits: Tensor | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class TensorSource:
+class TensorSource(NamedTuple):
     """Logits (N, V) or (outer, V, inner); columns after the first `classes` are padding."""
 
     tensor: Tensor
     classes: int
 
-    positions = 1
+    @property
+    def positions(self) -> int:
+        """One logit for each row and class."""
+        return 1
 
     @property
     def size(self) -> int:
@@ -68,8 +69,7 @@ class TensorSource:
         return TensorSums(self)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class TensorTiles:
+class TensorTiles(NamedTuple):
     """Views of logits that exist."""
 
     source: TensorSource
