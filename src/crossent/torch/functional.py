@@ -63,10 +63,13 @@ def cross_entropy(
 ) -> Tensor | tuple[Tensor, Stats]:
     r"""Cross-entropy between a target and the softmax of logits, in nats.
 
-    With scores s = phi(z) of the logits z, phi(z) = softcap · tanh(z / (temperature · softcap)) (without a softcap,
-    z / temperature), and the target measure q_v = weight_v · ((1 − ε) base_v + ε / C), the loss of a row is
+    The scores of logits z are s = phi(z), phi(z) = softcap · tanh(z / (temperature · softcap)), or z / temperature
+    without a softcap. The target p of a row over V classes is p_v = weight_v · ((1 − ε) base_v + ε / V). The loss of
+    the row is
 
-        loss = Σ_v q_v · (log Σ_u e^(s_u) − s_v) + z_loss · (log Σ_u e^(s_u))²
+        loss = Σ_v p_v · (log Σ_u e^(s_u) − s_v) + z_loss · (log Σ_u e^(s_u))²
+
+    which is −Σ p log q, with the prediction q = softmax(s), and the penalty of the z-loss.
 
     Positional parameters, defaults and semantics are those of `torch.nn.functional.cross_entropy`; the loss of
     half-precision logits is float32.
@@ -74,19 +77,19 @@ def cross_entropy(
     Parameters
     ----------
     input
-        Logits z, shape (C), (N, C) or (N, C, d1, …, dk); float32, float64, bfloat16 or float16.
+        Logits z, shape (V), (N, V) or (N, V, d1, …, dk); float32, float64, bfloat16 or float16.
     target
         Class indices, shape (), (N) or (N, d1, …, dk), any integer dtype; or class probabilities in the shape of the
         input, any floating dtype, differentiable; or a `TopK`.
     weight
-        Weight of each class, shape (C). A constant: it gets no gradient.
+        Weight of each class, shape (V). A constant: it gets no gradient.
     size_average, reduce
         Deprecated in torch; they override `reduction` as there.
     ignore_index
         Rows of this class contribute neither loss nor gradient, whatever their logits hold. Indices only.
     reduction
-        "none" gives s · loss for each row; "sum" adds them; "mean" divides the sum by Σ s · weight_y over the rows that
-        are not ignored, for class indices, and by Σ s for probabilities. s is the sample weight.
+        "none" returns s · loss of each row, with the sample weight s; "sum" adds the rows up. "mean" divides the sum:
+        for class indices y by Σ s · weight_y over the rows that are not ignored, for probabilities by Σ s.
     label_smoothing
         ε in [0, 1], spread evenly over all classes.
     temperature
@@ -106,8 +109,8 @@ def cross_entropy(
     first_class
         The first class of this rank's shard; by default the shards have equal lengths, in the order of the ranks.
     num_classes
-        Number of all classes. What lies beyond pads the input, and has neither probability nor gradient. By default
-        nothing does.
+        Number V of all classes. Columns after the last class are padding, with probability and gradient 0. By default
+        there is no padding.
 
     Returns
     -------
@@ -117,7 +120,7 @@ def cross_entropy(
     Raises
     ------
     IndexError
-        If a class index is neither `ignore_index` nor in [0, C − 1].
+        If a class index is neither `ignore_index` nor in [0, V − 1].
     ValueError
         If shapes do not fit, an option is out of its range, a target probability is negative, infinite or NaN, or
         `ignore_index` ≥ 0 is combined with probabilities.
@@ -136,8 +139,8 @@ def cross_entropy(
     For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 2, both
     float64, the backward nothing (a `TopK` that wants a gradient: a SUM of its size). `Stats` of soft, smoothed or
     class-weighted targets take that pair again, and of soft ones another, and a MAX and a MIN of N. Each group that
-    shares the rows adds up two numbers, for z-loss four. Ranks that make different calls get an error that names them
-    with CROSSENT_VALIDATE=1, else what torch.distributed makes of it.
+    shares the rows adds up two numbers, for z-loss four. With CROSSENT_VALIDATE=1, ranks that make different calls get
+    an error that names the difference; without it they hang or fail in torch.distributed.
 
     Examples
     --------
@@ -173,7 +176,7 @@ def cross_entropy(
 
 
 def _loss_of_logits(input: Tensor, arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss of logits that are on this rank, and of those on others."""
+    """Return the loss of logits on this rank, and of the classes and rows on other ranks."""
     layout = layout_of(input, shard=bool(arguments.shards.ranks.groups))
     rows, closing = checked(arguments, layout, input), arguments.closing
     call = RowCall(layout.flat(input), rows.target, arguments.scores, rows.ranks.groups)
@@ -252,18 +255,18 @@ def binary_cross_entropy(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Binary cross-entropy between targets t and predicted probabilities p, in nats.
+    r"""Binary cross-entropy between targets t and predicted probabilities q, in nats.
 
-        loss = −weight · (t · log p + (1 − t) · log(1 − p)),   0 · log 0 = 0
+        loss = −weight · (t · log q + (1 − t) · log(1 − q)),   0 · log 0 = 0
 
     Positional parameters, defaults and semantics are those of `torch.nn.functional.binary_cross_entropy`, but nothing
-    is clipped: p = 0 for t = 1 costs +inf, where torch says 100, and the gradient is that of the formula. The loss of
+    is clipped: q = 0 for t = 1 costs +inf, where torch says 100, and the gradient is that of the formula. The loss of
     half-precision probabilities is float32. If you have logits, `binary_cross_entropy_with_logits` is more accurate.
 
     Parameters
     ----------
     input
-        Probabilities p in [0, 1] of any shape; float32, float64, bfloat16 or float16.
+        Probabilities q in [0, 1] of any shape; float32, float64, bfloat16 or float16.
     target
         Targets t in the shape of the input, between 0 and 1; differentiable if floating.
     weight

@@ -69,7 +69,7 @@ def linear_cross_entropy(
 
     It is `cross_entropy(torch.nn.functional.linear(input, linear_weight, linear_bias), target, …)` with all its
     options, but the logits of a large vocabulary, the peak of a training step's memory, are made a chunk at a time.
-    Parameters and semantics that torch knows are those of `torch.nn.functional.linear_cross_entropy`.
+    Parameters that torch has too mean what they mean in `torch.nn.functional.linear_cross_entropy`.
 
     Logits are float32 (float64 for float64 operands) whatever the dtype of the operands, and so are all sums; the
     gradients are rounded to the dtype of their operand once, at the end. Where the processor has matrix units for
@@ -85,14 +85,14 @@ def linear_cross_entropy(
     input
         Features, shape (D), (N, D) or (…, D); float32, float64, bfloat16 or float16.
     linear_weight
-        Shape (C, D), or (C, d1, …, dk, D), which makes logits (…, C, d1, …, dk); of the dtype of the input.
+        Shape (V, D), or (V, d1, …, dk, D), which makes logits (…, V, d1, …, dk); of the dtype of the input.
     target
         Class indices, shape (), (N) or (…, d1, …, dk), any integer dtype; or class probabilities in the shape of the
-        logits, (C), (N, C) or (…, C, d1, …, dk), any floating dtype, differentiable; or a `TopK` with K for C.
+        logits, (V), (N, V) or (…, V, d1, …, dk), any floating dtype, differentiable; or a `TopK` with K for V.
     linear_bias
-        Shape (C) or (C, d1, …, dk), of the dtype of the input.
+        Shape (V) or (V, d1, …, dk), of the dtype of the input.
     weight
-        Weight of each class, shape (C). A constant: it gets no gradient.
+        Weight of each class, shape (V). A constant: it gets no gradient.
     reduction, label_smoothing, temperature, softcap, z_loss, return_stats
         As in `cross_entropy`. Stats of soft, smoothed or class-weighted targets cost another product.
     ignore_index
@@ -105,8 +105,8 @@ def linear_cross_entropy(
         (1024 on GPUs), the logits are multiplied twice, in smaller tiles. On GPUs the gradient of a half-precision
         weight may take as much memory again as that weight in float32.
     process_group, first_class, num_classes
-        As in `cross_entropy`, for a layer of which this rank has the rows of some classes: `linear_weight` and
-        `linear_bias` are shards. The gradient of the input is that of all classes.
+        As in `cross_entropy`: `linear_weight` and `linear_bias` are shards, the rows of some classes. The gradient of
+        the input is summed over all classes.
 
     Returns
     -------
@@ -116,7 +116,7 @@ def linear_cross_entropy(
     Raises
     ------
     IndexError
-        If a class index is neither `ignore_index` nor in [0, C − 1].
+        If a class index is neither `ignore_index` nor in [0, V − 1].
     ValueError
         If shapes do not fit, an option is out of its range, a target probability is negative, infinite or NaN, or
         `ignore_index` is given beside probabilities.
@@ -174,7 +174,7 @@ def loss_of_layer(
 
 
 def _local_loss(layer: LayerOperands, arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss of a layer whose operands are on this rank, and of what others have."""
+    """Return the loss of a layer on this rank, and of the classes and rows on other ranks."""
     layer, ranks = _autocast(layer), arguments.shards.ranks
     gathered = None if ranks.gathered is None else ranks.gathered.to(layer.input.dtype)
     whole = layer if gathered is None else layer._replace(input=gathered)
@@ -209,7 +209,7 @@ def _linear_call(layer: LayerOperands, arguments: Arguments, rows: LossRows) -> 
 
 
 def _in_one_or_two_sweeps(call: LinearCall, rows: LossRows, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss by the plan that suits the head: a known sum in one sweep, anything else in two."""
+    """Compute the loss by the cheaper plan: a sum or mean in one sweep, anything else in two."""
     closing, alone = rows.closing, rows.ranks.alone
     reduced, samples = closing.reduction != "none", closing.sample_weight
     prob: Any = call.target.prob

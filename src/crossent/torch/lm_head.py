@@ -67,7 +67,7 @@ def fuse_lm_head(model: Model) -> Model:
     ----------
     model
         A model with `get_output_embeddings()`, as Hugging Face's have, that returns a plain `torch.nn.Linear`, tied or
-        not, with a bias or not; or such a layer. It is changed in place; its state_dict stays what it was.
+        not, with a bias or not; or the layer itself. It is changed in place; its state_dict stays what it was.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def fuse_lm_head(model: Model) -> Model:
     Raises
     ------
     TypeError
-        If there is no such layer.
+        If the model has no plain linear head.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def unfuse_lm_head(model: Model) -> Model:
     Raises
     ------
     TypeError
-        If it is no model that `fuse_lm_head` takes.
+        If the model has no head that `fuse_lm_head` takes.
 
     Examples
     --------

@@ -113,7 +113,7 @@ class OperatorCall:
         return tuple(found.get(leaf.name) for leaf in layout.leaves)
 
     def tensors(self) -> tuple[Any, ...]:
-        """Return the arguments that may be tensors, in order; those that are not there are None."""
+        """Return the arguments that may be tensors, in order; an absent tensor is None."""
         return _layout(type(self)).tensors(self)
 
 
@@ -180,7 +180,7 @@ def _getter(paths: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _append_steps(cls: Any, prefix: str, places: list[str], steps: list[_Step]) -> None:
-    """Append the steps that make a value, those of its fields first; `places` says what lies where."""
+    """Append the steps that make a value, first the steps of its fields; `places` names what each place holds."""
     picked: list[int] = []
     for field in dataclasses.fields(cls):
         path = prefix + field.name

@@ -1,4 +1,4 @@
-"""How an operator is registered with torch, and how it is called without the dispatcher where that changes nothing."""
+"""Registration of operators with torch, and calls without the dispatcher where that changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small questions about tensors, and views that autograd can differentiate with respect to."""
+"""Small helpers for tensors: dtypes, results of rows, autocast, and views to differentiate by."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
 
 
 def is_dtensor(x: Any) -> bool:
-    """Return whether this is a DTensor; nobody has one who has not imported them."""
+    """Return whether this is a DTensor; there is none before torch.distributed.tensor is imported."""
     if type(x) in (Tensor, torch.nn.Parameter):
         return False
     module = sys.modules.get("torch.distributed.tensor")

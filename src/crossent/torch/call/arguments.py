@@ -21,7 +21,7 @@ from crossent.torch.ranks.shards import NO_SHARDS, Ranks, Shards, shards_of
 
 
 class Sharding(NamedTuple):
-    """What a caller says about shards of the classes."""
+    """Shard arguments of a call."""
 
     process_group: Any = None
     first_class: int | None = None
@@ -32,7 +32,7 @@ NOT_SHARDED = Sharding()
 
 
 class Closing(NamedTuple):
-    """What is made of the row losses: their reduction, sample weights, and the strength of the z-loss."""
+    """How row losses become the result: reduction, sample weights (N,), strength of the z-loss."""
 
     reduction: Reduction
     sample_weight: Tensor | None
@@ -60,24 +60,24 @@ class Arguments(NamedTuple):
 
 
 class RowCounts(NamedTuple):
-    """What each row counts for in a mean, and which rows have a target; None is 1, or True, for all."""
+    """Weight of each row in a mean, and which rows have a target; None means 1, or True, for all rows."""
 
     weight: Tensor | None
     valid: Tensor | None
 
 
 class RowClosing(NamedTuple):
-    """A closing of rows, with what it has to know of their target."""
+    """A closing, and the target whose classes weigh the rows in a mean."""
 
     closing: Closing
     target: Target
     class_weight: Tensor | None
-    """The weights of all classes; the target has those of the classes at hand."""
+    """Weights of all classes; `target` has the weights of the classes at hand."""
     row_groups: tuple[str, ...] = ()
     """Groups of ranks that have other rows of the call."""
 
     def counts(self, dtype: torch.dtype) -> RowCounts:
-        """Return what each row counts for: the weight of its class, and 0 for an ignored row."""
+        """Return the weight of each row in a mean: the weight of its class, and 0 for an ignored row."""
         if self.target.kind != "index":
             return RowCounts(None, None)
         index: Any = self.target.index
@@ -116,19 +116,19 @@ class RowClosing(NamedTuple):
 
 
 class LossRows(NamedTuple):
-    """The rows of a call after all checks: target and closing in the form of the kernels, and who has other rows."""
+    """Rows of a call after all checks: target and closing in the form of the kernels, and the ranks that share it."""
 
     layout: LogitsLayout
     target: Target
     class_weight: Tensor | None
-    """The weights of all classes; the target has those of the classes at hand."""
+    """Weights of all classes; `target` has the weights of the classes at hand."""
     closing: Closing
     ranks: Ranks
     return_stats: bool
 
     @property
     def row_closing(self) -> RowClosing:
-        """The closing with what it has to know of the target."""
+        """The closing and the target of the rows."""
         return RowClosing(self.closing, self.target, self.class_weight, self.ranks.row_groups)
 
 

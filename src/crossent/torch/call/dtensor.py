@@ -87,7 +87,7 @@ class _Mesh:
         )
 
     def groups(self, dimensions: Sequence[int]) -> tuple[str, ...]:
-        """Return the names of this rank's groups along dimensions of the mesh, but not those of one rank."""
+        """Return the names of this rank's groups along dimensions of the mesh, without groups of one rank."""
         return tuple(self.mesh.get_group(at).group_name for at in dimensions if self.mesh.size(at) > 1)
 
     def finish(self, shape: torch.Size, mode: str) -> Finish:

@@ -42,14 +42,14 @@ class LogitsLayout:
 
 
 def layout_of(input: Tensor, *, shard: bool = False) -> LogitsLayout:
-    """Return how the axes of logits in torch's convention are meant: (C), (N, C) or (N, C, d1, …).
+    """Return how the axes of logits in torch's convention are meant: (V), (N, V) or (N, V, d1, …).
 
     A shard of them may have no classes.
     """
     check_input(input)
     full = input.shape
     if len(full) == 0:
-        raise ValueError("input must have a class axis: shape (C), (N, C) or (N, C, d1, …); got a number")
+        raise ValueError("input must have a class axis: shape (V), (N, V) or (N, V, d1, …); got a number")
     axis = min(len(full) - 1, 1)
     rows = full[:axis] if len(full) <= 2 else torch.Size((full[0], *full[2:]))
     if full[axis] == 0 and rows.numel() > 0 and not shard:
@@ -73,7 +73,7 @@ def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayou
     if x.ndim == 0 or linear_weight.ndim < 2 or given[-1] != x.shape[-1]:
         raise ValueError(
             f"input of shape {tuple(x.shape)} and linear_weight of shape {given} do not fit: they must be (…, D) "
-            "and (C, D), or (C, d1, …, D), with the same number D of features"
+            "and (V, D), or (V, d1, …, D), with the same number D of features"
         )
     if linear_bias is not None and linear_bias.shape != given[:-1]:
         raise ValueError(

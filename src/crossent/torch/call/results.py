@@ -1,4 +1,4 @@
-"""From the results of rows to what the caller asked for: the loss in its shape, and `Stats`."""
+"""What a call returns: the reduced loss in its shape, and `Stats` of the rows."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from crossent.torch.ranks.shards import held
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stats:
-    """What the softmax of each row says, in nats; zero (and False) in ignored rows.
+    """Statistics of the prediction q = softmax of each row, in nats; 0 (and False) in ignored rows.
 
-    Shapes are those of the loss with reduction="none". `lse`, `logprob` and `entropy` are differentiable.
+    Each has the shape of the loss with reduction="none". `lse`, `logprob` and `entropy` are differentiable.
 
     Attributes
     ----------
     lse
         Log of the normaliser, log Σ e^s.
     logprob
-        Log-probability of the target class; for soft targets its expectation Σ base · log p. Neither class weight nor
-        smoothing enter.
+        Log-probability of the target class; for soft targets its expectation Σ base · log q. Class weights and
+        smoothing do not enter.
     entropy
-        Entropy of the softmax, −Σ p log p.
+        Entropy of the prediction, −Σ q log q.
     confidence
         Probability of the most probable class.
     correct
@@ -50,7 +50,7 @@ class Stats:
 
 
 def reduction_of(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> Reduction:
-    """Return the reduction, which torch's deprecated pair overrides; raise ValueError if it is none of the three."""
+    """Return the reduction of a call, with torch's deprecated pair applied; raise ValueError for an unknown one."""
     if size_average is not None or reduce is not None:
         reduction = _legacy.legacy_get_string(size_average, reduce)
     closing.check_reduction(reduction)

@@ -19,7 +19,7 @@ class TopK:
     Parameters
     ----------
     index
-        Classes, any integer dtype, shape (N, K) (or (K,) for one row, (N, K, d1, …) beside logits (N, C, d1, …)).
+        Classes, any integer dtype, shape (N, K) (or (K,) for one row, (N, K, d1, …) beside logits (N, V, d1, …)).
         The same class may occur twice; its probabilities add.
     prob
         Their probabilities, same shape, any floating dtype. They need not sum to 1.

@@ -1,4 +1,4 @@
-"""A linear layer that was called but not multiplied yet, and what was done to its output since."""
+"""A linear layer that was called and not multiplied yet, and the operations on its output since."""
 
 from __future__ import annotations
 
@@ -79,21 +79,21 @@ class Deferred:
 
 
 class Family:
-    """What logits have in common with those that they were made of."""
+    """State shared by lazy logits and everything that was derived from them."""
 
     def __init__(self) -> None:
         self.fused = False
-        """Whether a loss was computed without their numbers."""
+        """Whether a loss was computed without the numbers."""
         self._preparations: OrderedDict[int, Callable[[Tensor], Any]] = OrderedDict()
 
     def prepare(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
-        """Have FSDP gather the weight again, if it must, before the backward of whatever is made of the logits."""
+        """Collect a hook of FSDP, which gathers the weight again before the backward of results of the logits."""
         handle = RemovableHandle(self._preparations)
         self._preparations[handle.id] = hook
         return handle
 
     def tell(self, results: Sequence[Tensor]) -> None:
-        """Let all that was to be called before a backward be called before that of these."""
+        """Register the collected hooks on results, so that they run before the backward of the results."""
         for result in results:
             for hook in self._preparations.values() if result.requires_grad else ():
                 _ = result.register_hook(hook)

@@ -73,13 +73,13 @@ class LazyLogits(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Reached only by what passes __torch_function__ by, such as an autograd.Function; autograd is above this.
+        # Only calls that bypass __torch_function__ come here, from an autograd.Function for example, below autograd.
         if func._schema.is_mutable:
             raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
         return func(*_numbers(args), **_numbers(kwargs or {}))
 
     def was_read(self) -> bool:
-        """Return whether the numbers exist, of these logits or of those that they are a view of."""
+        """Return whether the numbers of these logits exist, or of the logits that they are a view of."""
         origin = self._origin
         return self._real is not None or (origin is not None and origin.shares_memory and origin.logits.was_read())
 
@@ -127,7 +127,7 @@ def _prepares_backward(hook: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """What logits were made of, how their numbers are made of its numbers, and whether in the same memory."""
+    """The logits that these logits come from, how to make the numbers from theirs, and whether both share memory."""
 
     logits: LazyLogits
     make: Callable[[Tensor], Tensor]

@@ -22,7 +22,7 @@ from crossent.torch.sources.linear import LinearSource
 
 
 class LinearGradients(NamedTuple):
-    """Gradients of all operands of a linear loss that can want one; None for those that do not."""
+    """Gradients of the differentiable operands of a linear loss; None where no gradient is wanted."""
 
     input: Tensor | None = None
     linear_weight: Tensor | None = None
@@ -56,7 +56,7 @@ class LinearCall(OperatorCall):
 
     @property
     def features(self) -> Tensor:
-        """The rows of the loss: the input's, or those that all ranks brought."""
+        """Rows of the loss: the input, or the rows gathered from all ranks."""
         return self.input if self.ranks.gathered is None else self.ranks.gathered
 
     @property
@@ -116,7 +116,7 @@ class LinearCall(OperatorCall):
     def packed(self) -> PackedRows:
         """Return the rows that have a target, as a task for the chunk driver.
 
-        On a GPU all rows are left, because to count them is to wait for the device; those without a target are marked.
+        On a GPU all rows stay, because counting them would wait for the device; rows without a target are marked.
         """
         call, positions = self.unpadded(), self.positions
         index: Any = self.target.index
@@ -144,7 +144,7 @@ class LinearCall(OperatorCall):
 
 
 class PackedRows(NamedTuple):
-    """The rows of a head that have a target, and their places among the vectors of all rows (None: all of them)."""
+    """The rows of a head that have a target, and their places in vectors of all rows (None: all rows have one)."""
 
     task: TiledRows
     places: Tensor | None
@@ -160,7 +160,7 @@ class PackedRows(NamedTuple):
         return vectors if vectors is None or self.places is None else vectors[..., self.places]
 
     def put(self, results: RowResults, packed: RowResults) -> None:
-        """Write the results of these rows into those of all rows."""
+        """Write the results of these rows into the results of all rows."""
         if self.places is not None:
             for to, part in zip(results, packed, strict=True):
                 to[..., self.places] = part
@@ -171,7 +171,7 @@ def recomputed(
 ) -> LinearGradients:
     """Return differentiable gradients: everything once more, in differentiable operations, with all of the logits.
 
-    `close` makes of the results of rows what the cotangents are of.
+    `close` returns the tensors that the cotangents belong to, from the results of the rows.
     """
     with torch.enable_grad():
         prob: Any = call.target.prob
@@ -195,7 +195,7 @@ def recomputed(
 
 
 def linear_stats_plain(call: LinearCall) -> RowResults:
-    """Return what linear_stats does from logits that exist: its slow twin, differentiable as often as one likes."""
+    """Compute linear_stats with all logits in memory: its slow twin, differentiable any number of times."""
     ranks, wide, call = call.ranks, loss_dtype(call.input.dtype), call.unpadded()
     weight, bias = share(call.linear_weight, ranks.row_groups), share(call.linear_bias, ranks.row_groups)
     if ranks.gathered is None:

@@ -1,6 +1,6 @@
-"""The row functions in plain torch operations: slow, full-size temporaries, but differentiable as often as one likes.
+"""Slow twins of the kernels: the row functions in plain torch operations, differentiable any number of times.
 
-They are the slow twins of the kernels: double backward runs through them, and tests hold the kernels against them.
+They make temporaries as large as the logits. Double backward runs through them; tests hold the kernels against them.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def _save_row_grad(ctx: Any, call: RowGradCall, output: Tensor) -> None:
 def _row_grad_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradients:
     """Differentiate the gradient by everything that it depends on, in plain torch operations.
 
-    The record is no such thing: it is a function of the logits and the target, and is recomputed.
+    The record is not differentiated: it is a function of the logits and the target, and is recomputed.
     """
     call, _ = kept(ctx)
     again = torch.is_grad_enabled()

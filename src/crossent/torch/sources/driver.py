@@ -119,7 +119,7 @@ def gradients(
 def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, wanted: Wanted) -> Any:
     """Write loss, lse and entropy of all rows and the record, and return the gradients of the source's operands.
 
-    They are those of Σ scale.loss · loss + scale.lse_squared · lse².
+    The function differentiated is Σ scale.loss · loss + scale.lse_squared · lse².
     """
     source, record = task.source, results.record
     loss_scale: Any = scale.loss

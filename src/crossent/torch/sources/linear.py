@@ -1,6 +1,6 @@
 """Logits of a linear layer, input @ weightᵀ + bias: tiles are products, and so are the gradients of the operands.
 
-Rows are those of the input, and columns are classes; with K-dimensional weights each pair of them has `positions`
+Rows are the rows of the input, columns are classes. With K-dimensional weights each row and class have `positions`
 logits. Products of gradients add up in float32 (float64) and are rounded once.
 """
 
@@ -25,7 +25,7 @@ _COPIED_ROWS = 2048  # of a gradient that is unpacked, at a time
 
 
 class LinearGradients(NamedTuple):
-    """Gradients of the operands of a linear layer; None for those that want none."""
+    """Gradients of the operands of a linear layer; None where no gradient is wanted."""
 
     input: Tensor | None
     linear_weight: Tensor | None

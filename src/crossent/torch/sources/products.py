@@ -41,13 +41,13 @@ def operand_dtype(dtype: torch.dtype, device: torch.device | None = None) -> tor
 
 @functools.cache
 def _has_wide_products() -> bool:
-    """Return whether torch multiplies half-precision matrices on GPUs into float32 ones, and adds to such."""
+    """Return whether torch multiplies half-precision matrices on GPUs into float32 matrices, also adding to them."""
     half = torch.ones((16, 16), dtype=torch.bfloat16, device="cuda")
     wide = torch.zeros((16, 16), dtype=torch.float32, device="cuda")
     try:
         torch.mm(half, half, out_dtype=torch.float32, out=wide)
         torch.addmm(wide, half, half, out_dtype=torch.float32, out=wide)
-    except (RuntimeError, TypeError):  # ROCm before torch 2.10, and whatever else has no such function
+    except (RuntimeError, TypeError):  # ROCm before torch 2.10, and other builds without the function
         return False
     return True
 
@@ -63,7 +63,7 @@ def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
-    """Write a @ b into `out`, whose rows are contiguous, or add it; a and b are operands or transposes of such.
+    """Write a @ b into `out`, whose rows are contiguous, or add it; a and b are operands or transposed operands.
 
     The dtype of `out` is that of the operands, or float32.
     """
