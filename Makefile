@@ -57,7 +57,7 @@ test-interpreter: install-dev
 
 # on a machine with a GPU, with whatever torch and Triton its Python has: nothing is installed but the core
 test-gpu:
-	@bash tools/on_gpu.sh -m pytest tests/kernels/triton tests/torch/test_plan.py -p no:randomly -q
+	@bash tools/on_gpu.sh -m pytest tests/kernels/triton tests/torch/sources/test_plan.py -p no:randomly -q
 
 bench-gpu:
 	@bash tools/on_gpu.sh -m benchmarks.gpu

@@ -8,7 +8,7 @@ import torch
 import crossent.torch as F
 from crossent.torch.lazy import fusing
 from tests.torch.lazily import REFUSED, pair
-from tests.torch.test_lazy_heads import loss_of_rows, models, tokens
+from tests.torch.test_lm_head import loss_of_rows, models, tokens
 
 CHANGES = {
     "weight replaced": lambda head, _: setattr(head.weight, "data", torch.ones_like(head.weight)),

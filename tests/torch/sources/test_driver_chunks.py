@@ -21,7 +21,7 @@ import crossent.torch as F
 from tests.torch import linear, plain
 from tests.torch.linear import KINDS, Shape, draw
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HALVES = (torch.bfloat16, torch.float16)
 ONE, EVERYTHING = 1, 2**40
 # A gradient of half precision is rounded twice at most, as the gradient of the logits and in the end, by no more than
