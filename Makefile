@@ -1,7 +1,8 @@
-# make demo     install and run the demonstration        make test   every check and the whole test suite
-# make bench    install and run the benchmarks           make docs   the pages, into build/docs/html
-# make format   the formatters, in place                 make release a rehearsal: sdist, wheel, an empty environment
-# make sanitize the core's own tests, sanitized          make clean  back to a fresh clone
+# make demo     install and run the demonstration        make test-fast formatters, linters, types, and the fast tests
+# make bench    install and run the benchmarks           make test   every check and the whole test suite
+# make format   the formatters, in place                 make docs   the pages, into build/docs/html
+# make sanitize the core's own tests, sanitized          make release a rehearsal: sdist, wheel, an empty environment
+# make lint     formatters, linters, types, contracts    make clean  back to a fresh clone
 # make test-gpu, make bench-gpu   the GPU backend on a GPU, with the torch and Triton that are there
 PYTHON ?= python3
 bin := .venv/bin
@@ -10,14 +11,29 @@ install = $(if $(missing),$(error $(missing)))@$(PYTHON) tools/install.py
 sources = find cpp \( -name '*.cpp' -o -name '*.h' \) -exec
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, each module's is written when first used
 
-.PHONY: demo test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean install-demo install-dev
+# tests on every processor, four at most: a process that has run out of tests takes over half of another's
+pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
+.PHONY: demo lint test-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean
+.PHONY: install-demo install-dev
 
 demo: install-demo
 	@$(bin)/crossent demo
 	@echo "crossent score demo-output/predictions.csv --label y --probs 'p_*' --id id --html demo-output/score.html"
 	@$(bin)/crossent score demo-output/predictions.csv --label y --probs 'p_*' --id id --html demo-output/score.html
 
-test: install-dev
+# every check and the whole test suite
+test: lint sanitize check-gpu-build test-interpreter
+	@echo '== pytest'
+	@$(pytest)
+
+# what to run after each change: the tests that are marked slow (CONTRIBUTING.md) are left out
+test-fast: lint
+	@echo '== pytest, fast tests'
+	@$(pytest) -m 'not slow'
+
+# formatters, linters, types and import contracts
+lint: install-dev
 	@echo '== clang-format'
 	@$(sources) $(bin)/clang-format --dry-run --Werror --ferror-limit=3 {} +
 	@echo '== ruff format'
@@ -28,11 +44,6 @@ test: install-dev
 	@$(bin)/basedpyright
 	@echo '== import-linter'
 	@$(bin)/lint-imports --no-logo
-	@$(MAKE) --no-print-directory sanitize
-	@$(MAKE) --no-print-directory check-gpu-build
-	@$(MAKE) --no-print-directory test-interpreter
-	@echo '== pytest'
-	@$(bin)/pytest
 
 docs: install-dev
 	@$(bin)/sphinx-build -q -W --keep-going -d build/docs/doctrees docs build/docs/html
@@ -53,7 +64,7 @@ check-gpu-build: install-dev
 # the GPU backend in Triton's interpreter, on CPU tensors
 test-interpreter: install-dev
 	@echo "== GPU kernels, interpreted"
-	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(bin)/pytest tests/kernels/triton; else echo 'no Triton for this system'; fi
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(pytest) tests/kernels/triton; else echo 'no Triton for this system'; fi
 
 # on a machine with a GPU, with whatever torch and Triton its Python has: nothing is installed but the core
 test-gpu:
@@ -67,7 +78,7 @@ sanitize: install-dev
 	@echo '== sanitizers'
 	@$(bin)/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM='$(CURDIR)/$(bin)/ninja' -DCROSSENT_SANITIZE=ON >build/asan.log
 	@$(bin)/cmake --build build/asan
-	@$(bin)/ctest --test-dir build/asan --output-on-failure --no-tests=error
+	@$(bin)/ctest --test-dir build/asan --parallel --output-on-failure --no-tests=error
 
 format: install-dev
 	@$(sources) $(bin)/clang-format -i {} +

@@ -6,6 +6,11 @@ import os
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes that test side by side have one thread each: threads of OpenMP spin after their work, and would take the
+    # processors from the other tests. Tests about threads ask torch for theirs; the core's own threads do not spin.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory):
