@@ -13,12 +13,13 @@ from benchmarks.common.records import Record
 from benchmarks.linear.cases import LinearCase
 from benchmarks.linear.contenders import losses, ours
 from crossent.torch.sources import plan
+from crossent.torch.sources.linear import costs_of
 
 
 def measure(case: LinearCase, without: Collection[str] = ()) -> Record:
     """Return the errors of everyone but some contenders in this case, and in how many chunks crossent works."""
     data = case.make()
-    sizes = {"crossent": plan.default_chunk_bytes(*data.leaves)}
+    sizes = {"crossent": plan.default_chunk_bytes(costs_of(*data.leaves))}
     sizes |= dict(zip(list(ours(case))[1:], case.chunk_bytes, strict=True))
     chunks = {name: number_of_chunks(data, size) for name, size in sizes.items()}
     exact = reference(data)
@@ -59,8 +60,9 @@ def reference(data: Data) -> Exact:
 def number_of_chunks(data: Data, chunk_bytes: int) -> int:
     """Return in how many chunks crossent makes the logits where gradients are wanted."""
     features, weight = (x.detach() for x in data.leaves)
-    sweep, (N, V) = plan.one_sweep(features, weight, chunk_bytes), (len(features), len(weight))
+    costs = costs_of(features, weight)
+    sweep, (N, V) = plan.one_sweep(costs, chunk_bytes), (len(features), len(weight))
     if sweep is not None:
         return -(-N // sweep.rows)
-    n, v = plan.tile_shape(features, N, V, 1, chunk_bytes)
+    n, v = plan.tile_shape(costs, 1, chunk_bytes)
     return -(-N // n) * -(-V // v)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.common import losses
 from benchmarks.linear import contenders, errors
-from crossent.torch.sources import driver as _tiles
+from crossent.torch.sources import driver
 from tests.benchmarks.tiny import V, linear_case
 
 
@@ -43,14 +43,14 @@ def test_errors_are_those_beside_autograd_in_float64(name: str, monkeypatch: pyt
 @pytest.mark.parametrize("name", ["float32", "bf16"])
 @pytest.mark.parametrize("chunk_bytes", [128, 2000, 2**20])
 def test_chunks_are_as_many_as_are_made(name: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch):
-    kernels, calls = _tiles.backend(torch.ones(1)), []
+    kernels, calls = driver.backend(torch.ones(1)), []
 
     class Watched:
         def __getattr__(self, name: str) -> Any:
             calls.append(name)
             return getattr(kernels, name)
 
-    monkeypatch.setattr(_tiles, "backend", lambda _: Watched())
+    monkeypatch.setattr(driver, "backend", lambda _: Watched())
     data = linear_case(name).make()
     loss = contenders.linear_cross_entropy
     loss(*data.leaves, data.target, chunk_bytes=chunk_bytes).backward()

@@ -25,10 +25,10 @@ elif kernels.why_not("triton") is not None:
 @pytest.fixture
 def device(monkeypatch):
     """The device whose tensors `crossent.torch` hands to the Triton backend: a GPU, or the CPU if interpreted."""
-    from crossent.torch.base import libtorch as _library
+    from crossent.torch.base import backends
     from tests.kernels.triton.device import DEVICE
 
-    monkeypatch.setitem(_library.BACKENDS, DEVICE.type, "triton")
+    monkeypatch.setitem(backends.BACKENDS, DEVICE.type, "triton")
     return DEVICE
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import crossent.torch as F
 from crossent.kernels import triton
 from crossent.torch import TopK
-from crossent.torch.base import libtorch as _library
+from crossent.torch.base.backends import backend
 from tests import oracle
 from tests.torch import linear, plain
 
@@ -74,7 +74,7 @@ def weight_of(shape: Any) -> Tensor:
 
 
 def test_tensors_of_the_device_go_to_the_triton_backend(device):
-    assert _library.backend(torch.zeros(1, device=device)) is triton
+    assert backend(torch.zeros(1, device=device)) is triton
 
 
 # What torch has
