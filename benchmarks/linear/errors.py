@@ -19,7 +19,8 @@ from crossent.torch.sources.linear import costs_of
 def measure(case: LinearCase, without: Collection[str] = ()) -> Record:
     """Return the errors of everyone but some contenders in this case, and in how many chunks crossent works."""
     data = case.make()
-    sizes = {"crossent": plan.default_chunk_bytes(costs_of(*data.leaves))}
+    features, weight = data.leaves
+    sizes = {"crossent": plan.default_chunk_bytes(costs_of(features, weight))}
     sizes |= dict(zip(list(ours(case))[1:], case.chunk_bytes, strict=True))
     chunks = {name: number_of_chunks(data, size) for name, size in sizes.items()}
     exact = reference(data)
