@@ -10,7 +10,7 @@ from torch import Tensor
 from crossent.closing import Reduction
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.values import is_dtensor, loss_dtype
-from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing, Sharding, check_same_call, checked, scores_of
+from crossent.torch.call.arguments import Arguments, Closing, check_same_call, checked, scores_of, sharding_of
 from crossent.torch.call.checks import broadcasts, check_companion, check_constant, check_input
 from crossent.torch.call.dtensor import of_elements, of_logits, stand_in
 from crossent.torch.call.layout import layout_of
@@ -159,32 +159,31 @@ def cross_entropy(
     """
     closing = Closing(reduction_of(reduction, size_average, reduce), sample_weight, z_loss)
     scores = scores_of(temperature, softcap)
-    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats, NO_SHARDS)
-    unsharded = process_group is None and first_class is None and num_classes is None
-    sharding = NOT_SHARDED if unsharded else Sharding(process_group, first_class, num_classes)
+    sharding = sharding_of(process_group, first_class, num_classes)
+    arguments = Arguments(
+        input, target, weight, ignore_index, label_smoothing, scores, closing, return_stats, sharding, NO_SHARDS
+    )
     if isinstance(input, LazyLogits) and input.stays_lazy():
-        fused = fused_loss(input, arguments, sharding)
+        fused = fused_loss(arguments)
         if fused is not NotImplemented:
             return fused
     if is_dtensor(input):
-        local = of_logits(input, arguments, sharding)
-        return local.finish(_loss_of_logits(local.operands, local.arguments))
-    if not unsharded:
-        columns = input.shape[min(1, input.ndim - 1)] if isinstance(input, Tensor) and input.ndim else 0  # pyright: ignore[reportUnnecessaryIsInstance]
-        arguments = arguments.sharded(sharding, columns)
-    return _loss_of_logits(input, arguments)
+        local = of_logits(arguments)
+        return local.finish(_loss_of_logits(local.arguments))
+    return _loss_of_logits(arguments.sharded())
 
 
-def _loss_of_logits(input: Tensor, arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
+def _loss_of_logits(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of logits on this rank, and of the classes and rows on other ranks."""
-    layout = layout_of(input, shard=bool(arguments.shards.ranks.groups))
-    rows, closing = checked(arguments, layout, input), arguments.closing
-    call = RowCall(layout.flat(input), rows.target, arguments.scores, rows.ranks.groups)
+    logits: Tensor = arguments.operands
+    layout = layout_of(logits, shard=bool(arguments.shards.ranks.groups))
+    rows, closing = checked(arguments, layout), arguments.closing
+    call = RowCall(layout.flat(logits), rows.target, arguments.scores, rows.ranks.groups)
     plain = closing.z_loss == 0.0 and closing.sample_weight is None and rows.ranks.alone
     if plain and closing.reduction != "none" and not rows.return_stats:
         return row_loss(RowLossCall(call, closing.reduction == "mean"))
     if not rows.ranks.alone:
-        check_same_call(rows, arguments.scores, **{"the dtype": str(input.dtype)})
+        check_same_call(rows, arguments.scores, **{"the dtype": str(logits.dtype)})
     return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))
 
 
@@ -314,7 +313,7 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
     x: Any = operands.input
     target: Any = operands.target
     check_input(x)
-    check_companion("target", target, x)
+    check_companion("target", target, x.device)
     if target.shape != x.shape:
         raise ValueError(
             f"target of shape {tuple(target.shape)} does not match input of shape {tuple(x.shape)}; "
@@ -327,7 +326,7 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
     weights: Any = {"weight": operands.weight, "pos_weight": operands.pos_weight}
     for name, w in weights.items():
         if w is not None:
-            check_companion(name, w, x)
+            check_companion(name, w, x.device)
         if w is not None and not broadcasts(w.shape, x.shape):
             raise ValueError(f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(x.shape)}")
         check_constant(name, w)

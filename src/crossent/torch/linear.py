@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crossent.spec import Target
 from crossent.torch.base.values import RowResults, is_dtensor, loss_dtype
-from crossent.torch.call.arguments import Arguments, Closing, LossRows, Sharding, check_same_call, checked, scores_of
+from crossent.torch.call.arguments import Arguments, Closing, LossRows, check_same_call, checked, scores_of, sharding_of
 from crossent.torch.call.checks import check_chunk_bytes
 from crossent.torch.call.dtensor import of_layer
 from crossent.torch.call.layout import LayerOperands, layout_of_layer
@@ -156,32 +156,31 @@ def linear_cross_entropy(
     scores = scores_of(temperature, softcap)
     if chunk_bytes is not None:
         check_chunk_bytes(chunk_bytes)
-    arguments = Arguments(target, weight, ignore_index, label_smoothing, scores, closing, return_stats, NO_SHARDS)
     layer = LayerOperands(input, linear_weight, linear_bias)
-    return loss_of_layer(layer, arguments, Sharding(process_group, first_class, num_classes), chunk_bytes)
+    sharding = sharding_of(process_group, first_class, num_classes)
+    arguments = Arguments(
+        layer, target, weight, ignore_index, label_smoothing, scores, closing, return_stats, sharding, NO_SHARDS
+    )
+    return loss_of_layer(arguments, chunk_bytes)
 
 
-def loss_of_layer(
-    layer: LayerOperands, arguments: Arguments, sharding: Sharding, chunk_bytes: int | None
-) -> Tensor | tuple[Tensor, Stats]:
+def loss_of_layer(arguments: Arguments, chunk_bytes: int | None = None) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of a layer's logits: what `linear_cross_entropy` does once its arguments are bound."""
-    if any(is_dtensor(x) for x in layer):
-        local = of_layer(layer, arguments, sharding)
-        return local.finish(_local_loss(local.operands, local.arguments, chunk_bytes))
-    weight = layer.linear_weight
-    columns = weight.shape[0] if isinstance(weight, Tensor) and weight.ndim else 0  # pyright: ignore[reportUnnecessaryIsInstance]
-    return _local_loss(layer, arguments.sharded(sharding, columns), chunk_bytes)
+    if any(is_dtensor(x) for x in arguments.operands):
+        local = of_layer(arguments)
+        return local.finish(_local_loss(local.arguments, chunk_bytes))
+    return _local_loss(arguments.sharded(), chunk_bytes)
 
 
-def _local_loss(layer: LayerOperands, arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
+def _local_loss(arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of a layer on this rank, and of the classes and rows on other ranks."""
-    layer, ranks = _autocast(layer), arguments.shards.ranks
+    layer, ranks = _autocast(arguments.operands), arguments.shards.ranks
     gathered = None if ranks.gathered is None else ranks.gathered.to(layer.input.dtype)
     whole = layer if gathered is None else layer._replace(input=gathered)
     layout = layout_of_layer(whole, shard=bool(ranks.groups))
     if arguments.ignore_index is not None and is_soft(arguments.target, layout):
         raise ValueError(NOT_OF_PROBABILITIES)
-    rows = checked(arguments, layout, whole.input)
+    rows = checked(arguments, layout)
     if gathered is not None:
         gathered = gathered.reshape(-1, gathered.shape[-1])
         rows = rows._replace(ranks=dataclasses.replace(ranks, gathered=gathered))

@@ -12,12 +12,12 @@ from crossent.closing import Reduction
 from crossent.kernels.backend import LossScale
 from crossent.spec import Scores, Target
 from crossent.torch.base.values import RowResults, loss_dtype
-from crossent.torch.call.checks import check_companion, check_number, check_options
-from crossent.torch.call.layout import LogitsLayout
+from crossent.torch.call.checks import check_companion, check_number, check_numbers, check_weight
+from crossent.torch.call.layout import LayerOperands, LogitsLayout
 from crossent.torch.call.targets import TopK, target_rows
 from crossent.torch.ranks.agreement import check_agreement
 from crossent.torch.ranks.collectives import sum_over
-from crossent.torch.ranks.shards import NO_SHARDS, Ranks, Shards, shards_of
+from crossent.torch.ranks.shards import Ranks, Shards, shards_of
 
 
 class Sharding(NamedTuple):
@@ -40,8 +40,10 @@ class Closing(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """The arguments of a softmax loss beside its logits or its layer, as the caller passed them."""
+    """The arguments of a softmax loss, as the caller passed them."""
 
+    operands: Any
+    """The logits, or the `LayerOperands` that make them."""
     target: Tensor | TopK
     weight: Tensor | None
     ignore_index: int | None
@@ -50,13 +52,21 @@ class Arguments(NamedTuple):
     scores: Scores
     closing: Closing
     return_stats: bool
+    sharding: Sharding
     shards: Shards
-    """`NO_SHARDS` until `sharded` says otherwise."""
+    """Where the columns at hand lie among all classes: `NO_SHARDS` until somebody looked."""
 
-    def sharded(self, sharding: Sharding, columns: int) -> Arguments:
-        """Return the arguments of a call of so many columns, which may be a shard of the classes."""
-        shards = shards_of(*sharding, columns)
-        return self if shards is NO_SHARDS else self._replace(shards=shards)
+    def sharded(self) -> Arguments:
+        """Return the arguments with the shards that the caller described."""
+        if self.sharding is NOT_SHARDED:
+            return self
+        stored, axis = self.operands, 0
+        if isinstance(stored, LayerOperands):
+            stored = stored.linear_weight
+        elif isinstance(stored, Tensor):
+            axis = min(1, stored.ndim - 1)
+        columns = stored.shape[axis] if isinstance(stored, Tensor) and stored.ndim else 0
+        return self._replace(shards=shards_of(*self.sharding, columns))
 
 
 class RowCounts(NamedTuple):
@@ -144,7 +154,14 @@ def scores_of(temperature: float, softcap: float | None) -> Scores:
     return Scores(temperature, softcap)
 
 
-def checked(arguments: Arguments, layout: LogitsLayout, input: Tensor) -> LossRows:
+def sharding_of(process_group: Any, first_class: int | None, num_classes: int | None) -> Sharding:
+    """Return the shard arguments of a call, `NOT_SHARDED` if there are none."""
+    if process_group is None and first_class is None and num_classes is None:
+        return NOT_SHARDED
+    return Sharding(process_group, first_class, num_classes)
+
+
+def checked(arguments: Arguments, layout: LogitsLayout) -> LossRows:
     """Return the rows of a call.
 
     Raises
@@ -154,10 +171,10 @@ def checked(arguments: Arguments, layout: LogitsLayout, input: Tensor) -> LossRo
     """
     ignore_index = -100 if arguments.ignore_index is None else arguments.ignore_index
     shards, weight, closing = arguments.shards, arguments.weight, arguments.closing
-    found = target_rows(arguments.target, layout, input, ignore_index)
-    check_options(input, shards.num_classes or layout.classes, weight, arguments.label_smoothing, closing.z_loss)
+    found = target_rows(arguments.target, layout, ignore_index)
+    check_options(arguments, layout, shards.num_classes or layout.classes)
     if closing.sample_weight is not None:
-        samples = sample_weight_of(closing.sample_weight, layout, input)
+        samples = sample_weight_of(closing.sample_weight, layout)
         closing = Closing(closing.reduction, samples, closing.z_loss)
     first = shards.first_class if shards.num_classes is None else min(shards.first_class, shards.num_classes)
     target = Target(
@@ -168,9 +185,17 @@ def checked(arguments: Arguments, layout: LogitsLayout, input: Tensor) -> LossRo
     return LossRows(layout, target, weight, closing, shards.ranks, arguments.return_stats)
 
 
-def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout, input: Tensor) -> Tensor:
+def check_options(arguments: Arguments, layout: LogitsLayout, classes: int) -> None:
+    """Raise unless smoothing, z-loss and the weights of so many classes are in their ranges and fit the logits."""
+    check_numbers(arguments.label_smoothing, arguments.closing.z_loss)
+    if arguments.weight is not None:
+        check_companion("weight", arguments.weight, layout.device)
+        check_weight(arguments.weight, classes)
+
+
+def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout) -> Tensor:
     """Return the sample weights as a vector of the dtype of losses; raise unless they fit the rows."""
-    check_companion("sample_weight", sample_weight, input)
+    check_companion("sample_weight", sample_weight, layout.device)
     if sample_weight.is_complex():
         raise TypeError(f"sample_weight must be real, got {sample_weight.dtype}")
     shape = layout.rows
@@ -178,7 +203,7 @@ def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout, input: Tensor)
         raise ValueError(
             f"sample_weight of shape {tuple(sample_weight.shape)} does not match the rows, shape {tuple(shape)}"
         )
-    return sample_weight.reshape(-1).to(loss_dtype(input.dtype))
+    return sample_weight.reshape(-1).to(loss_dtype(layout.dtype))
 
 
 def check_same_call(rows: LossRows, scores: Scores, **facts: Any) -> None:

@@ -25,16 +25,16 @@ def check_input(input: Tensor) -> None:
         )
 
 
-def check_companion(name: str, tensor: Tensor, input: Tensor) -> None:
-    """Raise unless this is a tensor on the device of the input."""
+def check_companion(name: str, tensor: Tensor, device: torch.device) -> None:
+    """Raise unless this is a tensor on the device of the input, and no DTensor beside an input that is none."""
     if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor first")
-    if is_dtensor(tensor) and not is_dtensor(input):
+    if is_dtensor(tensor):
         raise TypeError(
             f"{name} is a DTensor and the input is not; use {name}.full_tensor(), or make the input a DTensor"
         )
-    if tensor.device != input.device:
-        raise ValueError(f"{name} is on {tensor.device}, input on {input.device}; use {name}.to(input.device)")
+    if tensor.device != device:
+        raise ValueError(f"{name} is on {tensor.device}, input on {device}; use {name}.to(input.device)")
 
 
 def check_constant(name: str, tensor: Tensor | None) -> None:
@@ -51,14 +51,6 @@ def check_number(name: str, value: float | None) -> None:
     """Raise if this is a tensor that wants a gradient: it would be dropped in silence."""
     if isinstance(value, Tensor) and value.requires_grad:
         raise ValueError(f"{name} is a constant of the loss and gets no gradient; use float({name})")
-
-
-def check_options(input: Tensor, classes: int, weight: Tensor | None, label_smoothing: float, z_loss: float) -> None:
-    """Raise unless the options are in their ranges and fit the input."""
-    check_numbers(label_smoothing, z_loss)
-    if weight is not None:
-        check_companion("weight", weight, input)
-        check_weight(weight, classes)
 
 
 def check_numbers(label_smoothing: float, z_loss: float) -> None:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.values import is_dtensor
-from crossent.torch.call.arguments import Arguments, Sharding, sample_weight_of
-from crossent.torch.call.checks import check_options
+from crossent.torch.call.arguments import Arguments, check_options, sample_weight_of
 from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer
 from crossent.torch.call.results import Stats
 from crossent.torch.call.targets import TopK, target_rows
@@ -31,8 +30,6 @@ Finish = Callable[[Any], Any]
 class LocalCall(NamedTuple):
     """A call of global tensors as it is on this rank, and what makes DTensors of its results."""
 
-    operands: Any
-    """The logits, or the layer's operands, on this rank."""
     arguments: Arguments
     finish: Finish
 
@@ -138,7 +135,7 @@ def stand_in(x: Any) -> Any:
     return torch.empty(x.shape, dtype=x.dtype, device="meta", requires_grad=x.requires_grad)
 
 
-def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any, sharding: Sharding) -> Arguments:
+def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any) -> Arguments:
     """Check a call of global tensors as one of tensors, and return its arguments with the number of classes.
 
     Raises
@@ -146,25 +143,25 @@ def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any, sharding: Sh
     ValueError
         If an argument does not fit, or shard arguments are passed with DTensors, which already carry them.
     """
+    sharding = arguments.sharding
     if sharding.process_group is not None or sharding.first_class is not None:
         raise ValueError("DTensors carry their shards; leave out process_group and first_class")
-    like = torch.empty((), device="meta")
     target, closing, num_classes = arguments.target, arguments.closing, sharding.num_classes
     parts = [target.index, target.prob] if isinstance(target, TopK) else [target]
     for x in (*parts, arguments.weight, closing.sample_weight):
         if is_dtensor(x) and x.device_mesh != mesh:  # pyright: ignore
             raise ValueError("the DTensors of a call must be on one mesh, that of the input; distribute them over it")
     ignore_index = -100 if arguments.ignore_index is None else arguments.ignore_index
-    _ = target_rows(stand_in(target), layout, like, ignore_index)
+    _ = target_rows(stand_in(target), layout, ignore_index)
     if closing.sample_weight is not None:
-        _ = sample_weight_of(stand_in(closing.sample_weight), layout, like)
+        _ = sample_weight_of(stand_in(closing.sample_weight), layout)
     if num_classes is not None and not 1 <= num_classes <= layout.classes:
         raise ValueError(f"num_classes is {num_classes}, and must be between 1 and the {layout.classes} classes stored")
     classes = num_classes or layout.classes
     weight: Any = arguments.weight
     if is_dtensor(weight):
         weight = weight.full_tensor()[:classes]
-    check_options(like, classes, stand_in(weight), arguments.label_smoothing, closing.z_loss)
+    check_options(arguments._replace(weight=stand_in(weight)), layout, classes)
     return arguments._replace(weight=weight, shards=Shards(NO_RANKS, 0, classes))
 
 
@@ -175,7 +172,7 @@ def _begin(x: Any) -> tuple[int, ...]:
     return compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)[1]
 
 
-def of_logits(input: Any, arguments: Arguments, sharding: Sharding) -> LocalCall:
+def of_logits(arguments: Arguments) -> LocalCall:
     """Return a call of `cross_entropy` as it is on this rank.
 
     Raises
@@ -183,23 +180,21 @@ def of_logits(input: Any, arguments: Arguments, sharding: Sharding) -> LocalCall
     ValueError
         If an argument does not fit the input, or the input is placed in a way that has no loss.
     """
-    layout = layout_of(stand_in(input))
-    arguments = _checked(arguments, layout, input.device_mesh, sharding)
-    placed = _placed("input", input, layout.axis)
+    logits = arguments.operands
+    layout = layout_of(stand_in(logits))
+    arguments = _checked(arguments, layout, logits.device_mesh)
+    placed = _placed("input", logits, layout.axis)
     groups, classes = placed.groups(placed.classes), arguments.shards.num_classes
     shards = Shards(
         Ranks(groups, placed.groups(tuple(placed.rows))),
-        _begin(input)[layout.axis] if groups else 0,
+        _begin(logits)[layout.axis] if groups else 0,
         classes if groups or classes != layout.classes else None,
     )
-    return LocalCall(
-        placed.local(input, input.placements),
-        placed.arguments(arguments, layout, shards),
-        placed.finish(layout.rows, arguments.closing.reduction),
-    )
+    arguments = placed.arguments(arguments, layout, shards)._replace(operands=placed.local(logits, logits.placements))
+    return LocalCall(arguments, placed.finish(layout.rows, arguments.closing.reduction))
 
 
-def of_layer(layer: LayerOperands, arguments: Arguments, sharding: Sharding) -> LocalCall:
+def of_layer(arguments: Arguments) -> LocalCall:
     """Return a call of `linear_cross_entropy` as it is on this rank.
 
     Raises
@@ -207,6 +202,7 @@ def of_layer(layer: LayerOperands, arguments: Arguments, sharding: Sharding) -> 
     ValueError
         If an argument does not fit the layer, or an operand is placed in a way that has no loss.
     """
+    layer: LayerOperands = arguments.operands
     features: Any = layer.input
     weight: Any = layer.linear_weight
     for name, x in layer._asdict().items():
@@ -216,7 +212,7 @@ def of_layer(layer: LayerOperands, arguments: Arguments, sharding: Sharding) -> 
                 f"DTensor.from_local({name}, mesh, [Replicate()]) if they have, else [Shard(0)]"
             )
     layout = layout_of_layer(LayerOperands(*map(stand_in, layer)))
-    arguments = _checked(arguments, layout, features.device_mesh, sharding)
+    arguments = _checked(arguments, layout, features.device_mesh)
     if weight.device_mesh != features.device_mesh:
         raise ValueError("input and linear_weight must be on one mesh; use a mesh of more dimensions")
     rows, heads = _placed("input", features, None), _placed("linear_weight", weight, 0)
@@ -238,11 +234,8 @@ def of_layer(layer: LayerOperands, arguments: Arguments, sharding: Sharding) -> 
     )
     bias = None if layer.linear_bias is None else placed.local(layer.linear_bias, weight.placements)
     local = placed.local(features, features.placements), placed.local(weight, weight.placements), bias
-    return LocalCall(
-        LayerOperands(*local),
-        placed.arguments(arguments, layout, shards),
-        placed.finish(layout.rows, arguments.closing.reduction),
-    )
+    arguments = placed.arguments(arguments, layout, shards)._replace(operands=LayerOperands(*local))
+    return LocalCall(arguments, placed.finish(layout.rows, arguments.closing.reduction))
 
 
 def _gathered(input: Any, rows: dict[int, int], gathering: list[int], placed: _Mesh, ranks: Ranks) -> Ranks:

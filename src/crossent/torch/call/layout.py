@@ -21,12 +21,14 @@ class LayerOperands(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LogitsLayout:
-    """How the axes of logits, which need not exist, are meant: batch axes, then the class axis, then spatial ones."""
+    """Axes of logits (batch axes, the class axis, spatial axes), their dtype and device; the logits need not exist."""
 
     shape: torch.Size
     axis: int
     rows: torch.Size
-    """Shape of the losses: that of the logits without the class axis."""
+    """Shape of the losses: the shape of the logits without the class axis."""
+    dtype: torch.dtype
+    device: torch.device
     name: str = "logits"
 
     @property
@@ -54,7 +56,7 @@ def layout_of(input: Tensor, *, shard: bool = False) -> LogitsLayout:
     rows = full[:axis] if len(full) <= 2 else torch.Size((full[0], *full[2:]))
     if full[axis] == 0 and rows.numel() > 0 and not shard:
         raise ValueError(f"input of shape {tuple(full)} has no classes; the class axis is axis 1, or 0 of a vector")
-    return LogitsLayout(full, axis, rows, "input")
+    return LogitsLayout(full, axis, rows, input.dtype, input.device, "input")
 
 
 def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayout:
@@ -64,7 +66,7 @@ def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayou
     for name, operand in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
         if operand is None:
             continue
-        check_companion(name, operand, x)
+        check_companion(name, operand, x.device)
         if operand.dtype != x.dtype:
             raise TypeError(
                 f"{name} is {operand.dtype} and input {x.dtype}; use {name}.to(input.dtype), or torch.autocast"
@@ -89,4 +91,5 @@ def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayou
     rows = torch.Size((*batch, *spatial))
     if classes == 0 and rows.numel() > 0 and not shard:
         raise ValueError(f"linear_weight of shape {given} has no classes; they are its axis 0")
-    return LogitsLayout(torch.Size((*batch, classes, *spatial)), len(batch), rows)
+    shape = torch.Size((*batch, classes, *spatial))
+    return LogitsLayout(shape, len(batch), rows, x.dtype, x.device)

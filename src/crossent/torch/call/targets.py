@@ -39,10 +39,10 @@ class TargetRows:
     """Probabilities, in the shape of the logits as kernels take them, or (N, K) beside the classes."""
 
 
-def target_rows(target: Tensor | TopK, layout: LogitsLayout, input: Tensor, ignore_index: int) -> TargetRows:
+def target_rows(target: Tensor | TopK, layout: LogitsLayout, ignore_index: int) -> TargetRows:
     """Return a target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
     check_ignore_index(ignore_index)
-    rows = _topk_rows(target, layout, input) if isinstance(target, TopK) else _tensor_rows(target, layout, input)
+    rows = _topk_rows(target, layout) if isinstance(target, TopK) else _tensor_rows(target, layout)
     if rows.prob is not None and ignore_index >= 0:
         raise ValueError(NOT_OF_PROBABILITIES)
     return rows
@@ -56,9 +56,9 @@ def is_soft(target: object, layout: LogitsLayout) -> bool:
     return isinstance(target, TopK) or (isinstance(target, Tensor) and target.shape == layout.shape)
 
 
-def _tensor_rows(target: Tensor, layout: LogitsLayout, input: Tensor) -> TargetRows:
+def _tensor_rows(target: Tensor, layout: LogitsLayout) -> TargetRows:
     """Return class indices, or class probabilities in the shape of the logits."""
-    check_companion("target", target, input)
+    check_companion("target", target, layout.device)
     shape = target.shape
     if shape == layout.shape:
         if target.dtype not in REAL:
@@ -78,11 +78,11 @@ def _tensor_rows(target: Tensor, layout: LogitsLayout, input: Tensor) -> TargetR
     )
 
 
-def _topk_rows(target: TopK, layout: LogitsLayout, input: Tensor) -> TargetRows:
+def _topk_rows(target: TopK, layout: LogitsLayout) -> TargetRows:
     """Return classes and probabilities as matrices (N, K)."""
     index, prob = target.index, target.prob
-    check_companion("TopK.index", index, input)
-    check_companion("TopK.prob", prob, input)
+    check_companion("TopK.index", index, layout.device)
+    check_companion("TopK.prob", prob, layout.device)
     axis = layout.axis
     wanted = (*layout.shape[:axis], "K", *layout.shape[axis + 1 :])
     fits = index.ndim == len(wanted) and all(a in ("K", b) for a, b in zip(wanted, index.shape, strict=True))

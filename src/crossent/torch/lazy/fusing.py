@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crossent.spec import Scores
 from crossent.torch.base.values import loss_dtype, without_autocast
-from crossent.torch.call.arguments import Arguments, Closing, Sharding
+from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing
 from crossent.torch.call.layout import LayerOperands
 from crossent.torch.call.results import reduction_of
 from crossent.torch.call.targets import TopK
@@ -36,12 +36,16 @@ def _cross_entropy(
 ) -> Any:
     """Return torch.nn.functional.cross_entropy of lazy logits."""
     closing = Closing(reduction_of(reduction, size_average, reduce), None, 0.0)
-    arguments = Arguments(target, weight, ignore_index, label_smoothing, Scores(), closing, False, NO_SHARDS)
-    return fused_loss(logits, arguments, Sharding())
+    return fused_loss(
+        Arguments(
+            logits, target, weight, ignore_index, label_smoothing, Scores(), closing, False, NOT_SHARDED, NO_SHARDS
+        )
+    )
 
 
-def fused_loss(logits: LazyLogits, arguments: Arguments, sharding: Sharding) -> Any:
+def fused_loss(arguments: Arguments) -> Any:
     """Return the linear cross-entropy of lazy logits (V) or (N, V), or NotImplemented if it takes their numbers."""
+    logits: LazyLogits = arguments.operands
     layer, target, ignore_index = logits._deferred, arguments.target, arguments.ignore_index
     same_dtype = loss_dtype(layer.dtype) == loss_dtype(layer.hidden.dtype)
     scores = _scores(layer.scores(), arguments.scores)
@@ -53,10 +57,9 @@ def fused_loss(logits: LazyLogits, arguments: Arguments, sharding: Sharding) -> 
     soft = isinstance(target, TopK) or target.shape == logits.shape
     if soft and ignore_index is not None and ignore_index < 0:
         ignore_index = None
-    arguments = arguments._replace(scores=scores, ignore_index=ignore_index)
+    operands = LayerOperands(layer.hidden, layer.weight, layer.bias)
     with without_autocast(layer.hidden):
-        operands = LayerOperands(layer.hidden, layer.weight, layer.bias)
-        found: Any = loss_of_layer(operands, arguments, sharding, None)
+        found: Any = loss_of_layer(arguments._replace(operands=operands, scores=scores, ignore_index=ignore_index))
     logits._family.fused = True
     loss, *stats = found if isinstance(found, tuple) else (found,)
     logits._family.tell([loss, *(x for s in stats for x in (s.lse, s.logprob, s.entropy))])
