@@ -86,7 +86,7 @@ def costs(batch: Batch, begin: int, end: int, *, normalize: bool) -> Costs:
 
 
 def row_losses(logits: Any, label: Any, temperature: float) -> LossAndSlope:
-    """Return −log softmax(logits / T)_label and its derivative by 1 / T, of logits (n, C) float64."""
+    """Return −log softmax(logits / T)_label and its derivative by 1 / T, of logits (n, V) float64."""
     record, loss = np.empty((len(FIELDS), len(label))), np.empty(len(label))
     cpu.row_stats(logits, Target(index=label), Scores(temperature), record, RowOutputs(loss))
     rows = RowStats(*record)
