@@ -31,7 +31,7 @@ class ScoreState:
     ----------
     classes
         The classes of the columns, in their order; by default the names of the columns if they have some, else
-        0 … C − 1. With one column per row, the second class is the positive one.
+        0 … V − 1. With one column per row, the second class is the positive one.
     ignore
         Labels of rows to leave out; `float("nan")` for missing ones.
     normalize
@@ -101,7 +101,7 @@ class ScoreState:
         y
             The true class of each row, (N,).
         probs, logits, logprobs
-            One of the three, (N, C), or (N,) for the positive one of two classes: probabilities, unnormalised
+            One of the three, (N, V), or (N,) for the positive one of two classes: probabilities, unnormalised
             log-probabilities (for one column log-odds), or log-probabilities.
         weight
             Weight of each row, ≥ 0; a row of weight 0 is left out.
