@@ -1,4 +1,4 @@
-"""Predictions of any library as an array (N, C) that the core reads, and the names of their columns."""
+"""Predictions of any library as an array (N, V) that the core reads, and the names of their columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossent.scoring.input.arrow import column_names, from_arrow
 
 
 class Matrix(NamedTuple):
-    """Numbers (N, C), or (N,) for a single column, and the names of the columns, None if they have none."""
+    """Numbers (N, V), or (N,) for a single column, and the names of the columns, None if they have none."""
 
     values: Any
     names: list[str] | None
@@ -26,7 +26,7 @@ def matrix(values: Any, kind: str) -> Matrix:
     Parameters
     ----------
     values
-        Predictions, (N, C), or (N,) or (N, 1) for the positive one of two classes.
+        Predictions, (N, V), or (N,) or (N, 1) for the positive one of two classes.
     kind
         Name of the argument, for errors.
 
