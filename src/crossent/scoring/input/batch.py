@@ -46,7 +46,7 @@ class Layout:
 class Batch:
     """N rows that can be scored.
 
-    `values` are the predictions, (N, C), or (N,) of the second of two classes. `label` is the number of each row's
+    `values` are the predictions, (N, V), or (N,) of the second of two classes. `label` is the number of each row's
     class, (N,), or `IGNORED`. `weight`, `cluster` and `id` are (N,), or None where there are none.
     """
 
@@ -129,7 +129,7 @@ def _refuse_swapped(y: Any, values: Any, kind: str) -> None:
 
 
 def _classes(chosen: tuple[Hashable, ...] | None, found: Matrix) -> Sequence[Hashable]:
-    """Return the classes of the columns: the chosen ones, those of named columns, or the range from 0 to C − 1."""
+    """Return the classes of the columns: the chosen ones, those of named columns, or the range from 0 to V − 1."""
     columns = 2 if found.values.ndim == 1 else found.values.shape[1]
     if chosen is not None:
         if len(chosen) != columns:
