@@ -1,4 +1,4 @@
-"""Columns of pyarrow in the forms that a score takes: codes of labels, and numbers (N, C)."""
+"""Columns of pyarrow in the forms that a score takes: codes of labels, and numbers (N, V)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def coded(array: Any) -> Any:
 
 
 def numbers(columns: Sequence[Any], names: Sequence[str], first: int = 0) -> Any:
-    """Return columns as numbers (N, C), or (N,) for one; missing ones are NaN. One column may hold lists.
+    """Return columns as numbers (N, V), or (N,) for one; missing ones are NaN. One column may hold lists.
 
     Rows are counted from `first` in errors.
 
@@ -83,7 +83,7 @@ def numbers(columns: Sequence[Any], names: Sequence[str], first: int = 0) -> Any
 
 
 def from_arrow(values: Any, name: str) -> Any:
-    """Return predictions in a table, a batch or a column of pyarrow as numbers (N, C), or (N,) for one column."""
+    """Return predictions in a table, a batch or a column of pyarrow as numbers (N, V), or (N,) for one column."""
     columns = list(values.columns) if hasattr(values, "schema") else [values]
     whole = [column.combine_chunks() if hasattr(column, "combine_chunks") else column for column in columns]
     return numbers(whole, column_names(values) or [name])
