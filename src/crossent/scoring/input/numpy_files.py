@@ -102,7 +102,7 @@ def _width(heads: Mapping[str, Head]) -> int:
 
 
 def _batch(arrays: Mapping[str, Any]) -> Any:
-    """Return arrays (n,) and (n, C) as a record batch."""
+    """Return arrays (n,) and (n, V) as a record batch."""
     import pyarrow as pa
 
     native = [part if part.dtype.isnative else part.astype(part.dtype.newbyteorder("=")) for part in arrays.values()]
