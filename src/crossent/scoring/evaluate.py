@@ -37,11 +37,11 @@ def score(
     y
         The true class of each row, (N,): a list, or a column of NumPy, torch, pandas, polars or pyarrow.
     probs, logits, logprobs
-        One of the three, (N, C), or (N,) for the positive one of two classes: probabilities, unnormalised
+        One of the three, (N, V), or (N,) for the positive one of two classes: probabilities, unnormalised
         log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames.
     classes
         The classes of the columns, in their order; by default the names of a frame's columns (without what all of
-        them begin with), else 0 … C − 1. With one column per row, the second class is the positive one.
+        them begin with), else 0 … V − 1. With one column per row, the second class is the positive one.
     weight
         Weight of each row, ≥ 0; a row of weight 0 is left out.
     cluster
