@@ -110,7 +110,7 @@ class CrossEntropyScore(Metric):
         Parameters
         ----------
         preds
-            Predictions, (…, C), or (…,) for the positive one of two classes; see `predictions`.
+            Predictions, (…, V), or (…,) for the positive one of two classes; see `predictions`.
         target
             The true classes, (…,).
         weight
