@@ -48,7 +48,7 @@ def score(
     label
         Name of the column that holds the true classes, for a data frame alone.
     probs, logits, logprobs
-        One of the three: names of columns, or a pattern such as "p_*"; or an array (N, C) or (N,). See
+        One of the three: names of columns, or a pattern such as "p_*"; or an array (N, V) or (N,). See
         `crossent.score`.
     weight, cluster, id
         A name, or an array or series (N,). If `id` is not given, rows of a frame or series are called by its index,
@@ -178,7 +178,7 @@ def _frame_state(frame: Any, number: int, *, chosen: Columns, options: Mapping[s
 
 
 def _stacked(column: Any) -> Any:
-    """Return a column of numbers (N,) as it is, and one of lists of equal lengths as an array (N, C)."""
+    """Return a column of numbers (N,) as it is, and one of lists of equal lengths as an array (N, V)."""
     first = column.iloc[0]
     if isinstance(first, str):
         raise ValueError(
