@@ -114,7 +114,7 @@ def textbook() -> list[Cost]:
 
 
 def probabilities(logits: Any) -> Any:
-    """Return softmax probabilities (N, C) of logits (N, C), or the probabilities (N,) of class 1 of logits (N,)."""
+    """Return softmax probabilities (N, V) of logits (N, V), or the probabilities (N,) of class 1 of logits (N,)."""
     z = np.stack([np.zeros_like(logits), logits], axis=1) if logits.ndim == 1 else logits
     e = np.exp(z - z.max(axis=1, keepdims=True))
     p = e / e.sum(axis=1, keepdims=True)
