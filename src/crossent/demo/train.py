@@ -29,7 +29,7 @@ def one_thread() -> Generator[None, None, None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """A fitted task: logits (N, C), or (N,) if binary, and the losses in nats before training and after each epoch."""
+    """A fitted task: logits (N, V), or (N,) if binary, and the losses in nats before training and after each epoch."""
 
     task: Task
     train_logits: Any
@@ -39,7 +39,7 @@ class Fit:
 
 
 def mean_loss(logits: Any, y: Any) -> float:
-    """Return crossent's loss in nats of logits (N, C) against classes (N,), or of logits (N,) against 0 and 1."""
+    """Return crossent's loss in nats of logits (N, V) against classes (N,), or of logits (N,) against 0 and 1."""
     logits, target = torch.as_tensor(logits), torch.as_tensor(y)
     if logits.ndim == 1:
         return BCEWithLogitsLoss()(logits, target.to(logits.dtype)).item()
@@ -62,7 +62,7 @@ def fit(task: Task, *, epochs: int, seed: int, on_epoch: Callable[[float, float]
     model = torch.nn.utils.skip_init(
         torch.nn.Linear, task.train.x.shape[1], 1 if task.binary else len(task.classes), dtype=torch.float64
     )
-    for parameter in model.parameters():  # zeros know nothing: the first loss is that of equal probabilities, log C
+    for parameter in model.parameters():  # zeros know nothing: the first loss is that of equal probabilities, log V
         torch.nn.init.zeros_(parameter)
     loss = BCEWithLogitsLoss() if task.binary else CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
