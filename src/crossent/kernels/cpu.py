@@ -109,7 +109,7 @@ def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Array, ou
 
 
 def row_summary(values: Array, index: Array | None, result: Array, place: Array, *, entropic: bool) -> None:
-    """Write five statistics of each row of values (N, C) into `result` (5, N) float64, and one into `place` (N,) int64.
+    """Write five statistics of each row of values (N, V) into `result` (5, N) float64, and one into `place` (N,) int64.
 
     `result` holds the value at `index` (NaN where there is no such column, untouched without an index), the sum, the
     largest and the smallest value, and −Σ x log x if `entropic`, else 0. `place` is the first column of the largest.
