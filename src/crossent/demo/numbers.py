@@ -117,8 +117,8 @@ def probabilities(logits: Any) -> Any:
     """Return softmax probabilities (N, V) of logits (N, V), or the probabilities (N,) of class 1 of logits (N,)."""
     z = np.stack([np.zeros_like(logits), logits], axis=1) if logits.ndim == 1 else logits
     e = np.exp(z - z.max(axis=1, keepdims=True))
-    p = e / e.sum(axis=1, keepdims=True)
-    return p[:, 1] if logits.ndim == 1 else p
+    q = e / e.sum(axis=1, keepdims=True)
+    return q[:, 1] if logits.ndim == 1 else q
 
 
 def truth_probability(logits: Any, y: Any) -> Any:
@@ -135,14 +135,14 @@ def predicted_class(logits: Any) -> Any:
 
 def row_costs(logits: Any, y: Any) -> Any:
     """Return crossent's loss (N,) of each row in nats; finite even where the probability itself is rounded to 0."""
-    scores, target = torch.as_tensor(logits), torch.as_tensor(y)
-    if scores.ndim == 1:
-        return binary_cross_entropy_with_logits(scores, target.to(scores.dtype), reduction="none").numpy()
-    return cross_entropy(scores, target, reduction="none").numpy()
+    z, target = torch.as_tensor(logits), torch.as_tensor(y)
+    if z.ndim == 1:
+        return binary_cross_entropy_with_logits(z, target.to(z.dtype), reduction="none").numpy()
+    return cross_entropy(z, target, reduction="none").numpy()
 
 
 def log_likelihood(logits: Any, y: Any) -> float:
-    """Return log Π p = Σ log p over the rows, from the probabilities and without any loss."""
+    """Return log Π q = Σ log q over the rows, from the probabilities and without any loss."""
     with np.errstate(divide="ignore"):
         return math.fsum(np.log(truth_probability(logits, y)))
 

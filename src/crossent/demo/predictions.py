@@ -14,10 +14,10 @@ def write_predictions(path: Path, fit: Fit) -> None:
 
     Every float is written with as many digits as it takes to read the same float back.
     """
-    p = probabilities(fit.test_logits)
-    columns = ["p"] if p.ndim == 1 else [f"p_{k}" for k in range(p.shape[1])]
+    q = probabilities(fit.test_logits)
+    columns = ["p"] if q.ndim == 1 else [f"p_{k}" for k in range(q.shape[1])]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "y", *columns])
-        for row, y, values in zip(fit.task.test.id, fit.task.test.y, p.reshape(len(p), -1), strict=True):
+        for row, y, values in zip(fit.task.test.id, fit.task.test.y, q.reshape(len(q), -1), strict=True):
             writer.writerow([int(row), int(y), *values.tolist()])
