@@ -9,7 +9,8 @@ like one (a class named "by=3") are data.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -140,6 +141,24 @@ class InputError(ValueError):
     def with_message(self, message: str) -> Self:
         """Return an error of the same class about the same argument, with another message."""
         return type(self)(message, argument=self.argument)
+
+
+@contextmanager
+def errors_spelled(spelling: Spelling) -> Generator[None, None, None]:
+    """Raise the `InputError`s of a block in the words of a face.
+
+    Examples
+    --------
+    >>> with errors_spelled(lambda argument: f"--{argument.name}"):
+    ...     raise InputError(Message("no column is named; use ", Argument("probs")))
+    Traceback (most recent call last):
+    ...
+    crossent.errors.InputError: no column is named; use --probs
+    """
+    try:
+        yield
+    except InputError as error:
+        raise error.with_message(error.spelled(spelling)) from None
 
 
 class InputTypeError(InputError, TypeError):

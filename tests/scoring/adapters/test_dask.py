@@ -11,6 +11,7 @@ import pytest
 
 import crossent
 import crossent.scoring.dask as ours
+from crossent.errors import InputError, InputTypeError
 from tests.scoring.rows import assert_same, columns, frame
 
 NAMED = {"label": "y", "probs": "p_*", "weight": "w", "cluster": "doc", "by": "lang", "id": "name"}
@@ -170,6 +171,18 @@ def test_what_is_wrong_is_said(table):
     ):
         with pytest.raises(ValueError, match=message):
             ours.score(y, logits=short)
+
+
+def test_hints_of_workers_name_arguments_as_data(table):
+    with pytest.raises(InputError, match="or classes= to name the columns") as caught:
+        ours.score(parted(table.assign(by="by=3"), 500), label="by", probs="p_*")
+    said = caught.value.spelled(lambda argument: f"<{argument.name}>")
+    assert said.startswith("partition ")
+    assert "label 'by=3' (row 0" in said
+    assert said.endswith("use <ignore> to skip such rows, or <classes> to name the columns")
+    with pytest.raises(InputTypeError, match="for a data frame pass label=") as caught:
+        ours.score(parted(table), probs="p_*")
+    assert caught.value.argument == "label"
 
 
 def test_nothing_to_score(table):

@@ -13,6 +13,7 @@ import ray
 
 import crossent
 import crossent.scoring.ray as ours
+from crossent.errors import InputError
 from tests.scoring.rows import ANIMALS, assert_same, columns, frame
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # Ray's own first steps
@@ -143,6 +144,13 @@ def test_what_is_wrong_is_said_as_by_crossent_itself(table):
         ours.Score(label="y", probs="p_*", logits="z_*")
     with pytest.raises(TypeError, match="weight must be the name of a column, got 2"):
         ours.Score(label="y", probs="p_*", weight=2)
+
+
+def test_hints_of_workers_name_arguments_as_data(table):
+    with pytest.raises(InputError, match="use ignore='by=3' to skip such rows, or classes= to name") as caught:
+        ours.score(data(table.assign(by="by=3"), 500), label="by", probs="p_*")
+    said = caught.value.spelled(lambda argument: f"<{argument.name}>")
+    assert said.endswith("use <ignore> to skip such rows, or <classes> to name the columns")
 
 
 def test_nothing_to_score(table):

@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
+from crossent.errors import InputError
 from crossent.scoring.sklearn import Scorer, neg_cross_entropy, skill
 
 PEER = 1e-12
@@ -146,7 +147,10 @@ class Decides(ClassifierMixin, BaseEstimator):
 def test_estimators_without_probabilities_are_refused():
     X, y = load_iris(return_X_y=True)
     for estimator, message in (
-        (LinearSVC(), "LinearSVC has no predict_proba: what its decision_function returns are no log-odds; wrap it in"),
+        (
+            LinearSVC(),
+            "LinearSVC has no predict_proba: the values of its decision_function are no log-odds; wrap it in",
+        ),
         (LinearRegression(), "LinearRegression has no predict_proba: cross-entropy needs probabilities"),
         (Decides(), "Decides has no predict_proba: cross-entropy needs probabilities"),
     ):
@@ -157,6 +161,48 @@ def test_estimators_without_probabilities_are_refused():
     several = MultiOutputClassifier(DecisionTreeClassifier()).fit(X, np.column_stack([y, y]))
     with pytest.raises(TypeError, match="MultiOutputClassifier predicts 2 outputs"):
         neg_cross_entropy(several, X, y)
+
+
+class Says(Decides):
+    """A classifier of two classes whose methods return the numbers that they are told."""
+
+    def __init__(self, proba=None, log_proba=None):
+        self.proba, self.log_proba = proba, log_proba
+
+    def predict_proba(self, X):
+        return np.tile(self.proba, (len(X), 1))
+
+    def predict_log_proba(self, X):
+        return np.tile(self.log_proba, (len(X), 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers", "hint"),
+    [
+        (
+            {},
+            {"proba": [2.0, 2.0]},
+            "if these are logits, pass logits= of crossent.score; if they are weights or counts",
+        ),
+        ({}, {"proba": [2.0, 2.0]}, "pass normalize=True"),
+        ({}, {"proba": np.log([0.6, 0.4])}, "pass response_method='predict_log_proba'"),
+        ({"response_method": "predict_log_proba"}, {"log_proba": [0.5, 0.6]}, "pass response_method='predict_proba'"),
+    ],
+)
+def test_hints_name_the_arguments_of_a_scorer(options, numbers, hint):
+    X, y = np.zeros((4, 1)), np.array([0, 1, 1, 0])
+    with pytest.raises(InputError) as caught:
+        Scorer(**options)(Says(**numbers).fit(X, y), X, y)
+    assert hint in str(caught.value)
+
+
+def test_warnings_name_the_arguments_of_a_scorer():
+    X, y = np.zeros((4, 1)), np.array([0, 1, 1, 0])
+    estimator = Says(proba=[0.0, 1.0]).fit(X, y)
+    warnings = Scorer().score(estimator, X, y).warnings
+    assert any("pass zero=1e-6, say," in warning for warning in warnings)
+    off = Scorer().score(Says(proba=[0.5, 0.5001]).fit(X, y), X, y).warnings
+    assert any("normalize=True would change the loss" in warning for warning in off)
 
 
 def test_wrong_options_are_refused():

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
+import itertools
 import math
 import pickle
+import pkgutil
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
 
 import crossent
+from crossent import ScoreState
+from crossent.errors import InputError
+from crossent.scoring.adapters import torchmetrics as torchmetrics_adapter
+from crossent.scoring.adapters.torchmetrics import STATE_CLASSES
 from crossent.scoring.torchmetrics import CrossEntropyScore
 from tests.scoring.rows import assert_same
 
@@ -152,6 +160,121 @@ def test_checkpoints_are_read_without_running_code():
         saved["encoded"] = [torch.frombuffer(bytearray(evil), dtype=torch.uint8)]
         with pytest.raises(pickle.UnpicklingError, match="these bytes are not a state of crossent"):
             CrossEntropyScore().load_state_dict(copy.deepcopy(saved))
+
+
+def rich_states():
+    """States with everything that a state can have: clusters, slices, ids, weights, kept rows, infinite losses."""
+    draw = np.random.default_rng(0)
+    z, y = draw.normal(size=(300, 5)), draw.integers(0, 5, 300)
+    z[3], z[3, (y[3] + 1) % 5] = -np.inf, 0.0
+    everything = {
+        "weight": draw.random(300) + 0.1,
+        "cluster": draw.integers(0, 40, 300),
+        "by": {"number": draw.integers(0, 3, 300), "word": ["x", "y"] * 150},
+        "id": np.array([f"row {k}" for k in range(300)]),
+    }
+    yield ScoreState()
+    for rows in (False, True):
+        yield ScoreState(rows=rows).update(y, logits=z, **everything)
+        yield ScoreState(rows=rows, ignore=[0], worst=0, zero=1e-3).update(y, logits=z)
+    many = draw.random(40_000)
+    yield ScoreState().update((many > 0.5).astype(int), probs=many, cluster=np.arange(40_000) // 3)
+    yield ScoreState(classes=["no", "yes"]).update(["no", "yes"], logprobs=np.log([[0.5, 0.5], [0.9, 0.1]]))
+
+
+class Recording(pickle.Unpickler):
+    """Notes every global that a pickle asks for."""
+
+    def __init__(self, data):
+        super().__init__(io.BytesIO(data))
+        self.asked = set()
+
+    def find_class(self, module_name, global_name):
+        self.asked.add((module_name, global_name))
+        return super().find_class(module_name, global_name)
+
+
+ALLOWED = {(module, name) for module, names in STATE_CLASSES.items() for name in names}
+
+
+def test_the_allowed_classes_are_those_of_states_and_no_others():
+    asked = set()
+    for state, protocol in itertools.product(rich_states(), (4, 5)):  # the default ones of Python 3.11 and of 3.14
+        reader = Recording(pickle.dumps(state, protocol))
+        reader.load()
+        asked |= reader.asked
+    assert asked == ALLOWED
+
+
+def test_rich_states_come_back_whole():
+    for state in rich_states():
+        metric = CrossEntropyScore(ignore_index=-100)
+        metric._rows, metric._bytes = state, None
+        data = bytes(metric.encoded[0].numpy())
+        found = torchmetrics_adapter._decoded(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        if state.sums.n:
+            assert_same(found.finalize(), state.finalize())
+
+
+def globals_of_crossent():
+    """Every function, class and module that any module of `crossent.scoring` has, and attributes of these."""
+    for module_info in pkgutil.walk_packages(crossent.scoring.__path__, "crossent.scoring."):
+        if module_info.name.rpartition(".")[2] in {"ray", "dask", "sklearn", "torchmetrics"}:
+            continue
+        module = importlib.import_module(module_info.name)
+        for name, value in vars(module).items():
+            yield module_info.name, name
+            if isinstance(value, type(module)):
+                yield from ((module_info.name, f"{name}.{inner}") for inner in list(vars(value))[:20])
+
+
+@pytest.mark.parametrize("protocol", [0, 4])
+def test_everything_else_is_refused(protocol):
+    others = {found for found in globals_of_crossent() if found not in ALLOWED}
+    others |= {
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("numpy", "load"),
+        ("crossent.scoring.state", "ScoreState.update"),
+    }
+    assert len(others) > 500
+    for module, name in others:
+        if protocol == 0:
+            data = f"c{module}\n{name}\n.".encode()
+        else:
+            data = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(t)]) + t.encode() for t in (module, name)) + b"\x93."
+        with pytest.raises(pickle.UnpicklingError, match="these bytes are not a state of crossent"):
+            torchmetrics_adapter._decoded(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+
+
+def test_hints_name_the_arguments_of_the_metric():
+    for metric, preds, target, hint in (
+        (CrossEntropyScore("probs"), torch.tensor([[3.0, 4.0]]), torch.tensor([0]), "pass predictions='logits'"),
+        (CrossEntropyScore("probs"), torch.tensor([[0.7, 0.7]]), torch.tensor([0]), "pass normalize=True"),
+        (
+            CrossEntropyScore(),
+            torch.zeros(2, 3),
+            torch.tensor([1, 5]),
+            "use ignore_index=5 to skip such rows, or classes= of crossent.score to name the columns",
+        ),
+    ):
+        with pytest.raises(InputError) as caught:
+            metric.update(preds, target)
+        assert hint in str(caught.value)
+    empty = CrossEntropyScore(ignore_index=-100)
+    empty.update(torch.zeros(2, 3), torch.tensor([-100, -100]))
+    with pytest.raises(InputError, match="2 are left out by ignore_index=-100 and"):
+        empty.compute()
+    with pytest.raises(InputError, match="zero must be"):
+        CrossEntropyScore(zero=2.0)
+
+
+def test_warnings_name_the_arguments_of_the_metric():
+    metric = CrossEntropyScore("probs", ignore_index=-1)
+    metric.update(torch.tensor([[0.0, 1.0], [0.5, 0.5]]), torch.tensor([0, 1]))
+    said = " ".join(metric.score().warnings)
+    assert "pass zero=1e-6, say," in said
+    assert "no row has a label of ignore_index=-1" in said
 
 
 def test_among_other_metrics():

@@ -1,7 +1,7 @@
-"""Scores of Ray data sets: a state for each block, merged as an aggregation of Ray Data. Needs the extra `ray`.
+"""Scores of Ray data sets: a `ScoreState` for each block, merged by an aggregation of Ray Data. Needs the extra `ray`.
 
-The aggregations are of the class `AggregateFn`. One of `AggregateFnV2` names one column that it reads, and Ray drops
-all others before it groups rows.
+The aggregations derive from `AggregateFn`. An `AggregateFnV2` reads a single column, and Ray drops all others before it
+groups rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from ray.data.aggregate import AggregateFn
 from ray.data.block import Block, BlockAccessor
 from ray.exceptions import RayTaskError
 
-from crossent.scoring import result as _score
+from crossent.errors import InputError
+from crossent.scoring import result
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.arrow import arguments
 from crossent.scoring.input.columns import columns
@@ -25,21 +26,21 @@ from crossent.scoring.state import ScoreState
 
 
 class State(AggregateFn):
-    """An aggregation to the pickled `ScoreState` of the rows, for states that are kept and merged later.
+    """An aggregation of rows to their pickled `ScoreState`, for states that are kept and merged later.
 
-    It is None where there are no rows.
+    A group without rows gives None.
 
     Parameters
     ----------
     label, probs, logits, logprobs, weight, cluster, by, id, **options
         As for `score`.
     alias_name
-        Name of the column of results.
+        Name of the column of results in the aggregated data set.
 
     Raises
     ------
-    ValueError, TypeError
-        If the rows cannot be scored, with row, cause and fix.
+    InputError, InputTypeError
+        If the rows cannot be scored, with row, cause and fix; a ValueError and a TypeError.
 
     Examples
     --------
@@ -66,7 +67,7 @@ class State(AggregateFn):
     ) -> None:
         self.columns = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by, id))
         self.options = options
-        _ = ScoreState(**options)  # what is wrong with the options is said here and not by a worker
+        _ = ScoreState(**options)  # wrong options raise here, not on a worker
         super().__init__(  # pyright: ignore[reportArgumentType]  Ray's own default is None
             _nothing, _merge, alias_name, accumulate_block=self._add, finalize=self._finish
         )
@@ -91,21 +92,21 @@ class State(AggregateFn):
 
 
 class Score(State):
-    """An aggregation to a `crossent.Score`, for `Dataset.aggregate` and `GroupedData.aggregate`.
+    """An aggregation of rows to a `crossent.Score`, for `Dataset.aggregate` and `GroupedData.aggregate`.
 
-    It is None where no rows count.
+    A group without rows that count gives None.
 
     Parameters
     ----------
     label, probs, logits, logprobs, weight, cluster, by, id, **options
         As for `score`.
     alias_name
-        Name of the column of results.
+        Name of the column of results in the aggregated data set.
 
     Raises
     ------
-    ValueError, TypeError
-        If the rows cannot be scored, with row, cause and fix.
+    InputError, InputTypeError
+        If the rows cannot be scored, with row, cause and fix; a ValueError and a TypeError.
 
     Examples
     --------
@@ -125,7 +126,7 @@ class Score(State):
         return whole.finalize() if whole is not None and whole.sums.n else None
 
 
-def score(dataset: Dataset, **columns_and_options: Any) -> _score.Score:
+def score(dataset: Dataset, **columns_and_options: Any) -> result.Score:
     """Return the score of predictions in a Ray data set: that of `crossent.score`.
 
     Each block becomes a `ScoreState` where it lies, and only states travel. Of files only the columns that are needed
@@ -154,8 +155,8 @@ def score(dataset: Dataset, **columns_and_options: Any) -> _score.Score:
 
     Raises
     ------
-    ValueError, TypeError
-        If the rows cannot be scored, with row, cause and fix.
+    InputError, InputTypeError
+        If the rows cannot be scored, with row, cause and fix; a ValueError and a TypeError.
 
     Examples
     --------
@@ -173,9 +174,8 @@ def score(dataset: Dataset, **columns_and_options: Any) -> _score.Score:
         try:
             found = dataset.select_columns(needed).aggregate(aggregation)
         except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, ValueError | TypeError):
-                raise cause from None  # as it was said, without Ray's log of the worker
+            if isinstance(error.cause, InputError):
+                raise error.cause from None  # without Ray's log of the worker
             raise
     state = ScoreState() if found is None or found[aggregation.name] is None else pickle.loads(found[aggregation.name])
     return state.finalize()
@@ -193,11 +193,11 @@ def _nothing(_: Any) -> bytes | None:
 
 
 def _without_tensors(table: pa.Table, accessor: BlockAccessor, name: str) -> pa.Table:
-    """Return the table of a block, with lists in a column that holds Ray's tensors."""
+    """Return the table of a block with its column of Ray's tensors as a column of lists."""
     if not isinstance(table.schema.field(name).type, pa.BaseExtensionType):
         return table
     tensors = np.asarray(accessor.to_numpy(name))
     if tensors.ndim != 2:
-        raise ValueError(f"the tensors of column {name!r} must be vectors of one length, got {tensors.shape[1:]}")
+        raise InputError(f"the tensors of column {name!r} must be vectors of one length, got {tensors.shape[1:]}")
     lists = pa.FixedSizeListArray.from_arrays(tensors.reshape(-1), tensors.shape[1])
     return table.set_column(table.column_names.index(name), name, lists)

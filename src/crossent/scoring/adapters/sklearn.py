@@ -1,43 +1,68 @@
 """Scorers for scikit-learn's model selection. Needs the extra `sklearn`.
 
-`sklearn.metrics.make_scorer` hands a metric the probabilities without the classes that they are of, so a fold that
-lacks a class breaks it. These scorers ask the estimator.
+A metric in `sklearn.metrics.make_scorer` gets probabilities without the classes of their columns, so it fails on a fold
+that lacks a class. These scorers take the classes from the estimator.
 """
 
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from crossent.errors import Argument, as_python, errors_spelled, spelled
 from crossent.scoring import score
 from crossent.scoring.parts import Zero
 from crossent.scoring.result import Score
 
 Quantity = Literal["neg_cross_entropy", "skill"]
-Response = Literal["predict_proba", "predict_log_proba"]
+ResponseMethod = Literal["predict_proba", "predict_log_proba"]
+
+
+def as_scorer_argument(argument: Argument) -> str:
+    """Return an argument of `crossent.score` as scorers call it; they lack some, which `crossent.score` has.
+
+    Examples
+    --------
+    >>> as_scorer_argument(Argument("zero", 1e-6)), as_scorer_argument(Argument("logprobs"))
+    ('zero=1e-6', "response_method='predict_log_proba'")
+    >>> as_scorer_argument(Argument("weight")), as_scorer_argument(Argument("ignore", 5))
+    ('sample_weight=', 'ignore=5 of crossent.score')
+    """
+    match argument.name:
+        case "zero" | "normalize":
+            return as_python(argument)
+        case "probs":
+            return as_python(Argument("response_method", "predict_proba"))
+        case "logprobs":
+            return as_python(Argument("response_method", "predict_log_proba"))
+        case "weight":
+            return as_python(replace(argument, name="sample_weight"))
+        case _:
+            return f"{as_python(argument)} of crossent.score"
 
 
 class Scorer:
     """A scorer: called with a fitted classifier, rows and their true classes, it returns a number to maximise.
 
-    The classes of the probabilities are `estimator.classes_`, so rows may lack some of them. A true class that the
-    estimator has never seen got probability 0 from it: such a row costs infinity, or −log `zero`.
+    The columns of the probabilities are `estimator.classes_`, of which rows may lack some. A true class that the
+    estimator has never seen has probability 0, so its row has an infinite loss, or −log `zero`.
 
     Parameters
     ----------
     quantity
-        "neg_cross_entropy", minus the loss in nats; or "skill", the share that predicting the frequencies of the
-        classes would cost more: 1 − loss / baseline.
+        "neg_cross_entropy", minus the loss in nats; or "skill", 1 − loss / baseline, the fraction of the loss of
+        predicting the frequencies of the classes that the estimator saves.
     zero
         The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
     normalize
         Divide probabilities by their sum.
     response_method
-        What to ask the estimator. "predict_log_proba" loses nothing where probabilities are too small to be stored, as
-        those of naive Bayes are.
+        Method of the estimator to call. "predict_log_proba" keeps probabilities that are too small for a float, such as
+        those of naive Bayes.
 
     Examples
     --------
@@ -56,7 +81,7 @@ class Scorer:
         *,
         zero: Zero = "inf",
         normalize: bool = False,
-        response_method: Response = "predict_proba",
+        response_method: ResponseMethod = "predict_proba",
     ) -> None:
         for name, value, known in (
             ("quantity", quantity, ("neg_cross_entropy", "skill")),
@@ -95,14 +120,14 @@ class Scorer:
         ------
         TypeError
             If the estimator has no probabilities.
-        ValueError
-            If the rows cannot be scored, with row, cause and fix.
+        InputError
+            If the rows cannot be scored, with row, cause and fix; a ValueError.
         """
         found = self.score(estimator, X, y_true, sample_weight=sample_weight)
         return -found.loss if self.quantity == "neg_cross_entropy" else found.skill
 
     def score(self, estimator: Any, X: Any, y_true: Any, *, sample_weight: Any = None) -> Score:
-        """Return all of the score, with its intervals.
+        """Return the whole score, with its intervals.
 
         Parameters
         ----------
@@ -112,11 +137,11 @@ class Scorer:
         Returns
         -------
         Score
-            That of `crossent.score`.
+            As `crossent.score` returns it.
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, InputError
             As a call.
 
         Examples
@@ -137,9 +162,10 @@ class Scorer:
             more = np.full((len(predictions), len(unseen)), never)
             predictions, classes = np.concatenate([predictions, more], axis=1), [*classes, *unseen]
         options: dict[str, Any] = {"classes": classes, "zero": self.zero, "normalize": self.normalize, "worst": 0}
-        if self.response_method == "predict_proba":
-            return score(truth, probs=predictions, weight=sample_weight, **options)
-        return score(truth, logprobs=predictions, weight=sample_weight, **options)
+        kind = "probs" if self.response_method == "predict_proba" else "logprobs"
+        with errors_spelled(as_scorer_argument):
+            found = score(truth, **{kind: predictions}, weight=sample_weight, **options)
+        return replace(found, warnings=tuple(spelled(warning, as_scorer_argument) for warning in found.warnings))
 
     def _predictions(self, estimator: Any, X: Any) -> Any:
         name = type(estimator).__name__
@@ -147,29 +173,29 @@ class Scorer:
             why = "cross-entropy needs probabilities"
             if hasattr(estimator, "decision_function"):
                 why = (
-                    "what its decision_function returns are no log-odds; wrap it in "
+                    "the values of its decision_function are no log-odds; wrap it in "
                     "sklearn.calibration.CalibratedClassifierCV, or switch on its probabilities if it can have them"
                 )
             raise TypeError(f"{name} has no {self.response_method}: {why}")
         if not hasattr(estimator, "classes_"):
-            raise TypeError(f"{name} has no classes_, which say what the columns of its probabilities are")
+            raise TypeError(f"{name} has no classes_, which name the columns of its probabilities")
         found = getattr(estimator, self.response_method)(X)
         if isinstance(found, list):
             raise TypeError(f"{name} predicts {len(found)} outputs; score each with crossent.score")
         return np.asarray(found)
 
     def set_score_request(self, *, sample_weight: bool | str | None = None) -> Scorer:
-        """Return a scorer that asks for weights, where scikit-learn routes metadata.
+        """Return a scorer that requests weights from scikit-learn's metadata routing.
 
         Parameters
         ----------
         sample_weight
-            True to ask for them, False to ignore them, None to raise if there are any, or the name that they have.
+            True to request them, False to ignore them, None to raise if there are any, or their name.
 
         Returns
         -------
         Scorer
-            One like this; this one stays as it is.
+            A copy of this one with the request.
 
         Examples
         --------
@@ -183,13 +209,13 @@ class Scorer:
         return other
 
     def get_metadata_routing(self) -> Any:
-        """Return what scikit-learn's metadata routing asks of a scorer."""
+        """Return the request of this scorer to scikit-learn's metadata routing."""
         request = MetadataRequest(owner=self)
         request.score.add_request(param="sample_weight", alias=self._weight_alias)
         return request
 
     def _accept_sample_weight(self) -> bool:
-        return True  # scikit-learn asks this where it routes no metadata
+        return True  # scikit-learn calls this where it routes no metadata
 
 
 neg_cross_entropy = Scorer()

@@ -1,37 +1,59 @@
-"""A metric for torchmetrics that is a `ScoreState` inside. Needs the extra `torchmetrics`."""
+"""A metric for torchmetrics over a `ScoreState`. Needs the extra `torchmetrics`."""
 
 from __future__ import annotations
 
 import io
 import pickle
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from crossent.scoring.parts import Kind, Zero
+from crossent.errors import Argument, InputError, as_python, errors_spelled, spelled
+from crossent.scoring.parts import KINDS, Kind, Zero
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
 
-Unit = Literal["nats", "bits", "perplexity"]
+MetricUnit = Literal["nats", "bits", "perplexity"]
+
+
+def as_metric_argument(argument: Argument) -> str:
+    """Return an argument of `crossent.score` as the metric calls it; it lacks some, which `crossent.score` has.
+
+    Examples
+    --------
+    >>> as_metric_argument(Argument("logits")), as_metric_argument(Argument("ignore", [-100]))
+    ("predictions='logits'", 'ignore_index=-100')
+    >>> as_metric_argument(Argument("normalize", True)), as_metric_argument(Argument("classes"))
+    ('normalize=True', 'classes= of crossent.score')
+    """
+    name, value = argument.name, argument.value
+    if name in KINDS:
+        return as_python(Argument("predictions", name))
+    if name == "ignore":
+        return as_python(Argument("ignore_index", value[0] if isinstance(value, list) else value))
+    if name in {"zero", "normalize", "ci", "weight", "cluster"}:
+        return as_python(argument)
+    return f"{as_python(argument)} of crossent.score"
 
 
 class CrossEntropyScore(Metric):
-    """Cross-entropy over batches and processes: Σ w_i (−log p_i(y_i)) / Σ w_i, or e to it; smaller is better.
+    """Cross-entropy over batches and processes, Σ w_i (−log q_i(y_i)) / Σ w_i, or e to its power; smaller is better.
 
     The classes are the last axis of the predictions, as in torchmetrics' Perplexity, and not the second as in
-    `torch.nn.functional.cross_entropy`. Everything is summed in float64 on the CPU, whatever device and dtype the
-    predictions have. `score` tells the interval and the rest. Classes are called by their numbers.
+    `torch.nn.functional.cross_entropy`. Sums are float64 on the CPU, whatever device and dtype the predictions have.
+    `score` returns the interval and everything else. Classes have their numbers as names.
 
     Parameters
     ----------
     predictions
-        What `preds` are: "logits", "probs" or "logprobs".
+        Kind of `preds`: "logits", "probs" or "logprobs".
     unit
-        What `compute` returns: the loss in "nats" or "bits", or the "perplexity".
+        Result of `compute`: the loss in "nats" or "bits", or the "perplexity".
     ignore_index
-        A target whose rows are left out, such as -100.
+        Target whose rows are left out, such as -100.
     zero
         The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
     normalize
@@ -39,7 +61,7 @@ class CrossEntropyScore(Metric):
     ci
         Level of confidence of the interval of `score`.
     **kwargs
-        Those of `torchmetrics.Metric`.
+        Arguments of `torchmetrics.Metric`.
 
     Examples
     --------
@@ -62,7 +84,7 @@ class CrossEntropyScore(Metric):
         self,
         predictions: Kind = "logits",
         *,
-        unit: Unit = "nats",
+        unit: MetricUnit = "nats",
         ignore_index: int | None = None,
         zero: Zero = "inf",
         normalize: bool = False,
@@ -71,11 +93,11 @@ class CrossEntropyScore(Metric):
     ) -> None:
         super().__init__(**kwargs)
         for name, value, known in (
-            ("predictions", predictions, ("logits", "probs", "logprobs")),
+            ("predictions", predictions, KINDS),
             ("unit", unit, ("nats", "bits", "perplexity")),
         ):
             if value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+                raise InputError(f"{name} must be one of {known}, got {value!r}", argument=name)
         self.predictions, self.unit = predictions, unit
         self._options: dict[str, Any] = {
             "ignore": ignore_index,
@@ -84,8 +106,9 @@ class CrossEntropyScore(Metric):
             "ci": ci,
             "worst": 0,
         }
-        self._rows, self._bytes = ScoreState(**self._options), None
-        # without a reduction torchmetrics hands back the list of what all processes have, to be merged
+        with errors_spelled(as_metric_argument):
+            self._rows, self._bytes = ScoreState(**self._options), None
+        # without a reduction torchmetrics sets the list of the tensors of all processes, which are merged
         self.add_state("encoded", default=[], dist_reduce_fx=None)
 
     @property
@@ -116,13 +139,13 @@ class CrossEntropyScore(Metric):
         weight
             Weights ≥ 0, (…,), or of the first axes of the target, such as one for each text.
         cluster
-            Numbers of what rows of one cluster share, shaped like weights. Rows of one text, say, are not independent
-            of each other; intervals then allow for it. A number means the same in all batches and processes.
+            Number of the cluster of each row, shaped like weights. Rows of one cluster, such as a text, depend on each
+            other, and intervals allow for it. A number names the same cluster in all batches and processes.
 
         Raises
         ------
-        ValueError
-            If shapes do not fit or the rows cannot be scored, with row, cause and fix.
+        InputError
+            If shapes do not fit or the rows cannot be scored, with row, cause and fix; a ValueError.
 
         Examples
         --------
@@ -135,9 +158,10 @@ class CrossEntropyScore(Metric):
         if preds.shape[:-1] != shape and preds.shape != shape:
             second = preds.ndim > 2 and preds.shape[:1] + preds.shape[2:] == shape
             hint = "; if the classes are the second axis, pass preds.movedim(1, -1)" if second else ""
-            raise ValueError(
+            raise InputError(
                 f"preds must have the shape of target {tuple(shape)}, and classes as the last axis, or none for the "
-                f"positive class of two; got {tuple(preds.shape)}{hint}"
+                f"positive class of two; got {tuple(preds.shape)}{hint}",
+                argument="preds",
             )
         if target.numel() == 0:
             return
@@ -145,7 +169,8 @@ class CrossEntropyScore(Metric):
         flat = preds.reshape(-1) if binary else preds.reshape(-1, preds.shape[-1])
         rest = {"weight": _spread(weight, "weight", shape), "cluster": _spread(cluster, "cluster", shape)}
         self._bytes = None
-        _ = self._rows.update(target.reshape(-1), **{self.predictions: flat}, **rest)
+        with errors_spelled(as_metric_argument):
+            _ = self._rows.update(target.reshape(-1), **{self.predictions: flat}, **rest)
 
     def compute(self) -> Tensor:
         """Return the loss in the metric's unit, of all processes if there are several.
@@ -157,7 +182,7 @@ class CrossEntropyScore(Metric):
 
         Raises
         ------
-        ValueError
+        InputError
             If no row counts.
 
         Examples
@@ -167,23 +192,23 @@ class CrossEntropyScore(Metric):
         >>> metric.compute()
         tensor(2., dtype=torch.float64)
         """
-        found = self._rows.finalize()
+        found = self._finalized()
         value = {"nats": found.loss, "bits": found.bits, "perplexity": found.perplexity}[self.unit]
         return torch.tensor(
             value, dtype=torch.float32 if self.device.type == "mps" else torch.float64, device=self.device
         )
 
     def score(self) -> Score:
-        """Return all of the score, with intervals, of all processes if there are several: then each must call it.
+        """Return the whole score, with intervals, of all processes if there are several; then each must call it.
 
         Returns
         -------
         Score
-            That of `crossent.score`.
+            As `crossent.score` returns it.
 
         Raises
         ------
-        ValueError
+        InputError
             If no row counts.
 
         Examples
@@ -195,10 +220,16 @@ class CrossEntropyScore(Metric):
         (0.471, 0.667)
         """
         with self.sync_context(should_sync=not self._is_synced, should_unsync=not self._is_synced):
-            return self._rows.finalize()
+            return self._finalized()
+
+    def _finalized(self) -> Score:
+        """Return the score of the rows that are here, in the words of the metric."""
+        with errors_spelled(as_metric_argument):
+            found = self._rows.finalize()
+        return replace(found, warnings=tuple(spelled(warning, as_metric_argument) for warning in found.warnings))
 
     def reset(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         super().reset()
         self._rows, self._bytes = ScoreState(**self._options), None
 
@@ -208,26 +239,37 @@ def _spread(values: Tensor | None, name: str, shape: torch.Size) -> Tensor | Non
     if values is None:
         return None
     if values.shape != shape[: values.ndim]:
-        raise ValueError(f"{name} must have the first axes of target {tuple(shape)}, got {tuple(values.shape)}")
+        raise InputError(
+            f"{name} must have the first axes of target {tuple(shape)}, got {tuple(values.shape)}", argument=name
+        )
     return values.reshape(values.shape + (1,) * (len(shape) - values.ndim)).expand(shape).reshape(-1)
 
 
-_ARRAYS = {
-    ("numpy", "dtype"), ("numpy", "ndarray"), ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"), ("numpy._core.numeric", "_frombuffer"),
-}  # fmt: skip
+STATE_CLASSES = {
+    "numpy": {"dtype", "ndarray"},
+    "numpy._core.multiarray": {"_reconstruct", "scalar"},
+    "numpy._core.numeric": {"_frombuffer"},
+    "crossent.scoring.input.arguments": {"ScoreOptions"},
+    "crossent.scoring.input.batch": {"Layout"},
+    "crossent.scoring.parts": {"Row"},
+    "crossent.scoring.state": {"ScoreState"},
+    "crossent.scoring.sums.curve": {"Curve"},
+    "crossent.scoring.sums.details": {"Details"},
+    "crossent.scoring.sums.kept": {"KeptColumns", "KeptRows"},
+    "crossent.scoring.sums.notes": {"Notes"},
+    "crossent.scoring.sums.row_sums": {"Numbering", "RowSums", "Slicing"},
+    "crossent.scoring.sums.temperature": {"Temperatures"},
+    "crossent.scoring.sums.totals": {"ClusterSums", "Sum", "Totals", "_Block"},
+}
+"""The classes and functions that a pickled `ScoreState` is made of, by module. No other is ever imported."""
 
 
 class _Unpickler(pickle.Unpickler):
     """Reads states and nothing else: the bytes may come from a checkpoint, which must not run code."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) in _ARRAYS:
+        if global_name in STATE_CLASSES.get(module_name, ()):
             return super().find_class(module_name, global_name)
-        if module_name.startswith("crossent.scoring.") and "." not in global_name:
-            found = super().find_class(module_name, global_name)
-            if isinstance(found, type) and found.__module__ == module_name:  # not what the module has imported
-                return found
         raise pickle.UnpicklingError(f"these bytes are not a state of crossent: {module_name}.{global_name}")
 
 
