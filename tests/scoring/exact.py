@@ -126,3 +126,18 @@ def made(seed: int, n: int, classes: int, spread: float = 1.5) -> tuple[Any, Any
     p = softmax(logits / 1.3)
     y = (p.cumsum(1) > rng.random((n, 1))).argmax(1)
     return y, logits
+
+
+def model(classes: int = 4, n: int = 500, seed: int = 0) -> tuple[Any, Any, Any, Any]:
+    """Labels, probabilities, weights and clusters of n rows."""
+    y, z = made(seed, n, classes)
+    rng = np.random.default_rng(seed + 1)
+    return y, softmax(z), rng.gamma(1.0, size=n) + 0.01, rng.integers(0, n // 10, size=n)
+
+
+def near(a: Any, b: Any, rel: float = 1e-11) -> None:
+    assert np.allclose(a, b, rtol=rel, atol=rel), (a, b)
+
+
+def close(value: Any, expected: Any, rel: float = 1e-13) -> None:
+    assert abs(value - expected) <= rel * max(abs(expected), 1.0), (value, expected)

@@ -1,17 +1,25 @@
-"""What a score is turned into: dictionaries, JSON, frames, text, HTML."""
+"""A score as a value: dictionaries, JSON, frames, and scores that merge."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 
+import numpy as np
 import pandas
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import crossent
-from tests.scoring.exact import made
+from crossent import ScoreState
+from crossent.errors import Message
+from tests.scoring.drawn import EXAMPLES, Data, data
+from tests.scoring.exact import assert_same
 from tests.scoring.results import SCORES, scored
 
 
@@ -66,9 +74,35 @@ def test_scores_are_values():
         result.loss = 0.0
 
 
-def test_columns_of_slices_have_names():
-    y, z = made(0, 20, 2)
-    assert list(crossent.score(y, logits=z, by={"a": y, "b": y}).by) == ["a", "b"]
-    assert list(crossent.score(y, logits=z, by=pa.table({"a": y, "b": y})).by) == ["a", "b"]
-    assert len(crossent.score(y, logits=z, by=y).by) == 1
-    assert crossent.score(y, logits=z).by == {}
+@EXAMPLES
+@given(data(), st.data())
+def test_scores_merge(rows, more):
+    cut = more.draw(st.integers(1, rows.n - 1))
+    a, b = rows.take(slice(None, cut)).score(), rows.take(slice(cut, None)).score()
+    kept = a.to_dict(), b.to_dict()
+    assert_same(a.merge(b), rows.score())
+    assert_same(a.merge(b), rows.score())  # neither was changed by it
+    assert kept == (a.to_dict(), b.to_dict())
+    assert_same(
+        a.merge(b).merge(a),
+        Data({k: np.concatenate([v, v[:cut]]) for k, v in rows.columns.items()}, rows.options).score(),
+    )
+
+
+def test_a_score_merges_with_scores_alone():
+    with pytest.raises(TypeError, match="another Score, not with ScoreState"):
+        scored().merge(ScoreState().update([1, 0], probs=[0.5, 0.5]))
+    with pytest.raises(ValueError, match="without a state"):
+        dataclasses.replace(scored(), state=None).merge(scored())
+
+
+def test_warnings_keep_the_arguments_that_they_name():
+    """A command can spell them in its own way, also after a pickle or a merge; JSON has plain texts."""
+    result = crossent.score([1, 0, 1], probs=[0.0, 0.5, 1.0])
+    for again in (result, pickle.loads(pickle.dumps(result)), copy.deepcopy(result), result.merge(result)):
+        warning = next(text for text in again.warnings if "infinite" in text)
+        assert isinstance(warning, Message)
+        assert "pass zero=1e-6, say" in warning
+        assert "pass --zero, say" in warning.spelled(lambda argument: f"--{argument.name}")
+    assert {type(text) for text in result.to_dict()["warnings"]} == {str}
+    assert json.loads(result.to_json())["warnings"] == list(result.warnings)

@@ -13,9 +13,11 @@ from crossent.scoring.sums import curve as _curve
 from crossent.scoring.sums import interval as _interval
 from crossent.scoring.sums import row_sums as _row_sums
 from crossent.scoring.sums import totals as _totals
-from tests.scoring import test_compare as comparing
-from tests.scoring import test_numbers as number
-from tests.scoring import test_parts as parts
+from tests.scoring import test_comparison as comparing
+from tests.scoring import test_evaluate as evaluating
+from tests.scoring.sums import test_costs as costs
+from tests.scoring.sums import test_curve as curve
+from tests.scoring.sums import test_interval as intervals
 
 
 class Flat(np.ndarray):
@@ -67,49 +69,49 @@ MUTANTS = {
         _interval,
         "unbent",
         lambda real: lambda x, bend: x,
-        lambda: parts.test_standard_error_and_hall_interval(0.95, False, False),
+        lambda: intervals.test_standard_error_and_hall_interval(0.95, False, False),
     ),
     "skewness with the wrong sign": (
         _interval,
         "mean_of",
         residuals_are(lambda r: dataclasses.replace(r, cube=-r.cube)),
-        lambda: parts.test_standard_error_and_hall_interval(0.95, False, False),
+        lambda: intervals.test_standard_error_and_hall_interval(0.95, False, False),
     ),
     "n for n − 1": (
         _totals,
         "mean_of",
         residuals_are(lambda r: dataclasses.replace(r, square=r.square * (r.n - 1) / r.n)),
-        parts.test_standard_error_of_plain_rows_is_the_textbook_one,
+        intervals.test_standard_error_of_plain_rows_is_the_textbook_one,
     ),
     "weights not squared": (
         _totals.Totals,
         "add",
         weights_not_squared,
-        lambda: parts.test_standard_error_and_hall_interval(0.95, True, False),
+        lambda: intervals.test_standard_error_and_hall_interval(0.95, True, False),
     ),
     "clipped as in Spark": (
         _row_sums,
         "costs",
         losses_are(lambda loss: np.minimum(loss, 34.5)),
-        lambda: number.test_the_smallest_positive_number(True),
+        lambda: costs.test_the_smallest_positive_number(True),
     ),
     "clipped as in scikit-learn": (
         _row_sums,
         "costs",
         losses_are(lambda loss: np.minimum(loss, -np.log(np.finfo(np.float32).eps))),
-        number.test_nothing_is_clipped,
+        costs.test_nothing_is_clipped,
     ),
     "losses in float32": (
         _row_sums,
         "costs",
         losses_are(lambda loss: loss.astype(np.float32).astype(np.float64)),
-        lambda: number.test_scikit_learn(3, False, "probs"),
+        lambda: evaluating.test_scikit_learn(3, False, "probs"),
     ),
     "isotonic regression without weights": (
         _curve,
         "take_apart",
         unweighted,
-        lambda: parts.test_loss_taken_apart(4, True),
+        lambda: curve.test_loss_taken_apart(4, True),
     ),
     "a one-sided p-value": (
         _compare,

@@ -13,18 +13,8 @@ import pytest
 from scipy.stats import permutation_test, ttest_rel
 
 import crossent
-from tests.scoring.exact import Moments, losses, made, softmax
-
-
-def pair(n=300, classes=3, seed=0, noise=0.4):
-    """Labels, and the probabilities of two models, the second a noisy copy of the first."""
-    y, z = made(seed, n, classes)
-    rng = np.random.default_rng(seed + 100)
-    return y, softmax(z), softmax(z + rng.normal(size=z.shape) * noise)
-
-
-def near(a, b, rel=1e-11):
-    assert np.allclose(a, b, rtol=rel, atol=rel), (a, b)
+from tests.scoring.exact import Moments, losses, near
+from tests.scoring.pairs import pair, scored
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -153,19 +143,6 @@ def test_shares_and_regressions():
     near([r.difference for r in result.worst_regressions], d[worst])
 
 
-def test_ids_pair_rows_in_any_order():
-    y, p, q = pair()
-    ids = np.arange(300) * 3 + 7
-    order = np.random.default_rng(0).permutation(300)
-    w = np.linspace(1, 2, 300)
-    straight = crossent.compare(*(crossent.score(y, probs=m, id=ids, weight=w) for m in (p, q)))
-    b = crossent.score(y[order], probs=q[order], id=ids[order], weight=w[order])
-    shuffled = crossent.compare(crossent.score(y, probs=p, id=ids, weight=w), b)
-    near(straight.difference, shuffled.difference)
-    near(straight.ci, shuffled.ci)
-    assert [r.id for r in straight.worst_regressions] == [r.id for r in shuffled.worst_regressions]
-
-
 def test_any_kind_of_prediction_and_storage():
     y, p, q = pair(classes=2)
     a = crossent.score(y, probs=p[:, 1])
@@ -225,46 +202,6 @@ def test_forms():
     assert {f.name for f in dataclasses.fields(result)} - {"names"} <= set(read)
     assert read["difference"] == result.difference
     assert "\n" in repr(result)
-
-
-# Refusals
-
-Y = [1, 0, 1, 0]
-P = [0.9, 0.2, 0.7, 0.4]
-
-
-def scored(y=Y, probs=P, **more):
-    return crossent.score(y, probs=probs, **more)
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        (lambda: scored(Y[:3], P[:3]), ["4", "3", "rows"]),
-        (lambda: scored([1, 0, 0, 0]), ["row 2"]),
-        (lambda: scored(weight=[1, 1, 1, 2]), ["row 3", "weight"]),
-        (lambda: scored([1, 0, 1, 0], [[0.1, 0.8, 0.1]] * 4), ["class"]),
-        (lambda: scored(classes=[1, 0], probs=P), ["class"]),
-        (lambda: scored(cluster=[1, 1, 2, 2]), ["cluster"]),
-        (lambda: crossent.ScoreState().update(Y, probs=P), ["rows=True"]),
-        (lambda: crossent.ScoreState(rows=True), ["no rows"]),
-    ],
-    ids=["length", "label", "weight", "classes", "order of classes", "cluster", "state", "empty"],
-)
-def test_refused(other, words):
-    with pytest.raises(ValueError, match=r".") as caught:
-        crossent.compare(scored(), other())
-    text = str(caught.value)
-    assert "\n" not in text
-    assert all(word in text for word in words), text
-
-
-def test_refused_ids():
-    a = scored(id=["a", "b", "c", "d"])
-    for ids, word in ((["a", "b", "c", "e"], "'d'"), (["a", "b", "c", "c"], "'c'")):
-        with pytest.raises(ValueError, match=word) as caught:
-            crossent.compare(a, scored(id=ids))
-        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [0.5, None, "new.parquet", [0.1, 0.2]])

@@ -1,8 +1,7 @@
-"""Laws of a score: rows in parts, in another order, in states that merge or travel."""
+"""Laws of a state: rows in parts, in another order, in states that merge or travel; and states that do not fit."""
 
 from __future__ import annotations
 
-import math
 import pickle
 from typing import Any
 
@@ -12,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crossent
-from crossent import ScoreState
+from crossent import ScoreState, score
 from tests.scoring.drawn import EXAMPLES, Data, data
 from tests.scoring.exact import assert_same, made
+from tests.scoring.refusals import NAN, P, Y, Z, assert_refused
 
 
 def merged(states: list[ScoreState], draw: Any) -> ScoreState:
@@ -29,9 +29,6 @@ def merged(states: list[ScoreState], draw: Any) -> ScoreState:
 def cuts(draw: Any, n: int) -> list[Any]:
     places = sorted(draw(st.lists(st.integers(0, n), max_size=6)))
     return [part for part in np.split(np.arange(n), places) if part.size]
-
-
-# Parts
 
 
 @EXAMPLES
@@ -82,37 +79,11 @@ def test_merging_many_rows(classes, clustered):
     assert_same(state.finalize(), whole)
 
 
-@pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-9])
-def test_spread_of_nearly_equal_losses(gap):
-    """A class whose losses are alike, far from those of the others: its interval must not depend on who came first."""
-    y = np.array([0, 0, 1, 1, 1])
-    p = np.array([0.5, 1e-5, 0.3, 0.3 * (1 + gap), 0.3 * (1 - gap)])
-    loss = np.array([np.log(p[2:])])
-    expected = loss.std(ddof=1) / math.sqrt(3)
-    for order in (np.arange(5), np.arange(5)[::-1]):
-        state = ScoreState()
-        for row in order:
-            state.update(y[row : row + 1], probs=np.where(y == 1, p, 1 - p)[row : row + 1])
-        assert abs(state.finalize().per_class[1].se - expected) < 1e-13
-
-
 def test_numbers_of_rows_without_ids_go_on():
     p = [0.9, 0.8, 0.1, 0.7, 0.2]
     state = ScoreState().update([1, 1], probs=p[:2]).merge(ScoreState().update([1, 1, 1], probs=p[2:]))
     assert [row.id for row in state.finalize().worst] == [2, 4, 3, 1, 0]
     assert [row.id for row in crossent.score([1] * 5, probs=p).worst] == [2, 4, 3, 1, 0]
-
-
-def test_of_equally_bad_rows_the_first():
-    p = np.full(100, 0.5)
-    assert [row.id for row in crossent.score(np.ones(100, int), probs=p, worst=3).worst] == [0, 1, 2]
-    state = ScoreState(worst=3)
-    for _ in range(10):
-        state.update(np.ones(10, int), probs=p[:10])
-    assert [row.id for row in state.finalize().worst] == [0, 1, 2]
-
-
-# States
 
 
 @EXAMPLES
@@ -178,22 +149,67 @@ def test_finalize_may_be_called_at_any_time(rows):
     assert_same(state.finalize(), state.finalize(), rel=0.0)
 
 
-@EXAMPLES
-@given(data(), st.data())
-def test_scores_merge(rows, more):
-    cut = more.draw(st.integers(1, rows.n - 1))
-    a, b = rows.take(slice(None, cut)).score(), rows.take(slice(cut, None)).score()
-    kept = a.to_dict(), b.to_dict()
-    assert_same(a.merge(b), rows.score())
-    assert_same(a.merge(b), rows.score())  # neither was changed by it
-    assert kept == (a.to_dict(), b.to_dict())
-    assert_same(
-        a.merge(b).merge(a),
-        Data({k: np.concatenate([v, v[:cut]]) for k, v in rows.columns.items()}, rows.options).score(),
-    )
-
-
 def test_a_state_may_be_merged_with_itself():
     y, z = made(2, 40, 3)
     state = ScoreState(worst=0).update(y, logits=z)
     assert_same(state.merge(state).finalize(), crossent.score(np.tile(y, 2), logits=np.tile(z, (2, 1)), worst=0))
+
+
+def test_a_state_may_go_on_after_it_was_finalized():
+    state = ScoreState().update(Y, probs=P)
+    assert state.finalize().n == 4
+    assert state.update(Y, probs=P).finalize().n == 8
+
+
+def test_a_refused_update_leaves_no_half_of_it():
+    """Either nothing was added, or the state says that it cannot be used; never some of the rows."""
+    state = ScoreState().update(Y, probs=P)
+    big = np.tile(P, (30_000, 1))
+    big[-1] = NAN
+    with pytest.raises(ValueError, match="row 120003"):
+        state.update(Y * 30_000, probs=big)
+    try:
+        assert state.finalize().n == 4
+    except ValueError as error:
+        assert str(error) == "a previous update failed midway; create a new ScoreState"  # noqa: PT017
+    for use in (lambda: state.update(Y, probs=P), lambda: ScoreState().merge(state), lambda: state.merge(ScoreState())):
+        with pytest.raises(ValueError, match="create a new ScoreState"):
+            use()
+
+
+# name: (call, words that the error must hold; lower case)
+ERRORS = {
+    "other options": (lambda: ScoreState().merge(ScoreState(worst=3)), ["worst"]),
+    "other classes": (
+        lambda: ScoreState(classes=["a", "b"]).merge(ScoreState(classes=["a", "c"])),
+        ["classes"],
+    ),
+    "other number of classes": (
+        lambda: ScoreState().update(Y, probs=P).merge(ScoreState().update([0], probs=[[0.5, 0.5]])),
+        ["classes"],
+    ),
+    "other kind": (
+        lambda: ScoreState().update(Y, probs=P).merge(ScoreState().update(Y, logits=Z)),
+        ["probs", "logits"],
+    ),
+    "more columns later": (lambda: ScoreState().update(Y, probs=P).update([0], probs=[[0.5, 0.5]]), ["classes"]),
+    "another kind later": (lambda: ScoreState().update(Y, probs=P).update(Y, logits=Z), ["probs", "logits"]),
+    "clusters only first": (lambda: ScoreState().update(Y, probs=P, cluster=Y).update(Y, probs=P), ["cluster"]),
+    "clusters only later": (lambda: ScoreState().update(Y, probs=P).update(Y, probs=P, cluster=Y), ["cluster"]),
+    "clusters in one of two": (
+        lambda: ScoreState().update(Y, probs=P).merge(ScoreState().update(Y, probs=P, cluster=Y)),
+        ["cluster"],
+    ),
+    "slices only first": (lambda: ScoreState().update(Y, probs=P, by={"a": Y}).update(Y, probs=P), ["'a'"]),
+    "other slices": (
+        lambda: ScoreState().update(Y, probs=P, by={"a": Y}).update(Y, probs=P, by={"b": Y}),
+        ["'a'", "'b'"],
+    ),
+    "merge a score into a state": (lambda: ScoreState().merge(score(Y, probs=P)), ["score"]),
+    "merge nothing": (lambda: ScoreState().merge(None), ["scorestate"]),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    assert_refused(*ERRORS[name])

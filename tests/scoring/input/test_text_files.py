@@ -1,0 +1,59 @@
+"""Text files: separators, compression, kinds of columns and lines that are not what they should be."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+
+import pytest
+
+from crossent.scoring.input.files import open_table
+from crossent.scoring.input.reader import FileError
+
+
+def read(path, names, texts=()):
+    found = [portion.batch.to_pydict() for portion in open_table(path).batches(names, texts)]
+    return {name: [value for batch in found for value in batch[name]] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [("a.csv", bytes), ("a.csv.gz", gzip.compress), ("a.csv.bz2", bz2.compress)],
+    ids=["plain", "gz", "bz2"],
+)
+def test_csv(name, pack, tmp_path):
+    (tmp_path / name).write_bytes(pack(b"y,p,note\n1,0.25,x\n2,,y\n"))
+    assert open_table(tmp_path / name).columns == ("y", "p", "note")
+    assert read(tmp_path / name, ["p", "y"], ["y"]) == {"p": [0.25, None], "y": ["1", "2"]}
+
+
+def test_tsv_of_a_spreadsheet(tmp_path):
+    (tmp_path / "a.tsv").write_bytes("\ufeffy\tp\r\nja\t0.5\r\n".encode())
+    assert read(tmp_path / "a.tsv", ["y", "p"], ["y"]) == {"y": ["ja"], "p": [0.5]}
+
+
+def test_jsonl_columns_have_the_types_of_the_first_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"y": 1, "w": 2, "p": [0.5, 0.5], "more": {}}\n{"y": 0, "p": [1, 0], "w": null}\n'
+    )
+    found = read(tmp_path / "a.jsonl", ["y", "w", "p"], ["y"])
+    assert found == {"y": [1, 0], "w": [2.0, None], "p": [[0.5, 0.5], [1.0, 0.0]]}
+    assert [type(label) for label in found["y"]] == [int, int]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.csv", b"y;p\n1;2\n", "its columns are separated by ';', not by ','"),
+        ("a.csv", b"y,p\n1,high\n", "column 'p'"),
+        ("a.csv", b"y,\xff\n", "not text in UTF-8"),
+        ("a.csv", b"y,p\x00\n", "its first line holds"),
+        ("a.csv", b"\n\n", "holds blank lines only"),
+        ("a.jsonl", b"[1]\n", "line 1: not an object with a value for each column, but list"),
+        ("a.jsonl", b"{'y': 1}\n", "line 1: not JSON"),
+    ],
+)
+def test_what_is_no_table(name, data, words, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(FileError, match=words):
+        read(tmp_path / name, ["p"])
