@@ -172,7 +172,7 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
 
 
 def between(a: Any, b: Any, *, ci: float | None = None, names: tuple[str, str] = ("a", "b")) -> Comparison:
-    """Return what `compare` does, with names for the two sides."""
+    """Compare two predictions as `compare` does, with names for the two sides in texts."""
     called = Names(*names)
     first, second = _state(a, called.a), _state(b, called.b)
     level = first.options.ci if ci is None else ci

@@ -27,7 +27,7 @@ def score(
     ci: float = 0.95,
     worst: int = 10,
 ) -> Score:
-    """Score predictions of classes: return their mean cross-entropy with an interval, and what it is made of.
+    """Score predictions of classes: return their mean cross-entropy, its interval and its parts.
 
     loss = Σ w_i (−log q_i(y_i)) / Σ w_i, where q_i is the predicted distribution of row i, y_i its true class and w_i
     its weight. Nothing is clipped: −log q is the logarithm of the number that was stored, summed in float64.
@@ -40,8 +40,8 @@ def score(
         One of the three, (N, V), or (N,) for the positive one of two classes: probabilities, unnormalised
         log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames.
     classes
-        The classes of the columns, in their order; by default the names of a frame's columns (without what all of
-        them begin with), else 0 … V − 1. With one column per row, the second class is the positive one.
+        The classes of the columns, in their order; by default the names of a frame's columns (without their common
+        prefix), else 0 … V − 1. With one column per row, the second class is the positive one.
     weight
         Weight of each row, ≥ 0; a row of weight 0 is left out.
     cluster

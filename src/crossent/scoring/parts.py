@@ -1,4 +1,4 @@
-"""The frozen pieces of a score, and `ScoreValues`, which holds them all: what pictures, texts and pages read."""
+"""The frozen pieces of a score, and `ScoreValues`, which holds them all and which pictures, texts and pages read."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScoreValues:
-    """The numbers, parts and warnings of a score, without the sums behind them: `Score` adds what one does with them.
+    """Numbers, parts and warnings of a score, without the sums that they follow from and without methods that show them.
 
-    The fields are described by `Score`.
+    `Score` describes the fields.
     """
 
     loss: float

@@ -122,7 +122,7 @@ def classes_of(labels: Coded, classes: Sequence[Hashable], ignore: Iterable[Any]
     Raises
     ------
     InputError
-        If a label is neither a class nor to be ignored, with the label, its first row and what to do.
+        If a label is neither a class nor to be ignored, with the label, its first row and the fix.
     """
     ignored, numbers = list(ignore), _numbers(tuple(classes))
 
@@ -153,7 +153,7 @@ def listing(values: Sequence[Any]) -> str:
 
 
 def _not_a_class(label: Any, where: str, classes: Sequence[Any], seen: Sequence[Any]) -> Message:
-    """Return the error about a label, of those `seen`, that is not one of the classes, with the likeliest mistake."""
+    """Return the error about a label that is not one of the classes; `seen` are all labels, from which a hint follows."""
     if missing(label):
         skip = Argument("ignore", float("nan"))
         return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")

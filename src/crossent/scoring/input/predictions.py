@@ -58,7 +58,7 @@ def matrix(values: Any, kind: str) -> Matrix:
 
 
 def class_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of columns without what all of them begin with: p_cat, p_dog are cat, dog."""
+    """Return the names of columns without their common prefix: p_cat, p_dog are cat, dog."""
     prefix = commonprefix(list(columns))  # noqa: RUF071  of names, not of paths
     cut = max(prefix.rfind(mark) for mark in "_-.: /") + 1
     whole = re.sub(r"\d+$", "", prefix)

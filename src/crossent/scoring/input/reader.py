@@ -1,4 +1,4 @@
-"""The contract of a reader of a file format: how it is asked, what it yields, and how it refuses a file.
+"""The contract of a reader of a file format: its request, its batches, and its errors.
 
 `files.READERS` is the table of all readers. To add a format, write two functions, make a `Reader` of them, and add one
 entry to that table.

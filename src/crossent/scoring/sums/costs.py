@@ -71,7 +71,7 @@ class _Summary(NamedTuple):
 
 
 def costs(batch: Batch, begin: int, end: int, *, normalize: bool) -> Costs:
-    """Return the costs of rows [begin, end) of a batch; those of rows that are left out hold anything.
+    """Return the costs of rows [begin, end) of a batch; costs of rows that are left out are undefined.
 
     With `normalize` the probabilities are divided by their sum.
     """

@@ -75,7 +75,7 @@ class Details:
         return tuple(Bar(*bar) for bar in zip(*columns, strict=True))
 
     def _candidates(self, rows: CountedRows) -> list[Row]:
-        """Return the rows that may be among the worst; of equally bad ones those that come first."""
+        """Return the rows that may be among the worst; among equally bad rows the first ones."""
         loss, costs, classes = rows.loss, rows.costs, rows.batch.classes
         if self.most == 0:
             return []

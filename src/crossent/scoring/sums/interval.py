@@ -28,7 +28,7 @@ TINY = 1e-150
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mean:
-    """Weighted means Σ a / Σ b of any number of groups, (G,) each, with what an interval needs.
+    """Weighted means Σ a / Σ b of any number of groups, (G,) each, with the moments that an interval needs.
 
     n counts the independent parts (rows, or clusters of rows), weight is Σ b, se the standard error of the mean, and
     skew the skewness of the parts' residuals u = a − mean · b. lean = Σ u b / (Σ b · √Σ u²) is how much they go with b:

@@ -227,7 +227,7 @@ def _check_logarithms(rows: CountedRows, slack: float) -> None:
 
 
 def _outside_hint(row: Any, binary: bool) -> str:
-    """Return what the numbers of a row that are no probabilities may be."""
+    """Return a hint at what the numbers of a row are, if they are no probabilities."""
     total = row.sum()
     if (row == SENTINEL).any():
         return f"{SENTINEL:g} stands for an unreported value, which cannot be scored; see crossent lm"

@@ -40,7 +40,7 @@ class Numbering:
         return np.array(table or [0], np.int64)[coded.codes]
 
     def of_other(self, other: Numbering) -> Any:
-        """Return what the numbers of another numbering are here."""
+        """Return the number here of each number of another numbering, (n,)."""
         return self.of(Coded(np.arange(len(other)), list(other.number)))
 
 

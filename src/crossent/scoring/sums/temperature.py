@@ -1,9 +1,9 @@
 """Whether one temperature would cut the loss: the loss of softmax(z / T) and its slope at a few T, from enough rows.
 
 The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Its values and slopes at powers of
-two fix a polynomial around the least one, whose minimum is the best T to about three digits. Of many rows a share will
-do: those whose hash, of their number and of the largest probability, has enough leading zeros. How many zeros follows
-from the number of rows, so that it makes no difference how they come in blocks.
+two fix a polynomial around the least one, whose minimum is the best T to about three digits. Of many rows a sample is
+enough: the rows whose hash, of their number and of the largest probability, has enough leading zeros. How many zeros
+are enough follows from the number of rows, so that the sample does not depend on blocks.
 """
 
 from __future__ import annotations

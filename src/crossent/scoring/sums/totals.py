@@ -3,7 +3,7 @@
 For each group the sums Σ w^k (l − c)^j, j ≤ k ≤ 3, about a centre c near the group's mean m; moving it is a polynomial.
 The mean, and the squares and cubes of the residuals w (l − m), follow from them. Rows in clusters are not independent:
 their residuals are summed by cluster first, so there is a table of Σ w l and Σ w by group and cluster for them.
-Every sum keeps what its additions round off, so that it does not depend on how rows came in blocks.
+Every sum keeps its rounding errors, so that it does not depend on the blocks in which rows came.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GROUP = 1 << 32  # a cluster's key is group · 2³² + cluster
 
 
 class Sum:
-    """Sums (…,) of float64 with what their additions have rounded off (Neumaier 1974)."""
+    """Sums (…,) of float64 that keep the rounding errors of their additions (Neumaier 1974)."""
 
     def __init__(self, *shape: int) -> None:
         self.total: Any = np.zeros(shape)
@@ -321,7 +321,7 @@ class ClusterSums:
         self.waiting = 0
 
     def add(self, key: Any, loss: Any, weight: Any) -> None:
-        """Add rows: the key of each, group · 2³² + cluster, and what to sum, w l and w."""
+        """Add rows: their keys, group · 2³² + cluster, and the terms of the sums, w l and w."""
         known, place = np.unique(key, return_inverse=True)
         sums = np.stack([np.bincount(place, part, len(known)) for part in (loss, weight)])
         self.blocks.append(_Block(known, sums))
