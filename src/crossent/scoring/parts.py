@@ -105,7 +105,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScoreValues:
-    """Numbers, parts and warnings of a score, without the sums that they follow from and without methods that show them.
+    """Numbers, parts and warnings of a score, without the sums behind them and without methods that show them.
 
     `Score` describes the fields.
     """

@@ -153,7 +153,7 @@ def listing(values: Sequence[Any]) -> str:
 
 
 def _not_a_class(label: Any, where: str, classes: Sequence[Any], seen: Sequence[Any]) -> Message:
-    """Return the error about a label that is not one of the classes; `seen` are all labels, from which a hint follows."""
+    """Return the error about a label that is no class; `seen` are all labels, from which a hint follows."""
     if missing(label):
         skip = Argument("ignore", float("nan"))
         return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")
