@@ -35,6 +35,34 @@ def test_modules_are_the_functions_with_their_options_bound():
     assert torch.equal(module(x, t), want)
 
 
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"softcap": -1.0}, {"reduction": "average"}], ids=str)
+def test_errors_of_the_linear_module_come_early(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        _ = F.LinearCrossEntropyLoss(3, 4, **options)
+
+
+def test_the_linear_module_is_the_function_with_its_options_bound():
+    options = {"label_smoothing": 0.1, "temperature": 0.5, "softcap": 4.0, "z_loss": 0.01, "weight": torch.rand(5)}
+    for out in ((), (2, 3)):
+        module = F.LinearCrossEntropyLoss(4, 5, out_features=out, bias=True, ignore_index=3, chunk_bytes=64, **options)
+        x, y, s = torch.randn(6, 4), torch.randint(5, (6, *out)), torch.rand(6, *out)
+        w, b = module.linear.weight.view(5, *out, 4), module.linear.bias.view(5, *out)
+        want = F.linear_cross_entropy(x, w, y, linear_bias=b, sample_weight=s, ignore_index=3, **options)
+        torch.testing.assert_close(module(x, y, sample_weight=s), want, rtol=plain.FLOOR[torch.float32], atol=0)
+        for name in ("softcap=4.0", "label_smoothing=0.1"):
+            assert name in repr(module)
+    loss, stats = F.LinearCrossEntropyLoss(4, 5, return_stats=True, dtype=torch.float64)(x.double(), y[:, 0, 0])
+    assert loss.dtype == stats.lse.dtype == torch.float64
+
+
+def test_errors_of_the_modules_come_early():
+    for options in ({"temperature": 0.0}, {"softcap": -1.0}, {"reduction": "average"}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            _ = F.CrossEntropyLoss(**options)
+    with pytest.raises(ValueError, match="reduction"):
+        _ = F.BCEWithLogitsLoss(reduction="average")
+
+
 @pytest.mark.parametrize("name", ["CrossEntropyLoss", "BCEWithLogitsLoss"])
 def test_state_travels_to_and_from_torch(name):
     w = torch.rand(5)

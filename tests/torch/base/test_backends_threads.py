@@ -1,53 +1,16 @@
-"""The core on torch tensors: bfloat16 against the reference, torch's threads, processes forked off."""
+"""The core on torch tensors: torch's threads, processes forked off."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 import crossent.torch as F
 from crossent.kernels import cpu
 from crossent.torch import TopK
-from tests import data, oracle
-
-
-def as_tensor(array):
-    """A torch view of a NumPy array; uint16 is bfloat16."""
-    tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
-
-
-@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
-@pytest.mark.parametrize("V", data.CLASSES[1::2])
-@pytest.mark.parametrize("kind", data.KINDS)
-def test_rows_agree_with_the_reference(kind, V):
-    # float32, float64 and float16 are in tests/conformance, as NumPy arrays
-    for case in data.cases(kind, V, "bfloat16", backwards=False):
-        truth = oracle.Truth.of(case)
-        for isa in cpu.available_isas():
-            cpu.use_isa(isa)
-            try:
-                oracle.check_rows(cpu, case, truth, as_tensor)
-            finally:
-                cpu.use_isa("")
-
-
-@pytest.mark.parametrize("kind", ["logits", "probabilities"])
-def test_binary_elements_agree_with_the_definition(kind):
-    rng = np.random.default_rng(0)
-    for n in (1, 17, 513, 5000):
-        x = data.encode(rng.normal(0, 5, n) if kind == "logits" else rng.random(n), "bfloat16")
-        t, w, r, g = (rng.random(n).astype(np.float32) for _ in range(4))
-        for isa in cpu.available_isas():
-            cpu.use_isa(isa)
-            try:
-                oracle.check_binary(cpu, kind, (x, t, w, r), g, as_tensor)
-            finally:
-                cpu.use_isa("")
 
 
 def everything():

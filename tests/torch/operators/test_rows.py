@@ -1,9 +1,8 @@
-"""The registered operators: opcheck, compile without a graph break, autocast, shapes without data."""
+"""The operators of rows: opcheck, compile without a graph break, autocast, shapes without data."""
 
 from __future__ import annotations
 
 import itertools
-import warnings
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from crossent.spec import Scores, Target
 from crossent.torch import TopK
 from crossent.torch.operators.rows import RowCall
 from tests.torch import plain
+from tests.torch.operators.watching import Watching, check_compiled
 
 ops = torch.ops.crossent
 
@@ -27,20 +27,6 @@ def row_arguments():
     yield RowCall(pixels, Target(prob=torch.rand(2, 5, 3, requires_grad=True), smoothing=0.1), Scores())
     yield RowCall(z, Target(torch.randint(5, (4, 2)), torch.rand(4, 2, requires_grad=True)), Scores())
     yield RowCall(narrow, Target(index, ignore_index=-100), Scores())
-
-
-def binary_arguments():
-    for dtype in (torch.float32, torch.bfloat16):
-        x, t = (torch.rand(3, 4, dtype=dtype, requires_grad=True) for _ in range(2))
-        yield "logits", x, t, torch.rand(4, dtype=dtype), torch.rand(3, 1, dtype=dtype)
-    yield "probabilities", x.detach().double().requires_grad_(), t.detach().double(), None, None
-
-
-@pytest.fixture
-def quiet():
-    with warnings.catch_warnings():  # of torch's own machinery
-        warnings.simplefilter("ignore")
-        yield
 
 
 @pytest.mark.usefixtures("quiet")
@@ -59,27 +45,6 @@ def test_one_step_operators_keep_their_contracts():
         _ = torch.library.opcheck(ops.row_loss.default, (*call.flatten(), mean))
 
 
-@pytest.mark.usefixtures("quiet")
-def test_binary_operators_keep_their_contracts():
-    for args, summed in zip(binary_arguments(), (False, True, True), strict=True):
-        _ = torch.library.opcheck(ops.binary_loss.default, (*args, summed))
-        wide = torch.float64 if args[1].dtype == torch.float64 else torch.float32
-        g = torch.randn(() if summed else (3, 4), dtype=wide, requires_grad=True)
-        _ = torch.library.opcheck(ops.binary_grad.default, (*args, g))
-
-
-class Watching(torch.utils._python_dispatch.TorchDispatchMode):
-    """Sees every operator that is called."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.seen.add(str(function))
-        return function(*args, **(kwargs or {}))
-
-
 def test_with_and_without_the_dispatcher_are_the_same():
     z, y, p = torch.randn(6, 9, requires_grad=True), torch.randint(9, (6,)), torch.rand(6, 9, requires_grad=True)
     y[1] = -100
@@ -96,17 +61,14 @@ def test_with_and_without_the_dispatcher_are_the_same():
                 stats.entropy,
                 *torch.autograd.grad((loss + more + stats.entropy.sum()).sum(), inputs),
             ]
-        for function, x in ((F.binary_cross_entropy_with_logits, z), (F.binary_cross_entropy, z.sigmoid())):
-            loss = function(x, p)
-            results += [loss, *torch.autograd.grad(loss, [z, p])]
         with torch.no_grad():
-            results += [F.cross_entropy(z, y), F.binary_cross_entropy_with_logits(z, p, reduction="none")]
+            results += [F.cross_entropy(z, y)]
         return results
 
     eager = everything()
     with Watching() as watching:
         watched = everything()
-    for name in ("row_stats", "row_grad", "row_loss", "binary_loss", "binary_grad"):
+    for name in ("row_stats", "row_grad", "row_loss"):
         assert f"crossent.{name}.default" in watching.seen
     for a, b in zip(eager, watched, strict=True):
         assert torch.equal(a, b)
@@ -146,17 +108,11 @@ def calls():
     def pixels(z):
         return F.cross_entropy(z.unsqueeze(-1).expand(*z.shape, 3) * 1.5, torch.zeros(z.shape[0], 3, dtype=torch.long))
 
-    def logits(z, p):
-        return F.binary_cross_entropy_with_logits(z, p, pos_weight=torch.full((7,), 2.0), reduction="none")
-
-    def probabilities(z, p):
-        return F.binary_cross_entropy(z.sigmoid(), p)
-
     def module(z):
         return F.CrossEntropyLoss(label_smoothing=0.1)(z, torch.arange(z.shape[0]) % 7)
 
-    soft = {"dense": (7,), "topk": (2,), "extras": (7,), "logits": (7,), "probabilities": (7,)}
-    for f in (index, dense, topk, extras, pixels, logits, probabilities, module):
+    soft = {"dense": (7,), "topk": (2,), "extras": (7,)}
+    for f in (index, dense, topk, extras, pixels, module):
         yield pytest.param(f, soft.get(f.__name__), id=f.__name__)
 
 
@@ -169,16 +125,7 @@ def inputs(n, soft):
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize(("function", "soft"), list(calls()))
 def test_compiled_without_a_graph_break(function, soft, dynamic):
-    torch._dynamo.reset()
-    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for n in (5, 7, 3) if dynamic else (5,):
-        x = inputs(n, soft)
-        got, want = compiled(*x), function(*x)
-        torch.testing.assert_close(got, want)
-        g = plain.cotangent_like(want).float()
-        for a, b in zip(torch.autograd.grad(got, x, g), torch.autograd.grad(want, x, g), strict=True):
-            torch.testing.assert_close(a, b)
-    torch._dynamo.reset()
+    check_compiled(function, lambda n: inputs(n, soft), dynamic=dynamic)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -227,9 +174,8 @@ def test_under_autocast_backward_and_all():
     y = torch.randint(5, (8,))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, stats = F.cross_entropy(z, y, z_loss=0.1, return_stats=True, sample_weight=torch.rand(8))
-        binary = F.binary_cross_entropy_with_logits(z, z.sigmoid().detach())
-        (g,) = torch.autograd.grad(loss + stats.entropy.sum() + binary, z)
-    assert loss.dtype == binary.dtype == g.dtype == torch.float64
+        (g,) = torch.autograd.grad(loss + stats.entropy.sum(), z)
+    assert loss.dtype == g.dtype == torch.float64
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 5, 3)], ids=str)
@@ -248,11 +194,6 @@ def test_shapes_without_data(shape, dtype):
                 assert stats.entropy.shape == stats.correct.shape == rows
                 (g,) = torch.autograd.grad(loss.sum(), z)
                 assert (g.shape, g.dtype, g.stride()) == (z.shape, dtype, z.stride())
-        for reduction in ("mean", "none"):
-            loss = F.binary_cross_entropy_with_logits(z, p, reduction=reduction)
-            assert (loss.shape, loss.dtype) == (shape if reduction == "none" else (), wide)
-            (g,) = torch.autograd.grad(loss.sum(), z)
-            assert (g.shape, g.dtype) == (z.shape, dtype)
 
 
 def test_on_the_meta_device():
@@ -262,7 +203,6 @@ def test_on_the_meta_device():
     assert loss.shape == ()
     (g,) = torch.autograd.grad(loss, z)
     assert g.shape == z.shape
-    assert F.binary_cross_entropy_with_logits(z, z, reduction="none").shape == z.shape
 
 
 def test_gradients_keep_the_layout_of_the_logits():
