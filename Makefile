@@ -64,11 +64,11 @@ check-gpu-build: install-dev
 # the GPU backend in Triton's interpreter, on CPU tensors
 test-interpreter: install-dev
 	@echo "== GPU kernels, interpreted"
-	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(pytest) tests/kernels/triton; else echo 'no Triton for this system'; fi
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(pytest) tests/conformance tests/kernels/triton -k triton; else echo 'no Triton for this system'; fi
 
 # on a machine with a GPU, with whatever torch and Triton its Python has: nothing is installed but the core
 test-gpu:
-	@bash tools/on_gpu.sh -m pytest tests/kernels/triton tests/torch/sources/test_plan.py -p no:randomly -q
+	@bash tools/on_gpu.sh -m pytest tests/conformance tests/kernels/triton tests/torch/sources/test_plan.py -k "triton or plan" -p no:randomly -q
 
 bench-gpu:
 	@bash tools/on_gpu.sh -m benchmarks.gpu

@@ -1,7 +1,8 @@
 """What every backend is held against: the shipped reference in float64, and how far rounding may lead away from it.
 
-A backend is anything with the functions of `crossent.kernels.cpu`. The checks call it on arrays that are surrounded by
-guards and filled with NaN, compare with the reference, and raise AssertionError.
+A backend is anything with the functions of `crossent.kernels.backend.Backend` that takes NumPy arrays: the CPU's, and
+every adapter of tests/conformance. The checks call it on arrays that are surrounded by guards and filled with NaN,
+compare with the reference, and raise AssertionError.
 
 The bounds. With u the unit roundoff of the arithmetic (float32 for half-precision logits) and d = s − peak, rounding d
 and taking the exponential makes e^d wrong by at most 3 u (1 + |d|), relatively; u (1 + |d|) is the first-order bound
@@ -13,12 +14,12 @@ sums have the standard deviation u √n / 3, the mean of four lanes has half of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from crossent import reference
+from crossent.kernels.backend import BinaryOperands, Cotangents, LossScale, RowOutputs
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from tests.data import GUARD, Case, Layout, as_rows, decode, spacing
@@ -26,12 +27,6 @@ from tests.data import GUARD, Case, Layout, as_rows, decode, spacing
 K = 10.0
 FIELDS = ("peak", "total", "target_score", "mass", "tilt")
 PLAIN = Scores()
-Wrap = Callable[[Any], Any]
-
-
-def same(array: Any) -> Any:
-    """NumPy arrays go to the kernels as they are."""
-    return array
 
 
 # Buffers
@@ -76,11 +71,6 @@ class Inputs:
 
     def check(self) -> None:
         assert [a.tobytes() for a in self.arrays] == self.before, "an argument was written to"
-
-
-def wrapped(target: Target, wrap: Wrap) -> Target:
-    arrays = {name: getattr(target, name) for name in ("index", "prob", "weight")}
-    return dataclasses.replace(target, **{k: None if a is None else wrap(a) for k, a in arrays.items()})
 
 
 # The truth of a case, and its bounds in units of u
@@ -214,14 +204,14 @@ def grad_bound(case: Case, want: Any, scale: Any) -> Any:
     return unit(case) * scale + (np.abs(want) * eps + least) / K * (unit(case) < eps / 2)
 
 
-def check_row_stats(backend: Any, case: Case, truth: Truth, wrap: Wrap = same) -> Any:
+def check_row_stats(backend: Any, case: Case, truth: Truth) -> Any:
     """Check the record and the summary; return the record for `check_row_grad`."""
     narrow = np.float64 if case.wide else np.float32
     record = Guarded(None, (5, case.rows), np.float64)
     summary = {name: Guarded(None, (case.rows,), narrow) for name in ("loss", "lse", "entropy")}
     inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight)
-    outs = tuple(wrap(x.view) for x in summary.values())
-    backend.row_stats(wrap(case.logits), wrapped(case.target, wrap), case.scores, wrap(record.view), outs)
+    outs = RowOutputs(*(x.view for x in summary.values()))
+    backend.row_stats(case.logits, case.target, case.scores, record.view, outs)
     inputs.check()
     values = record.values()
     check_record(case, truth, values)
@@ -241,30 +231,32 @@ def check_row_stats(backend: Any, case: Case, truth: Truth, wrap: Wrap = same) -
     return record.view
 
 
-def check_row_grad(backend: Any, case: Case, truth: Truth, record: Any, wrap: Wrap = same) -> Any:
+def check_row_grad(backend: Any, case: Case, truth: Truth, record: Any) -> Any:
     """Check the gradient for the case's cotangents."""
     if "grad" not in truth.known:
         truth.known["grad"] = truth.grad(case, case.cotangents)
     want, scale = truth.known["grad"]
     out = Guarded(case.grad_layout, case.logits.shape, case.logits.dtype)
     inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight, record, *case.cotangents)
-    cotangents = tuple(None if g is None else wrap(g) for g in case.cotangents)
-    backend.row_grad(
-        wrap(case.logits), wrapped(case.target, wrap), case.scores, wrap(record), cotangents, wrap(out.view)
-    )
+    backend.row_grad(case.logits, case.target, case.scores, record, Cotangents(*case.cotangents), out.view)
     inputs.check()
     got = as_rows(out.values())
     agree("grad", case, got, want, grad_bound(case, want, scale))
     return got
 
 
-def check_row_fused(backend: Any, case: Case, truth: Truth, wrap: Wrap = same, *, in_place: bool = False) -> Any:
-    """Check the record and the gradient of Σ scale₀ · loss + scale₁ · lse², with the first two cotangents as scales."""
-    scale = (np.ones(case.rows, np.float32) if case.cotangents[0] is None else case.cotangents[0], case.cotangents[1])
+def check_row_fused(backend: Any, case: Case, truth: Truth, *, in_place: bool = False) -> Any:
+    """Check the record and the gradient of Σ scale.loss · loss + scale.lse_squared · lse².
+
+    The scales are the first two cotangents.
+    """
+    ones = np.ones(case.rows, np.float32)
+    scale = LossScale(ones if case.cotangents[0] is None else case.cotangents[0], case.cotangents[1])
     if "fused" not in truth.known:
-        g_lse = None if scale[1] is None else 2 * decode(scale[1]) * truth.stats.lse
-        a_bound = 0.0 if scale[1] is None else 2 * np.abs(decode(scale[1])) * truth.bound["lse"]
-        truth.known["fused"] = truth.grad(case, (scale[0], g_lse, None), a_bound)
+        squared = scale.lse_squared
+        g_lse = None if squared is None else 2 * decode(squared) * truth.stats.lse
+        a_bound = 0.0 if squared is None else 2 * np.abs(decode(squared)) * truth.bound["lse"]
+        truth.known["fused"] = truth.grad(case, Cotangents(scale.loss, g_lse), a_bound)
     want, bound = truth.known["fused"]
     record = Guarded(None, (5, case.rows), np.float64)
     out = Guarded(case.grad_layout, case.logits.shape, case.logits.dtype)
@@ -273,10 +265,7 @@ def check_row_fused(backend: Any, case: Case, truth: Truth, wrap: Wrap = same, *
         out.view[...] = case.logits
         logits = out.view
     inputs = Inputs.of(*([] if in_place else [logits]), case.target.index, case.target.prob, case.target.weight, *scale)
-    seen_logits = wrap(logits)
-    grad = seen_logits if in_place else wrap(out.view)
-    scales = (wrap(scale[0]), None if scale[1] is None else wrap(scale[1]))
-    backend.row_fused(seen_logits, wrapped(case.target, wrap), case.scores, scales, wrap(record.view), grad)
+    backend.row_fused(logits, case.target, case.scores, scale, record.view, out.view)
     inputs.check()
     check_record(case, truth, record.values())
     got = as_rows(out.values())
@@ -284,12 +273,12 @@ def check_row_fused(backend: Any, case: Case, truth: Truth, wrap: Wrap = same, *
     return got
 
 
-def check_rows(backend: Any, case: Case, truth: Truth, wrap: Wrap = same) -> None:
+def check_rows(backend: Any, case: Case, truth: Truth) -> None:
     """All of the above."""
-    record = check_row_stats(backend, case, truth, wrap)
-    check_row_grad(backend, case, truth, record, wrap)
-    check_row_fused(backend, case, truth, wrap)
-    check_row_fused(backend, case, truth, wrap, in_place=True)
+    record = check_row_stats(backend, case, truth)
+    check_row_grad(backend, case, truth, record)
+    check_row_fused(backend, case, truth)
+    check_row_fused(backend, case, truth, in_place=True)
 
 
 # One call, its results in new arrays
@@ -317,14 +306,15 @@ def evaluate(
     """Statistics, the gradient for the cotangents (of the loss alone if there are none), and that of `row_fused`."""
     N = logits.size // logits.shape[1] if logits.shape[1] else logits.shape[0]
     narrow = np.float64 if logits.dtype == np.float64 else np.float32
-    summary = tuple(np.full(N, np.nan, narrow) for _ in range(3))
+    outputs = RowOutputs(*(np.full(N, np.nan, narrow) for _ in range(3)))
     record, again = np.full((5, N), np.nan), np.full((5, N), np.nan)
     grad, fused = (np.full(logits.shape, np.nan, logits.dtype) for _ in range(2))
     ones = np.ones(N, narrow)
-    backend.row_stats(logits, target, scores, record, summary)
-    backend.row_grad(logits, target, scores, record, (ones, None, None) if cotangents is None else cotangents, grad)
-    backend.row_fused(logits, target, scores, (ones, None), again, fused)
-    return Result(*summary, RowStats(*record), as_rows(grad), as_rows(fused))
+    backend.row_stats(logits, target, scores, record, outputs)
+    given = Cotangents(ones) if cotangents is None else Cotangents(*cotangents)
+    backend.row_grad(logits, target, scores, record, given, grad)
+    backend.row_fused(logits, target, scores, LossScale(ones), again, fused)
+    return Result(*outputs, RowStats(*record), as_rows(grad), as_rows(fused))
 
 
 # Binary cross-entropy
@@ -354,7 +344,7 @@ def binary_truth(kind: str, operands: tuple[Any, ...]) -> tuple[Any, Any]:
     return loss, slope
 
 
-def check_binary(backend: Any, kind: Any, operands: tuple[Any, ...], cotangent: Any, wrap: Wrap = same) -> None:
+def check_binary(backend: Any, kind: Any, operands: tuple[Any, ...], cotangent: Any) -> None:
     """Check losses, their sum and the gradient; all terms keep their relative accuracy.
 
     Bound: exponential, logarithm and the products are wrong by at most 2, 4 and 4 u, so a term by `K` u; results below
@@ -363,18 +353,18 @@ def check_binary(backend: Any, kind: Any, operands: tuple[Any, ...], cotangent: 
     shape, dtype = operands[0].shape, "bfloat16" if operands[0].dtype == np.uint16 else str(operands[0].dtype)
     wide = dtype == "float64"
     u, tiny = (2.0**-53, 2.3e-308) if wide else (2.0**-24, 1.2e-38)
-    given = tuple(None if a is None else wrap(a) for a in operands)
+    given = BinaryOperands(*operands)
     inputs = Inputs.of(*operands, cotangent)
     losses, slopes = binary_truth(kind, operands)
     want, size = sum(losses), sum(np.abs(x) for x in losses)
     out = Guarded(None, shape, np.float64 if wide else np.float32)
-    total = backend.binary_loss(kind, given, wrap(out.view))
+    total = backend.binary_loss(kind, given, out.view)
     assert worst(out.values(), want, u * size + tiny) <= K, f"loss of {kind} {dtype}"
     limit = u * size.sum() + tiny * want.size
     assert worst(np.float64(total), want.sum(), limit) <= allowed(wide, want.size), f"sum of {kind} {dtype} {shape}"
     assert backend.binary_loss(kind, given, None) == total
     grad = Guarded(None, shape, operands[0].dtype)
-    backend.binary_grad(kind, given, wrap(cotangent), wrap(grad.view))
+    backend.binary_grad(kind, given, cotangent, grad.view)
     g = decode(cotangent)
     want, size = g * sum(slopes), np.abs(g) * sum(np.abs(x) for x in slopes)
     if dtype == "float16":

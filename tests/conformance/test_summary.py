@@ -7,6 +7,7 @@ import pytest
 
 from crossent.kernels import cpu
 
+pytestmark = pytest.mark.usefixtures("isa")
 LENGTHS = (1, 2, 31, 32, 33, 97, 512, 1025, 5000)
 
 
@@ -22,14 +23,6 @@ def layouts(values):
     yield np.asfortranarray(values)
     yield np.repeat(np.repeat(values, 2, 0), 3, 1)[::2, ::3]
     yield values[::-1, ::-1].copy()[::-1, ::-1]
-
-
-@pytest.fixture(params=cpu.available_isas(), autouse=True)
-def isa(request):
-    chosen = cpu.isa()
-    cpu.use_isa(request.param)
-    yield request.param
-    cpu.use_isa(chosen)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -1,4 +1,4 @@
-"""The contract of backends, held against every registered one: function by function, parameter by parameter."""
+"""The contract of a backend against every registered one, parameter by parameter; the registry; the adapters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from importlib import import_module
 import pytest
 
 from crossent import kernels
+from crossent.kernels import cpu
 from crossent.kernels.backend import Backend, RowOutputs
+from tests.conformance.adapters import ADAPTERS
 
 FUNCTIONS = [name for name, value in vars(Backend).items() if inspect.isfunction(value) and not name.startswith("_")]
 
@@ -37,6 +39,21 @@ def test_the_contract_names_what_torch_calls():
     }  # fmt: skip
 
 
+def test_the_conformance_tests_have_an_adapter_for_every_backend():
+    assert set(ADAPTERS) == set(kernels.names())
+
+
 def test_outputs_that_are_not_wanted_are_none():
     loss = object()
     assert RowOutputs(loss) == (loss, None, None)
+
+
+def test_the_registry_knows_why_not():
+    assert "cpu" in kernels.names()
+    assert kernels.why_not("cpu") is None
+    assert kernels.get("cpu") is cpu
+    reason = kernels.why_not("abacus")
+    assert "abacus" in reason
+    assert "cpu" in reason
+    with pytest.raises(NotImplementedError, match="abacus"):
+        _ = kernels.get("abacus")

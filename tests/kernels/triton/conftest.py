@@ -26,7 +26,7 @@ elif kernels.why_not("triton") is not None:
 def device(monkeypatch):
     """The device whose tensors `crossent.torch` hands to the Triton backend: a GPU, or the CPU if interpreted."""
     from crossent.torch.base import backends
-    from tests.kernels.triton.device import DEVICE
+    from tests.kernels.triton.calls import DEVICE
 
     monkeypatch.setitem(backends.BACKENDS, DEVICE.type, "triton")
     return DEVICE
