@@ -1,4 +1,4 @@
-"""An examination of the installation: what is there, which code runs, and whether it computes rightly.
+"""An examination of the installation: versions, instruction sets and backends, and whether their results are right.
 
 `crossent doctor` prints it, and so does `python -m crossent.doctor`, which needs nothing but NumPy.
 """
@@ -9,19 +9,17 @@ import math
 import platform
 import sys
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from crossent import kernels, reference
 from crossent.kernels import cpu
 from crossent.spec import Scores, Target
-from crossent.stats import RowStats
+from crossent.stats import Cotangents, RowStats
 from crossent.version import __version__
 
-Line = tuple[str, str]
-
-_OPTIONAL = {
+EXTRAS = {
     "torch": "torch",
     "triton": "",
     "jax": "",
@@ -33,70 +31,84 @@ _OPTIONAL = {
     "scipy": "score",
     "pyarrow": "score",
 }
+"""The extra of crossent that installs each optional package, empty if none does."""
 _DTYPES = (np.float32, np.float64)
 _BOUND = 64  # units of the dtype's epsilon; rounding stays under 8, a wrong kernel is off by thousands
 
 
+class Line(NamedTuple):
+    """One line of the examination: a name, and its text."""
+
+    name: str
+    text: str
+
+
+class Check(NamedTuple):
+    """Whether results are right, and lines about them."""
+
+    right: bool
+    lines: list[Line]
+
+
 def examine() -> bool:
-    """Print the examination, and return whether the core was there and computed rightly."""
+    """Print the examination, and return whether the core exists and all results are right."""
     found = core()  # before torch lends its threads
-    (core_right, core_lines), (torch_right, torch_lines) = check_core(), check_torch()
-    gpu_right, gpu_lines = check_gpus()
+    checks = core_check, torch_check, gpu_check = check_core(), check_torch(), check_gpus()
     print(f"crossent {__version__}")
     for heading, lines in (
         ("system", system()),
         ("packages", packages()),
-        ("core", [*found, *core_lines, *torch_lines]),
-        ("backends", [*backends(), *gpu_lines]),
+        ("core", [*found, *core_check.lines, *torch_check.lines]),
+        ("backends", [*backends(), *gpu_check.lines]),
     ):
         print(f"\n{heading}")
-        for name, text in lines:
-            print(f"  {name:<16}  {text}")
-    return core_right and torch_right and gpu_right
+        for line in lines:
+            print(f"  {line.name:<16}  {line.text}")
+    return all(check.right for check in checks)
 
 
 def system() -> list[Line]:
     """Return the versions of Python and the system."""
     return [
-        ("Python", f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"),
-        ("platform", platform.platform()),
-        ("processor", platform.machine()),
+        Line("Python", f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"),
+        Line("platform", platform.platform()),
+        Line("processor", platform.machine()),
     ]
 
 
 def packages() -> list[Line]:
     """Return the version of NumPy and of every optional package, or how to install it."""
-    lines: list[Line] = [("numpy", np.__version__)]
-    for name, extra in _OPTIONAL.items():
+    lines = [Line("numpy", np.__version__)]
+    for name, extra in EXTRAS.items():
         try:
-            lines.append((name, metadata.version(name)))
+            lines.append(Line(name, metadata.version(name)))
         except metadata.PackageNotFoundError:
             advice = f": pip install 'crossent[{extra}]'" if extra else ""
-            lines.append((name, f"not installed{advice}"))
+            lines.append(Line(name, f"not installed{advice}"))
     return lines
 
 
 def core() -> list[Line]:
-    """Return the instruction set and the threads of the CPU core."""
+    """Return the instruction set and the number of threads of the CPU core."""
     if kernels.why_not("cpu") is not None:
         return []
     best_last = ", ".join(cpu.available_isas())
     return [
-        ("instruction set", f"{cpu.isa()} (available: {best_last}; the variable CROSSENT_ISA chooses)"),
-        ("threads", cpu.threads()),
+        Line("instruction set", f"{cpu.isa()} (available: {best_last}; the variable CROSSENT_ISA chooses)"),
+        Line("threads", cpu.threads()),
     ]
 
 
 def backends() -> list[Line]:
-    """Return for each backend that it can be used, or the reason why not."""
-    return [(name, kernels.why_not(name) or "can be used") for name in kernels.names()]
+    """Return whether each backend can be used, or the reason why not."""
+    return [Line(name, kernels.why_not(name) or "can be used") for name in kernels.names()]
 
 
-def check_core() -> tuple[bool, list[Line]]:
-    """Return whether the core agrees with `crossent.reference` on every instruction set, and lines with the errors."""
+def check_core() -> Check:
+    """Compare the core with `crossent.reference` on every instruction set."""
     reason = kernels.why_not("cpu")
     if reason is not None:
-        return False, [("self-check", f"not done: {reason}")]
+        return Check(False, [Line("self-check", f"not done: {reason}")])
     right, lines, chosen = True, list[Line](), cpu.isa()
     try:
         for isa in cpu.available_isas():
@@ -104,37 +116,38 @@ def check_core() -> tuple[bool, list[Line]]:
             errors = [core_error(dtype) for dtype in _DTYPES]
             fine = all(e <= _BOUND * np.finfo(dtype).eps for e, dtype in zip(errors, _DTYPES, strict=True))
             shown = ", ".join(f"{e:.0e} in {np.dtype(dtype)}" for e, dtype in zip(errors, _DTYPES, strict=True))
-            lines.append((f"check {isa}", f"{'right' if fine else 'WRONG'}: largest error {shown}"))
+            lines.append(Line(f"check {isa}", f"{'right' if fine else 'WRONG'}: largest error {shown}"))
             right = right and fine
     finally:
         cpu.use_isa(chosen)
-    return right, lines
+    return Check(right, lines)
 
 
-def check_torch() -> tuple[bool, list[Line]]:
-    """Return whether `crossent.torch`, if it can be imported, gives equal logits the loss log V, and lines about it."""
+def check_torch() -> Check:
+    """Check that the loss of equal logits is log V in `crossent.torch`, if that can be imported."""
     if kernels.why_not("cpu") is not None:
-        return False, []
+        return Check(False, [])
     try:
         torch = import_module("torch")
         functional = import_module("crossent.torch")
     except (ImportError, OSError) as error:  # OSError: a shared library of torch is missing
-        return True, [("check torch", f"not done: {error}")]
+        return Check(True, [Line("check torch", f"not done: {error}")])
     loss = functional.cross_entropy(torch.zeros(3, 301, dtype=torch.float64), torch.tensor([0, 7, 300]))
     error = abs(loss.item() - math.log(301))
     fine = error <= _BOUND * np.finfo(np.float64).eps
-    product_fine, product = check_product(torch)
-    return fine and product_fine, [
-        ("check torch", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float64"),
-        ("check bfloat16", product),
-        ("threads, torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)"),
+    product = check_product(torch)
+    lines = [
+        Line("check torch", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float64"),
+        *product.lines,
+        Line("threads, torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)"),
     ]
+    return Check(fine and product.right, lines)
 
 
-def check_gpus() -> tuple[bool, list[Line]]:
-    """Return whether every GPU that torch finds gives equal logits the loss log V, and lines about each."""
+def check_gpus() -> Check:
+    """Check that the loss of equal logits is log V on every GPU that torch finds."""
     if kernels.why_not("triton") is not None:
-        return True, []
+        return Check(True, [])
     torch, functional = import_module("torch"), import_module("crossent.torch")
     right, lines = True, list[Line]()
     for number in range(torch.cuda.device_count()):
@@ -145,22 +158,24 @@ def check_gpus() -> tuple[bool, list[Line]]:
         error = abs(loss.item() - math.log(50257))
         fine = error <= _BOUND * np.finfo(np.float32).eps and bool(logits.grad.isfinite().all())
         name = torch.cuda.get_device_name(device)
-        lines.append((f"check {device}", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float32 on {name}"))
+        lines.append(Line(f"check {device}", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float32 on {name}"))
         right = right and fine
-    return right, lines
+    return Check(right, lines)
 
 
-def check_product(torch: Any) -> tuple[bool, str]:
-    """Return whether the product of two bfloat16 matrices that the linear loss takes is right, and how it is taken."""
-    gemm = import_module("crossent.torch.sources.products")
+def check_product(torch: Any) -> Check:
+    """Check a product of two bfloat16 matrices as the linear loss computes it."""
+    products = import_module("crossent.torch.sources.products")
     random = torch.Generator().manual_seed(0)
     a, b = (torch.randn(shape, generator=random).bfloat16() for shape in ((33, 65), (65, 17)))
-    dtype, exact, found = gemm.operand_dtype(torch.bfloat16), a.double() @ b.double(), torch.empty(33, 17)
-    gemm.multiply(gemm.operand(a, dtype), gemm.operand(b, dtype), found)
+    dtype, exact, found = products.operand_dtype(torch.bfloat16), a.double() @ b.double(), torch.empty(33, 17)
+    products.multiply(products.operand(a, dtype), products.operand(b, dtype), found)
     error = float((found - exact).norm() / exact.norm())
     fine = error <= _BOUND * float(np.finfo(np.float32).eps)
     where = "on matrix units" if dtype == torch.bfloat16 else "as float32 numbers; no matrix units, or no BLAS for them"
-    return fine, f"{'right' if fine else 'WRONG'}: error {error:.0e} of products {where}"
+    return Check(
+        fine, [Line("check bfloat16", f"{'right' if fine else 'WRONG'}: error {error:.0e} of products {where}")]
+    )
 
 
 def core_error(dtype: type[np.float32 | np.float64]) -> float:
@@ -173,7 +188,7 @@ def core_error(dtype: type[np.float32 | np.float64]) -> float:
     scores = Scores(temperature=1.5, softcap=20.0)
     record, grad = np.full((5, 5), np.nan), np.full_like(logits, np.nan)
     cpu.row_stats(logits, target, scores, record)
-    cotangents = np.full(5, 1.0, dtype), np.full(5, 0.5, dtype), np.full(5, 0.25, dtype)
+    cotangents = Cotangents(np.full(5, 1.0, dtype), np.full(5, 0.5, dtype), np.full(5, 0.25, dtype))
     cpu.row_grad(logits, target, scores, record, cotangents, grad)
 
     expected = reference.row_stats(logits, target, scores)
