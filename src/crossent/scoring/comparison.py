@@ -79,9 +79,9 @@ class Comparison:
         >>> crossent.compare(a, b).to_dict()["share_better"]
         1.0
         """
-        from crossent.scoring.show.text import plain
+        from crossent.scoring.show.text import json_value
 
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "names"}
+        return {f.name: json_value(getattr(self, f.name)) for f in fields(self) if f.name != "names"}
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return `to_dict` as JSON.

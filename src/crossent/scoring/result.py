@@ -52,10 +52,12 @@ class Score(ScoreValues):
         >>> crossent.score([1, 1, 0], probs=[0.5, 0.5, 0.5]).to_dict()["bits"]
         1.0
         """
-        from crossent.scoring.show.text import plain
+        from crossent.scoring.show.text import json_value
 
-        whole = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "state"}
-        return whole | {name: plain(getattr(self, name)) for name in ("bits", "bits_ci", "perplexity", "perplexity_ci")}
+        whole = {f.name: json_value(getattr(self, f.name)) for f in fields(self) if f.name != "state"}
+        return whole | {
+            name: json_value(getattr(self, name)) for name in ("bits", "bits_ci", "perplexity", "perplexity_ci")
+        }
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return `to_dict` as JSON.
@@ -205,6 +207,6 @@ class Score(ScoreValues):
         return text(self)
 
     def _repr_html_(self) -> str:
-        from crossent.scoring.show.text import page
+        from crossent.scoring.show.text import notebook_html
 
-        return page(self)
+        return notebook_html(self)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from crossent.errors import one_line
 from crossent.scoring.parts import Interval, bits, perplexity
-from crossent.scoring.show.text import aligned, html_table, plain
+from crossent.scoring.show.text import TextRows, TextTable, aligned, html_table, json_value
 from crossent.scoring.show.words import NONE, counted, exponential, number, share, span
 
 Denominator = Literal["token", "byte", "question", "document"]
@@ -124,7 +124,7 @@ class LanguageModelScore:
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return `to_dict` as JSON, where NaN is null and an infinity the text "inf"."""
-        return json.dumps(plain(self.to_dict()), indent=indent, allow_nan=False)
+        return json.dumps(json_value(self.to_dict()), indent=indent, allow_nan=False)
 
     def __repr__(self) -> str:
         parts = [_head(self), *aligned(_rows(self))]
@@ -147,10 +147,10 @@ def _head(score: LanguageModelScore) -> str:
     return f"{said} ({', '.join(score.sources)})"
 
 
-def _rows(score: LanguageModelScore) -> list[tuple[str, ...]]:
-    """Return name, value and interval of what there is to say."""
+def _rows(score: LanguageModelScore) -> TextRows:
+    """Return the table of the whole score: name, value and interval of each number that the log tells."""
     level = f"{100 * score.level:g} % interval"
-    rows: list[tuple[str, ...]] = [("", "value", level)]
+    rows: TextRows = [("", "value", level)]
 
     def row(name: str, value: float, ci: Interval, write: Any = lambda x: number(x, 4)) -> None:
         rows.append((name, write(value), span(write(ci[0]), write(ci[1]))))
@@ -185,18 +185,18 @@ def _perplexity(loss: float) -> str:
     return number(loss) if not math.isfinite(loss) else exponential(loss)
 
 
-def _worst(score: LanguageModelScore) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Return the tables of the worst tokens and documents, each with its title."""
-    tables: list[tuple[str, list[tuple[str, ...]]]] = []
+def _worst(score: LanguageModelScore) -> list[TextTable]:
+    """Return the tables of the costliest tokens and documents."""
+    tables: list[TextTable] = []
     if score.worst_tokens:
         tokens = [
             (one_line(t.document), str(t.position), one_line(repr(t.text)), _bound(t)) for t in score.worst_tokens
         ]
-        tables.append(("worst tokens", [("document", "position", "token", "nats"), *tokens]))
+        tables.append(TextTable("worst tokens", [("document", "position", "token", "nats"), *tokens]))
     if score.worst_documents:
         head = ("document", f"nats per {score.worst_documents[0].unit}", "tokens", "bytes")
         rows = [(one_line(d.document), _bound(d), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
-        tables.append(("worst documents", [head, *rows]))
+        tables.append(TextTable("worst documents", [head, *rows]))
     return tables
 
 

@@ -1,5 +1,6 @@
 """Show: a score as text, as pictures and as a page.
 
-These modules read the numbers of a result and never compute a statistic. They import `parts` and `crossent.html`;
-`Score`, the comparison and the command line call them.
+`text` is for terminals, notebooks and JSON, `report` for a page of `sections` and `pictures`; `words` writes numbers
+and sentences. These modules read the values of a score (`parts.ScoreValues`) and compute no statistic of it. They
+import `parts` and `crossent.html`; results, comparisons and the commands import them.
 """

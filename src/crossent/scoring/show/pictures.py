@@ -1,6 +1,6 @@
-"""The pictures of the report: reliability and row losses by matplotlib, and a dot with whiskers per row of a table.
+"""The pictures of a report: reliability and row losses by matplotlib, and a dot with whiskers per row of a table.
 
-Labels from outside stand in the page alone, which wraps them, and never in a picture. Matplotlib is imported when the
+Labels from outside are text of the page, which wraps them, and never part of a picture. Matplotlib is imported when the
 first picture is drawn.
 """
 
@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crossent.html import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
 from crossent.scoring.parts import Bar, Bin, Interval, ScoreValues, Slice
@@ -25,8 +25,23 @@ _PREDICTED, _OBSERVED = "predicted probability", "observed frequency"
 _PROBABILITIES = (0.5, 0.1, 0.9, 0.01, 0.99, 1e-4, 0.9999, 1e-10, 1 - 1e-6, 1e-50, 1e-300, 1 - 1e-9)
 
 
+class Colours(NamedTuple):
+    """Colours of a reliability diagram."""
+
+    bins: str
+    curve: str
+    diagonal: str
+
+
+class Tick(NamedTuple):
+    """A tick of an axis: its place in the axis' coordinates, and its label."""
+
+    place: float
+    label: str
+
+
 def wilson(observed: float, n: int, level: float) -> Interval:
-    """Return the ends of Wilson's interval of a frequency observed in n rows.
+    """Return Wilson's interval of a frequency observed in n rows.
 
     Wilson (1927), "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22,
     209–212.
@@ -43,19 +58,19 @@ def plot(score: ScoreValues, ax: Any = None) -> Any:
         from matplotlib import pyplot
 
         _, ax = pyplot.subplots()
-    _compare(ax, score, ("C0", "C1", "0.5"))
+    _ = _compare(ax, score, Colours(bins="C0", curve="C1", diagonal="0.5"))
     _ = ax.set(xlabel=_PREDICTED, ylabel=_OBSERVED)
     return ax
 
 
 def reliability(score: ScoreValues) -> str:
-    """Draw what came true over what was predicted, with the isotonic curve, above how many rows are where."""
+    """Draw the observed frequency over the predicted probability, with the isotonic curve, above the rows per bin."""
     name = "reliability"
     with _style(name):
         figure = _figure(4.15)
         upper = figure.add_axes((0.15, 0.3, 0.81, 0.675))
         lower = figure.add_axes((0.15, 0.092, 0.81, 0.13))
-        bins = _compare(upper, score, (MAIN, WARM, MUTED))
+        bins = _compare(upper, score, Colours(bins=MAIN, curve=WARM, diagonal=MUTED))
         _ = lower.bar(
             [part.low for part in bins],
             [part.n for part in bins],
@@ -82,25 +97,25 @@ def reliability(score: ScoreValues) -> str:
         )
 
 
-def _compare(axes: Axes, score: ScoreValues, colours: tuple[str, str, str]) -> list[Bin]:
-    """Draw the bins, the isotonic curve and the diagonal in these colours, and return the bins drawn."""
+def _compare(axes: Axes, score: ScoreValues, colours: Colours) -> list[Bin]:
+    """Draw the bins, the isotonic curve and the diagonal, and return the bins that were drawn."""
     bins = [part for part in score.reliability if part.n > 0 and math.isfinite(part.predicted + part.observed)]
     curve = score.calibration.curve if score.calibration else ()
-    _ = axes.plot([0, 1], [0, 1], color=colours[2], linewidth=1.1, linestyle=(0, (4, 3)))
+    _ = axes.plot([0, 1], [0, 1], color=colours.diagonal, linewidth=1.1, linestyle=(0, (4, 3)))
     if len(curve) > 1:
-        _ = axes.plot([p for p, _ in curve], [f for _, f in curve], color=colours[1], linewidth=1.5, gid="curve")
+        _ = axes.plot([p for p, _ in curve], [f for _, f in curve], color=colours.curve, linewidth=1.5, gid="curve")
     for part in bins:
         ends = wilson(part.observed, part.n, score.level)
-        _ = axes.plot([part.predicted] * 2, ends, color=colours[0], linewidth=1.3)
+        _ = axes.plot([part.predicted] * 2, ends, color=colours.bins, linewidth=1.3)
     centres = [part.predicted for part in bins], [part.observed for part in bins]
-    _ = axes.plot(*centres, "o", color=colours[0], markersize=5, gid="bins", clip_on=False, zorder=4)
+    _ = axes.plot(*centres, "o", color=colours.bins, markersize=5, gid="bins", clip_on=False, zorder=4)
     top = _top(bins)
     _ = axes.set(xlim=(-0.012 * top, 1.012 * top), ylim=(-0.012 * top, 1.012 * top))
     return bins
 
 
 def losses(score: ScoreValues) -> str:
-    """Draw the distribution of the rows' losses on a logarithmic axis, with zero and infinity apart."""
+    """Draw the distribution of the losses of rows on a logarithmic axis, with zero and infinity as separate bars."""
     name = "losses"
     bars = grouped(score.histogram)
     total = sum(bar.weight for bar in score.histogram)
@@ -124,14 +139,14 @@ def losses(score: ScoreValues) -> str:
                 left, right, label = math.log10(bar.low), math.log10(bar.high), ""
             colour = MAIN if math.isfinite(bar.high) else WARM
             _ = axes.bar(left, bar.weight / total, right - left, align="edge", color=colour, linewidth=0, gid=f"bar{k}")
-            ticks += [((left + right) / 2, label)] if label else []
+            ticks += [Tick((left + right) / 2, label)] if label else []
         away = [x for x, _ in ticks if not first <= x <= last]
-        ticks = sorted(tick for tick in ticks if tick[0] in away or all(abs(tick[0] - x) > 2 * apart for x in away))
-        low, high = min(first, ticks[0][0] - apart / 2), max(last, ticks[-1][0] + apart / 2)
+        ticks = sorted(t for t in ticks if t.place in away or all(abs(t.place - x) > 2 * apart for x in away))
+        low, high = min(first, ticks[0].place - apart / 2), max(last, ticks[-1].place + apart / 2)
         margin = 0.01 * (high - low)
         most = max(bar.weight for bar in bars) / total
         axes.set(xlim=(low - margin, high + margin), ylim=(0, 1.1 * most), xlabel="loss of a row, nats (logarithmic)")
-        axes.set_xticks([x for x, _ in ticks], [label for _, label in ticks])
+        axes.set_xticks([tick.place for tick in ticks], [tick.label for tick in ticks])
         axes.set_yticks([most / 2, most], [_percent(most / 2), _percent(most)])
         _mark(axes, score.loss, (first, last))
         _probabilities(axes, first, last)
@@ -144,7 +159,7 @@ def losses(score: ScoreValues) -> str:
 
 
 def quantile(bars: Sequence[Bar], part: float) -> float:
-    """Return the loss below which this part of the weight lies, as exactly as the bars tell."""
+    """Return the loss below which this part of the weight lies, interpolated inside a bar."""
     wanted, passed = part * sum(bar.weight for bar in bars), 0.0
     for bar in bars:
         if bar.weight > 0 and passed + bar.weight >= wanted:
@@ -156,9 +171,10 @@ def quantile(bars: Sequence[Bar], part: float) -> float:
 
 
 def grouped(bars: Sequence[Bar]) -> list[Bar]:
-    """Return bars that are equally wide on a logarithmic axis: octaves, or so many octaves each that 40 are enough.
+    """Return at most about 40 bars of equal width on a logarithmic axis, each of one or several octaves.
 
-    There is one for every width between the first and the last; the weights at zero and at infinity stay apart.
+    Bars without rows between the first and the last are included. The weights at zero and at infinity keep bars of
+    their own.
     """
     zero = sum(bar.weight for bar in bars if bar.low <= 0)
     infinite = sum(bar.weight for bar in bars if not math.isfinite(bar.high))
@@ -182,14 +198,14 @@ class Axis:
 
     @classmethod
     def over(cls, parts: Sequence[Slice], mean: float) -> Axis:
-        """Return an axis with room for every loss, and for the whiskers unless they dwarf the losses."""
+        """Return an axis long enough for every loss, and for the whiskers unless they are much longer."""
         means = [x for x in (mean, *(part.loss for part in parts)) if math.isfinite(x)]
         ends = [part.ci[1] for part in parts if math.isfinite(part.ci[1])]
         most = max(means, default=0.0)
         return cls(1.06 * min(max([most, *ends]), 2.5 * most) or 1.0)
 
     def place(self, x: float) -> float:
-        """Return where x lies, in percent of the axis."""
+        """Return the place of a loss of x nats, in percent of the axis."""
         return 100.0 * min(max(x / self.top, 0.0), 1.0)
 
     def ticks(self) -> str:
@@ -208,7 +224,7 @@ class Axis:
         )
 
     def whisker(self, part: Slice) -> str:
-        """Draw a loss as a dot and its interval as a line; an arrowhead where one goes beyond the axis."""
+        """Draw a loss as a dot and its interval as a line, with an arrowhead where they go beyond the axis."""
         low, high = part.ci
         y = 'y1="50%" y2="50%"'
         marks: list[str] = []
@@ -226,7 +242,7 @@ class Axis:
 
 
 def _text(place: float, text: str, *, between: bool) -> str:
-    """Write a number at a place in percent; the page hides those between others where there is little room."""
+    """Write a number at a place in percent; a narrow page hides the numbers `between` others."""
     anchor = "end" if place > 88 else "middle"
     kind = ' class="between"' if between else ""
     return f'<text{kind} x="{place:.2f}%" y="80%" text-anchor="{anchor}">{text}</text>'
@@ -245,7 +261,7 @@ def _figure(height: float) -> Any:
 
 
 def _top(bins: Sequence[Bin]) -> float:
-    """Return where the axes of the reliability diagram end: at 1 unless all is in the lower half."""
+    """Return the end of the axes of the reliability diagram: 1, or less if all points are in the lower half."""
     most = max((x for part in bins for x in (part.predicted, part.observed)), default=1.0)
     if most >= 0.5:
         return 1.0
@@ -254,12 +270,12 @@ def _top(bins: Sequence[Bin]) -> float:
 
 
 def _places(top: float) -> int:
-    """Return with how many decimal places a quarter of top is exact."""
+    """Return the number of decimal places that write a quarter of top exactly."""
     return max(2, 2 - math.floor(math.log10(top)))
 
 
 def _fallback(loss: float) -> list[float]:
-    """Return ends for an axis that no bar gives any."""
+    """Return the ends of an axis without bars."""
     centre = math.log10(loss) if math.isfinite(loss) and loss > 0 else 0.0
     return [centre - 0.5, centre + 0.5]
 
@@ -273,19 +289,20 @@ def _tick(exponent: float) -> str:
     return f"{10.0**exponent:.4g}" if -3 <= whole <= 4 else power(whole)
 
 
-def _decades(first: float, last: float) -> list[tuple[float, str]]:
-    """Return places and labels of about six ticks between two powers of ten."""
+def _decades(first: float, last: float) -> list[Tick]:
+    """Return about six ticks of a logarithmic axis between two exponents of ten."""
     step = max(1, math.ceil((last - first) / 7))
     found = [k for k in range(math.ceil(first), math.floor(last) + 1) if k % step == 0]
-    ticks = [(float(k), _tick(k)) for k in found]
+    ticks = [Tick(float(k), _tick(k)) for k in found]
     if len(ticks) < 3:
         between = [k + math.log10(m) for k in range(math.floor(first), math.ceil(last) + 1) for m in (2, 5)]
-        ticks += [(x, f"{10.0**x:.3g}") for x in between if first <= x <= last]
-    return sorted(ticks) or [((first + last) / 2, f"{10.0 ** ((first + last) / 2):.3g}")]
+        ticks += [Tick(x, f"{10.0**x:.3g}") for x in between if first <= x <= last]
+    middle = (first + last) / 2
+    return sorted(ticks) or [Tick(middle, f"{10.0**middle:.3g}")]
 
 
 def _mark(axes: Axes, loss: float, ends: tuple[float, float]) -> None:
-    """Draw the mean as a broken line with its number, on the side where there is more room."""
+    """Draw the mean as a broken line, with its number on the side that has more room."""
     if not (math.isfinite(loss) and loss > 0):
         return
     x = math.log10(loss)
@@ -303,8 +320,8 @@ def _mark(axes: Axes, loss: float, ends: tuple[float, float]) -> None:
 
 
 def _probabilities(axes: Axes, first: float, last: float) -> None:
-    """Write along the upper edge which probability of the true class costs so much."""
-    placed: list[tuple[float, float]] = []
+    """Write probabilities of the true class along the upper edge, at the losses that they have."""
+    placed: list[tuple[float, float]] = []  # centre and half of the width of each label
     for p in _PROBABILITIES:
         x = math.log10(-math.log(p))
         label = f"{100 * p:.10g} %" if p >= 0.01 else power(round(math.log10(p)))

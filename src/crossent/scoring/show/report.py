@@ -1,4 +1,4 @@
-"""The report of a score: one HTML page that asks nothing of the network and runs no script."""
+"""The report of a score: one HTML page without scripts and without anything to load from the network."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from string import Template
 
 from crossent.html import Markup, clipped, figure, safe, stylesheet, table, template
 from crossent.scoring.parts import Calibration, ScoreValues, bits
-from crossent.scoring.show import pictures
-from crossent.scoring.show import words as _words
+from crossent.scoring.show import pictures, words
 from crossent.scoring.show.sections import classes, slices
 from crossent.scoring.show.words import counted, interval, number, share
 from crossent.version import __version__
 
 
 def render(score: ScoreValues, *, title: str, source: str = "") -> str:
-    """Return the page; the same score gives the same text.
+    """Return the report as a page of HTML; equal scores give equal text.
 
     Parameters
     ----------
     score
-        What to report.
+        The score.
     title
-        The heading of the page. This and all labels are text: they may hold any character.
+        Heading of the page. Title, source and all labels are text and may hold any character.
     source
-        Where the predictions came from, such as the name of a file.
+        Origin of the predictions, such as the name of a file.
 
     Returns
     -------
     str
-        A whole HTML document with its style and pictures inside.
+        An HTML document with its style and pictures inside.
     """
     return Template(template("crossent.scoring.show", "report.html")).substitute(
         name=html.escape(clipped(title)),
@@ -53,7 +52,7 @@ def render(score: ScoreValues, *, title: str, source: str = "") -> str:
 
 
 def write(score: ScoreValues, path: str | Path, *, title: str, source: str = "") -> Path:
-    """Write the page of `render` to a file, as UTF-8, and return its path."""
+    """Write the report to a file, as UTF-8, and return its path."""
     path = Path(path)
     _ = path.write_text(render(score, title=title, source=source), encoding="utf-8", newline="\n")
     return path
@@ -82,14 +81,14 @@ def _warnings(score: ScoreValues) -> str:
 
 
 def _cards(score: ScoreValues) -> list[str]:
-    places = _words.places(score.se)
-    bits_places = _words.places(bits(score.se))
+    places = words.places(score.se)
+    bits_places = words.places(bits(score.se))
     clusters = "" if score.clusters is None else f", in {counted(score.clusters, 'independent cluster')}"
     if math.isnan(score.skill):
         skill = "Undefined: guessing the frequencies of the classes costs nothing here, so nothing can be saved."
     else:
         skill = (
-            f"{_between(score, _words.span(*map(share, score.skill_ci)))} Guessing the frequencies of the classes "
+            f"{_between(score, words.span(*map(share, score.skill_ci)))} Guessing the frequencies of the classes "
             f"costs <b>{number(score.baseline, places)}</b> nats; this share of it is saved."
         )
     return [
@@ -103,8 +102,8 @@ def _cards(score: ScoreValues) -> list[str]:
         _card("Skill", share(score.skill), skill),
         _card(
             "Perplexity",
-            _words.exponential(score.loss),
-            f"{_between(score, _words.span(*map(_words.exponential, score.ci)))} As unsure as a choice among so many "
+            words.exponential(score.loss),
+            f"{_between(score, words.span(*map(words.exponential, score.ci)))} As unsure as a choice among so many "
             f"equally probable classes.",
         ),
         _card(
@@ -152,11 +151,11 @@ def _decomposition(calibration: Calibration | None) -> str:
     shown = "".join(f"<span>{sign}{number(value)}<small>{name}</small></span>" for sign, value, name in terms)
     advice = "No temperature was fitted."
     if c.temperature is not None:
-        advice = f"<b>{html.escape(_words.advice(c.temperature))}</b>"
+        advice = f"<b>{html.escape(words.advice(c.temperature))}</b>"
         if c.temperature.n:
             advice += f" Fitted to {counted(c.temperature.n, 'row')}."
     return (
-        f'<div class="card"><h3>What the loss is made of</h3><p>Of the question {_words.question(c)}, in nats:</p>'
+        f'<div class="card"><h3>What the loss is made of</h3><p>Of the question {words.question(c)}, in nats:</p>'
         f'<div class="sum">{shown}</div>'
         "<p><b>Miscalibration</b> is what wrong probabilities cost: following the isotonic curve instead would save "
         "it. <b>Discrimination</b> is what telling the rows apart saves. <b>Uncertainty</b> is what knowing no more "
@@ -202,7 +201,7 @@ def _about(x: float) -> str:
 def _worst(score: ScoreValues) -> str:
     if not score.worst:
         return ""
-    cost = _words.column([row.loss for row in score.worst])
+    cost = words.column([row.loss for row in score.worst])
     rows = [
         (
             safe(row.id),
@@ -223,7 +222,7 @@ def _worst(score: ScoreValues) -> str:
 
 
 def _numbers(score: ScoreValues) -> str:
-    places = max(_words.places(score.se), 6)
+    places = max(words.places(score.se), 6)
 
     def nats(x: float) -> str:
         return number(x, places)
@@ -231,18 +230,18 @@ def _numbers(score: ScoreValues) -> str:
     rows: list[tuple[str, str, str, str]] = [
         ("rows", f"{score.n:,}", "", "rows with a positive weight"),
         ("weight", f"{score.weight:,.10g}", "", "sum of the weights of the rows"),
-        ("clusters", _words.NONE if score.clusters is None else f"{score.clusters:,}", "", _cluster_text(score)),
+        ("clusters", words.NONE if score.clusters is None else f"{score.clusters:,}", "", _cluster_text(score)),
         ("loss, nats", nats(score.loss), interval(score.ci, places), "mean of −log q"),
         ("standard error", nats(score.se), "", "of the loss, in nats"),
         ("loss, bits", nats(score.bits), interval(score.bits_ci, places), "the loss divided by log 2"),
         (
             "perplexity",
-            _words.exponential(score.loss),
-            _words.span(*map(_words.exponential, score.ci)),
+            words.exponential(score.loss),
+            words.span(*map(words.exponential, score.ci)),
             "e to the loss",
         ),
         ("baseline, nats", nats(score.baseline), "", "loss of predicting the frequencies of the classes"),
-        ("skill", share(score.skill), _words.span(*map(share, score.skill_ci)), "1 − loss / baseline"),
+        ("skill", share(score.skill), words.span(*map(share, score.skill_ci)), "1 − loss / baseline"),
         ("entropy, nats", nats(score.entropy), "", "what the predictions expect to cost"),
         ("accuracy", share(score.accuracy), "", "how often the most probable class is the true one"),
         ("least probability", _zero(score), "", "smaller ones are charged as this one"),
@@ -269,7 +268,7 @@ def _calibration_rows(calibration: Calibration | None, places: int) -> Sequence[
         return ()
     c = calibration
     rows = [
-        ("binary loss, nats", number(c.loss, places), "", f"of the question {_words.question(c)}"),
+        ("binary loss, nats", number(c.loss, places), "", f"of the question {words.question(c)}"),
         ("miscalibration, nats", number(c.miscalibration, places), "", "what the isotonic curve would save of it"),
         ("discrimination, nats", number(c.discrimination, places), "", "what telling the rows apart saves"),
         ("uncertainty, nats", number(c.uncertainty, places), "", "what knowing only the average costs"),

@@ -1,4 +1,4 @@
-"""The parts of a score in its report, classes and slices: a dot with whiskers for each, and a table of all numbers."""
+"""Sections of a report about classes and slices: a dot with whiskers for each, and a table of all their numbers."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def slices(score: ScoreValues) -> str:
 
 
 def _drawn(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
+    """Return the cards of a column: one with all its parts, or two with the costliest and the cheapest of many."""
     there = sorted((part for part in parts if part.n), key=_cost, reverse=True)
     noun = "classes" if parts is score.per_class else "values"
     if len(there) > _MOST:
@@ -71,7 +72,7 @@ def _cost(part: Slice) -> float:
 
 
 def _whiskers(parts: Sequence[Slice], caption: str, axis: Axis, place: str) -> Markup:
-    """Return a table that is a picture: the page sets the labels, which may be long, each row draws its own marks."""
+    """Return a table whose rows are a label, which the page may wrap, and a picture of the loss and its interval."""
     losses = column([part.loss for part in parts])
     rows = "\n".join(
         f'<tr><th scope="row">{safe(part.value)}</th><td{place}>{axis.whisker(part)}</td><td>{loss}</td>'
@@ -86,7 +87,7 @@ def _whiskers(parts: Sequence[Slice], caption: str, axis: Axis, place: str) -> M
 
 
 def _all(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
-    """Return the table of all numbers of the parts, folded."""
+    """Return the table of all numbers of the parts, folded away until a reader opens it."""
     listed = parts[:_LISTED]
     weight, total = score.weight, score.weight * score.loss
     losses, low, high, errors = (

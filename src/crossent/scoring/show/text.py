@@ -7,7 +7,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,12 +15,13 @@ from crossent.errors import one_line
 from crossent.scoring.parts import ScoreValues, Slice, bits
 from crossent.scoring.show import words
 
-Rows = list[tuple[str, ...]]
+TextRows = list[tuple[str, ...]]
+"""Rows of a table, the heading among them; every row has the same number of cells."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """What losses are counted in."""
+class LossUnit:
+    """A unit of losses: its name, and how many nats it is."""
 
     name: str
     nats: float
@@ -30,13 +31,20 @@ class Unit:
         return nats / self.nats
 
 
-NATS, BITS = Unit("nats", 1.0), Unit("bits", math.log(2))
-_MOST = 12
-_WIDEST = 60
+class TextTable(NamedTuple):
+    """A table and its title."""
+
+    title: str
+    rows: TextRows
+
+
+NATS, BITS = LossUnit("nats", 1.0), LossUnit("bits", math.log(2))
+_MOST = 12  # parts that are listed; of more, those with the largest losses
+_WIDEST = 60  # characters of a cell
 
 
 def text(score: ScoreValues, *, in_bits: bool = False) -> str:
-    """Return the score as an aligned table with its parts, worst rows and warnings."""
+    """Return the score as aligned tables for a terminal, with its parts, costliest rows and warnings."""
     unit = BITS if in_bits else NATS
     parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score, unit)]
     for title, rows in tables(score, unit):
@@ -44,8 +52,8 @@ def text(score: ScoreValues, *, in_bits: bool = False) -> str:
     return "\n".join([*parts, *([""] if score.warnings else []), *(f"warning: {one_line(w)}" for w in score.warnings)])
 
 
-def page(score: ScoreValues) -> str:
-    """Return the score as HTML for a notebook."""
+def notebook_html(score: ScoreValues) -> str:
+    """Return the score as plain HTML tables for a notebook."""
     found = [f"<p><b>{html.escape(heading(score))}</b></p>", html_table(headline(score))]
     found += [f"<p>{html.escape(sentence)}</p>" for sentence in sentences(score)]
     for title, rows in tables(score):
@@ -54,18 +62,18 @@ def page(score: ScoreValues) -> str:
 
 
 def heading(score: ScoreValues) -> str:
-    """Return what was scored, in a line."""
+    """Return one line about the rows that were scored: their number, clusters and classes."""
     clusters = "" if score.clusters is None else f" in {words.counted(score.clusters, 'cluster')}"
     return f"{words.counted(score.n, 'row')}{clusters}, {words.counted(len(score.classes), 'class')}"
 
 
-def headline(score: ScoreValues, *, in_bits: bool = False) -> Rows:
-    """Return the numbers with their intervals; with `in_bits` those that have a unit are in bits."""
+def headline(score: ScoreValues, *, in_bits: bool = False) -> TextRows:
+    """Return the table of the whole score with intervals; `in_bits` converts losses from nats."""
     convert = bits if in_bits else float
     places = words.places(convert(score.se))
     unit = "bits" if in_bits else "nats"
     between = tuple(convert(end) for end in score.ci)
-    rows: Rows = [
+    rows: TextRows = [
         ("", "", f"{100 * score.level:g} % interval"),
         (f"loss, {unit}", words.number(convert(score.loss), places), words.interval(between, places)),  # pyright: ignore[reportArgumentType]
     ]
@@ -83,8 +91,8 @@ def headline(score: ScoreValues, *, in_bits: bool = False) -> Rows:
     ]
 
 
-def sentences(score: ScoreValues, unit: Unit = NATS) -> list[str]:
-    """Return what the calibration says."""
+def sentences(score: ScoreValues, unit: LossUnit = NATS) -> list[str]:
+    """Return sentences about the calibration, none if there is none."""
     found = score.calibration
     if found is None:
         return []
@@ -99,9 +107,9 @@ def sentences(score: ScoreValues, unit: Unit = NATS) -> list[str]:
     return [*said, words.advice(dataclasses.replace(found.temperature, **scaled))]
 
 
-def tables(score: ScoreValues, unit: Unit = NATS) -> list[tuple[str, Rows]]:
-    """Return the tables of classes, slices and worst rows, each with its title."""
-    found: list[tuple[str, Rows]] = []
+def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
+    """Return the tables of classes, slices and costliest rows."""
+    found: list[TextTable] = []
     if len(score.per_class) > 1:
         found.append(_parts("class", score.per_class, unit))
     found += [_parts(name, parts, unit) for name, parts in score.by.items()]
@@ -114,11 +122,12 @@ def tables(score: ScoreValues, unit: Unit = NATS) -> list[tuple[str, Rows]]:
             )
             for row in score.worst
         ]  # fmt: skip
-        found.append((f"the {words.counted(len(rows), 'row')} that cost most", [head, *rows]))
+        found.append(TextTable(f"the {words.counted(len(rows), 'row')} that cost most", [head, *rows]))
     return found
 
 
-def _parts(name: str, parts: Sequence[Slice], unit: Unit) -> tuple[str, Rows]:
+def _parts(name: str, parts: Sequence[Slice], unit: LossUnit) -> TextTable:
+    """Return the table of the classes, or of the values of a column."""
     shown, title = list(parts), f"by {one_line(name)}"
     if len(parts) > _MOST:
         shown = sorted(parts, key=lambda part: -part.loss)[:_MOST]
@@ -132,11 +141,11 @@ def _parts(name: str, parts: Sequence[Slice], unit: Unit) -> tuple[str, Rows]:
         )
         for part in shown
     ]  # fmt: skip
-    return title, [head, *rows]
+    return TextTable(title, [head, *rows])
 
 
 def aligned(rows: Sequence[tuple[str, ...]], left: Sequence[int] = (0,)) -> list[str]:
-    """Return rows as lines: the columns numbered in `left` to the left, the others to the right."""
+    """Return rows as lines of equal columns; columns numbered in `left` are aligned left, the others right."""
     cells = [[cell if len(cell) <= _WIDEST else cell[: _WIDEST - 1] + "…" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
@@ -150,7 +159,7 @@ def _put(cell: str, width: int, left: bool) -> str:
 
 
 def html_table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows as a table of a notebook."""
+    """Return rows as an HTML table without a style, which a notebook adds."""
 
     def cells(row: Sequence[str], tag: str) -> str:
         rest = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row[1:])
@@ -159,16 +168,16 @@ def html_table(rows: Sequence[tuple[str, ...]]) -> str:
     return f"<table>{cells(rows[0], 'th')}{''.join(cells(row, 'td') for row in rows[1:])}</table>"
 
 
-def plain(value: Any) -> Any:
-    """Return dataclasses, tuples and numbers as what JSON holds: NaN is null, infinities are "inf" and "-inf"."""
+def json_value(value: Any) -> Any:
+    """Return dataclasses, tuples and numbers as JSON can hold them: NaN as None, infinities as "inf" and "-inf"."""
     if isinstance(value, np.generic):
         value = value.item()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: json_value(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): plain(part) for name, part in value.items()}
+        return {str(name): json_value(part) for name, part in value.items()}
     if isinstance(value, tuple | list):
-        return [plain(part) for part in value]
+        return [json_value(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value if isinstance(value, int | float | bool | None) else str(value)

@@ -10,12 +10,13 @@ from crossent.scoring.parts import Calibration, Interval, Temperature
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _BLANK = "\N{NO-BREAK SPACE}"
 NONE = "–"
+"""Written in place of a number that does not exist."""
 EDGE = 1.0001 / 16
-"""Where the temperatures that are tried end, about."""
+"""The smallest temperature that is tried, nearly; the largest is its inverse."""
 
 
 def number(x: float, places: int = 3) -> str:
-    r"""Return a number with so many decimal places, or as a power of ten if these would show nothing of it.
+    r"""Return a number with this many decimal places, or with a power of ten if all of them would be zeros.
 
     >>> number(0.41237), number(744.44007, 1), number(0.0), number(2.13e-7), number(math.inf), number(math.nan)
     ('0.412', '744.4', '0.000', '2.13\xa0×\xa010⁻⁷', '∞', '–')
@@ -41,7 +42,7 @@ def power(exponent: int) -> str:
 
 
 def exponential(x: float) -> str:
-    r"""Return eˣ, which may be more than a float holds.
+    r"""Return eˣ as text, also where it is too large for a float.
 
     >>> exponential(0.41237), exponential(744.44)
     ('1.510', '2.02\xa0×\xa010³²³')
@@ -53,7 +54,7 @@ def exponential(x: float) -> str:
 
 
 def share(x: float) -> str:
-    r"""Return a share as a percentage.
+    r"""Return a fraction as a percentage.
 
     >>> share(0.0849), share(-0.25), share(0.00004), share(-1e-9), share(math.nan)
     ('8.5\xa0%', '−25.0\xa0%', '0.0040\xa0%', '>−0.001\xa0%', '–')
@@ -67,7 +68,7 @@ def share(x: float) -> str:
 
 
 def places(se: float) -> int:
-    """Return after how many decimal places a number with this standard error ends: two digits of it, or three places.
+    """Return the number of decimal places that show two digits of a standard error, at least three.
 
     >>> places(0.0123), places(0.3), places(0.00021), places(math.nan)
     (3, 3, 5, 3)
@@ -78,7 +79,7 @@ def places(se: float) -> int:
 
 
 def interval(ends: Interval, places: int = 3) -> str:
-    """Return the ends of an interval.
+    """Return an interval as text.
 
     >>> interval((0.38, 0.449)), interval((math.nan, math.nan))
     ('0.380 to 0.449', 'no interval')
@@ -87,12 +88,12 @@ def interval(ends: Interval, places: int = 3) -> str:
 
 
 def span(low: str, high: str) -> str:
-    """Return the ends of an interval that are already written."""
+    """Return an interval whose ends are text already."""
     return "no interval" if NONE in (low, high) else f"{low} to {high}"
 
 
 def column(values: Sequence[float]) -> list[str]:
-    """Return numbers with so many places that the smallest of them shows two digits, if six places are enough.
+    """Return numbers with equally many decimal places, enough for two digits of the smallest, at most six.
 
     >>> column([0.25, 0.0004, math.inf])
     ['0.25000', '0.00040', '∞']
@@ -103,7 +104,7 @@ def column(values: Sequence[float]) -> list[str]:
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number of things.
+    """Return a number with its noun.
 
     >>> counted(1, "row"), counted(1500, "row"), counted(2, "class")
     ('1 row', '1,500 rows', '2 classes')
@@ -112,7 +113,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def advice(temperature: Temperature) -> str:
-    r"""Return what one temperature for all rows would change, as a sentence.
+    r"""Return a sentence on how much one temperature for all rows would change the loss.
 
     >>> advice(Temperature(value=1.8, loss=0.412, scaled=0.377, n=1000, helps=True))
     'Over-confident: dividing the logits by T = 1.80 would cut the loss from 0.412 to 0.377 (8.5\xa0%).'
@@ -134,7 +135,7 @@ def advice(temperature: Temperature) -> str:
 
 
 def question(calibration: Calibration) -> str:
-    """Return what the decomposition and the reliability diagram are about."""
+    """Return the question that the decomposition and the reliability diagram answer."""
     if calibration.of == "top label":
         return "whether the most probable class is the true one"
     return "whether the row is of the positive class"
