@@ -98,7 +98,7 @@ def real(value: Any, what: str) -> float:
 def ceiling(listed: Sequence[float]) -> float:
     """Return an upper bound of the log-probability of a token that is not among the most probable ones listed.
 
-    The bound is log min(smallest p, 1 − Σ p). Servers store the p in float32, so 1 − Σ p is enlarged by the largest
+    The bound is log min(smallest q, 1 − Σ q). Servers store the q in float32, so 1 − Σ q is enlarged by the largest
     rounding error that they may have.
     """
     known = [x for x in listed if not math.isnan(x)]

@@ -82,10 +82,10 @@ def read(path: str | os.PathLike[str], *, format: Format = "auto") -> Iterator[D
 def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int = 10) -> LanguageModelScore:
     r"""Return the loss per token and per byte of logged log-probabilities, with intervals.
 
-    loss = Σ −log p / Σ tokens,   bits per byte = Σ −log p / (log 2 · Σ bytes),   perplexity = e^loss
+    loss = Σ −log q / Σ tokens,   bits per byte = Σ −log q / (log 2 · Σ bytes),   perplexity = e^loss
 
     Documents are the clusters of Hall's interval, because the tokens of one text depend on each other. A token outside
-    the log, which is not among the most probable tokens that were logged, has −log p ≥ −log min(smallest p, 1 − Σ p)
+    the log, which is not among the most probable tokens that were logged, has −log q ≥ −log min(smallest q, 1 − Σ q)
     of these, with no upper bound.
 
     Parameters
