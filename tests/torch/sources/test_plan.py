@@ -8,9 +8,7 @@ import torch
 from crossent.torch import linear_cross_entropy
 from crossent.torch.sources import linear
 from crossent.torch.sources import plan as planning
-from crossent.torch.sources.linear import LinearSource
-from crossent.torch.sources.plan import Costs, Sweep, TileShape
-from crossent.torch.sources.source import Span
+from crossent.torch.sources.plan import Costs, Sweep
 
 MIB = 2**20
 
@@ -123,13 +121,3 @@ def test_all_three_plans_are_met(as_on_a_gpu):
     assert found(64, 48, 1000, 2**16) == Sweep(16, whole=True)
     assert found(200, 32, 777, 2**16) == Sweep(8, whole=False) or found(200, 32, 777, 2**16).rows >= 8  # type: ignore[union-attr]
     assert found(64, 48, 1000, 2**13) is None
-
-
-def test_ignored_rows_may_hold_nan_where_they_are_not_left_out():
-    # as on a GPU, where counting them would be waiting for it: they are multiplied, and must be zero
-    rows, weight = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
-    rows[2] = float("nan")
-    source = LinearSource(rows, weight, None, valid=torch.arange(6) != 2)
-    got = source.tiles(TileShape(6, 5)).input(Span(0, 6))
-    assert (got[2] == 0).all()
-    torch.testing.assert_close(got[3:], rows[3:])

@@ -1,0 +1,248 @@
+"""Registration of an operator, seen with a small one: with and without the dispatcher it is the same function."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.profiler import ProfilerActivity, profile
+
+from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
+from crossent.torch.base.register import is_watched, refuse_tangents, register
+from tests.torch.operators.watching import Watching
+
+
+@operator_call
+class Factors(OperatorCall):
+    """A constant, and a tensor that may be missing."""
+
+    scale: float
+    y: Tensor | None
+
+
+@operator_call
+class Product(OperatorCall):
+    """x · y · scale."""
+
+    x: Tensor
+    factors: Factors
+
+
+class Products(NamedTuple):
+    """The product, and its square."""
+
+    product: Tensor
+    square: Tensor
+
+
+WANTED: list[frozenset[str]] = []
+"""What each backward was asked for."""
+
+
+def multiply(call: Product) -> Products:
+    y = 1.0 if call.factors.y is None else call.factors.y
+    product = call.x.exp() * y * call.factors.scale
+    return Products(product, product * product)
+
+
+def fake(call: Product) -> Products:
+    return Products(torch.empty_like(call.x), torch.empty_like(call.x))
+
+
+def save(ctx, call, output):
+    keep(ctx, call, output[0])
+    ctx.set_materialize_grads(False)
+
+
+def backward(ctx, wants, g_product, g_square=None):
+    call, (product,) = kept(ctx)
+    WANTED.append(wants)
+    g = 0.0 if g_product is None else g_product
+    g = g if g_square is None else g + 2 * product * g_square
+    found = {"x": g * product}
+    if "y" in wants:
+        found["y"] = g * product / call.factors.y
+    return found
+
+
+product = register("test_product", Product, Products, multiply, fake, save, backward)
+first_product = register("test_first", Product, Products, multiply, fake, save, backward, first=True)
+constant_product = register("test_constant", Product, Products, multiply, fake)
+ops = torch.ops.crossent
+
+
+def call_of(*, x_grad=True, y_grad=True, y=True, dtype=torch.float64):
+    x = torch.randn(4, dtype=dtype, requires_grad=x_grad)
+    return Product(x, Factors(1.5, torch.rand(4, dtype=dtype, requires_grad=y_grad) if y else None))
+
+
+def leaves(call):
+    return [x for x in (call.x, call.factors.y) if x is not None and x.requires_grad]
+
+
+def results(function, call):
+    """Outputs of a function and gradients of a sum of them all, in bits."""
+    outputs = function(call)
+    total = sum(k * out.sum() for k, out in enumerate(outputs, 1))
+    return [*outputs, *torch.autograd.grad(total, leaves(call))]
+
+
+class Tagged(torch.Tensor):
+    pass
+
+
+WAYS = {
+    "flat": lambda call: ops.test_product.default(*call.flatten()),
+    "watched": lambda call: watched(product, call),
+    "subclass": lambda call: product(Product(call.x.as_subclass(Tagged), Factors(call.factors.scale, call.factors.y))),
+}
+
+
+def watched(function, call):
+    with Watching() as watching:
+        assert is_watched()
+        out = function(call)
+    assert "crossent.test_product.default" in watching.seen
+    return out
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("y", [True, False])
+def test_a_direct_call_is_one_of_the_dispatcher_to_the_last_bit(way, y, dtype):
+    call = call_of(y=y, dtype=dtype)
+    direct, other = results(product, call), results(WAYS[way], call)
+    assert type(product(call)) is Products
+    for a, b in zip(direct, other, strict=True):
+        assert torch.equal(a, b)
+        assert a.dtype == b.dtype == dtype
+
+
+def test_values_and_gradients_are_those_of_torch():
+    call = call_of()
+    want = call.x.exp() * call.factors.y * 1.5
+    wants = torch.autograd.grad(want.sum() + 2 * (want * want).sum(), leaves(call))
+    for a, b in zip(results(product, call), [want, want * want, *wants], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=0)
+
+
+def test_the_first_output_alone():
+    call = call_of()
+    want = multiply(call).product
+    for out in (first_product(call), watched_first(call)):
+        assert type(out) is Tensor
+        assert torch.equal(out, want)
+        grads = torch.autograd.grad(out.sum(), leaves(call))
+        torch.testing.assert_close(grads[0], want, rtol=0, atol=0)
+    with torch.no_grad():
+        assert torch.equal(first_product(call), want)
+
+
+def watched_first(call):
+    with Watching():
+        return first_product(call)
+
+
+def test_one_output_is_a_tensor():
+    @operator_call
+    class One(OperatorCall):
+        x: Tensor
+
+    double = register("test_one", One, Tensor, lambda call: call.x * 2, lambda call: torch.empty_like(call.x))
+    x = torch.randn(3)
+    assert torch.equal(double(One(x)), 2 * x)
+    with Watching():
+        assert torch.equal(double(One(x)), 2 * x)
+
+
+@pytest.mark.parametrize("way", ["direct", "flat", "watched"])
+@pytest.mark.parametrize(
+    ("x_grad", "y_grad", "names"), [(True, True, {"x", "y"}), (True, False, {"x"}), (False, True, {"y"})]
+)
+def test_a_backward_is_told_the_names_of_what_wants_a_gradient(x_grad, y_grad, names, way):
+    call = call_of(x_grad=x_grad, y_grad=y_grad)
+    WANTED.clear()
+    out = (product if way == "direct" else WAYS[way])(call)
+    out[0].sum().backward()
+    (wanted,) = WANTED
+    assert wanted == names
+    assert (call.x.grad is not None) == x_grad
+    assert (call.factors.y.grad is not None) == y_grad
+
+
+def test_where_nothing_wants_a_gradient_there_is_none():
+    call = call_of(x_grad=False, y_grad=False)
+    assert not any(out.requires_grad for out in product(call))
+    call = call_of()
+    with torch.no_grad():
+        assert not any(out.requires_grad for out in product(call))
+    with torch.inference_mode():
+        assert not any(out.requires_grad for out in product(call))
+
+
+def goes_through_the_dispatcher(x: Tensor) -> bool:
+    """Whether torch's profiler saw the operator."""
+    with profile(activities=[ProfilerActivity.CPU]) as events:
+        out = product(Product(x, Factors(1.0, None))).product
+    torch.testing.assert_close(out.detach().as_subclass(Tensor), x.detach().as_subclass(Tensor).clone().exp())
+    return any(event.name == "crossent::test_product" for event in events.events() or ())
+
+
+def test_plain_tensors_are_called_directly():
+    assert not goes_through_the_dispatcher(torch.randn(4))
+    assert not goes_through_the_dispatcher(torch.nn.Parameter(torch.randn(4)))
+
+
+def test_subclasses_and_negated_views_go_through_the_dispatcher():
+    negated = torch.randn(4, dtype=torch.complex64).conj().imag
+    assert negated.is_neg()
+    assert goes_through_the_dispatcher(negated)
+    assert goes_through_the_dispatcher(torch.randn(4).as_subclass(Tagged))
+
+
+def test_fake_tensors_have_shapes_and_no_kernel():
+    with FakeTensorMode():
+        out = product(Product(torch.empty(4, device="cpu", requires_grad=True), Factors(1.0, None)))
+        assert out.square.shape == (4,)
+        (g,) = torch.autograd.grad(out.product.sum(), [out.product])
+        assert g.shape == (4,)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_operator_keeps_its_contract_with_torch():
+    for call in (call_of(), call_of(y=False)):
+        _ = torch.library.opcheck(ops.test_product.default, tuple(call.flatten()))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by the first dual number of a process
+@pytest.mark.parametrize("function", [product, first_product, constant_product], ids=["two", "first", "constant"])
+@pytest.mark.parametrize("of", ["x", "y"])
+def test_forward_mode_is_refused(function, of):
+    call = call_of(x_grad=False, y_grad=False)
+    ordinary = function(call)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.randn(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
+        call = Product(dual, call.factors) if of == "x" else Product(call.x, Factors(1.5, dual))
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            _ = function(call)
+        with Watching(), pytest.raises(NotImplementedError, match="forward-mode"):
+            _ = function(call)
+        plain = call_of(x_grad=False, y_grad=False)
+        assert len(function(plain)) == len(ordinary)
+
+
+def test_tensors_without_a_tangent_are_no_matter():
+    refuse_tangents([torch.ones(1), None, 1.0, "text"])
+    with forward_ad.dual_level():
+        refuse_tangents([torch.ones(1), None, 1.0, "text"])
+
+
+def test_nobody_watches_eager_mode():
+    assert not is_watched()
+    seen = []
+    _ = torch.func.grad(lambda x: (seen.append(is_watched()), x.sum())[1])(torch.ones(2))
+    assert seen == [True]
