@@ -15,74 +15,76 @@ from crossent.errors import MissedError, UsageError
 PREDICTIONS, ROWS, RESULT, CHECKS = "Predictions", "Rows", "Result", "Checks"
 """Groups of options in the help of a command."""
 
-File = Annotated[
+FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="csv or jsonl (.gz and the like too), parquet, arrow, npz or npy.")
 ]
-Probs = Annotated[
+ProbsOption = Annotated[
     str | None,
     typer.Option(
         help="Columns of probabilities, such as 'p_*'; one column: of the positive class, or of lists.",
         rich_help_panel=PREDICTIONS,
     ),
 ]
-Logits = Annotated[str | None, typer.Option(help="Columns of logits, instead.", rich_help_panel=PREDICTIONS)]
-Logprobs = Annotated[
+LogitsOption = Annotated[str | None, typer.Option(help="Columns of logits, instead.", rich_help_panel=PREDICTIONS)]
+LogprobsOption = Annotated[
     str | None, typer.Option(help="Columns of log-probabilities, instead.", rich_help_panel=PREDICTIONS)
 ]
-Classes = Annotated[
+ClassesOption = Annotated[
     str | None,
     typer.Option(
         help="Classes of the columns, separated by commas; by default the names of the columns, or 0, 1, …",
         rich_help_panel=PREDICTIONS,
     ),
 ]
-Normalize = Annotated[
+NormalizeOption = Annotated[
     bool,
     typer.Option("--normalize", help="Divide the probabilities of a row by their sum.", rich_help_panel=PREDICTIONS),
 ]
-Zero = Annotated[
+ZeroOption = Annotated[
     str,
     typer.Option(
         help="Smallest probability to charge; inf charges each as it is, so that 0 costs infinity.",
         rich_help_panel=PREDICTIONS,
     ),
 ]
-Label = Annotated[str, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
-Weight = Annotated[str | None, typer.Option(help="Column of weights.", rich_help_panel=ROWS)]
-Cluster = Annotated[
+LabelOption = Annotated[str, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
+WeightOption = Annotated[str | None, typer.Option(help="Column of weights.", rich_help_panel=ROWS)]
+ClusterOption = Annotated[
     str | None,
     typer.Option(
         help="Column of clusters (documents, patients): rows of one cluster depend on each other.", rich_help_panel=ROWS
     ),
 ]
-By = Annotated[
+ByOption = Annotated[
     list[str] | None,
     typer.Option(help="Column whose values get a loss each; may be repeated.", rich_help_panel=ROWS),
 ]
-Id = Annotated[
+IdOption = Annotated[
     str | None,
     typer.Option(
         "--id", "--on", help="Column of names of the rows, which are numbered by default.", rich_help_panel=ROWS
     ),
 ]
-Pairs = Annotated[
+PairsOption = Annotated[
     str | None,
     typer.Option(
         "--id", "--on", help="Column of names that pairs the rows; their order does by default.", rich_help_panel=ROWS
     ),
 ]
-Ignore = Annotated[
+IgnoreOption = Annotated[
     list[str] | None,
     typer.Option(help="Label whose rows are left out, nan for missing labels; may be repeated.", rich_help_panel=ROWS),
 ]
-Level = Annotated[float, typer.Option("--ci", help="Level of confidence of the intervals.", rich_help_panel=RESULT)]
-Worst = Annotated[int, typer.Option(min=0, help="Number of costliest rows to list.", rich_help_panel=RESULT)]
-Bits = Annotated[
+LevelOption = Annotated[
+    float, typer.Option("--ci", help="Level of confidence of the intervals.", rich_help_panel=RESULT)
+]
+WorstOption = Annotated[int, typer.Option(min=0, help="Number of costliest rows to list.", rich_help_panel=RESULT)]
+BitsOption = Annotated[
     bool,
     typer.Option("--bits", help="Losses, and --max-loss, in bits instead of nats.", rich_help_panel=RESULT),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=RESULT)]
-Html = Annotated[
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=RESULT)]
+HtmlOption = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Write a report with pictures.", rich_help_panel=RESULT)
 ]
 
@@ -94,24 +96,24 @@ def add(app: Any, require: Require) -> None:
 
     @app.command()
     def score(  # pyright: ignore[reportUnusedFunction]
-        file: File,
-        label: Label,
-        probs: Probs = None,
-        logits: Logits = None,
-        logprobs: Logprobs = None,
-        classes: Classes = None,
-        normalize: Normalize = False,
-        zero: Zero = "inf",
-        weight: Weight = None,
-        cluster: Cluster = None,
-        by: By = None,
-        id: Id = None,
-        ignore: Ignore = None,
-        ci: Level = 0.95,
-        worst: Worst = 10,
-        bits: Bits = False,
-        json: Json = False,
-        html: Html = None,
+        file: FileArgument,
+        label: LabelOption,
+        probs: ProbsOption = None,
+        logits: LogitsOption = None,
+        logprobs: LogprobsOption = None,
+        classes: ClassesOption = None,
+        normalize: NormalizeOption = False,
+        zero: ZeroOption = "inf",
+        weight: WeightOption = None,
+        cluster: ClusterOption = None,
+        by: ByOption = None,
+        id: IdOption = None,
+        ignore: IgnoreOption = None,
+        ci: LevelOption = 0.95,
+        worst: WorstOption = 10,
+        bits: BitsOption = False,
+        json: JsonOption = False,
+        html: HtmlOption = None,
         max_loss: Annotated[
             float | None, typer.Option(help="Exit with 1 if the loss is above this.", rich_help_panel=CHECKS)
         ] = None,
@@ -143,20 +145,20 @@ def add(app: Any, require: Require) -> None:
             Path, typer.Argument(metavar="NEW", help="Predictions: csv, parquet, arrow, jsonl, npz or npy.")
         ],
         old: Annotated[Path, typer.Argument(metavar="OLD", help="Predictions of the same rows to compare with.")],
-        label: Label,
-        probs: Probs = None,
-        logits: Logits = None,
-        logprobs: Logprobs = None,
-        classes: Classes = None,
-        normalize: Normalize = False,
-        zero: Zero = "inf",
-        weight: Weight = None,
-        cluster: Cluster = None,
-        id: Pairs = None,
-        ignore: Ignore = None,
-        ci: Level = 0.95,
-        worst: Worst = 10,
-        json: Json = False,
+        label: LabelOption,
+        probs: ProbsOption = None,
+        logits: LogitsOption = None,
+        logprobs: LogprobsOption = None,
+        classes: ClassesOption = None,
+        normalize: NormalizeOption = False,
+        zero: ZeroOption = "inf",
+        weight: WeightOption = None,
+        cluster: ClusterOption = None,
+        id: PairsOption = None,
+        ignore: IgnoreOption = None,
+        ci: LevelOption = 0.95,
+        worst: WorstOption = 10,
+        json: JsonOption = False,
         max_regression: Annotated[
             float | None,
             typer.Option(help="Exit with 1 if NEW costs more than OLD by more nats than this.", rich_help_panel=CHECKS),
@@ -187,9 +189,11 @@ def add(app: Any, require: Require) -> None:
             Literal["auto", "chat", "completions", "vllm", "lm-eval", "plain"],
             typer.Option(help="Program or format that wrote the file."),
         ] = "auto",
-        ci: Level = 0.95,
-        worst: Worst = 10,
-        json: Json = False,
+        ci: LevelOption = 0.95,
+        worst: Annotated[
+            int, typer.Option(min=0, help="Number of costliest tokens and documents to list.", rich_help_panel=RESULT)
+        ] = 10,
+        json: JsonOption = False,
         max_loss: Annotated[
             float | None, typer.Option(help="Exit with 1 if the loss per token is above this.", rich_help_panel=CHECKS)
         ] = None,

@@ -10,6 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 from crossent.errors import InputError
 
+JsonObject = Mapping[str, Any]
+"""A JSON object of a log."""
+
 LogSource = Literal["chat", "completions", "responses", "vllm", "lm-eval", "plain"]
 """Program or format that wrote a record of a log."""
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from crossent.scoring.lm.document import Document, DocumentNote, LogError, LogSource, Token, TokenCollector, described
+from crossent.scoring.lm.document import (
+    Document,
+    DocumentNote,
+    JsonObject,
+    LogError,
+    LogSource,
+    Token,
+    TokenCollector,
+    described,
+)
 from crossent.scoring.lm.lm_eval import sample
-
-Record = Mapping[str, Any]
 
 
 def documents(record: Any, name: str, source: LogSource | None) -> Iterator[Document]:
@@ -42,10 +49,10 @@ class Response(NamedTuple):
     """The response to a request: the name that its wrapping gives it, and its body, None if the request failed."""
 
     name: str | None
-    body: Record | None
+    body: JsonObject | None
 
 
-def _unwrapped(record: Record) -> Response:
+def _unwrapped(record: JsonObject) -> Response:
     """Return the response in a line of the batch API, in an object {request, response}, or in the record itself."""
     own = _name(record.get("custom_id"))
     if isinstance(record.get("error"), Mapping) and "choices" not in record and "output" not in record:
@@ -65,7 +72,7 @@ def _unwrapped(record: Record) -> Response:
 _CONTENT = {"choices", "output", "prompt_logprobs", "logprobs", "top_logprobs", "resps", "filtered_resps"}
 
 
-def _source(record: Record) -> LogSource:
+def _source(record: JsonObject) -> LogSource:
     """Return the program or format that wrote a record, by its keys."""
     choices = record.get("choices")
     each = [c for c in choices if isinstance(c, Mapping)] if isinstance(choices, list) else []
@@ -86,14 +93,14 @@ def _source(record: Record) -> LogSource:
     )
 
 
-def _is_chat(choice: Record) -> bool:
+def _is_chat(choice: JsonObject) -> bool:
     logprobs = choice.get("logprobs")
     if isinstance(logprobs, Mapping):
         return "content" in logprobs or "refusal" in logprobs
     return "message" in choice or "delta" in choice
 
 
-def _chat(record: Record, name: str) -> Iterator[Document]:
+def _chat(record: JsonObject, name: str) -> Iterator[Document]:
     """Yield one document: the answers to one prompt are not independent of each other."""
     tokens = TokenCollector()
     for choice in _choices(record):
@@ -116,7 +123,7 @@ def _shorter(tokens: TokenCollector, scored: list[Token], content: Any) -> None:
         tokens.inexact |= size < len(content.encode("utf-8", "surrogatepass"))
 
 
-def _responses(record: Record, name: str) -> Iterator[Document]:
+def _responses(record: JsonObject, name: str) -> Iterator[Document]:
     tokens = TokenCollector()
     for item in _list(record.get("output"), "output"):
         for part in _list(_mapping(item, "an entry of output").get("content"), "content"):
@@ -137,7 +144,7 @@ def _entry(tokens: TokenCollector, entry: Any) -> None:
     tokens.add(text, entry.get("logprob"), raw=entry.get("bytes"), top=entry.get("top_logprobs"))
 
 
-def _completions(record: Record, name: str) -> Iterator[Document]:
+def _completions(record: JsonObject, name: str) -> Iterator[Document]:
     """Yield one document for each choice: a request may hold many prompts."""
     choices = _choices(record)
     for number, choice in enumerate(choices):
@@ -155,7 +162,7 @@ def _completions(record: Record, name: str) -> Iterator[Document]:
         yield tokens.document(_one(name, number, choices), "completions", notes=notes)
 
 
-def _prompt_only(tokens: TokenCollector, record: Record, choices: int) -> list[DocumentNote]:
+def _prompt_only(tokens: TokenCollector, record: JsonObject, choices: int) -> list[DocumentNote]:
     """Remove the tokens generated after an echoed prompt, if the usage tells their number, and return notes on it."""
     generated = _mapping(record.get("usage"), "usage").get("completion_tokens")
     if type(generated) is not int or generated <= 0:
@@ -167,7 +174,7 @@ def _prompt_only(tokens: TokenCollector, record: Record, choices: int) -> list[D
     return ["mixed"]
 
 
-def _vllm(record: Record, name: str) -> Iterator[Document]:
+def _vllm(record: JsonObject, name: str) -> Iterator[Document]:
     """Yield one document for each prompt; with n > 1 each of its choices repeats it."""
     answers = _choices(record)
     choices = answers if record.get("prompt_logprobs") is None else [record]
@@ -208,7 +215,7 @@ def _prompt(positions: list[Any], ids: Any) -> TokenCollector:
     return tokens
 
 
-def _first(position: Record, number: int) -> str:
+def _first(position: JsonObject, number: int) -> str:
     """Return the first key of a position, which must be the prompt's own token."""
     first, *rest = position
     for key in rest:
@@ -236,7 +243,7 @@ def _candidate(entry: Any) -> Candidate:
     return Candidate(entry, None)
 
 
-def _plain(record: Record, name: str) -> Iterator[Document]:
+def _plain(record: JsonObject, name: str) -> Iterator[Document]:
     """Yield one document; lines with the same `id` are parts of one."""
     tokens, text = TokenCollector(), record.get("text")
     values, tops = record.get("logprobs"), record.get("top_logprobs")
@@ -262,23 +269,23 @@ def _plain(record: Record, name: str) -> Iterator[Document]:
     yield Document(name, "plain", made.tokens, bytes=size, cluster=_name(record.get("id")), notes=made.notes)
 
 
-def _one(name: str, number: int, choices: list[Record]) -> str:
+def _one(name: str, number: int, choices: list[JsonObject]) -> str:
     return f"{name}, choice {number}" if len(choices) > 1 else name
 
 
-def _choices(record: Record) -> list[Record]:
+def _choices(record: JsonObject) -> list[JsonObject]:
     """Return the choices of a response; a choice on its own is one."""
     if "choices" not in record:
         return [record]
     return [_mapping(choice, "a choice") for choice in _list(record["choices"], "choices")]
 
 
-def _mapping(value: Any, what: str) -> Record:
+def _mapping(value: Any, what: str) -> JsonObject:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise LogError(f"`{what}` must be an object, not {described(value)}")
-    return cast("Record", value)
+    return cast("JsonObject", value)
 
 
 def _list(value: Any, what: str) -> list[Any]:
@@ -289,7 +296,7 @@ def _list(value: Any, what: str) -> list[Any]:
     return cast("list[Any]", value)
 
 
-def _column(record: Record, what: str, length: int) -> list[Any]:
+def _column(record: JsonObject, what: str, length: int) -> list[Any]:
     """Return a list with one entry for each log-probability; nulls if the log does not have it."""
     if record.get(what) is None:
         return [None] * length
@@ -314,7 +321,7 @@ def _name(value: Any) -> str | None:
     return str(value)
 
 
-READERS: dict[LogSource, Callable[[Record, str], Iterator[Document]]] = {
+READERS: dict[LogSource, Callable[[JsonObject, str], Iterator[Document]]] = {
     "chat": _chat,
     "completions": _completions,
     "responses": _responses,

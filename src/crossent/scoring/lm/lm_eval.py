@@ -7,12 +7,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from crossent.scoring.lm.document import ROUNDING, Choices, Document, DocumentNote, LogError, described, real
+from crossent.scoring.lm.document import (
+    ROUNDING,
+    Choices,
+    Document,
+    DocumentNote,
+    JsonObject,
+    LogError,
+    described,
+    real,
+)
 
-Record = Mapping[str, Any]
 
-
-def sample(record: Record, name: str) -> Iterator[Document]:
+def sample(record: JsonObject, name: str) -> Iterator[Document]:
     """Yield the document of one sample.
 
     A request with one text is scored as a whole (loglikelihood_rolling), a request with two texts is a context and a
@@ -33,7 +40,7 @@ def sample(record: Record, name: str) -> Iterator[Document]:
     yield _multiple(record, label, values, requests)
 
 
-def _rolling(record: Record, label: str, loglikelihood: float, text: Any) -> Document:
+def _rolling(record: JsonObject, label: str, loglikelihood: float, text: Any) -> Document:
     """Return a document with the numbers of bytes and words that lm-eval divided by, else with those of the text."""
     size, words = _logged(record, ("bits_per_byte", "byte_perplexity")), _logged(record, ("word_perplexity",))
     if isinstance(text, str):
@@ -42,7 +49,7 @@ def _rolling(record: Record, label: str, loglikelihood: float, text: Any) -> Doc
     return Document(label, "lm-eval", loglikelihood=loglikelihood, bytes=size, words=words)
 
 
-def _logged(record: Record, metrics: tuple[str, ...]) -> int | None:
+def _logged(record: JsonObject, metrics: tuple[str, ...]) -> int | None:
     """Return the denominator of the first metric that a sample holds as [log-likelihood, denominator]."""
     for metric in metrics:
         pair = record.get(metric)
@@ -51,7 +58,7 @@ def _logged(record: Record, metrics: tuple[str, ...]) -> int | None:
     return None
 
 
-def _multiple(record: Record, label: str, values: list[float], requests: list[EvalRequest]) -> Document:
+def _multiple(record: JsonObject, label: str, values: list[float], requests: list[EvalRequest]) -> Document:
     """Return the document of a multiple-choice question."""
     half = len(values) // 2
     if "acc_mutual_info" in record and len(values) == 2 * half:
@@ -69,7 +76,7 @@ def _multiple(record: Record, label: str, values: list[float], requests: list[Ev
     )
 
 
-def _target(record: Record, values: list[float], answers: list[Any]) -> int | None:
+def _target(record: JsonObject, values: list[float], answers: list[Any]) -> int | None:
     """Return the index of the right answer, None unless the sample leaves exactly one possible.
 
     lm-eval writes the target as text, either an index or an answer. Where both are possible, `acc` decides: it says
@@ -90,7 +97,7 @@ def _target(record: Record, values: list[float], answers: list[Any]) -> int | No
     return possible.pop() if len(possible) == 1 else None
 
 
-def _values(record: Record) -> list[float]:
+def _values(record: JsonObject) -> list[float]:
     """Return the log-likelihood of each request."""
     what = "filtered_resps" if record.get("filtered_resps") is not None else "resps"
     answers = record.get(what)

@@ -54,7 +54,7 @@ class Estimate(NamedTuple):
 UNKNOWN = Estimate(math.nan, NO_INTERVAL)
 
 
-class Worst(Generic[T]):
+class Costliest(Generic[T]):
     """The entries with the largest losses, in whatever order they are added."""
 
     def __init__(self, limit: int) -> None:
@@ -93,8 +93,10 @@ class TokenTotals:
         self.notes: Counter[str] = Counter()
         self.totals_only = 0
         self.ranked: Counter[Denominator] = Counter()
-        self.worst_tokens: Worst[TokenLoss] = Worst(worst)
-        self.worst_documents: dict[Denominator, Worst[DocumentLoss]] = {unit: Worst(worst) for unit in DENOMINATORS}
+        self.worst_tokens: Costliest[TokenLoss] = Costliest(worst)
+        self.worst_documents: dict[Denominator, Costliest[DocumentLoss]] = {
+            unit: Costliest(worst) for unit in DENOMINATORS
+        }
 
     def add(self, document: Document) -> None:
         """Add a document."""
