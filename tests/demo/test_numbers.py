@@ -62,8 +62,8 @@ class TestNumbers:
         loss, total = train.mean_loss(fit.test_logits, y), numbers.log_likelihood(fit.test_logits, swapped)
         assert numbers.Identity("", len(y), loss, total).difference > 1
 
-    def test_family_has_its_best_where_scipy_finds_it(self, fit: train.Fit) -> None:
-        family = numbers.family(fit)
+    def test_scale_curves_have_their_best_where_scipy_finds_it(self, fit: train.Fit) -> None:
+        curves = numbers.scale_curves(fit)
         logits, y = fit.test_logits, fit.task.test.y
         if logits.ndim == 1:
             logits = np.stack([np.zeros_like(logits), logits], axis=1)
@@ -72,9 +72,9 @@ class TestNumbers:
             return -log_softmax(scale * logits, axis=1)[np.arange(len(y)), y].mean()
 
         best: Any = minimize_scalar(loss, bounds=(numbers.SCALES[0], numbers.SCALES[-1]), method="bounded")
-        assert family.smallest_loss == family.largest_likelihood == pytest.approx(best.x, abs=0.0101)
-        np.testing.assert_allclose(family.losses, [loss(scale) for scale in numbers.SCALES], rtol=1e-12)
-        np.testing.assert_allclose(family.losses, -family.log_likelihoods / family.rows, rtol=1e-12)
+        assert curves.smallest_loss == curves.largest_likelihood == pytest.approx(best.x, abs=0.0101)
+        np.testing.assert_allclose(curves.losses, [loss(scale) for scale in numbers.SCALES], rtol=1e-12)
+        np.testing.assert_allclose(curves.losses, -curves.log_likelihoods / curves.rows, rtol=1e-12)
 
     def test_row_costs_are_finite_where_the_probability_is_not(self) -> None:
         np.testing.assert_allclose(numbers.row_costs(np.array([[0.0, 2000.0]]), np.array([0])), [2000.0])

@@ -80,7 +80,7 @@ class TestPage:
             numbers.textbook(),
             fits,
             [numbers.summarise(fit) for fit in fits],
-            [numbers.family(fit) for fit in fits],
+            [numbers.scale_curves(fit) for fit in fits],
             seed=7,
         )
         page = Page(text)

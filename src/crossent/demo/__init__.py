@@ -1,4 +1,9 @@
-"""The demonstration behind `crossent demo`: two classifiers trained with crossent's losses, and a report about them."""
+"""The demonstration: two classifiers trained with crossent's losses, a report about them, and their predictions.
+
+`data` has the tables, `train` fits a model to each, `numbers` computes results, `console` prints them, `pictures` and
+`report` make the page, `predictions` writes files. The folder imports `crossent.torch`, the measures and
+`crossent.html`; only the command `crossent demo` imports it.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,11 @@ def run(out: Path, *, seed: int, epochs: int, console: Any = None) -> list[Path]
     Parameters
     ----------
     out
-        Directory to write to; made if it is not there. Files of an earlier run are replaced.
+        Directory to write to, which is created if it does not exist. Files of an earlier run are replaced.
     seed
-        Decides which rows are held out and the order in which the others are seen.
+        Seed of the split into training and test rows, and of the order of training rows.
     epochs
-        How often every training row is seen.
+        Passes over the training rows.
     console
         A `rich.console.Console` to print to; by default one on standard output.
 
@@ -29,7 +34,7 @@ def run(out: Path, *, seed: int, epochs: int, console: Any = None) -> list[Path]
     Raises
     ------
     OSError
-        If `out` is not a directory that can be written to; raised before the training.
+        If `out` cannot be written to, before the training.
     """
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=out):
@@ -48,11 +53,11 @@ def run(out: Path, *, seed: int, epochs: int, console: Any = None) -> list[Path]
     fits = printed.train_live(console, [data.digits(seed), data.breast_cancer(seed)], epochs=epochs, seed=seed)
     summaries = [numbers.summarise(fit) for fit in fits]
     printed.show_summaries(console, summaries)
-    families = [numbers.family(fit) for fit in fits]
-    printed.show_likelihood(console, [i for fit in fits for i in numbers.identities(fit)], families)
+    scaled = [numbers.scale_curves(fit) for fit in fits]
+    printed.show_likelihood(console, [i for fit in fits for i in numbers.identities(fit)], scaled)
 
     paths = [out / name for name in ("report.html", "predictions.csv", "predictions_breast_cancer.csv")]
-    paths[0].write_text(render(costs, fits, summaries, families, seed=seed), encoding="utf-8")
+    paths[0].write_text(render(costs, fits, summaries, scaled, seed=seed), encoding="utf-8")
     for path, fit in zip(paths[1:], fits, strict=True):
         write_predictions(path, fit)
     console.print("Written", style="bold")

@@ -1,4 +1,4 @@
-"""What the demonstration prints: three small tables and the live progress of the training."""
+"""Output of the demonstration on a terminal: three small tables, and a progress bar while it trains."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from crossent.demo.data import Task
-from crossent.demo.numbers import SCALES, TRUTH, Cost, Family, Identity, Summary
+from crossent.demo.data import LearningTask
+from crossent.demo.numbers import SCALES, TRUTH, Cost, Identity, ScaleCurves, Summary
 from crossent.demo.train import Fit, fit
 
 
@@ -30,7 +30,7 @@ def show_textbook(console: Console, costs: Sequence[Cost]) -> None:
     console.print(table, "")
 
 
-def train_live(console: Console, tasks: Sequence[Task], *, epochs: int, seed: int) -> list[Fit]:
+def train_live(console: Console, tasks: Sequence[LearningTask], *, epochs: int, seed: int) -> list[Fit]:
     """Train all tasks under a live progress bar that shows both losses."""
     columns = (
         TextColumn("{task.description}"),
@@ -63,8 +63,8 @@ def show_summaries(console: Console, summaries: Sequence[Summary]) -> None:
     console.print(table, "")
 
 
-def show_likelihood(console: Console, identities: Sequence[Identity], families: Sequence[Family]) -> None:
-    """Print that the loss is −log-likelihood / N, and where along the scales each has its best value."""
+def show_likelihood(console: Console, identities: Sequence[Identity], scaled: Sequence[ScaleCurves]) -> None:
+    """Print that the loss is −log-likelihood / N, and the scale of the weights that is best for each."""
     table = _table("Minimising the loss is maximising the likelihood L", "")
     for heading in ("N", "log L", "−log L / N", "loss", "difference"):
         table.add_column(heading, justify="right", vertical="bottom")
@@ -73,7 +73,7 @@ def show_likelihood(console: Console, identities: Sequence[Identity], families: 
         numbers = (f"{i.log_likelihood:.4f}", f"{ratio:.6f}", f"{i.loss:.6f}", f"{i.difference:.0e}")
         table.add_row(i.title, str(i.rows), *numbers)
     console.print(table, "")
-    for title, best in zip((i.title for i in identities[1::2]), families, strict=True):
+    for title, best in zip((i.title for i in identities[1::2]), scaled, strict=True):
         edge = ", an end of the range" if best.smallest_loss in (SCALES[0], SCALES[-1]) else ""
         console.print(
             f"{title}, weights × s: least loss at s = {best.smallest_loss:.2f}, "

@@ -21,7 +21,10 @@ SCALES = np.linspace(0.1, 3.0, 146)
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a prediction costs against `TRUTH`: as measure, as loss on the one-hot row, as loss on the class index."""
+    """Cross-entropy of a prediction against `TRUTH`: as measure, as loss of the one-hot row, and of the class index.
+
+    All are in nats but `bits`, the measure in bits.
+    """
 
     prediction: tuple[float, ...]
     measure: float
@@ -32,10 +35,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Results on the test rows; costs in nats per row.
+    """Results on the test rows; losses in nats per row.
 
-    `log_loss` is scikit-learn's value for the same predictions. `guess` is what the class frequencies of the training
-    rows cost as the prediction for every test row.
+    `log_loss` is scikit-learn's loss of the same predictions. `guess` is the loss of predicting the class frequencies
+    of the training rows for every test row.
     """
 
     title: str
@@ -52,12 +55,12 @@ class Summary:
 
     @property
     def skill(self) -> float:
-        """Share of the guess's cost that the model saves, 1 − loss / guess."""
+        """Fraction of the loss of guessing that the model saves, 1 − loss / guess."""
         return 1.0 - self.loss / self.guess
 
     @property
     def typical(self) -> float:
-        """Geometric mean of the probabilities that the true classes got, e^(−loss)."""
+        """Geometric mean of the probabilities of the true classes, e^(−loss)."""
         return math.exp(-self.loss)
 
 
@@ -77,7 +80,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Family:
+class ScaleCurves:
     """Loss and log-likelihood of the test rows, each (S,), for the fitted model with its weights scaled by `SCALES`."""
 
     rows: int
@@ -122,7 +125,7 @@ def probabilities(logits: Any) -> Any:
 
 
 def truth_probability(logits: Any, y: Any) -> Any:
-    """Return the probability (N,) that each row's true class got."""
+    """Return the probability (N,) of the true class of each row."""
     if logits.ndim == 1:
         return probabilities(np.where(y == 1, logits, -logits))
     return probabilities(logits)[np.arange(len(y)), y]
@@ -134,7 +137,7 @@ def predicted_class(logits: Any) -> Any:
 
 
 def row_costs(logits: Any, y: Any) -> Any:
-    """Return crossent's loss (N,) of each row in nats; finite even where the probability itself is rounded to 0."""
+    """Return the loss (N,) of each row in nats, finite even where the probability underflows to 0."""
     z, target = torch.as_tensor(logits), torch.as_tensor(y)
     if z.ndim == 1:
         return binary_cross_entropy_with_logits(z, target.to(z.dtype), reduction="none").numpy()
@@ -174,11 +177,11 @@ def identities(fit: Fit) -> list[Identity]:
 
 
 @one_thread()
-def family(fit: Fit) -> Family:
+def scale_curves(fit: Fit) -> ScaleCurves:
     """Return loss and log-likelihood of the test rows along `SCALES`."""
     y = fit.task.test.y
     scaled = [scale * fit.test_logits for scale in SCALES]
-    return Family(
+    return ScaleCurves(
         rows=len(y),
         losses=np.array([mean_loss(logits, y) for logits in scaled]),
         log_likelihoods=np.array([log_likelihood(logits, y) for logits in scaled]),

@@ -1,10 +1,10 @@
-"""The pictures of the report: inline SVG whose colours are the page's (see `crossent.html`)."""
+"""The pictures of the demonstration's report: inline SVG in the colours of the page (see `crossent.html`)."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from crossent.demo.numbers import SCALES, Family, Summary, predicted_class, row_costs, truth_probability
+from crossent.demo.numbers import SCALES, ScaleCurves, Summary, predicted_class, row_costs, truth_probability
 from crossent.demo.train import Fit
 from crossent.html import INK, MAIN, MUTED, STYLE, WARM, svg
 
@@ -20,7 +20,7 @@ _SIZE = (4.6, 3.3)  # inches, so that 9-point text is readable when the picture 
 
 
 def loss_curves(fit: Fit, summary: Summary) -> str:
-    """Draw training and test loss after each epoch, on a logarithmic axis, against the cost of guessing."""
+    """Draw training and test loss after each epoch, on a logarithmic axis, with the loss of guessing."""
     name = f"loss-{fit.task.name}"
     with rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=_SIZE)
@@ -42,9 +42,9 @@ def loss_curves(fit: Fit, summary: Summary) -> str:
         _end_labels(
             axes,
             [
-                (summary.guess, WARM, f"guessing {summary.guess:.2f}"),
-                (fit.test_curve[-1], MAIN, f"test {_short(fit.test_curve[-1])}"),
-                (fit.train_curve[-1], MUTED, f"training {_short(fit.train_curve[-1])}"),
+                EndLabel(summary.guess, WARM, f"guessing {summary.guess:.2f}"),
+                EndLabel(fit.test_curve[-1], MAIN, f"test {_short(fit.test_curve[-1])}"),
+                EndLabel(fit.train_curve[-1], MUTED, f"training {_short(fit.train_curve[-1])}"),
             ],
         )
         return svg(figure, name, f"{fit.task.title}: loss per epoch on training and test rows, in nats")
@@ -71,23 +71,23 @@ def penalty_curve(fit: Fit, summary: Summary) -> str:
         return svg(figure, name, f"{fit.task.title}: cost of each test row over the probability of its true class")
 
 
-def likelihood(fit: Fit, family: Family) -> str:
+def likelihood(fit: Fit, curves: ScaleCurves) -> str:
     """Draw the likelihood of the test rows above their loss, both along the scale of the fitted weights."""
     name = f"likelihood-{fit.task.name}"
     with rc_context({**STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=_SIZE)
         upper = figure.add_axes((0.09, 0.57, 0.89, 0.36))
         lower = figure.add_axes((0.09, 0.12, 0.89, 0.32))
-        best = family.smallest_loss
-        relative = np.exp(family.log_likelihoods - family.log_likelihoods.max())
-        fitted = float(np.interp(1.0, SCALES, family.losses))
-        for axes, values, colour in ((upper, relative, WARM), (lower, family.losses, MAIN)):
+        best = curves.smallest_loss
+        relative = np.exp(curves.log_likelihoods - curves.log_likelihoods.max())
+        fitted = float(np.interp(1.0, SCALES, curves.losses))
+        for axes, values, colour in ((upper, relative, WARM), (lower, curves.losses, MAIN)):
             _ = axes.plot(SCALES, values, color=colour)
             _ = axes.axvline(best, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
             axes.set_xlim(SCALES[0], SCALES[-1])
         _ = upper.fill_between(SCALES, relative, color=WARM, alpha=0.15, linewidth=0)
         upper.set(ylim=(0, 1.08), yticks=[0, 0.5, 1], xticklabels=[])
-        lower.set(ylim=(0, min(family.losses.max(), 4 * fitted) * 1.05), xlabel="factor s on the fitted weights")
+        lower.set(ylim=(0, min(curves.losses.max(), 4 * fitted) * 1.05), xlabel="factor s on the fitted weights")
         _ = lower.plot([1.0], [fitted], "o", color=MAIN, markersize=5)
         free = (4, -12) if best < 1 else (4, 7)  # beside the rising branch there is room below, else above
         _ = lower.annotate(
@@ -117,7 +117,7 @@ def pixels(image: Any, name: str, description: str) -> str:
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Return the heights moved as little as a single pass from the top can, so that none are closer than gap."""
+    """Return the heights moved down, from the top on, until none are closer than gap."""
     placed = list(heights)
     above = float("inf")
     for k in sorted(range(len(heights)), key=lambda k: -heights[k]):
@@ -125,16 +125,24 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
-def _end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
-    """Write each label to the right of the axes, at the height of its value."""
+class EndLabel(NamedTuple):
+    """A label to the right of the axes, at the height of a value."""
+
+    value: float
+    colour: str
+    text: str
+
+
+def _end_labels(axes: Axes, labels: Sequence[EndLabel]) -> None:
+    """Write labels to the right of the axes, none over another."""
     to_axes = axes.transData + axes.transAxes.inverted()
-    heights = [float(to_axes.transform((0.0, value))[1]) for value, _, _ in labels]
-    for height, (_, colour, text) in zip(spread(heights, 0.07), labels, strict=True):
-        _ = axes.text(1.02, height, text, color=colour, va="center", transform=axes.transAxes)
+    heights = [float(to_axes.transform((0.0, label.value))[1]) for label in labels]
+    for height, label in zip(spread(heights, 0.07), labels, strict=True):
+        _ = axes.text(1.02, height, label.text, color=label.colour, va="center", transform=axes.transAxes)
 
 
 def _label_worst(axes: Axes, fit: Fit, q: Any, cost: Any, top: float) -> None:
-    """Name the three most expensive rows beside their points, as far as they lie in the left half."""
+    """Label the points of the three costliest rows, as far as they lie in the left half."""
     worst = [k for k in np.argsort(-cost, kind="stable")[:3] if q[k] < 0.5]
     y, said, classes = fit.task.test.y, predicted_class(fit.test_logits), fit.task.classes
     for k, height in zip(worst, spread(cost[worst].tolist(), 0.07 * top), strict=True):
@@ -148,7 +156,7 @@ def _label_worst(axes: Axes, fit: Fit, q: Any, cost: Any, top: float) -> None:
 
 
 def _legend(axes: Axes, right: int, wrong: int, loss: float) -> None:
-    """Write in the empty upper corner what the two colours of points and the broken line mean."""
+    """Write the meaning of the two colours of points and of the broken line in the empty upper corner."""
     entries = ((MAIN, f"{right} rows right"), (WARM, f"{wrong} rows wrong"), (INK, f"mean {_short(loss)}"))
     for height, (colour, text) in zip((0.95, 0.88, 0.81), entries, strict=True):
         _ = axes.text(0.98, height, text, color=colour, ha="right", va="center", transform=axes.transAxes)

@@ -1,4 +1,4 @@
-"""Test predictions as CSV files that any tool can score again."""
+"""Test predictions as CSV files, which any tool can score again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crossent.demo.train import Fit
 def write_predictions(path: Path, fit: Fit) -> None:
     """Write id, y and the probabilities of the test rows: p_0 … p_9 of ten classes, or p of class 1 of two.
 
-    Every float is written with as many digits as it takes to read the same float back.
+    Floats have as many digits as are needed to read the same floats back.
     """
     q = probabilities(fit.test_logits)
     columns = ["p"] if q.ndim == 1 else [f"p_{k}" for k in range(q.shape[1])]

@@ -1,4 +1,4 @@
-"""The report of the demonstration: one HTML page that asks nothing of the network."""
+"""The report of the demonstration: one HTML page without anything to load from the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossent.demo.console import row_text
 from crossent.demo.numbers import (
     SCALES,
     Cost,
-    Family,
+    ScaleCurves,
     Summary,
     log_likelihood,
     predicted_class,
@@ -29,18 +29,23 @@ WORST = 12
 
 
 def render(
-    costs: Sequence[Cost], fits: Sequence[Fit], summaries: Sequence[Summary], families: Sequence[Family], *, seed: int
+    costs: Sequence[Cost],
+    fits: Sequence[Fit],
+    summaries: Sequence[Summary],
+    scaled: Sequence[ScaleCurves],
+    *,
+    seed: int,
 ) -> str:
-    """Return the page; the same results give the same text.
+    """Return the report as a page of HTML; equal results give equal text.
 
     Parameters
     ----------
     costs
-        The textbook example.
-    fits, summaries, families
-        One of each per data set, in the same order; the first that has pictures provides the gallery.
+        Losses of the textbook example.
+    fits, summaries, scaled
+        One of each per data set, in the same order; the first fit with pictures provides the gallery.
     seed
-        The seed to state.
+        Seed of the run.
     """
     shown = list(zip(fits, summaries, strict=True))
     pictured = next(fit for fit in fits if fit.task.pictures is not None)
@@ -54,9 +59,9 @@ def render(
         penalties="\n".join(figure(fit.task.title, penalty_curve(fit, summary)) for fit, summary in shown),
         penalties_text=" ".join(_penalty_sentence(fit) for fit in fits),
         likelihoods="\n".join(
-            figure(fit.task.title, likelihood(fit, family)) for fit, family in zip(fits, families, strict=True)
+            figure(fit.task.title, likelihood(fit, curves)) for fit, curves in zip(fits, scaled, strict=True)
         ),
-        likelihoods_text=_likelihood_text(fits, summaries, families),
+        likelihoods_text=_likelihood_text(fits, summaries, scaled),
         worst="\n".join(_worst(pictured)),
         numbers=_numbers(summaries),
         footer=f"Made by crossent {__version__} with <code>crossent demo <span>--seed {seed}</span> "
@@ -118,10 +123,10 @@ def _penalty_sentence(fit: Fit) -> str:
     return f"<b>{title}:</b> the {most} most expensive rows of {len(cost)} make {share:.0%} of the loss."
 
 
-def _likelihood_text(fits: Sequence[Fit], summaries: Sequence[Summary], families: Sequence[Family]) -> str:
-    fit, summary, family = fits[0], summaries[0], families[0]
+def _likelihood_text(fits: Sequence[Fit], summaries: Sequence[Summary], scaled: Sequence[ScaleCurves]) -> str:
+    fit, summary, curves = fits[0], summaries[0], scaled[0]
     total = log_likelihood(fit.test_logits, fit.task.test.y)
-    best = family.smallest_loss
+    best = curves.smallest_loss
     if best in (SCALES[0], SCALES[-1]):
         lesson = "The best factor lies outside the range drawn."
     elif best < 1:
@@ -133,7 +138,7 @@ def _likelihood_text(fits: Sequence[Fit], summaries: Sequence[Summary], families
         f"its logarithm −{-total:.4f}, and {-total:.4f} / {summary.rows} = {-total / summary.rows:.6f} is the "
         f"loss, {summary.loss:.6f}. The pictures multiply all fitted weights by a factor s, which makes the model "
         f"surer (s&nbsp;&gt;&nbsp;1) or less sure (s&nbsp;&lt;&nbsp;1) without changing which class it names. The "
-        f"likelihood is largest at s&nbsp;=&nbsp;{family.largest_likelihood:.2f}, and the loss is smallest at "
+        f"likelihood is largest at s&nbsp;=&nbsp;{curves.largest_likelihood:.2f}, and the loss is smallest at "
         f"s&nbsp;=&nbsp;{best:.2f}. {lesson}"
     )
 

@@ -1,15 +1,15 @@
-"""Training of the two classifiers with crossent's losses; one linear layer each, in float64."""
+"""Training of the two classifiers with crossent's losses: one linear layer each, in float64."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from crossent.demo.data import Rows, Task
+from crossent.demo.data import LearningTask, TaskRows
 from crossent.torch import BCEWithLogitsLoss, CrossEntropyLoss
 
 BATCH = 64
@@ -18,7 +18,7 @@ LEARNING_RATE = 0.02
 
 @contextmanager
 def one_thread() -> Generator[None, None, None]:
-    """Compute with one thread: tables this small gain nothing from two, and wait for them on a busy machine (50 ×)."""
+    """Compute with one thread; on a busy machine a second one makes tables this small up to 50 times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -29,9 +29,9 @@ def one_thread() -> Generator[None, None, None]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """A fitted task: logits (N, V), or (N,) if binary, and the losses in nats before training and after each epoch."""
+    """A fitted model: its logits (N, V), or (N,) if binary, and the losses in nats before and after each epoch."""
 
-    task: Task
+    task: LearningTask
     train_logits: Any
     test_logits: Any
     train_curve: tuple[float, ...]
@@ -39,30 +39,39 @@ class Fit:
 
 
 def mean_loss(logits: Any, y: Any) -> float:
-    """Return crossent's loss in nats of logits (N, V) against classes (N,), or of logits (N,) against 0 and 1."""
+    """Return the mean loss in nats of logits (N, V) against classes (N,), or of logits (N,) against 0 and 1."""
     logits, target = torch.as_tensor(logits), torch.as_tensor(y)
     if logits.ndim == 1:
         return BCEWithLogitsLoss()(logits, target.to(logits.dtype)).item()
     return CrossEntropyLoss()(logits, target).item()
 
 
+class EpochLosses(NamedTuple):
+    """Mean losses in nats after an epoch."""
+
+    train: float
+    test: float
+
+
 @one_thread()
-def fit(task: Task, *, epochs: int, seed: int, on_epoch: Callable[[float, float], None]) -> Fit:
-    """Train on the task's training rows and return the fit; the same seed gives the same numbers.
+def fit(task: LearningTask, *, epochs: int, seed: int, on_epoch: Callable[[float, float], None]) -> Fit:
+    """Train a model on the training rows of a task; equal seeds give equal numbers.
 
     Parameters
     ----------
+    task
+        The table to learn.
     epochs
-        How often every training row is seen.
+        Passes over the training rows.
     seed
-        Decides the order of the rows.
+        Seed of the order of the rows.
     on_epoch
         Called with the training and the test loss in nats after each epoch.
     """
     model = torch.nn.utils.skip_init(
         torch.nn.Linear, task.train.x.shape[1], 1 if task.binary else len(task.classes), dtype=torch.float64
     )
-    for parameter in model.parameters():  # zeros know nothing: the first loss is that of equal probabilities, log V
+    for parameter in model.parameters():  # zeros give equal probabilities: the first loss is log V
         torch.nn.init.zeros_(parameter)
     loss = BCEWithLogitsLoss() if task.binary else CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
@@ -71,15 +80,16 @@ def fit(task: Task, *, epochs: int, seed: int, on_epoch: Callable[[float, float]
     def logits(x: Any) -> Any:
         return model(x).squeeze(-1) if task.binary else model(x)
 
-    def tensors(rows: Rows) -> tuple[Any, Any]:
+    def target(rows: TaskRows) -> Any:
         y = torch.from_numpy(rows.y)
-        return torch.from_numpy(rows.x), y.double() if task.binary else y
+        return y.double() if task.binary else y
 
-    (x, y), (test_x, test_y) = tensors(task.train), tensors(task.test)
+    x, y = torch.from_numpy(task.train.x), target(task.train)
+    test_x, test_y = torch.from_numpy(task.test.x), target(task.test)
 
     @torch.no_grad()
-    def measure() -> tuple[float, float]:
-        return loss(logits(x), y).item(), loss(logits(test_x), test_y).item()
+    def measure() -> EpochLosses:
+        return EpochLosses(loss(logits(x), y).item(), loss(logits(test_x), test_y).item())
 
     curve = [measure()]
     for _ in range(epochs):
@@ -89,6 +99,11 @@ def fit(task: Task, *, epochs: int, seed: int, on_epoch: Callable[[float, float]
             optimizer.step()
         curve.append(measure())
         on_epoch(*curve[-1])
-    train_curve, test_curve = zip(*curve, strict=True)
     with torch.no_grad():
-        return Fit(task, logits(x).numpy(), logits(test_x).numpy(), train_curve, test_curve)
+        return Fit(
+            task,
+            train_logits=logits(x).numpy(),
+            test_logits=logits(test_x).numpy(),
+            train_curve=tuple(losses.train for losses in curve),
+            test_curve=tuple(losses.test for losses in curve),
+        )
