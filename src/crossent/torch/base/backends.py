@@ -17,7 +17,7 @@ BACKENDS = {"cpu": "cpu", "cuda": "triton"}
 
 def backend(x: torch.Tensor) -> Any:
     """Return the backend for a tensor on a device of this type."""
-    return _ready(BACKENDS[x.device.type])
+    return _ready(BACKENDS["cpu" if x.is_cpu else x.device.type])
 
 
 @functools.cache

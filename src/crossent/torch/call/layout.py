@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -19,8 +18,7 @@ class LayerOperands(NamedTuple):
     linear_bias: Tensor | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class LogitsLayout:
+class LogitsLayout(NamedTuple):
     """Axes of logits (batch axes, the class axis, spatial axes), their dtype and device; the logits need not exist."""
 
     shape: torch.Size

@@ -42,15 +42,20 @@ class RowCall(OperatorCall):
     @property
     def source(self) -> TensorSource:
         """The logits as a source."""
-        return TensorSource(self.logits, held(self.logits.shape[1], self.target.first_class, self.target.num_classes))
+        target = self.target
+        if target.num_classes is None:
+            return TensorSource(self.logits)
+        columns = self.logits.shape[1]
+        here = held(columns, target.first_class, target.num_classes)
+        return TensorSource(self.logits, here if here < columns else None)
 
     def target_of(self, source: TensorSource) -> Target:
         """Return the target without padding."""
         target = self.target
-        if target.kind != "dense" or source.classes == self.logits.shape[1]:
+        if source.held is None or target.kind != "dense":
             return target
         prob: Any = target.prob
-        return dataclasses.replace(target, prob=prob[:, : source.classes])
+        return dataclasses.replace(target, prob=prob[:, : source.held])
 
     def class_range(self, source: TensorSource) -> ClassRange:
         """Return which classes these are."""

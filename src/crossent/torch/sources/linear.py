@@ -177,7 +177,7 @@ class KeptTiles(LinearTiles):
 
     def __init__(self, source: LinearSource, shape: TileShape, kept: Tensor) -> None:
         super().__init__(source, shape)
-        self._logits = TensorTiles(TensorSource(kept, kept.shape[1]))
+        self._logits = TensorTiles(TensorSource(kept))
 
     def logits(self, rows: Span, classes: Span) -> Tensor:
         """Return a tile of the logits that were kept."""

@@ -18,15 +18,20 @@ class TensorGradients(NamedTuple):
 
 
 class TensorSource(NamedTuple):
-    """Logits (N, V) or (outer, V, inner); columns after the first `classes` are padding."""
+    """Logits (N, V) or (outer, V, inner); with `held`, columns after so many classes are padding."""
 
     tensor: Tensor
-    classes: int
+    held: int | None = None
 
     @property
     def positions(self) -> int:
         """One logit for each row and class."""
         return 1
+
+    @property
+    def classes(self) -> int:
+        """Number V of classes at hand."""
+        return self.tensor.shape[1] if self.held is None else self.held
 
     @property
     def size(self) -> int:
@@ -47,13 +52,13 @@ class TensorSource(NamedTuple):
 
     def unpadded(self, x: Tensor) -> Tensor:
         """Return the classes of a tensor like the logits."""
-        return x if self.classes == x.shape[1] else x[:, : self.classes]
+        return x if self.held is None else x[:, : self.held]
 
     def new_gradient(self) -> Tensor:
         """Return memory for the gradient of the logits, zero in the padding."""
         gradient = torch.empty_like(self.tensor)
-        if self.classes < self.tensor.shape[1]:
-            _ = gradient[:, self.classes :].zero_()
+        if self.held is not None:
+            _ = gradient[:, self.held :].zero_()
         return gradient
 
     def tiles(self, shape: TileShape) -> TensorTiles:
