@@ -61,13 +61,13 @@ struct OfLogit {
 
 struct OfProbability {
     template <class T>
-    static T loss(T p, T t, T pos_weight) {
-        const T positive = -pos_weight * t * log_positive(p), negative = -(T(1) - t) * log1m_unit(p);
+    static T loss(T q, T t, T pos_weight) {
+        const T positive = -pos_weight * t * log_positive(q), negative = -(T(1) - t) * log1m_unit(q);
         return (t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
     }
     template <class T>
-    static T slope(T p, T t, T pos_weight) {
-        const T positive = pos_weight * t / p, negative = (T(1) - t) / (T(1) - p);
+    static T slope(T q, T t, T pos_weight) {
+        const T positive = pos_weight * t / q, negative = (T(1) - t) / (T(1) - q);
         return (t == T(1) ? T(0) : negative) - (t == T(0) ? T(0) : positive);
     }
 };
@@ -105,32 +105,32 @@ struct Pieces {  // input, target, weights and cotangent of up to `piece` elemen
 
 template <class Element, class T>
 int64_t losses(const BinaryTask& task, int64_t block) {
-    Pieces<T> p;
+    Pieces<T> pieces;
     const int64_t end = least(task.size, (block + 1) * binary_block);
     int64_t wrong = -1;
     double block_sum = 0;
     for (int64_t begin = block * binary_block; begin < end; begin += piece) {
         const int64_t n = least(piece, end - begin);
-        p.load(task, begin, n);
+        pieces.load(task, begin, n);
         double sum = 0;
         T outside = 0;
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
-            p.result[i] = p.weight[i] * Element::loss(p.x[i], p.t[i], p.pos_weight[i]);
+            pieces.result[i] = pieces.weight[i] * Element::loss(pieces.x[i], pieces.t[i], pieces.pos_weight[i]);
         }
         for (int64_t from = 0; from < n; from += 64) {  // apart, so that roundings do not pile up
             double part = 0;
 #pragma omp simd reduction(+ : part, outside)
             for (int64_t i = from; i < least(from + 64, n); ++i) {
-                part += static_cast<double>(p.result[i]);
-                outside += p.x[i] >= T(0) && p.x[i] <= T(1) ? T(0) : T(1);
+                part += static_cast<double>(pieces.result[i]);
+                outside += pieces.x[i] >= T(0) && pieces.x[i] <= T(1) ? T(0) : T(1);
             }
             sum += part;
         }
         block_sum += sum;
-        if (task.out != nullptr) store(task, begin, n, p.result);
+        if (task.out != nullptr) store(task, begin, n, pieces.result);
         if (!task.probabilities || outside == T(0) || wrong >= 0) continue;
-        for (wrong = begin; p.x[wrong - begin] >= T(0) && p.x[wrong - begin] <= T(1);) ++wrong;
+        for (wrong = begin; pieces.x[wrong - begin] >= T(0) && pieces.x[wrong - begin] <= T(1);) ++wrong;
     }
     if (task.block_sums != nullptr) task.block_sums[block] = block_sum;
     return wrong;
@@ -138,18 +138,19 @@ int64_t losses(const BinaryTask& task, int64_t block) {
 
 template <class Element, class T>
 void slopes(const BinaryTask& task, int64_t block) {
-    Pieces<T> p;
+    Pieces<T> pieces;
     alignas(64) T cotangent[piece];
     const int64_t end = least(task.size, (block + 1) * binary_block);
     for (int64_t begin = block * binary_block; begin < end; begin += piece) {
         const int64_t n = least(piece, end - begin);
-        p.load(task, begin, n);
+        pieces.load(task, begin, n);
         load_operand(task, task.cotangent, begin, n, cotangent);
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
-            p.result[i] = p.weight[i] * cotangent[i] * Element::slope(p.x[i], p.t[i], p.pos_weight[i]);
+            pieces.result[i] =
+                pieces.weight[i] * cotangent[i] * Element::slope(pieces.x[i], pieces.t[i], pieces.pos_weight[i]);
         }
-        store(task, begin, n, p.result);
+        store(task, begin, n, pieces.result);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "core.h"
 #include "dispatch.h"
 #include "parallel.h"
+#include "record.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -71,8 +72,10 @@ bool same_shape(const A& a, const B& b) {
 
 // A float64 array of `fields` contiguous vectors with one entry for each row.
 template <class T, class A>
-T* vectors_of(const A& array, size_t fields, int64_t rows, const char* text) {
-    require(array.ndim() == 2 && array.shape(0) == fields && static_cast<int64_t>(array.shape(1)) == rows, text);
+T* vectors_of(const A& array, int64_t fields, int64_t rows, const char* text) {
+    require(array.ndim() == 2 && static_cast<int64_t>(array.shape(0)) == fields &&
+                static_cast<int64_t>(array.shape(1)) == rows,
+            text);
     require(type_of(array, "record") == Type::f64 && (rows <= 1 || array.stride(1) == 1) &&
                 (rows == 0 || array.stride(0) == rows),
             text);
@@ -143,9 +146,10 @@ nb::object described(const Problem& problem) {
     "logits"_a, "index"_a.none(), "prob"_a.none(), "weight"_a.none(), "smoothing"_a, "ignore_index"_a, \
         "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a
 
-constexpr const char* record_text = "record must be a contiguous float64 array of shape (5, rows)";
+const std::string record_text =
+    "record must be a contiguous float64 array of shape (" + std::to_string(record_fields) + ", rows)";
 
-void* summary_of(const Out& array, const RowTask& task) {
+void* output_of(const Out& array, const RowTask& task) {
     if (!array.is_valid()) return nullptr;
     const Type type = task.logits.type == Type::f64 ? Type::f64 : Type::f32;
     require(
@@ -159,10 +163,10 @@ void* summary_of(const Out& array, const RowTask& task) {
 #define RESULT_NAMES "record"_a, "loss"_a.none(), "lse"_a.none(), "entropy"_a.none()
 
 void set_results(RowTask& task, RESULT_ARGUMENTS) {
-    task.record = vectors_of<double>(record, 5, task.rows, record_text);
-    task.loss = summary_of(loss, task);
-    task.lse = summary_of(lse, task);
-    task.entropy = summary_of(entropy, task);
+    task.record = vectors_of<double>(record, record_fields, task.rows, record_text.c_str());
+    task.loss = output_of(loss, task);
+    task.lse = output_of(lse, task);
+    task.entropy = output_of(entropy, task);
 }
 
 void set_grad(RowTask& task, const In& logits, const Out& grad) {
@@ -215,7 +219,8 @@ nb::object py_sums(const In& loss, const In& index, const In& weight, int64_t ig
 void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In& g_lse, const In& g_entropy,
                  const Out& grad) {
     Call call = prepare(TARGET_VALUES);
-    call.task.record = const_cast<double*>(vectors_of<const double>(record, 5, call.task.rows, record_text));
+    call.task.record =
+        const_cast<double*>(vectors_of<const double>(record, record_fields, call.task.rows, record_text.c_str()));
     call.task.g_loss = vector_of(g_loss, call.task.rows, "g_loss");
     call.task.g_lse = vector_of(g_lse, call.task.rows, "g_lse");
     call.task.g_entropy = vector_of(g_entropy, call.task.rows, "g_entropy");
@@ -224,11 +229,12 @@ void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In&
     row_grad(call.task, call.measure);
 }
 
-nb::object py_row_fused(TARGET_ARGUMENTS, const In& scale, const In& square_scale, RESULT_ARGUMENTS, const Out& grad) {
+nb::object py_row_fused(TARGET_ARGUMENTS, const In& loss_scale, const In& lse_squared_scale, RESULT_ARGUMENTS,
+                        const Out& grad) {
     Call call = prepare(TARGET_VALUES);
     set_results(call.task, record, loss, lse, entropy);
-    call.task.scale = vector_of(scale, call.task.rows, "scale");
-    call.task.square_scale = vector_of(square_scale, call.task.rows, "square_scale");
+    call.task.loss_scale = vector_of(loss_scale, call.task.rows, "loss_scale");
+    call.task.lse_squared_scale = vector_of(lse_squared_scale, call.task.rows, "lse_squared_scale");
     set_grad(call.task, logits, grad);
     Problem problem;
     {
@@ -335,16 +341,16 @@ void py_row_summary(const In& values, const In& index, const Out& result, const 
 }
 
 void py_math(const std::string& function, const In& in, const Out& out) {
-    const char* const names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m", "information"};
     const Type type = type_of(in, "in");
     require(same_shape(in, out) && in.ndim() == 1 && type == type_of(out, "out") &&
                 (type == Type::f32 || type == Type::f64),
             "in and out must be vectors of the same floating-point type");
-    for (int k = 0; k < 7; ++k) {
-        if (function == names[k])
-            return kernels().math(k, type, in.data(), out.data(), static_cast<int64_t>(in.shape(0)));
+    for (size_t k = 0; k < std::size(function_names); ++k) {
+        if (function == function_names[k])
+            return kernels().math(static_cast<Function>(k), type, in.data(), out.data(),
+                                  static_cast<int64_t>(in.shape(0)));
     }
-    throw nb::value_error("function must be exp, log1p, tanh, tanh_slope, log or log1m");
+    throw nb::value_error("function must be exp, log1p, tanh, tanh_slope, log, log1m or information");
 }
 
 }  // namespace
@@ -357,7 +363,8 @@ NB_MODULE(_core, m) {
     m.def("sums", &py_sums, "loss"_a, "index"_a.none(), "weight"_a.none(), "ignore_index"_a);
     m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a, "g_loss"_a.none(), "g_lse"_a.none(), "g_entropy"_a.none(),
           "grad"_a);
-    m.def("row_fused", &py_row_fused, TARGET_NAMES, "scale"_a, "square_scale"_a.none(), RESULT_NAMES, "grad"_a);
+    m.def("row_fused", &py_row_fused, TARGET_NAMES, "loss_scale"_a, "lse_squared_scale"_a.none(), RESULT_NAMES,
+          "grad"_a);
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
     m.def("row_summary", &py_row_summary, "values"_a, "index"_a.none(), "result"_a, "place"_a, "entropic"_a);

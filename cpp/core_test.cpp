@@ -226,7 +226,7 @@ void check_large_grad() {
     constexpr int64_t rows = 600, columns = 4001;
     const std::vector<float> logits(rows * columns);
     std::vector<float> grad(rows * columns, 1);
-    Doubles record(5 * rows, 1);
+    Doubles record(record_fields * rows, 1);
     RowTask task;
     task.rows = rows;
     task.columns = columns;

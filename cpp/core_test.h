@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core.h"
+#include "record.h"
 
 using namespace crossent;
 
@@ -19,7 +20,7 @@ namespace {
 
 using Doubles = std::vector<double>;
 using Integers = std::vector<int64_t>;
-constexpr double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr Type real_types[] = {Type::f32, Type::f64, Type::bf16, Type::f16};
 constexpr Type integer_types[] = {Type::i8, Type::i16, Type::i32, Type::i64, Type::u8, Type::u16, Type::u32, Type::u64};
 

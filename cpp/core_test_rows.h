@@ -19,13 +19,17 @@ bool operator==(const Problem& a, const Problem& b) {
 
 struct Results {
     Doubles record;
-    Array summary[3], grad;
+    Array outputs[3], grad;
 };
 
-// What a row must give: peak, total, score, mass, tilt, loss, lse, entropy; `size` times `error` is how far off each
-// may be.
+// What a row must give, the fields of its record and then loss, lse and entropy; `size` times `error` is how far off
+// each may be.
+constexpr const char* result_names[] = {"peak", "total", "target_score", "mass", "tilt", "loss", "lse", "entropy"};
+constexpr size_t fields = record_fields, results_of_row = std::size(result_names);
+constexpr size_t mass_at = 3, lse_at = fields + 1, entropy_at = fields + 2;
+
 struct Row {
-    double want[8] = {0, 1}, size[8] = {}, log_total = 0, error = 0;
+    double want[results_of_row] = {0, 1}, size[results_of_row] = {}, log_total = 0, error = 0;
     bool ignored = false;
     Doubles d, slope;
 };
@@ -80,7 +84,8 @@ struct Rows {
             weight = vector(columns, 0, 3);
             measure = {weight.data(), weight.type, weight.stride[0], measure.smoothing, measure.num_classes};
         }
-        Vector* const cotangents[] = {&task.g_loss, &task.g_lse, &task.g_entropy, &task.scale, &task.square_scale};
+        Vector* const cotangents[] = {&task.g_loss, &task.g_lse, &task.g_entropy, &task.loss_scale,
+                                      &task.lse_squared_scale};
         for (int k = 0; k < 5; ++k) {
             g[k] = vector(draw.one_in(3) ? 0 : rows, -2, 2);
             *cotangents[k] = g[k].vector();
@@ -117,17 +122,17 @@ struct Rows {
                              return draw.one_in(2 * (task.picks + columns)) ? ++i, wrong : clean->prob.reals[i++];
                          });
         }
-        Doubles q;
-        for (int64_t row = 0; row < rows && t.problem.row < 0; ++row) (void)read_measure(t, row, q, t.problem);
+        Doubles p;
+        for (int64_t row = 0; row < rows && t.problem.row < 0; ++row) (void)read_measure(t, row, p, t.problem);
     }
 
-    // The target measure of a row in q, and the first problem with it; returns whether the row is ignored.
-    bool read_measure(const Target& t, int64_t row, Doubles& q, Problem& problem) const {
-        q.assign(static_cast<size_t>(columns), 0);
+    // The target measure of a row in p, and the first problem with it; returns whether the row is ignored.
+    bool read_measure(const Target& t, int64_t row, Doubles& p, Problem& problem) const {
+        p.assign(static_cast<size_t>(columns), 0);
         bool ignored = false;
         const auto add = [&](int64_t place, double prob, int64_t v) {
             if (problem.row < 0 && !(prob >= 0 && prob < infinity)) problem = {row, place, 0, prob};
-            if (v >= 0 && v < columns) q[static_cast<size_t>(v)] += prob;
+            if (v >= 0 && v < columns) p[static_cast<size_t>(v)] += prob;
         };
         for (int64_t v = 0; v < columns && kind == Kind::dense; ++v)
             add(v, t.prob.reals[element(row, static_cast<size_t>(v))], v);
@@ -139,21 +144,22 @@ struct Rows {
             if (!known && !ignored && problem.row < 0) problem = {row, -1, index, 0};
             if (!ignored) add(pick, kind == Kind::topk ? t.prob.reals[i] : 1, known ? index - task.first_class : -1);
         }
-        for (size_t v = 0; v < q.size(); ++v) {
-            q[v] = (1 - measure.smoothing) * q[v] + measure.smoothing / static_cast<double>(measure.num_classes);
-            if (measure.weight != nullptr) q[v] *= weight.reals[v];
+        for (size_t v = 0; v < p.size(); ++v) {
+            p[v] = (1 - measure.smoothing) * p[v] + measure.smoothing / static_cast<double>(measure.num_classes);
+            if (measure.weight != nullptr) p[v] *= weight.reals[v];
         }
         return ignored;
     }
 
-    Row expected(int64_t row, const Doubles& q, bool ignored) const {
+    Row expected(int64_t row, const Doubles& p, bool ignored) const {
         Row r;
         r.ignored = ignored;
         if (ignored) return r;
         const double cap = task.softcap, u = compute == Type::f64 ? 0x1p-53 : 0x1p-24;
-        double peak = -infinity, rest = 0, ties = 0, score = 0, mass = 0, tilt = 0, score_size = 0, furthest = 0;
+        double peak = -infinity, rest = 0, ties = 0, target_score = 0, mass = 0, tilt = 0, target_size = 0,
+               furthest = 0;
         double saturation = 0;
-        for (size_t v = 0; v < q.size(); ++v) {
+        for (size_t v = 0; v < p.size(); ++v) {
             const double scaled = logits.reals[element(row, v)] / task.temperature, y = cap > 0 ? scaled / cap : 0,
                          small = std::exp(-2 * std::fabs(y));
             r.d.push_back(cap > 0 ? cap * std::tanh(y) : scaled);
@@ -161,14 +167,14 @@ struct Rows {
             peak = r.d[v] > peak ? r.d[v] : peak;
             saturation = std::max(saturation, std::min(std::fabs(y), 50.0));
         }
-        for (size_t v = 0; v < q.size(); ++v) {
+        for (size_t v = 0; v < p.size(); ++v) {
             const double d = r.d[v] -= peak == -infinity ? 0 : peak, e = std::exp(d);
             if (e > 0) furthest = std::max(furthest, -d);
             (d == 0 ? ties : rest) += e;
             tilt += e == 0 ? 0 : e * d;
-            mass += q[v];
-            score += q[v] == 0 ? 0 : q[v] * d;
-            score_size += q[v] == 0 || (d == 0 && cap == 0) ? 0 : q[v] * (1 + std::fabs(d));
+            mass += p[v];
+            target_score += p[v] == 0 ? 0 : p[v] * d;
+            target_size += p[v] == 0 || (d == 0 && cap == 0) ? 0 : p[v] * (1 + std::fabs(d));
         }
         // Sums of at most 512 numbers in the type of the arithmetic, differences of scores, and the slope of a softcap.
         const double sums =
@@ -179,34 +185,34 @@ struct Rows {
         const double total = ties + rest, of_double = 0x1p-50 / r.error, off = (total < 1.4 ? rest : total) + of_double;
         const double of_log = off / total + of_double, tilt_size = off - tilt;
         r.log_total = std::log(total);
-        const double loss = mass * r.log_total - score, entropy = r.log_total - tilt / total;
-        const double loss_size = mass * (std::fabs(r.log_total) + of_log) + score_size;
+        const double loss = mass * r.log_total - target_score, entropy = r.log_total - tilt / total;
+        const double loss_size = mass * (std::fabs(r.log_total) + of_log) + target_size;
         const double entropy_size = of_log * (1 - tilt / total) + tilt_size / total + std::fabs(entropy);
-        const double want[] = {peak, total, score, mass, tilt, loss, peak + r.log_total, entropy};
-        const double size[] = {1, off, score_size, mass, tilt_size, loss_size, 1 + of_log, entropy_size};
-        std::copy(want, want + 8, r.want);
-        std::copy(size, size + 8, r.size);
+        const double want[] = {peak, total, target_score, mass, tilt, loss, peak + r.log_total, entropy};
+        const double size[] = {1, off, target_size, mass, tilt_size, loss_size, 1 + of_log, entropy_size};
+        std::copy(std::begin(want), std::end(want), r.want);
+        std::copy(std::begin(size), std::end(size), r.size);
         return r;
     }
 
-    void check_grad(const Array& grad, int64_t row, const Row& r, const Doubles& q, double c, double g_lse, double b,
+    void check_grad(const Array& grad, int64_t row, const Row& r, const Doubles& p, double c, double g_lse, double b,
                     double square = 0) const {
         const bool zero = r.ignored || (c == 0 && g_lse == 0 && b == 0);
-        const double of_loss = c == 0 ? 0 : c * r.want[3], of_entropy = b == 0 ? 0 : b * r.want[7];
+        const double of_loss = c == 0 ? 0 : c * r.want[mass_at], of_entropy = b == 0 ? 0 : b * r.want[entropy_at];
         const double a = of_loss + g_lse + of_entropy, g_size = std::fabs(g_lse) + 2 * std::fabs(square);
-        const double size = std::fabs(of_loss) + g_size + std::fabs(b) * (4 + r.size[7]);
+        const double size = std::fabs(of_loss) + g_size + std::fabs(b) * (4 + r.size[entropy_at]);
         const double floor = 16 * (1 + size) * (compute == Type::f64 ? 0x1p-1012 : 0x1p-116);
-        for (size_t v = 0; v < q.size(); ++v) {
+        for (size_t v = 0; v < p.size(); ++v) {
             const double got = grad.reals[element(row, v)];
             if (zero) {
                 check_value("gradient", type, got, 0, 0);
                 continue;
             }
-            const double logp = r.d[v] - r.log_total, p = std::exp(logp), tail = p == 0 || b == 0 ? 0 : b * logp;
-            const double wanted = q[v] == 0 ? 0 : c * q[v], want = r.slope[v] * (p * (a + tail) - wanted);
+            const double logq = r.d[v] - r.log_total, q = std::exp(logq), tail = q == 0 || b == 0 ? 0 : b * logq;
+            const double wanted = p[v] == 0 ? 0 : c * p[v], want = r.slope[v] * (q * (a + tail) - wanted);
             const double cancelled =
                 task.picks > 0 ? 0x1p-50 * (std::fabs(a) + std::fabs(tail) + std::fabs(wanted)) : 0;
-            const double bound = 4 * r.error * (p * (size + std::fabs(tail)) + std::fabs(wanted)) + cancelled + floor;
+            const double bound = 4 * r.error * (q * (size + std::fabs(tail)) + std::fabs(wanted)) + cancelled + floor;
             check_value("gradient", type, got, want, r.slope[v] * bound + floor);
         }
     }
@@ -215,12 +221,12 @@ struct Rows {
         RowTask given = task;
         if (kind != Kind::dense) given.index = t.index.matrix();
         if (kind != Kind::index) given.prob = t.prob.matrix();
-        results.record = Doubles(static_cast<size_t>(5 * rows), nan);
+        results.record = Doubles(fields * static_cast<size_t>(rows), nan);
         given.record = results.record.data();
-        for (Array& summary : results.summary) summary = Array(draw, compute, {rows}, Use::plain);
-        given.loss = results.summary[0].data();
-        given.lse = results.summary[1].data();
-        given.entropy = results.summary[2].data();
+        for (Array& output : results.outputs) output = Array(draw, compute, {rows}, Use::plain);
+        given.loss = results.outputs[0].data();
+        given.lse = results.outputs[1].data();
+        given.entropy = results.outputs[2].data();
         results.grad = Array(draw, type, shape(), Use::written);
         given.grad = results.grad.matrix();
         return given;
@@ -252,9 +258,9 @@ struct Rows {
             bytes.append(results->grad.memory.begin(), results->grad.memory.end());
             results->grad.read();
             CHECK(results->grad.gaps_unchanged());
-            for (Array& summary : results->summary) {
-                bytes.append(summary.memory.begin(), summary.memory.end());
-                summary.read();
+            for (Array& output : results->outputs) {
+                bytes.append(output.memory.begin(), output.memory.end());
+                output.read();
             }
         }
         for (int64_t row = 0; row < rows; ++row) check_row(row, stats, fused, skipped.grad);
@@ -263,25 +269,24 @@ struct Rows {
 
     void check_row(int64_t row, const Results& stats, const Results& fused, const Array& skipped) const {
         const size_t i = static_cast<size_t>(row);
-        Doubles q;
+        Doubles p;
         Problem problem;
-        const bool ignored = read_measure(target, row, q, problem);
-        Row r = expected(row, q, ignored);
+        const bool ignored = read_measure(target, row, p, problem);
+        Row r = expected(row, p, ignored);
         for (const Results* results : {&stats, &fused}) {
-            const char* const names[] = {"peak", "total", "score", "mass", "tilt", "loss", "lse", "entropy"};
-            for (size_t k = 0; k < 8; ++k) {
-                const double got =
-                    k < 5 ? results->record[k * static_cast<size_t>(rows) + i] : results->summary[k - 5].reals[i];
-                check_value(names[k], k < 5 ? Type::f64 : compute, got, r.want[k], r.error * r.size[k]);
+            for (size_t k = 0; k < results_of_row; ++k) {
+                const double got = k < fields ? results->record[k * static_cast<size_t>(rows) + i]
+                                              : results->outputs[k - fields].reals[i];
+                check_value(result_names[k], k < fields ? Type::f64 : compute, got, r.want[k], r.error * r.size[k]);
             }
         }
-        check_grad(stats.grad, row, r, q, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
+        check_grad(stats.grad, row, r, p, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
         const double square = g[4].reals[i];
-        check_grad(fused.grad, row, r, q, g[3].reals[i], square == 0 ? 0 : 2 * square * r.want[6], 0, square);
-        r.ignored = read_measure(garbage, row, q, problem);
-        const bool finite = std::all_of(q.begin(), q.end(), [](double x) { return std::isfinite(x); });
+        check_grad(fused.grad, row, r, p, g[3].reals[i], square == 0 ? 0 : 2 * square * r.want[lse_at], 0, square);
+        r.ignored = read_measure(garbage, row, p, problem);
+        const bool finite = std::all_of(p.begin(), p.end(), [](double x) { return std::isfinite(x); });
         if (finite && (r.ignored || !ignored))
-            check_grad(skipped, row, r, q, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
+            check_grad(skipped, row, r, p, g[0].reals[i], g[1].reals[i], -g[2].reals[i]);
     }
 };
 

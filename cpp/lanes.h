@@ -21,11 +21,11 @@ struct Lane {
 };
 
 struct LaneRecords {
-    Lane<double> peak, total, score, mass, tilt;
+    Lane<double> peak, total, target_score, mass, tilt;
 
-    Record get(int64_t i) const { return {peak[i], total[i], score[i], mass[i], tilt[i]}; }
+    Record get(int64_t i) const { return {peak[i], total[i], target_score[i], mass[i], tilt[i]}; }
     void set(int64_t i, const Record& r) {
-        peak[i] = r.peak, total[i] = r.total, score[i] = r.score, mass[i] = r.mass, tilt[i] = r.tilt;
+        peak[i] = r.peak, total[i] = r.total, target_score[i] = r.target_score, mass[i] = r.mass, tilt[i] = r.tilt;
     }
 };
 
@@ -50,7 +50,7 @@ class LaneReader {
     using T = typename Compute<Storage>::type;
 
   public:
-    Lane<T> x, slope, q, base;  // base: q without the smoothing
+    Lane<T> x, slope, p, base;  // base: p without the smoothing
     const bool capped, measured;
 
     LaneReader(const RowTask& task, const Tile& tile, const Phi<T>& phi)
@@ -75,16 +75,16 @@ class LaneReader {
         if (dense(task_)) {
             const Matrix& prob = task_.prob;
             load_run(prob.data, prob.type, offset(task_, prob, tile_.row) + v * prob.column_stride,
-                     row_stride(task_, prob), tile_.n, q.at);
+                     row_stride(task_, prob), tile_.n, p.at);
             if (problem != nullptr) check(v, *problem);
             const T keep = static_cast<T>(
                 task_.keep == nullptr ? task_.keep_all : static_cast<double>(static_cast<const T*>(task_.keep)[v]));
 #pragma omp simd
-            for (int64_t i = 0; i < tile_rows; ++i) base[i] = q[i] * keep;
+            for (int64_t i = 0; i < tile_rows; ++i) base[i] = p[i] * keep;
         }
         const T spread = task_.spread == nullptr ? T(0) : static_cast<const T*>(task_.spread)[v];
 #pragma omp simd
-        for (int64_t i = 0; i < tile_rows; ++i) q[i] = base[i] + spread;
+        for (int64_t i = 0; i < tile_rows; ++i) p[i] = base[i] + spread;
     }
 
     double score(int64_t i, int64_t column, double& slope_) const {
@@ -96,8 +96,8 @@ class LaneReader {
     // Remembers the wrong probability of the lowest row, and the leftmost one in it.
     void check(int64_t v, Problem& problem) const {
         for (int64_t i = 0; i < tile_.n; ++i) {
-            if (!is_measure(q[i]) && (problem.row < 0 || tile_.row + i < problem.row))
-                problem = {tile_.row + i, v, 0, static_cast<double>(q[i])};
+            if (!is_measure(p[i]) && (problem.row < 0 || tile_.row + i < problem.row))
+                problem = {tile_.row + i, v, 0, static_cast<double>(p[i])};
         }
     }
 
@@ -128,7 +128,7 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
     Lane<double> ties;
     for (int64_t begin = 0; begin < task.columns; begin += classes_per_fold) {
         Lane<T> rest, tied, tilt;
-        Lane<double> score, mass;
+        Lane<double> target_score, mass;
         for (int64_t v = begin; v < least(begin + classes_per_fold, task.columns); ++v) {
             reader.load(v);
 #pragma omp simd
@@ -146,7 +146,7 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) {
                 const T d = (reader.x[i] - reference[i]) * unit;
-                score[i] += static_cast<double>(reader.q[i] == T(0) ? T(0) : reader.q[i] * d);
+                target_score[i] += static_cast<double>(reader.p[i] == T(0) ? T(0) : reader.p[i] * d);
                 mass[i] += static_cast<double>(reader.base[i]);
             }
         }
@@ -155,7 +155,7 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             records.total[i] += static_cast<double>(rest[i]);
             ties[i] += static_cast<double>(tied[i]);
             records.tilt[i] += static_cast<double>(tilt[i]);
-            records.score[i] += score[i];
+            records.target_score[i] += target_score[i];
             records.mass[i] += mass[i];
         }
     }
@@ -169,7 +169,7 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
     for (int64_t i = 0; i < tile.n && task.picks > 0; ++i) {
         const int64_t row = tile.row + i;
         if (ignored(task, row)) {
-            records.set(i, {0, 1, 0, 0, 0});
+            records.set(i, ignored_record);
             continue;
         }
         Record picked;
@@ -180,24 +180,26 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             const double measure = pick_measure<T>(task, row, pick, column), score = reader.score(i, column, slope);
             picked.mass += measure;
             if (measure != 0)
-                picked.score += measure * (records.peak[i] == -infinity ? score : score - records.peak[i]);
+                picked.target_score += measure * (records.peak[i] == -infinity ? score : score - records.peak[i]);
         }
         records.mass[i] += picked.mass;
-        records.score[i] += picked.score;
+        records.target_score[i] += picked.target_score;
     }
 }
 
-struct LaneCoefs {
+struct LaneCoefficients {
     Lane<double> a, b, c;
+
+    void set(int64_t i, const Coefficients& r) { a[i] = r.a, b[i] = r.b, c[i] = r.c; }
 };
 
 // Gradient at the picked columns, by pick and lane; it is written after the loops over all classes.
 template <class Storage>
 void lane_patches(const RowTask& task, const Tile& tile, const LaneReader<Storage>& reader, const LaneRecords& records,
-                  const Lane<double>& log_total, const LaneCoefs& coefs, double* patches) {
+                  const Lane<double>& log_total, const LaneCoefficients& coefficients, double* patches) {
     using T = typename Compute<Storage>::type;
     for (int64_t pick = 0; pick < task.picks; ++pick) {
-        Lane<double> logp, slope, measure;
+        Lane<double> logq, slope, measure;
         for (int64_t i = 0; i < tile.n; ++i) {
             const int64_t row = tile.row + i, column = pick_column(task, row, pick);
             if (column < 0) continue;
@@ -205,23 +207,24 @@ void lane_patches(const RowTask& task, const Tile& tile, const LaneReader<Storag
             for (int64_t other = 0; other < task.picks; ++other) {  // the same class may be picked twice
                 if (pick_column(task, row, other) == column) measure[i] += pick_measure<T>(task, row, other, column);
             }
-            logp[i] = reader.score(i, column, slope[i]) - records.peak[i] - log_total[i];
+            logq[i] = reader.score(i, column, slope[i]) - records.peak[i] - log_total[i];
         }
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
             double power, rest;
-            exp_parts(logp[i] < Limits<double>::zero_log ? Limits<double>::zero_log : logp[i], power, rest);
-            const double p_less_1 = power * rest + (power - 1), p = power + power * rest;
-            const double entropic = p == 0 ? 0 : coefs.b[i] * p * logp[i];
-            const double target = measure[i] == 0 ? 0 : coefs.c[i] * measure[i];
-            patches[pick * tile_rows + i] = slope[i] * (coefs.a[i] * p_less_1 + (coefs.a[i] - target) + entropic);
+            exp_parts(logq[i] < Limits<double>::zero_log ? Limits<double>::zero_log : logq[i], power, rest);
+            const double q_less_1 = power * rest + (power - 1), q = power + power * rest;
+            const double entropic = q == 0 ? 0 : coefficients.b[i] * q * logq[i];
+            const double target = measure[i] == 0 ? 0 : coefficients.c[i] * measure[i];
+            patches[pick * tile_rows + i] =
+                slope[i] * (coefficients.a[i] * q_less_1 + (coefficients.a[i] - target) + entropic);
         }
     }
 }
 
 template <class Storage, class Out>
-void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& records, const LaneCoefs& coefs,
-                   double* patches) {
+void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& records,
+                   const LaneCoefficients& coefficients, double* patches) {
     using T = typename Compute<Storage>::type;
     const Phi<T> phi(task);
     LaneReader<Storage> reader(task, tile, phi);
@@ -229,28 +232,29 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& rec
     Lane<double> log_total;
 #pragma omp simd
     for (int64_t i = 0; i < tile_rows; ++i) log_total[i] = log_positive(records.total[i]);
-    lane_patches(task, tile, reader, records, log_total, coefs, patches);
+    lane_patches(task, tile, reader, records, log_total, coefficients, patches);
 
     bool entropic = false;
     Lane<T> active, peak, floor, factor, log_total_, a, b, c, result;
     for (int64_t i = 0; i < tile.n; ++i) {
-        const bool wanted = coefs.a[i] != 0 || coefs.b[i] != 0 || coefs.c[i] != 0;
+        const bool wanted = coefficients.a[i] != 0 || coefficients.b[i] != 0 || coefficients.c[i] != 0;
         active[i] = wanted && !ignored(task, tile.row + i) ? T(1) : T(0);
-        entropic = entropic || coefs.b[i] != 0;
+        entropic = entropic || coefficients.b[i] != 0;
     }
     const bool plain = !reader.capped && !reader.measured && !entropic;
 #pragma omp simd
     for (int64_t i = 0; i < tile_rows; ++i) {
         const double scale =
-            plain ? coefs.a[i] * static_cast<double>(phi.unit) / records.total[i] : 1 / records.total[i];
-        const double size = std::fabs(plain ? scale : scale * (std::fabs(coefs.a[i]) + std::fabs(coefs.b[i])));
+            plain ? coefficients.a[i] * static_cast<double>(phi.unit) / records.total[i] : 1 / records.total[i];
+        const double size =
+            std::fabs(plain ? scale : scale * (std::fabs(coefficients.a[i]) + std::fabs(coefficients.b[i])));
         floor[i] = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
         factor[i] = static_cast<T>(scale);
         peak[i] = static_cast<T>(reader.capped ? records.peak[i] : records.peak[i] * task.temperature);
         log_total_[i] = static_cast<T>(log_total[i]);
-        a[i] = static_cast<T>(coefs.a[i]);
-        b[i] = static_cast<T>(coefs.b[i]);
-        c[i] = static_cast<T>(coefs.c[i]);
+        a[i] = static_cast<T>(coefficients.a[i]);
+        b[i] = static_cast<T>(coefficients.b[i]);
+        c[i] = static_cast<T>(coefficients.c[i]);
     }
     const T unit = phi.unit;
     const bool capped = reader.capped;
@@ -267,9 +271,9 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& rec
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) {
                 const T d = (reader.x[i] - peak[i]) * unit;
-                const T p = exp_nonpositive(d, floor[i]) * factor[i];
-                const T logp = d - log_total_[i];
-                const T value = p * (a[i] + b[i] * (logp < lowest_log<T> ? lowest_log<T> : logp)) - c[i] * reader.q[i];
+                const T q = exp_nonpositive(d, floor[i]) * factor[i];
+                const T logq = d - log_total_[i];
+                const T value = q * (a[i] + b[i] * (logq < lowest_log<T> ? lowest_log<T> : logq)) - c[i] * reader.p[i];
                 result[i] = active[i] == T(0) ? T(0) : value * (capped ? reader.slope[i] : unit);
             }
         }

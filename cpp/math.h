@@ -129,12 +129,12 @@ inline float log_normal(float x) {
     return n * L::ln2_high + (r * polynomial(L::log1p_ratio, r) + n * L::ln2_low);
 }
 
-// log(1 - p) for 0 <= p <= 1, with relative accuracy down to the smallest p.
+// log(1 - x) for 0 <= x <= 1, with relative accuracy down to the smallest x.
 template <class T>
-inline T log1m_unit(T p) {
-    const T s = p / (p - T(2)), w = s * s;
+inline T log1m_unit(T x) {
+    const T s = x / (x - T(2)), w = s * s;
     const T small = T(2) * (s + s * w * polynomial(Limits<T>::atanh, w));
-    return p > T(0.5) ? log_positive(T(1) - p) : small;
+    return x > T(0.5) ? log_positive(T(1) - x) : small;
 }
 
 // tanh(x) and its derivative 1 - tanh(x)^2, each with relative accuracy.

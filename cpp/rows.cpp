@@ -11,19 +11,19 @@ namespace {
 
 template <class T>
 void save(const RowTask& task, int64_t row, const Record& r, double log_total) {
-    const double fields[] = {r.peak, r.total, r.score, r.mass, r.tilt};
-    for (int64_t k = 0; k < 5; ++k) task.record[k * task.rows + row] = fields[k];
+    for (int64_t k = 0; k < record_fields; ++k) task.record[k * task.rows + row] = r.*record_members[k];
     const auto put = [&](void* to, double value) {
         if (to != nullptr) static_cast<T*>(to)[row] = static_cast<T>(value);
     };
-    put(task.loss, r.mass * log_total - r.score);
+    put(task.loss, r.mass * log_total - r.target_score);
     put(task.lse, r.peak + log_total);
     put(task.entropy, log_total - r.tilt / r.total);
 }
 
 Record saved(const RowTask& task, int64_t row) {
-    const auto field = [&](int64_t k) { return task.record[k * task.rows + row]; };
-    return {field(0), field(1), field(2), field(3), field(4)};
+    Record r;
+    for (int64_t k = 0; k < record_fields; ++k) r.*record_members[k] = task.record[k * task.rows + row];
+    return r;
 }
 
 // The record of these columns and of those that the task's record holds already.
@@ -38,18 +38,19 @@ double at(const Vector& v, int64_t row) {
     return v.data == nullptr ? 0 : load_real<double>(v.data, v.type, row * v.stride);
 }
 
-Coef coef_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
+Coefficients coefficients_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
     const double from_entropy = g_entropy == 0 ? 0 : g_entropy * (std::log(r.total) - r.tilt / r.total);
     return {(g_loss == 0 ? 0 : g_loss * r.mass) + g_lse - from_entropy, -g_entropy, g_loss};
 }
 
-Coef gradient_coef(const RowTask& task, int64_t row, const Record& r) {
-    return coef_of(at(task.g_loss, row), at(task.g_lse, row), at(task.g_entropy, row), r);
+Coefficients gradient_coefficients(const RowTask& task, int64_t row, const Record& r) {
+    return coefficients_of(at(task.g_loss, row), at(task.g_lse, row), at(task.g_entropy, row), r);
 }
 
-Coef fused_coef(const RowTask& task, int64_t row, const Record& r) {
-    const double square = at(task.square_scale, row);
-    return coef_of(at(task.scale, row), square == 0 ? 0 : 2 * square * (r.peak + std::log(r.total)), 0, r);
+Coefficients fused_coefficients(const RowTask& task, int64_t row, const Record& r) {
+    const double squared = at(task.lse_squared_scale, row);
+    return coefficients_of(at(task.loss_scale, row), squared == 0 ? 0 : 2 * squared * (r.peak + std::log(r.total)), 0,
+                           r);
 }
 
 // What a row function does with its rows.
@@ -77,9 +78,10 @@ void work_on_rows(const RowTask& task, Work work, int64_t begin, int64_t end, Pr
                                   : extended(task, row, row_record(task, logits(row), prob, row, &problem));
         if (work != Work::grad) save<T>(task, row, record, std::log(record.total));
         if (work == Work::stats) continue;
-        const Coef coef = work == Work::grad ? gradient_coef(task, row, record) : fused_coef(task, row, record);
+        const Coefficients coefficients =
+            work == Work::grad ? gradient_coefficients(task, row, record) : fused_coefficients(task, row, record);
         Out* const grad = static_cast<Out*>(task.grad.data) + offset(task, task.grad, row);
-        row_gradient(task, logits(row), prob, row, record, coef, static_cast<Out*>(room), grad);
+        row_gradient(task, logits(row), prob, row, record, coefficients, static_cast<Out*>(room), grad);
     }
 }
 
@@ -90,7 +92,7 @@ void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, P
         const int64_t same_outer = task.inner_rows == 1 ? end - row : task.inner_rows - row % task.inner_rows;
         const Tile tile = {row, least(tile_rows, least(end - row, same_outer))};
         LaneRecords records;
-        LaneCoefs coefs;
+        LaneCoefficients coefficients;
         if (work == Work::grad) {
             for (int64_t i = 0; i < tile.n; ++i) records.set(i, saved(task, row + i));
         } else {
@@ -103,11 +105,10 @@ void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, P
         if (work != Work::stats) {
             for (int64_t i = 0; i < tile.n; ++i) {
                 const Record record = records.get(i);
-                const Coef coef =
-                    work == Work::grad ? gradient_coef(task, row + i, record) : fused_coef(task, row + i, record);
-                coefs.a[i] = coef.a, coefs.b[i] = coef.b, coefs.c[i] = coef.c;
+                coefficients.set(i, work == Work::grad ? gradient_coefficients(task, row + i, record)
+                                                       : fused_coefficients(task, row + i, record));
             }
-            lane_gradient<Storage, Out>(task, tile, records, coefs, static_cast<double*>(room));
+            lane_gradient<Storage, Out>(task, tile, records, coefficients, static_cast<double*>(room));
         }
         row += tile.n;
     }
@@ -153,20 +154,32 @@ bool row_fused(const RowTask& task, int64_t begin, int64_t end, Problem& problem
 }
 
 template <class T>
-void apply(int function, const T* in, T* out, int64_t size) {
-    T slope;
-    for (int64_t i = 0; i < size; ++i) {
-        if (function == 0) out[i] = exp_nonpositive(in[i], Limits<T>::smallest);
-        if (function == 1) out[i] = log1p_unit(in[i]);
-        if (function == 2) tanh_and_slope(in[i], out[i], slope);
-        if (function == 3) tanh_and_slope(in[i], slope, out[i]);
-        if (function == 4) out[i] = log_positive(in[i]);
-        if (function == 5) out[i] = log1m_unit(in[i]);
-        if (function == 6) out[i] = information(in[i]);
+void apply(Function function, const T* in, T* out, int64_t size) {
+    const auto each = [&](const auto& f) {
+        for (int64_t i = 0; i < size; ++i) out[i] = f(in[i]);
+    };
+    switch (function) {
+        case Function::exp: return each([](T x) { return exp_nonpositive(x, Limits<T>::smallest); });
+        case Function::log1p: return each([](T x) { return log1p_unit(x); });
+        case Function::tanh:
+            return each([](T x) {
+                T tanh, slope;
+                tanh_and_slope(x, tanh, slope);
+                return tanh;
+            });
+        case Function::tanh_slope:
+            return each([](T x) {
+                T tanh, slope;
+                tanh_and_slope(x, tanh, slope);
+                return slope;
+            });
+        case Function::log: return each([](T x) { return log_positive(x); });
+        case Function::log1m: return each([](T x) { return log1m_unit(x); });
+        case Function::information: return each([](T x) { return information(x); });
     }
 }
 
-void math(int function, Type type, const void* in, void* out, int64_t size) {
+void math(Function function, Type type, const void* in, void* out, int64_t size) {
     if (type == Type::f32) return apply(function, static_cast<const float*>(in), static_cast<float*>(out), size);
     apply(function, static_cast<const double*>(in), static_cast<double*>(out), size);
 }

@@ -8,12 +8,11 @@
 
 #include <cmath>
 
+#include "record.h"
 #include "target.h"
 
 namespace crossent {
 namespace {
-
-constexpr double infinity = std::numeric_limits<double>::infinity();
 
 template <class T>
 constexpr int64_t lanes = 64 / sizeof(T);  // trip counts are multiples of this, so that no loop has a scalar rest
@@ -39,28 +38,6 @@ inline void fetch(const void* data, int64_t bytes) {
         __builtin_prefetch(static_cast<const char*>(data) + at);
 #endif
     }
-}
-
-struct Record {
-    double peak = -infinity, total = 0, score = 0, mass = 0, tilt = 0;
-};
-
-inline void shift(Record& r, double peak) {
-    const double by = r.peak - peak;
-    if (by == 0) return;
-    const double scale = std::exp(by);
-    r.tilt = scale == 0 ? scale * r.total : scale * (r.tilt + r.total * by);
-    r.total *= scale;
-    r.score += r.mass == 0 ? 0 : r.mass * by;
-}
-
-inline void merge(Record& r, Record part) {
-    const double peak = r.peak > part.peak ? r.peak : part.peak;
-    if (peak > -infinity) {
-        shift(r, peak);
-        shift(part, peak);
-    }
-    r = {peak, r.total + part.total, r.score + part.score, r.mass + part.mass, r.tilt + part.tilt};
 }
 
 template <class T>
@@ -94,27 +71,28 @@ inline T below_peak(T x, T peak, T unit) {
     return scaled ? (x - peak) * unit : x - peak;
 }
 
-// Adds the sums over n columns of scores x and measure q to the record. `ahead` is what is read after this block.
+// Adds the sums over n columns of scores x and target measure p to the record. `ahead` is what is read after this
+// block.
 template <bool measured, bool scaled, class Storage, class T>
-void add(const T* x, const T* q, int64_t n, T peak, const Phi<T>& phi, const Storage* ahead, Record& record) {
+void add(const T* x, const T* p, int64_t n, T peak, const Phi<T>& phi, const Storage* ahead, Record& record) {
     const T unit = phi.unit, zero_log = phi.zero_log;
     for (int64_t begin = 0; begin < n; begin += piece_size<T>) {
         const int64_t end = least(begin + piece_size<T>, n);
         fetch(ahead + begin, (end - begin) * static_cast<int64_t>(sizeof(Storage)));
         T total = 0, tilt = 0;
-        double score = 0;
-#pragma omp simd reduction(+ : total, tilt, score)
+        double target_score = 0;
+#pragma omp simd reduction(+ : total, tilt, target_score)
         for (int64_t i = begin; i < end; ++i) {
             const T d = below_peak<scaled>(x[i], peak, unit);
             const T clamped = d < zero_log ? zero_log : d;
             const T e = exp_clamped(clamped);
             total += e;
             tilt += e * clamped;
-            if (measured) score += static_cast<double>(q[i] == T(0) ? T(0) : q[i] * d);
+            if (measured) target_score += static_cast<double>(p[i] == T(0) ? T(0) : p[i] * d);
         }
         record.total += total;
         record.tilt += tilt;
-        record.score += score;
+        record.target_score += target_score;
     }
 }
 
@@ -134,10 +112,10 @@ double total_of_others(const T* x, int64_t n, T peak, const Phi<T>& phi) {
 template <class Storage>
 Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_t row, Problem* problem) {
     using T = typename Compute<Storage>::type;
-    if (ignored(task, row)) return {0, 1, 0, 0, 0};
+    if (ignored(task, row)) return ignored_record;
     const Phi<T> phi(task);
     const bool measured = prob.data != nullptr || task.spread != nullptr;
-    alignas(64) T buffer[block_size<T>], slope[block_size<T>], q[block_size<T>];
+    alignas(64) T buffer[block_size<T>], slope[block_size<T>], p[block_size<T>];
     Record record;
     for (int64_t begin = 0; begin < task.columns; begin += block_size<T>) {
         const int64_t n = least(block_size<T>, task.columns - begin), filled = fill_lanes<T>(n);
@@ -153,13 +131,13 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
         Record part;
         part.peak = nothing ? -infinity : static_cast<double>(peak) * (phi.cap > T(0) ? 1 : phi.score_unit);
         if (measured) {
-            part.mass = load_measure(task, prob, begin, n, q, row, problem);
+            part.mass = load_measure(task, prob, begin, n, p, row, problem);
             if (task.spread_mass != nullptr) part.mass += task.spread_mass[begin / block_size<T>];
-            for (int64_t i = n; i < filled; ++i) q[i] = T(0);
-            add<true, true>(x, q, filled, reference, phi, z + begin + n, part);
+            for (int64_t i = n; i < filled; ++i) p[i] = T(0);
+            add<true, true>(x, p, filled, reference, phi, z + begin + n, part);
         } else {
             const auto add_up = phi.unit == T(1) ? add<false, false, Storage, T> : add<false, true, Storage, T>;
-            add_up(x, q, filled, reference, phi, z + begin + n, part);
+            add_up(x, p, filled, reference, phi, z + begin + n, part);
         }
         if (!nothing && part.total < confident_total && part.peak >= record.peak) {
             part.total = 1 + total_of_others(x, filled, reference, phi);
@@ -178,14 +156,14 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
         const double measure = pick_measure<T>(task, row, pick, column);
         const double score = score_at(phi, z[column], slope_);
         picked.mass += measure;
-        if (measure != 0) picked.score += measure * (record.peak == -infinity ? score : score - record.peak);
+        if (measure != 0) picked.target_score += measure * (record.peak == -infinity ? score : score - record.peak);
     }
     record.mass += picked.mass;
-    record.score += picked.score;
+    record.target_score += picked.target_score;
     return record;
 }
 
-struct Coef {
+struct Coefficients {
     double a, b, c;
 };
 
@@ -201,18 +179,18 @@ struct RowFactors {
 };
 
 template <bool capped, bool measured, class Storage, class T>
-void write_general(const T* x, const T* slope, const T* q, int64_t n, const RowFactors<T>& f, Storage* grad) {
+void write_general(const T* x, const T* slope, const T* p, int64_t n, const RowFactors<T>& f, Storage* grad) {
     for (int64_t i = 0; i < n; ++i) {
         const T d = (x[i] - f.peak) * f.unit;
-        const T p = exp_nonpositive(d, f.floor) * f.inverse_total;
-        const T logp = d - f.log_total;
-        T value = p * (f.a + f.b * (logp < lowest_log<T> ? lowest_log<T> : logp));
-        if (measured) value -= f.c * q[i];
+        const T q = exp_nonpositive(d, f.floor) * f.inverse_total;
+        const T logq = d - f.log_total;
+        T value = q * (f.a + f.b * (logq < lowest_log<T> ? lowest_log<T> : logq));
+        if (measured) value -= f.c * p[i];
         grad[i] = Narrow<Storage>::from(value * (capped ? slope[i] : f.unit));
     }
 }
 
-// p a with a folded into f.inverse_total; x and grad may be the same memory.
+// q a with a folded into f.inverse_total; x and grad may be the same memory.
 template <class From, class Storage, class T>
 void write_plain(const From* x, int64_t n, const RowFactors<T>& f, Storage* grad) {
 #pragma omp simd
@@ -225,10 +203,10 @@ void write_plain(const From* x, int64_t n, const RowFactors<T>& f, Storage* grad
 // Gradient of a row; `patches` has room for the row's picks.
 template <class Storage, class Out>
 void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_t row, const Record& record,
-                  const Coef& coef, Out* patches, Out* grad) {
+                  const Coefficients& coefficients, Out* patches, Out* grad) {
     using T = typename Compute<Storage>::type;
     const size_t bytes = sizeof(Out) * static_cast<size_t>(task.columns);
-    if (ignored(task, row) || (coef.a == 0 && coef.b == 0 && coef.c == 0)) {
+    if (ignored(task, row) || (coefficients.a == 0 && coefficients.b == 0 && coefficients.c == 0)) {
         std::memset(static_cast<void*>(grad), 0, bytes);
         return;
     }
@@ -243,30 +221,31 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
         for (int64_t other = 0; other < task.picks; ++other) {  // the same class may be picked twice
             if (pick_column(task, row, other) == column) measure += pick_measure<T>(task, row, other, column);
         }
-        const double logp = score_at(phi, z[column], slope) - record.peak - log_total;
-        const double p_less_1 = std::expm1(logp);
-        const double entropic = coef.b == 0 || p_less_1 == -1 ? 0 : coef.b * (1 + p_less_1) * logp;
-        const double target = measure == 0 ? 0 : coef.c * measure;
-        patches[pick] = Narrow<Out>::from(static_cast<T>(slope * (coef.a * p_less_1 + (coef.a - target) + entropic)));
+        const double logq = score_at(phi, z[column], slope) - record.peak - log_total;
+        const double q_less_1 = std::expm1(logq);
+        const double entropic = coefficients.b == 0 || q_less_1 == -1 ? 0 : coefficients.b * (1 + q_less_1) * logq;
+        const double target = measure == 0 ? 0 : coefficients.c * measure;
+        patches[pick] = Narrow<Out>::from(
+            static_cast<T>(slope * (coefficients.a * q_less_1 + (coefficients.a - target) + entropic)));
     }
 
-    const bool plain = !capped && !measured && coef.b == 0;
-    const double factor = plain ? coef.a * static_cast<double>(phi.unit) / record.total : 1 / record.total;
-    const double size = std::fabs(plain ? factor : factor * (std::fabs(coef.a) + std::fabs(coef.b)));
+    const bool plain = !capped && !measured && coefficients.b == 0;
+    const double factor = plain ? coefficients.a * static_cast<double>(phi.unit) / record.total : 1 / record.total;
+    const double size = std::fabs(plain ? factor : factor * (std::fabs(coefficients.a) + std::fabs(coefficients.b)));
     RowFactors<T> f;
     f.unit = phi.unit;
     f.peak = static_cast<T>(capped ? record.peak : record.peak * task.temperature);
     f.floor = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
     f.inverse_total = static_cast<T>(factor);
     f.log_total = static_cast<T>(log_total);
-    f.a = static_cast<T>(coef.a);
-    f.b = static_cast<T>(coef.b);
-    f.c = static_cast<T>(coef.c);
+    f.a = static_cast<T>(coefficients.a);
+    f.b = static_cast<T>(coefficients.b);
+    f.c = static_cast<T>(coefficients.c);
 
     const auto write = capped ? (measured ? write_general<true, true, Out, T> : write_general<true, false, Out, T>)
                               : (measured ? write_general<false, true, Out, T> : write_general<false, false, Out, T>);
     constexpr int64_t step = piece_size<T>;
-    alignas(64) T x[step], slope[step], q[step];
+    alignas(64) T x[step], slope[step], p[step];
     alignas(64) Out last[step];
     const bool in_place = static_cast<const void*>(z) == static_cast<const void*>(grad);
     for (int64_t begin = 0; begin < task.columns;) {
@@ -282,11 +261,11 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
             write_plain(z + begin, n, f, to);
         } else {
             (void)load_scores(z + begin, phi, n, x, slope);
-            if (measured) (void)load_measure(task, prob, begin, n, q, row, nullptr);
+            if (measured) (void)load_measure(task, prob, begin, n, p, row, nullptr);
             const int64_t filled = fill_lanes<T>(n);
-            for (int64_t i = n; i < filled; ++i) slope[i] = q[i] = T(0);
+            for (int64_t i = n; i < filled; ++i) slope[i] = p[i] = T(0);
             if (plain) write_plain(x, filled, f, to);
-            else write(x, slope, q, filled, f, to);
+            else write(x, slope, p, filled, f, to);
         }
         if (to == last) std::memcpy(static_cast<void*>(grad + begin), last, sizeof(Out) * static_cast<size_t>(n));
         begin += n;

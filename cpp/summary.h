@@ -1,6 +1,6 @@
-// What rows of numbers say of themselves: one picked value, the sum, the largest and where it is, the smallest, and the
-// entropy −Σ p log p of a row of probabilities. Included by rows.cpp alone. Sums are double, logarithms of the type of
-// the arithmetic.
+// Statistics of rows of numbers: one picked value, the sum, the largest and where it is, the smallest, and the entropy
+// −Σ q log q of a row of probabilities. Included by rows.cpp alone. Sums are double, logarithms of the type of the
+// arithmetic.
 #pragma once
 
 #include "lanes.h"

@@ -61,17 +61,17 @@ struct Run {  // the dense target of a row: columns `stride` apart from element 
 };
 
 template <class T>
-inline bool is_measure(T q) {
-    return q >= T(0) && q <= std::numeric_limits<T>::max();
+inline bool is_measure(T p) {
+    return p >= T(0) && p <= std::numeric_limits<T>::max();
 }
 
 // The first of n probabilities, from column `begin` of the row on, that is negative, infinite or NaN.
 template <class T>
-Problem first_problem(const T* q, int64_t n, int64_t row, int64_t begin) {
+Problem first_problem(const T* p, int64_t n, int64_t row, int64_t begin) {
     int64_t wrong = 0;
-    for (int64_t i = 0; i < n; ++i) wrong += !is_measure(q[i]);
+    for (int64_t i = 0; i < n; ++i) wrong += !is_measure(p[i]);
     for (int64_t i = 0; i < n && wrong > 0; ++i) {
-        if (!is_measure(q[i])) return {row, begin + i, 0, static_cast<double>(q[i])};
+        if (!is_measure(p[i])) return {row, begin + i, 0, static_cast<double>(p[i])};
     }
     return {};
 }
@@ -81,29 +81,29 @@ constexpr int64_t summed_apart = 128;  // numbers in a row, so that roundings do
 // Target measure of columns [begin, begin + n) that the loops must know of, dense probabilities and smoothing; returns
 // the sum of it without the smoothing.
 template <class T>
-double load_measure(const RowTask& task, const Run& prob, int64_t begin, int64_t n, T* q, int64_t row,
+double load_measure(const RowTask& task, const Run& prob, int64_t begin, int64_t n, T* p, int64_t row,
                     Problem* problem) {
     double mass = 0;
     if (prob.data == nullptr) {
-        std::memset(q, 0, sizeof(T) * static_cast<size_t>(n));
+        std::memset(p, 0, sizeof(T) * static_cast<size_t>(n));
     } else {
-        load_run(prob.data, prob.type, prob.first + begin * prob.stride, prob.stride, n, q);
-        if (problem != nullptr && problem->row < 0) *problem = first_problem(q, n, row, begin);
+        load_run(prob.data, prob.type, prob.first + begin * prob.stride, prob.stride, n, p);
+        if (problem != nullptr && problem->row < 0) *problem = first_problem(p, n, row, begin);
         const T* keep = task.keep == nullptr ? nullptr : static_cast<const T*>(task.keep) + begin;
         const T keep_all = static_cast<T>(task.keep_all);
         for (int64_t from = 0; from < n; from += summed_apart) {
             double part = 0;
 #pragma omp simd reduction(+ : part)
             for (int64_t i = from; i < least(from + summed_apart, n); ++i) {
-                q[i] *= keep == nullptr ? keep_all : keep[i];
-                part += static_cast<double>(q[i]);
+                p[i] *= keep == nullptr ? keep_all : keep[i];
+                part += static_cast<double>(p[i]);
             }
             mass += part;
         }
     }
     if (task.spread != nullptr) {
         const T* spread = static_cast<const T*>(task.spread) + begin;
-        for (int64_t i = 0; i < n; ++i) q[i] += spread[i];
+        for (int64_t i = 0; i < n; ++i) p[i] += spread[i];
     }
     return mass;
 }

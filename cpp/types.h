@@ -1,4 +1,4 @@
-// What the kernels are told: plain data, shared by the binding and by the objects of every instruction set.
+// Tasks of the kernels, as plain data: shared by the binding and by the objects of every instruction set.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct Vector {
     int64_t stride = 0;
 };
 
-struct Problem {  // the first thing that is wrong with a target; row < 0: nothing
+struct Problem {  // the first entry of a target that cannot be; row < 0: there is none
     int64_t row = -1, column = 0, index = 0;
     double prob = 0;
 };
@@ -44,11 +44,11 @@ struct RowTask {
     double spread_total = 0;
     int64_t ignore_index = 0, first_class = 0;
     double temperature = 1, softcap = 0;  // softcap 0: none
-    double* record = nullptr;             // (5, rows): peak, total, score, mass, tilt
+    double* record = nullptr;             // (record_fields, rows), record.h
     bool extend = false;                  // row_stats: the record holds other columns of the rows already
     void *loss = nullptr, *lse = nullptr, *entropy = nullptr;  // (rows,) in compute type, or none
     Vector g_loss, g_lse, g_entropy;                           // cotangents of row_grad
-    Vector scale, square_scale;                                // of row_fused: cotangents of loss and of lse^2
+    Vector loss_scale, lse_squared_scale;                      // of row_fused: cotangents of loss and of lse^2
 };
 
 // Elementwise binary cross-entropy on arrays broadcast to one shape; a missing array is 1.
@@ -70,8 +70,8 @@ struct BinaryTask {
 
 constexpr int64_t binary_block = 4096;
 
-// What rows of numbers say of themselves. result is (5, rows): the value at index, NaN where index names no column and
-// untouched without one, then sum, largest, smallest and entropy of each row; place is where the largest is.
+// Statistics of rows of numbers. result is (5, rows): the value at index (NaN where there is no such column, untouched
+// without an index), then sum, largest, smallest and entropy of each row; place is the first column of the largest.
 struct SummaryTask {
     Matrix values;
     int64_t rows = 0, columns = 0;
@@ -81,6 +81,10 @@ struct SummaryTask {
     int64_t* place = nullptr;
 };
 
+// The elementary functions of math.h, which tests call by name.
+enum class Function : int32_t { exp, log1p, tanh, tanh_slope, log, log1m, information };
+constexpr const char* function_names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m", "information"};
+
 // The functions that each instruction set supplies; a range is of rows, or of blocks of elements.
 struct Kernels {
     bool (*row_stats)(const RowTask&, int64_t begin, int64_t end, Problem&);
@@ -89,7 +93,7 @@ struct Kernels {
     int64_t (*binary_loss)(const BinaryTask&, int64_t begin, int64_t end);  // first element outside [0, 1], or -1
     void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
     void (*row_summary)(const SummaryTask&, int64_t begin, int64_t end);
-    void (*math)(int function, Type, const void* in, void* out, int64_t size);  // for tests
+    void (*math)(Function, Type, const void* in, void* out, int64_t size);  // for tests
 };
 
 }  // namespace crossent

@@ -14,18 +14,17 @@ sums have the standard deviation u √n / 3, the mean of four lanes has half of 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from crossent import reference
 from crossent.kernels.backend import BinaryOperands, Cotangents, LossScale, RowOutputs
 from crossent.spec import Scores, Target
-from crossent.stats import RowStats
+from crossent.stats import FIELDS, RowStats
 from tests.data import GUARD, Case, Layout, as_rows, decode, spacing
 
 K = 10.0
-FIELDS = ("peak", "total", "target_score", "mass", "tilt")
 PLAIN = Scores()
 
 
@@ -76,6 +75,18 @@ class Inputs:
 # The truth of a case, and its bounds in units of u
 
 
+class Parts(NamedTuple):
+    """What gradients and their bounds are made of: p is the target measure, d = s − peak, D how far off d may be."""
+
+    z: Any
+    target: Target
+    slope: Any
+    p: Any
+    d: Any
+    D: Any
+    relative: Any
+
+
 @dataclasses.dataclass
 class Truth:
     """Reference values of a case, and the first-order error bound of each, divided by u."""
@@ -83,7 +94,7 @@ class Truth:
     stats: RowStats
     bound: dict[str, Any]
     valid: Any
-    parts: tuple[Any, ...]
+    parts: Parts
     known: dict[str, Any] = dataclasses.field(default_factory=dict)  # gradients asked for once already
 
     @classmethod
@@ -96,7 +107,7 @@ class Truth:
         own = reference.row_stats(z, target, case.scores)
         stats = own if whole is None else whole.stats
         s, _ = reference.score_and_slope(z, case.scores)
-        q, valid = reference.target_measure(target, *z.shape)
+        p, valid = reference.target_measure(target, *z.shape)
         d = np.where(valid[:, None], s - stats.peak[:, None], 0.0)
         capped = case.scores.softcap is not None
         # tanh is off by u |s|; in float64 so is z / temperature, here and in the reference
@@ -108,11 +119,12 @@ class Truth:
             "peak": np.abs(own.peak),
             "total": (e * (1 + D)).sum(1),
             "tilt": (e * ((1 + size) * D + size)).sum(1) + z.shape[1] * 1e-30,  # e^d may be 0 below e^-87
-            "target_score": (np.abs(q) * (size + D)).sum(1),
-            "mass": np.abs(q).sum(1),
+            "target_score": (np.abs(p) * (size + D)).sum(1),
+            "mass": np.abs(p).sum(1),
         }
         if whole is not None:  # all that gradients depend on
-            return cls(stats, whole.bound, valid, (z, target, slope_of(z, case.scores), q, d, D, whole.parts[6]))
+            parts = Parts(z, target, slope_of(z, case.scores), p, d, D, whole.parts.relative)
+            return cls(stats, whole.bound, valid, parts)
         L, T = np.log(stats.total), stats.tilt
         relative = bound["total"] / stats.total
         bound |= {
@@ -120,31 +132,31 @@ class Truth:
             "lse": np.abs(stats.peak) + relative + np.abs(stats.lse),
             "entropy": relative * (1 + np.abs(T) / stats.total) + bound["tilt"] / stats.total + np.abs(stats.entropy),
         }
-        return cls(stats, bound, valid, (z, target, slope_of(z, case.scores), q, d, D, relative))
+        return cls(stats, bound, valid, Parts(z, target, slope_of(z, case.scores), p, d, D, relative))
 
     def grad(self, case: Case, cotangents: tuple[Any, Any, Any], a_bound: Any = 0.0) -> tuple[Any, Any]:
         """Gradient of each row (N, V) and its bound; `a_bound` is what the coefficient a is off by beforehand."""
-        z, target, slope, q, d, D, relative = self.parts
+        z, target, slope, p, d, D, relative = self.parts
         g = tuple(np.zeros(len(z)) if x is None else decode(x) for x in cotangents)
         a, b, c = (x[:, None] for x in self.stats.coefficients(*g))
-        logp = d - np.log(self.stats.total)[:, None]
-        p = np.exp(logp)
+        logq = d - np.log(self.stats.total)[:, None]
+        q = np.exp(logq)
         kept = (self.valid & np.any([x != 0 for x in g], axis=0))[:, None]
-        want = np.where(kept, slope * (p * (a + b * logp) - c * q), 0.0)
+        want = np.where(kept, slope * (q * (a + b * logq) - c * p), 0.0)
 
         g_loss, g_lse, g_entropy = (np.abs(x)[:, None] for x in g)
-        mass, entropy, q = self.bound["mass"][:, None], np.abs(self.stats.entropy)[:, None], np.abs(q)
+        mass, entropy, p = self.bound["mass"][:, None], np.abs(self.stats.entropy)[:, None], np.abs(p)
         a_sum = g_loss * mass + g_lse + g_entropy * entropy
         a_off = g_loss * mass + g_lse + g_entropy * self.bound["entropy"][:, None]
-        p_off = D + relative[:, None]
-        scale = p * ((a_sum + g_entropy * np.abs(logp)) * (1 + p_off) + a_off + np.reshape(a_bound, (-1, 1)))
-        scale += p * g_entropy * p_off + g_loss * q
+        q_off = D + relative[:, None]
+        scale = q * ((a_sum + g_entropy * np.abs(logq)) * (1 + q_off) + a_off + np.reshape(a_bound, (-1, 1)))
+        scale += q * g_entropy * q_off + g_loss * p
         if case.scores.softcap is not None:
             scale *= 1 + 2 * np.abs(z / (case.scores.temperature * case.scores.softcap))
-        size = a_sum + g_entropy * (1 + np.abs(logp)) + g_loss * q
-        named = named_columns(target, *z.shape) * 2.0**-53 / unit(case)  # there p a is (p − 1) a + a, in double
-        least = float(np.finfo(np.float64 if case.wide else np.float32).tiny) / unit(case)  # p and slopes underflow
-        scale = slope * (scale + named * size) + least * (1 + slope) * (1 + np.abs(logp) + size)
+        size = a_sum + g_entropy * (1 + np.abs(logq)) + g_loss * p
+        named = named_columns(target, *z.shape) * 2.0**-53 / unit(case)  # there q a is (q − 1) a + a, in double
+        least = float(np.finfo(np.float64 if case.wide else np.float32).tiny) / unit(case)  # q and slopes underflow
+        scale = slope * (scale + named * size) + least * (1 + slope) * (1 + np.abs(logq) + size)
         return want, np.where(kept, scale, 0.0)
 
 
@@ -204,10 +216,15 @@ def grad_bound(case: Case, want: Any, scale: Any) -> Any:
     return unit(case) * scale + (np.abs(want) * eps + least) / K * (unit(case) < eps / 2)
 
 
+def empty_record(rows: int) -> Any:
+    """A record full of NaN."""
+    return np.full((len(FIELDS), rows), np.nan)
+
+
 def check_row_stats(backend: Any, case: Case, truth: Truth) -> Any:
     """Check the record and the summary; return the record for `check_row_grad`."""
     narrow = np.float64 if case.wide else np.float32
-    record = Guarded(None, (5, case.rows), np.float64)
+    record = Guarded(None, (len(FIELDS), case.rows), np.float64)
     summary = {name: Guarded(None, (case.rows,), narrow) for name in ("loss", "lse", "entropy")}
     inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight)
     outs = RowOutputs(*(x.view for x in summary.values()))
@@ -258,7 +275,7 @@ def check_row_fused(backend: Any, case: Case, truth: Truth, *, in_place: bool = 
         a_bound = 0.0 if squared is None else 2 * np.abs(decode(squared)) * truth.bound["lse"]
         truth.known["fused"] = truth.grad(case, Cotangents(scale.loss, g_lse), a_bound)
     want, bound = truth.known["fused"]
-    record = Guarded(None, (5, case.rows), np.float64)
+    record = Guarded(None, (len(FIELDS), case.rows), np.float64)
     out = Guarded(case.grad_layout, case.logits.shape, case.logits.dtype)
     logits = case.logits
     if in_place:
@@ -307,7 +324,7 @@ def evaluate(
     N = logits.size // logits.shape[1] if logits.shape[1] else logits.shape[0]
     narrow = np.float64 if logits.dtype == np.float64 else np.float32
     outputs = RowOutputs(*(np.full(N, np.nan, narrow) for _ in range(3)))
-    record, again = np.full((5, N), np.nan), np.full((5, N), np.nan)
+    record, again = empty_record(N), empty_record(N)
     grad, fused = (np.full(logits.shape, np.nan, logits.dtype) for _ in range(2))
     ones = np.ones(N, narrow)
     backend.row_stats(logits, target, scores, record, outputs)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crossent.spec import Scores, Target
-from crossent.stats import RowStats
+from crossent.stats import FIELDS, Cotangents, RowStats
 
 
 def score_and_slope(logits: Any, scores: Scores) -> tuple[Any, Any]:
@@ -23,7 +23,7 @@ def score_and_slope(logits: Any, scores: Scores) -> tuple[Any, Any]:
 
 
 def target_measure(target: Target, rows: int, columns: int) -> tuple[Any, Any]:
-    """Return q (N, V) as written in `Target`, and which rows have a target at all."""
+    """Return the target measure p (N, V) as written in `Target`, and which rows have a target at all (N,)."""
     base, valid = np.zeros((rows, columns)), np.ones(rows, bool)
     if target.index is None:
         base = np.asarray(target.prob, np.float64)
@@ -36,44 +36,43 @@ def target_measure(target: Target, rows: int, columns: int) -> tuple[Any, Any]:
         row, k = np.nonzero((local >= 0) & (local < columns) & valid[:, None])
         np.add.at(base, (row, local[row, k]), prob[row, k])
     num_classes = columns if target.num_classes is None else target.num_classes
-    q = (1.0 - target.smoothing) * base + target.smoothing / num_classes
-    return q if target.weight is None else q * np.asarray(target.weight, np.float64), valid
+    p = (1.0 - target.smoothing) * base + target.smoothing / num_classes
+    return p if target.weight is None else p * np.asarray(target.weight, np.float64), valid
 
 
 def row_stats(logits: Any, target: Target, scores: Scores = Scores()) -> RowStats:  # noqa: B008  frozen
     """Return the record of each row of logits (N, V); an ignored row has peak 0, total 1 and zeros."""
     s, _ = score_and_slope(logits, scores)
-    q, valid = target_measure(target, *s.shape)
+    p, valid = target_measure(target, *s.shape)
     peak = s.max(axis=1, initial=-np.inf)
     with np.errstate(invalid="ignore"):
         shifted = s - np.where(np.isneginf(peak), 0.0, peak)[:, None]
         e = np.exp(shifted)
-        record = np.stack(
-            [
-                peak,
-                e.sum(axis=1),
-                np.where(q == 0, 0.0, q * shifted).sum(axis=1),
-                q.sum(axis=1),
-                np.where(e == 0, 0.0, e * shifted).sum(axis=1),
-            ]
+        record = RowStats(
+            peak=peak,
+            total=e.sum(axis=1),
+            target_score=np.where(p == 0, 0.0, p * shifted).sum(axis=1),
+            mass=p.sum(axis=1),
+            tilt=np.where(e == 0, 0.0, e * shifted).sum(axis=1),
         )
-    return RowStats(*np.where(valid, record, np.array([[0.0], [1.0], [0.0], [0.0], [0.0]])))
+    return RowStats(**{name: np.where(valid, getattr(record, name), float(name == "total")) for name in FIELDS})
 
 
-def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotangents: tuple[Any, Any, Any]) -> Any:
-    """Return phi'(z) (p (a + b log p) − c q) for the cotangents (N,) of loss, lse and entropy.
+def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotangents: Cotangents) -> Any:
+    """Return phi'(z) (q (a + b log q) − c p) for the cotangents (N,) of loss, lse and entropy.
 
     Ignored rows, and rows whose cotangents are all zero, have gradient zero whatever they hold.
     """
     s, slope = score_and_slope(logits, scores)
-    q, valid = target_measure(target, *s.shape)
-    a, b, c = (np.asarray(x)[:, None] for x in stats.coefficients(*cotangents))
+    p, valid = target_measure(target, *s.shape)
+    given = [np.zeros(len(s)) if g is None else np.asarray(g, np.float64) for g in cotangents]
+    a, b, c = (np.asarray(x)[:, None] for x in stats.coefficients(*given))
     with np.errstate(invalid="ignore", divide="ignore"):
         below = np.where(valid[:, None], s - stats.peak[:, None], 0.0)
-        logp = below - np.log(stats.total)[:, None]
-        p = np.exp(logp)
-        grad = slope * (p * (a + b * np.where(p == 0, 0.0, logp)) - c * q)
-    wanted = np.any([np.asarray(g) != 0 for g in cotangents], axis=0)
+        logq = below - np.log(stats.total)[:, None]
+        q = np.exp(logq)
+        grad = slope * (q * (a + b * np.where(q == 0, 0.0, logq)) - c * p)
+    wanted = np.any([g != 0 for g in given], axis=0)
     return np.where((valid & wanted)[:, None], grad, 0.0)
 
 

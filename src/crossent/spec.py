@@ -49,7 +49,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Target measure of each row, q_v = weight_v · ((1 − smoothing) · base_v + smoothing / num_classes).
+    """Target measure of each row, p_v = weight_v · ((1 − smoothing) · base_v + smoothing / num_classes).
 
     The base is a class (`index` of shape (N,)), K classes with their probabilities (`index` and `prob` of shape (N, K))
     or a dense row (`prob` in the shape of the logits). `weight` has one entry per column of the logits at hand.

@@ -12,6 +12,7 @@ import pytest
 from crossent.kernels import cpu
 from crossent.kernels.backend import NO_OUTPUTS, Cotangents, LossScale, RowOutputs
 from crossent.spec import Scores, Target
+from tests.oracle import empty_record
 
 ONE = np.ones(4, np.float32)
 
@@ -29,7 +30,7 @@ def refuses(backend, error, match, *, z=None, target=None, record=None, outputs=
     """Both `row_stats` and `row_fused` raise, and say the same."""
     z = logits() if z is None else z
     target = Target(np.zeros(4, int)) if target is None else target
-    record = np.empty((5, 4)) if record is None else record
+    record = empty_record(4) if record is None else record
     arrays = [a for a in (z, target.index, target.prob, target.weight) if isinstance(a, np.ndarray)]
     before = [a.tobytes() for a in arrays]
     messages = []
@@ -76,7 +77,7 @@ def test_only_the_ignored_class_is_ignored(backend):
     assert "row 2" in refuses(backend, IndexError, "class -1 ", target=Target(index, ignore_index=-100))
     assert "row 0" in refuses(backend, IndexError, "class -100 ", target=Target(index, ignore_index=-1))
     # an ignore_index beyond the classes is no class
-    record = np.empty((5, 4))
+    record = empty_record(4)
     backend.row_stats(logits(), Target(np.array([7, 2, 7, 0]), ignore_index=7), Scores(), record)
     np.testing.assert_array_equal(record[3], [0, 1, 0, 1])
 
@@ -91,18 +92,18 @@ def test_the_first_of_many_wrong_rows_is_named(V, backend):
     prob[[30_001, 123, 123, 124], [0, 7, 5, 0]] = -1
     for _ in range(3):
         with pytest.raises(IndexError, match=rf"class {V} \(row 123 of 50000\)"):
-            backend.row_stats(z, Target(index), Scores(), np.empty((5, 50_000)))
+            backend.row_stats(z, Target(index), Scores(), empty_record(50_000))
         with pytest.raises(ValueError, match=r"\(row 123, column 5\)"):
-            backend.row_stats(z, Target(prob=prob), Scores(), np.empty((5, 50_000)))
+            backend.row_stats(z, Target(prob=prob), Scores(), empty_record(50_000))
         with pytest.raises(ValueError, match=r"\(row 123, column 5\)"):
             backend.row_stats(
-                np.asfortranarray(z), Target(prob=np.asfortranarray(prob)), Scores(), np.empty((5, 50_000))
+                np.asfortranarray(z), Target(prob=np.asfortranarray(prob)), Scores(), empty_record(50_000)
             )
 
 
 def test_classes_of_another_shard_are_no_error_and_others_are(backend):
     target = Target(np.array([0, 99, 10, 14]), first_class=10, num_classes=100)
-    record = np.empty((5, 4))
+    record = empty_record(4)
     backend.row_stats(logits(), target, Scores(), record)
     np.testing.assert_array_equal(record[3], [0, 0, 1, 1])
     text = refuses(
@@ -132,12 +133,12 @@ def test_the_place_of_a_wrong_probability_counts_rows_as_the_loss_does(backend):
     prob = np.zeros_like(z)
     prob[1, 4999, 2] = np.nan  # row 1 · 3 + 2
     with pytest.raises(ValueError, match=r"row 5, column 4999"):
-        backend.row_stats(z, Target(prob=prob), Scores(), np.empty((5, 6)))
+        backend.row_stats(z, Target(prob=prob), Scores(), empty_record(6))
 
 
 def test_zeros_of_either_sign_and_sums_other_than_one_are_targets(backend):
     prob = np.array([[0.0, -0.0, 3.0, 0, 0]] * 4, np.float32)
-    record = np.empty((5, 4))
+    record = empty_record(4)
     backend.row_stats(logits(), Target(prob=prob), Scores(), record)
     assert (record[3] == 3).all()
 
@@ -146,7 +147,7 @@ def test_zeros_of_either_sign_and_sums_other_than_one_are_targets(backend):
 def test_logits_of_other_dtypes(dtype, isa):
     z = np.zeros((4, 5), dtype)
     with pytest.raises((TypeError, ValueError)):
-        cpu.row_stats(z, Target(np.zeros(4, int)), Scores(), np.empty((5, 4)))
+        cpu.row_stats(z, Target(np.zeros(4, int)), Scores(), empty_record(4))
 
 
 def test_targets_of_other_dtypes(isa):
@@ -162,7 +163,7 @@ def test_targets_of_other_dtypes(isa):
 def test_logits_of_other_shapes(z, isa):
     with pytest.raises((ValueError, TypeError)):
         cpu._built().row_stats(
-            z, np.zeros(4, int), None, None, 0.0, -100, 0, 5, 1.0, 0.0, np.empty((5, 4)), None, None, None
+            z, np.zeros(4, int), None, None, 0.0, -100, 0, 5, 1.0, 0.0, empty_record(4), None, None, None
         )
 
 
@@ -184,19 +185,19 @@ def test_targets_of_other_shapes(isa):
 def test_results_that_do_not_fit(isa):
     for record in (
         np.empty((4, 5)),
-        np.empty((5, 3)),
-        np.empty((5, 8))[:, ::2],
+        empty_record(3),
+        empty_record(8)[:, ::2],
         np.empty((4, 5)).T,
-        np.empty((5, 4, 1)),
+        empty_record(4)[..., None],
     ):
         _ = refuses(cpu, ValueError, "record", record=record)
     with pytest.raises((ValueError, TypeError)):
-        cpu.row_stats(logits(), Target(np.zeros(4, int)), Scores(), np.empty((5, 4), np.float32))
+        cpu.row_stats(logits(), Target(np.zeros(4, int)), Scores(), empty_record(4).astype(np.float32))
     for wrong in (np.empty(3, np.float32), np.empty(4), np.empty(8, np.float32)[::2], np.empty((4, 1), np.float32)):
         for k in range(3):
             outputs = RowOutputs(*(wrong if k == at else None for at in range(3)))
             _ = refuses(cpu, ValueError, "loss, lse and entropy", outputs=outputs)
-    record = np.empty((5, 4))
+    record = empty_record(4)
     cpu.row_stats(logits(), Target(np.zeros(4, int)), Scores(), record)
     bad = (
         np.empty((4, 4), np.float32),
@@ -218,7 +219,7 @@ def test_results_that_do_not_fit(isa):
 
 
 def test_read_only_results_are_not_written_to(isa):
-    record, grad, loss = np.zeros((5, 4)), np.zeros((4, 5), np.float32), np.zeros(4, np.float32)
+    record, grad, loss = np.zeros_like(empty_record(4)), np.zeros((4, 5), np.float32), np.zeros(4, np.float32)
     frozen = [a.view() for a in (record, grad, loss)]
     for a in frozen:
         a.flags.writeable = False
@@ -226,7 +227,7 @@ def test_read_only_results_are_not_written_to(isa):
     with pytest.raises((TypeError, ValueError, BufferError)):
         cpu.row_stats(logits(), target, Scores(), frozen[0])
     with pytest.raises((TypeError, ValueError, BufferError)):
-        cpu.row_stats(logits(), target, Scores(), np.empty((5, 4)), RowOutputs(frozen[2]))
+        cpu.row_stats(logits(), target, Scores(), empty_record(4), RowOutputs(frozen[2]))
     with pytest.raises((TypeError, ValueError, BufferError)):
         cpu.row_grad(logits(), target, Scores(), record, Cotangents(ONE), frozen[1])
     with pytest.raises((TypeError, ValueError, BufferError)):
@@ -238,5 +239,5 @@ def test_things_that_are_no_arrays(isa):
     for z in ([[0.0, 1.0]], "logits", None, 3.0):
         with pytest.raises(TypeError):
             cpu._built().row_stats(
-                z, np.zeros(1, int), None, None, 0.0, -100, 0, 2, 1.0, 0.0, np.empty((5, 1)), None, None, None
+                z, np.zeros(1, int), None, None, 0.0, -100, 0, 2, 1.0, 0.0, empty_record(1), None, None, None
             )

@@ -20,7 +20,7 @@ def exact_scores(row, scores):
 
 
 def exact_measure(target, row, V):
-    """q_v = weight_v ((1 − ε) base_v + ε / V), written out; None for an ignored row."""
+    """p_v = weight_v ((1 − ε) base_v + ε / V), written out; None for an ignored row."""
     base = [mpf(0)] * V
     if target.index is None:
         base = [mpf(float(x)) for x in target.prob[row]]
@@ -29,18 +29,18 @@ def exact_measure(target, row, V):
             return None
         base[int(target.index[row])] = mpf(1)
     else:
-        for k, p in zip(target.index[row], target.prob[row], strict=True):
-            base[int(k)] += mpf(float(p))
+        for k, prob in zip(target.index[row], target.prob[row], strict=True):
+            base[int(k)] += mpf(float(prob))
     eps, weight = mpf(target.smoothing), [1.0] * V if target.weight is None else target.weight
     return [mpf(float(w)) * ((1 - eps) * b + eps / V) for w, b in zip(weight, base, strict=True)]
 
 
-def exact_summary(s, q):
-    """Loss, lse and entropy from p = e^s / Σ e^s, without a peak."""
+def exact_summary(s, p):
+    """Loss, lse and entropy from q = e^s / Σ e^s, without a peak."""
     total = mpmath.fsum(map(mpmath.exp, s))
-    logp = [x - mpmath.log(total) for x in s]
-    loss = -mpmath.fsum(b * x for b, x in zip(q, logp, strict=True))
-    return loss, mpmath.log(total), -mpmath.fsum(mpmath.exp(x) * x for x in logp)
+    logq = [x - mpmath.log(total) for x in s]
+    loss = -mpmath.fsum(b * x for b, x in zip(p, logq, strict=True))
+    return loss, mpmath.log(total), -mpmath.fsum(mpmath.exp(x) * x for x in logq)
 
 
 def of_every_option(kind, V):
@@ -62,9 +62,11 @@ def test_records_are_those_of_the_definitions(kind, V):
         bound = oracle.Truth.of(case).bound
         with mpmath.workdps(50):
             for row in range(len(logits)):
-                q = exact_measure(target, row, V)
-                if q is None:
-                    assert [getattr(stats, field)[row] for field in oracle.FIELDS] == [0, 1, 0, 0, 0]
+                p = exact_measure(target, row, V)
+                if p is None:
+                    assert [getattr(stats, field)[row] for field in oracle.FIELDS] == [
+                        field == "total" for field in oracle.FIELDS
+                    ]
                     continue
                 s = exact_scores(logits[row], case.scores)
                 peak = max(s)
@@ -72,11 +74,11 @@ def test_records_are_those_of_the_definitions(kind, V):
                 want = {
                     "peak": peak,
                     "total": mpmath.fsum(e),
-                    "target_score": mpmath.fsum(a * (x - peak) for a, x in zip(q, s, strict=True)),
-                    "mass": mpmath.fsum(q),
+                    "target_score": mpmath.fsum(a * (x - peak) for a, x in zip(p, s, strict=True)),
+                    "mass": mpmath.fsum(p),
                     "tilt": mpmath.fsum(a * (x - peak) for a, x in zip(e, s, strict=True)),
                 }
-                want |= dict(zip(("loss", "lse", "entropy"), exact_summary(s, q), strict=True))
+                want |= dict(zip(("loss", "lse", "entropy"), exact_summary(s, p), strict=True))
                 for name, value in want.items():
                     error = abs(mpf(float(getattr(stats, name)[row])) - value)
                     assert error <= 4 * 2.0**-53 * bound[name][row], f"{name} of {case.name}"
@@ -99,9 +101,9 @@ def test_gradients_are_the_derivatives_of_the_definitions(kind):
         grad = reference.row_grad(logits, target, scores, reference.row_stats(logits, target, scores), g)
         for row, v in itertools.product(range(2), range(V)):
             with mpmath.workdps(50):
-                q = exact_measure(target, row, V)
+                p = exact_measure(target, row, V)
 
-                def along(x, row=row, v=v, q=q, scores=scores, g=g, logits=logits):
+                def along(x, row=row, v=v, p=p, scores=scores, g=g, logits=logits):
                     z = [mpf(float(y)) for y in logits[row]]
                     z[v] = x
                     z = [y / mpf(scores.temperature) for y in z]
@@ -110,7 +112,7 @@ def test_gradients_are_the_derivatives_of_the_definitions(kind):
                         if scores.softcap is None
                         else [scores.softcap * mpmath.tanh(y / mpf(scores.softcap)) for y in z]
                     )
-                    return sum(mpf(float(w[row])) * out for w, out in zip(g, exact_summary(s, q), strict=True))
+                    return sum(mpf(float(w[row])) * out for w, out in zip(g, exact_summary(s, p), strict=True))
 
                 want = mpmath.diff(along, mpf(float(logits[row, v])))
             # a gradient is a difference of terms of the size of its cotangents

@@ -97,7 +97,7 @@ def test_a_record_extended_part_by_part_is_that_of_the_whole_row(kind, dtype, ba
     for case in backend.cases(kind, V, dtype):
         truth, target = oracle.Truth.of(case), case.target
         for _ in each_isa():
-            record = np.full((5, case.rows), np.nan)
+            record = oracle.empty_record(case.rows)
             outputs = {
                 name: np.full(case.rows, np.nan, np.float64 if case.wide else np.float32) for name in RowOutputs._fields
             }
@@ -185,7 +185,7 @@ def test_outputs_are_written_only_where_wanted(wanted, backend):
     case = next(backend.cases("dense", 17, "float32"))
     every = RowOutputs(*(np.full(6, np.nan, np.float32) for _ in range(3)))
     some = RowOutputs(*(np.full(6, np.nan, np.float32) if want else None for want in wanted))
-    records = np.full((2, 5, 6), np.nan)
+    records = [oracle.empty_record(6) for _ in range(2)]
     backend.row_stats(case.logits, case.target, case.scores, records[0], every)
     backend.row_stats(case.logits, case.target, case.scores, records[1], some)
     np.testing.assert_array_equal(*records)
@@ -197,7 +197,7 @@ def test_outputs_are_written_only_where_wanted(wanted, backend):
 def test_no_rows_are_no_work(shape, backend):
     logits = np.empty(shape, np.float32)
     for target in (Target(np.empty(0, np.int64)), Target(prob=logits), Target(np.empty((0, 2), int), np.empty((0, 2)))):
-        record, grad = np.empty((5, 0)), np.empty(shape, np.float32)
+        record, grad = oracle.empty_record(0), np.empty(shape, np.float32)
         empty = np.empty(0, np.float32)
         backend.row_stats(logits, target, Scores(), record, RowOutputs(empty, empty, empty))
         backend.row_grad(logits, target, Scores(), record, Cotangents(empty, empty, empty), grad)

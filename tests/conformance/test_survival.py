@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from crossent.kernels import cpu
+from crossent.kernels.backend import LossScale, RowOutputs
 from crossent.spec import Scores, Target
-from tests.oracle import evaluate
+from tests.oracle import empty_record, evaluate
 
 
 def test_concurrent_calls_do_not_meet(isa):
@@ -39,7 +40,7 @@ def test_concurrent_errors_stay_apart(isa):
         if k % 2:
             index[k] = 10 + k
         try:
-            cpu.row_stats(z, Target(index), Scores(), np.empty((5, 300)))
+            cpu.row_stats(z, Target(index), Scores(), empty_record(300))
         except IndexError as error:
             return str(error)
         return ""
@@ -54,14 +55,16 @@ import os
 import sys
 import numpy as np
 from crossent.kernels import cpu
+from crossent.kernels.backend import LossScale
 from crossent.spec import Scores, Target
+from crossent.stats import FIELDS
 
 rng = np.random.default_rng(0)
 logits, index = rng.normal(size=(3000, 2000)).astype(np.float32), rng.integers(0, 2000, 3000)
 
 def compute():
-    record, grad = np.empty((5, 3000)), np.empty_like(logits)
-    cpu.row_fused(logits, Target(index), Scores(), (np.ones(3000, np.float32), None), record, grad)
+    record, grad = np.empty((len(FIELDS), 3000)), np.empty_like(logits)
+    cpu.row_fused(logits, Target(index), Scores(), LossScale(np.ones(3000, np.float32)), record, grad)
     return record.tobytes(), grad.tobytes()
 
 want = compute()
@@ -93,8 +96,8 @@ def test_more_logits_than_32_bits_count():
     V, N = 65_536, 40_000
     row = np.random.default_rng(1).normal(size=V).astype(np.float16)
     index = np.arange(N) % V
-    record, loss = np.empty((5, N)), np.empty(N, np.float32)
-    cpu.row_stats(np.broadcast_to(row, (N, V)), Target(index), Scores(), record, (loss, None, None))
+    record, loss = empty_record(N), np.empty(N, np.float32)
+    cpu.row_stats(np.broadcast_to(row, (N, V)), Target(index), Scores(), record, RowOutputs(loss))
     z = row.astype(np.float64)
     lse = np.log(np.exp(z - z.max()).sum()) + z.max()
     np.testing.assert_allclose(loss, lse - z[index], rtol=2e-6)
@@ -125,8 +128,8 @@ def test_offsets_beyond_32_bits(far, axis, isa):
     want, got = evaluate(cpu, near, Target(index)), evaluate(cpu, view, Target(index))
     np.testing.assert_array_equal(got.loss, want.loss)
     np.testing.assert_array_equal(got.grad, want.grad)
-    record = np.empty((5, 5))
-    cpu.row_fused(view, Target(index), Scores(), (np.ones(5, np.float32), None), record, view)
+    record = empty_record(5)
+    cpu.row_fused(view, Target(index), Scores(), LossScale(np.ones(5, np.float32)), record, view)
     np.testing.assert_array_equal(view, want.grad)
     view[...] = near
     want, got = evaluate(cpu, near, Target(prob=near**2)), evaluate(cpu, near, Target(prob=spread_square(view)))

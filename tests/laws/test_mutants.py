@@ -11,6 +11,7 @@ import torch.nn.functional as nnf
 
 import crossent.torch as F
 from crossent.kernels import cpu
+from crossent.kernels.backend import NO_OUTPUTS, Cotangents
 from crossent.spec import Scores
 from tests import data, oracle
 from tests.torch import plain
@@ -33,15 +34,15 @@ class Core:
     def cotangents(self, cotangents):
         return cotangents
 
-    def after_stats(self, logits, target, record, summary):
+    def after_stats(self, logits, target, record, outputs):
         pass
 
     def after_grad(self, logits, target, grad):
         pass
 
-    def row_stats(self, logits, target, scores, record, summary=(None, None, None)):
-        cpu.row_stats(logits, self.target(target), self.scores(scores), record, summary)
-        self.after_stats(logits, target, record, summary)
+    def row_stats(self, logits, target, scores, record, outputs=NO_OUTPUTS):
+        cpu.row_stats(logits, self.target(target), self.scores(scores), record, outputs)
+        self.after_stats(logits, target, record, outputs)
 
     def row_grad(self, logits, target, scores, record, cotangents, grad):
         cpu.row_grad(logits, self.target(target), self.scores(scores), record, self.cotangents(cotangents), grad)
@@ -49,8 +50,8 @@ class Core:
 
     def row_fused(self, logits, target, scores, scale, record, grad):
         self.row_stats(logits, target, scores, record)
-        g_lse = None if scale[1] is None else 2.0 * scale[1] * (record[0] + np.log(record[1]))
-        self.row_grad(logits, target, scores, record, (scale[0], g_lse, None), grad)
+        g_lse = None if scale.lse_squared is None else 2.0 * scale.lse_squared * (record[0] + np.log(record[1]))
+        self.row_grad(logits, target, scores, record, Cotangents(scale.loss, g_lse), grad)
 
 
 class ZeroedGradient(Core):
@@ -80,7 +81,7 @@ class WritesBeyondTheEnd(Core):
 
 
 class WritesToItsLogits(Core):
-    def after_stats(self, logits, target, record, summary):
+    def after_stats(self, logits, target, record, outputs):
         logits[0] = 0
 
 
@@ -90,33 +91,32 @@ class SwappedTarget(Core):
         return dataclasses.replace(target, index=index, prob=prob)
 
 
-class PInsteadOfPMinusQ(Core):
+class QInsteadOfQMinusP(Core):
     def row_grad(self, logits, target, scores, record, cotangents, grad):
         g_loss, g_lse, g_entropy = cotangents
         add = 0.0 if g_loss is None else g_loss * record[3]
         g_lse = add if g_lse is None else g_lse + add
-        super().row_grad(
-            logits, target, scores, record, (None, np.broadcast_to(g_lse, record[0].shape), g_entropy), grad
-        )
+        g_lse = np.broadcast_to(g_lse, record[0].shape)
+        super().row_grad(logits, target, scores, record, Cotangents(None, g_lse, g_entropy), grad)
 
 
 class LossInBfloat16(Core):
-    def after_stats(self, logits, target, record, summary):
-        if summary[0] is not None:
-            summary[0][...] = bf16(summary[0])
+    def after_stats(self, logits, target, record, outputs):
+        if outputs.loss is not None:
+            outputs.loss[...] = bf16(outputs.loss)
 
 
 class RecordInFloat32(Core):
     """Fine for float32, not for float64."""
 
-    def after_stats(self, logits, target, record, summary):
+    def after_stats(self, logits, target, record, outputs):
         record[...] = record.astype(np.float32)
 
 
 class PeakTooLow(Core):
     """A record that is consistent, but not relative to the peak."""
 
-    def after_stats(self, logits, target, record, summary):
+    def after_stats(self, logits, target, record, outputs):
         record[0] -= 1.0
         record[4] = (record[4] + record[1]) * np.e
         record[2] += record[3]
@@ -162,26 +162,27 @@ class SoftcapForgotten(Core):
 
 class EntropyHasNoGradient(Core):
     def cotangents(self, cotangents):
-        return (*cotangents[:2], None)
+        return cotangents._replace(entropy=None)
 
 
 class CotangentsAveraged(Core):
     """`grad_output` taken for a scalar."""
 
     def cotangents(self, cotangents):
-        return tuple(None if g is None else np.full_like(g, g.mean()) for g in cotangents)
+        return Cotangents(*(None if g is None else np.full_like(g, g.mean()) for g in cotangents))
 
 
 class ZLossWithoutItsTwo(Core):
     def row_fused(self, logits, target, scores, scale, record, grad):
-        super().row_fused(logits, target, scores, (scale[0], None if scale[1] is None else scale[1] / 2), record, grad)
+        halved = scale._replace(lse_squared=None if scale.lse_squared is None else scale.lse_squared / 2)
+        super().row_fused(logits, target, scores, halved, record, grad)
 
 
 class LastBlockDropped(Core):
-    def row_stats(self, logits, target, scores, record, summary=(None, None, None)):
+    def row_stats(self, logits, target, scores, record, outputs=NO_OUTPUTS):
         short = np.array(logits)
         short[:, -1] = -np.inf
-        super().row_stats(short, target, scores, record, summary)
+        super().row_stats(short, target, scores, record, outputs)
 
 
 MUTANTS = {
@@ -232,12 +233,12 @@ class BinaryCore:
 
 class PosWeightForgotten(BinaryCore):
     def operands(self, operands):
-        return (*operands[:3], None)
+        return operands._replace(pos_weight=None)
 
 
 class TargetFlipped(BinaryCore):
     def operands(self, operands):
-        return (operands[0], 1 - operands[1], *operands[2:])
+        return operands._replace(target=1 - operands.target)
 
 
 class NaiveSoftplus(BinaryCore):

@@ -308,8 +308,8 @@ def test_derived_quantities_have_their_meaning(r, s):
     assert (got.entropy >= 0).all()
     assert (got.entropy <= np.log(r.V) * (1 + 100 * EPS)).all()
     if r.target.kind == "dense" and r.target.weight is None and r.target.smoothing == 0:
-        q = r.target.prob
-        assert (got.loss + (q * np.log(q)).sum(1) >= -1e-12).all()  # Gibbs: no model beats the truth itself
+        p = r.target.prob
+        assert (got.loss + (p * np.log(p)).sum(1) >= -1e-12).all()  # Gibbs: no model beats the truth itself
 
 
 # The gradient
@@ -342,7 +342,7 @@ def test_fused_is_two_steps(r, s, squares):
     dtype, u = r.logits.dtype, np.finfo(r.logits.dtype).eps
     scale = r.rng.normal(size=r.N).astype(dtype)
     square = r.rng.normal(size=r.N).astype(dtype) if squares else None
-    record, fused = np.full((5, r.N), np.nan), np.full_like(r.logits, np.nan)
+    record, fused = oracle.empty_record(r.N), np.full_like(r.logits, np.nan)
     cpu.row_fused(r.logits, r.target, s, (scale, square), record, fused)
     two = evaluate(cpu, r.logits, r.target, s)
     first = np.stack([getattr(two.stats, field) for field in oracle.FIELDS])

@@ -35,7 +35,9 @@ def evaluate(logits: Any, target: Target, scores: Scores = PLAIN, given: Any = N
     one = torch.ones(logits.numel() // logits.shape[1])
     narrow = torch.float64 if logits.dtype == torch.float64 else torch.float32
     outputs = {name: torch.full(one.shape, NAN, dtype=narrow) for name in RowOutputs._fields}
-    records = {name: torch.full((5, *one.shape), NAN, dtype=torch.float64) for name in ("record", "again")}
+    records = {
+        name: torch.full((len(oracle.FIELDS), *one.shape), NAN, dtype=torch.float64) for name in ("record", "again")
+    }
     grads = {name: torch.full_like(logits, NAN) for name in ("grad", "fused")}
     backend.row_stats(logits, target, scores, records["record"], RowOutputs(**outputs))
     backend.row_grad(logits, target, scores, records["record"], given or Cotangents(one), grads["grad"])

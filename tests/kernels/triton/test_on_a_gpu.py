@@ -150,9 +150,9 @@ def test_more_than_two_to_the_31_logits():
     exact = theirs.cross_entropy(logits[[0, -1]].detach().double(), target[:2], reduction="none")
     torch.testing.assert_close(losses[[0, -1]].double(), exact, rtol=1e-6, atol=0)
     (grad,) = torch.autograd.grad(losses.sum(), logits)
-    p = torch.softmax(logits[-1].detach().double(), 0)
-    p[7] -= 1
-    torch.testing.assert_close(grad[-1].double(), p, rtol=2**-8, atol=1e-9)
+    q = torch.softmax(logits[-1].detach().double(), 0)
+    q[7] -= 1
+    torch.testing.assert_close(grad[-1].double(), q, rtol=2**-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -32,11 +32,11 @@ def part(case: Case, first: int, last: int) -> Case:
 def test_records_of_parts_extend_and_merge_to_that_of_the_row(kind, V):
     case = draw(kind, "float32", 2, V, ODD, smoothing=0.1, weight=np.linspace(0.5, 2, V))
     parts = [part(case, *cut) for cut in ((0, 1), (1, 600), (600, V))]  # of the longest, the last is split itself
-    whole, record = oracle.Truth.of(case), oracle.Guarded(ODD, (5, 2), np.float64)
+    whole, record = oracle.Truth.of(case), oracle.Guarded(ODD, (len(oracle.FIELDS), 2), np.float64)
     outputs = RowOutputs(*(np.full(2, NAN, np.float32) for _ in range(3)))
     merged = RowStats(*np.array([[-INF], [0], [0], [0], [0]]) * np.ones(2))
     for turn, piece in enumerate(parts):
-        alone = np.full((5, 2), NAN)
+        alone = oracle.empty_record(2)
         backend.row_stats(*arguments(piece), record.view, outputs, extend=turn > 0)
         backend.row_stats(*arguments(piece), alone)
         merged = merged.merge(RowStats(*alone))
