@@ -10,13 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from crossent.demo.data import LearningTask
-from crossent.demo.numbers import SCALES, TRUTH, Cost, Identity, ScaleCurves, Summary
+from crossent.demo.numbers import SCALES, TRUTH, Cost, Identity, ScaleCurves, Summary, row_text
 from crossent.demo.train import Fit, fit
-
-
-def row_text(p: Sequence[float]) -> str:
-    """Return a row of probabilities as people write it, [0.7, 0.2, 0.1]."""
-    return "[" + ", ".join(f"{value:g}" for value in p) + "]"
 
 
 def show_textbook(console: Console, costs: Sequence[Cost]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-import crossent
+from crossent import measures
 from crossent.demo.train import Fit, mean_loss, one_thread
 from crossent.torch import binary_cross_entropy_with_logits, cross_entropy
 
@@ -107,13 +108,18 @@ def textbook() -> list[Cost]:
         costs.append(
             Cost(
                 prediction=q,
-                measure=float(crossent.cross_entropy(TRUTH, q)),
+                measure=float(measures.cross_entropy(TRUTH, q)),
                 one_hot=cross_entropy(logits, one_hot).item(),
                 index=cross_entropy(logits, index).item(),
-                bits=float(crossent.cross_entropy(TRUTH, q, base=2)),
+                bits=float(measures.cross_entropy(TRUTH, q, base=2)),
             )
         )
     return costs
+
+
+def row_text(p: Sequence[float]) -> str:
+    """Return a row of probabilities as people write it, [0.7, 0.2, 0.1]."""
+    return "[" + ", ".join(f"{value:g}" for value in p) + "]"
 
 
 def probabilities(logits: Any) -> Any:
@@ -162,7 +168,7 @@ def summarise(fit: Fit) -> Summary:
         rows=len(y),
         loss=mean_loss(fit.test_logits, y),
         log_loss=float(log_loss(y, probabilities(fit.test_logits), labels=labels)),
-        guess=float(crossent.cross_entropy(actual, expected)),
+        guess=float(measures.cross_entropy(actual, expected)),
         accuracy=float((predicted_class(fit.test_logits) == y).mean()),
     )
 

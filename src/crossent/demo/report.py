@@ -9,7 +9,6 @@ from string import Template
 
 import numpy as np
 
-from crossent.demo.console import row_text
 from crossent.demo.numbers import (
     SCALES,
     Cost,
@@ -19,6 +18,7 @@ from crossent.demo.numbers import (
     predicted_class,
     probabilities,
     row_costs,
+    row_text,
 )
 from crossent.demo.pictures import likelihood, loss_curves, penalty_curve, pixels
 from crossent.demo.train import Fit
