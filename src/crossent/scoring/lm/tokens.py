@@ -172,6 +172,7 @@ def _score(totals: TokenTotals, level: float) -> LanguageModelScore:
 
 
 def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size: int | None) -> Iterator[str]:
+    """Yield the warnings of a score."""
     notes = totals.notes
     if len(totals) == 1:
         yield "there is one document, and an interval needs two: documents are independent, their tokens are not"

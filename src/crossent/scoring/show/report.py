@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from string import Template
+from typing import NamedTuple
 
 from crossent.html import Markup, clipped, figure, safe, stylesheet, table, template
 from crossent.scoring.parts import Calibration, ScoreValues, bits
@@ -59,10 +59,12 @@ def write(score: ScoreValues, path: str | Path, *, title: str, source: str = "")
 
 
 def _level(score: ScoreValues) -> str:
+    """Return the level of confidence, such as 95 %."""
     return f"{100 * score.level:g}&nbsp;%"
 
 
 def _facts(score: ScoreValues, source: str) -> str:
+    """Return the line under the heading: rows, classes, clusters and source."""
     facts = [counted(score.n, "row"), counted(len(score.classes), "class")]
     if score.clusters is not None:
         facts.append(counted(score.clusters, "cluster"))
@@ -71,6 +73,7 @@ def _facts(score: ScoreValues, source: str) -> str:
 
 
 def _warnings(score: ScoreValues) -> str:
+    """Return the box of warnings, empty without warnings."""
     if not score.warnings:
         return ""
     items = "\n".join(f"<li>{html.escape(clipped(text, 2000))}</li>" for text in score.warnings)
@@ -81,6 +84,7 @@ def _warnings(score: ScoreValues) -> str:
 
 
 def _cards(score: ScoreValues) -> list[str]:
+    """Return the four cards at the top: loss, skill, perplexity and accuracy."""
     places = words.places(score.se)
     bits_places = words.places(bits(score.se))
     clusters = "" if score.clusters is None else f", in {counted(score.clusters, 'independent cluster')}"
@@ -115,14 +119,17 @@ def _cards(score: ScoreValues) -> list[str]:
 
 
 def _between(score: ScoreValues, text: str) -> str:
+    """Return a sentence with an interval."""
     return "No interval." if text == "no interval" else f"{_level(score)} interval <b>{text}</b>."
 
 
 def _card(heading: str, value: str, text: str) -> str:
+    """Return a card with a number and a text below it."""
     return f'<div class="card"><h3>{heading}</h3><div class="figure">{value}</div><p>{text}</p></div>'
 
 
 def _reliability(score: ScoreValues) -> str:
+    """Return the section about calibration: the reliability diagram beside the decomposition."""
     calibration = score.calibration
     if calibration is None and not any(part.n for part in score.reliability):
         return ""
@@ -143,6 +150,7 @@ def _reliability(score: ScoreValues) -> str:
 
 
 def _decomposition(calibration: Calibration | None) -> str:
+    """Return the card of the parts of the loss and of the temperature."""
     if calibration is None:
         return ""
     c = calibration
@@ -166,6 +174,7 @@ def _decomposition(calibration: Calibration | None) -> str:
 
 
 def _losses(score: ScoreValues) -> str:
+    """Return the section about the losses of rows: their distribution beside its quantiles."""
     if not any(bar.weight > 0 for bar in score.histogram):
         return ""
     key = '<ul class="key"><li><i class="ink dashed"></i>the loss, which is the mean</li></ul>'
@@ -180,6 +189,7 @@ def _losses(score: ScoreValues) -> str:
 
 
 def _quantiles(score: ScoreValues) -> str:
+    """Return the card of the losses that the costliest rows exceed."""
     parts = [part for part in (0.5, 0.1, 0.01, 0.001) if part * score.n >= 1 or part == 0.5]
     costs = [pictures.quantile(score.histogram, 1 - part) for part in parts]
     rows = [
@@ -195,10 +205,12 @@ def _quantiles(score: ScoreValues) -> str:
 
 
 def _about(x: float) -> str:
+    """Return a number with about two digits."""
     return number(x) if not math.isfinite(x) or x <= 0 else number(x, min(max(1 - math.floor(math.log10(x)), 0), 4))
 
 
 def _worst(score: ScoreValues) -> str:
+    """Return the section of the costliest rows."""
     if not score.worst:
         return ""
     cost = words.column([row.loss for row in score.worst])
@@ -221,69 +233,85 @@ def _worst(score: ScoreValues) -> str:
     )
 
 
+class NumberRow(NamedTuple):
+    """A row of the table of all numbers."""
+
+    name: str
+    value: str
+    meaning: str
+    interval: str = ""
+
+
 def _numbers(score: ScoreValues) -> str:
+    """Return the table of all numbers."""
     places = max(words.places(score.se), 6)
 
     def nats(x: float) -> str:
         return number(x, places)
 
-    rows: list[tuple[str, str, str, str]] = [
-        ("rows", f"{score.n:,}", "", "rows with a positive weight"),
-        ("weight", f"{score.weight:,.10g}", "", "sum of the weights of the rows"),
-        ("clusters", words.NONE if score.clusters is None else f"{score.clusters:,}", "", _cluster_text(score)),
-        ("loss, nats", nats(score.loss), interval(score.ci, places), "mean of −log q"),
-        ("standard error", nats(score.se), "", "of the loss, in nats"),
-        ("loss, bits", nats(score.bits), interval(score.bits_ci, places), "the loss divided by log 2"),
-        (
+    rows = [
+        NumberRow("rows", f"{score.n:,}", "rows with a positive weight"),
+        NumberRow("weight", f"{score.weight:,.10g}", "sum of the weights of the rows"),
+        NumberRow(
+            "clusters", words.NONE if score.clusters is None else f"{score.clusters:,}", _meaning_of_clusters(score)
+        ),
+        NumberRow("loss, nats", nats(score.loss), "mean of −log q", interval(score.ci, places)),
+        NumberRow("standard error", nats(score.se), "of the loss, in nats"),
+        NumberRow("loss, bits", nats(score.bits), "the loss divided by log 2", interval(score.bits_ci, places)),
+        NumberRow(
             "perplexity",
             words.exponential(score.loss),
-            words.span(*map(words.exponential, score.ci)),
             "e to the loss",
+            words.span(*map(words.exponential, score.ci)),
         ),
-        ("baseline, nats", nats(score.baseline), "", "loss of predicting the frequencies of the classes"),
-        ("skill", share(score.skill), words.span(*map(share, score.skill_ci)), "1 − loss / baseline"),
-        ("entropy, nats", nats(score.entropy), "", "what the predictions expect to cost"),
-        ("accuracy", share(score.accuracy), "", "how often the most probable class is the true one"),
-        ("least probability", _zero(score), "", "smaller ones are charged as this one"),
+        NumberRow("baseline, nats", nats(score.baseline), "loss of predicting the frequencies of the classes"),
+        NumberRow("skill", share(score.skill), "1 − loss / baseline", words.span(*map(share, score.skill_ci))),
+        NumberRow("entropy, nats", nats(score.entropy), "the loss that the predictions themselves expect"),
+        NumberRow("accuracy", share(score.accuracy), "fraction of rows whose most probable class is the true one"),
+        NumberRow("least probability", _zero(score), "smaller probabilities are charged as this one"),
+        *_calibration_rows(score.calibration, places),
     ]
-    rows += _calibration_rows(score.calibration, places)
     return table(
         ("", "value", f"{100 * score.level:g} % interval", "meaning"),
-        rows,
+        [(row.name, row.value, row.interval, row.meaning) for row in rows],
         caption="The numbers of this report with more digits",
         texts=(3,),
     ).replace('class="scroll"', 'class="scroll meanings"', 1)
 
 
-def _cluster_text(score: ScoreValues) -> str:
+def _meaning_of_clusters(score: ScoreValues) -> str:
+    """Return the meaning of the number of clusters."""
     return "every row stands for itself" if score.clusters is None else "independent groups of rows"
 
 
 def _zero(score: ScoreValues) -> str:
+    """Return the smallest probability charged."""
     return "none" if isinstance(score.zero, str) else number(score.zero, 6)
 
 
-def _calibration_rows(calibration: Calibration | None, places: int) -> Sequence[tuple[str, str, str, str]]:
+def _calibration_rows(calibration: Calibration | None, places: int) -> list[NumberRow]:
+    """Return the rows about calibration in the table of all numbers."""
     if calibration is None:
-        return ()
+        return []
     c = calibration
     rows = [
-        ("binary loss, nats", number(c.loss, places), "", f"of the question {words.question(c)}"),
-        ("miscalibration, nats", number(c.miscalibration, places), "", "what the isotonic curve would save of it"),
-        ("discrimination, nats", number(c.discrimination, places), "", "what telling the rows apart saves"),
-        ("uncertainty, nats", number(c.uncertainty, places), "", "what knowing only the average costs"),
-        ("calibration error", share(c.ece), "", "mean distance of the bins from the diagonal"),
+        NumberRow("binary loss, nats", number(c.loss, places), f"of the question {words.question(c)}"),
+        NumberRow("miscalibration, nats", number(c.miscalibration, places), "saved by following the isotonic curve"),
+        NumberRow("discrimination, nats", number(c.discrimination, places), "saved by telling the rows apart"),
+        NumberRow("uncertainty, nats", number(c.uncertainty, places), "loss of predicting the average"),
+        NumberRow("calibration error", share(c.ece), "mean distance of the bins from the diagonal"),
     ]
     if (t := c.temperature) is not None:
         rows += [
-            ("temperature", number(t.value), "", f"the best divisor of the logits, from {counted(t.n, 'row')}"),
-            ("loss before it, nats", number(t.loss, places), "", "of these rows as they are"),
-            ("loss after it, nats", number(t.scaled, places), "", "of these rows with their logits divided"),
+            NumberRow("temperature", number(t.value), f"the best divisor of the logits, from {counted(t.n, 'row')}"),
+            NumberRow("loss before it, nats", number(t.loss, places), "of these rows as they are"),
+            NumberRow("loss after it, nats", number(t.scaled, places), "of these rows with their logits divided"),
         ]
     return rows
 
 
 def _footer(score: ScoreValues) -> Markup:
+    """Return the last lines: version and methods."""
     independent = "rows" if score.clusters is None else "clusters"
     return Markup(
         f"Made by crossent {__version__}. Probabilities are charged as they are, without clipping"
