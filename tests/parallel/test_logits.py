@@ -7,18 +7,13 @@ import math
 import random
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as nnf
 
 import crossent.torch as F
-from crossent import reference
-from crossent.spec import Scores, Target
-from crossent.stats import RowStats
 from crossent.torch import TopK
-from crossent.torch.ranks.shards import all_reduce
 from tests.parallel.shards import (
     ALL,
     KINDS,
@@ -35,7 +30,6 @@ from tests.parallel.shards import (
 )
 from tests.torch import plain
 
-RECORD = ("peak", "total", "target_score", "mass", "tilt")
 counts = pytest.mark.parametrize("n", [1, 2, 3, 4])
 SHAPES = ((5, 11), (2, 11, 3), (11,), (1, 11, 2, 2))
 GRID = {
@@ -259,47 +253,3 @@ def compiled(group, kind, stats):
 @pytest.mark.parametrize(("kind", "stats"), [("index", True), ("topk", False), ("dense", True)])
 def test_compiled_without_graph_breaks(ranks, kind, stats):
     nothing_wrong(ranks.run(2, compiled, kind, stats))
-
-
-# Records
-
-
-def records(group):
-    draw = np.random.default_rng(7)
-    n, rank, V = dist.get_world_size(group), dist.get_rank(group), 11
-    z = 3 * draw.normal(size=(6, V))
-    z[1, V // 2 :] = -np.inf
-    z[2, : V // 2] = -np.inf
-    z[3] += 1e4 * np.arange(V)
-    index, prob = draw.integers(V, size=(6, 3)), draw.random((6, 3))
-    index[1], index[2] = 0, V - 1
-    dense, weight = np.where(np.isfinite(z), draw.random((6, V)), 0.0), draw.random(V)
-    found: list[str] = []
-    for scores, smoothing, weighted in itertools.product((Scores(), Scores(0.6, 3.0)), (0.0, 0.2), (False, True)):
-        for kind, layout in itertools.product(("index", "topk", "dense"), ("uneven", "empty")):
-            rows = np.arange(6) if smoothing == 0 else np.array([0, 3, 4, 5])
-
-            def record(first, last, rows=rows, kind=kind, smoothing=smoothing, weighted=weighted, scores=scores):
-                given = {
-                    "index": {"index": index[rows, 0]},
-                    "topk": {"index": index[rows], "prob": prob[rows]},
-                    "dense": {"prob": dense[rows, first:last]},
-                }[kind]
-                w = weight[first:last] if weighted else None
-                target = Target(**given, weight=w, smoothing=smoothing, first_class=first, num_classes=V)
-                return reference.row_stats(z[rows, first:last], target, scores)
-
-            first, length = layout_of(layout, n, V)[0][rank]
-            fields = {name: getattr(record(first, first + length), name) for name in RECORD}
-            given = RowStats(**{name: torch.from_numpy(np.array(x)) for name, x in fields.items()})
-            got = all_reduce(given, group)
-            for name, before in fields.items():
-                label = f"{kind} {layout} {scores} {smoothing} {name}"
-                found += apart(label, getattr(got, name), torch.from_numpy(getattr(record(0, V), name)))
-                found += apart(f"{label}, an argument", getattr(given, name), torch.from_numpy(before), 0.0)
-    return found
-
-
-@counts
-def test_records_of_all_ranks_are_the_record_of_the_row(ranks, n):
-    nothing_wrong(ranks.run(n, records))

@@ -12,7 +12,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 import crossent.torch as F
-from crossent.stats import RowStats
 from crossent.torch import TopK
 
 N, LENGTH = 3, 4
@@ -271,9 +270,3 @@ def test_ranks_that_make_different_calls_are_told_so(ranks, name):
         assert "rank 0" in message
         assert "rank 1" in message
         assert "\n" not in message
-
-
-def test_records_need_ranks() -> None:
-    one = torch.ones(1, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="init_process_group"):
-        _ = F.all_reduce(RowStats(one, one, one, one, one))
