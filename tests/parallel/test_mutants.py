@@ -10,44 +10,50 @@ import torch
 import torch.distributed as dist
 
 from crossent.torch import linear_cross_entropy
-from crossent.torch.ranks import collectives as _collectives
-from crossent.torch.ranks import shards as _parallel
+from crossent.torch.call import arguments
+from crossent.torch.ranks.gathered import InputGradient
+from crossent.torch.sources.driver import TiledRows
+from crossent.torch.sources.linear import SumsByClasses
 
 N, V, D = 6, 10, 4
 
 
-def unreduced(self, i, j, *, last=True):
+def unreduced(self, row_begin, row_end):
     """The gradient of the input is that of this rank's classes."""
 
 
-def twice(self, i, j, *, last=True):
+def twice(self, gradient, rows, classes):
     """A chunk of rows is added up after every tile."""
-    dist.all_reduce(self._whole[i:j], group=_collectives.group_of(self._groups[0]))
+    ADD_TILE(self, gradient, rows, classes)
+    if classes.end < self._source.classes:
+        self._input.finished(*rows)
 
 
 def own_peak(tensor, op=dist.ReduceOp.SUM, **options):
     """Records are added up without a common peak."""
-    return None if op == dist.ReduceOp.MAX else ADD(tensor, op, **options)
+    return None if op == dist.ReduceOp.MAX else ALL_REDUCE(tensor, op, **options)
 
 
-def local_smoothing(self, options):
+def local_smoothing(self, rows, classes):
     """Smoothing spreads over the classes of this rank."""
-    return OPTIONS(self, options)._replace(smoothing=options.smoothing * 2)
+    target = TARGET_OF(self, rows, classes)
+    return dataclasses.replace(target, smoothing=target.smoothing * 2)
 
 
-def local_targets(self, options):
+def local_targets(*how):
     """Every rank counts its classes from 0."""
-    return OPTIONS(dataclasses.replace(self, first_class=0), options)
+    return dataclasses.replace(SHARDS_OF(*how), first_class=0)
 
 
-ADD, OPTIONS = dist.all_reduce, _parallel.Shards.told_to
+ALL_REDUCE, SHARDS_OF = dist.all_reduce, arguments.shards_of
+ADD_TILE, TARGET_OF = SumsByClasses.add, TiledRows.target_of
 MUTANTS = {
-    "nothing": (dist, "all_reduce", ADD),
-    "unreduced": (_collectives.InputGradient, "finished", unreduced),
-    "twice": (_collectives.InputGradient, "finished", twice),
+    "nothing": (dist, "all_reduce", ALL_REDUCE),
+    "unreduced": (InputGradient, "finished", unreduced),
+    "twice": (SumsByClasses, "add", twice),
     "own peak": (dist, "all_reduce", own_peak),
-    "local smoothing": (_parallel.Shards, "told_to", local_smoothing),
-    "local targets": (_parallel.Shards, "told_to", local_targets),
+    "local smoothing": (TiledRows, "target_of", local_smoothing),
+    "local targets": (arguments, "shards_of", local_targets),
 }
 
 
