@@ -1,0 +1,111 @@
+"""Targets in the form of the kernels, and the most probable of K classes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+import torch
+
+from crossent.torch.call.layout import LayerOperands, layout_of, layout_of_layer
+from crossent.torch.call.targets import TopK, is_soft, most_probable_of_topk, target_rows
+
+SHAPES = ((7,), (4, 7), (4, 7, 3), (2, 7, 3, 2))
+
+
+def rows_of(x, axis):
+    """Rows with the class axis last, in the order of the losses."""
+    return x.movedim(axis, -1).reshape(-1, x.shape[axis])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_targets_have_the_rows_of_the_logits(shape):
+    layout = layout_of(torch.zeros(shape))
+    index = torch.randint(7, layout.rows)
+    found = target_rows(index, layout, -100)
+    assert torch.equal(found.index, index.reshape(-1))
+    assert found.prob is None
+    prob = torch.rand(shape)
+    found = target_rows(prob, layout, -100)
+    assert found.index is None
+    flat = found.prob if found.prob.ndim == 2 else found.prob.movedim(1, -1).flatten(0, 1)
+    assert torch.equal(flat, rows_of(prob, layout.axis))
+    picks = [*shape]
+    picks[layout.axis] = 2
+    top = TopK(torch.randint(7, picks), torch.rand(picks))
+    found = target_rows(top, layout, -100)
+    assert torch.equal(found.index, rows_of(top.index, layout.axis))
+    assert torch.equal(found.prob, rows_of(top.prob, layout.axis))
+
+
+def test_targets_of_a_layer_of_tokens_and_positions():
+    layout = layout_of_layer(LayerOperands(torch.zeros(2, 3, 4), torch.zeros(7, 5, 4), None))
+    index = torch.randint(7, (2, 3, 5))
+    assert torch.equal(target_rows(index, layout, -100).index, index.flatten())
+    top = TopK(torch.randint(7, (2, 3, 2, 5)), torch.rand(2, 3, 2, 5))
+    assert torch.equal(target_rows(top, layout, -100).prob, rows_of(top.prob, 2))
+
+
+def test_a_vector_of_classes_is_not_copied():
+    index = torch.tensor([0, 1, 2, 3])
+    assert target_rows(index, layout_of(torch.zeros(4, 7)), -100).index is index
+
+
+@pytest.mark.parametrize(
+    ("target", "soft"),
+    [
+        (torch.zeros(4).long(), False),
+        (torch.zeros(4, 7), True),
+        (TopK(torch.zeros(4, 1).long(), torch.zeros(4, 1)), True),
+        ([0, 1, 2, 3], False),
+    ],
+)
+def test_which_targets_are_soft(target, soft):
+    assert is_soft(target, layout_of(torch.zeros(4, 7))) == soft
+
+
+Y, P = torch.tensor([0, 1, 2, 3]), torch.full((4, 7), 0.2)
+WRONG = {
+    "rows": (ValueError, ["(3,)", "input of shape (4, 7)", "(4,)"], Y[:3], -100),
+    "float classes": (TypeError, ["integer", "float32"], Y.float(), -100),
+    "whole probabilities": (TypeError, ["floating-point", "int64", "(4,)"], P.long(), -100),
+    "ignored probabilities": (ValueError, ["ignore_index", "sample_weight=0"], P, 0),
+    "ignored picks": (ValueError, ["ignore_index"], TopK(Y[:, None], P[:, :1]), 3),
+    "picks in a row": (ValueError, ["TopK", "an input of shape (4, 7)", "(4, K)", "(4,)"], TopK(Y, P[:, 0]), -100),
+    "other picks": (ValueError, ["(4, 1)", "(4, 2)"], TopK(Y[:, None], P[:, :2]), -100),
+    "float picks": (TypeError, ["TopK.index", "float32"], TopK(P[:, :2], P[:, :2]), -100),
+    "whole picked probabilities": (TypeError, ["TopK.prob", "int64"], TopK(Y[:, None], Y[:, None]), -100),
+    "a list of picks": (TypeError, ["TopK.index", "list"], TopK([[0]], P[:, :1]), -100),
+    "elsewhere": (ValueError, ["target is on meta", "cpu"], Y.to("meta"), -100),
+    "half a class": (TypeError, ["ignore_index", "0.5"], Y, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_targets_that_do_not_fit(name):
+    error, words, target, ignore = WRONG[name]
+    with pytest.raises(error) as caught:
+        _ = target_rows(target, layout_of(torch.zeros(4, 7)), ignore)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_errors_of_a_layer_speak_of_logits():
+    layout = layout_of_layer(LayerOperands(torch.zeros(4, 3), torch.zeros(7, 3), None))
+    with pytest.raises(ValueError, match=r"no logits of shape \(4, 7\)"):
+        _ = target_rows(Y[:3], layout, -100)
+    with pytest.raises(ValueError, match=r"beside logits of shape \(4, 7\)"):
+        _ = target_rows(TopK(Y, P[:, 0]), layout, -100)
+
+
+@pytest.mark.parametrize("K", [1, 2, 5])
+def test_the_most_probable_of_k_classes_counts_a_class_as_often_as_it_is_picked(K):
+    index = torch.randint(4, (200, K))
+    prob = torch.randint(4, (200, K)) / 4
+    want = []
+    for classes, shares in zip(index.tolist(), prob.tolist(), strict=True):
+        sums = defaultdict(float)
+        for k, p in zip(classes, shares, strict=True):
+            sums[k] += p
+        want.append(min(sums, key=lambda k: (-sums[k], k)))  # the first of equal ones
+    assert most_probable_of_topk(index, prob).tolist() == want
