@@ -3,12 +3,17 @@
 The launcher runs as it is, on tensors without memory and with a driver that only compiles. It fails where a kernel
 spills registers, needs more shared memory than the chip has, or accesses less than 16 bytes at once where rows are
 contiguous.
+
+What was found is kept outside the checkout, in $XDG_CACHE_HOME/crossent/gpu-build, under a digest of all that it
+depends on: a target whose kernels, compiler and check have not changed is not compiled again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import json
 import multiprocessing
 import os
 import re
@@ -16,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +36,10 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from crossent.kernels import triton as backend
+from crossent.kernels.backend import BinaryOperands, Cotangents, LossScale, RowOutputs
 from crossent.spec import Scores, Target
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -59,6 +68,7 @@ LAYOUTS = {
 ONE_READ = (1500, 8000)
 
 Call = Callable[[], Any]
+DAYS_KEPT = 30
 
 
 class Facts(NamedTuple):
@@ -93,6 +103,13 @@ class Built(NamedTuple):
         return found
 
 
+class Job(NamedTuple):
+    """One share of all calls for one target, compiled in a process of its own."""
+
+    target: str
+    share: int
+
+
 class NoGpu:
     """Stands in for a GPU's driver: Triton compiles for its target, and nothing runs."""
 
@@ -112,7 +129,7 @@ class NoGpu:
         return kind
 
 
-# What can be launched ----------------------------------------------------------------------------------------------
+# What can be launched
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
@@ -163,24 +180,25 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
         to[" to bf16"] = empty(*shape, dtype=torch.bfloat16)
     if layout == "one read":
         for suffix, grad in to.items():
-            arguments = (logits, target, scores, vectors[:2], record, grad, vectors)
+            arguments = (logits, target, scores, LossScale(*vectors[:2]), record, grad, RowOutputs(*vectors))
             yield layout, label + suffix, lambda a=arguments: backend.row_fused(*a)
         return
-    yield layout, label, lambda: backend.row_stats(logits, target, scores, record, vectors)
+    yield layout, label, lambda: backend.row_stats(logits, target, scores, record, RowOutputs(*vectors))
+    g = Cotangents(*vectors)
     for suffix, grad in to.items():
-        yield layout, label + suffix, lambda g=grad: backend.row_grad(logits, target, scores, record, vectors, g)
+        yield layout, label + suffix, lambda to=grad: backend.row_grad(logits, target, scores, record, g, to)
 
 
 def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[tuple[str, str, Call]]:
     """Yield the calls of binary cross-entropy."""
     x, weight = empty(512, 512, dtype=DTYPES[name]), empty(512).expand(512, 512) if weighted else None
-    label, operands = f"{kind}, {name}, {weighted=}", (x, x, weight, weight)
+    label, operands = f"{kind}, {name}, {weighted=}", BinaryOperands(x, x, weight, weight)
     yield "elements", label, lambda: backend.binary_loss(kind, operands, None)
     yield "elements", f"{label}, stored", lambda: backend.binary_loss(kind, operands, empty(512, 512))
     yield "elements", label, lambda: backend.binary_grad(kind, operands, empty(512, 512), x)
 
 
-# What came of it ---------------------------------------------------------------------------------------------------
+# What came of it
 
 
 def facts(kernel: Any) -> Facts:
@@ -218,7 +236,7 @@ def of_amd(kernel: Any) -> Facts:
     return Facts(number["vgpr_count"], spilled, kernel.metadata.shared, widest["load"], widest["store"])
 
 
-def build(job: tuple[str, int]) -> list[Built]:
+def build(job: Job) -> list[Built]:
     """Compile one share of all calls for one target, in a process of its own."""
     target, share = job
     driver.set_active(NoGpu(TARGETS[target]))
@@ -256,26 +274,116 @@ def show(built: list[Built]) -> None:
         print(f"{target:8}{kernel:13}{layout:10}{len(of_group):8}{most[0]:10}{most[1]:8}{least[0]:6}{least[1]:6}")
 
 
+# What is kept of it
+
+
+def cache_folder() -> Path:
+    """Return the folder where what was found is kept from one checkout to the next."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "crossent" / "gpu-build"
+
+
+def sources(root: Path) -> list[Path]:
+    """Return the files that machine code, launcher and check are made of."""
+    package = root / "src" / "crossent"
+    kernels = [package / "spec.py", package / "stats.py", package / "kernels" / "backend.py"]
+    return [*kernels, *sorted((package / "kernels" / "triton").glob("*.py")), root / "tools" / "gpu_build.py"]
+
+
+def digest(root: Path) -> str:
+    """Return a digest of all that results depend on: the sources, the compiler, and variables that change it."""
+    told = {name: value for name, value in os.environ.items() if name.startswith(("TRITON_", "LLVM_"))}
+    told |= {name: version(name) for name in ("torch", "triton")} | {"python": sys.version, "shares": str(SHARES)}
+    told.pop("TRITON_CACHE_DIR", None)
+    whole = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for path in sources(root):
+        whole.update(b"\0" + bytes(path.relative_to(root)) + b"\0" + path.read_bytes())
+    return whole.hexdigest()[:32]
+
+
+def kept(file: Path) -> list[Built] | None:
+    """Return what a file of the cache says, or None if it is not there or not as it was written."""
+    try:
+        text = file.read_text()
+        rows, check = json.loads(text)
+        if check != hashlib.sha256(json.dumps(rows).encode()).hexdigest():
+            return None
+        os.utime(file)
+        return [Built(*row[:4], Facts(*row[4]), row[5]) for row in rows]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def keep(file: Path, built: list[Built]) -> None:
+    """Write a file of the cache, at once or not at all."""
+    rows = json.loads(json.dumps(built))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as part:
+        json.dump([rows, hashlib.sha256(json.dumps(rows).encode()).hexdigest()], part)
+    _ = Path(part.name).replace(file)
+
+
+def forget(folder: Path) -> None:
+    """Remove what was not used for a month."""
+    for file in folder.glob("*"):
+        if time.time() - file.stat().st_mtime > DAYS_KEPT * 86400:
+            file.unlink(missing_ok=True)
+
+
+def compiled(jobs: list[Job]) -> Iterator[tuple[Job, list[Built]]]:
+    """Do the jobs on all processors."""
+    if jobs:
+        with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
+            yield from zip(jobs, pool.imap(build, jobs), strict=True)
+
+
+def collect(
+    jobs: list[Job],
+    folder: Path,
+    key: str,
+    compile_jobs: Callable[[list[Job]], Iterable[tuple[Job, list[Built]]]] = compiled,
+) -> dict[Job, list[Built]]:
+    """Return the results of all jobs: those that the folder holds under the key, and the others compiled."""
+    files = {job: folder / f"{key}-{job.target}-{job.share}.json" for job in jobs}
+    results = {job: found for job, file in files.items() if (found := kept(file)) is not None}
+    for job, built in compile_jobs([job for job in jobs if job not in results]):
+        results[job] = built
+        keep(files[job], built)
+    forget(folder)
+    return results
+
+
 def main() -> int:
     """Build for all targets, print the table, and return 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     _ = parser.add_argument("--targets", nargs="*", choices=list(TARGETS), default=list(TARGETS))
     _ = parser.add_argument("--all", action="store_true", help="print every variant")
     args = parser.parse_args()
-    begin, built = time.time(), list[Built]()
-    jobs = [(target, share) for target in args.targets for share in range(SHARES)]
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count(), maxtasksperchild=1) as pool:
-        for results in pool.imap_unordered(build, jobs):
-            built += results
+    begin = time.time()
+    jobs = [Job(target, share) for target in args.targets for share in range(SHARES)]
+    new: list[Job] = []
+
+    def noted(jobs: list[Job]) -> Iterator[tuple[Job, list[Built]]]:
+        new.extend(jobs)
+        return compiled(jobs)
+
+    results = collect(jobs, cache_folder(), digest(ROOT), noted)
+    built = [b for job in jobs for b in results[job]]
     if args.all:
         for b in built:
             print(b.target, b.kernel, b.call, *b.facts, f"{b.seconds:.2f} s")
     show(built)
+    took, compiled_now = time.time() - begin, sum(len(results[job]) for job in new)
+    print(f"{len(built)} kernels for {len(args.targets)} targets, {compiled_now} of them compiled now, in {took:.0f} s")
+    return verdict(built)
+
+
+def verdict(built: list[Built]) -> int:
+    """Print what is wrong, and return 1 if anything is."""
     wrong = [b for b in built if b.faults()]
     for b in wrong:
         print(f"{b.target} {b.kernel}, {b.call}: {'; '.join(b.faults())}")
-    took = time.time() - begin
-    print(f"{len(built)} kernels for {len(args.targets)} targets in {took:.0f} s, {len(wrong)} of them wrong")
+    print(f"{len(wrong)} of {len(built)} wrong")
     return 1 if wrong or not built else 0
 
 

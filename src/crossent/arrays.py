@@ -1,4 +1,4 @@
-"""The array library of an object, chosen by the object: one is used only if the caller has imported it already."""
+"""Functions for arrays of NumPy, torch and JAX alike. A library is used only if the caller has imported it already."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HOME = {"torch": "torch", "jax": "jax.numpy", "jaxlib": "jax.numpy"}
 
 
 def namespace(*arrays: Any) -> Any:
-    """Return the module (numpy, torch or jax.numpy) whose functions take these arrays; anything unknown is NumPy's."""
+    """Return the module whose functions take these arrays: torch or jax.numpy if one is theirs, else numpy."""
     for array in arrays:
         home = _HOME.get(type(array).__module__.partition(".")[0])
         torch = sys.modules.get("torch")
@@ -23,7 +23,7 @@ def namespace(*arrays: Any) -> Any:
 
 
 def log(array: Any) -> Any:
-    """Natural logarithm with log 0 = −inf and no warning about it."""
+    """Return the natural logarithm; log 0 is −inf, without a warning."""
     xp = namespace(array)
     if xp is np:
         with np.errstate(divide="ignore"):
@@ -32,7 +32,7 @@ def log(array: Any) -> Any:
 
 
 def total(vector: Any) -> Any:
-    """Sum of a vector in parts of a fixed size, so that it does not depend on how many threads share the work."""
+    """Return the sum of a vector, added in parts of a fixed size: the number of threads does not change the result."""
     part = 16384
     whole = vector.shape[0] // part * part
     if whole == 0:

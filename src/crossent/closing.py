@@ -1,6 +1,6 @@
-"""Closings: everything that happens to a loss after its rows, as pure functions of (N,) vectors.
+"""Closings: what makes one loss of the losses of rows, as functions of vectors (N,).
 
-They are plain arithmetic, so they work on NumPy, torch and JAX arrays alike and each framework differentiates them.
+They are plain arithmetic, so they work on arrays of NumPy, torch and JAX alike, and each framework differentiates them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ Reduction = Literal["none", "mean", "sum"]
 
 
 def check_reduction(reduction: str) -> None:
-    """Raise ValueError unless reduction is one of torch's three."""
+    """Raise ValueError unless reduction is "none", "mean" or "sum", as torch has them."""
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction!r} is not a valid value for reduction; use 'mean', 'sum' or 'none'")
 
 
 def reduce(loss: Any, reduction: Reduction, *, sample_weight: Any = None, row_weight: Any = None) -> Any:
-    """Reduce row losses l: none → s l, sum → Σ s l, mean → Σ s l / Σ s r.
+    """Return the sample-weighted losses of rows, their sum, or their mean.
 
-    s is `sample_weight` and r is `row_weight`, what a row counts for in the mean (the class weight of its label, 0 for
-    an ignored row); each is 1 where not given. A mean over nothing is NaN, as in torch.
+    For losses l (N,), sample weights s and row weights r: "none" is s l, "sum" is Σ s l, "mean" is Σ s l / Σ s r. A
+    row weight is the class weight of the row's label, and 0 for an ignored row. Weights of None are 1. A mean over
+    nothing is NaN, as in torch.
     """
     weighted = loss if sample_weight is None else loss * sample_weight
     if reduction == "none":
@@ -38,10 +39,10 @@ def reduce(loss: Any, reduction: Reduction, *, sample_weight: Any = None, row_we
 
 
 def z_loss(lse: Any, strength: float) -> Any:
-    """Penalty strength · lse² on the log-normaliser of each row (PaLM, https://arxiv.org/abs/2204.02311, section 5)."""
+    """Return the penalty strength · lse² of each row (PaLM, https://arxiv.org/abs/2204.02311, section 5)."""
     return strength * lse * lse
 
 
 def focal(loss: Any, gamma: float) -> Any:
-    """Focal loss (1 − e^(−l))^gamma · l of a row loss l = −log p (https://arxiv.org/abs/1708.02002)."""
+    """Return the focal loss (1 − q)^gamma · l of each row, for a loss l = −log q (https://arxiv.org/abs/1708.02002)."""
     return (-namespace(loss).expm1(-loss)) ** gamma * loss

@@ -3,7 +3,7 @@
 Why the formulas are written as they are:
 
 * Nothing is clipped. 0 · log 0 = 0 is selected by a mask, and the masked element is replaced *before* the logarithm,
-  so that its derivative is 0 and not NaN. A true probability that the model calls impossible costs +inf.
+  so that its derivative is 0 and not NaN. A class with p > 0 and q = 0 has the cross-entropy +inf.
 * Terms that are all ≥ 0 cannot cancel in a sum, so every measure is a sum of such terms, each good to a few units in
   the last place; no wider type is needed. The classical p log(p/q) takes both signs: for distributions that differ by
   a share h, it loses all digits once h² falls below the rounding of the sums of p and q.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import operator
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -241,16 +241,23 @@ def _surprise(p: Any, q: Any) -> Any:
     return 0.0 - terms.sum(-1)  # not −Σ: certainty has the entropy 0.0, not −0.0
 
 
-def _contrast(p: Any, q: Any) -> tuple[Any, Any, Any]:
-    """Return p + q, where |r| < 3/4 for r = (q − p) / (q + p), and r there (0 elsewhere)."""
+class _Contrast(NamedTuple):
+    """The sum p + q; where p and q are near, |r| < 3/4 for r = (q − p) / (q + p); and r there, 0 elsewhere."""
+
+    total: Any
+    near: Any
+    r: Any
+
+
+def _contrast(p: Any, q: Any) -> _Contrast:
     where, total = namespace(p).where, p + q
     r = (q - p) / where(total == 0, 1.0, total)
     near = abs(r) < 0.75
-    return total, near, where(near, r, 0.0)
+    return _Contrast(total, near, where(near, r, 0.0))
 
 
 def _divergence_terms(p: Any, q: Any) -> Any:
-    """Return p log(p/q) − p + q, which is (p + q) (r atanh r − (atanh r − r)) for the r of `_contrast`."""
+    """Return p log(p/q) − p + q, which is (p + q) (r atanh r − (atanh r − r)) for the r of `_Contrast`."""
     where, (total, near, r) = namespace(p).where, _contrast(p, q)
     tail = _atanh_tail(r)
     apart = ~near & (p != 0)
@@ -271,7 +278,7 @@ def _atanh_tail(r: Any) -> Any:
 
 
 def _midpoint_terms(p: Any, q: Any) -> Any:
-    """Return (p log(p/m) + q log(q/m)) / 2, for the r of `_contrast` (p + q) (2 r atanh r + log(1 − r²)) / 4."""
+    """Return (p log(p/m) + q log(q/m)) / 2, for the r of `_Contrast` (p + q) (2 r atanh r + log(1 − r²)) / 4."""
     xp, (total, near, r) = namespace(p), _contrast(p, q)
     near_terms = total * (2 * r * xp.arctanh(r) + xp.log1p(-r * r)) / 4
     p_share, q_share = (xp.where(near | (x == 0), 1.0, 2 * x / xp.where(near, 1.0, total)) for x in (p, q))
@@ -290,7 +297,7 @@ def _unit(base: float | None) -> float:
 
 
 def _distributions(axis: int, **given: Any) -> list[Any]:
-    """Return the given distributions as arrays of one library and dtype, checked, with the classes on the last axis."""
+    """Return checked distributions as arrays of one library and dtype, with the classes on the last axis."""
     xp = namespace(*given.values())
     raw = {name: np.asarray(x) if namespace(x) is np else x for name, x in given.items()}
     kinds = {name: _kind(name, x) for name, x in raw.items()}
@@ -349,7 +356,7 @@ def _converted(x: Any, like: Any, dtype: Any) -> Any:
 
 
 def _check_values(name: str, x: Any, kind: str) -> None:
-    """Raise for entries that are no probabilities and for rows that are no distributions, where values are at hand."""
+    """Raise if an entry is not a probability or a row does not sum to 1; arrays on a device are not looked at."""
     values = _values(x)
     if values is None:
         return
@@ -364,7 +371,7 @@ def _check_values(name: str, x: Any, kind: str) -> None:
     if impossible.any():
         *row, column = np.argwhere(impossible)[0].tolist()
         value = values[(*row, column)]
-        fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "mend the data"
+        fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "fix the data"
         raise ValueError(
             f"{name} holds {value} ({_place(row)}class {column}), not a probability, a finite number ≥ 0; {fix}"
         )
@@ -376,7 +383,7 @@ def _check_values(name: str, x: Any, kind: str) -> None:
 
 
 def _values(x: Any) -> Any:
-    """Return the entries of an array on the CPU, or None where they are on a device, unknown yet, or none at all."""
+    """Return the entries as a NumPy array, or None if they are on a device or not known yet (compilation, vmap)."""
     xp = namespace(x)
     if xp is np:
         return x

@@ -1,6 +1,6 @@
-"""The oracle that ships: the row functions in plain NumPy float64, one line per formula.
+"""The reference: the row functions in plain NumPy float64, one line per formula.
 
-Every backend is held against these; they are also the shortest description of what a backend has to do.
+Tests hold every backend against it, and it is the shortest description of what a backend has to do.
 """
 
 from __future__ import annotations

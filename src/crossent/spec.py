@@ -1,7 +1,8 @@
-"""What a loss is told: how logits become scores, and what the target is.
+"""Scores and targets: the two values that describe a loss of rows to every backend.
 
-Both are frozen values, bound once at the front door and passed whole to every backend. Every check that needs only
-shapes and numbers is here, and so are the texts of the errors that a backend finds while it reads the rows.
+`Scores` says how logits become scores, `Target` what the target distribution of each row is. Both are frozen, made once
+at the front door and passed whole. Checks that need shapes and numbers only are here, and so are the texts of errors
+that a backend finds while it reads the rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ NO_CLASS = -(2**63)
 
 
 class Array(Protocol):
-    """What all array libraries have in common: a shape and a dtype. NumPy, torch and JAX arrays are all `Array`s."""
+    """An array of any library, known by its shape and dtype: NumPy's, torch's and JAX's."""
 
     @property
     def shape(self) -> Any:
@@ -49,22 +50,26 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Target measure of each row, p_v = weight_v · ((1 − smoothing) · base_v + smoothing / num_classes).
+    """Target measure p of each row, p_v = weight_v · ((1 − smoothing) · base_v + smoothing / num_classes).
 
-    The base is a class (`index` of shape (N,)), K classes with their probabilities (`index` and `prob` of shape (N, K))
-    or a dense row (`prob` in the shape of the logits). `weight` has one entry per column of the logits at hand.
+    The base is a class, K classes with their probabilities (top-k), or a probability for each class (dense).
 
     Parameters
     ----------
-    index, prob, weight
-        Arrays as above, or None. Classes are global: column j of the logits is class `first_class + j`.
+    index
+        Classes, (N,) or, for top-k, (N, K); None for a dense target. Classes are global: column j of the logits is
+        class `first_class + j`.
+    prob
+        Probabilities of the classes of a top-k target, (N, K), or a dense target, of the shape of the logits.
+    weight
+        Class weight of each column of the logits, (V,); None is 1.
     smoothing
         Share of each row's base that is spread evenly over all classes, in [0, 1].
     ignore_index
-        A row whose class is this has no target: every statistic of it is zero, and so is its gradient.
+        Class of rows without a target: loss and gradient of such a row are 0. For index targets only.
     first_class, num_classes
-        Where the columns at hand lie among all classes, for vocabulary shards. `num_classes=None` means that the
-        columns are all there are.
+        Class of the first column and number of all classes, for a shard of the vocabulary. `num_classes=None` means
+        that the columns are all classes.
 
     Raises
     ------
@@ -88,14 +93,14 @@ class Target:
 
     @property
     def kind(self) -> Literal["index", "topk", "dense"]:
-        """Which of the three bases this is."""
+        """Kind of the base."""
         if self.index is None:
             return "dense"
         return "index" if self.prob is None else "topk"
 
 
 def class_error(value: int, row: int, rows: int, target: Target, num_classes: int) -> IndexError:
-    """Error for a class that is not one of the columns."""
+    """Return the error for a class of a row that is not among the classes."""
     hint = ""
     if target.kind == "index":
         hint = f"; use ignore_index={value} to skip such rows"
@@ -107,13 +112,13 @@ def class_error(value: int, row: int, rows: int, target: Target, num_classes: in
 
 
 def probability_error(value: float, row: int, column: int) -> ValueError:
-    """Error for a target probability that is negative, infinite or NaN."""
-    fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "mend the data"
+    """Return the error for a target probability that is negative, infinite or NaN."""
+    fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "fix the data"
     return ValueError(f"target probability {value!r} (row {row}, column {column}) is not a finite number ≥ 0; {fix}")
 
 
 def not_probability_error(place: tuple[int, ...]) -> ValueError:
-    """Error for an input of binary cross-entropy that is outside [0, 1] or NaN."""
+    """Return the error for an element of an input of probabilities that is outside [0, 1] or NaN."""
     return ValueError(
         f"element {place} of the input is not a probability in [0, 1]; "
         "if the input are logits, use binary_cross_entropy_with_logits"

@@ -180,18 +180,16 @@ class Tensors(Loan):
     def __init__(self, device: str, *, copied: bool) -> None:
         self.torch: Any = import_module("torch")
         self.device, self.copied = device, copied
-        self.copies: dict[int, tuple[Any, Any]] = {}  # by address: memory of the host, and its copy on the device
+        self.memories: dict[int, tuple[Any, Any]] = {}  # by address: memory of the host, and what stands for it there
 
     def integers(self, array: Any) -> Any:
         if array is None:
             return None
-        if not self.copied:
-            return as_tensor(array) if isinstance(array, np.ndarray) else array
         memory = Memory.of(array)
         here = memory.whole
-        if here.data_ptr() not in self.copies:
-            self.copies[here.data_ptr()] = here, here.to(self.device, copy=True)
-        _, there = self.copies[here.data_ptr()]
+        if here.data_ptr() not in self.memories:
+            self.memories[here.data_ptr()] = here, here.to(self.device, copy=self.copied)
+        _, there = self.memories[here.data_ptr()]
         return there.view(here.dtype).as_strided(array.shape, memory.strides, memory.begin)
 
     def reals(self, array: Any) -> Any:
@@ -200,8 +198,9 @@ class Tensors(Loan):
 
     def bring_back(self) -> None:
         """Copy all memory back, so that the host sees whatever the device wrote."""
-        for here, there in self.copies.values():
-            _ = here.copy_(there)
+        for here, there in self.memories.values():
+            if self.copied:
+                _ = here.copy_(there)
 
 
 class Triton(Adapter):

@@ -15,7 +15,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossent.kernels.backend import (
     NO_OUTPUTS,
@@ -30,10 +30,14 @@ from crossent.kernels.backend import (
 from crossent.kernels.checks import check_probabilities, check_target
 from crossent.spec import Scores, Target
 
+if TYPE_CHECKING:
+    from crossent.kernels.triton.task import Task
+
 _OLDEST = (3, 6)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
 _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill
 _MERGED_ROWS = 128
+_FIELDS = 5  # of the record, as `record` writes it
 
 
 def why_not() -> str | None:
@@ -66,29 +70,31 @@ def row_stats(
     extend: bool = False,
 ) -> None:
     """Write the record of each row, and loss, lse and entropy where wanted: `Backend.row_stats`."""
+    from crossent.kernels.triton import rows as kernels
+    from crossent.kernels.triton.tiles import HAS_RECORD
+
     task = _task(logits, target, scores)
     rows = record.shape[1]
     if rows == 0:
         return
-    k = _kernels()
-    tile = task.tile()
-    to, wanted = task.outputs(outputs)
-    wanted |= k.HAS_RECORD if extend else 0
-    parts, span = task.parts(tile, _SHORTEST_PART)
+    tile, to = task.tile(), task.outputs(outputs)
+    flags, parts = to.flags | (HAS_RECORD if extend else 0), task.parts(tile, _SHORTEST_PART)
     with _on(logits):
-        if parts == 1:
+        if parts.number == 1:
             task.launch(
-                k.row_stats, tile, 1, (record, to),
-                flags=task.flags | wanted, span=span, record_step=record.stride(0), part_step=0,
+                kernels.row_stats, tile, 1, (record, to.arrays),
+                flags=task.flags | flags, span=parts.span, record_step=record.stride(0), part_step=0,
             )  # fmt: skip
             return
-        each = record.new_empty((parts, 5, rows))
+        each = record.new_empty((parts.number, _FIELDS, rows))
         task.launch(
-            k.row_stats, tile, parts, (each, to), flags=task.flags, span=span, record_step=rows, part_step=5 * rows
-        )
-        k.merge_parts[(-(-rows // _MERGED_ROWS),)](
-            each, task.named, task.classes, record, to,
-            rows=rows, flags=wanted, parts=parts, record_step=record.stride(0), R=_MERGED_ROWS, DENSE=task.dense,
+            kernels.row_stats, tile, parts.number, (each, to.arrays),
+            flags=task.flags, span=parts.span, record_step=rows, part_step=_FIELDS * rows,
+        )  # fmt: skip
+        merge: Any = kernels.merge_parts[(-(-rows // _MERGED_ROWS),)]
+        merge(
+            each, task.named, task.classes, record, to.arrays, rows=rows, flags=flags, parts=parts.number,
+            record_step=record.stride(0), R=_MERGED_ROWS, DENSE=task.dense,
         )  # fmt: skip
 
 
@@ -106,7 +112,9 @@ def sums(loss: Any, index: Any, weight: Any, ignore_index: int) -> Sums:
 
 def row_grad(logits: Any, target: Target, scores: Scores, record: Any, cotangents: Cotangents, grad: Any) -> None:
     """Write the gradient of each row, in half precision for float32 logits if `grad` is: `Backend.row_grad`."""
-    _row_grad(logits, target, scores, record, (*cotangents, None), grad)
+    from crossent.kernels.triton.task import Task
+
+    _row_grad(Task.of(logits, target, scores), record, Cotangents(*cotangents), grad)
 
 
 def row_fused(
@@ -122,46 +130,41 @@ def row_fused(
 
     Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice.
     """
-    task = _task(logits, target, scores)
+    from crossent.kernels.triton import rows as kernels
+    from crossent.kernels.triton.task import Tile
+
+    task, scale = _task(logits, target, scores), LossScale(*scale)
     to = task.axes.matrix(grad)
     tile = task.tile(to)
     fitting = [shape for shape in _ONE_READ if logits.shape[1] + tile.U <= shape[0]]
-    loss, lse_squared = scale
-    cotangents = (loss, None, None, lse_squared)
     if not tile.wide or not fitting or task.capped:
         row_stats(logits, target, scores, record, outputs)
-        _row_grad(logits, target, scores, record, cotangents, grad)
+        _row_grad(task, record, scale, grad)
         return
     if record.shape[1] == 0:
         return
-    k = _kernels()
     columns, warps = fitting[-1]
-    summary, wanted = task.outputs(outputs)
-    given, present = task.cotangents(cotangents)
-    gathered, gathered_flag = task.gathered(grad)
+    whole = Tile(True, 1, columns // tile.U, tile.U, warps)
+    results, g, gathered = task.outputs(outputs), task.cotangents(scale), task.gathered(grad)
     with _on(logits):
         task.launch(
-            k.row_fused, k.Tile(True, 1, columns // tile.U, tile.U, warps), 1, (record, summary, given, gathered, to),
-            flags=task.flags | wanted | gathered_flag, cotangent_flags=present, record_step=record.stride(0),
+            kernels.row_fused, whole, 1, (record, results.arrays, g.arrays, gathered.arrays, to),
+            flags=task.flags | results.flags | gathered.flags, cotangent_flags=g.flags, record_step=record.stride(0),
         )  # fmt: skip
 
 
-def _row_grad(
-    logits: Any, target: Target, scores: Scores, record: Any, cotangents: tuple[Any, Any, Any, Any], grad: Any
-) -> None:
-    k = _kernels()
-    task = k.Task.of(logits, target, scores)
-    to = task.axes.matrix(grad)
-    tile = task.tile(to)
-    given, present = task.cotangents(cotangents)
+def _row_grad(task: Task, record: Any, cotangents: Cotangents | LossScale, grad: Any) -> None:
+    from crossent.kernels.triton import rows as kernels
+
     if record.shape[1] == 0:
         return
-    gathered, gathered_flag = task.gathered(grad)
-    parts, span = task.parts(tile, tile.M * tile.U)
-    with _on(logits):
+    to = task.axes.matrix(grad)
+    tile = task.tile(to)
+    g, gathered, parts = task.cotangents(cotangents), task.gathered(grad), task.parts(tile, tile.M * tile.U)
+    with _on(task.logits):
         task.launch(
-            k.row_grad, tile, parts, (record, given, gathered, to),
-            flags=task.flags | present | gathered_flag, span=span, record_step=record.stride(0),
+            kernels.row_grad, tile, parts.number, (record, g.arrays, gathered.arrays, to),
+            flags=task.flags | g.flags | gathered.flags, span=parts.span, record_step=record.stride(0),
         )  # fmt: skip
 
 
@@ -170,32 +173,34 @@ def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Any) -> Scalar:
 
     An element of an input of probabilities that is not in [0, 1] has the loss and the gradient NaN.
     """
+    from crossent.kernels.triton import elements
+
+    operands = BinaryOperands(*operands)
     if kind == "probabilities" and _validated():
-        check_probabilities(operands[0])
-    k = import_module("crossent.kernels.triton.elements")
-    with _on(operands[0]):
-        return k.loss(kind == "logits", operands, out)
+        check_probabilities(operands.input)
+    with _on(operands.input):
+        return elements.loss(kind == "logits", operands, out)
 
 
 def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Any, out: Any) -> None:
     """Write the derivative of each element's loss, times its cotangent: `Backend.binary_grad`."""
-    k = import_module("crossent.kernels.triton.elements")
-    with _on(operands[0]):
-        k.grad(kind == "logits", operands, cotangent, out)
+    from crossent.kernels.triton import elements
 
-
-def _kernels() -> Any:
-    return import_module("crossent.kernels.triton.task")
+    operands = BinaryOperands(*operands)
+    with _on(operands.input):
+        elements.grad(kind == "logits", operands, cotangent, out)
 
 
 def _validated() -> bool:
     return os.environ.get("CROSSENT_VALIDATE") == "1"
 
 
-def _task(logits: Any, target: Target, scores: Scores) -> Any:
+def _task(logits: Any, target: Target, scores: Scores) -> Task:
+    from crossent.kernels.triton.task import Task
+
     if _validated():
         check_target(target, logits.shape)
-    return _kernels().Task.of(logits, target, scores)
+    return Task.of(logits, target, scores)
 
 
 def _on(tensor: Any) -> AbstractContextManager[Any]:

@@ -1,4 +1,4 @@
-"""A call of the Triton backend in the form of its kernels: arrays as pointers and strides, and how rows are shared out.
+"""A call of the row functions in the form of their kernels: arrays as pointers and strides, rows as programs.
 
 Everything here is a function of shapes, strides and dtypes alone, so that results never depend on the device's state.
 """
@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
 
-from crossent.kernels.backend import RowOutputs
-from crossent.kernels.triton.rows import Cotangents, merge_parts, row_fused, row_grad, row_stats
-from crossent.kernels.triton.tiles import HAS_GATHERED, HAS_PROB, HAS_RECORD, HAS_WEIGHT, Classes, Matrix, Named
+from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
+from crossent.kernels.triton.gradient import StridedCotangents
+from crossent.kernels.triton.tiles import HAS_GATHERED, HAS_PROB, HAS_WEIGHT, Classes, Matrix, Named
 from crossent.spec import NO_CLASS, Scores, Target
-
-__all__ = ["HAS_RECORD", "Task", "Tile", "merge_parts", "row_fused", "row_grad", "row_stats"]
 
 _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 _PROGRAMS = 512  # enough to fill a GPU: rows are split among more programs if there are fewer
@@ -38,9 +36,32 @@ class Tile:
     warps: int
 
 
-# Rows, lanes and warps of tiles: of wide ones, of many rows side by side, and of whatever else there is. Twice as many
-# lanes of long rows would need more registers than there are with a softcap.
-_LONG, _MIDDLE, _SHORT, _ANY = (1, 512, 8), (4, 64, 4), (64, 1, 2), (1, 256, 4)
+class _Shape(NamedTuple):
+    """Rows and lanes of a tile, and how many warps work on it."""
+
+    rows: int
+    lanes: int
+    warps: int
+
+
+# Wide tiles. Twice as many lanes of long rows would need more registers than there are with a softcap.
+_LONG, _MIDDLE = _Shape(1, 512, 8), _Shape(4, 64, 4)
+# Tiles of many rows side by side, and of whatever else there is.
+_SHORT, _ANY = _Shape(64, 1, 2), _Shape(1, 256, 4)
+
+
+class Parts(NamedTuple):
+    """In how many parts the columns of a row are split, and how many columns a part has."""
+
+    number: int
+    span: int
+
+
+class Given(NamedTuple):
+    """Arrays as a kernel takes them, another in place of each that is absent, and flags of those that are there."""
+
+    arrays: Any
+    flags: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,6 +79,7 @@ class _Axes:
         return cls(2, 0) if inner >= min(outer, _SIDE_BY_SIDE) else cls(0, 2)
 
     def matrix(self, x: Any) -> Matrix:
+        """Return an array of the shape of the logits as the kernels take it."""
         return Matrix(x, 0 if self.batch is None else x.stride(self.batch), x.stride(self.row), x.stride(1))
 
 
@@ -128,11 +150,6 @@ class Task:
         return 1 if self.axes.batch is None else self.logits.shape[self.axes.batch]
 
     @property
-    def steps(self) -> tuple[int, int]:
-        """How far apart in (N,) arrays are two batches, and two rows of a batch."""
-        return (1, self.batches) if self.axes.batch == 2 else (self.rows, 1)
-
-    @property
     def dense(self) -> bool:
         """Whether the target has a probability for each column."""
         return self.target.index is None
@@ -148,51 +165,55 @@ class Task:
         arrays = (z, *([self.prob] if self.dense else []), *others)
         U = 16 // self.logits.element_size()
         if V > _SHORT_ROW and self.logits.dtype != torch.float64 and all(_aligned(m, z, U) for m in arrays):
-            R, M, warps = _LONG if V > _LONG_ROW else _MIDDLE
-            return Tile(True, R, M, U, warps)
+            shape = _LONG if V > _LONG_ROW else _MIDDLE
+            return Tile(True, shape.rows, shape.lanes, U, shape.warps)
         beside = z.row == 1 and z.col != 1 and self.rows >= _SIDE_BY_SIDE
-        R, M, warps = _SHORT if V <= _SHORT_ROW or beside else _ANY
-        return Tile(False, R, M, min(U, 4), warps)
+        shape = _SHORT if V <= _SHORT_ROW or beside else _ANY
+        return Tile(False, shape.rows, shape.lanes, min(U, 4), shape.warps)
 
-    def parts(self, tile: Tile, shortest: int) -> tuple[int, int]:
-        """Return in how many parts the columns are split, none shorter than told, and the columns of a part."""
+    def parts(self, tile: Tile, shortest: int) -> Parts:
+        """Return the number of parts and the columns per part; each part has at least `shortest` columns."""
         columns, block = self.classes.columns + (tile.U if tile.wide else 0), tile.M * tile.U
         programs = self.batches * -(-self.rows // tile.R)
         most = min(-(-_PROGRAMS // max(1, programs)), max(1, columns // shortest))
         span = -(-columns // (most * block)) * block
-        return max(1, -(-columns // span)), span
+        return Parts(max(1, -(-columns // span)), span)
 
-    def outputs(self, arrays: Sequence[Any]) -> tuple[RowOutputs, int]:
-        """Return loss, lse and entropy as kernels take them, and which of them are there."""
-        return RowOutputs(*(self.spare if x is None else x for x in arrays)), _flags(arrays)
+    def outputs(self, outputs: RowOutputs) -> Given:
+        """Return loss, lse and entropy as kernels take them."""
+        return Given(RowOutputs(*(self.spare if x is None else x for x in outputs)), _flags(outputs))
 
-    def cotangents(self, arrays: Sequence[Any]) -> tuple[Cotangents, int]:
-        """Return cotangents of loss, lse, entropy and the square of lse as kernels take them, and which are there."""
-        given: list[Any] = []
+    def cotangents(self, given: Cotangents | LossScale) -> Given:
+        """Return cotangents of loss, lse, entropy and the square of lse as kernels take them."""
+        if isinstance(given, Cotangents):
+            arrays: tuple[Any, ...] = (*given, None)
+        else:
+            arrays = (given.loss, None, None, given.lse_squared)
+        strided: list[Any] = []
         for array in arrays:
             all_equal = array is None or array.stride(0) == 0
             g = self.spare if array is None else (array[:1] if all_equal else array).to(self.spare.dtype)
-            given += [g, 0 if all_equal else g.stride(0)]
-        return Cotangents(*given), _flags(arrays)
+            strided += [g, 0 if all_equal else g.stride(0)]
+        return Given(StridedCotangents(*strided), _flags(arrays))
 
-    def gathered(self, grad: Any) -> tuple[Any, int]:
-        """Return where the logits of named classes are read when the gradient is there, and the flag that says so.
+    def gathered(self, grad: Any) -> Given:
+        """Return the array where a kernel of the gradient reads the logits of the classes that the target names.
 
         They are gathered beforehand where the gradient takes the place of the logits and is written first.
         """
         if self.dense or not self.measured or grad.data_ptr() != self.logits.data_ptr():
-            return self.logits, 0
+            return Given(self.logits, 0)
         label = (self.named.label.long() - self.classes.first).clamp(0, self.classes.columns - 1)
         label = label.reshape(label.shape[0], -1)
         if self.logits.ndim == 2:
-            return self.logits.gather(1, label).contiguous(), HAS_GATHERED
+            return Given(self.logits.gather(1, label).contiguous(), HAS_GATHERED)
         outer, _, inner = self.logits.shape
         named = self.logits.gather(1, label.view(outer, inner, -1).movedim(2, 1))
-        return named.movedim(1, 2).reshape(label.shape).contiguous(), HAS_GATHERED
+        return Given(named.movedim(1, 2).reshape(label.shape).contiguous(), HAS_GATHERED)
 
     def launch(self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], **numbers: Any) -> None:
-        """Run a kernel of `_triton_rows` over all rows, with as many programs for each as there are parts."""
-        row_batch, row_step = self.steps
+        """Run a kernel of `rows` over all rows, with one program for each part of a block of rows."""
+        row_batch, row_step = (1, self.batches) if self.axes.batch == 2 else (self.rows, 1)  # in arrays (N,)
         # left to itself, ptxas saves registers by spilling one or two
         roomy = (self.measured or self.spare.dtype == torch.float64) and torch.version.hip is None
         limit = {"maxnreg": _MOST_REGISTERS} if roomy else {}

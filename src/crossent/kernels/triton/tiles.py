@@ -22,6 +22,9 @@ HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_PROB, HAS_RECORD, HA
 _WEIGHT, _PROB = tl.constexpr(HAS_WEIGHT), tl.constexpr(HAS_PROB)
 
 
+# Arguments of the kernels
+
+
 class Matrix(NamedTuple):
     """An array of rows and columns in batches: column c of row r of batch b is data[b · batch + r · row + c · col]."""
 
@@ -43,7 +46,10 @@ class Named(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """The columns at hand, where they begin among how many classes, which is ignored, and how many a target names."""
+    """The columns at hand: how many, the class of the first, the number of all classes, which class is ignored.
+
+    `picks` is how many classes a target names for each row.
+    """
 
     columns: int
     first: int
@@ -52,7 +58,82 @@ class Classes(NamedTuple):
     picks: int
 
 
-# Where a tile is ---------------------------------------------------------------------------------------------------
+# Records that a kernel makes of its arguments
+
+
+class Phi(NamedTuple):
+    """Logits to x, and x to scores: x and its differences are in the dtype of the computation, `scale` in float64.
+
+    Two scores are rate · (x − x') apart, and a score is scale · x.
+    """
+
+    unit: Any
+    cap: Any
+    rate: Any
+    scale: Any
+
+
+class Measure(NamedTuple):
+    """The target measure p_v = weight_v (keep · base_v + spread): its arrays, which of them are there, its numbers."""
+
+    prob: Any
+    named: Any
+    classes: Any
+    weight: Any
+    flags: Any
+    keep: Any
+    spread: Any
+
+
+class Block(NamedTuple):
+    """The rows of a program, vectors (R,): where they lie, which exist, are ignored, or are wanted (neither).
+
+    `number` counts rows in arrays (N,), `row` those of a batch; `origin` and `prob_origin` are where a row begins in
+    the logits and in a dense target, in elements.
+    """
+
+    batch: Any
+    row: Any
+    number: Any
+    exists: Any
+    ignored: Any
+    wanted: Any
+    origin: Any
+    prob_origin: Any
+    phase: Any
+
+
+@triton.jit
+def phi_of(unit, cap, T: tl.constexpr, CAPPED: tl.constexpr):
+    """Return phi for 1 / temperature and softcap in float64."""
+    rate = tl.full([], 1.0, T) if CAPPED else unit.to(T)
+    scale = 1.0 if CAPPED else unit
+    return Phi(unit.to(T), cap.to(T), rate, scale)
+
+
+@triton.jit
+def block_of(
+    logits, measure, rows, row_batch, row_step, R: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr,
+    DENSE: tl.constexpr,
+):  # fmt: skip
+    """Return the rows of this program."""
+    batch, row, exists = place_of(rows, R)
+    number = batch * row_batch + row * row_step
+    origin = origin_of(logits, batch, row)
+    ignored = nowhere(exists) if DENSE else is_ignored(measure.named, measure.classes, number, exists)
+    prob_origin = origin_of(measure.prob, batch, row) if DENSE else origin
+    phase = phase_of(origin, U, WIDE)
+    wanted = exists & (ignored == 0)
+    return Block(batch, row, number, exists, ignored, wanted, origin, prob_origin, phase)
+
+
+@triton.jit
+def nowhere(mask):
+    """Return a mask of this shape that is false everywhere."""
+    return mask & (mask == 0)
+
+
+# Where a tile is
 
 
 @triton.jit
@@ -112,28 +193,44 @@ def address(m, origin, phase, place, U: tl.constexpr, WIDE: tl.constexpr):
         return m.data + (origin[:, None, None] + (place - phase[:, None, None]).to(tl.int64) * m.col)
 
 
-# Scores and targets ------------------------------------------------------------------------------------------------
+# Scores and target of a tile
 
 
 @triton.jit
-def scored(z, unit, cap, CAPPED: tl.constexpr):
+def read_tile(
+    logits, phi, measure, block, place, live, T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr,
+    CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr,
+):  # fmt: skip
+    """Return x, ds/dz and the target measure p at places of each row; x = −inf and p = 0 where a place is not live.
+
+    p leaves out the classes that an index target names; unless MEASURED there is nothing else, and p is not to be used.
+    """
+    x, slope = read_scores(logits, phi, block, place, live, T, U, WIDE, CAPPED)
+    if MEASURED:
+        return x, slope, _read_measure(measure, block, place, live, T, U, WIDE, DENSE)
+    else:
+        return x, slope, x
+
+
+@triton.jit
+def scored(z, phi, CAPPED: tl.constexpr):
     """Return x, and the slope ds/dz."""
     if CAPPED:
-        y = z * (unit / cap)
+        y = z * (phi.unit / phi.cap)
         u = tl.exp(-2.0 * tl.abs(y))
-        return cap * libdevice.tanh(y), 4.0 * u / ((1.0 + u) * (1.0 + u)) * unit
+        return phi.cap * libdevice.tanh(y), 4.0 * u / ((1.0 + u) * (1.0 + u)) * phi.unit
     else:
-        return z, unit
+        return z, phi.unit
 
 
 @triton.jit
 def read_scores(
-    m, origin, phase, place, live, unit, cap,
-    T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
-):  # fmt: skip
+    logits, phi, block, place, live, T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr
+):
     """Return x, −inf where a column is not live, and the slope."""
-    z = tl.load(address(m, origin, phase, place, U, WIDE), mask=live, other=float("-inf")).to(T)
-    x, slope = scored(z, unit, cap, CAPPED)
+    where = address(logits, block.origin, block.phase, place, U, WIDE)
+    z = tl.load(where, mask=live, other=float("-inf")).to(T)
+    x, slope = scored(z, phi, CAPPED)
     if CAPPED:
         x = tl.where(live, x, float("-inf"))
     return x, slope
@@ -141,42 +238,54 @@ def read_scores(
 
 @triton.jit
 def _probability(prob):
+    """Return the probability, NaN if it is none."""
     return tl.where((prob >= 0) & (prob < float("inf")), prob, float("nan"))
 
 
 @triton.jit
-def read_measure(
-    m, origin, phase, place, live, weight, flags, keep, spread,
-    T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr,
-):  # fmt: skip
-    """Return the target measure but for the classes that an index target names."""
-    q = spread
+def _read_measure(
+    measure, block, place, live, T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr
+):
+    """Return the target measure without the classes that an index target names."""
+    p = measure.spread.to(T)
     if DENSE:
-        prob = tl.load(address(m, origin, phase, place, U, WIDE), mask=live, other=0.0)
-        q = keep * _probability(prob.to(T)) + spread
-    w = tl.load(weight + (place - phase[:, None, None]), mask=live & (flags & _WEIGHT != 0), other=1.0).to(T)
-    return tl.where(live, w * q, 0.0)
+        where = address(measure.prob, block.prob_origin, block.phase, place, U, WIDE)
+        prob = tl.load(where, mask=live, other=0.0)
+        p = measure.keep.to(T) * _probability(prob.to(T)) + p
+    there = live & (measure.flags & _WEIGHT != 0)
+    w = tl.load(measure.weight + (place - block.phase[:, None, None]), mask=there, other=1.0).to(T)
+    return tl.where(live, w * p, 0.0)
+
+
+# The classes that an index target names
 
 
 @triton.jit
-def is_ignored(named, classes, number, valid):
+def is_ignored(named, classes, number, exists):
     """Return which rows have the ignored class."""
-    return valid & (tl.load(named.label + number * named.row, mask=valid, other=0).to(tl.int64) == classes.ignored)
+    return exists & (tl.load(named.label + number * named.row, mask=exists, other=0).to(tl.int64) == classes.ignored)
 
 
 @triton.jit
-def named_class(named, classes, number, k, there, weight, flags, keep):
+def named_class(measure, number, k, there):
     """Return the column of a class that a target names, whether it is one of these, and its measure in float64.
 
     A class that does not exist, or a number that is no probability, makes the measure NaN; nothing is read for it.
     """
+    named, classes = measure.named, measure.classes
     label = tl.load(named.label + number * named.row + k * named.col, mask=there, other=0).to(tl.int64)
     exists = (label >= 0) & (label < classes.number)
     here = there & exists & (label >= classes.first) & (label - classes.first < classes.columns)
     column = tl.where(here, label - classes.first, 0)
-    given = there & (flags & _PROB != 0)
+    given = there & (measure.flags & _PROB != 0)
     prob = tl.load(named.prob + number * named.prob_row + k * named.prob_col, mask=given, other=1.0)
     prob = _probability(prob.to(tl.float64))
-    w = tl.load(weight + column, mask=here & (flags & _WEIGHT != 0), other=1.0).to(tl.float64)
     wrong = there & (((label != classes.ignored) & (exists == 0)) | (prob != prob))
-    return column, here, tl.where(wrong, float("nan"), tl.where(here, keep * w * prob, 0.0))
+    p = measure.keep * weight_at(measure, column, here) * prob
+    return column, here, tl.where(wrong, float("nan"), tl.where(here, p, 0.0))
+
+
+@triton.jit
+def weight_at(measure, column, here):
+    """Return the class weight of columns in float64, 1 where there is none."""
+    return tl.load(measure.weight + column, mask=here & (measure.flags & _WEIGHT != 0), other=1.0).to(tl.float64)

@@ -1,0 +1,82 @@
+"""Checks of targets as torch tensors: the first wrong entry raises what the core raises for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crossent.kernels import cpu
+from crossent.kernels.backend import BinaryOperands
+from crossent.spec import Scores, Target
+from tests.oracle import empty_record
+
+torch = pytest.importorskip("torch")
+checks = pytest.importorskip("crossent.kernels.checks")
+
+
+def same_error(target, shape):
+    """The check and the core raise the same, or neither raises."""
+    texts = []
+    rows = shape[0] * (shape[2] if len(shape) == 3 else 1)
+    for call in (
+        lambda: checks.check_target(target, shape),
+        lambda: cpu.row_stats(np.zeros(shape, np.float32), target, Scores(), empty_record(rows)),
+    ):
+        try:
+            call()
+        except (IndexError, ValueError) as error:
+            texts.append(f"{type(error).__name__}: {error}")
+        else:
+            texts.append("")
+    assert texts[0] == texts[1]
+    return texts[0]
+
+
+@pytest.mark.parametrize("wrong", [5, -1, 2**40, -100])
+def test_classes(wrong):
+    index = torch.tensor([3, 1, wrong, 0, 2, 7])
+    assert f"class {wrong} (row 2 of 6)" in same_error(Target(index), (6, 5))
+    assert f"class {wrong} (row 2 of 6)" in same_error(Target(index), (2, 5, 3))
+    assert "class 7 (row 5" in same_error(Target(index, ignore_index=wrong), (6, 5))
+    several = index.view(6, 1).expand(6, 2)
+    assert f"class {wrong} (row 2" in same_error(Target(several, torch.ones(6, 2), ignore_index=wrong), (6, 5))
+
+
+def test_classes_of_other_shards_and_of_narrow_dtypes():
+    assert same_error(Target(torch.tensor([0, 99, 12]), first_class=10, num_classes=100), (3, 5)) == ""
+    assert "class 100" in same_error(Target(torch.tensor([0, 100, 12]), first_class=10, num_classes=100), (3, 5))
+    assert "class 255" in same_error(Target(torch.tensor([0, 255], dtype=torch.uint8)), (2, 5))
+
+
+@pytest.mark.parametrize("wrong", [-0.25, float("nan"), float("inf"), -float("inf")])
+def test_probabilities(wrong):
+    dense, picked = torch.full((2, 5, 3), 0.2), torch.full((6, 2), 0.5)
+    dense[1, 4, 0] = dense[1, 4, 2] = wrong
+    picked[4, 1] = picked[5, 0] = wrong
+    assert "(row 3, column 4)" in same_error(Target(prob=dense), (2, 5, 3))
+    assert "(row 4, column 1)" in same_error(Target(torch.zeros(6, 2, dtype=torch.long), picked), (6, 5))
+
+
+def test_probabilities_are_looked_at_in_parts(monkeypatch):
+    monkeypatch.setattr(checks, "_AT_ONCE", 12)
+    dense = torch.full((7, 5), 0.2)
+    assert same_error(Target(prob=dense), (7, 5)) == ""
+    dense[6, 1] = -1
+    assert "(row 6, column 1)" in same_error(Target(prob=dense), (7, 5))
+
+
+def test_nothing_is_wrong_with_nothing():
+    assert same_error(Target(prob=torch.zeros(0, 5)), (0, 5)) == ""
+    assert same_error(Target(torch.zeros(0, dtype=torch.long)), (0, 5)) == ""
+
+
+@pytest.mark.parametrize("wrong", [-1e-6, 1.001, float("nan"), float("inf")])
+def test_inputs_of_binary_cross_entropy(wrong):
+    x = torch.full((3, 4), 0.5)
+    checks.check_probabilities(x)
+    x[1, 2] = x[2, 0] = wrong
+    with pytest.raises(ValueError, match="not a probability") as ours:
+        checks.check_probabilities(x)
+    with pytest.raises(ValueError, match="not a probability") as theirs:
+        _ = cpu.binary_loss("probabilities", BinaryOperands(x, torch.zeros(3, 4)), None)
+    assert str(ours.value) == str(theirs.value)

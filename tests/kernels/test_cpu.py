@@ -1,0 +1,79 @@
+"""The CPU backend beside its contract (tests/conformance): instruction sets, threads, errors, a core not built."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from crossent import kernels
+from crossent.kernels import cpu
+from crossent.kernels.backend import BinaryOperands, RowOutputs
+from crossent.spec import Scores, Target, class_error, not_probability_error, probability_error
+from tests.oracle import empty_record
+
+
+def test_every_instruction_set_says_its_name():
+    names = cpu.available_isas()
+    assert names[0] == "baseline"
+    for name in names:
+        cpu.use_isa(name)
+        assert cpu.isa() == name
+    cpu.use_isa("")
+    assert cpu.isa() == names[-1]
+    with pytest.raises(ValueError, match="baseline"):
+        cpu.use_isa("abacus")
+    assert cpu.isa() == names[-1]
+
+
+def test_a_forced_instruction_set_is_the_one_that_runs():
+    code = "from crossent.kernels import cpu; print(cpu.isa())"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={"CROSSENT_ISA": "baseline"}, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "baseline\n"
+
+
+def test_threads_say_where_they_come_from():
+    assert any(words in cpu.threads() for words in ("lent by torch", "the core's own, up to"))
+
+
+def test_a_core_that_is_not_built_is_a_reason_and_not_an_accident(monkeypatch):
+    monkeypatch.setattr(cpu, "_core", None)
+    monkeypatch.setattr(cpu, "_missing", "the C++ core is not built (no module)")
+    assert cpu.why_not() == kernels.why_not("cpu") == "the C++ core is not built (no module)"
+    for call in (cpu.isa, lambda: kernels.get("cpu"), lambda: cpu.sums(np.ones(1), None, None, -1)):
+        with pytest.raises(NotImplementedError, match="not built"):
+            call()
+
+
+def test_errors_are_those_of_the_specification():
+    z, record = np.zeros((2, 5, 3), np.float32), empty_record(6)
+    index, prob = np.array([0, 1, 2, 9, 4, 0]), np.full((2, 5, 3), 0.5)
+    with pytest.raises(IndexError) as caught:
+        cpu.row_stats(z, Target(index), Scores(), record)
+    assert str(caught.value) == str(class_error(9, 3, 6, Target(index), 5))
+    prob[1, 4, 0] = -0.25
+    with pytest.raises(ValueError, match="probability") as caught:
+        cpu.row_stats(z, Target(prob=prob), Scores(), record)
+    assert str(caught.value) == str(probability_error(-0.25, 3, 4))
+    prob[0, 2, 1] = 1.5
+    with pytest.raises(ValueError, match="not a probability") as caught:
+        _ = cpu.binary_loss("probabilities", BinaryOperands(abs(prob), prob), None)
+    assert str(caught.value) == str(not_probability_error((0, 2, 1)))
+
+
+def test_sums_are_numerator_and_denominator_of_a_mean():
+    loss, index = np.array([1.0, 2.0, 4.0], np.float32), np.array([0, 1, -100])
+    assert cpu.sums(loss, None, None, -100) == (7.0, 3.0)
+    assert cpu.sums(loss, index, None, -100) == (7.0, 2.0)
+    sums = cpu.sums(loss, index, np.array([0.25, 0.5]), -100)
+    assert (sums.loss, sums.weight) == (7.0, 0.75)
+
+
+def test_outputs_are_written_by_their_names():
+    z, loss = np.zeros((2, 4)), np.full(2, np.nan)
+    cpu.row_stats(z, Target(np.zeros(2, int)), Scores(), empty_record(2), RowOutputs(entropy=loss))
+    np.testing.assert_allclose(loss, np.log(4), rtol=1e-15)

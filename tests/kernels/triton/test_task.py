@@ -1,0 +1,97 @@
+"""How a call is shared out on a GPU: a function of shapes, strides and dtypes alone, seen on tensors without memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
+from crossent.kernels.triton.task import Task
+from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_GATHERED, HAS_LOSS, HAS_PROB, HAS_SQUARE, HAS_WEIGHT
+from crossent.spec import Scores, Target
+
+
+def task_of(*shape, dtype=torch.float32, scores=Scores(), **options):  # noqa: B008  frozen
+    logits = torch.empty(shape, dtype=dtype)
+    rows = shape[0] * (shape[2] if len(shape) == 3 else 1)
+    target = Target(torch.zeros(rows, dtype=torch.long), **options)
+    return Task.of(logits, target, scores)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "wide"),
+    [
+        ((4, 50_000), torch.bfloat16, True),
+        ((4, 1000), torch.float32, True),
+        ((4, 64), torch.float32, False),  # short rows lie side by side
+        ((4, 1000), torch.float64, False),
+        ((2, 1000, 50), torch.float32, False),  # classes are apart
+    ],
+)
+def test_contiguous_rows_of_many_classes_are_read_by_whole_accesses(shape, dtype, wide):
+    tile = task_of(*shape, dtype=dtype).tile()
+    assert tile.wide == wide
+    assert tile.U * dtype.itemsize == 16 or not wide
+    for size in (tile.R, tile.M, tile.U):
+        assert size & (size - 1) == 0  # Triton's shapes are powers of two
+
+
+def test_rows_that_begin_differently_from_those_of_the_gradient_are_read_one_by_one():
+    task, grad = task_of(4, 1000), torch.empty(4, 1001)[:, :1000]
+    assert task.tile(task.axes.matrix(torch.empty(4, 1000))).wide
+    assert not task.tile(task.axes.matrix(grad)).wide
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 513, 5000])
+@pytest.mark.parametrize("columns", [100, 16_384, 50_257, 300_000])
+def test_parts_cover_the_columns_and_are_not_too_short(rows, columns):
+    task = task_of(rows, columns)
+    tile = task.tile()
+    number, span = task.parts(tile, 16_384)
+    width = columns + (tile.U if tile.wide else 0)
+    assert (number - 1) * span < width <= number * span
+    assert span % (tile.M * tile.U) == 0
+    assert number == 1 or span >= 16_384
+    assert number == 1 or rows < 513  # enough rows fill the GPU by themselves
+
+
+def test_absent_arrays_have_a_stand_in_and_no_flag():
+    task = task_of(4, 10)
+    loss, g = torch.empty(4), torch.ones(4)
+    outputs = task.outputs(RowOutputs(loss=loss))
+    assert outputs.arrays.loss is loss
+    assert outputs.arrays.lse is outputs.arrays.entropy is task.spare
+    assert outputs.flags == HAS_LOSS
+    assert task.cotangents(Cotangents(g, None, g)).flags == HAS_LOSS | HAS_ENTROPY
+    assert task.cotangents(LossScale(g)).flags == HAS_LOSS
+    assert task.cotangents(LossScale(g, g)).flags == HAS_LOSS | HAS_SQUARE
+    expanded = task.cotangents(Cotangents(torch.ones(()).expand(4))).arrays
+    assert (expanded.loss.numel(), expanded.loss_step) == (1, 0)  # one number for all rows
+
+
+def test_flags_say_what_the_target_has():
+    weight = torch.ones(10)
+    assert task_of(4, 10).flags == 0
+    assert task_of(4, 10, weight=weight).flags == HAS_WEIGHT
+    topk = Target(torch.zeros(4, 2, dtype=torch.long), torch.ones(4, 2), weight)
+    assert Task.of(torch.empty(4, 10), topk, Scores()).flags == HAS_WEIGHT | HAS_PROB
+
+
+def test_one_class_a_row_has_kernels_of_its_own():
+    assert not task_of(4, 10).measured
+    assert task_of(4, 10, smoothing=0.1).measured
+    assert task_of(4, 10, scores=Scores(1.0, 30.0)).measured
+
+
+def test_logits_that_the_gradient_replaces_are_gathered_first():
+    task = task_of(4, 10, smoothing=0.1)
+    assert task.gathered(torch.empty(4, 10)) == (task.logits, 0)
+    gathered = task.gathered(task.logits)
+    assert gathered.flags == HAS_GATHERED
+    torch.testing.assert_close(gathered.arrays, task.logits[:, :1], equal_nan=True)
+    assert task_of(4, 10).gathered(task.logits).flags == 0  # its one logit is read before anything is written
+
+
+def test_more_classes_than_a_gpu_counts_are_refused():
+    with pytest.raises(ValueError, match=r"2\*\*31 classes"):
+        _ = Task.of(torch.empty(1, device="meta").expand(1, 2**31), Target(torch.zeros(1).long()), Scores())

@@ -1,0 +1,67 @@
+"""The array library of an object: found by the object, and never imported for it."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from crossent.arrays import log, namespace, total
+
+
+def test_numpy_takes_whatever_is_of_no_other_library():
+    for thing in (np.ones(2), [1.0, 2.0], 1.0, None):
+        assert namespace(thing) is np
+    assert namespace() is np
+
+
+@pytest.mark.parametrize(("library", "module"), [("torch", "torch"), ("jax.numpy", "jax.numpy")])
+def test_the_library_of_an_array_takes_it_beside_numbers(library, module):
+    xp = pytest.importorskip(library)
+    array = xp.ones(2)
+    for arrays in ((array,), (1.0, array), (np.ones(2), array)):
+        assert namespace(*arrays) is sys.modules[module]
+
+
+def test_a_subclass_of_a_tensor_is_torchs():
+    torch = pytest.importorskip("torch")
+
+    class Mine(torch.Tensor):
+        pass
+
+    assert namespace(torch.ones(2).as_subclass(Mine)) is torch
+
+
+def test_nothing_is_imported_for_an_array():
+    code = (
+        "import sys, numpy, crossent.arrays as a; a.log(numpy.ones(2)); assert not {'torch', 'jax'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_logarithm_of_nothing_is_minus_infinity_without_a_warning():
+    np.testing.assert_array_equal(log(np.array([0.0, 1.0])), [-np.inf, 0.0])
+    torch = pytest.importorskip("torch")
+    assert log(torch.tensor([0.0, 1.0])).tolist() == [-math.inf, 0.0]
+
+
+@pytest.mark.parametrize("size", [0, 1, 16_383, 16_384, 16_385, 100_000])
+def test_a_total_is_the_sum(size):
+    x = np.random.default_rng(size).normal(size=size)
+    assert abs(float(total(x)) - math.fsum(x)) <= 1e-13 * (1 + math.fsum(np.abs(x)))
+
+
+def test_a_total_does_not_depend_on_the_number_of_threads():
+    torch = pytest.importorskip("torch")
+    x, before = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)), torch.get_num_threads()
+    try:
+        sums = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            sums.append(total(x).item())
+    finally:
+        torch.set_num_threads(before)
+    assert len(set(sums)) == 1
