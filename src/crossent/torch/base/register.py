@@ -31,7 +31,7 @@ def register(
     backward: Callable[..., Gradients] | None = None,
     *,
     first: bool = False,
-) -> Callable[[Any], Any]:
+) -> Callable[..., Any]:
     """Register crossent::name with a kernel for all devices, a fake kernel and autograd; return a caller of it.
 
     In plain eager mode the caller runs the same kernel, save and backward in an autograd.Function of its own: the
@@ -88,18 +88,21 @@ def register(
         @staticmethod
         def backward(ctx: Any, *cotangents: Any) -> Any:
             assert backward is not None
+            ctx.plain = not (torch.is_grad_enabled() or is_watched()) and all(map(_is_plain_or_none, cotangents))
             found = backward(ctx, _wants(of_tensors, ctx.needs_input_grad[1:]), *cotangents)
             return None, *[found.get(name) for name in of_tensors]
 
     Direct.__name__ = name
 
-    def call(arguments: Any) -> Any:
+    def call(arguments: Any, *, plain: bool = False) -> Any:
+        if plain:  # the caller has looked already, and nothing wants a gradient
+            return kernel(arguments)
         if is_watched():
             return named(watched(arguments))
         wants_grad, plain, tensors = False, True, arguments.tensors()
         for x in tensors:
             if x is not None:
-                plain = plain and type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))
+                plain = plain and _is_plain(x)
                 wants_grad = wants_grad or x.requires_grad
         if not plain:
             return named(watched(arguments))
@@ -131,6 +134,11 @@ def refuse_tangents(arguments: Iterable[Any]) -> None:
         )
 
 
+def in_plain_backward(ctx: Any) -> bool:
+    """Return whether a backward runs in plain eager mode, on ordinary tensors, and nobody will differentiate it."""
+    return getattr(ctx, "plain", False)
+
+
 def _returned(returns: Any) -> str:
     return "Tensor" if returns is Tensor else "(" + ", ".join(f"Tensor {name}" for name in returns._fields) + ")"
 
@@ -150,6 +158,15 @@ def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
 
 
 is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Return whether this is an ordinary tensor, which a kernel may read without asking anybody."""
+    return type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))
+
+
+def _is_plain_or_none(x: Tensor | None) -> bool:
+    return x is None or _is_plain(x)
 
 
 def _has_tangent(x: Any) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
-from crossent.torch.base.register import Gradients, Wants, register
+from crossent.torch.base.register import Gradients, Wants, in_plain_backward, register
 from crossent.torch.base.values import aliases, derivatives, loss_dtype
 from crossent.torch.operators import plain
 
@@ -99,7 +99,7 @@ def _binary_loss_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradient
     elements = kept(ctx).call.elements
     found: dict[str, Tensor | None] = {}
     if "input" in wants:
-        found["input"] = binary_grad(BinaryGradCall(elements, cotangent))
+        found["input"] = binary_grad(BinaryGradCall(elements, cotangent), plain=in_plain_backward(ctx))
     if "target" in wants:
         found["target"] = (cotangent * _slope(elements)).to(elements.target.dtype)
     return found

@@ -17,7 +17,7 @@ from crossent.kernels.backend import Cotangents, RowOutputs
 from crossent.spec import Scores, Target
 from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
-from crossent.torch.base.register import Gradients, Wants, register
+from crossent.torch.base.register import Gradients, Wants, in_plain_backward, register
 from crossent.torch.base.values import RowRecord, RowResults, aliases, derivatives, new_record
 from crossent.torch.operators import plain
 from crossent.torch.ranks.collectives import LogTotal, log_sum_exp, share, sum_over
@@ -122,13 +122,13 @@ def _row_stats_backward(
     ctx: Any, wants: Wants, g_loss: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, *_: Any
 ) -> Gradients:
     call, (of_rows,) = kept(ctx)
-    return _gradients(RowGradCall(call, of_rows, g_loss, g_lse, g_entropy), wants)
+    return _gradients(ctx, RowGradCall(call, of_rows, g_loss, g_lse, g_entropy), wants)
 
 
-def _gradients(call: RowGradCall, wants: Wants) -> Gradients:
+def _gradients(ctx: Any, call: RowGradCall, wants: Wants) -> Gradients:
     found: dict[str, Tensor | None] = {}
     if "logits" in wants:
-        found["logits"] = row_grad(call)
+        found["logits"] = row_grad(call, plain=in_plain_backward(ctx))
     if "prob" in wants and call.g_loss is not None:
         found["prob"] = _prob_grad(call.rows, call.record, call.g_loss)
     return found
@@ -197,7 +197,7 @@ def _row_loss_backward(ctx: Any, wants: Wants, g: Tensor | None, *_: Any) -> Gra
     if g is None:
         return {}
     g_loss = (g * scale).expand(of_rows.shape[1])
-    return _gradients(RowGradCall(call, of_rows, g_loss, None, None), wants)
+    return _gradients(ctx, RowGradCall(call, of_rows, g_loss, None, None), wants)
 
 
 row_loss = register(
