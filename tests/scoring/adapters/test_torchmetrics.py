@@ -265,6 +265,10 @@ def test_hints_name_the_arguments_of_the_metric():
     empty.update(torch.zeros(2, 3), torch.tensor([-100, -100]))
     with pytest.raises(InputError, match="2 are left out by ignore_index=-100 and"):
         empty.compute()
+    weightless = CrossEntropyScore()
+    weightless.update(torch.zeros(2, 3), torch.tensor([0, 1]), weight=torch.zeros(2))
+    with pytest.raises(InputError, match="0 are left out by ignore_index=None and 2 by a weight of 0"):
+        weightless.compute()
     with pytest.raises(InputError, match="zero must be"):
         CrossEntropyScore(zero=2.0)
 

@@ -35,6 +35,7 @@ class TestSpelling:
             ("ignore", [math.nan, "no one"], "--ignore nan --ignore 'no one'"),
             ("ignore", "it's $HOME", "--ignore 'it'\"'\"'s $HOME'"),
             ("ignore", "", "--ignore ''"),
+            ("ignore", [], "--ignore"),
             ("normalize", True, "--normalize"),
             ("classes", ["a", "b"], "--classes a,b"),
             ("classes", ["a b", "c"], "--classes 'a b,c'"),

@@ -145,6 +145,7 @@ class TestCompare:
             ran = run(capsys, "compare", *files, "--label", "y", "--probs", "p_*", *options)
             assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
             assert ran.err.startswith("crossent: ")
+            assert ("pass --id to pair them" in ran.err) == (options == ())
 
 
 class TestLanguageModels:

@@ -33,7 +33,8 @@ def as_metric_argument(argument: Argument) -> str:
     if name in KINDS:
         return as_python(Argument("predictions", name))
     if name == "ignore":
-        return as_python(Argument("ignore_index", value[0] if isinstance(value, list) else value))
+        index = next(iter(value), None) if isinstance(value, list) else value  # of which the metric has one at most
+        return as_python(Argument("ignore_index", index))
     if name in {"zero", "normalize", "ci", "weight", "cluster"}:
         return as_python(argument)
     return f"{as_python(argument)} of crossent.score"

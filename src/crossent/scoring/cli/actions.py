@@ -40,9 +40,9 @@ def as_option(argument: Argument) -> str:
     ('--normalize', '--classes a,b', '--id')
     """
     option = f"--{argument.name.replace('_', '-')}"
-    if not argument.has_value or argument.name in _FLAGS:
-        return option
     several = isinstance(argument.value, list | tuple)
+    if not argument.has_value or argument.name in _FLAGS or (several and not argument.value):
+        return option
     values = [_cell(value) for value in (argument.value if several else [argument.value])]
     if argument.name not in _REPEATED:
         values = [",".join(values)]
