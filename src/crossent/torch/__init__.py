@@ -1,4 +1,10 @@
-"""The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies."""
+"""The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies.
+
+The public face is `functional`, `linear`, `modules` and `lm_head`, and users import this module only. Below it lie the
+folders `lazy` (lazy logits), `operators` (what torch's dispatcher sees), `call` (arguments in, results out), `sources`
+(where logits come from, a tile at a time), `ranks` (who holds which classes and rows) and `base`. They import
+`crossent.kernels` and the plain modules; nothing but the demonstration and `doctor` imports this package.
+"""
 
 from crossent.torch.call.results import Stats
 from crossent.torch.call.targets import TopK
