@@ -16,7 +16,7 @@ import numpy as np
 from crossent import kernels, reference
 from crossent.kernels import cpu
 from crossent.spec import Scores, Target
-from crossent.stats import Cotangents, RowStats
+from crossent.stats import FIELDS, Cotangents, RowStats
 from crossent.version import __version__
 
 EXTRAS = {
@@ -186,7 +186,7 @@ def core_error(dtype: type[np.float32 | np.float64]) -> float:
         index=np.array([0, 7, 300, 150, 8]), weight=random.uniform(0.5, 2.0, 301), smoothing=0.1, ignore_index=7
     )
     scores = Scores(temperature=1.5, softcap=20.0)
-    record, grad = np.full((5, 5), np.nan), np.full_like(logits, np.nan)
+    record, grad = np.full((len(FIELDS), 5), np.nan), np.full_like(logits, np.nan)
     cpu.row_stats(logits, target, scores, record)
     cotangents = Cotangents(np.full(5, 1.0, dtype), np.full(5, 0.5, dtype), np.full(5, 0.25, dtype))
     cpu.row_grad(logits, target, scores, record, cotangents, grad)

@@ -7,7 +7,8 @@ Conventions, the same for every function:
   sums. Arguments are never written to.
 * The record is (5, N) float64: `crossent.stats.FIELDS`, in that order. Loss, lse and entropy are float64 for float64
   logits and else float32; a gradient has shape and dtype of its input.
-* A row whose class is `target.ignore_index` has the record 0, 1, 0, 0, 0 and the gradient 0.
+* A row whose class is `target.ignore_index` has a record of zeros but for a total of 1, and the gradient 0.
+* Shapes and dtypes fit each other. The front doors have checked them; the CPU checks them again.
 
 `crossent.reference` says in plain NumPy what each function computes. A backend is a module of this package that has
 these functions under these names; `tests/conformance` holds each one against the reference.
@@ -104,9 +105,7 @@ class Backend(Protocol):
         IndexError
             If a class index is neither `target.ignore_index` nor among the classes.
         ValueError
-            If a target probability is negative, infinite or NaN, or if shapes do not fit each other.
-        TypeError
-            If an array has a dtype that the backend does not read.
+            If a target probability is negative, infinite or NaN.
         """
         ...
 
