@@ -10,11 +10,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks import proof
-from crossent.torch.sources.plan import GPU, Costs, default_chunk_bytes, one_sweep
+from crossent.torch.sources.plan import GPU, SourceCosts, default_chunk_bytes, one_sweep
 from pictures.drawing import INK, LINE, MAIN, MUTED, WARM, note, picture
 
 N, D, V = 8192, 4096, 128256
-HEAD = Costs(rows=N, logits=V, features=D, dtype=torch.bfloat16, product_dtype=torch.bfloat16, device=GPU)
+HEAD = SourceCosts(rows=N, logits=V, features=D, dtype=torch.bfloat16, product_dtype=torch.bfloat16, device=GPU)
 
 
 class Bytes(NamedTuple):

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from crossent.spec import Target
 from crossent.torch.base.values import RowResults, is_dtensor, loss_dtype
-from crossent.torch.call.arguments import Arguments, Closing, LossRows, check_same_call, checked, scores_of, sharding_of
+from crossent.torch.call.arguments import (
+    Arguments,
+    CheckedRows,
+    Closing,
+    check_same_call,
+    checked,
+    scores_of,
+    sharding_of,
+)
 from crossent.torch.call.checks import check_chunk_bytes
 from crossent.torch.call.dtensor import of_layer
 from crossent.torch.call.layout import LayerOperands, layout_of_layer
@@ -188,7 +196,7 @@ def _local_loss(arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple
     return _in_one_or_two_sweeps(call, rows, chunk_bytes)
 
 
-def _linear_call(layer: LayerOperands, arguments: Arguments, rows: LossRows) -> LinearCall:
+def _linear_call(layer: LayerOperands, arguments: Arguments, rows: CheckedRows) -> LinearCall:
     """Return the call of the operators: matrices of rows and of classes and positions."""
     x, weight, bias = layer
     width, positions = math.prod(weight.shape[:-1]), math.prod(weight.shape[1:-1])
@@ -207,7 +215,9 @@ def _linear_call(layer: LayerOperands, arguments: Arguments, rows: LossRows) -> 
     )
 
 
-def _in_one_or_two_sweeps(call: LinearCall, rows: LossRows, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
+def _in_one_or_two_sweeps(
+    call: LinearCall, rows: CheckedRows, chunk_bytes: int | None
+) -> Tensor | tuple[Tensor, Stats]:
     """Compute the loss by the cheaper plan: a sum or mean in one sweep, anything else in two."""
     closing, alone = rows.closing, rows.ranks.alone
     reduced, samples = closing.reduction != "none", closing.sample_weight

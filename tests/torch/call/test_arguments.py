@@ -16,8 +16,8 @@ from crossent.torch.call import arguments as module
 from crossent.torch.call.arguments import (
     NOT_SHARDED,
     Arguments,
+    CheckedRows,
     Closing,
-    LossRows,
     RowClosing,
     Sharding,
     check_same_call,
@@ -286,5 +286,5 @@ def test_ranks_compare_everything_that_makes_a_call(monkeypatch):
 
 def test_the_closing_of_rows_is_that_of_their_call():
     rows = checked(call(Z, Y, weight=torch.rand(5)), layout_of(Z))
-    assert isinstance(rows, LossRows)
+    assert isinstance(rows, CheckedRows)
     assert rows.row_closing == (rows.closing, rows.target, rows.class_weight, ())

@@ -19,7 +19,7 @@ from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.operators.rows import RowGradCall, row_grad, row_stats
 from crossent.torch.sources import driver
 from crossent.torch.sources.driver import TiledRows
-from crossent.torch.sources.linear import KeptTiles, LinearGradients, LinearTiles
+from crossent.torch.sources.linear import KeptTiles, LayerGradients, LinearTiles
 from crossent.torch.sources.plan import Sweep, TileShape
 from crossent.torch.sources.source import Span, Wanted
 from crossent.torch.sources.tensor import TensorSource
@@ -143,7 +143,7 @@ def test_over_a_layer_the_driver_is_itself_over_the_logits_of_the_layer(position
     all_at_once = TileShape(rows.number, rows.classes)
     want = statistics(rows.tensor(), all_at_once, rows.number, like)
     g_logits = rows.packed(gradients(rows.tensor(), all_at_once, want.record, g).logits)
-    wanted = LinearGradients(
+    wanted = LayerGradients(
         g_logits @ rows.weight.to(wide),
         g_logits.t() @ rows.input.to(wide),
         None if rows.bias is None else g_logits.sum(0),
@@ -168,7 +168,7 @@ def test_one_sweep_over_a_layer_is_one_over_the_logits_of_the_layer(squared, pos
     want = results_of(rows.number, like)
     found = driver.one_sweep(rows.tensor(), Sweep(rows.number), scale, want, EVERYTHING)
     g_logits = rows.packed(found.logits)
-    wanted = LinearGradients(g_logits @ rows.weight.to(wide), g_logits.t() @ rows.input.to(wide), g_logits.sum(0))
+    wanted = LayerGradients(g_logits @ rows.weight.to(wide), g_logits.t() @ rows.input.to(wide), g_logits.sum(0))
     for sweep in (Sweep(1), Sweep(3), Sweep(3, whole=True), Sweep(len(rows.input)), Sweep(100, whole=True)):
         got = results_of(rows.number, like)
         grads = driver.one_sweep(rows.linear(), sweep, scale, got, EVERYTHING)

@@ -8,13 +8,13 @@ import torch
 from crossent.torch import linear_cross_entropy
 from crossent.torch.sources import linear
 from crossent.torch.sources import plan as planning
-from crossent.torch.sources.plan import Costs, Sweep
+from crossent.torch.sources.plan import SourceCosts, Sweep
 
 MIB = 2**20
 
 
 def plan(N, D, V, dtype=torch.bfloat16, chunk_bytes=None):
-    costs = Costs(N, V, D, dtype, dtype, planning.GPU)
+    costs = SourceCosts(N, V, D, dtype, dtype, planning.GPU)
     chunk = planning.default_chunk_bytes(costs) if chunk_bytes is None else chunk_bytes
     return chunk, planning.one_sweep(costs, chunk)
 

@@ -125,7 +125,7 @@ class RowClosing(NamedTuple):
         return whole[0] if reduction == "sum" else whole[0] / whole[1]
 
 
-class LossRows(NamedTuple):
+class CheckedRows(NamedTuple):
     """Rows of a call after all checks: target and closing in the form of the kernels, and the ranks that share it."""
 
     layout: LogitsLayout
@@ -161,7 +161,7 @@ def sharding_of(process_group: Any, first_class: int | None, num_classes: int | 
     return Sharding(process_group, first_class, num_classes)
 
 
-def checked(arguments: Arguments, layout: LogitsLayout) -> LossRows:
+def checked(arguments: Arguments, layout: LogitsLayout) -> CheckedRows:
     """Return the rows of a call.
 
     Raises
@@ -182,7 +182,7 @@ def checked(arguments: Arguments, layout: LogitsLayout) -> LossRows:
         first_class=first,  # beyond the last class there is only padding
         num_classes=shards.num_classes,
     )  # fmt: skip
-    return LossRows(layout, target, weight, closing, shards.ranks, arguments.return_stats)
+    return CheckedRows(layout, target, weight, closing, shards.ranks, arguments.return_stats)
 
 
 def check_options(arguments: Arguments, layout: LogitsLayout, classes: int) -> None:
@@ -206,7 +206,7 @@ def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout) -> Tensor:
     return sample_weight.reshape(-1).to(loss_dtype(layout.dtype))
 
 
-def check_same_call(rows: LossRows, scores: Scores, **facts: Any) -> None:
+def check_same_call(rows: CheckedRows, scores: Scores, **facts: Any) -> None:
     """Raise on every rank if the ranks do not make the same call; only while debugging.
 
     `facts` are what else must be the same.

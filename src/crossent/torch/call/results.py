@@ -15,7 +15,7 @@ from crossent.closing import Reduction
 from crossent.spec import Target
 from crossent.stats import RowStats
 from crossent.torch.base.values import RowResults
-from crossent.torch.call.arguments import LossRows
+from crossent.torch.call.arguments import CheckedRows
 from crossent.torch.call.targets import most_probable_of_topk
 from crossent.torch.ranks.records import most_probable
 from crossent.torch.ranks.shards import held
@@ -58,7 +58,7 @@ def reduction_of(reduction: str, size_average: bool | None = None, reduce: bool 
 
 
 def finished(
-    rows: LossRows, results: RowResults, again: Callable[[Target], RowResults]
+    rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]
 ) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of the call, or (loss, Stats); `again` gives results of the same logits for another target."""
     loss = rows.row_closing.reduced(results.loss, results.lse)
@@ -67,7 +67,7 @@ def finished(
     return (loss, stats_of(rows, results, again)) if rows.return_stats else loss
 
 
-def stats_of(rows: LossRows, results: RowResults, again: Callable[[Target], RowResults]) -> Stats:
+def stats_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]) -> Stats:
     """Return the Stats of the rows; `again` gives results of the same logits for another target."""
     target, loss, record = rows.target, results.loss, results.record
     plain = results
@@ -88,7 +88,7 @@ def stats_of(rows: LossRows, results: RowResults, again: Callable[[Target], RowR
     return Stats(*(part.reshape(rows.layout.rows) for part in parts))
 
 
-def _most_probable(rows: LossRows) -> Tensor:
+def _most_probable(rows: CheckedRows) -> Tensor:
     """Return the most probable class of each row of a soft target."""
     target = rows.target
     index: Any = target.index

@@ -16,7 +16,7 @@ from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.ranks.gathered import InputGradient
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
-from crossent.torch.sources.plan import CPU, GPU, Costs, Device, Sweep, TileShape, padded
+from crossent.torch.sources.plan import CPU, GPU, Device, SourceCosts, Sweep, TileShape, padded
 from crossent.torch.sources.products import multiply, operand, operand_dtype
 from crossent.torch.sources.source import Span, Wanted, spans
 from crossent.torch.sources.tensor import TensorSource, TensorTiles
@@ -24,7 +24,7 @@ from crossent.torch.sources.tensor import TensorSource, TensorTiles
 _COPIED_ROWS = 2048  # of a gradient that is unpacked, at a time
 
 
-class LinearGradients(NamedTuple):
+class LayerGradients(NamedTuple):
     """Gradients of the operands of a linear layer; None where no gradient is wanted."""
 
     input: Tensor | None
@@ -44,11 +44,11 @@ def device_of(x: Tensor) -> Device:
     return CPU if x.is_cpu or x.is_meta else GPU
 
 
-def costs_of(input: Tensor, weight: Tensor, rows: int | None = None) -> Costs:
+def costs_of(input: Tensor, weight: Tensor, rows: int | None = None) -> SourceCosts:
     """Return what a layer costs: weight (V · positions, D), and all rows of the input or some of them."""
     number = input.shape[0] if rows is None else rows
     product_dtype = operand_dtype(input.dtype, input.device)
-    return Costs(number, weight.shape[0], weight.shape[-1], input.dtype, product_dtype, device_of(input))
+    return SourceCosts(number, weight.shape[0], weight.shape[-1], input.dtype, product_dtype, device_of(input))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class LinearSource:
         return self.weight.shape[0] // max(1, self.positions)
 
     @property
-    def costs(self) -> Costs:
+    def costs(self) -> SourceCosts:
         """What the plan depends on."""
         return costs_of(self.input, self.weight, self.size)
 
@@ -243,7 +243,7 @@ class SumsByClasses:
         if self._weight is not None and self._wide_weight is not None:
             _ = self._weight[classes.of(self._source.positions)].copy_(self._weight_part)  # pyright: ignore[reportArgumentType]
 
-    def result(self) -> LinearGradients:
+    def result(self) -> LayerGradients:
         """Return the gradients in the dtype of the weight, summed over the ranks that have other rows."""
         source, g_input = self._source, None
         if self._input is not None:
@@ -253,7 +253,7 @@ class SumsByClasses:
             g_input = self._input.sum(lambda part: unpacked(part, source.rows))
         add_up((self._weight, self._bias), source.ranks.row_groups)
         found = (g_input, self._weight, self._bias)
-        return LinearGradients(*(None if x is None else x.to(source.weight.dtype) for x in found))
+        return LayerGradients(*(None if x is None else x.to(source.weight.dtype) for x in found))
 
 
 class SumsByRows:
@@ -306,13 +306,13 @@ class SumsByRows:
         if self._weight is not None:
             multiply(gradient.t(), self._tiles.input(rows), self._weight, add=not fresh)
 
-    def result(self) -> LinearGradients:
+    def result(self) -> LayerGradients:
         """Return the gradients in the dtypes of their operands."""
         source = self._source
         if self._kept is not None:
             self._multiply(self._kept, Span(0, source.size), fresh=True)
         g_input, g_weight, g_bias = self._input, self._weight, self._bias
-        return LinearGradients(
+        return LayerGradients(
             None if g_input is None else unpacked(g_input, source.rows).to(source.input.dtype),
             None if g_weight is None else g_weight.to(source.weight.dtype),
             None if g_bias is None else g_bias.to(source.weight.dtype),

@@ -48,7 +48,7 @@ GPU = Device(2**29, None, 8192, 1024, 2**31, 2**31, False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Costs:
+class SourceCosts:
     """What a source of logits costs: all that a plan depends on."""
 
     rows: int
@@ -89,7 +89,7 @@ class TileShape(NamedTuple):
     classes: int
 
 
-def default_chunk_bytes(costs: Costs) -> int:
+def default_chunk_bytes(costs: SourceCosts) -> int:
     """Return 128 MiB on CPUs. On GPUs 512 MiB, or the least for one sweep if that is less than a float32 weight."""
     device = costs.device
     if device is CPU:
@@ -98,7 +98,7 @@ def default_chunk_bytes(costs: Costs) -> int:
     return max(device.chunk_bytes, least if least <= 4 * costs.logits * costs.features else 0)
 
 
-def one_sweep(costs: Costs, chunk_bytes: int) -> Sweep | None:
+def one_sweep(costs: SourceCosts, chunk_bytes: int) -> Sweep | None:
     """Return the chunks of one sweep, or None if two sweeps over tiles are the better way."""
     rows, logits, device = costs.rows, max(1, costs.logits), costs.device
     if costs.wide:
@@ -114,7 +114,7 @@ def one_sweep(costs: Costs, chunk_bytes: int) -> Sweep | None:
     return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, LINE), whole)
 
 
-def tile_shape(costs: Costs, positions: int, chunk_bytes: int) -> TileShape:
+def tile_shape(costs: SourceCosts, positions: int, chunk_bytes: int) -> TileShape:
     """Return the shape of a tile of two sweeps, with `positions` logits for each row and class."""
     device = costs.device
     most = chunk_bytes // costs.logit_bytes

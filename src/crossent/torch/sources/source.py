@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from crossent.torch.sources.plan import Costs, Sweep, TileShape
+from crossent.torch.sources.plan import SourceCosts, Sweep, TileShape
 
 
 class Span(NamedTuple):
@@ -61,7 +61,7 @@ class Tiles(Protocol):
         ...
 
 
-class Sums(Protocol):
+class GradientSums(Protocol):
     """The gradients of a source's operands, as sums over tiles."""
 
     def place(self, tile: Tensor, rows: Span) -> Tensor:
@@ -104,7 +104,7 @@ class Source(Protocol):
         ...
 
     @property
-    def costs(self) -> Costs:
+    def costs(self) -> SourceCosts:
         """What the plan depends on."""
         ...
 
@@ -112,10 +112,10 @@ class Source(Protocol):
         """Return a workspace for tiles of at most this shape."""
         ...
 
-    def sums_by_classes(self, tiles: Any, wanted: Any, shape: TileShape) -> Sums:
+    def sums_by_classes(self, tiles: Any, wanted: Any, shape: TileShape) -> GradientSums:
         """Return sums for tiles that come class by class, and all rows of each class."""
         ...
 
-    def sums_by_rows(self, tiles: Any, wanted: Any, sweep: Sweep) -> Sums:
+    def sums_by_rows(self, tiles: Any, wanted: Any, sweep: Sweep) -> GradientSums:
         """Return sums for tiles of whole rows."""
         ...

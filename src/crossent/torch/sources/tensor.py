@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from crossent.torch.sources.plan import CPU, GPU, Costs, Sweep, TileShape
+from crossent.torch.sources.plan import CPU, GPU, SourceCosts, Sweep, TileShape
 from crossent.torch.sources.source import Span, Wanted
 
 
@@ -39,11 +39,11 @@ class TensorSource(NamedTuple):
         return self.tensor.shape[0]
 
     @property
-    def costs(self) -> Costs:
+    def costs(self) -> SourceCosts:
         """What the plan depends on: nothing is multiplied."""
         dtype = self.tensor.dtype
         device = CPU if self.tensor.is_cpu or self.tensor.is_meta else GPU
-        return Costs(self.size, self.classes, 0, dtype, dtype, device)
+        return SourceCosts(self.size, self.classes, 0, dtype, dtype, device)
 
     @property
     def logits(self) -> Tensor:
