@@ -289,16 +289,20 @@ def test_second_derivatives(kind, device):
 def test_operators_keep_their_contracts(device):
     z = torch.randn(4, 5, device=device, requires_grad=True)
     prob = torch.rand(4, 2, device=device, requires_grad=True)
-    options = (torch.rand(5, device=device), 0.1, -100, 0.7, 3.0, 0, 0, [])
-    index = (z, torch.randint(5, (4,), device=device), None, *options)
-    topk = (z, torch.randint(5, (4, 2), device=device), prob, *options)
+    weight = torch.rand(5, device=device)
+    options = {
+        "weight": weight, "smoothing": 0.1, "ignore_index": -100, "first_class": 0, "num_classes": None,
+        "temperature": 0.7, "softcap": 3.0, "groups": [],
+    }  # fmt: skip
+    index = (z, torch.randint(5, (4,), device=device), None, *options.values())
+    topk = (z, torch.randint(5, (4, 2), device=device), prob, *options.values())
     _ = torch.library.opcheck(ops.row_stats.default, index)
     record = ops.row_stats.default(*topk)[3].detach()
     g = torch.randn(4, device=device, requires_grad=True)
     _ = torch.library.opcheck(ops.row_grad.default, (*topk, record, g, None, g))
     _ = torch.library.opcheck(ops.row_loss.default, (*index, True))
     x = torch.rand(3, 4, device=device, requires_grad=True)
-    _ = torch.library.opcheck(ops.binary_loss.default, ("logits", x, x.detach(), None, options[0][:4], True))
+    _ = torch.library.opcheck(ops.binary_loss.default, ("logits", x, x.detach(), None, weight[:4], True))
 
 
 @pytest.mark.usefixtures("quiet")
