@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as nnf
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import crossent.torch as F
 from crossent.torch import TopK
@@ -338,6 +338,34 @@ def test_nothing_is_kept_alive_by_a_loss_that_is_gone():
     del held, loss
     _ = gc.collect()
     assert alive() is None
+
+
+LOSSES = {
+    "mean": lambda home, z, y: home.cross_entropy(z, y),
+    "rows": lambda home, z, y: home.cross_entropy(z, y, reduction="none"),
+    "binary": lambda home, z, y: home.binary_cross_entropy_with_logits(z, torch.full_like(z, 0.25)),
+    "linear": lambda home, z, y: home.linear_cross_entropy(z, z.detach() + 1, y),
+    "rows of a layer": lambda home, z, y: home.linear_cross_entropy(z, z.detach() + 1, y, reduction="none"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by the first dual number of a process
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_tangent_of_a_cotangent_is_refused_or_comes_through(keep, loss):
+    # forward-mode over reverse-mode; the gradient is linear in the cotangent, and so is its tangent
+    z, y = torch.randn(4, 4, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 3, 2])
+    with forward_ad.dual_level():
+        found = loss(F, z, y)
+        g, t = plain.cotangent_like(found), plain.cotangent_like(found, 1)
+        try:
+            (d,) = torch.autograd.grad(found, z, forward_ad.make_dual(g, t), retain_graph=keep)
+        except NotImplementedError as error:
+            assert "forward-mode" in str(error)  # noqa: PT017
+            return
+        tangent = forward_ad.unpack_dual(d).tangent
+    assert tangent is not None, "a tangent was dropped in silence"
+    torch.testing.assert_close(tangent, torch.autograd.grad(loss(F, z, y), z, t)[0])
 
 
 # The binary losses

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torch.profiler import ProfilerActivity, profile
 
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
-from crossent.torch.base.register import is_watched, refuse_tangents, register
+from crossent.torch.base.register import in_plain_backward, is_watched, refuse_tangents, register
 from tests.torch.operators.watching import Watching
 
 
@@ -41,6 +41,8 @@ class Products(NamedTuple):
 
 WANTED: list[frozenset[str]] = []
 """What each backward was asked for."""
+PLAIN: list[bool] = []
+"""Whether each backward was told that it runs in plain eager mode."""
 
 
 def multiply(call: Product) -> Products:
@@ -61,6 +63,7 @@ def save(ctx, call, output):
 def backward(ctx, wants, g_product, g_square=None):
     call, (product,) = kept(ctx)
     WANTED.append(wants)
+    PLAIN.append(in_plain_backward(ctx))
     g = 0.0 if g_product is None else g_product
     g = g if g_square is None else g + 2 * product * g_square
     found = {"x": g * product}
@@ -218,7 +221,11 @@ def test_the_operator_keeps_its_contract_with_torch():
         _ = torch.library.opcheck(ops.test_product.default, tuple(call.flatten()))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by the first dual number of a process
+DUAL_FILTER = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+"""Of the first dual number of a process."""
+
+
+@DUAL_FILTER
 @pytest.mark.parametrize("function", [product, first_product, constant_product], ids=["two", "first", "constant"])
 @pytest.mark.parametrize("of", ["x", "y"])
 def test_forward_mode_is_refused(function, of):
@@ -233,6 +240,32 @@ def test_forward_mode_is_refused(function, of):
             _ = function(call)
         plain = call_of(x_grad=False, y_grad=False)
         assert len(function(plain)) == len(ordinary)
+
+
+@DUAL_FILTER
+def test_a_backward_knows_whether_it_runs_in_plain_eager_mode():
+    call, g = call_of(), torch.rand(4, dtype=torch.float64)
+    out, flat = product(call), WAYS["flat"](call)
+    negated = torch.randn(4, dtype=torch.complex128).conj().imag
+    PLAIN.clear()
+    for loss, cotangent, again in (
+        (out.product, g, False),
+        (out.product, g, True),
+        (out.product, g.as_subclass(Tagged), False),
+        (out.product, negated, False),
+        (flat[0], g, False),
+    ):
+        _ = torch.autograd.grad(loss, leaves(call), cotangent, retain_graph=True, create_graph=again)
+    with Watching():
+        _ = torch.autograd.grad(out.product, leaves(call), g, retain_graph=True)
+    with forward_ad.dual_level():
+        _ = torch.autograd.grad(out.product, leaves(call), g, retain_graph=True)
+    assert PLAIN == [True, False, False, False, False, False, False]
+
+
+def test_a_caller_that_has_looked_gets_what_the_kernel_returns():
+    call = call_of(x_grad=False, y_grad=False)
+    assert all(torch.equal(a, b) for a, b in zip(product(call, plain=True), multiply(call), strict=True))
 
 
 def test_tensors_without_a_tangent_are_no_matter():

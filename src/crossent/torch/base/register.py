@@ -80,7 +80,6 @@ def register(
         @staticmethod
         def forward(ctx: Any, arguments: Any, *_: Any) -> Any:
             output = kernel(arguments)
-            ctx.direct = True  # nobody else has its outputs
             if save is not None:
                 save(ctx, arguments, output)
             return output[0] if first else output
@@ -88,7 +87,8 @@ def register(
         @staticmethod
         def backward(ctx: Any, *cotangents: Any) -> Any:
             assert backward is not None
-            ctx.plain = not (torch.is_grad_enabled() or is_watched()) and all(map(_is_plain_or_none, cotangents))
+            watched_or_dual = is_watched() or forward_ad._current_level >= 0  # pyright: ignore
+            ctx.plain = not (torch.is_grad_enabled() or watched_or_dual) and all(map(_is_plain_or_none, cotangents))
             found = backward(ctx, _wants(of_tensors, ctx.needs_input_grad[1:]), *cotangents)
             return None, *[found.get(name) for name in of_tensors]
 

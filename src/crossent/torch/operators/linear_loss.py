@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Gradients as ByName
-from crossent.torch.base.register import Wants, is_batched, is_watched, register
+from crossent.torch.base.register import Wants, in_plain_backward, register
 from crossent.torch.base.values import RowResults
 from crossent.torch.call.arguments import Closing, RowClosing
 from crossent.torch.operators.linear_call import LinearCall, LinearGradients, recomputed
@@ -129,8 +129,7 @@ def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
     if ctx.gradients is None:
         _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
         raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
-    alone = getattr(ctx, "direct", False) and type(g) is Tensor and not is_batched(g) and not is_watched()
-    if not alone or _keeps_graph():
+    if not in_plain_backward(ctx) or _keeps_graph():  # else nobody but this backward has them
         return [None if x is None else (x.to(g.dtype) * g).to(x.dtype) for x in ctx.gradients]
     gradients, ctx.gradients = ctx.gradients, None
     scale = g.item() if g.is_cpu else g
