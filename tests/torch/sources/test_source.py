@@ -43,7 +43,7 @@ def test_what_is_wanted_of_the_source():
     [
         (contract.Source, [TensorSource, LinearSource]),
         (contract.Tiles, [TensorTiles, LinearTiles, KeptTiles]),
-        (contract.Sums, [TensorSums, SumsByClasses, SumsByRows]),
+        (contract.GradientSums, [TensorSums, SumsByClasses, SumsByRows]),
     ],
 )
 def test_every_source_has_what_the_driver_asks_for(protocol, classes):
