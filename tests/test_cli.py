@@ -121,6 +121,7 @@ def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.slow
 def test_the_whole_demo_on_a_terminal_that_lacks_our_characters(tmp_path: Path) -> None:
     code = "from crossent.cli import main; main()"
     command = [sys.executable, "-W", "error", "-c", code, "demo", "--epochs", "1", "--out", str(tmp_path)]

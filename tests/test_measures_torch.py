@@ -165,6 +165,7 @@ def test_entropy_of_a_saturated_softmax_has_a_gradient():
 # Without values
 
 
+@pytest.mark.slow
 def test_compiles_to_one_graph():
     def losses(p, logits):
         return torch.stack([apply(function, logits.softmax(-1), p, axis=-1) for function in EVERY])

@@ -44,6 +44,7 @@ def test_the_command_measures_writes_and_reports(
         assert row.split("│")[-1].split() == ["<0.26", "12.3", "–", "<43691"]
 
 
+@pytest.mark.slow
 def test_the_command_measures_writes_and_reports_both_suites(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

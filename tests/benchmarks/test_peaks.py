@@ -7,6 +7,8 @@ import pytest
 from benchmarks.common import memory
 from tests.benchmarks.fresh import in_fresh_process
 
+pytestmark = pytest.mark.slow
+
 IMPORTS = (
     "from benchmarks import peaks; from benchmarks.linear.cases import LinearCase; "
     "from benchmarks.logits.cases import LogitsCase"

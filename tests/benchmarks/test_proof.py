@@ -14,6 +14,7 @@ from benchmarks.common.grid import number
 from benchmarks.gpu import __main__ as gpu_command
 
 
+@pytest.mark.slow
 def test_the_pages_show_what_a_gpu_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
     written = tmp_path / "lines"

@@ -16,6 +16,7 @@ from crossent.spec import Scores, Target
 from tests.oracle import empty_record, evaluate
 
 
+@pytest.mark.slow
 def test_concurrent_calls_do_not_meet(isa):
     rng = np.random.default_rng(0)
     calls = []
@@ -91,6 +92,7 @@ def test_a_forked_child_computes_the_same():
     assert done.stdout == "survived\n", done.stderr
 
 
+@pytest.mark.slow
 def test_more_logits_than_32_bits_count():
     # 2.6 billion, all of them one row of memory
     V, N = 65_536, 40_000

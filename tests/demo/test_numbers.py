@@ -51,6 +51,7 @@ class TestNumbers:
         small = numbers.truth_probability(np.array([-40.0, 40.0]), np.array([1, 0]))
         np.testing.assert_allclose(small, 4.248354255291589e-18, rtol=1e-15)
 
+    @pytest.mark.slow
     def test_loss_is_minus_log_likelihood_per_row(self, fit: train.Fit) -> None:
         for identity in numbers.identities(fit):
             assert identity.difference < 1e-14

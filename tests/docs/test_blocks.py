@@ -8,6 +8,8 @@ import pytest
 
 from tests.docs.blocks import LANGUAGES, PAGES, ROOT, FailedError, blocks, run
 
+pytestmark = pytest.mark.slow
+
 
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))

@@ -33,6 +33,8 @@ from tests.docs.explorer_page import (
     text,
 )
 
+pytestmark = pytest.mark.slow
+
 TRUTHS = {
     "a label": (1, 0, 0),
     "a smoothed label": (0.9, 0.05, 0.05),

@@ -12,6 +12,8 @@ import pytest
 from tests.browser import PICTURE_FLAWS, Browser
 from tests.docs.blocks import PAGES, ROOT
 
+pytestmark = pytest.mark.slow
+
 DOCS = ROOT / "docs"
 SITE = [page for page in PAGES if page.parent != ROOT]
 SIZES = (("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390))

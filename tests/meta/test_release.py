@@ -16,6 +16,8 @@ import crossent
 from crossent.kernels import cpu
 from tools import release
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 RELEASING = (ROOT / "RELEASING.md").read_text(encoding="utf-8")

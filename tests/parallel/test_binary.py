@@ -9,6 +9,8 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 from crossent.torch import binary_cross_entropy, binary_cross_entropy_with_logits
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (7, 6)
 LAYOUTS = [
     (Shard(0), Shard(1)),

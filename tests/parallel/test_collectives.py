@@ -16,6 +16,8 @@ from crossent.torch import TopK, cross_entropy, linear_cross_entropy
 from crossent.torch.sources import linear as linear_source
 from tests.parallel.counting import sent
 
+pytestmark = pytest.mark.slow
+
 N, V, D = 11, 26, 5
 EVERYTHING = {"label_smoothing": 0.1, "temperature": 0.7, "softcap": 3.0, "z_loss": 0.1}
 

@@ -15,6 +15,8 @@ from crossent.torch.lazy.logits import LazyLogits
 from tests.parallel.counting import sent
 from tests.torch.plain import FLOOR
 
+pytestmark = pytest.mark.slow
+
 V, D, STEPS = 103, 16, 4
 
 

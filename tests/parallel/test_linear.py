@@ -30,6 +30,8 @@ from tests.parallel.ranks import Ranks
 from tests.torch import plain
 from tests.torch.linear import KINDS, WITH, Shape, draw
 
+pytestmark = pytest.mark.slow
+
 kinds = pytest.mark.parametrize("kind", KINDS)
 any_ranks = pytest.mark.parametrize("n", [1, 2, 3, 4])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as nnf
 
@@ -27,6 +28,8 @@ from tests.parallel.linear import (
 from tests.parallel.ranks import Ranks
 from tests.torch import linear, plain
 from tests.torch.linear import KINDS, Shape, draw
+
+pytestmark = pytest.mark.slow
 
 # What needs no gradient, what gets two, and what is left alone
 

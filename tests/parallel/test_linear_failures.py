@@ -21,6 +21,8 @@ from tests.parallel.linear import ROWS, Split, alone, check, differ, outcome
 from tests.parallel.ranks import Ranks
 from tests.torch.linear import KINDS, draw
 
+pytestmark = pytest.mark.slow
+
 R, S0, S1 = Replicate(), Shard(0), Shard(1)
 PATIENCE = 2.0
 X, W, B = torch.arange(12.0).view(4, 3) / 7, torch.arange(24.0).view(8, 3) / 9, torch.arange(8.0)

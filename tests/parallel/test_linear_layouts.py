@@ -30,6 +30,8 @@ from tests.parallel.ranks import Ranks
 from tests.torch import linear, plain
 from tests.torch.linear import KINDS, WITH, Shape, draw
 
+pytestmark = pytest.mark.slow
+
 kinds = pytest.mark.parametrize("kind", KINDS)
 ONE: tuple[tuple[Placements, Placements], ...] = (((S0,), (S0,)), ((R,), (S0,)), ((S0,), (R,)))
 """Sequence parallel, classes only, rows only."""

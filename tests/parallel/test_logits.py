@@ -30,6 +30,8 @@ from tests.parallel.shards import (
 )
 from tests.torch import plain
 
+pytestmark = pytest.mark.slow
+
 counts = pytest.mark.parametrize("n", [1, 2, 3, 4])
 SHAPES = ((5, 11), (2, 11, 3), (11,), (1, 11, 2, 2))
 GRID = {

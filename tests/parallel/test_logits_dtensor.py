@@ -20,6 +20,8 @@ from crossent.torch import TopK
 from tests.parallel.shards import ALL, KINDS, SMOOTH, STATS, Call, apart, axis_of, cut, leaf, nothing_wrong
 from tests.torch import plain
 
+pytestmark = pytest.mark.slow
+
 ONE = [(Shard(1),), (Shard(0),), (Replicate(),)]
 TWO = [
     (Shard(0), Shard(1)),

@@ -29,6 +29,8 @@ from tests.parallel.shards import (
 )
 from tests.torch import plain
 
+pytestmark = pytest.mark.slow
+
 counts = pytest.mark.parametrize("n", [1, 2, 3, 4])
 
 

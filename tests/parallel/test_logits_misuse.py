@@ -14,6 +14,8 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 import crossent.torch as F
 from crossent.torch import TopK
 
+pytestmark = pytest.mark.slow
+
 N, LENGTH = 3, 4
 """Rows, and columns of each of two ranks."""
 

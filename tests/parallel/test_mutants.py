@@ -15,6 +15,8 @@ from crossent.torch.ranks.gathered import InputGradient
 from crossent.torch.sources.driver import TiledRows
 from crossent.torch.sources.linear import SumsByClasses
 
+pytestmark = pytest.mark.slow
+
 N, V, D = 6, 10, 4
 
 

@@ -19,6 +19,8 @@ from tests.scoring.sums import test_costs as costs
 from tests.scoring.sums import test_curve as curve
 from tests.scoring.sums import test_interval as intervals
 
+pytestmark = pytest.mark.slow
+
 
 class Flat(np.ndarray):
     """Weights whose powers are themselves."""

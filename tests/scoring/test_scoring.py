@@ -45,6 +45,7 @@ def test_a_name_that_is_not_there_is_told_what_is() -> None:
         _ = scoring.scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_adapters_can_be_imported_in_every_way(adapter: str) -> None:
     """As a name of the package first, which nothing has imported by then."""

@@ -13,6 +13,8 @@ from crossent import ScoreState
 from tests.parallel.ranks import Failed
 from tests.scoring.rows import assert_same, columns, frame
 
+pytestmark = pytest.mark.slow
+
 if not dist.is_available():
     pytest.skip("torch has no distributed package here", allow_module_level=True)
 

@@ -21,6 +21,7 @@ import transformers
 
 # torch's own: inductor is imported, and Dynamo looks at the tensors that cross a break of its graph
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]

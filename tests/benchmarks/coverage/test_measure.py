@@ -17,6 +17,8 @@ from benchmarks.coverage.cases import Binary, Classes, Clusters
 from crossent.scoring.sums import totals as _totals
 from crossent.scoring.sums.interval import mean_of
 
+pytestmark = pytest.mark.slow
+
 LEVEL, BAR = 0.95, 0.02
 RARE = Binary(0.01, 2.0, 1000)
 DOCUMENTS = Clusters(200, 12, 4.0)

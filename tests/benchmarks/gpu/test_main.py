@@ -12,6 +12,7 @@ from benchmarks.gpu import __main__ as command
 from tests.benchmarks.gpu.small import HEADS, LOGITS
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "lines"
     command.main(["--dry", "--only", "k", "--rounds", "2", "--out", str(path), "--commit", "abc"])

@@ -65,6 +65,7 @@ def test_arrays_are_scored_as_in_one_piece(table, cuts):
     assert_same(found, wanted)  # the numbers of rows among them
 
 
+@pytest.mark.slow
 def test_a_cluster_of_processes(table, whole, tmp_path):
     for k, part in enumerate([table[:300], table[300:301], table[301:]]):
         part.to_parquet(tmp_path / f"{k}.parquet")
@@ -131,6 +132,7 @@ def test_a_state_is_a_part_of_a_larger_graph(table, whole):
     assert_same(found.finalize(), whole)
 
 
+@pytest.mark.slow
 def test_many_rows_in_small_partitions():
     draw = np.random.default_rng(11)
     z = draw.normal(0, 2, 400_000)

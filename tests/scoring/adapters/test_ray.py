@@ -16,7 +16,10 @@ import crossent.scoring.ray as ours
 from crossent.errors import InputError
 from tests.scoring.rows import ANIMALS, assert_same, columns, frame
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")  # Ray's own first steps
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # Ray's own first steps
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

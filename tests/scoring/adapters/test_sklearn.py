@@ -37,6 +37,7 @@ def routing():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [load_breast_cancer, load_iris, load_digits])
 @pytest.mark.parametrize("names", [False, True])
 def test_cross_validation_gives_the_log_loss_of_scikit_learn(load, names):
@@ -115,6 +116,7 @@ def test_weights_are_routed():
     assert neg_cross_entropy.get_metadata_routing().score.requests == {"sample_weight": None}  # left as it was
 
 
+@pytest.mark.slow
 def test_search_several_scores_and_processes():
     X, y = load_iris(return_X_y=True)
     scorings = {"ours": neg_cross_entropy, "skill": skill, "theirs": "neg_log_loss"}

@@ -363,6 +363,7 @@ def several(group, sizes):
     return loss.item(), pickle.dumps(score)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("sizes", [(7, 1, 40, 12, 30), (9, 3)], ids=["all have rows", "two have rows"])
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")

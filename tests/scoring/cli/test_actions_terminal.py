@@ -20,6 +20,8 @@ import pytest
 import crossent
 from tests.scoring.written import COMMAND, fresh, predictions, saved
 
+pytestmark = pytest.mark.slow
+
 
 def on_a_terminal(*arguments: object) -> tuple[int, str, str]:
     """Run the command with standard output in a file and standard error on a terminal."""

@@ -161,6 +161,7 @@ class TestLanguageModels:
             assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.csv", THREE)
     arguments = ("score", path, "--label", "y", "--probs", "p_*", "--max-loss")

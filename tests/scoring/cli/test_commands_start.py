@@ -28,6 +28,7 @@ def seconds_of_help() -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
+@pytest.mark.slow
 def test_help_is_there_at_once() -> None:
     assert min(seconds_of_help() for _ in range(5)) < 0.3
 
@@ -78,6 +79,7 @@ def test_help_imports_no_arithmetic(arguments: list[str]) -> None:
     assert "numpy" not in there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["csv", "parquet", "jsonl", "npz"])
 def test_a_score_needs_neither_torch_nor_matplotlib(end: str, tmp_path: Path) -> None:
     path = saved(tmp_path / f"a.{end}", {"y": [0, 1, 1], "p": [0.25, 0.5, 0.75]})

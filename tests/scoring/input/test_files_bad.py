@@ -328,6 +328,7 @@ def test_what_cannot_be_compared(tmp_path: Path, capsys: Any) -> None:
     assert str(a) in said
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     """`crossent score … | head -1` is no mistake of the data."""
     import subprocess

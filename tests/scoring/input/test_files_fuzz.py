@@ -30,7 +30,8 @@ import pytest
 from tests.scoring import written
 from tests.scoring.written import LISTS, SCALARS, columns, lists, peak_memory, predictions
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+NO_PROC = not Path("/proc/self/status").exists()
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(NO_PROC, reason="memory is read from Linux's /proc")]
 
 ROOT = Path(__file__).parents[3]
 CASES = 24

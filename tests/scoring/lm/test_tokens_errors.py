@@ -160,6 +160,7 @@ def attempt(content, source="auto"):
 LINES = [json.dumps(record).encode() for record in records.EVERY]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(LINES), min_size=1, max_size=3), st.data())
 def test_changed_bytes_raise_nothing_else(lines, data):
@@ -205,6 +206,7 @@ def replaced(value, path, new):
     return copy
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(records.EVERY), st.sampled_from(["auto", *READERS]), st.data())
 def test_changed_structures_raise_nothing_else(record, source, data):

@@ -71,6 +71,7 @@ def test_the_worst_are_the_largest_in_any_order(tmp_path):
     assert none.worst_tokens == none.worst_documents == ()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_tokens():
     """What adding up keeps is far less than the documents themselves."""
 

@@ -125,6 +125,7 @@ class TestTextFromOutside:
             assert " ".join(html.clipped(label).split()) in text
         assert {"script", "b"} & {tag for tag, _ in page.elements} == {"b"}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, 1e-300, 1e300])
     def test_any_number_gives_a_page(self, value: float) -> None:
         whole = made.score_of(*made.drawn(30, 3))

@@ -11,6 +11,8 @@ from crossent.scoring.show import report
 from tests.browser import PICTURE_FLAWS, Browser
 from tests.scoring.show import made
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = (390, 820, 1280)
 TITLE = "What did the predictions cost?"
 

@@ -44,6 +44,7 @@ def test_skewness_moves_the_interval_to_the_right():
     assert high - result.loss > 1.3 * (result.loss - low)
 
 
+@pytest.mark.slow
 def test_coverage_at_a_base_rate_of_one_percent():
     """Specification: 95.6 % where mean ± 1.96 se covers 86 %. 400 trials have a standard error of 1 point."""
     rng = np.random.default_rng(7)

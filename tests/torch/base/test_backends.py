@@ -38,6 +38,7 @@ def test_other_devices_have_no_backend():
     assert why_no_backend("cpu") is None
 
 
+@pytest.mark.slow
 def test_importing_the_losses_imports_no_triton(tmp_path):
     code = (
         "import sys, crossent.torch, crossent.kernels.triton; assert 'crossent.kernels.triton.rows' not in sys.modules"

@@ -91,6 +91,7 @@ print("survived")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
 def test_a_forked_child_computes_after_torch_lent_its_threads():
     done = subprocess.run(

@@ -255,6 +255,7 @@ def over_rows(group, kind, reduction):
             torch.testing.assert_close(a[own], b[own])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["index", "dense"])
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
 def test_rows_on_other_ranks_count_too(ranks, reduction, kind):

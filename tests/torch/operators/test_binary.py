@@ -19,6 +19,7 @@ def binary_arguments():
     yield "probabilities", x.detach().double().requires_grad_(), t.detach().double(), None, None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_binary_operators_keep_their_contracts():
     for args, summed in zip(binary_arguments(), (False, True, True), strict=True):
@@ -57,6 +58,7 @@ def of_probabilities(z, p):
     return F.binary_cross_entropy(z.sigmoid(), p)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("function", [of_logits, of_probabilities])

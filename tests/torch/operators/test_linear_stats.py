@@ -112,6 +112,7 @@ def functions():
     return [index, chunked, dense, topk, extras, pixels, tokens, layer]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
     ("function", "dynamic"),

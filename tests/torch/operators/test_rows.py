@@ -29,6 +29,7 @@ def row_arguments():
     yield RowCall(narrow, Target(index, ignore_index=-100), Scores())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_row_operators_keep_their_contracts():
     for call in row_arguments():
@@ -121,6 +122,7 @@ def inputs(n, soft):
     return (z,) if soft is None else (z, torch.rand(n, *soft).requires_grad_())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize(("function", "soft"), list(calls()))
@@ -128,6 +130,7 @@ def test_compiled_without_a_graph_break(function, soft, dynamic):
     check_compiled(function, lambda n: inputs(n, soft), dynamic=dynamic)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_compiled_by_inductor():
     torch._dynamo.reset()

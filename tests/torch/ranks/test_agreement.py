@@ -11,6 +11,8 @@ from crossent.torch.ranks import agreement
 from crossent.torch.ranks.agreement import check_agreement, debugging
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("value", "on"), [("1", True), ("0", False), ("", False)])
 def test_calls_are_checked_while_debugging(monkeypatch, value, on):

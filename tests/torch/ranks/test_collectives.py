@@ -8,6 +8,8 @@ import torch.distributed as dist
 
 from crossent.torch.ranks.collectives import LogTotal, add_up, extreme_over, group_of, log_sum_exp, share, sum_over
 
+pytestmark = pytest.mark.slow
+
 N, V = 4, 11
 
 

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from crossent.torch.ranks.gathered import InputGradient, gather_rows
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
 
+pytestmark = pytest.mark.slow
+
 D = 3
 
 

@@ -62,6 +62,7 @@ def records(group):
     return found
 
 
+@pytest.mark.slow
 @counts
 def test_records_of_all_ranks_are_the_record_of_the_row(ranks, n):
     nothing_wrong(ranks.run(n, records))
@@ -111,6 +112,7 @@ def merged(group, kind, layout):
     return found
 
 
+@pytest.mark.slow
 @counts
 @pytest.mark.parametrize("kind", ["index", "topk", "dense"])
 @pytest.mark.parametrize("layout", ["uneven", "empty", "only padding"])
@@ -154,6 +156,7 @@ def mistaken(group, ranges, total):
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_shards_that_are_not_all_classes_are_an_error_on_every_rank(ranks, name):
     ranges, total, text = WRONG[name]
@@ -196,6 +199,7 @@ def chosen(group, layout):
     return got.tolist() == [row.index(max(row)) for row in prob.tolist()]
 
 
+@pytest.mark.slow
 @counts
 @pytest.mark.parametrize("layout", ["uneven", "empty", "backwards", "only padding"])
 def test_the_most_probable_class_of_all_shards(ranks, n, layout):

@@ -88,6 +88,7 @@ def described(group, arguments, columns):
     return shards.ranks.groups == (group.group_name,), shards.first_class, shards.num_classes
 
 
+@pytest.mark.slow
 def test_shards_are_equal_and_in_the_order_of_the_ranks(ranks):
     assert ranks.run(3, described, (None, None), 4) == [(True, 0, 12), (True, 4, 12), (True, 8, 12)]
     assert ranks.run(3, described, (None, 10), 4) == [(True, 0, 10), (True, 4, 10), (True, 8, 10)]
@@ -102,6 +103,7 @@ def alone(group, arguments, columns):
     return shards.ranks.alone, shards.first_class, shards.num_classes
 
 
+@pytest.mark.slow
 def test_a_group_of_one_rank_needs_nobody(ranks):
     assert ranks.run(1, alone, (None, None), 4) == [(True, 0, 4)]
     assert ranks.run(1, alone, (None, 3), 4) == [(True, 0, 3)]
@@ -118,6 +120,7 @@ def outside(_group):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_rank_outside_of_the_group_is_told_so(ranks):
     first, *others = ranks.run(4, outside)
     assert first == ""

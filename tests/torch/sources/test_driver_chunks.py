@@ -231,6 +231,7 @@ print(json.dumps({{
 """
 
 
+@pytest.mark.slow
 def test_memory_is_gradients_and_one_chunk():
     from benchmarks.common import memory
 
