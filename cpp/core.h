@@ -16,7 +16,7 @@ struct Measure {
     int64_t num_classes = 0;
 };
 
-// Each returns the first row of a target that is not right, if there is one; the results are then of no use.
+// Each returns the first entry of a target that cannot be, if there is one; the results are then undefined.
 // They throw std::bad_alloc if there is no memory for the few rows that a strided class axis needs.
 Problem row_stats(RowTask task, const Measure& measure);
 Problem row_fused(RowTask task, const Measure& measure);

@@ -1,4 +1,4 @@
-// What core_test.cpp checks with and draws its tasks from: arrays on the heap, not a byte too large, of every layout.
+// Checks of core_test.cpp, and the arrays of its tasks: on the heap, not a byte too large, of every layout.
 #pragma once
 
 #include <algorithm>

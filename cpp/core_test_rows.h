@@ -22,11 +22,12 @@ struct Results {
     Array outputs[3], grad;
 };
 
-// What a row must give, the fields of its record and then loss, lse and entropy; `size` times `error` is how far off
-// each may be.
+// Expected results of a row: the fields of its record, then loss, lse and entropy. Each may be off by `size` times
+// `error`.
 constexpr const char* result_names[] = {"peak", "total", "target_score", "mass", "tilt", "loss", "lse", "entropy"};
 constexpr size_t fields = record_fields, results_of_row = std::size(result_names);
 constexpr size_t mass_at = 3, lse_at = fields + 1, entropy_at = fields + 2;
+static_assert(results_of_row == fields + 3);
 
 struct Row {
     double want[results_of_row] = {0, 1}, size[results_of_row] = {}, log_total = 0, error = 0;

@@ -26,7 +26,7 @@ Record saved(const RowTask& task, int64_t row) {
     return r;
 }
 
-// The record of these columns and of those that the task's record holds already.
+// The record of these columns, merged with the columns that the task's record holds already.
 Record extended(const RowTask& task, int64_t row, const Record& record) {
     if (!task.extend || ignored(task, row)) return record;
     Record whole = saved(task, row);
@@ -53,7 +53,7 @@ Coefficients fused_coefficients(const RowTask& task, int64_t row, const Record& 
                            r);
 }
 
-// What a row function does with its rows.
+// The row functions.
 enum class Work { stats, grad, fused };
 
 bool by_lanes(const RowTask& task, Work work) {

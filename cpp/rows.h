@@ -172,7 +172,7 @@ inline double log_of_power_below(double x) {
     return static_cast<double>(bits<int64_t>(x) >> 52) * 0.6931471805599453 - 1023 * 0.6931471805599453;
 }
 
-// What the loops of the gradient hold fixed for a row.
+// Constants of a row in the loops of the gradient.
 template <class T>
 struct RowFactors {
     T peak, unit, floor, inverse_total, log_total, a, b, c;

@@ -1,4 +1,4 @@
-// What the row functions share: where a row lies, its scores, and its target.
+// Shared by the row functions: where a row lies, its scores, and its target.
 #pragma once
 
 #include "convert.h"

@@ -10,23 +10,26 @@ import pytest
 
 from crossent.stats import FIELDS, RowStats
 
-NOTHING = RowStats(*(np.array([x]) for x in (-np.inf, 0.0, 0.0, 0.0, 0.0)))
+
+def record(**values):
+    """A record of one row with these values, and zeros."""
+    return RowStats(**{field: np.array([values.get(field, 0.0)]) for field in FIELDS})
 
 
 def record_of(scores, target):
     """The record of one row, by its definition."""
     peak = max(scores)
     e = [math.exp(s - peak) for s in scores]
-    values = (
-        peak,
-        math.fsum(e),
-        math.fsum(p * (s - peak) for p, s in zip(target, scores, strict=True)),
-        math.fsum(target),
-        math.fsum(x * (s - peak) for x, s in zip(e, scores, strict=True)),
+    return record(
+        peak=peak,
+        total=math.fsum(e),
+        target_score=math.fsum(p * (s - peak) for p, s in zip(target, scores, strict=True)),
+        mass=math.fsum(target),
+        tilt=math.fsum(x * (s - peak) for x, s in zip(e, scores, strict=True)),
     )
-    return RowStats(*(np.array([x]) for x in values))
 
 
+NOTHING = record(peak=-np.inf)
 SCORES, TARGET = [0.5, -1.0, 2.0, 0.25], [0.1, 0.2, 0.3, 0.15]
 
 
@@ -72,9 +75,9 @@ def test_records_of_parts_merge_into_that_of_the_row(cut):
 
 def test_merging_with_a_shard_of_impossible_classes():
     # a shard whose logits are all −inf weighs nothing, unless the target lies in it
-    some = RowStats(*(np.array([x]) for x in (3.0, 1.5, -0.25, 0.5, -0.125)))
+    some = record(peak=3.0, total=1.5, target_score=-0.25, mass=0.5, tilt=-0.125)
     for merged in (some.merge(NOTHING), NOTHING.merge(some)):
-        assert [getattr(merged, field)[0] for field in FIELDS] == [3.0, 1.5, -0.25, 0.5, -0.125]
+        assert [getattr(merged, field) for field in FIELDS] == [getattr(some, field) for field in FIELDS]
     asked = dataclasses.replace(NOTHING, target_score=np.array([-np.inf]), mass=np.array([0.5]))
     for merged in (some.merge(asked), asked.merge(some)):
         assert merged.loss[0] == np.inf

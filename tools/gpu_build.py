@@ -4,8 +4,8 @@ The launcher runs as it is, on tensors without memory and with a driver that onl
 spills registers, needs more shared memory than the chip has, or accesses less than 16 bytes at once where rows are
 contiguous.
 
-What was found is kept outside the checkout, in $XDG_CACHE_HOME/crossent/gpu-build, under a digest of all that it
-depends on: a target whose kernels, compiler and check have not changed is not compiled again.
+Results are kept outside the checkout, in $XDG_CACHE_HOME/crossent/gpu-build, under a digest of everything that they
+depend on: a target is compiled again only if kernels, launcher, this check or the compiler have changed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ DAYS_KEPT = 30
 
 
 class Facts(NamedTuple):
-    """What the machine code of a kernel needs, and the widest of its accesses to global memory in bits."""
+    """Registers, spilled bytes and shared memory of a kernel, and its widest accesses to global memory in bits."""
 
     registers: int
     spilled: int
@@ -129,7 +129,7 @@ class NoGpu:
         return kind
 
 
-# What can be launched
+# Calls of the backend, one for each variant of a kernel
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
@@ -198,7 +198,7 @@ def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[tuple[str, st
     yield "elements", label, lambda: backend.binary_grad(kind, operands, empty(512, 512), x)
 
 
-# What came of it
+# Facts about machine code
 
 
 def facts(kernel: Any) -> Facts:
@@ -274,35 +274,35 @@ def show(built: list[Built]) -> None:
         print(f"{target:8}{kernel:13}{layout:10}{len(of_group):8}{most[0]:10}{most[1]:8}{least[0]:6}{least[1]:6}")
 
 
-# What is kept of it
+# The cache of results
 
 
 def cache_folder() -> Path:
-    """Return the folder where what was found is kept from one checkout to the next."""
+    """Return the folder of results, the same for all checkouts of a user."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "crossent" / "gpu-build"
 
 
 def sources(root: Path) -> list[Path]:
-    """Return the files that machine code, launcher and check are made of."""
+    """Return the files that results depend on: kernels, launcher and this check."""
     package = root / "src" / "crossent"
     kernels = [package / "spec.py", package / "stats.py", package / "kernels" / "backend.py"]
     return [*kernels, *sorted((package / "kernels" / "triton").glob("*.py")), root / "tools" / "gpu_build.py"]
 
 
 def digest(root: Path) -> str:
-    """Return a digest of all that results depend on: the sources, the compiler, and variables that change it."""
-    told = {name: value for name, value in os.environ.items() if name.startswith(("TRITON_", "LLVM_"))}
-    told |= {name: version(name) for name in ("torch", "triton")} | {"python": sys.version, "shares": str(SHARES)}
-    told.pop("TRITON_CACHE_DIR", None)
-    whole = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    """Return a digest of everything that results depend on: sources, versions, variables that the compiler reads."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith(("TRITON_", "LLVM_"))}
+    settings |= {name: version(name) for name in ("torch", "triton")} | {"python": sys.version, "shares": str(SHARES)}
+    settings.pop("TRITON_CACHE_DIR", None)
+    whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sources(root):
         whole.update(b"\0" + bytes(path.relative_to(root)) + b"\0" + path.read_bytes())
     return whole.hexdigest()[:32]
 
 
 def kept(file: Path) -> list[Built] | None:
-    """Return what a file of the cache says, or None if it is not there or not as it was written."""
+    """Return the results in a file, or None if there is no such file or it is not as it was written."""
     try:
         text = file.read_text()
         rows, check = json.loads(text)
@@ -315,7 +315,7 @@ def kept(file: Path) -> list[Built] | None:
 
 
 def keep(file: Path, built: list[Built]) -> None:
-    """Write a file of the cache, at once or not at all."""
+    """Write results to a file, as a whole or not at all."""
     rows = json.loads(json.dumps(built))
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as part:
@@ -324,7 +324,7 @@ def keep(file: Path, built: list[Built]) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Remove what was not used for a month."""
+    """Remove files that were not used for a month."""
     for file in folder.glob("*"):
         if time.time() - file.stat().st_mtime > DAYS_KEPT * 86400:
             file.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from crossent.arrays import log, namespace
 
 # A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for what it is good
 # for; its formula in `reference.row_stats`, its bound in `tests/oracle.py`, and in the core the places that
-# `cpp/record.h` lists. What allocates or copies records asks `FIELDS` how many there are.
+# `cpp/record.h` lists. Code that allocates or copies records takes their number from `FIELDS`.
 
 
 @dataclass(frozen=True, slots=True)

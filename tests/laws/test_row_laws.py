@@ -265,8 +265,7 @@ def test_merging_is_associative_and_commutative_with_an_identity(r, s, d):
     same_record(a.merge(b).merge(c), a.merge(b.merge(c)))
     for field in oracle.FIELDS:
         np.testing.assert_array_equal(getattr(a.merge(b), field), getattr(b.merge(a), field))
-    zero = np.zeros(r.N)
-    nothing = RowStats(zero - np.inf, zero, zero, zero, zero)
+    nothing = RowStats(**{field: np.full(r.N, -np.inf if field == "peak" else 0.0) for field in oracle.FIELDS})
     for merged in (a.merge(nothing), nothing.merge(a)):
         for field in oracle.FIELDS:
             np.testing.assert_array_equal(getattr(merged, field), getattr(a, field))

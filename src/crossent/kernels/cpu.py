@@ -54,7 +54,7 @@ def lend_threads(parallel_for: int) -> None:
 
 
 def threads() -> str:
-    """Return where the threads of the core come from."""
+    """Return the origin of the core's threads, for people: torch, or the core itself."""
     core = _built()
     return "lent by torch" if core.threads_are_lent() else f"the core's own, up to {core.own_threads()}"
 

@@ -34,7 +34,7 @@ def test_records_of_parts_extend_and_merge_to_that_of_the_row(kind, V):
     parts = [part(case, *cut) for cut in ((0, 1), (1, 600), (600, V))]  # of the longest, the last is split itself
     whole, record = oracle.Truth.of(case), oracle.Guarded(ODD, (len(oracle.FIELDS), 2), np.float64)
     outputs = RowOutputs(*(np.full(2, NAN, np.float32) for _ in range(3)))
-    merged = RowStats(*np.array([[-INF], [0], [0], [0], [0]]) * np.ones(2))
+    merged = RowStats(**{field: np.full(2, -INF if field == "peak" else 0.0) for field in oracle.FIELDS})
     for turn, piece in enumerate(parts):
         alone = oracle.empty_record(2)
         backend.row_stats(*arguments(piece), record.view, outputs, extend=turn > 0)

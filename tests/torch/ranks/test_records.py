@@ -169,7 +169,7 @@ def test_shards_that_are_not_all_classes_are_an_error_on_every_rank(ranks, name)
 def test_records_need_ranks() -> None:
     one = torch.ones(1, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="init_process_group"):
-        _ = F.all_reduce(RowStats(one, one, one, one, one))
+        _ = F.all_reduce(RowStats(*[one for _ in FIELDS]))
 
 
 # The most probable class
