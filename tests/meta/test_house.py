@@ -12,6 +12,7 @@ import pytest
 from tests.meta import house
 
 ROOT = Path(__file__).parents[2]
+SHIMS = ("dask", "ray", "sklearn", "torchmetrics")
 ELSEWHERE = dict.fromkeys(
     [f"crossent.scoring.{library}" for library in ("dask", "ray", "sklearn", "torchmetrics")],
     "tests/scoring/test_scoring.py",  # they pass on the names of scoring/adapters; that test imports each in every way

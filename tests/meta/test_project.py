@@ -99,11 +99,6 @@ def test_only_the_cpu_backend_imports_the_compiled_core():
     assert found == ["cpu.py"]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_source_file_fits_on_its_page(path: Path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
-
-
 def test_no_file_names_a_path_of_one_machine():
     if not (ROOT / ".git").exists():
         pytest.skip("git alone knows which files belong to the project")
