@@ -4,9 +4,8 @@ Why the formulas are written as they are:
 
 * Nothing is clipped. 0 · log 0 = 0 is selected by a mask, and the masked element is replaced *before* the logarithm,
   so that its derivative is 0 and not NaN. A class with p > 0 and q = 0 has the cross-entropy +inf.
-* Terms that are all ≥ 0 cannot cancel, so every measure is a sum of such terms, each good to a few units in the last
-  place. The classical p log(p/q) takes both signs: for distributions that differ by a share h, it loses all digits
-  once h² falls below the rounding of the sums of p and q.
+* Terms ≥ 0 cannot cancel: every measure is a sum of them, each good to a few units in the last place. The classical
+  p log(p/q) takes both signs: it loses all digits once p and q differ by a share h whose square is below rounding.
 * With r = (q − p) / (q + p), log(q/p) = 2 atanh r. Nothing is lost where p ≈ q, because q − p is exact there.
 """
 
