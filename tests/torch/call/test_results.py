@@ -63,8 +63,16 @@ def call(z, target, weight=None, smoothing=0.0, *, reduction="none", return_stat
 
 
 SHAPE = (3, 7, 2)
+
+
+def some_ignored():
+    y = plain.index_of(SHAPE)
+    y[1, 0] = y[2, 1] = -100
+    return y
+
+
 TARGETS = {
-    "index": lambda: plain.index_of(SHAPE, -100),
+    "index": some_ignored,
     "dense": lambda: plain.probs_of(SHAPE),
     "topk": lambda: plain.topk_of(SHAPE),
 }
