@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_endings_chosen_by_case_and_compression(tmp_path):
     data = SCALARS["a.csv"](columns(Y, P))
     (tmp_path / "A.CSV").write_bytes(data)
     assert open_table(tmp_path / "A.CSV").reader is READERS[".csv"]
-    with pytest.raises(FileError, match=r"known are \.csv, \.tsv, \.parquet"):
+    with pytest.raises(FileError, match="known are .*" + ", ".join(map(re.escape, READERS))):
         open_table(saved(tmp_path / "a.csv", columns(Y, P)).rename(tmp_path / "a.txt"))
 
 

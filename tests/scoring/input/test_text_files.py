@@ -7,6 +7,7 @@ import gzip
 
 import pytest
 
+from crossent.scoring.input import files, text_files
 from crossent.scoring.input.files import open_table
 from crossent.scoring.input.reader import FileError
 
@@ -57,3 +58,9 @@ def test_what_is_no_table(name, data, words, tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(FileError, match=words):
         read(tmp_path / name, ["p"])
+
+
+def test_another_delimiter_is_one_entry(tmp_path, monkeypatch):
+    monkeypatch.setitem(files.READERS, ".psv", text_files.delimited("psv", "|"))
+    (tmp_path / "a.psv").write_text("y|p\nyes|0.5\nno, never|0.25\n")
+    assert read(tmp_path / "a.psv", ["y", "p"], ["y"]) == {"y": ["yes", "no, never"], "p": [0.5, 0.25]}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 
 import pytest
 import torch
 
+import crossent.torch as F
 from crossent.torch.call.layout import LayerOperands, layout_of, layout_of_layer
-from crossent.torch.call.targets import TopK, is_soft, most_probable_of_topk, target_rows
+from crossent.torch.call.targets import TargetKind, TargetRows, TopK, is_soft, most_probable_of_topk, target_rows
 
 SHAPES = ((7,), (4, 7), (4, 7, 3), (2, 7, 3, 2))
 
@@ -109,3 +111,59 @@ def test_the_most_probable_of_k_classes_counts_a_class_as_often_as_it_is_picked(
             sums[k] += p
         want.append(min(sums, key=lambda k: (-sums[k], k)))  # the first of equal ones
     assert most_probable_of_topk(index, prob).tolist() == want
+
+
+# A kind of target is one class
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Mixture(TargetKind):
+    """Of two classes, the first with probability `share` and the second with the rest."""
+
+    first: torch.Tensor
+    second: torch.Tensor
+    share: float
+
+    def rows(self, layout):
+        index = torch.stack([self.first.reshape(-1), self.second.reshape(-1)], 1)
+        return TargetRows(index, torch.tensor([self.share, 1 - self.share]).expand(len(index), 2))
+
+
+def dense(mixture, classes):
+    one_hot = torch.nn.functional.one_hot
+    p = mixture.share * one_hot(mixture.first, classes) + (1 - mixture.share) * one_hot(mixture.second, classes)
+    return p.movedim(-1, 1).double()
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 4)], ids=str)
+def test_a_kind_of_target_is_one_class_and_works_in_every_loss(shape):
+    mixture = Mixture(torch.randint(7, shape), torch.randint(7, shape), 0.3)
+    z = torch.randn(shape[0], 7, *shape[1:], dtype=torch.float64, requires_grad=True)
+    rival = torch.nn.functional.cross_entropy(z, dense(mixture, 7), label_smoothing=0.1)
+    loss = F.cross_entropy(z, mixture, label_smoothing=0.1)
+    torch.testing.assert_close(loss, rival, rtol=1e-6, atol=0)  # the shares are float32
+    torch.testing.assert_close(*(torch.autograd.grad(x, z)[0] for x in (loss, rival)), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_kind_of_target_meets_a_linear_layer(lazy):
+    head = torch.nn.Linear(5, 7, dtype=torch.float64)
+    x = torch.randn(6, 5, dtype=torch.float64)
+    mixture = Mixture(torch.randint(7, (6,)), torch.randint(7, (6,)), 0.3)
+    rival = torch.nn.functional.cross_entropy(head(x), dense(mixture, 7))
+    (want,) = torch.autograd.grad(rival, head.weight)
+    if lazy:
+        loss = F.cross_entropy(F.fuse_lm_head(head)(x), mixture)
+    else:
+        loss = F.linear_cross_entropy(x, head.weight, mixture, linear_bias=head.bias)
+    torch.testing.assert_close(loss, rival, rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(loss, head.weight)[0], want, rtol=1e-5, atol=1e-9)
+
+
+def test_a_kind_says_its_tensors_and_maps_them():
+    mixture = Mixture(torch.tensor([1]), torch.tensor([2]), 0.25)
+    twice = mixture.map(lambda x: 2 * x)
+    assert [x.tolist() for x in twice.tensors()] == [[2], [4]]
+    assert twice.share == 0.25
+    with pytest.raises(NotImplementedError, match="TargetKind"):
+        _ = TargetKind().rows(layout_of(torch.zeros(1, 3)))

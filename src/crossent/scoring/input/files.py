@@ -1,8 +1,8 @@
 """Tables in files, a batch of rows at a time: the table of readers, and the choice among them.
 
 The ending of a file's name chooses its reader in `READERS`; `reader.Reader` is the contract of a reader. To read a
-further format, write a reader for it (`text_files`, `arrow_files` and `numpy_files` have the others) and add one entry
-here.
+further format, add one entry here: for values with another delimiter `text_files.delimited` makes the reader, for
+anything else write one (`text_files`, `arrow_files` and `numpy_files` have the others).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arrow_files import ARROW, PARQUET
 from crossent.scoring.input.numpy_files import NPY, NPZ
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
-from crossent.scoring.input.text_files import COMPRESSION, CSV, JSONL
+from crossent.scoring.input.text_files import COMPRESSION, CSV, JSONL, TSV
 
 READERS = {
-    ".csv": CSV, ".tsv": CSV,
+    ".csv": CSV, ".tsv": TSV,
     ".parquet": PARQUET, ".pq": PARQUET,
     ".arrow": ARROW, ".arrows": ARROW, ".feather": ARROW, ".ipc": ARROW,
     ".jsonl": JSONL, ".ndjson": JSONL,

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,14 @@ def _first_line(path: Path) -> str:
     return decoded
 
 
-def _delimiter(path: Path) -> str:
-    return "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
+def delimited(format: str, delimiter: str) -> Reader:
+    """Return the reader of a format whose lines are values with a delimiter between them, the first line the names."""
+    return Reader(format, partial(_names, delimiter), partial(_delimited_batches, delimiter), compressible=True)
 
 
-def _csv_columns(path: Path) -> list[str]:
+def _names(between: str, path: Path) -> list[str]:
     """Return the names in the first line."""
-    first, between = _first_line(path), _delimiter(path)
+    first = _first_line(path)
     names = next(csv.reader([first], delimiter=between))
     if len(names) == 1:
         other = next((mark for mark in (";", "\t", "|", ",") if mark in first and mark != between), None)
@@ -57,7 +59,7 @@ def _csv_columns(path: Path) -> list[str]:
     return names
 
 
-def _csv_batches(wanted: Selection) -> Iterator[Portion]:
+def _delimited_batches(delimiter: str, wanted: Selection) -> Iterator[Portion]:
     import pyarrow as pa
     from pyarrow import csv as reader
 
@@ -69,7 +71,7 @@ def _csv_batches(wanted: Selection) -> Iterator[Portion]:
             stream = reader.open_csv(
                 file,
                 read_options=reader.ReadOptions(block_size=1 << 22),
-                parse_options=reader.ParseOptions(delimiter=_delimiter(wanted.path)),
+                parse_options=reader.ParseOptions(delimiter=delimiter),
                 convert_options=convert,
             )
             for batch in stream:
@@ -131,5 +133,5 @@ def _type(value: Any, *, text: bool) -> Any:
     return next((kind for python, kind in kinds if isinstance(value, python)), pa.string())
 
 
-CSV = Reader("csv", _csv_columns, _csv_batches, compressible=True)
+CSV, TSV = delimited("csv", ","), delimited("tsv", "\t")
 JSONL = Reader("jsonl", _jsonl_columns, _jsonl_batches, compressible=True)

@@ -14,7 +14,7 @@ from crossent.spec import Scores, Target
 from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.call.checks import check_companion, check_number, check_numbers, check_weight
 from crossent.torch.call.layout import LayerOperands, LogitsLayout
-from crossent.torch.call.targets import TopK, target_rows
+from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.agreement import check_agreement
 from crossent.torch.ranks.collectives import sum_over
 from crossent.torch.ranks.shards import Ranks, Shards, shards_of
@@ -44,7 +44,7 @@ class Arguments(NamedTuple):
 
     operands: Any
     """The logits, or the `LayerOperands` that make them."""
-    target: Tensor | TopK
+    target: Tensor | TargetKind
     weight: Tensor | None
     ignore_index: int | None
     """None if the caller passed none."""

@@ -19,7 +19,7 @@ from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, check_options, sample_weight_of
 from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer
 from crossent.torch.call.results import Stats
-from crossent.torch.call.targets import TopK, target_rows
+from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.collectives import sum_over
 from crossent.torch.ranks.shards import NO_RANKS, Ranks, Shards
 
@@ -70,9 +70,9 @@ class _Mesh:
 
     def target(self, target: Any, layout: LogitsLayout) -> Any:
         """Return this rank's part of a target."""
-        if isinstance(target, TopK):
-            placed = dataclasses.replace(self, classes=()).placements(layout.axis)
-            return TopK(self.local(target.index, placed), self.local(target.prob, placed))
+        if isinstance(target, TargetKind):
+            placed = dataclasses.replace(self, classes=()).placements(layout.axis if target.class_axis else None)
+            return target.map(lambda x: self.local(x, placed))
         return self.local(target, self.placements(layout.axis if target.shape == layout.shape else None))
 
     def arguments(self, arguments: Arguments, layout: LogitsLayout, shards: Shards) -> Arguments:
@@ -128,8 +128,8 @@ def _placed(name: str, x: Any, classes: int | None) -> _Mesh:
 
 def stand_in(x: Any) -> Any:
     """Return what has shape and dtype of a tensor, and no memory, to be checked in its place."""
-    if isinstance(x, TopK):
-        return TopK(stand_in(x.index), stand_in(x.prob))
+    if isinstance(x, TargetKind):
+        return x.map(stand_in)
     if not isinstance(x, Tensor):
         return x
     return torch.empty(x.shape, dtype=x.dtype, device="meta", requires_grad=x.requires_grad)
@@ -147,7 +147,7 @@ def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any) -> Arguments
     if sharding.process_group is not None or sharding.first_class is not None:
         raise ValueError("DTensors carry their shards; leave out process_group and first_class")
     target, closing, num_classes = arguments.target, arguments.closing, sharding.num_classes
-    parts = [target.index, target.prob] if isinstance(target, TopK) else [target]
+    parts = target.tensors() if isinstance(target, TargetKind) else [target]
     for x in (*parts, arguments.weight, closing.sample_weight):
         if is_dtensor(x) and x.device_mesh != mesh:  # pyright: ignore
             raise ValueError("the DTensors of a call must be on one mesh, that of the input; distribute them over it")

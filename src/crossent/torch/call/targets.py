@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -12,8 +14,34 @@ from crossent.torch.call.checks import check_companion, check_ignore_index
 from crossent.torch.call.layout import LogitsLayout
 
 
+class TargetKind:
+    """Base of targets that are more than one tensor. A new kind is a subclass in this module, and works in every loss.
+
+    A kind is a frozen dataclass of tensors and numbers. `rows` turns it into class indices with probabilities.
+    `class_axis` is True if its tensors have an axis where logits have the classes, as `TopK` has; else they have the
+    shape of class indices.
+    """
+
+    __slots__ = ()
+    class_axis: ClassVar[bool] = False
+
+    def rows(self, layout: LogitsLayout) -> TargetRows:
+        """Return the target in the form of the kernels; raise if it does not fit the logits."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its rows are")
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors of the target."""
+        values = [getattr(self, field.name) for field in dataclasses.fields(cast("Any", self))]
+        return [value for value in values if isinstance(value, Tensor)]
+
+    def map(self, function: Callable[[Tensor], Any]) -> Self:
+        """Return the target with a function applied to each of its tensors."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(cast("Any", self))}
+        return type(self)(**{k: function(value) if isinstance(value, Tensor) else value for k, value in values.items()})
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class TopK:
+class TopK(TargetKind):
     """A sparse target: K classes of each row with their probabilities, as a teacher's top-k gives them.
 
     Parameters
@@ -27,6 +55,11 @@ class TopK:
 
     index: Tensor
     prob: Tensor
+    class_axis: ClassVar[bool] = True
+
+    def rows(self, layout: LogitsLayout) -> TargetRows:
+        """Return classes and probabilities as matrices (N, K)."""
+        return _topk_rows(self, layout)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -39,10 +72,10 @@ class TargetRows:
     """Probabilities, in the shape of the logits as kernels take them, or (N, K) beside the classes."""
 
 
-def target_rows(target: Tensor | TopK, layout: LogitsLayout, ignore_index: int) -> TargetRows:
+def target_rows(target: Tensor | TargetKind, layout: LogitsLayout, ignore_index: int) -> TargetRows:
     """Return a target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
     check_ignore_index(ignore_index)
-    rows = _topk_rows(target, layout) if isinstance(target, TopK) else _tensor_rows(target, layout)
+    rows = target.rows(layout) if isinstance(target, TargetKind) else _tensor_rows(target, layout)
     if rows.prob is not None and ignore_index >= 0:
         raise ValueError(NOT_OF_PROBABILITIES)
     return rows
@@ -53,7 +86,7 @@ NOT_OF_PROBABILITIES = "ignore_index applies to class indices, not to probabilit
 
 def is_soft(target: object, layout: LogitsLayout) -> bool:
     """Return whether a target holds probabilities."""
-    return isinstance(target, TopK) or (isinstance(target, Tensor) and target.shape == layout.shape)
+    return isinstance(target, TargetKind) or (isinstance(target, Tensor) and target.shape == layout.shape)
 
 
 def _tensor_rows(target: Tensor, layout: LogitsLayout) -> TargetRows:

@@ -14,7 +14,7 @@ from crossent.torch.base.values import loss_dtype, without_autocast
 from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing
 from crossent.torch.call.layout import LayerOperands
 from crossent.torch.call.results import reduction_of
-from crossent.torch.call.targets import TopK
+from crossent.torch.call.targets import TargetKind
 from crossent.torch.lazy import operations
 from crossent.torch.lazy.logits import LazyLogits, lazily
 from crossent.torch.linear import loss_of_layer
@@ -52,9 +52,9 @@ def fused_loss(arguments: Arguments) -> Any:
     if scores is None or not same_dtype or logits.ndim > 2 or isinstance(target, LazyLogits):
         return NotImplemented
     logits.check()
-    if not isinstance(target, (Tensor, TopK)):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(target, (Tensor, TargetKind)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return NotImplemented
-    soft = isinstance(target, TopK) or target.shape == logits.shape
+    soft = isinstance(target, TargetKind) or target.shape == logits.shape
     if soft and ignore_index is not None and ignore_index < 0:
         ignore_index = None
     operands = LayerOperands(layer.hidden, layer.weight, layer.bias)
