@@ -21,8 +21,8 @@ class Run:
     """A finished training: losses in nats per token, of each step, and of the held-out text before and after.
 
     `tokens_per_second` is the speed of the step at the first quartile of the times, because other work of the machine
-    slows some steps. `peak` is the largest resident size of the process in bytes from the first validation on, or None where the
-    system has no record of it.
+    slows some steps. `peak` is the largest resident size of the process in bytes from the first validation on, or None
+    where the system has no record of it.
     """
 
     fused: bool
