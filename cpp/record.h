@@ -24,7 +24,7 @@ constexpr double Record::* record_members[] = {&Record::peak, &Record::total, &R
                                                &Record::tilt};
 constexpr int64_t record_fields = std::size(record_members);
 
-// That of a row without a target: one column, at 0.
+// The record of a row without a target: peak 0, total 1, and zeros, a new statistic included.
 constexpr Record ignored_record = {0, 1};
 
 inline void shift(Record& r, double peak) {
