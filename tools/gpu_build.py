@@ -11,6 +11,7 @@ depend on: a target is compiled again only if kernels, launcher, this check or t
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import itertools
 import json
@@ -297,8 +298,23 @@ def digest(root: Path) -> str:
     settings.pop("TRITON_CACHE_DIR", None)
     whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in sources(root):
-        whole.update(b"\0" + bytes(path.relative_to(root)) + b"\0" + path.read_bytes())
+        whole.update(f"\0{path.relative_to(root).as_posix()}\0{code_of(path.read_text('utf-8'))}".encode())
     return whole.hexdigest()[:32]
+
+
+def code_of(text: str) -> str:
+    """Return what a module does, without comments, docstrings and layout, which no machine code depends on."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            body[0] = ast.Pass()
+    return ast.dump(tree)
 
 
 def kept(file: Path) -> list[Built] | None:

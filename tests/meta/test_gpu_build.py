@@ -119,13 +119,29 @@ def test_the_key_depends_on_kernels_launcher_check_and_compiler_and_not_on_the_p
     assert {f"{kernels}/rows.py", f"{kernels}/task.py", "src/crossent/spec.py", "tools/gpu_build.py"} <= names
     for name in sorted(names):
         text = (two / name).read_bytes()
-        _ = (two / name).write_bytes(text + b"#")
+        _ = (two / name).write_bytes(text + b"\nMORE = 1\n")
         assert tool.digest(two) != tool.digest(one), name
+        _ = (two / name).write_bytes(b"# a comment\n\n" + text)
+        assert tool.digest(two) == tool.digest(one), name
         _ = (two / name).write_bytes(text)
     monkeypatch.setattr(tool, "version", lambda name: "0.0")
     changed = tool.digest(one)
     monkeypatch.setattr(tool, "version", lambda name: "0.1")
     assert tool.digest(one) != changed
+
+
+def test_words_are_no_code_and_everything_else_is(tool):
+    code = 'def kernel(x):\n    """Words."""\n    return x + 1\n'
+    for same in (
+        '"""Words."""\n' + code,
+        code.replace("Words", "Other words"),
+        code.replace("x + 1", "(x +  1)  # one"),
+    ):
+        assert tool.code_of(same) == tool.code_of(code)
+    for other in (code.replace("x + 1", "x + 2"), code.replace("return x", "return 'x'"), "@jit\n" + code):
+        assert tool.code_of(other) != tool.code_of(code)
+    annotated = code.replace("(x)", '(x: "i64")')
+    assert tool.code_of(annotated) != tool.code_of(code)
 
 
 def test_the_cache_lies_where_the_environment_says(tool, tmp_path, monkeypatch):
