@@ -144,6 +144,7 @@ def test_ignored_rows_have_the_results_of_rows_without_a_target():
     assert torch.equal(found.record[:, ignored].unique(dim=1), nothing)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("positions", [1, 3])
 def test_the_operator_keeps_its_contract(positions):
