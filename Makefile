@@ -14,7 +14,10 @@ unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, eac
 # tests on every processor, four at most: a process that has run out of tests takes over half of another's
 pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-.PHONY: demo lint test-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean
+# two targets at once, each with its output in one piece, where make can do that (4.0 and later; macOS has 3.81)
+side_by_side = $(if $(filter output-sync,$(.FEATURES)),--jobs 2 --output-sync=target)
+
+.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean
 .PHONY: install-demo install-dev
 
 demo: install-demo
@@ -25,12 +28,18 @@ demo: install-demo
 # every check and the whole test suite
 test: lint sanitize check-gpu-build test-interpreter
 	@echo '== pytest'
-	@$(pytest)
+	@$(pytest) -m 'not alone'
+	@echo '== pytest, tests that measure time'
+	@$(bin)/pytest -m alone $$(grep -rl 'mark[.]alone' tests --include='test_*.py')
 
-# what to run after each change: the tests that are marked slow (CONTRIBUTING.md) are left out
-test-fast: lint
+# what to run after each change: the linters beside the tests that are not marked slow (CONTRIBUTING.md)
+test-fast: install-dev
+	@echo '== linters and fast tests, side by side; each prints when it is done'
+	@$(MAKE) --no-print-directory $(side_by_side) lint pytest-fast
+
+pytest-fast: install-dev
 	@echo '== pytest, fast tests'
-	@$(pytest) -m 'not slow'
+	@$(pytest) -m 'not slow' --durations=3 --durations-min=2
 
 # formatters, linters, types and import contracts
 lint: install-dev

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import re
 
 import pytest
 
@@ -10,6 +12,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Processes that test side by side have one thread each: threads of OpenMP spin after their work, and would take the
     # processors from the other tests. Tests about threads ask torch for theirs; the core's own threads do not spin.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+HERE = pathlib.Path(__file__).parent
+SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Import no more than is tested: no module that only supports tests, and for `make test-fast` no slow module."""
+    path = collection_path
+    if path.suffix != ".py" or not path.is_relative_to(HERE):
+        return None
+    if not path.name.startswith("test_"):
+        return True
+    return (config.option.markexpr == "not slow" and bool(SLOW.search(path.read_text(encoding="utf-8")))) or None
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from benchmarks.linear import contenders as linear_contenders
 from benchmarks.logits import contenders as logits_contenders
 from tests.benchmarks.tiny import LINEAR, LINEAR_ROUNDS, LOGITS, ROUNDS, D, N, V, measured_linear, measured_logits
 
+pytestmark = pytest.mark.slow
+
 SLOW = 2
 """Rounds of a slow contender: a quarter, rounded up."""
 RIVALS = {"eager", "torch linear", "torch chunked"}

@@ -14,9 +14,11 @@ from crossent.stats import RowStats
 from tests import data, oracle
 from tests.oracle import evaluate
 
+SHORT, LONG = ([V for V in data.ALL_CLASSES if (V > 100) == long] for long in (False, True))
+
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-@pytest.mark.parametrize("length", data.ALL_CLASSES)
+@pytest.mark.parametrize("length", [*SHORT, *(pytest.param(V, marks=pytest.mark.slow) for V in LONG)])
 @pytest.mark.parametrize("kind", data.KINDS)
 def test_rows_agree_with_the_reference(kind, length, dtype, backend, each_isa):
     for case in backend.cases(kind, length, dtype):
@@ -25,6 +27,7 @@ def test_rows_agree_with_the_reference(kind, length, dtype, backend, each_isa):
             oracle.check_rows(backend, case, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 21), (1, 64), (5, 13), (2, 64), (3, 65), (70, 2)])
 @pytest.mark.parametrize("kind", data.KINDS)

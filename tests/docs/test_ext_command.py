@@ -8,6 +8,8 @@ import pytest
 
 from tests.docs.one_page import build, text_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_command_has_usage_and_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = build("# Page\n\n```{command} score\n```\n", tmp_path, monkeypatch)

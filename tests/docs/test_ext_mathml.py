@@ -9,6 +9,8 @@ import pytest
 
 from tests.docs.one_page import build
 
+pytestmark = pytest.mark.slow
+
 
 def test_formulas_are_elements_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = build("# Page\n\nThe peak $z_v$ of\n\n$$ \\sum_v p_v \\log q_v $$\n", tmp_path, monkeypatch)

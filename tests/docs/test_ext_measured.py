@@ -12,10 +12,11 @@ from benchmarks.common import pages
 from tests.docs.one_page import build, text_of
 from tests.docs.results import lost, remove
 
+pytestmark = pytest.mark.slow
+
 TABLES = [(table.suite, name) for name, table in proof.TABLES.items() if table.suite != "gpu"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("suite", "name"), TABLES)
 def test_the_build_says_which_table_has_lost_its_source(
     suite: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

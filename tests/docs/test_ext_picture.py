@@ -10,6 +10,8 @@ from benchmarks.common import pages
 from tests.docs.one_page import build, text_of
 from tests.docs.results import DRAWN, lost, remove
 
+pytestmark = pytest.mark.slow
+
 PICTURES = [(suite, name) for suite, names in DRAWN.items() for name in names]
 
 

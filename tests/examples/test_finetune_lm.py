@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "examples"
 STEPS = 6
 
@@ -61,7 +63,6 @@ def test_the_table_holds_what_was_measured(both: SimpleNamespace):
         assert rows["peak memory"] == ["not", "measured"] * 2
 
 
-@pytest.mark.slow
 def test_the_losses_are_drawn(both: SimpleNamespace):
     from matplotlib.image import imread
 
@@ -70,7 +71,6 @@ def test_the_losses_are_drawn(both: SimpleNamespace):
     assert len({tuple(pixel) for pixel in picture[::5, ::5].reshape(-1, 4).tolist()}) > 3
 
 
-@pytest.mark.slow
 def test_one_way_alone_and_the_whole_model(both: SimpleNamespace, tmp_path: Path):
     sizes = ("--steps", "1", "--batch", "2", "--length", "64")
     done = finetune("--tiny", *sizes, "--only", "with", "--train", "all", "--output", tmp_path)
@@ -104,7 +104,6 @@ def test_a_missing_package_is_named_with_its_command(smollm2: Any, monkeypatch: 
         program._require("torch", "gguf", "rich")
 
 
-@pytest.mark.slow
 def test_no_paragraph_is_both_trained_on_and_held_out(smollm2: Any):
     program = import_module("finetune_lm")
     _, tokenizer = smollm2.tiny(0)

@@ -104,6 +104,7 @@ def test_what_was_not_used_for_a_month_is_forgotten(tool, jobs, tmp_path):
     assert len(list(tmp_path.iterdir())) == len(jobs)
 
 
+@pytest.mark.slow
 def test_the_key_depends_on_kernels_launcher_check_and_compiler_and_not_on_the_place(tool, tmp_path, monkeypatch):
     def checkout(name):
         for path in tool.sources(ROOT):

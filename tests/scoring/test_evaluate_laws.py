@@ -14,6 +14,8 @@ import crossent
 from tests.scoring.drawn import EXAMPLES, Data, assert_close, data, numbers
 from tests.scoring.exact import assert_same, made, softmax
 
+pytestmark = pytest.mark.slow
+
 # Weights
 
 

@@ -74,6 +74,7 @@ def test_scores_are_values():
         result.loss = 0.0
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data(), st.data())
 def test_scores_merge(rows, more):

@@ -31,6 +31,7 @@ def cuts(draw: Any, n: int) -> list[Any]:
     return [part for part in np.split(np.arange(n), places) if part.size]
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data(), st.data())
 def test_chunks(rows, more):
@@ -41,6 +42,7 @@ def test_chunks(rows, more):
     assert_same(state.finalize(), rows.score())
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data(), st.data())
 def test_merging(rows, more):
@@ -56,6 +58,7 @@ def test_order_of_rows(rows, more):
     assert_same(rows.take(list(order)).score(), rows.score())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("clustered", [False, True])
 def test_merging_many_rows(classes, clustered):
@@ -86,6 +89,7 @@ def test_numbers_of_rows_without_ids_go_on():
     assert [row.id for row in crossent.score([1] * 5, probs=p).worst] == [2, 4, 3, 1, 0]
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data(), st.data())
 def test_pickling(rows, more):
@@ -100,6 +104,7 @@ def test_pickling(rows, more):
     assert repr(again) == repr(rows.score())
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data(), st.data())
 def test_merge_leaves_the_other_as_it_is(rows, more):
@@ -127,6 +132,7 @@ def test_an_empty_state_changes_nothing(rows):
     assert_same(rows.state().merge(ScoreState(**rows.options)).finalize(), whole, rel=0.0)
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data())
 def test_an_empty_part_changes_nothing(rows):
@@ -137,6 +143,7 @@ def test_an_empty_part_changes_nothing(rows):
     assert_same(empty.state().merge(rows.state()).merge(empty.state()).finalize(), rows.score())
 
 
+@pytest.mark.slow
 @EXAMPLES
 @given(data())
 def test_finalize_may_be_called_at_any_time(rows):

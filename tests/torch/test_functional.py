@@ -177,6 +177,7 @@ EXTRAS = {
 }
 
 
+@pytest.mark.slow
 @dtypes
 @pytest.mark.parametrize("kind", ["index", "ignored", "dense", "topk"])
 @pytest.mark.parametrize("extra", EXTRAS)
@@ -213,6 +214,7 @@ def test_the_oracle_is_torch_where_torch_has_the_option(dtype):
             plain.agree("plain loss", plain.cross_entropy(z, target, **options), want, None, 1e-12)
 
 
+@pytest.mark.slow
 @dtypes
 @pytest.mark.parametrize("kind", ["index", "ignored", "dense", "topk"])
 def test_statistics_and_their_gradients(kind, dtype):

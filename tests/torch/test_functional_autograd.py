@@ -13,6 +13,8 @@ import crossent.torch as F
 from crossent.torch import TopK
 from tests.torch import plain
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {"rows": (3, 4), "pixels": (2, 3, 2), "vector": (4,)}
 OPTIONS = {
     "plain": {},

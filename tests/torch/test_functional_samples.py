@@ -11,6 +11,8 @@ import torch
 import crossent.torch
 from tests.torch import plain
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():  # torch's testing package imports deprecated things
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_methods_invocations import op_db

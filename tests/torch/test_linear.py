@@ -25,6 +25,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 # Values and first derivatives
 
 
+@pytest.mark.slow
 @dtypes
 @kinds
 @pytest.mark.parametrize("option", WITH)
@@ -46,6 +47,7 @@ def test_large_scores(dtype):
         linear.compare(F.linear_cross_entropy, dtype, args, options | {"reduction": reduction})
 
 
+@pytest.mark.slow
 @dtypes
 @kinds
 def test_statistics_and_their_gradients(kind, dtype):
@@ -132,6 +134,7 @@ def test_targets_of_other_float_dtypes_than_the_input():
         plain.agree("gradient", g, h, None, max(plain.FLOOR[other], plain.FLOOR[torch.float32]))
 
 
+@pytest.mark.slow
 @dtypes
 @kinds
 @pytest.mark.parametrize("threads", [2, 5])
@@ -263,6 +266,7 @@ def test_a_second_backward_gives_the_same_gradients(kind, dtype):
                 assert torch.equal(2 * a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", WITH)
 @kinds
 def test_first_and_second_derivatives(kind, option):
@@ -284,6 +288,7 @@ def test_first_and_second_derivatives(kind, option):
         assert gradgradcheck(call, leaves, fast_mode=True)
 
 
+@pytest.mark.slow
 @kinds
 def test_first_and_second_derivatives_of_the_statistics(kind):
     for option in ("nothing", "everything"):

@@ -12,6 +12,8 @@ import torch.nn.functional as nnf
 import crossent.torch as F
 from tests.torch import plain
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings():  # torch's testing package imports deprecated things
     warnings.simplefilter("ignore")
     from torch.testing._internal.common_methods_invocations import op_db

@@ -17,6 +17,8 @@ from tests.torch.lazily import Largest
 os.environ["HF_HUB_OFFLINE"] = "1"
 import transformers
 
+pytestmark = pytest.mark.slow
+
 V, D, BATCH, LENGTH = 317, 32, 3, 17  # so long that the logits are more than the head's weight
 SMALL = {
     "vocab_size": V,

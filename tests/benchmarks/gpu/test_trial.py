@@ -14,6 +14,7 @@ from benchmarks.gpu import device, trial
 from tests.benchmarks.gpu.small import tiny
 
 
+@pytest.mark.slow
 def test_who_fails_is_recorded_and_who_overwrites_is_undone(monkeypatch: pytest.MonkeyPatch):
     case, right = tiny("llama2-f32"), functional.cross_entropy
 

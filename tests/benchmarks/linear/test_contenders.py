@@ -32,6 +32,7 @@ def test_floors_are_the_products_of_a_loss_and_its_gradients(name: str):
             assert [x.data_ptr() for x in call()] == [x.data_ptr() for x in found]
 
 
+@pytest.mark.slow
 def test_who_needs_more_memory_than_there_is_does_not_run(monkeypatch: pytest.MonkeyPatch):
     large = LinearCase("large", "none", 10**4, 10, 10**5)  # logits of 4 GB, a weight of 4 MB
     missing = contenders.missing

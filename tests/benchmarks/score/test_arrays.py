@@ -40,6 +40,7 @@ def test_nothing_is_timed_of_a_loss_that_is_not_the_same(monkeypatch: pytest.Mon
         _ = arrays.measure(ArrayCase(500, 10), 1)
 
 
+@pytest.mark.slow
 def test_extra_memory_is_that_of_everyone_but_the_floor():
     if memory.why_not() is not None:
         pytest.skip(memory.why_not())

@@ -14,6 +14,8 @@ import crossent.scoring.dask as ours
 from crossent.errors import InputError, InputTypeError
 from tests.scoring.rows import assert_same, columns, frame
 
+pytestmark = pytest.mark.slow
+
 NAMED = {"label": "y", "probs": "p_*", "weight": "w", "cluster": "doc", "by": "lang", "id": "name"}
 CUTS = {"one": [], "three": [1, 350], "with empty ones": [0, 0, 233, 233, 500, 700], "many": [*range(10, 700, 10)]}
 
@@ -65,7 +67,6 @@ def test_arrays_are_scored_as_in_one_piece(table, cuts):
     assert_same(found, wanted)  # the numbers of rows among them
 
 
-@pytest.mark.slow
 def test_a_cluster_of_processes(table, whole, tmp_path):
     for k, part in enumerate([table[:300], table[300:301], table[301:]]):
         part.to_parquet(tmp_path / f"{k}.parquet")
@@ -132,7 +133,6 @@ def test_a_state_is_a_part_of_a_larger_graph(table, whole):
     assert_same(found.finalize(), whole)
 
 
-@pytest.mark.slow
 def test_many_rows_in_small_partitions():
     draw = np.random.default_rng(11)
     z = draw.normal(0, 2, 400_000)

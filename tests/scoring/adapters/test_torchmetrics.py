@@ -23,6 +23,8 @@ from crossent.scoring.adapters.torchmetrics import STATE_CLASSES
 from crossent.scoring.torchmetrics import CrossEntropyScore
 from tests.scoring.rows import assert_same
 
+pytestmark = pytest.mark.slow
+
 WHOLE = 1e-13
 
 
@@ -363,7 +365,6 @@ def several(group, sizes):
     return loss.item(), pickle.dumps(score)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("sizes", [(7, 1, 40, 12, 30), (9, 3)], ids=["all have rows", "two have rows"])
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")

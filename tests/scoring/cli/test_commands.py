@@ -112,6 +112,7 @@ class TestOptions:
 
 
 class TestCompare:
+    @pytest.mark.slow
     @pytest.mark.parametrize("option", ["--id", "--on"])
     @pytest.mark.parametrize("ends", [("csv", "parquet"), ("jsonl", "arrow"), ("npz", "tsv")])
     def test_shuffled_rows_are_paired_by_id(self, ends: Any, option: str, tmp_path: Path, capsys: Any) -> None:

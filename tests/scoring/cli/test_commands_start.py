@@ -29,6 +29,7 @@ def seconds_of_help() -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_help_is_there_at_once() -> None:
     assert min(seconds_of_help() for _ in range(5)) < 0.3
 
@@ -71,6 +72,7 @@ def test_importing_crossent_is_light() -> None:
     assert not loaded("import crossent") & HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["score", "--help"], ["compare", "--help"], ["lm", "--help"]])
 def test_help_imports_no_arithmetic(arguments: list[str]) -> None:
     there = loaded(f"from crossent.cli import run; run({arguments!r})")

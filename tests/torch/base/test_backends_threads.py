@@ -29,6 +29,7 @@ def everything():
     return [*results, loss, *torch.autograd.grad(loss, x)]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_threads():
     before = torch.get_num_threads()
     try:

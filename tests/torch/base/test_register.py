@@ -215,6 +215,7 @@ def test_fake_tensors_have_shapes_and_no_kernel():
         assert g.shape == (4,)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_the_operator_keeps_its_contract_with_torch():
     for call in (call_of(), call_of(y=False)):

@@ -15,6 +15,8 @@ from crossent.torch.call.dtensor import of_elements, of_layer, of_logits, stand_
 from crossent.torch.call.layout import LayerOperands
 from crossent.torch.ranks.shards import NO_SHARDS
 
+pytestmark = pytest.mark.slow
+
 N, V, D = 6, 10, 3
 HALVES = (slice(0, 3), slice(3, 6))
 
@@ -75,7 +77,6 @@ def logits_in_two_dimensions(_group):
     assert torch.equal(top.prob[:, 0], numbers(N)[HALVES[row]])
 
 
-@pytest.mark.slow
 def test_a_rank_has_its_part_of_each_argument(ranks):
     ranks.run(4, logits_in_two_dimensions)
 
@@ -107,7 +108,6 @@ def logits_in_one_dimension(group):
     assert torch.equal(leaf.grad.full_tensor(), torch.ones_like(z))
 
 
-@pytest.mark.slow
 def test_rows_classes_or_nothing_is_sharded(ranks):
     ranks.run(2, logits_in_one_dimension)
 
@@ -131,7 +131,6 @@ def refused(group):
             _ = of_logits(arguments)
 
 
-@pytest.mark.slow
 def test_calls_that_have_no_loss_are_refused_on_every_rank(ranks):
     ranks.run(2, refused)
 
@@ -154,7 +153,6 @@ def layer(_group):
     assert here.shards.ranks.gathered is None
 
 
-@pytest.mark.slow
 def test_a_layer_has_its_rows_and_its_classes(ranks):
     ranks.run(4, layer)
 
@@ -177,7 +175,6 @@ def sequence_parallel(group):
         assert known.groups == (group.group_name,)
 
 
-@pytest.mark.slow
 def test_rows_over_the_ranks_of_the_classes_are_gathered(ranks):
     ranks.run(2, sequence_parallel)
 
@@ -196,7 +193,6 @@ def refused_layers(group):
             _ = of_layer(call(operands, y))
 
 
-@pytest.mark.slow
 def test_layers_that_have_no_loss_are_refused_on_every_rank(ranks):
     ranks.run(2, refused_layers)
 
@@ -225,6 +221,5 @@ def elements(_group):
     assert torch.equal(each.full_tensor(), x + 1)
 
 
-@pytest.mark.slow
 def test_binary_losses_are_those_of_a_rank_s_elements(ranks):
     ranks.run(4, elements)

@@ -34,6 +34,7 @@ def same_numbers(a, b):
     return a.dtype == b.dtype and a.data_ptr() == b.data_ptr() and a.numel() == b.numel() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
     ("kind", "reduction"),
@@ -126,6 +127,7 @@ def test_compiled_without_a_graph_break(function, dynamic):
     check_compiled(function, inputs, dynamic=dynamic)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_compiled_module_under_autocast():
     torch._dynamo.reset()
@@ -140,6 +142,7 @@ def test_compiled_module_under_autocast():
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @dtypes
 @pytest.mark.parametrize("shape", [linear.VECTOR, linear.ROWS, linear.BOTH], ids=str)
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -40,6 +40,7 @@ def test_row_operators_keep_their_contracts():
         _ = torch.library.opcheck(ops.row_grad.default, (*args, record, g[0], None, g[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
 def test_one_step_operators_keep_their_contracts():
     for call, mean in zip(row_arguments(), (True, False, True, False), strict=True):

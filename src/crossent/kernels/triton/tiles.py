@@ -106,7 +106,7 @@ class Block(NamedTuple):
 @triton.jit
 def phi_of(unit, cap, T: tl.constexpr, CAPPED: tl.constexpr):
     """Return phi for 1 / temperature and softcap in float64."""
-    rate = tl.full([], 1.0, T) if CAPPED else unit.to(T)
+    rate = opaque_one(unit.to(T)) if CAPPED else unit.to(T)
     scale = 1.0 if CAPPED else unit
     return Phi(unit.to(T), cap.to(T), rate, scale)
 
@@ -125,6 +125,12 @@ def block_of(
     phase = phase_of(origin, U, WIDE)
     wanted = exists & (ignored == 0)
     return Block(batch, row, number, exists, ignored, wanted, origin, prob_origin, phase)
+
+
+@triton.jit
+def opaque_one(x):
+    """Return 1 in the dtype of x, as a number that the compiler cannot know: with the constant, AMD's spills."""
+    return x * 0.0 + 1.0
 
 
 @triton.jit
