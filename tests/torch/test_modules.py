@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -63,7 +64,68 @@ def test_errors_of_the_modules_come_early():
         _ = F.BCEWithLogitsLoss(reduction="average")
 
 
-@pytest.mark.parametrize("name", ["CrossEntropyLoss", "BCEWithLogitsLoss"])
+def twins():
+    """Our modules with torch's of the same name, made by the same positional arguments."""
+    for name, arguments in {
+        "CrossEntropyLoss": (torch.rand(5), None, 3, None, "sum", 0.1),
+        "BCEWithLogitsLoss": (torch.rand(5), None, None, "sum", torch.rand(5)),
+        "BCELoss": (torch.rand(5), None, None, "sum"),
+        "LinearCrossEntropyLoss": (4, 5),
+    }.items():
+        if hasattr(torch.nn, name):  # torch 2.10 has no LinearCrossEntropyLoss
+            yield getattr(F, name)(*arguments), getattr(torch.nn, name)(*arguments)
+
+
+def operands_of(module):
+    x = torch.rand(6, 4 if isinstance(module, F.LinearCrossEntropyLoss) else 5)
+    return x, torch.rand(6, 5) if isinstance(module, (F.BCELoss, F.BCEWithLogitsLoss)) else torch.arange(6) % 5
+
+
+def test_modules_are_instances_of_torch_s_with_its_arguments_attributes_and_results():
+    for ours, theirs in twins():
+        assert isinstance(ours, type(theirs))
+        assert isinstance(ours, torch.nn.modules.loss._Loss)
+        assert ours.__constants__ == theirs.__constants__ if hasattr(theirs, "__constants__") else True
+        missing = {name for name in vars(theirs) if not hasattr(ours, name)}
+        assert not missing
+        _ = ours.load_state_dict(theirs.state_dict())
+        x, target = operands_of(ours)
+        torch.testing.assert_close(ours(x, target), theirs(x, target))
+
+
+def test_attributes_may_change_after_construction():
+    for ours, theirs in twins():
+        _ = ours.load_state_dict(theirs.state_dict())
+        x, target = operands_of(ours)
+        changes = {"reduction": "none", "weight": torch.rand(5), "ignore_index": 2, "label_smoothing": 0.3}
+        if hasattr(theirs, "pos_weight"):
+            changes["pos_weight"] = torch.rand(5)
+        for name, value in changes.items():
+            if hasattr(theirs, name):
+                for module in (ours, theirs):
+                    setattr(module, name, value)
+                torch.testing.assert_close(ours(x, target), theirs(x, target))
+        for module in (ours, theirs):
+            module.weight = None
+        torch.testing.assert_close(ours(x, target), theirs(x, target))
+
+
+def test_options_of_torch_s_linear_loss_are_refused_not_ignored():
+    module = F.LinearCrossEntropyLoss(4, 5)
+    module.options = object()
+    with pytest.raises(NotImplementedError, match="chunk_bytes"):
+        _ = module(*operands_of(module))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_torchscript_is_refused_with_what_to_do():
+    for ours, theirs in twins():
+        for model in (ours, torch.nn.Sequential(ours)):
+            with pytest.raises(NotImplementedError, match=rf"torch\.compile.*torch\.nn\.{type(theirs).__name__}"):
+                _ = torch.jit.script(model)
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "BCEWithLogitsLoss", "BCELoss"])
 def test_state_travels_to_and_from_torch(name):
     w = torch.rand(5)
     ours, theirs = getattr(F, name)(w), getattr(torch.nn, name)(w)
@@ -77,17 +139,21 @@ def test_state_travels_to_and_from_torch(name):
 
 
 def test_modules_are_copied_and_saved():
-    module = F.CrossEntropyLoss(torch.rand(5), label_smoothing=0.1, softcap=3.0)
-    z, y = torch.randn(4, 5), torch.randint(5, (4,))
-    file = io.BytesIO()
-    torch.save(module, file)
-    _ = file.seek(0)
-    for other in (copy.deepcopy(module), torch.load(file, weights_only=False)):
-        assert torch.equal(other(z, y), module(z, y))
+    ours = [module for module, _ in twins()]
+    for module in (F.CrossEntropyLoss(torch.rand(5), label_smoothing=0.1, softcap=3.0), *ours):
+        x, target = operands_of(module)
+        file = io.BytesIO()
+        torch.save(module, file)
+        _ = file.seek(0)
+        saved = torch.load(file, weights_only=False)
+        for other in (copy.deepcopy(module), copy.copy(module), pickle.loads(pickle.dumps(module)), saved):
+            assert torch.equal(other(x, target), module(x, target))
 
 
 def test_representations_show_what_was_chosen():
-    assert repr(F.CrossEntropyLoss()) == "CrossEntropyLoss()"
+    for name in ("CrossEntropyLoss", "BCEWithLogitsLoss", "BCELoss"):
+        assert repr(getattr(F, name)()) == f"{name}()"
+        assert repr(getattr(F, name)(reduction="sum")) == f"{name}(reduction='sum')"
     text = repr(F.CrossEntropyLoss(label_smoothing=0.1, z_loss=1e-4, reduction="sum"))
     for part in ("label_smoothing=0.1", "z_loss=0.0001", "reduction='sum'"):
         assert part in text

@@ -15,10 +15,11 @@ from crossent.torch.functional import (
 )
 from crossent.torch.linear import linear_cross_entropy
 from crossent.torch.lm_head import fuse_lm_head, unfuse_lm_head
-from crossent.torch.modules import BCEWithLogitsLoss, CrossEntropyLoss, LinearCrossEntropyLoss
+from crossent.torch.modules import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, LinearCrossEntropyLoss
 from crossent.torch.ranks.records import all_reduce
 
 __all__ = [
+    "BCELoss",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "LinearCrossEntropyLoss",

@@ -15,7 +15,7 @@ from crossent.torch.call.checks import broadcasts, check_companion, check_consta
 from crossent.torch.call.dtensor import of_elements, of_logits, stand_in
 from crossent.torch.call.layout import layout_of
 from crossent.torch.call.results import Stats, finished, reduction_of
-from crossent.torch.call.targets import TopK
+from crossent.torch.call.targets import TargetKind
 from crossent.torch.lazy.fusing import fused_loss
 from crossent.torch.lazy.logits import LazyLogits
 from crossent.torch.operators.binary import BinaryCall, BinaryLossCall, binary_loss
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @overload
 def cross_entropy(
-    input: Tensor, target: Tensor | TopK, weight: Tensor | None = ..., size_average: bool | None = ...,
+    input: Tensor, target: Tensor | TargetKind, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
     return_stats: Literal[False] = ..., process_group: ProcessGroup | None = ..., first_class: int | None = ...,
@@ -36,7 +36,7 @@ def cross_entropy(
 ) -> Tensor: ...  # fmt: skip
 @overload
 def cross_entropy(
-    input: Tensor, target: Tensor | TopK, weight: Tensor | None = ..., size_average: bool | None = ...,
+    input: Tensor, target: Tensor | TargetKind, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
     return_stats: Literal[True], process_group: ProcessGroup | None = ..., first_class: int | None = ...,
@@ -44,7 +44,7 @@ def cross_entropy(
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
 def cross_entropy(
     input: Tensor,
-    target: Tensor | TopK,
+    target: Tensor | TargetKind,
     weight: Tensor | None = None,
     size_average: bool | None = None,
     ignore_index: int = -100,

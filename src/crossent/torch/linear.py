@@ -24,7 +24,7 @@ from crossent.torch.call.checks import check_chunk_bytes
 from crossent.torch.call.dtensor import of_layer
 from crossent.torch.call.layout import LayerOperands, layout_of_layer
 from crossent.torch.call.results import Stats, finished, reduction_of, stats_of
-from crossent.torch.call.targets import NOT_OF_PROBABILITIES, TopK, is_soft
+from crossent.torch.call.targets import NOT_OF_PROBABILITIES, TargetKind, is_soft
 from crossent.torch.operators.linear_call import LinearCall
 from crossent.torch.operators.linear_loss import LinearLossCall, linear_loss
 from crossent.torch.operators.linear_stats import LinearStatsCall, linear_stats
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @overload
 def linear_cross_entropy(
-    input: Tensor, linear_weight: Tensor, target: Tensor | TopK, *, linear_bias: Tensor | None = ...,
+    input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
     return_stats: Literal[False] = ..., chunk_bytes: int | None = ..., process_group: ProcessGroup | None = ...,
@@ -47,7 +47,7 @@ def linear_cross_entropy(
 ) -> Tensor: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
-    input: Tensor, linear_weight: Tensor, target: Tensor | TopK, *, linear_bias: Tensor | None = ...,
+    input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
     return_stats: Literal[True], chunk_bytes: int | None = ..., process_group: ProcessGroup | None = ...,
@@ -56,7 +56,7 @@ def linear_cross_entropy(
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
-    target: Tensor | TopK,
+    target: Tensor | TargetKind,
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,

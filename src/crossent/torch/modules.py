@@ -1,21 +1,41 @@
-"""The losses as modules, with the constructors of torch's own."""
+"""The losses as modules: subclasses of torch's own, with their constructors and more options.
+
+They are subclasses because other libraries ask for that: skorch makes probabilities of logits for instances of
+`torch.nn.CrossEntropyLoss`, and curvature libraries look for torch's losses in the same way.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor, nn
 
 from crossent.spec import Scores
 from crossent.torch.call.checks import check_chunk_bytes, check_ignore_index, check_numbers, check_weight
 from crossent.torch.call.results import Stats, reduction_of
-from crossent.torch.call.targets import TopK
-from crossent.torch.functional import binary_cross_entropy_with_logits, cross_entropy
+from crossent.torch.call.targets import TargetKind
+from crossent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
 from crossent.torch.linear import linear_cross_entropy
 
+if TYPE_CHECKING:
+    from torch.nn import LinearCrossEntropyLoss as _TorchLinearLoss
+else:
+    _TorchLinearLoss = getattr(nn, "LinearCrossEntropyLoss", nn.Module)  # torch 2.10 lacks it
 
-class CrossEntropyLoss(nn.Module):
+
+class _NotScripted:
+    """A loss that TorchScript refuses with a reason: it asks a module for what to compile before it compiles it."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        name = type(self).__name__
+        raise NotImplementedError(
+            f"TorchScript cannot compile crossent's {name}, because it does not know its Python; use torch.compile, "
+            f"or script the model without its loss or with torch.nn.{name}"
+        )
+
+
+class CrossEntropyLoss(_NotScripted, nn.CrossEntropyLoss):
     """Cross-entropy between a target and the softmax of logits: `cross_entropy` with its options bound.
 
     Parameters
@@ -34,8 +54,6 @@ class CrossEntropyLoss(nn.Module):
     tensor(1.3863)
     """
 
-    weight: Tensor | None
-
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -50,18 +68,15 @@ class CrossEntropyLoss(nn.Module):
         z_loss: float = 0.0,
         return_stats: bool = False,
     ) -> None:
-        super().__init__()
         _ = Scores(temperature, softcap)  # raises here rather than in the first step of training
-        self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
-        self.reduction = reduction_of(reduction, size_average, reduce)
-        self.label_smoothing = label_smoothing
+        reduction = reduction_of(reduction, size_average, reduce)
+        super().__init__(weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
         self.temperature = temperature
         self.softcap = softcap
         self.z_loss = z_loss
         self.return_stats = return_stats
 
-    def forward(self, input: Tensor, target: Tensor | TopK, *, sample_weight: Tensor | None = None) -> Any:
+    def forward(self, input: Tensor, target: Tensor | TargetKind, *, sample_weight: Tensor | None = None) -> Any:
         """Return the loss, or (loss, Stats); see `crossent.torch.cross_entropy`."""
         result: Tensor | tuple[Tensor, Stats] = cross_entropy(  # pyright: ignore[reportCallIssue]
             input,
@@ -80,19 +95,18 @@ class CrossEntropyLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the options that are not at their defaults."""
-        options = {
-            "ignore_index": (self.ignore_index, -100),
-            "reduction": (self.reduction, "mean"),
-            "label_smoothing": (self.label_smoothing, 0.0),
-            "temperature": (self.temperature, 1.0),
-            "softcap": (self.softcap, None),
-            "z_loss": (self.z_loss, 0.0),
-            "return_stats": (self.return_stats, False),
-        }
-        return ", ".join(f"{name}={value!r}" for name, (value, default) in options.items() if value != default)
+        return _chosen(
+            ignore_index=(self.ignore_index, -100),
+            reduction=(self.reduction, "mean"),
+            label_smoothing=(self.label_smoothing, 0.0),
+            temperature=(self.temperature, 1.0),
+            softcap=(self.softcap, None),
+            z_loss=(self.z_loss, 0.0),
+            return_stats=(self.return_stats, False),
+        )
 
 
-class LinearCrossEntropyLoss(nn.Module):
+class LinearCrossEntropyLoss(_NotScripted, _TorchLinearLoss):
     """Cross-entropy of a linear layer's outputs: `linear_cross_entropy` with its layer and its options bound.
 
     The layer is the submodule `linear`, with out_features · num_classes outputs, as in torch's module of this name.
@@ -114,7 +128,8 @@ class LinearCrossEntropyLoss(nn.Module):
     tensor(1.3863)
     """
 
-    weight: Tensor | None
+    options: Any = None
+    """Torch's way to choose chunks, which this loss does not have."""
 
     def __init__(
         self,
@@ -135,7 +150,7 @@ class LinearCrossEntropyLoss(nn.Module):
         return_stats: bool = False,
         chunk_bytes: int | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # not torch's own, which some versions lack
         _ = Scores(temperature, softcap)  # raises here rather than in the first step of training
         check_numbers(label_smoothing, z_loss)
         if weight is not None:
@@ -158,8 +173,10 @@ class LinearCrossEntropyLoss(nn.Module):
         outputs = math.prod(self.out_features, start=num_classes)
         self.linear = nn.Linear(in_features, outputs, bias=bias, device=device, dtype=dtype)
 
-    def forward(self, input: Tensor, target: Tensor | TopK, *, sample_weight: Tensor | None = None) -> Any:
+    def forward(self, input: Tensor, target: Tensor | TargetKind, *, sample_weight: Tensor | None = None) -> Any:
         """Return the loss, or (loss, Stats); see `crossent.torch.linear_cross_entropy`."""
+        if self.options is not None:
+            raise NotImplementedError("options chooses torch's chunks; this loss is in chunks already: use chunk_bytes")
         shape = (self.num_classes, *self.out_features)
         bias = self.linear.bias
         result: Tensor | tuple[Tensor, Stats] = linear_cross_entropy(  # pyright: ignore[reportCallIssue]
@@ -182,22 +199,21 @@ class LinearCrossEntropyLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the sizes, and the options that are not at their defaults."""
-        options = {
-            "num_classes": (self.num_classes, None),
-            "out_features": (self.out_features, ()),
-            "ignore_index": (self.ignore_index, None),
-            "reduction": (self.reduction, "mean"),
-            "label_smoothing": (self.label_smoothing, 0.0),
-            "temperature": (self.temperature, 1.0),
-            "softcap": (self.softcap, None),
-            "z_loss": (self.z_loss, 0.0),
-            "return_stats": (self.return_stats, False),
-            "chunk_bytes": (self.chunk_bytes, None),
-        }
-        return ", ".join(f"{name}={value!r}" for name, (value, default) in options.items() if value != default)
+        return _chosen(
+            num_classes=(self.num_classes, None),
+            out_features=(self.out_features, ()),
+            ignore_index=(self.ignore_index, None),
+            reduction=(self.reduction, "mean"),
+            label_smoothing=(self.label_smoothing, 0.0),
+            temperature=(self.temperature, 1.0),
+            softcap=(self.softcap, None),
+            z_loss=(self.z_loss, 0.0),
+            return_stats=(self.return_stats, False),
+            chunk_bytes=(self.chunk_bytes, None),
+        )
 
 
-class BCEWithLogitsLoss(nn.Module):
+class BCEWithLogitsLoss(_NotScripted, nn.BCEWithLogitsLoss):
     """Binary cross-entropy of sigmoid outputs: `binary_cross_entropy_with_logits` with its options bound.
 
     Parameters
@@ -214,9 +230,6 @@ class BCEWithLogitsLoss(nn.Module):
     tensor(0.9242)
     """
 
-    weight: Tensor | None
-    pos_weight: Tensor | None
-
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -225,13 +238,56 @@ class BCEWithLogitsLoss(nn.Module):
         reduction: str = "mean",
         pos_weight: Tensor | None = None,
     ) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-        self.register_buffer("pos_weight", pos_weight)
-        self.reduction = reduction_of(reduction, size_average, reduce)
+        super().__init__(weight, reduction=reduction_of(reduction, size_average, reduce), pos_weight=pos_weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Return the loss; see `crossent.torch.binary_cross_entropy_with_logits`."""
         return binary_cross_entropy_with_logits(
             input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
         )
+
+    def extra_repr(self) -> str:
+        """Return the reduction if it is not the default."""
+        return _chosen(reduction=(self.reduction, "mean"))
+
+
+class BCELoss(_NotScripted, nn.BCELoss):
+    """Binary cross-entropy of probabilities: `binary_cross_entropy` with its options bound.
+
+    If you have logits, `BCEWithLogitsLoss` is more accurate.
+
+    Parameters
+    ----------
+    weight, size_average, reduce, reduction
+        As in `torch.nn.BCELoss`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from crossent.torch import BCELoss
+    >>> loss = BCELoss(reduction="sum")
+    >>> loss(torch.tensor([0.9, 0.2]), torch.tensor([1.0, 0.0]))
+    tensor(0.3285)
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(weight, reduction=reduction_of(reduction, size_average, reduce))
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Return the loss; see `crossent.torch.binary_cross_entropy`."""
+        return binary_cross_entropy(input, target, self.weight, reduction=self.reduction)
+
+    def extra_repr(self) -> str:
+        """Return the reduction if it is not the default."""
+        return _chosen(reduction=(self.reduction, "mean"))
+
+
+def _chosen(**options: tuple[Any, Any]) -> str:
+    """Return the options, pairs of value and default, that are not at their defaults."""
+    return ", ".join(f"{name}={value!r}" for name, (value, default) in options.items() if value != default)
