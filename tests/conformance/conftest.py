@@ -17,6 +17,7 @@ from tests.conformance.adapters import adapters
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     from tests.kernels.triton import interpreter
+    from tests.kernels.triton.programs import program_order  # noqa: F401  a fixture
 
     interpreter.install()
 

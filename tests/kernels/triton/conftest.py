@@ -1,7 +1,8 @@
 """The Triton backend, on a GPU (`make test-gpu`) or in Triton's interpreter (`make test-interpreter`).
 
 The interpreter needs a process of its own, because TRITON_INTERPRET=1 is read when Triton is imported. Where there is
-neither, nothing here is collected.
+neither, nothing here is collected. In the interpreter every test of the kernels runs three times, with the programs of
+each launch in three orders (`programs`); all others run in one order, which the seed draws.
 """
 
 from __future__ import annotations
@@ -13,13 +14,24 @@ import pytest
 
 from crossent import kernels
 
+KERNEL_TESTS = {"test_binary", "test_gradient", "test_record", "test_rows", "test_rows_parts", "test_tiles"}
+
 if os.environ.get("TRITON_INTERPRET") == "1":
     from tests.kernels.triton import interpreter
+    from tests.kernels.triton.programs import ORDERS, program_order  # noqa: F401  a fixture
 
     interpreter.install()
     collect_ignore = ["test_on_a_gpu.py"]
+
+    def pytest_generate_tests(metafunc):
+        """Run each test of the kernels in each order of programs."""
+        if metafunc.module.__name__.rpartition(".")[2] in KERNEL_TESTS:
+            metafunc.parametrize("program_order", ORDERS, indirect=True)
+
 elif kernels.why_not("triton") is not None:
     collect_ignore_glob = ["test_*.py"]
+else:
+    collect_ignore = ["test_programs.py"]
 
 
 @pytest.fixture

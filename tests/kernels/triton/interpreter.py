@@ -17,6 +17,7 @@ from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from tests.data import decode, encode
+from tests.kernels.triton import programs
 
 FUNCTIONS = {
     "exp": np.exp,
@@ -73,6 +74,7 @@ def install() -> None:
     for name, function in FUNCTIONS.items():
         setattr(libdevice, name, _in_numpy(function))
     _remember_shapes()
+    programs.install()
 
 
 def _remember_shapes() -> None:

@@ -122,14 +122,15 @@ def _zero_unless_nan(x):
 
 @triton.jit
 def _at_named(
-    logits, gathered, phi, measure, number, origin, k, there, g,
+    logits, gathered, phi, measure, number, origin, k, there, g, begin, end,
     T: tl.constexpr, CAPPED: tl.constexpr, REPEATED: tl.constexpr,
 ):  # fmt: skip
-    """Return the columns that the target names, whether they are here, and the gradient there in float64.
+    """Return the columns that the target names, whether they are in [begin, end), and the gradient there in float64.
 
     q − 1 comes from the record without cancellation. A class that is named twice (REPEATED) has one gradient.
     """
     column, here, p = named_class(measure, number, k, there)
+    here = here & (column >= begin) & (column < end)  # another program may be writing over the others' logits
     if REPEATED:
         p = _zero_unless_nan(p)
         for other in range(measure.classes.picks):
@@ -148,15 +149,18 @@ def _at_named(
 
 @triton.jit
 def named_value(
-    logits, gathered, phi, measure, block, wanted, g, R: tl.constexpr, T: tl.constexpr, CAPPED: tl.constexpr,
-    MEASURED: tl.constexpr,
+    logits, gathered, phi, measure, block, wanted, g, begin, end,
+    R: tl.constexpr, T: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
 ):  # fmt: skip
-    """Return the gradient at the one class of each row; unless MEASURED, tiles are written with it in its place."""
+    """Return the gradient at the one class of each row if that is in columns [begin, end).
+
+    Unless MEASURED, tiles are written with it in its place.
+    """
     if MEASURED:
         return NamedValue(tl.full([R], -1, tl.int64), g.a.to(T))
     else:
         column, here, value = _at_named(
-            logits, gathered, phi, measure, block.number, block.origin, 0, wanted, g, T, CAPPED, False
+            logits, gathered, phi, measure, block.number, block.origin, 0, wanted, g, begin, end, T, CAPPED, False
         )
         return NamedValue(tl.where(here, column, -1), value.to(T))
 
@@ -181,7 +185,6 @@ def write_named(
         there = wanted[:, None] & (k < measure.classes.picks)
         column, here, value = _at_named(
             logits, gathered, phi, measure, block.number[:, None], block.origin[:, None], k, there, _as_column(g),
-            T, CAPPED, True,
+            begin[:, None], end[:, None], T, CAPPED, True,
         )  # fmt: skip
-        here = here & (column >= begin[:, None]) & (column < end[:, None])
         tl.store(grad.data + (to[:, None] + column * grad.col), value.to(T), mask=here)

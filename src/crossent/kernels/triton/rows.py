@@ -72,7 +72,7 @@ def row_stats(
     edge_x = edges.peak[:, :, None]
     if WIDE:
         place, live = edge_places(block.phase, classes.columns, U)
-        live = live & wanted & (part == 0)
+        live = live & wanted & (place >= start) & (place < stop)
         edge_x, _, p = read_tile(logits, phi, measure, block, place, live, T, U, False, CAPPED, MEASURED, DENSE)
         edges = fold(edges, edge_x, p, phi.rate, MEASURED)
     r = record_of(lanes, edges, edge_x, logits, phi, block, start, stop, classes.columns, T, M, U, WIDE, CAPPED)
@@ -114,7 +114,8 @@ def row_grad(
 
     g = gradient_of(load_record(record, record_step, block.number, block.exists), cotangents, block, flags)
     wanted, factors = has_gradient(block, g), for_tiles(g, temperature, T, CAPPED)
-    one = named_value(logits, gathered, phi, measure, block, wanted, g, R, T, CAPPED, MEASURED)
+    begin, end = start - block.phase, stop - block.phase
+    one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED)
     tl.debug_barrier()  # the gradient may take the place of what was read
     for at in range(start, stop, M * U):
         place, live = tile_places(at, block.phase, classes.columns, M, U, WIDE)
@@ -125,13 +126,12 @@ def row_grad(
         write_tile(grad, to, block.phase, place, live, value, one, U, WIDE, MEASURED)
     if WIDE:
         place, live = edge_places(block.phase, classes.columns, U)
-        live = live & exists & (part == 0)
+        live = live & exists & (place >= start) & (place < stop)
         read = live & wanted[:, None, None]
         x, slope, p = read_tile(logits, phi, measure, block, place, read, T, U, False, CAPPED, MEASURED, DENSE)
         value = slopes(factors, x, slope, p, wanted, phi.rate, MEASURED)
         write_tile(grad, to, block.phase, place, live, value, one, U, False, MEASURED)
     if MEASURED and not DENSE:
-        begin, end = start - block.phase, stop - block.phase
         write_named(logits, gathered, phi, measure, block, wanted, g, grad, to, begin, end, T, K, CAPPED)
 
 
@@ -170,7 +170,7 @@ def row_fused(
 
     g = gradient_of(r, cotangents, block, cotangent_flags)
     wanted, factors = has_gradient(block, g), for_tiles(g, temperature, T, CAPPED)
-    one = named_value(logits, gathered, phi, measure, block, wanted, g, R, T, CAPPED, MEASURED)
+    one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED)
     tl.debug_barrier()  # the gradient may take the place of what was read
     value = slopes(factors, x, slope, p, wanted, phi.rate, MEASURED)
     write_tile(grad, to, block.phase, place, live & exists, value, one, U, WIDE, MEASURED)
