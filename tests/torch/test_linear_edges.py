@@ -197,3 +197,14 @@ def test_rows_do_not_touch_each_other():
     got = ours(x, w, y, b, s, **options, reduction="none", chunk_bytes=200)
     assert got[7].isnan()
     assert torch.equal(got[keep], want[keep])
+
+
+@dtypes
+@pytest.mark.parametrize("options", [{"label_smoothing": 0.2}, {"weight": torch.rand(5)}], ids=["smoothing", "weight"])
+def test_stats_of_dense_targets_with_one_position_are_those_without_the_axis(options, dtype):
+    x, head, p = torch.randn(4, 3, dtype=dtype), torch.randn(5, 3, dtype=dtype), torch.rand(4, 5).to(dtype)
+    loss, stats = F.linear_cross_entropy(x, head, p, return_stats=True, **options)
+    again, same = F.linear_cross_entropy(x, head[:, None], p[:, :, None], return_stats=True, **options)
+    assert torch.equal(loss, again)
+    for name in (*DIFFERENTIABLE, "confidence", "correct"):
+        assert torch.equal(getattr(stats, name), getattr(same, name).squeeze(1))

@@ -200,19 +200,23 @@ def _linear_call(layer: LayerOperands, arguments: Arguments, rows: CheckedRows) 
     """Return the call of the operators: matrices of rows and of classes and positions."""
     x, weight, bias = layer
     width, positions = math.prod(weight.shape[:-1]), math.prod(weight.shape[1:-1])
-    target = rows.target
-    prob: Any = target.prob
-    if prob is not None and prob.ndim == 3 and width == rows.layout.classes:
-        target = dataclasses.replace(target, prob=prob.squeeze(2))
     return LinearCall(
         x.reshape(math.prod(x.shape[:-1]), x.shape[-1]),
         weight.reshape(width, weight.shape[-1]),
         None if bias is None else bias.reshape(width),
         positions,
-        target,
+        _of_positions(rows.target, positions),
         arguments.scores,
         rows.ranks,
     )
+
+
+def _of_positions(target: Target, positions: int) -> Target:
+    """Return a target as a layer of so many positions takes it: dense probabilities of one position are a matrix."""
+    prob: Any = target.prob
+    if prob is None or prob.ndim == 2 or positions != 1:
+        return target
+    return dataclasses.replace(target, prob=prob.squeeze(2))
 
 
 def _in_one_or_two_sweeps(
@@ -229,7 +233,8 @@ def _in_one_or_two_sweeps(
         chunk_bytes = default_chunk_bytes(costs) if alone else costs.device.chunk_bytes
 
     def again(target: Target) -> RowResults:
-        return linear_stats(LinearStatsCall(dataclasses.replace(call, target=target), False, chunk_bytes)).rows
+        other = dataclasses.replace(call, target=_of_positions(target, call.positions))
+        return linear_stats(LinearStatsCall(other, False, chunk_bytes)).rows
 
     if alone and reduced and wanted.of_source and constant and one_sweep(costs, chunk_bytes) is not None:
         found = linear_loss(
