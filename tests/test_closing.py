@@ -16,7 +16,7 @@ def test_closings_have_their_textbook_values():
     np.testing.assert_allclose(closing.focal(LOSS, 2.0), (1 - np.exp(-LOSS)) ** 2 * LOSS, rtol=1e-14)
 
 
-@pytest.mark.parametrize("wrong", ["average", "", "Mean", None])
+@pytest.mark.parametrize("wrong", ["average", "", "Mean", None, 3, ["mean"]])
 def test_other_reductions_are_refused(wrong):
     with pytest.raises(ValueError, match="reduction"):
         closing.check_reduction(wrong)

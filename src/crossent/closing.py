@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from crossent.arrays import namespace, total
+from crossent.numbers import shown
 
 Reduction = Literal["none", "mean", "sum"]
 
 
 def check_reduction(reduction: str) -> None:
     """Raise ValueError unless reduction is "none", "mean" or "sum", as torch has them."""
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction!r} is not a valid value for reduction; use 'mean', 'sum' or 'none'")
+    if not isinstance(reduction, str) or reduction not in ("none", "mean", "sum"):  # pyright: ignore
+        raise ValueError(f"{shown(reduction)} is not a valid value for reduction; use 'mean', 'sum' or 'none'")
 
 
 def reduce(loss: Any, reduction: Reduction, *, sample_weight: Any = None, row_weight: Any = None) -> Any:

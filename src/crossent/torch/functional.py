@@ -162,7 +162,7 @@ def cross_entropy(
     sharding = sharding_of(process_group, first_class, num_classes)
     arguments = Arguments(
         input, target, weight, ignore_index, label_smoothing, scores, closing, return_stats, sharding, NO_SHARDS
-    )
+    ).bound()
     if isinstance(input, LazyLogits) and input.stays_lazy():
         fused = fused_loss(arguments)
         if fused is not NotImplemented:

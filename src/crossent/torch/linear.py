@@ -20,7 +20,7 @@ from crossent.torch.call.arguments import (
     scores_of,
     sharding_of,
 )
-from crossent.torch.call.checks import check_chunk_bytes
+from crossent.torch.call.checks import chunk_bytes_of
 from crossent.torch.call.dtensor import of_layer
 from crossent.torch.call.layout import LayerOperands, layout_of_layer
 from crossent.torch.call.results import Stats, finished, reduction_of, stats_of
@@ -162,13 +162,12 @@ def linear_cross_entropy(
     """
     closing = Closing(reduction_of(reduction), sample_weight, z_loss)
     scores = scores_of(temperature, softcap)
-    if chunk_bytes is not None:
-        check_chunk_bytes(chunk_bytes)
+    chunk_bytes = chunk_bytes_of(chunk_bytes)
     layer = LayerOperands(input, linear_weight, linear_bias)
     sharding = sharding_of(process_group, first_class, num_classes)
     arguments = Arguments(
         layer, target, weight, ignore_index, label_smoothing, scores, closing, return_stats, sharding, NO_SHARDS
-    )
+    ).bound()
     return loss_of_layer(arguments, chunk_bytes)
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor, nn
 
-from crossent.spec import Scores
-from crossent.torch.call.checks import check_chunk_bytes, check_ignore_index, check_numbers, check_weight
+from crossent.numbers import real
+from crossent.torch.call.arguments import scores_of
+from crossent.torch.call.checks import check_numbers, check_weight, chunk_bytes_of, ignore_index_of
 from crossent.torch.call.results import Stats, reduction_of
 from crossent.torch.call.targets import TargetKind
 from crossent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
@@ -68,7 +69,7 @@ class CrossEntropyLoss(_NotScripted, nn.CrossEntropyLoss):
         z_loss: float = 0.0,
         return_stats: bool = False,
     ) -> None:
-        _ = Scores(temperature, softcap)  # raises here rather than in the first step of training
+        _check_options(ignore_index, label_smoothing, temperature, softcap, z_loss)
         reduction = reduction_of(reduction, size_average, reduce)
         super().__init__(weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing)
         self.temperature = temperature
@@ -151,14 +152,10 @@ class LinearCrossEntropyLoss(_NotScripted, _TorchLinearLoss):
         chunk_bytes: int | None = None,
     ) -> None:
         nn.Module.__init__(self)  # not torch's own, which some versions lack
-        _ = Scores(temperature, softcap)  # raises here rather than in the first step of training
-        check_numbers(label_smoothing, z_loss)
+        _check_options(ignore_index, label_smoothing, temperature, softcap, z_loss)
         if weight is not None:
             check_weight(weight, num_classes)
-        if ignore_index is not None:
-            check_ignore_index(ignore_index)
-        if chunk_bytes is not None:
-            check_chunk_bytes(chunk_bytes)
+        _ = chunk_bytes_of(chunk_bytes)
         self.register_buffer("weight", weight)
         self.reduction = reduction_of(reduction)
         self.num_classes = num_classes
@@ -286,6 +283,16 @@ class BCELoss(_NotScripted, nn.BCELoss):
     def extra_repr(self) -> str:
         """Return the reduction if it is not the default."""
         return _chosen(reduction=(self.reduction, "mean"))
+
+
+def _check_options(
+    ignore_index: int | None, label_smoothing: float, temperature: float, softcap: float | None, z_loss: float
+) -> None:
+    """Raise where the first step of training would: a number is of a wrong type or out of its range."""
+    _ = scores_of(temperature, softcap)
+    check_numbers(real("label_smoothing", label_smoothing), real("z_loss", z_loss))
+    if ignore_index is not None:
+        _ = ignore_index_of(ignore_index)
 
 
 def _chosen(**options: tuple[Any, Any]) -> str:

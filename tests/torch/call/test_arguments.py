@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -81,6 +83,30 @@ def test_operands_that_have_no_class_axis_are_left_to_the_checks(operands):
 
 
 # Scores
+
+
+def test_shard_arguments_are_whole_numbers():
+    found = sharding_of(None, np.int32(1), torch.tensor(5))
+    assert found == Sharding(None, 1, 5)
+    assert [type(x) for x in found[1:]] == [int, int]
+    for wrong in (7.0, True, "7"):
+        with pytest.raises(TypeError, match=f"num_classes must be a whole number, got {wrong!r}"):
+            _ = sharding_of(None, None, wrong)
+        with pytest.raises(TypeError, match="first_class must be a whole number"):
+            _ = sharding_of(None, wrong, None)
+
+
+def test_bound_arguments_hold_ints_and_floats():
+    closing = Closing("mean", None, np.float32(0.5))
+    usual = Arguments(None, None, None, -100, 0.25, Scores(), Closing("mean", None, 0.5), True, NOT_SHARDED, NO_SHARDS)
+    assert usual.bound() is usual
+    given = usual._replace(
+        ignore_index=np.int8(-100), label_smoothing=Fraction(1, 4), closing=closing, return_stats=np.True_
+    )
+    assert given.bound() == usual
+    found = given.bound()
+    kinds = [type(x) for x in (found.ignore_index, found.label_smoothing, found.closing.z_loss, found.return_stats)]
+    assert kinds == [int, float, float, bool]
 
 
 def test_scores_of_a_call():

@@ -79,7 +79,6 @@ WRONG = {
     "whole picked probabilities": (TypeError, ["TopK.prob", "int64"], TopK(Y[:, None], Y[:, None]), -100),
     "a list of picks": (TypeError, ["TopK.index", "list"], TopK([[0]], P[:, :1]), -100),
     "elsewhere": (ValueError, ["target is on meta", "cpu"], Y.to("meta"), -100),
-    "half a class": (TypeError, ["ignore_index", "0.5"], Y, 0.5),
 }
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from crossent import closing as closings
 from crossent.closing import Reduction
 from crossent.kernels.backend import LossScale
+from crossent.numbers import real, switch, whole
 from crossent.spec import Scores, Target
 from crossent.torch.base.values import RowResults, loss_dtype
-from crossent.torch.call.checks import check_companion, check_number, check_numbers, check_weight
+from crossent.torch.call.checks import check_companion, check_numbers, check_weight, ignore_index_of
 from crossent.torch.call.layout import LayerOperands, LogitsLayout
 from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.agreement import check_agreement
@@ -55,6 +56,26 @@ class Arguments(NamedTuple):
     sharding: Sharding
     shards: Shards
     """Where the columns at hand lie among all classes: `NO_SHARDS` until somebody looked."""
+
+    def bound(self) -> Arguments:
+        """Return the arguments with ints and floats for whatever numbers the caller passed.
+
+        Raises
+        ------
+        TypeError
+            If an argument is no number, or no switch.
+        """
+        ignore_index, closing = self.ignore_index, self.closing
+        smoothing, stats = self.label_smoothing, self.return_stats
+        usual = type(smoothing) is type(closing.z_loss) is float and type(stats) is bool
+        if usual and (ignore_index is None or (type(ignore_index) is int and abs(ignore_index) < 2**63)):
+            return self
+        return self._replace(
+            ignore_index=None if ignore_index is None else ignore_index_of(ignore_index),
+            label_smoothing=real("label_smoothing", smoothing),
+            closing=closing._replace(z_loss=real("z_loss", closing.z_loss)),
+            return_stats=switch("return_stats", stats),
+        )
 
     def sharded(self) -> Arguments:
         """Return the arguments with the shards that the caller described."""
@@ -149,16 +170,15 @@ def scores_of(temperature: float, softcap: float | None) -> Scores:
     """Return the scores of a call; raise if temperature or softcap is out of range."""
     if type(temperature) is float and temperature == 1.0 and softcap is None:
         return _AS_THEY_ARE
-    check_number("temperature", temperature)
-    check_number("softcap", softcap)
-    return Scores(temperature, softcap)
+    return Scores(real("temperature", temperature), None if softcap is None else real("softcap", softcap))
 
 
 def sharding_of(process_group: Any, first_class: int | None, num_classes: int | None) -> Sharding:
     """Return the shard arguments of a call, `NOT_SHARDED` if there are none."""
     if process_group is None and first_class is None and num_classes is None:
         return NOT_SHARDED
-    return Sharding(process_group, first_class, num_classes)
+    numbers = (("first_class", first_class), ("num_classes", num_classes))
+    return Sharding(process_group, *(None if value is None else whole(name, value) for name, value in numbers))
 
 
 def checked(arguments: Arguments, layout: LogitsLayout) -> CheckedRows:

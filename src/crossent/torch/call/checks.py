@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from crossent.numbers import whole
 from crossent.torch.base.backends import why_no_backend
 from crossent.torch.base.values import REAL, is_dtensor
 
@@ -47,18 +50,10 @@ def check_constant(name: str, tensor: Tensor | None) -> None:
         raise ValueError(f"{name} is a constant of the loss and gets no gradient; use {name}.detach()")
 
 
-def check_number(name: str, value: float | None) -> None:
-    """Raise if this is a tensor that wants a gradient: it would be dropped in silence."""
-    if isinstance(value, Tensor) and value.requires_grad:
-        raise ValueError(f"{name} is a constant of the loss and gets no gradient; use float({name})")
-
-
 def check_numbers(label_smoothing: float, z_loss: float) -> None:
     """Raise unless smoothing and z-loss are in their ranges."""
-    check_number("label_smoothing", label_smoothing)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
-    check_number("z_loss", z_loss)
     if not 0.0 <= z_loss < float("inf"):
         raise ValueError(f"z_loss must be a finite number ≥ 0, got {z_loss}; 0.0 is no penalty")
 
@@ -72,18 +67,19 @@ def check_weight(weight: Tensor, classes: int) -> None:
     check_constant("weight", weight)
 
 
-def check_ignore_index(ignore_index: int) -> None:
-    """Raise unless this is a whole number."""
-    if isinstance(ignore_index, (bool, float)) or not isinstance(ignore_index, int):  # pyright: ignore
-        raise TypeError(f"ignore_index must be a whole number, a class or none at all, got {ignore_index!r}")
+def ignore_index_of(ignore_index: Any) -> int:
+    """Return the class of rows without a target as an int; raise unless it is a whole number."""
+    return whole("ignore_index", ignore_index, ", a class or none at all")
 
 
-def check_chunk_bytes(chunk_bytes: int) -> None:
-    """Raise unless this is a positive whole number."""
-    if isinstance(chunk_bytes, bool) or not isinstance(chunk_bytes, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"chunk_bytes must be a whole number of bytes, got {chunk_bytes!r}")
-    if chunk_bytes < 1:
-        raise ValueError(f"chunk_bytes must be positive, got {chunk_bytes}; None is the default")
+def chunk_bytes_of(chunk_bytes: Any) -> int | None:
+    """Return the bytes of a chunk as an int, None for the default; raise unless it is a positive whole number."""
+    if chunk_bytes is None:
+        return None
+    number = whole("chunk_bytes", chunk_bytes, " of bytes")
+    if number < 1:
+        raise ValueError(f"chunk_bytes must be positive, got {number}; None is the default")
+    return number
 
 
 def broadcasts(shape: torch.Size, to: torch.Size) -> bool:

@@ -12,6 +12,7 @@ from torch.nn import _reduction as _legacy
 
 from crossent import closing
 from crossent.closing import Reduction
+from crossent.numbers import switch
 from crossent.spec import Target
 from crossent.stats import RowStats
 from crossent.torch.base.values import RowResults
@@ -52,7 +53,9 @@ class Stats:
 def reduction_of(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> Reduction:
     """Return the reduction of a call, with torch's deprecated pair applied; raise ValueError for an unknown one."""
     if size_average is not None or reduce is not None:
-        reduction = _legacy.legacy_get_string(size_average, reduce)
+        pair = (("size_average", size_average), ("reduce", reduce))
+        switches: Any = [None if x is None else switch(name, x) for name, x in pair]
+        reduction = _legacy.legacy_get_string(*switches)
     closing.check_reduction(reduction)
     return reduction  # pyright: ignore[reportReturnType]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crossent.torch.base.values import INTEGER, REAL
-from crossent.torch.call.checks import check_companion, check_ignore_index
+from crossent.torch.call.checks import check_companion
 from crossent.torch.call.layout import LogitsLayout
 
 
@@ -74,7 +74,6 @@ class TargetRows:
 
 def target_rows(target: Tensor | TargetKind, layout: LogitsLayout, ignore_index: int) -> TargetRows:
     """Return a target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
-    check_ignore_index(ignore_index)
     rows = target.rows(layout) if isinstance(target, TargetKind) else _tensor_rows(target, layout)
     if rows.prob is not None and ignore_index >= 0:
         raise ValueError(NOT_OF_PROBABILITIES)

@@ -39,7 +39,7 @@ def _cross_entropy(
     return fused_loss(
         Arguments(
             logits, target, weight, ignore_index, label_smoothing, Scores(), closing, False, NOT_SHARDED, NO_SHARDS
-        )
+        ).bound()
     )
 
 

@@ -67,15 +67,13 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
     Raises
     ------
     TypeError
-        If the group is no process group, or a number is no whole number.
+        If the group is no process group.
     ValueError
         If the numbers do not fit the columns, or this rank is not in the group.
     """
     if group is None and first_class is None and num_classes is None:
         return NO_SHARDS
     for name, value in (("first_class", first_class), ("num_classes", num_classes)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):  # pyright: ignore
-            raise TypeError(f"{name} must be a whole number, got {value!r}")
         if value is not None and value < (name == "num_classes"):
             raise ValueError(f"{name} must not be less than {int(name == 'num_classes')}, got {value}")
     if group is None:
