@@ -2,7 +2,7 @@
 // alone.
 //
 // The loss is a sum of two terms that are never negative, so it keeps its relative accuracy for confident right
-// answers.
+// answers. A weight of 0 removes: the element, or its positive term, counts nothing whatever the operands hold.
 #pragma once
 
 #include "convert.h"
@@ -48,14 +48,19 @@ struct OfLogit {
         const T tail = log1p_unit(exp_nonpositive(-size, Limits<T>::smallest));
         const T positive = pos_weight * t * ((x < T(0) ? size : T(0)) + tail);
         const T negative = (T(1) - t) * ((x > T(0) ? size : T(0)) + tail);
-        return (t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
+        return (pos_weight * t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
+    }
+    template <class T>
+    static bool is_input(T) {
+        return true;
     }
     template <class T>
     static T slope(T x, T t, T pos_weight) {
         const T small = exp_nonpositive(x < T(0) ? x : -x, Limits<T>::smallest);
         const T large = T(1) / (T(1) + small), little = small * large;
         const T right = x > T(0) ? large : little, left = x > T(0) ? little : large;
-        return (T(1) - t) * right - pos_weight * t * left;
+        const T positive = pos_weight * t * left, negative = (T(1) - t) * right;
+        return (t == T(1) ? T(0) : negative) - (pos_weight * t == T(0) ? T(0) : positive);
     }
 };
 
@@ -63,12 +68,16 @@ struct OfProbability {
     template <class T>
     static T loss(T q, T t, T pos_weight) {
         const T positive = -pos_weight * t * log_positive(q), negative = -(T(1) - t) * log1m_unit(q);
-        return (t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
+        return (pos_weight * t == T(0) ? T(0) : positive) + (t == T(1) ? T(0) : negative);
+    }
+    template <class T>
+    static bool is_input(T q) {
+        return q >= T(0) && q <= T(1);
     }
     template <class T>
     static T slope(T q, T t, T pos_weight) {
         const T positive = pos_weight * t / q, negative = (T(1) - t) / (T(1) - q);
-        return (t == T(1) ? T(0) : negative) - (t == T(0) ? T(0) : positive);
+        return (t == T(1) ? T(0) : negative) - (pos_weight * t == T(0) ? T(0) : positive);
     }
 };
 
@@ -103,6 +112,13 @@ struct Pieces {  // input, target, weights and cotangent of up to `piece` elemen
     }
 };
 
+// Whether an element counts, and its input or its target is not what it has to be.
+template <class Element, class T>
+bool is_wrong(const Pieces<T>& pieces, int64_t i) {
+    const bool right = Element::is_input(pieces.x[i]) && pieces.t[i] >= T(0) && pieces.t[i] <= T(1);
+    return pieces.weight[i] != T(0) && !right;
+}
+
 template <class Element, class T>
 int64_t losses(const BinaryTask& task, int64_t block) {
     Pieces<T> pieces;
@@ -113,24 +129,25 @@ int64_t losses(const BinaryTask& task, int64_t block) {
         const int64_t n = least(piece, end - begin);
         pieces.load(task, begin, n);
         double sum = 0;
-        T outside = 0;
+        T wrongs = 0;
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
-            pieces.result[i] = pieces.weight[i] * Element::loss(pieces.x[i], pieces.t[i], pieces.pos_weight[i]);
+            const T loss = pieces.weight[i] * Element::loss(pieces.x[i], pieces.t[i], pieces.pos_weight[i]);
+            pieces.result[i] = pieces.weight[i] == T(0) ? T(0) : loss;
         }
         for (int64_t from = 0; from < n; from += 64) {  // apart, so that roundings do not pile up
             double part = 0;
-#pragma omp simd reduction(+ : part, outside)
+#pragma omp simd reduction(+ : part, wrongs)
             for (int64_t i = from; i < least(from + 64, n); ++i) {
                 part += static_cast<double>(pieces.result[i]);
-                outside += pieces.x[i] >= T(0) && pieces.x[i] <= T(1) ? T(0) : T(1);
+                wrongs += is_wrong<Element>(pieces, i) ? T(1) : T(0);
             }
             sum += part;
         }
         block_sum += sum;
         if (task.out != nullptr) store(task, begin, n, pieces.result);
-        if (!task.probabilities || outside == T(0) || wrong >= 0) continue;
-        for (wrong = begin; pieces.x[wrong - begin] >= T(0) && pieces.x[wrong - begin] <= T(1);) ++wrong;
+        if (wrongs == T(0) || wrong >= 0) continue;
+        for (wrong = begin; !is_wrong<Element>(pieces, wrong - begin);) ++wrong;
     }
     if (task.block_sums != nullptr) task.block_sums[block] = block_sum;
     return wrong;
@@ -147,8 +164,9 @@ void slopes(const BinaryTask& task, int64_t block) {
         load_operand(task, task.cotangent, begin, n, cotangent);
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) {
-            pieces.result[i] =
-                pieces.weight[i] * cotangent[i] * Element::slope(pieces.x[i], pieces.t[i], pieces.pos_weight[i]);
+            const T factor = pieces.weight[i] * cotangent[i];
+            const T slope = Element::slope(pieces.x[i], pieces.t[i], pieces.pos_weight[i]);
+            pieces.result[i] = factor == T(0) ? T(0) : factor * slope;
         }
         store(task, begin, n, pieces.result);
     }

@@ -63,16 +63,18 @@ struct ColumnMeasures {
 };
 
 // The first wrong class or probability of index and top-k targets in rows [begin, end); dense ones are checked as read.
+// A class of probability 0 may be any number: padding of a top-k target is.
 Problem check_picks(const RowTask& task, int64_t num_classes, int64_t begin, int64_t end) {
     const bool topk = task.prob.data != nullptr;
     for (int64_t row = begin; row < end && task.picks > 0; ++row) {
         for (int64_t pick = 0; pick < task.picks; ++pick) {
             const int64_t at = row * task.index.outer_stride + pick * task.index.column_stride;
             const int64_t index = load_integer(task.index.data, task.index.type, at);
-            if ((index < 0 || index >= num_classes) && (topk || index != task.ignore_index)) return {row, -1, index, 0};
-            if (!topk) continue;
-            const double prob = load_real<double>(task.prob.data, task.prob.type,
-                                                  row * task.prob.outer_stride + pick * task.prob.column_stride);
+            const double prob = topk ? load_real<double>(task.prob.data, task.prob.type,
+                                                         row * task.prob.outer_stride + pick * task.prob.column_stride)
+                                     : 1;
+            const bool counts = topk ? prob != 0 : index != task.ignore_index;
+            if (counts && (index < 0 || index >= num_classes)) return {row, -1, index, 0};
             if (!(prob >= 0 && prob <= std::numeric_limits<double>::max())) return {row, pick, 0, prob};
         }
     }

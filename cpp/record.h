@@ -27,6 +27,16 @@ constexpr int64_t record_fields = std::size(record_members);
 // The record of a row without a target: peak 0, total 1, and zeros, a new statistic included.
 constexpr Record ignored_record = {0, 1};
 
+// The loss. A target without mass costs nothing, whatever the scores are: a weight of 0 removes the row.
+inline double loss_of(const Record& r, double log_total) {
+    return (r.mass == 0 ? 0 : r.mass * log_total) - r.target_score;
+}
+
+// Whether a row whose target has no mass holds what would make its gradient NaN.
+inline bool is_removed(const Record& r, double g_loss) {
+    return r.mass == 0 && r.target_score == 0 && !std::isfinite(r.peak + r.total + g_loss);
+}
+
 inline void shift(Record& r, double peak) {
     const double by = r.peak - peak;
     if (by == 0) return;

@@ -15,7 +15,7 @@ void save(const RowTask& task, int64_t row, const Record& r, double log_total) {
     const auto put = [&](void* to, double value) {
         if (to != nullptr) static_cast<T*>(to)[row] = static_cast<T>(value);
     };
-    put(task.loss, r.mass * log_total - r.target_score);
+    put(task.loss, loss_of(r, log_total));
     put(task.lse, r.peak + log_total);
     put(task.entropy, log_total - r.tilt / r.total);
 }
@@ -39,6 +39,7 @@ double at(const Vector& v, int64_t row) {
 }
 
 Coefficients coefficients_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
+    if (is_removed(r, g_loss)) g_loss = 0;
     const double from_entropy = g_entropy == 0 ? 0 : g_entropy * (std::log(r.total) - r.tilt / r.total);
     return {(g_loss == 0 ? 0 : g_loss * r.mass) + g_lse - from_entropy, -g_entropy, g_loss};
 }

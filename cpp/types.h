@@ -90,7 +90,7 @@ struct Kernels {
     bool (*row_stats)(const RowTask&, int64_t begin, int64_t end, Problem&);
     bool (*row_grad)(const RowTask&, int64_t begin, int64_t end);
     bool (*row_fused)(const RowTask&, int64_t begin, int64_t end, Problem&);
-    int64_t (*binary_loss)(const BinaryTask&, int64_t begin, int64_t end);  // first element outside [0, 1], or -1
+    int64_t (*binary_loss)(const BinaryTask&, int64_t begin, int64_t end);  // first element that is wrong, or -1
     void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
     void (*row_summary)(const SummaryTask&, int64_t begin, int64_t end);
     void (*math)(Function, Type, const void* in, void* out, int64_t size);  // for tests

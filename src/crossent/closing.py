@@ -24,9 +24,9 @@ def reduce(loss: Any, reduction: Reduction, *, sample_weight: Any = None, row_we
 
     For losses l (N,), sample weights s and row weights r: "none" is s l, "sum" is Σ s l, "mean" is Σ s l / Σ s r. A
     row weight is the class weight of the row's label, and 0 for an ignored row. Weights of None are 1. A mean over
-    nothing is NaN, as in torch.
+    nothing is NaN, as in torch. A sample weight of 0 removes its row, even if the loss is infinite or NaN.
     """
-    weighted = loss if sample_weight is None else loss * sample_weight
+    weighted = loss if sample_weight is None else without_removed(loss, sample_weight) * sample_weight
     if reduction == "none":
         return weighted
     if reduction == "sum":
@@ -37,6 +37,12 @@ def reduce(loss: Any, reduction: Reduction, *, sample_weight: Any = None, row_we
     if row_weight is not None and sample_weight is not None:
         counts = row_weight * sample_weight
     return total(weighted) / total(counts)
+
+
+def without_removed(loss: Any, sample_weight: Any) -> Any:
+    """Return the losses with 0 for one that is infinite or NaN and has the weight 0; derivatives do not meet it."""
+    xp = namespace(loss)
+    return xp.where((sample_weight == 0) & ~xp.isfinite(loss), 0.0, loss)
 
 
 def z_loss(lse: Any, strength: float) -> Any:

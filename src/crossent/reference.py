@@ -61,26 +61,29 @@ def row_stats(logits: Any, target: Target, scores: Scores = Scores()) -> RowStat
 def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotangents: Cotangents) -> Any:
     """Return phi'(z) (q (a + b log q) − c p) for the cotangents (N,) of loss, lse and entropy.
 
-    Ignored rows, and rows whose cotangents are all zero, have gradient zero whatever they hold.
+    Ignored rows, and rows of which a, b and c are all zero, have gradient zero whatever they hold.
     """
     s, slope = score_and_slope(logits, scores)
     p, valid = target_measure(target, *s.shape)
     given = [np.zeros(len(s)) if g is None else np.asarray(g, np.float64) for g in cotangents]
-    a, b, c = (np.asarray(x)[:, None] for x in stats.coefficients(*given))
     with np.errstate(invalid="ignore", divide="ignore"):
+        a, b, c = (np.asarray(x)[:, None] for x in stats.coefficients(*given))
         below = np.where(valid[:, None], s - stats.peak[:, None], 0.0)
         logq = below - np.log(stats.total)[:, None]
         q = np.exp(logq)
         grad = slope * (q * (a + b * np.where(q == 0, 0.0, logq)) - c * p)
-    wanted = np.any([g != 0 for g in given], axis=0)
-    return np.where((valid & wanted)[:, None], grad, 0.0)
+    return np.where(valid[:, None] & ((a != 0) | (b != 0) | (c != 0)), grad, 0.0)
 
 
 def binary_loss(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
-    """Return w (r t softplus(−x) + (1 − t) softplus(x)) for logits x, targets t, weights w and positive weights r."""
+    """Return w (r t softplus(−x) + (1 − t) softplus(x)) for logits x, targets t, weights w and positive weights r.
+
+    A factor of 0 removes what it multiplies, here and in the gradient.
+    """
     x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     tail = np.log1p(np.exp(-np.abs(x)))
-    return weight * (pos_weight * t * (np.maximum(-x, 0) + tail) + (1 - t) * (np.maximum(x, 0) + tail))
+    positive, negative = (np.maximum(-x, 0) + tail, np.maximum(x, 0) + tail)
+    return _times(weight, _times(pos_weight * t, positive) + _times(1 - t, negative))
 
 
 def binary_grad(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
@@ -88,4 +91,10 @@ def binary_grad(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1
     x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     small = np.exp(-np.abs(x))
     right, left = np.where(x > 0, 1, small) / (1 + small), np.where(x > 0, small, 1) / (1 + small)
-    return weight * ((1 - t) * right - pos_weight * t * left)
+    return _times(weight, _times(1 - t, right) - _times(pos_weight * t, left))
+
+
+def _times(weight: Any, x: Any) -> Any:
+    """Return weight · x, with 0 · anything = 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.equal(weight, 0), 0.0, weight * x)

@@ -117,9 +117,12 @@ def probability_error(value: float, row: int, column: int) -> ValueError:
     return ValueError(f"target probability {value!r} (row {row}, column {column}) is not a finite number ≥ 0; {fix}")
 
 
-def not_probability_error(place: tuple[int, ...]) -> ValueError:
-    """Return the error for an element of an input of probabilities that is outside [0, 1] or NaN."""
-    return ValueError(
-        f"element {place} of the input is not a probability in [0, 1]; "
-        "if the input are logits, use binary_cross_entropy_with_logits"
-    )
+def element_error(name: str, value: float, place: tuple[int, ...]) -> ValueError:
+    """Return the error for an element of a binary target, or of an input of probabilities, that is not in [0, 1]."""
+    if name == "input":
+        fix = "if the input are logits, use binary_cross_entropy_with_logits"
+    elif -1e-2 < value < 1.01:  # noqa: PLR2004
+        fix = "if that is rounding, use target.clamp(0, 1)"
+    else:
+        fix = "a target is the probability of the positive class; a weight of 0 leaves an element out"
+    return ValueError(f"{name} must be between 0 and 1, got {value!r} at {place}; {fix}")

@@ -36,8 +36,9 @@ class RowStats:
 
     @property
     def loss(self) -> Any:
-        """Cross-entropy of target and softmax, mass · lse − Σ p s."""
-        return self.mass * log(self.total) - self.target_score
+        """Cross-entropy of target and softmax, mass · lse − Σ p s; 0 for a target without mass, whatever the scores."""
+        xp = namespace(self.mass)
+        return self.mass * log(xp.where(self.mass == 0, 1.0, self.total)) - self.target_score
 
     @property
     def entropy(self) -> Any:
@@ -82,9 +83,20 @@ class RowStats:
     def coefficients(self, g_loss: Any, g_lse: Any = 0.0, g_entropy: Any = 0.0) -> Coefficients:
         """Return a, b, c of the row gradient phi'(z) (q (a + b log q) − c p).
 
-        They follow from the cotangents of loss, lse and entropy.
+        They follow from the cotangents of loss, lse and entropy. A row whose target has no mass has no gradient from its
+        loss, whatever it holds.
         """
-        return Coefficients(g_loss * self.mass + g_lse - g_entropy * self.entropy, -g_entropy, g_loss)
+        xp = namespace(self.mass)
+        finite = xp.isfinite(self.peak + self.total + g_loss)
+        g_loss = xp.where((self.mass == 0) & (self.target_score == 0) & ~finite, 0.0, g_loss)
+        a = _times(g_loss, self.mass) + g_lse - _times(g_entropy, self.entropy)
+        return Coefficients(a, -g_entropy, g_loss)
+
+
+def _times(weight: Any, x: Any) -> Any:
+    """Return weight · x, with 0 · anything = 0."""
+    xp = namespace(x)
+    return xp.where(xp.zeros_like(x) + weight == 0, 0.0, weight * x)
 
 
 FIELDS = tuple(field.name for field in fields(RowStats))

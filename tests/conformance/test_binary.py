@@ -123,7 +123,6 @@ def test_infinite_and_missing_logits(dtype, backend):
     assert value(backend, "logits", dtype, -inf, 0.25) == (inf, -0.25)
     for t in (0.0, 0.5, 1.0):
         assert np.isnan(value(backend, "logits", dtype, np.nan, t)).all()
-        assert np.isnan(value(backend, "logits", dtype, 0.5, np.nan)).all()
     x = np.array([0.5, np.nan, -0.5, 1.0], dtype)
     out = np.empty_like(x)
     assert np.isnan(backend.binary_loss("logits", (x, np.zeros_like(x), None, None), out))
@@ -177,9 +176,40 @@ def test_what_is_no_probability_is_found(wrong, dtype, backend, monkeypatch):
     x[1, 4321] = wrong
     x[2, 17] = wrong
     for view, where in ((x, "(1, 4321)"), (np.ascontiguousarray(x.T).T, "(1, 4321)"), (x.T, "(17, 2)")):
-        with pytest.raises(ValueError, match="not a probability") as error:
-            _ = backend.binary_loss("probabilities", (view, np.zeros_like(view), None, None), None)
-        assert where in str(error.value)
+        half, weight = np.full_like(view, 0.5), np.where((view >= 0) & (view <= 1), 1, 0).astype(dtype)
+        for name, kind, x, t in (
+            ("input", "probabilities", view, half),
+            ("target", "probabilities", half, view),
+            ("target", "logits", view, view),
+        ):
+            with pytest.raises(ValueError, match=f"^{name} must be between 0 and 1, got ") as error:
+                _ = backend.binary_loss(kind, (x, t, None, None), None)
+            assert where in str(error.value)
+            assert np.isfinite(backend.binary_loss(kind, (x, t, weight, None), None))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_a_weight_of_0_removes_whatever_an_element_holds(kind, dtype, backend):
+    every = [np.nan, np.inf, -np.inf, -1.0, 0.0, 1.0, 7.0]
+    x, t = (a.ravel().astype(dtype) for a in np.meshgrid(every, every))
+    w, g, loss, grad = np.zeros_like(x), np.full_like(x, 3), np.full_like(x, np.nan), np.full_like(x, np.nan)
+    assert backend.binary_loss(kind, (x, t, w, None), loss) == 0
+    backend.binary_grad(kind, (x, t, w, None), g, grad)
+    assert not loss.any()
+    assert not grad.any()
+    backend.binary_grad(kind, (x, t, None, None), 0 * g, grad)
+    assert not grad.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_positive_weight_of_0_removes_the_positive_term(dtype, backend):
+    for kind, hopeless in (("logits", -np.inf), ("probabilities", 0.0)):
+        assert value(backend, kind, dtype, hopeless, 1.0, r=1.0)[0] == np.inf
+        assert value(backend, kind, dtype, hopeless, 1.0, r=0.0) == (0.0, 0.0)
+        assert value(backend, kind, dtype, 0.25, 0.75, r=0.0)[0] == pytest.approx(
+            0.25 * value(backend, kind, dtype, 0.25, 0.0)[0], rel=1e-6
+        )
 
 
 def test_shapes_and_dtypes_that_do_not_fit(isa):

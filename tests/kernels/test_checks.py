@@ -70,13 +70,23 @@ def test_nothing_is_wrong_with_nothing():
     assert same_error(Target(torch.zeros(0, dtype=torch.long)), (0, 5)) == ""
 
 
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("name", ["input", "target"])
 @pytest.mark.parametrize("wrong", [-1e-6, 1.001, float("nan"), float("inf")])
-def test_inputs_of_binary_cross_entropy(wrong):
-    x = torch.full((3, 4), 0.5)
-    checks.check_probabilities(x)
-    x[1, 2] = x[2, 0] = wrong
-    with pytest.raises(ValueError, match="not a probability") as ours:
-        checks.check_probabilities(x)
-    with pytest.raises(ValueError, match="not a probability") as theirs:
-        _ = cpu.binary_loss("probabilities", BinaryOperands(x, torch.zeros(3, 4)), None)
+def test_elements_of_binary_cross_entropy(wrong, name, kind):
+    x, t, weight = (torch.full((3, 4), 0.5) for _ in range(3))
+    operands = BinaryOperands(x, t, weight)
+    checks.check_elements(kind, operands)
+    at_fault = x if name == "input" else t
+    at_fault[1, 2] = at_fault[2, 0] = wrong
+    if kind == "logits" and name == "input":
+        checks.check_elements(kind, operands)
+        return
+    with pytest.raises(ValueError, match=rf"{name} must be between 0 and 1.*\(1, 2\)") as ours:
+        checks.check_elements(kind, operands)
+    with pytest.raises(ValueError, match=name) as theirs:
+        _ = cpu.binary_loss(kind, operands, None)
     assert str(ours.value) == str(theirs.value)
+    weight[1, 2] = weight[2, 0] = 0
+    checks.check_elements(kind, operands)
+    assert cpu.binary_loss(kind, operands, None) > 0

@@ -11,7 +11,7 @@ import pytest
 from crossent import kernels
 from crossent.kernels import cpu
 from crossent.kernels.backend import BinaryOperands, RowOutputs
-from crossent.spec import Scores, Target, class_error, not_probability_error, probability_error
+from crossent.spec import Scores, Target, class_error, element_error, probability_error
 from tests.oracle import empty_record
 
 
@@ -60,9 +60,11 @@ def test_errors_are_those_of_the_specification():
         cpu.row_stats(z, Target(prob=prob), Scores(), record)
     assert str(caught.value) == str(probability_error(-0.25, 3, 4))
     prob[0, 2, 1] = 1.5
-    with pytest.raises(ValueError, match="not a probability") as caught:
-        _ = cpu.binary_loss("probabilities", BinaryOperands(abs(prob), prob), None)
-    assert str(caught.value) == str(not_probability_error((0, 2, 1)))
+    prob = abs(prob)
+    for q, t, name in ((prob, np.zeros_like(prob), "input"), (np.zeros_like(prob), prob, "target"), (prob, prob, "target")):
+        with pytest.raises(ValueError, match=name) as caught:
+            _ = cpu.binary_loss("probabilities", BinaryOperands(q, t), None)
+        assert str(caught.value) == str(element_error(name, 1.5, (0, 2, 1)))
 
 
 def test_sums_are_numerator_and_denominator_of_a_mean():

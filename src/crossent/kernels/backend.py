@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, Protocol
 
-from crossent.spec import Array, Scores, Target
+from crossent.spec import Array, Scores, Target, element_error
 from crossent.stats import Cotangents
 
 __all__ = [
@@ -68,6 +68,15 @@ class BinaryOperands(NamedTuple):
     pos_weight: Array | None = None
 
 
+    def wrong_element(self, place: tuple[int, ...]) -> ValueError:
+        """Return the error for an element of the target, or else of the input, that is not in [0, 1]."""
+        target: Any = self.target
+        of_target, of_input = float(target[place]), float(self.input[place])  # pyright: ignore[reportIndexIssue]
+        if not 0 <= of_target <= 1:
+            return element_error("target", of_target, place)
+        return element_error("input", of_input, place)
+
+
 class Sums(NamedTuple):
     """Numerator and denominator of a mean: Σ loss, and the sum of the weights of the rows that count."""
 
@@ -100,10 +109,12 @@ class Backend(Protocol):
 
         With `extend` the record holds other columns of the same rows already, and those of the logits are merged in.
 
+        A row whose target has no mass (probabilities or class weights of 0) has the loss 0, whatever it holds.
+
         Raises
         ------
         IndexError
-            If a class index is neither `target.ignore_index` nor among the classes.
+            If a class index is neither `target.ignore_index` nor among the classes; one of probability 0 may be any.
         ValueError
             If a target probability is negative, infinite or NaN.
         """
@@ -122,7 +133,8 @@ class Backend(Protocol):
         """Write the gradient phi'(z) (q (a + b log q) − c p) of each row into `grad`.
 
         a, b and c are `RowStats.coefficients` of the cotangents (N,) of loss, lse and entropy; a cotangent of None is
-        0. A row whose cotangents are all 0 has the gradient 0, whatever it holds.
+        0. A row whose cotangents are all 0, or whose loss is that of a target without mass, has the gradient 0,
+        whatever it holds.
         """
         ...
 
@@ -145,13 +157,19 @@ class Backend(Protocol):
     def binary_loss(self, kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> Scalar:
         """Write the binary cross-entropy of each element into `out`, unless it is None, and return the sum.
 
+        An element of weight 0 costs 0, and so does the positive term of one of positive weight 0, whatever they hold.
+
         Raises
         ------
         ValueError
-            If the kind is "probabilities" and an element of the input is outside [0, 1] or NaN.
+            If an element of weight other than 0 has a target outside [0, 1] or NaN, or if the kind is "probabilities"
+            and such an element of the input is.
         """
         ...
 
     def binary_grad(self, kind: BinaryKind, operands: BinaryOperands, cotangent: Array, out: Array) -> None:
-        """Write the derivative of each element's loss with respect to the input, times its cotangent, into `out`."""
+        """Write the derivative of each element's loss with respect to the input, times its cotangent, into `out`.
+
+        Where weight or cotangent is 0 it is 0, whatever the element holds.
+        """
         ...

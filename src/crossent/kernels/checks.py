@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from crossent.spec import Target, class_error, not_probability_error, probability_error
+from crossent.kernels.backend import BinaryKind, BinaryOperands
+from crossent.spec import Target, class_error, probability_error
 
 _AT_ONCE = 2**20
 
@@ -29,8 +30,7 @@ def check_target(target: Target, shape: tuple[int, ...]) -> None:
     if index is not None:
         index = index.long()
         wrong = (index < 0) | (index >= V)
-        if target.kind == "index":
-            wrong &= index != target.ignore_index
+        wrong &= index != target.ignore_index if target.kind == "index" else prob != 0
         if wrong.any():
             place = wrong.nonzero()[0].tolist()
             raise class_error(int(index[tuple(place)]), place[0], index.shape[0], target, V)
@@ -45,17 +45,26 @@ def check_target(target: Target, shape: tuple[int, ...]) -> None:
             raise probability_error(float(part[row, column]), i * rows_of + row, column)
 
 
-def check_probabilities(values: Any) -> None:
-    """Raise for the first element of a torch tensor that is no probability.
+def check_elements(kind: BinaryKind, operands: BinaryOperands) -> None:
+    """Raise for the first element of a binary cross-entropy that counts and cannot be; operands are torch tensors.
 
     Raises
     ------
     ValueError
-        If an element is outside [0, 1] or NaN.
+        If a target is outside [0, 1] or NaN, or so is an input of probabilities.
     """
-    wrong = ~((values >= 0) & (values <= 1))
+    wrong = _outside(operands.target)
+    if kind == "probabilities":
+        wrong |= _outside(operands.input)
+    if operands.weight is not None:
+        weight: Any = operands.weight
+        wrong &= weight != 0
     if wrong.any():
-        raise not_probability_error(tuple(wrong.nonzero()[0].tolist()))
+        raise operands.wrong_element(tuple(wrong.nonzero()[0].tolist()))
+
+
+def _outside(x: Any) -> Any:
+    return ~((x >= 0) & (x <= 1))
 
 
 def _blocks(whole: int, part: int) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from crossent.kernels.backend import NO_OUTPUTS, BinaryKind, BinaryOperands, Cotangents, LossScale, RowOutputs, Sums
-from crossent.spec import Array, Scores, Target, class_error, not_probability_error, probability_error
+from crossent.spec import Array, Scores, Target, class_error, probability_error
 
 try:
     import crossent._core as _core  # noqa: PLR0402  not the package's face  # pyright: ignore[reportMissingModuleSource]
@@ -99,7 +99,7 @@ def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -
     """Write the binary cross-entropy of each element and return the sum, as a float: `Backend.binary_loss`."""
     total, wrong = _built().binary_loss(kind == "probabilities", *operands, out)
     if wrong >= 0:
-        raise not_probability_error(_unravel(wrong, operands[0].shape))
+        raise BinaryOperands(*operands).wrong_element(_unravel(wrong, operands[0].shape))
     return total
 
 

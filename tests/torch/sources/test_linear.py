@@ -121,7 +121,7 @@ def of_tiles(source, sums, tiles, gradient, classes_of_tile, rows_of_tile):
             tile = tiles.logits(rows, classes) if classes_of_tile < source.classes else tiles.whole_rows(rows)
             place = sums.place(tile, rows)
             _ = place.copy_(gradient[slice(*rows), classes.of(source.positions)])
-            sums.add(place, rows, classes)
+            sums.add(place, rows, classes, torch.ones(rows.size, dtype=torch.bool))
         sums.end(classes)
     return sums.result()
 

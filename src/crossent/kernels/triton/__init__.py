@@ -27,7 +27,7 @@ from crossent.kernels.backend import (
     Scalar,
     Sums,
 )
-from crossent.kernels.checks import check_probabilities, check_target
+from crossent.kernels.checks import check_elements, check_target
 from crossent.spec import Scores, Target
 
 if TYPE_CHECKING:
@@ -171,13 +171,13 @@ def _row_grad(task: Task, record: Any, cotangents: Cotangents | LossScale, grad:
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Any) -> Scalar:
     """Write the binary cross-entropy of each element and return the sum, as a tensor (): `Backend.binary_loss`.
 
-    An element of an input of probabilities that is not in [0, 1] has the loss and the gradient NaN.
+    An element whose target is not in [0, 1] has loss and gradient NaN, and so has one of an input of probabilities.
     """
     from crossent.kernels.triton import elements
 
     operands = BinaryOperands(*operands)
-    if kind == "probabilities" and _validated():
-        check_probabilities(operands.input)
+    if _validated():
+        check_elements(kind, operands)
     with _on(operands.input):
         return elements.loss(kind == "logits", operands, out)
 

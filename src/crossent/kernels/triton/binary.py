@@ -1,4 +1,7 @@
-"""Binary cross-entropy element by element as Triton kernels; formulas are those of cpp/binary.h."""
+"""Binary cross-entropy element by element as Triton kernels; formulas are those of cpp/binary.h.
+
+A weight of 0 removes: the element, or its positive term, counts nothing whatever the operands hold.
+"""
 
 # No `from __future__ import annotations`: Triton reads the annotation "i64" as the type of an argument.
 
@@ -42,8 +45,9 @@ def _loss(x, t, pos_weight, LOGITS: tl.constexpr):
         outside = (x < 0) | (x > 1)
         x = tl.where(outside, float("nan"), x)
         positive, negative = -_log(x), -libdevice.log1p(-x)
-    positive = tl.where(t == 0, 0.0 * t, pos_weight * t * positive)
-    return positive + tl.where(t == 1, 0.0 * t, (1.0 - t) * negative)
+    positive = tl.where(pos_weight * t == 0, 0.0, pos_weight * t * positive)
+    loss = positive + tl.where(t == 1, 0.0, (1.0 - t) * negative)
+    return tl.where((t >= 0) & (t <= 1), loss, float("nan"))
 
 
 @triton.jit
@@ -52,10 +56,12 @@ def _slope(x, t, pos_weight, LOGITS: tl.constexpr):
         small = libdevice.exp(-tl.abs(x))
         large = 1.0 / (1.0 + small)
         right, left = tl.where(x > 0, large, small * large), tl.where(x > 0, small * large, large)
-        return (1.0 - t) * right - pos_weight * t * left
+        positive, negative = pos_weight * t * left, (1.0 - t) * right
     else:
         x = tl.where((x < 0) | (x > 1), float("nan"), x)
-        return tl.where(t == 1, 0.0 * t, (1.0 - t) / (1.0 - x)) - tl.where(t == 0, 0.0 * t, pos_weight * t / x)
+        positive, negative = pos_weight * t / x, (1.0 - t) / (1.0 - x)
+    slope = tl.where(t == 1, 0.0, negative) - tl.where(pos_weight * t == 0, 0.0, positive)
+    return tl.where((t >= 0) & (t <= 1), slope, float("nan"))
 
 
 @triton.jit
@@ -87,7 +93,7 @@ def binary_loss(
     """Write the loss of each element if STORED, and the sum of each program's elements."""
     k, valid, i, j = _places(size, columns, B, FLAT)
     x, t, w, r = _operands(x, t, weight, pos_weight, i, j, valid, T, B, WEIGHTED)
-    loss = w * _loss(x, t, r, LOGITS)
+    loss = tl.where(w == 0, 0.0, w * _loss(x, t, r, LOGITS))
     if STORED:
         tl.store(out + k, loss, mask=valid)
     tl.store(sums + tl.program_id(0), tl.sum(tl.where(valid, loss, 0.0)))
@@ -102,4 +108,5 @@ def binary_grad(
     k, valid, i, j = _places(size, columns, B, FLAT)
     g = _load(cotangent, i, j, valid, T)
     x, t, w, r = _operands(x, t, weight, pos_weight, i, j, valid, T, B, WEIGHTED)
-    tl.store(out + k, g * (w * _slope(x, t, r, LOGITS)), mask=valid)
+    factor = w * g
+    tl.store(out + k, tl.where(factor == 0, 0.0, factor * _slope(x, t, r, LOGITS)), mask=valid)

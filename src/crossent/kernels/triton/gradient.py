@@ -71,6 +71,9 @@ def gradient_of(r, cotangents, block, flags):
     g_entropy = _cotangent(cotangents.entropy, cotangents.entropy_step, number, wanted & (flags & _ENTROPY != 0))
     square = _cotangent(cotangents.square, cotangents.square_step, number, wanted & (flags & _SQUARE != 0))
     g_lse += tl.where(square == 0, 0.0, 2.0 * square * (r.peak + log_total))
+    reach = r.peak + r.total + g_loss  # − itself is 0 if it is finite
+    removed = (r.mass == 0) & (r.target_score == 0) & (reach - reach != 0)
+    g_loss = tl.where(removed, 0.0, g_loss)
     from_entropy = tl.where(g_entropy == 0, 0.0, g_entropy * (log_total - r.tilt * inverse))
     a = tl.where(g_loss == 0, 0.0, g_loss * r.mass) + g_lse - from_entropy
     return Gradient(r.peak, r.total, inverse, log_total, a, -g_entropy, g_loss)

@@ -126,7 +126,8 @@ def save_record(record, step, number, exists, outputs, flags, r):
     tl.store(at + 3 * step, r.mass, mask=exists)
     tl.store(at + 4 * step, r.tilt, mask=exists)
     log_total = libdevice.log(r.total)
-    tl.store(outputs.loss + number, r.mass * log_total - r.target_score, mask=exists & (flags & _LOSS != 0))
+    loss = tl.where(r.mass == 0, 0.0, r.mass * log_total) - r.target_score  # a target without mass costs nothing
+    tl.store(outputs.loss + number, loss, mask=exists & (flags & _LOSS != 0))
     tl.store(outputs.lse + number, r.peak + log_total, mask=exists & (flags & _LSE != 0))
     entropy = log_total - r.tilt * reciprocal(r.total)
     tl.store(outputs.entropy + number, entropy, mask=exists & (flags & _ENTROPY != 0))

@@ -276,7 +276,8 @@ def is_ignored(named, classes, number, exists):
 def named_class(measure, number, k, there):
     """Return the column of a class that a target names, whether it is one of these, and its measure in float64.
 
-    A class that does not exist, or a number that is no probability, makes the measure NaN; nothing is read for it.
+    A class that does not exist, unless its probability is 0, or a number that is no probability, makes the measure NaN;
+    nothing is read for it.
     """
     named, classes = measure.named, measure.classes
     label = tl.load(named.label + number * named.row + k * named.col, mask=there, other=0).to(tl.int64)
@@ -286,7 +287,7 @@ def named_class(measure, number, k, there):
     given = there & (measure.flags & _PROB != 0)
     prob = tl.load(named.prob + number * named.prob_row + k * named.prob_col, mask=given, other=1.0)
     prob = _probability(prob.to(tl.float64))
-    wrong = there & (((label != classes.ignored) & (exists == 0)) | (prob != prob))
+    wrong = there & (((label != classes.ignored) & (exists == 0) & (prob != 0)) | (prob != prob))
     p = measure.keep * weight_at(measure, column, here) * prob
     return column, here, tl.where(wrong, float("nan"), tl.where(here, p, 0.0))
 

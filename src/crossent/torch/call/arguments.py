@@ -125,7 +125,10 @@ class RowClosing(NamedTuple):
         s = torch.ones_like(results.loss, dtype=torch.float64) if samples is None else samples.double()
 
         def share(counted: Tensor | None) -> Tensor:
-            return s if self.closing.reduction == "sum" else s / (s if counted is None else s * counted).sum()
+            if self.closing.reduction == "sum":
+                return s
+            whole = (s if counted is None else s * counted).sum()
+            return torch.where(s == 0, 0.0, s / whole)  # a row of weight 0 has no part in 0 / 0 either
 
         counts = self.counts(torch.float64)
         return LossScale(share(counts.weight), z_loss * share(counts.valid) if z_loss != 0.0 else None)
@@ -138,6 +141,8 @@ class RowClosing(NamedTuple):
 
     def _reduce(self, loss: Tensor, row_weight: Tensor | None) -> Tensor:
         reduction, samples = self.closing.reduction, self.closing.sample_weight
+        if samples is not None and not samples.requires_grad:  # removed rows get no gradient, not even in a mean of none
+            loss = torch.where(samples == 0, 0.0, loss)
         if reduction == "none" or not self.row_groups:
             return closings.reduce(loss, reduction, sample_weight=samples, row_weight=row_weight)
         counted = torch.ones_like(loss) if row_weight is None else row_weight.to(loss.dtype)

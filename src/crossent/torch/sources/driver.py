@@ -22,6 +22,7 @@ from torch import Tensor
 from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
 from crossent.kernels.checks import check_target
 from crossent.spec import Scores, Target
+from crossent.stats import RowStats
 from crossent.torch.base.backends import backend
 from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.ranks.collectives import LogTotal, add_up
@@ -111,7 +112,7 @@ def gradients(
             parts = Cotangents(*(None if g is None else g[here] for g in cotangents))
             target, part = task.target_of(rows, classes), record[:, here].contiguous()
             backend(logits).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
-            sums.add(gradient, rows, classes)
+            sums.add(gradient, rows, classes, rows_with_gradient(part, parts, source.positions))
         sums.end(classes)
     return sums.result()
 
@@ -137,8 +138,23 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
         target = task.target_of(rows, classes)
         backend(logits).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
         record[:, here] = part
-        sums.add(gradient, rows, classes)
+        sums.add(gradient, rows, classes, rows_with_gradient(part, scales, source.positions))
     return sums.result()
+
+
+def rows_with_gradient(record: Tensor, cotangents: Cotangents | LossScale, positions: int) -> Tensor:
+    """Return which rows of the source have a gradient at all: those that count, and whose target has a mass.
+
+    The others have gradient 0 whatever they hold, and a product must not multiply what they hold by it: 0 · NaN is NaN.
+    """
+    of_loss, *others = cotangents
+    stats = RowStats(*record)
+    found = torch.zeros_like(stats.mass, dtype=torch.bool)
+    if of_loss is not None:
+        found = (of_loss != 0) & ((stats.mass != 0) | (stats.target_score != 0))
+    for g in others:
+        found = found if g is None else found | (g != 0)
+    return found if positions == 1 else found.view(-1, positions).any(1)
 
 
 def prob_gradient(task: TiledRows, chunk_bytes: int, record: Tensor, g_loss: Tensor) -> Tensor:

@@ -126,6 +126,13 @@ class LinearTiles:
             self._input = rows, operand(x_chunk, self.dtype)
         return self._input[1]
 
+    def counted_input(self, rows: Span, counted: Tensor) -> Tensor:
+        """Return rows of the input as the product of the weight's gradient takes them: 0 where they do not count."""
+        x_chunk = self.input(rows)
+        if counted.is_cpu and counted.all():
+            return x_chunk
+        return torch.where(counted[:, None], x_chunk, 0.0)
+
     def operands(self, classes: Span) -> ClassOperands:
         """Return weight and bias of classes as the products take them."""
         if self._operands is None or self._operands[0] != classes:
@@ -226,7 +233,7 @@ class SumsByClasses:
         """Return memory for the gradient of a tile."""
         return self._tiles.gradient(tile)
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
         """Multiply the gradient of a tile, and add the products to the gradients of the operands."""
         if self._input is not None:
             weight = self._tiles.operands(classes).weight
@@ -234,7 +241,8 @@ class SumsByClasses:
             if classes.end == self._source.classes:
                 self._input.finished(*rows)
         if self._weight_part is not None:
-            multiply(gradient.t(), self._tiles.input(rows), self._weight_part, add=rows.begin > 0)
+            x_chunk = self._tiles.counted_input(rows, counted)
+            multiply(gradient.t(), x_chunk, self._weight_part, add=rows.begin > 0)
         if self._bias is not None:
             self._bias[classes.of(self._source.positions)] += gradient.sum(0, dtype=self._bias.dtype)
 
@@ -281,6 +289,7 @@ class SumsByRows:
             self._weight = memory(weight.shape, weight, dtype, zeroed=self._zeroed)
         self._bias = source.input.new_zeros(len(weight), dtype=tiles.wide) if wanted.linear_bias else None
         self._kept = tiles.new_gradients(size)[:, : len(weight)] if whole else None
+        self._counted: list[Tensor] = []
 
     def begin(self, classes: Span) -> None:
         """Do nothing: all classes come with each row."""
@@ -289,28 +298,30 @@ class SumsByRows:
         """Return memory for the gradient of a tile."""
         return self._tiles.gradient(tile) if self._kept is None else self._kept[rows.begin : rows.end]
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
         """Multiply the gradient of a tile now, or keep it."""
         if self._bias is not None:
             self._bias += gradient.sum(0, dtype=self._bias.dtype)
         if self._kept is None:
-            self._multiply(gradient, rows, fresh=rows.begin == 0 and not self._zeroed)
+            self._multiply(gradient, rows, counted, fresh=rows.begin == 0 and not self._zeroed)
+        else:
+            self._counted.append(counted)
 
     def end(self, classes: Span) -> None:
         """Do nothing: no class is finished before all rows are."""
 
-    def _multiply(self, gradient: Tensor, rows: Span, *, fresh: bool) -> None:
+    def _multiply(self, gradient: Tensor, rows: Span, counted: Tensor, *, fresh: bool) -> None:
         """Write the gradient of rows of the input, and add to that of the weight, unless its memory is fresh."""
         if self._input is not None:
             multiply(gradient, self._operand, self._input[rows.begin : rows.end])
         if self._weight is not None:
-            multiply(gradient.t(), self._tiles.input(rows), self._weight, add=not fresh)
+            multiply(gradient.t(), self._tiles.counted_input(rows, counted), self._weight, add=not fresh)
 
     def result(self) -> LayerGradients:
         """Return the gradients in the dtypes of their operands."""
         source = self._source
         if self._kept is not None:
-            self._multiply(self._kept, Span(0, source.size), fresh=True)
+            self._multiply(self._kept, Span(0, source.size), torch.cat(self._counted), fresh=True)
         g_input, g_weight, g_bias = self._input, self._weight, self._bias
         return LayerGradients(
             None if g_input is None else unpacked(g_input, source.rows).to(source.input.dtype),

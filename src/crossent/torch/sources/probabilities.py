@@ -22,14 +22,16 @@ def scores_of(logits: Tensor, scores: Scores) -> Tensor:
 def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, total: LogTotal | None = None) -> Tensor:
     """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s).
 
-    Without a `total`, the normaliser is that of the columns at hand. Classes that are not among these have gradient 0.
+    Without a `total`, the normaliser is that of the columns at hand. Classes that are not among these have gradient 0,
+    and so has a row whose loss has the cotangent 0.
     """
     s = scores_of(logits, scores)
     rows = s.shape[:1] + s.shape[2:]
     peak, log_total = (x.reshape(rows).unsqueeze(1) for x in (total or log_sum_exp(s)))
     cost = log_total - (s - peak)
     if target.weight is not None:
-        cost = cost * torch.as_tensor(target.weight).to(s.dtype).reshape(1, -1, *([1] * (s.ndim - 2)))
+        weight = torch.as_tensor(target.weight).to(s.dtype).reshape(1, -1, *([1] * (s.ndim - 2)))
+        cost = torch.where(weight == 0, 0.0, cost * weight)
     prob = torch.as_tensor(target.prob)
     if target.index is None:
         g = g_loss.reshape(s.shape[:1] + s.shape[2:]).unsqueeze(1)
@@ -38,5 +40,7 @@ def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, to
         index = torch.as_tensor(target.index).long()
         local, V = index - target.first_class, flat.shape[1]
         cost = torch.nn.functional.pad(flat, (0, 1)).gather(1, local.where((local >= 0) & (local < V), V))
-        cost, g = torch.where((index >= 0) & (index < (target.num_classes or V)), cost, torch.nan), g_loss[:, None]
+        exists = (index >= 0) & (index < (target.num_classes or V))
+        cost, g = torch.where(exists | (prob == 0), cost, torch.nan), g_loss[:, None]
+    cost = torch.where((g == 0) & ~cost.isfinite(), 0.0, cost)  # a row of weight 0 counts nothing, whatever it holds
     return ((1 - target.smoothing) * g * cost).to(prob.dtype)

@@ -72,8 +72,8 @@ class GradientSums(Protocol):
         """Begin with the tiles of these classes."""
         ...
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
-        """Add what the gradient of a tile is to each operand."""
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
+        """Add what the gradient of a tile is to each operand; rows that are not counted hold what must not matter."""
         ...
 
     def end(self, classes: Span) -> None:

@@ -103,7 +103,7 @@ class TensorSums:
         """Return where the gradient of a tile of these rows and of the classes begun with belongs."""
         return self._gradient[rows.begin : rows.end, self._classes.begin : self._classes.end]
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span) -> None:
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
         """Do nothing: the gradient is where it belongs."""
 
     def end(self, classes: Span) -> None:
