@@ -61,7 +61,11 @@ def test_errors_are_those_of_the_specification():
     assert str(caught.value) == str(probability_error(-0.25, 3, 4))
     prob[0, 2, 1] = 1.5
     prob = abs(prob)
-    for q, t, name in ((prob, np.zeros_like(prob), "input"), (np.zeros_like(prob), prob, "target"), (prob, prob, "target")):
+    for q, t, name in (
+        (prob, np.zeros_like(prob), "input"),
+        (np.zeros_like(prob), prob, "target"),
+        (prob, prob, "target"),
+    ):
         with pytest.raises(ValueError, match=name) as caught:
             _ = cpu.binary_loss("probabilities", BinaryOperands(q, t), None)
         assert str(caught.value) == str(element_error(name, 1.5, (0, 2, 1)))

@@ -67,7 +67,6 @@ class BinaryOperands(NamedTuple):
     weight: Array | None = None
     pos_weight: Array | None = None
 
-
     def wrong_element(self, place: tuple[int, ...]) -> ValueError:
         """Return the error for an element of the target, or else of the input, that is not in [0, 1]."""
         target: Any = self.target

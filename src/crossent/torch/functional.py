@@ -82,7 +82,8 @@ def cross_entropy(
         Class indices, shape (), (N) or (N, d1, …, dk), any integer dtype; or class probabilities in the shape of the
         input, any floating dtype, differentiable; or a `TopK`.
     weight
-        Weight of each class, shape (V). A constant: it gets no gradient.
+        Weight of each class, shape (V). A constant: it gets no gradient. A target whose classes all weigh 0 costs 0,
+        whatever the logits hold.
     size_average, reduce
         Deprecated in torch; they override `reduction` as there.
     ignore_index
@@ -100,7 +101,8 @@ def cross_entropy(
         Strength of the penalty on the log-normaliser. It is neither class-weighted nor smoothed; under "mean" it is
         averaged over the rows that are not ignored by their sample weights.
     sample_weight
-        Weight s of each row, in the shape of the loss with reduction="none".
+        Weight s of each row, in the shape of the loss with reduction="none". A weight of 0 removes the row, even if its
+        loss is infinite or NaN: value and gradient are exactly 0.
     return_stats
         Also return `Stats` of the rows.
     process_group
@@ -211,7 +213,8 @@ def binary_cross_entropy_with_logits(
     target
         Targets t in the shape of the input, between 0 and 1; differentiable if floating.
     weight, pos_weight
-        Weight of each element, and of its positive part; broadcast to the shape of the input. Constants.
+        Weight of each element, and of its positive part; broadcast to the shape of the input. Constants. A weight of 0
+        removes the element, whatever its input and target hold: value and gradient are exactly 0.
     size_average, reduce
         Deprecated in torch; they override `reduction` as there.
     reduction
@@ -225,7 +228,7 @@ def binary_cross_entropy_with_logits(
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or a target is outside [0, 1] or NaN.
     TypeError
         If the input is not floating-point.
     NotImplementedError
@@ -269,7 +272,8 @@ def binary_cross_entropy(
     target
         Targets t in the shape of the input, between 0 and 1; differentiable if floating.
     weight
-        Weight of each element, broadcast to the shape of the input. A constant.
+        Weight of each element, broadcast to the shape of the input. A constant. A weight of 0 removes the element,
+        whatever its input and target hold.
     size_average, reduce
         Deprecated in torch; they override `reduction` as there.
     reduction
@@ -283,7 +287,7 @@ def binary_cross_entropy(
     Raises
     ------
     ValueError
-        If shapes do not fit, or an element of the input is outside [0, 1] or NaN.
+        If shapes do not fit, or an element of input or target is outside [0, 1] or NaN.
     TypeError
         If the input is not floating-point.
     NotImplementedError

@@ -106,7 +106,7 @@ def linear_cross_entropy(
     ignore_index
         Rows of this class contribute neither loss nor gradient, nor on CPUs any work; None means −100. Indices only.
     sample_weight
-        Weight of each row, in the shape of the loss with reduction="none".
+        Weight of each row, in the shape of the loss with reduction="none"; 0 removes the row, whatever it holds.
     chunk_bytes
         How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB or more on GPUs (a thousand
         rows); a tile has one logit at least. It changes results by rounding only. If fewer than 128 rows of logits fit

@@ -135,14 +135,19 @@ class RowClosing(NamedTuple):
 
     def reduced(self, loss: Tensor, lse: Tensor) -> Tensor:
         """Return the loss of the call: row losses reduced with their sample weights, and the z-loss."""
-        counts, z_loss = self.counts(loss.dtype), self.closing.z_loss
+        counts, z_loss, samples = self.counts(loss.dtype), self.closing.z_loss, self.closing.sample_weight
+        if samples is not None:
+            loss, lse = (self._without_removed(x, samples) for x in (loss, lse))
         result = self._reduce(loss, counts.weight)
         return result if z_loss == 0.0 else result + self._reduce(closings.z_loss(lse, z_loss), counts.valid)
 
+    @staticmethod
+    def _without_removed(x: Tensor, samples: Tensor) -> Tensor:
+        """Return row results without what rows of weight 0 hold; only a weight that is learned still sees its loss."""
+        return closings.without_removed(x, samples) if samples.requires_grad else torch.where(samples == 0, 0.0, x)
+
     def _reduce(self, loss: Tensor, row_weight: Tensor | None) -> Tensor:
         reduction, samples = self.closing.reduction, self.closing.sample_weight
-        if samples is not None and not samples.requires_grad:  # removed rows get no gradient, not even in a mean of none
-            loss = torch.where(samples == 0, 0.0, loss)
         if reduction == "none" or not self.row_groups:
             return closings.reduce(loss, reduction, sample_weight=samples, row_weight=row_weight)
         counted = torch.ones_like(loss) if row_weight is None else row_weight.to(loss.dtype)

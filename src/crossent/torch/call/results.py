@@ -97,6 +97,7 @@ def _most_probable(rows: CheckedRows) -> Tensor:
     index: Any = target.index
     prob: Any = target.prob
     if index is not None:
-        return most_probable_of_topk(index.long(), prob)
+        best = most_probable_of_topk(index.long(), prob)
+        return torch.where((prob != 0).any(1), best, target.ignore_index)  # the classes of padding are none
     here = held(prob.shape[1], target.first_class, target.num_classes)
     return most_probable(prob[:, :here], target, rows.ranks.groups)

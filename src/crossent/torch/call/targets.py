@@ -50,7 +50,8 @@ class TopK(TargetKind):
         Classes, any integer dtype, shape (N, K) (or (K,) for one row, (N, K, d1, …) beside logits (N, V, d1, …)).
         The same class may occur twice; its probabilities add.
     prob
-        Their probabilities, same shape, any floating dtype. They need not sum to 1.
+        Their probabilities, same shape, any floating dtype. They need not sum to 1. Where one is 0 the class may be any
+        number, so that rows with fewer classes are padded with −1 and 0.
     """
 
     index: Tensor
