@@ -121,7 +121,7 @@ def element_error(name: str, value: float, place: tuple[int, ...]) -> ValueError
     """Return the error for an element of a binary target, or of an input of probabilities, that is not in [0, 1]."""
     if name == "input":
         fix = "if the input are logits, use binary_cross_entropy_with_logits"
-    elif -1e-2 < value < 1.01:  # noqa: PLR2004
+    elif -1e-2 < value < 1.01:
         fix = "if that is rounding, use target.clamp(0, 1)"
     else:
         fix = "a target is the probability of the positive class; a weight of 0 leaves an element out"
