@@ -36,6 +36,16 @@ class Array {
         return product;
     }
 
+    // Whether it has elements but no memory, as a tensor has whose storage was freed. No system maps the first 64 KiB,
+    // so that a view with a small offset into nothing is noticed too.
+    bool is_freed() const {
+        if (reinterpret_cast<uintptr_t>(data()) >= 65536) return false;
+        for (size_t k = 0; k < ndim(); ++k) {
+            if (tensor_.shape[k] == 0) return false;
+        }
+        return true;
+    }
+
     // Views the object's memory for as long as the call lasts; false if it is no array on the CPU.
     bool view(nanobind::handle object) {
         if (const ExchangeApi* api = exchange_api(object)) {

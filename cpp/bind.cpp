@@ -24,6 +24,10 @@ void require(bool condition, const char* text) {
 
 template <class A>
 Type type_of(const A& array, const char* name) {
+    if (array.is_freed()) {
+        throw std::runtime_error(std::string(name) +
+                                 " has elements but no memory: its storage was freed; use it before, or a copy");
+    }
     const nb::dlpack::dtype t = array.dtype();
     const auto code = static_cast<nb::dlpack::dtype_code>(t.code);
     if (t.lanes == 1) {

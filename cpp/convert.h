@@ -107,7 +107,10 @@ inline int64_t load_integer(const void* data, Type type, int64_t i) {
         case Type::u8: return static_cast<const uint8_t*>(data)[i];
         case Type::u16: return static_cast<const uint16_t*>(data)[i];
         case Type::u32: return static_cast<const uint32_t*>(data)[i];
-        case Type::u64: return static_cast<int64_t>(static_cast<const uint64_t*>(data)[i]);
+        case Type::u64: {  // saturates: 2^64 - 100 is no -100
+            const uint64_t value = static_cast<const uint64_t*>(data)[i];
+            return value > static_cast<uint64_t>(INT64_MAX) ? INT64_MAX : static_cast<int64_t>(value);
+        }
         default: return INT64_MIN;
     }
 }

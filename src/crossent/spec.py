@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 
 NO_CLASS = -(2**63)
 """An `ignore_index` that no target holds: nothing is ignored."""
+LAST_CLASS = 2**63 - 1
+"""The largest class index; what is larger, in an array of uint64, is read as this one. There are never so many."""
 
 
 class Array(Protocol):
@@ -102,12 +104,14 @@ class Target:
 def class_error(value: int, row: int, rows: int, target: Target, num_classes: int) -> IndexError:
     """Return the error for a class of a row that is not among the classes."""
     hint = ""
-    if target.kind == "index":
+    if target.kind == "index" and value < LAST_CLASS - 1:
         hint = f"; use ignore_index={value} to skip such rows"
         if value == num_classes:
             hint = f"; classes count from 0, were they counted from 1 here? If not,{hint[1:]}"
+    or_more = " or more" if value >= LAST_CLASS - 1 else ""
     return IndexError(
-        f"class {value} (row {row} of {rows}) is not one of the {num_classes} classes [0, {num_classes - 1}]{hint}"
+        f"class {value}{or_more} (row {row} of {rows}) is not one of the {num_classes} classes "
+        f"[0, {num_classes - 1}]{hint}"
     )
 
 

@@ -58,7 +58,7 @@ def test_a_class_that_is_none_is_named_with_its_row(value, backend):
         text = refuses(backend, IndexError, "class", target=target)
         for part in (f"class {value} ", "row 2", "5 classes", "[0, 4]"):
             assert part in text
-        assert ("ignore_index" in text) == (K is None)
+        assert ("ignore_index" in text) == (K is None and value < 2**63 - 1)  # which stands for larger ones too
 
 
 def test_a_class_counted_from_one_gets_a_hint(backend):

@@ -7,7 +7,7 @@ import pytest
 
 from crossent.kernels import cpu
 from crossent.kernels.backend import BinaryOperands
-from crossent.spec import Scores, Target
+from crossent.spec import NO_CLASS, Scores, Target
 from tests.oracle import empty_record
 
 torch = pytest.importorskip("torch")
@@ -46,6 +46,25 @@ def test_classes_of_other_shards_and_of_narrow_dtypes():
     assert same_error(Target(torch.tensor([0, 99, 12]), first_class=10, num_classes=100), (3, 5)) == ""
     assert "class 100" in same_error(Target(torch.tensor([0, 100, 12]), first_class=10, num_classes=100), (3, 5))
     assert "class 255" in same_error(Target(torch.tensor([0, 255], dtype=torch.uint8)), (2, 5))
+
+
+@pytest.mark.parametrize("wrong", [2**63, 2**64 - 100, 2**64 - 1])
+def test_classes_beyond_int64_are_no_ignored_ones(wrong):
+    index = torch.tensor([3, wrong, 1], dtype=torch.uint64)
+    for ignore_index in (-100, wrong - 2**64, NO_CLASS):
+        text = same_error(Target(index, ignore_index=ignore_index), (3, 5))
+        assert "class 9223372036854775807 or more (row 1 of 3) is not one of the 5 classes" in text
+        assert "ignore_index" not in text
+    assert "or more" in same_error(Target(index[:, None], torch.ones(3, 1)), (3, 5))
+    for ignore_index in (-100, 2**63 - 1, NO_CLASS):
+        assert ignore_index not in checks.as_int64(index, ignore_index).tolist()
+
+
+def test_class_indices_as_int64():
+    for dtype in (torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.int64, torch.uint64):
+        found = checks.as_int64(torch.tensor([3, 127], dtype=dtype))
+        assert found.tolist() == [3, 127]
+        assert found.dtype == torch.int64
 
 
 @pytest.mark.parametrize("wrong", [-0.25, float("nan"), float("inf"), -float("inf")])

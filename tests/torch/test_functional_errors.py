@@ -70,7 +70,7 @@ MISUSE = {
     "ignored picks": (ValueError, ["ignore_index"], (Z, TopK(Y[:, None], P[:, :1])), {"ignore_index": 0}),
     "short weight": (ValueError, ["weight", "5", "(4,)"], (Z, Y), {"weight": torch.ones(4)}),
     "weight of rows": (ValueError, ["weight", "(4, 5)"], (Z, Y), {"weight": torch.ones(4, 5)}),
-    "integer weight": (TypeError, ["weight", "int64"], (Z, Y), {"weight": torch.ones(5).long()}),
+    "complex weight": (TypeError, ["weight", "complex64"], (Z, Y), {"weight": torch.ones(5) + 0j}),
     "learnt weight": (
         ValueError,
         ["weight", "gradient", "detach"],

@@ -89,7 +89,7 @@ MISUSE = {
         (X, W, Y),
         {"weight": torch.ones(5, requires_grad=True)},
     ),
-    "integer weight": (TypeError, ["weight", "int64"], (X, W, Y), {"weight": torch.ones(5).long()}),
+    "complex weight": (TypeError, ["weight", "complex64"], (X, W, Y), {"weight": torch.ones(5) + 0j}),
     "too much smoothing": (ValueError, ["label_smoothing", "1.5"], (X, W, Y), {"label_smoothing": 1.5}),
     "reduction": (ValueError, ["'average'", "mean", "sum", "none"], (X, W, Y), {"reduction": "average"}),
     "zero temperature": (ValueError, ["temperature", "positive"], (X, W, Y), {"temperature": 0.0}),

@@ -1,4 +1,4 @@
-"""A check of targets on the whole, for backends that cannot raise from within a kernel."""
+"""Targets on the whole, as torch tensors: class indices as int64, and checks for backends that cannot raise."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from crossent.kernels.backend import BinaryKind, BinaryOperands
-from crossent.spec import Target, class_error, probability_error
+from crossent.spec import LAST_CLASS, NO_CLASS, Target, class_error, probability_error
 
 _AT_ONCE = 2**20
+
+
+def as_int64(index: Any, ignore_index: int = NO_CLASS) -> Any:
+    """Return class indices, a torch tensor, as int64.
+
+    A uint64 beyond int64 becomes the largest int64 that is not ignored, which is no class either: read as an int64, it
+    would be negative, and 2**64 − 100 would be −100.
+    """
+    signed = index.long()
+    if str(index.dtype) != "torch.uint64":
+        return signed
+    return signed.masked_fill(signed < 0, LAST_CLASS - (ignore_index == LAST_CLASS))
 
 
 def check_target(target: Target, shape: tuple[int, ...]) -> None:
@@ -28,7 +40,7 @@ def check_target(target: Target, shape: tuple[int, ...]) -> None:
     index: Any = target.index
     prob: Any = target.prob
     if index is not None:
-        index = index.long()
+        index = as_int64(index)
         wrong = (index < 0) | (index >= V)
         wrong &= index != target.ignore_index if target.kind == "index" else prob != 0
         if wrong.any():

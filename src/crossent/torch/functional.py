@@ -9,9 +9,16 @@ from torch import Tensor
 
 from crossent.closing import Reduction
 from crossent.kernels.backend import BinaryOperands
-from crossent.torch.base.values import is_dtensor, loss_dtype
+from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, Closing, check_same_call, checked, scores_of, sharding_of
-from crossent.torch.call.checks import broadcasts, check_companion, check_constant, check_input
+from crossent.torch.call.checks import (
+    broadcasts,
+    check_companion,
+    check_constant,
+    check_input,
+    check_number_type,
+    readable,
+)
 from crossent.torch.call.dtensor import of_elements, of_logits, stand_in
 from crossent.torch.call.layout import layout_of
 from crossent.torch.call.results import Stats, finished, reduction_of
@@ -323,10 +330,8 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
             f"target of shape {tuple(target.shape)} does not match input of shape {tuple(x.shape)}; "
             "use target.expand_as(input) or view_as if that is what is meant"
         )
-    if target.is_complex():
-        raise TypeError(f"target must be real, got {target.dtype}")
-    if not target.is_floating_point():
-        target = target.to(loss_dtype(x.dtype))
+    check_number_type("target", target)
+    target = readable(target, x.dtype)
     weights: Any = {"weight": operands.weight, "pos_weight": operands.pos_weight}
     for name, w in weights.items():
         if w is not None:
@@ -334,6 +339,7 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
         if w is not None and not broadcasts(w.shape, x.shape):
             raise ValueError(f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(x.shape)}")
         check_constant(name, w)
+        weights[name] = readable(w, x.dtype)
     elements = BinaryCall(kind, x, target, *weights.values())
     loss = binary_loss(BinaryLossCall(elements, mode != "none"))
     return loss / x.numel() if mode == "mean" else loss

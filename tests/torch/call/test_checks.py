@@ -51,11 +51,25 @@ def test_companions_are_tensors_on_the_device_of_the_input():
         checks.check_companion("weight", torch.ones(2, device="meta"), CPU)
 
 
+def test_constants_are_in_a_dtype_that_kernels_read():
+    for dtype in plain.DTYPES:
+        weight = torch.ones(2, dtype=dtype)
+        assert checks.readable(weight, torch.float32) is weight
+    for dtype in (torch.int64, torch.uint64, torch.bool, torch.float8_e4m3fn):
+        weight = torch.tensor([1.0, 0.0]).to(dtype)
+        assert torch.equal(checks.readable(weight, torch.float16), torch.tensor([1.0, 0.0]))
+        assert checks.readable(weight, torch.float64).dtype == torch.float64
+    assert checks.readable(None, torch.float32) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*quantized tensor")
 def test_constants_have_no_gradient():
     checks.check_constant("weight", None)
-    checks.check_constant("weight", torch.ones(2, dtype=torch.float16))
-    with pytest.raises(TypeError, match=r"weight must be floating-point, got torch.int64; use weight\.float\(\)"):
-        checks.check_constant("weight", torch.ones(2).long())
+    for dtype in (torch.float16, torch.int64, torch.uint64, torch.bool, torch.float8_e4m3fn):
+        checks.check_constant("weight", torch.ones(2).to(dtype))
+    for wrong in (torch.ones(2) + 0j, torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)):
+        with pytest.raises(TypeError, match=rf"weight must be real, got {wrong.dtype}; use weight\.float\(\)"):
+            checks.check_constant("weight", wrong)
     with pytest.raises(ValueError, match=r"weight is a constant .* weight\.detach\(\)"):
         checks.check_constant("weight", torch.ones(2, requires_grad=True))
 
@@ -80,8 +94,8 @@ def test_weights_of_classes():
         checks.check_weight(torch.ones(4), 5)
     with pytest.raises(ValueError, match=r"got shape \(5, 1\)"):
         checks.check_weight(torch.ones(5, 1), 5)
-    with pytest.raises(TypeError, match="int64"):
-        checks.check_weight(torch.ones(5).long(), 5)
+    with pytest.raises(TypeError, match="complex64"):
+        checks.check_weight(torch.ones(5) + 0j, 5)
 
 
 def test_ignored_classes_are_whole_numbers():

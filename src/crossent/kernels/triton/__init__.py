@@ -27,7 +27,7 @@ from crossent.kernels.backend import (
     Scalar,
     Sums,
 )
-from crossent.kernels.checks import check_elements, check_target
+from crossent.kernels.checks import as_int64, check_elements, check_target
 from crossent.spec import Scores, Target
 
 if TYPE_CHECKING:
@@ -104,9 +104,10 @@ def sums(loss: Any, index: Any, weight: Any, ignore_index: int) -> Sums:
     total = loss.sum(dtype=torch.float64)
     if index is None:
         return Sums(total, torch.full_like(total, loss.shape[0]))
+    index = as_int64(index)
     counted = index != ignore_index
     if weight is not None:
-        counted = torch.where(counted, weight[index.long().clamp(0, weight.shape[0] - 1)], 0.0)
+        counted = torch.where(counted, weight[index.clamp(0, weight.shape[0] - 1)], 0.0)
     return Sums(total, counted.sum(dtype=torch.float64))
 
 

@@ -13,6 +13,7 @@ import torch
 import triton.language as tl
 
 from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
+from crossent.kernels.checks import as_int64
 from crossent.kernels.triton.gradient import StridedCotangents
 from crossent.kernels.triton.tiles import HAS_GATHERED, HAS_PROB, HAS_WEIGHT, Classes, Matrix, Named
 from crossent.spec import NO_CLASS, Scores, Target
@@ -114,7 +115,7 @@ class Task:
         weight: Any = target.weight
         named, picks = Named(spare, 0, 0, spare, 0, 0), 0
         if index is not None:
-            label = index if index.dtype in (torch.int32, torch.int64) else index.long()
+            label = index if index.dtype in (torch.int32, torch.int64) else as_int64(index)
             row, col = (*label.stride(), 0)[:2]
             picks = 1 if label.ndim == 1 else label.shape[1]
             named = Named(label, row, col, spare, 0, 0)

@@ -19,6 +19,11 @@ INTEGER = frozenset(
     {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
 )
 """The dtypes of class indices."""
+NUMBERS = frozenset({
+    *REAL, *INTEGER, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
+    torch.float8_e8m0fnu,
+})  # fmt: skip
+"""The dtypes of weights; kernels read those of `REAL`, and the others are converted."""
 
 
 class RowResults(NamedTuple):

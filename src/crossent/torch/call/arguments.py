@@ -13,7 +13,14 @@ from crossent.kernels.backend import LossScale
 from crossent.numbers import real, switch, whole
 from crossent.spec import Scores, Target
 from crossent.torch.base.values import RowResults, loss_dtype
-from crossent.torch.call.checks import check_companion, check_numbers, check_weight, ignore_index_of
+from crossent.torch.call.checks import (
+    check_companion,
+    check_number_type,
+    check_numbers,
+    check_weight,
+    ignore_index_of,
+    readable,
+)
 from crossent.torch.call.layout import LayerOperands, LogitsLayout
 from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.agreement import check_agreement
@@ -200,9 +207,10 @@ def checked(arguments: Arguments, layout: LogitsLayout) -> CheckedRows:
         If an argument does not fit the logits, with the argument and what to do.
     """
     ignore_index = -100 if arguments.ignore_index is None else arguments.ignore_index
-    shards, weight, closing = arguments.shards, arguments.weight, arguments.closing
+    shards, closing = arguments.shards, arguments.closing
     found = target_rows(arguments.target, layout, ignore_index)
     check_options(arguments, layout, shards.num_classes or layout.classes)
+    weight = readable(arguments.weight, layout.dtype)
     if closing.sample_weight is not None:
         samples = sample_weight_of(closing.sample_weight, layout)
         closing = Closing(closing.reduction, samples, closing.z_loss)
@@ -226,8 +234,7 @@ def check_options(arguments: Arguments, layout: LogitsLayout, classes: int) -> N
 def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout) -> Tensor:
     """Return the sample weights as a vector of the dtype of losses; raise unless they fit the rows."""
     check_companion("sample_weight", sample_weight, layout.device)
-    if sample_weight.is_complex():
-        raise TypeError(f"sample_weight must be real, got {sample_weight.dtype}")
+    check_number_type("sample_weight", sample_weight)
     shape = layout.rows
     if sample_weight.shape != shape:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor
 
+from crossent.kernels.checks import as_int64
 from crossent.torch.base.values import INTEGER, REAL
 from crossent.torch.call.checks import check_companion
 from crossent.torch.call.layout import LogitsLayout
@@ -75,7 +76,7 @@ class TargetRows:
 
 def target_rows(target: Tensor | TargetKind, layout: LogitsLayout, ignore_index: int) -> TargetRows:
     """Return a target in the form of the kernels; raise if shapes, dtypes or devices do not fit the logits."""
-    rows = target.rows(layout) if isinstance(target, TargetKind) else _tensor_rows(target, layout)
+    rows = target.rows(layout) if isinstance(target, TargetKind) else _tensor_rows(target, layout, ignore_index)
     if rows.prob is not None and ignore_index >= 0:
         raise ValueError(NOT_OF_PROBABILITIES)
     return rows
@@ -89,7 +90,7 @@ def is_soft(target: object, layout: LogitsLayout) -> bool:
     return isinstance(target, TargetKind) or (isinstance(target, Tensor) and target.shape == layout.shape)
 
 
-def _tensor_rows(target: Tensor, layout: LogitsLayout) -> TargetRows:
+def _tensor_rows(target: Tensor, layout: LogitsLayout, ignore_index: int) -> TargetRows:
     """Return class indices, or class probabilities in the shape of the logits."""
     check_companion("target", target, layout.device)
     shape = target.shape
@@ -104,6 +105,8 @@ def _tensor_rows(target: Tensor, layout: LogitsLayout) -> TargetRows:
     if shape == layout.rows:
         if target.dtype not in INTEGER:
             raise TypeError(f"class indices must have an integer dtype, got {target.dtype}; use target.long()")
+        if target.dtype == torch.uint64:
+            target = as_int64(target, ignore_index)
         return TargetRows(target if target.ndim == 1 else target.reshape(-1), None)
     raise ValueError(
         f"target of shape {tuple(shape)} fits no {layout.name} of shape {tuple(layout.shape)}: class indices have "
@@ -131,7 +134,8 @@ def _topk_rows(target: TopK, layout: LogitsLayout) -> TargetRows:
     if prob.dtype not in REAL:
         raise TypeError(f"TopK.prob must be floating-point, got {prob.dtype}")
     k = index.shape[axis]
-    return TargetRows(*(layout.flat(x).movedim(1, -1).reshape(layout.rows.numel(), k) for x in (index, prob)))
+    pair = as_int64(index) if index.dtype == torch.uint64 else index, prob
+    return TargetRows(*(layout.flat(x).movedim(1, -1).reshape(layout.rows.numel(), k) for x in pair))
 
 
 def most_probable_of_topk(index: Tensor, prob: Tensor) -> Tensor:
