@@ -69,8 +69,8 @@ class Near:
 
     def __mul__(self, other: Any) -> Near:
         x, y = self, self._near(other)
-        value = _product(x.value, y.value)
-        off = _product(np.abs(x.value), y.off) + _product(np.abs(y.value), x.off) + _product(x.off, y.off)
+        value = product(x.value, y.value)
+        off = product(np.abs(x.value), y.off) + product(np.abs(y.value), x.off) + product(x.off, y.off)
         off = off + self.u * np.abs(value) + TINY[self.u]
         if not (np.isfinite(x.value).all() and np.isfinite(y.value).all()):
             off = np.where(np.isinf(x.value) | np.isinf(y.value), 0.0, off)
@@ -98,7 +98,7 @@ class Near:
     def exp(self) -> Near:
         """Return e^x for x ≤ 0: at most 1, however far off x may be."""
         value = np.exp(self.value)
-        off = _product(value, np.expm1(np.minimum(self.off, 700.0)) + EXP * self.u) + TINY[self.u]
+        off = product(value, np.expm1(np.minimum(self.off, 700.0)) + EXP * self.u) + TINY[self.u]
         return Near.of(value, np.minimum(off, 1.0), self.u)
 
     def log1p(self) -> Near:
@@ -116,9 +116,7 @@ class Near:
         return other if isinstance(other, Near) else Near.exact(other, self.u)
 
 
-def _product(x: Any, y: Any) -> Any:
+def product(x: Any, y: Any) -> Any:
     """Return x · y, and 0 where either is 0."""
-    product = np.asarray(x * y)
-    if np.isnan(product).any():
-        product = np.where((x == 0) | (y == 0), 0.0, product)
-    return product
+    found = np.asarray(x * y)
+    return np.where((x == 0) | (y == 0), 0.0, found) if np.isnan(found).any() else found

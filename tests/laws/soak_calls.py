@@ -182,7 +182,8 @@ def _of_logits(d: Draw) -> Call:
         gone = d.rng.random(shape) < 0.3
         np.moveaxis(gone, axis, -1)[..., d.rng.integers(classes)] = False
         values = np.where(gone, -inf, values)
-    call = Call("cross_entropy", {"input": d.tensor(values, dtype)}, ["input"], class_axis=axis)
+    given = d.tensor(values, dtype, expand=bool(np.isfinite(values).all()))
+    call = Call("cross_entropy", {"input": given}, ["input"], class_axis=axis)
     return _with_options(d, call, shape, dtype)
 
 
@@ -204,7 +205,7 @@ def _of_layer(d: Draw) -> Call:
             gone = d.rng.random(bias.shape) < 0.3
             gone[d.rng.integers(classes)] = False
             bias = np.where(gone, -inf, bias)
-        arguments["linear_bias"] = d.tensor(bias, dtype)
+        arguments["linear_bias"] = d.tensor(bias, dtype, expand=bool(np.isfinite(bias).all()))
         wanted.append("linear_bias")
     if d.chance(0.5):  # a tile of one logit, or up to a hundred tiles of as many as fit
         logits = math.prod((*batch, classes, *spatial))
@@ -258,7 +259,28 @@ def _with_options(d: Draw, call: Call, shape: tuple[int, ...], dtype: torch.dtyp
             continue
         reduced = name == "loss" and a.get("reduction", "mean") != "none"
         call.cotangents[name] = d.cotangent(() if reduced else rows, wide(dtype))
+    if len(found) == 1 and "sample_weight" not in call.wanted and d.chance(0.5):
+        _fill_removed_rows(d, call, rows)
     return call
+
+
+def _fill_removed_rows(d: Draw, call: Call, rows: tuple[int, ...]) -> None:
+    """Let rows without a target, and rows of weight 0, hold anything."""
+    a, axis = call.arguments, call.class_axis
+    removed, target, samples = np.zeros(rows, bool), a["target"], a.get("sample_weight")
+    if isinstance(target, Tensor) and not target.is_floating_point():
+        removed |= target.to(torch.int64).numpy() == a.get("ignore_index", -100)
+    if samples is not None:
+        removed |= samples.to(torch.float64).numpy() == 0
+    if not removed.any():
+        return
+    values = a["input"].to(torch.float64).numpy().copy()
+    if "linear_weight" in a:  # a row of the input is that of all positions
+        removed = removed.reshape(*rows[:axis], -1).all(-1)
+        values[removed] = d.one(nan, inf, -inf)
+    else:
+        np.moveaxis(values, axis, -1)[removed] = d.one(nan, inf, -inf)
+    a["input"] = d.tensor(values, a["input"].dtype, expand=False)
 
 
 def _index_target(d: Draw, call: Call, rows: tuple[int, ...], classes: int) -> None:

@@ -10,7 +10,8 @@ of the library has more roundings than the formula, or fewer, this module says s
 * target measures have four roundings: of 1 − ε times the class weight, its product with the probability, the share of
   the smoothing, and their sum;
 * in float64 nothing wider holds the record, so scores are z / T less peak / T there, each of them rounded;
-* the gradient of a class that the target names is (q − 1) a + (a − c p) in float64, so off by a few 2⁻⁵³ (|a| + |c p|);
+* the gradient of a class that the target names is (q − 1) a + (a − c p) + q b log q in float64, with q as (q − 1) + 1,
+  so off by a few 2⁻⁵³ (|a| + |c p| + |b log q|);
   of a plain class index without weights, smoothing and entropy it is g · expm1(−loss), as precise as the loss;
 * logits of a linear layer are sums of D products and a bias, off by (D + 2) u Σ |x| |w|, whatever their order; where
   bfloat16 is multiplied natively, gradients of logits are rounded to it first;
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.laws.near import LOG, TINY, Near
+from tests.laws.near import LOG, TINY, Near, product
 
 TANH, TANH_SLOPE = 7.0, 12.0
 PROBABILITY = 4.0
@@ -106,8 +107,9 @@ class Softmax:
             value, off = inner.value.copy(), inner.off.copy()
             value[rows, plain], off[rows, plain] = exact.value, exact.off
             inner = Near(value, off, self.u)
-        size = np.abs(a.value) + np.abs(g_entropy.value)
-        inner = inner.less_precise(named * 2.0**-51 * (size[:, None] + np.abs(g_loss.value[:, None] * p.value)))
+        size = np.abs(a.value)[:, None] + np.abs(g_loss.value[:, None] * p.value)
+        size = size + np.abs(product(g_entropy.value[:, None], 1 + np.abs(self.logq.value)))
+        inner = inner.less_precise(np.where(named, 2.0**-51 * size, 0.0))
         unused = (g_loss.value == 0) & (g_lse.value == 0) & (g_entropy.value == 0)
         size = TINY[self.u] * (1 + np.abs(a.value)[:, None]) * (2 + np.abs(self.slope.value))
         return (self.slope * inner).less_precise(size).where(~unused[:, None])
@@ -144,11 +146,22 @@ class Closing:
     """A reduction with its weights: what is made of the losses of rows and of their lse."""
 
     reduction: str
+    z_loss: float
     samples: Any
     counts: Any
     """Weight of each row in the mean of the losses."""
     valid: Any
-    z_loss: float
+    massive: Any
+    """Which rows have a target measure that is not 0: the others have no part in their mean, were it 0 / 0."""
+    learned: bool
+    """Whether the sample weights want a gradient."""
+
+    @property
+    def undefined(self) -> bool:
+        """Whether this is a mean over weights that add up to 0, of rows that cost something or by learned weights."""
+        s = np.ones(len(self.valid)) if self.samples is None else self.samples
+        cost = bool((self.valid & self.massive & (s != 0)).any()) or self.learned
+        return self.reduction == "mean" and cost and not (s * self.counts).any()
 
     def _reduced(self, rows: Near, counts: Any) -> Near:
         weighted = rows if self.samples is None else (rows.rounded() * self.samples).where(self.samples != 0)
@@ -175,7 +188,8 @@ class Closing:
         of_loss = of_lse = each
         if self.reduction == "mean":
             of_loss, of_lse = each / self._normaliser(self.counts, u), each / self._normaliser(1.0 * self.valid, u)
-        of_loss, of_lse = (x.where(each.value != 0) for x in (of_loss, of_lse))
+        counted = self.massive | (self.reduction != "mean") | bool((s * self.counts).any())
+        of_loss, of_lse = of_loss.where((each.value != 0) & counted), of_lse.where(each.value != 0)
         return of_loss, of_lse * lse * (2 * self.z_loss)
 
     def by_samples(self, g: Any, losses: Near, lse: Near) -> Near:

@@ -176,3 +176,15 @@ def test_the_mean_of_equal_losses_is_the_loss(value):
         (x, t),
         {},
     )
+
+
+@pytest.mark.parametrize("dtype", plain.DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("function", "x"), [(F.binary_cross_entropy, 0.0), (F.binary_cross_entropy_with_logits, -math.inf)]
+)
+def test_targets_whose_loss_is_not_used_have_no_gradient_even_at_infinite_costs(function, x, dtype):
+    given, target = torch.tensor([x, 0.25], dtype=dtype), torch.tensor([0.5, 0.5], dtype=dtype, requires_grad=True)
+    loss = function(given, target, reduction="none")
+    (grad,) = torch.autograd.grad(torch.where(torch.tensor([False, True]), loss, 0.0).sum(), target)
+    assert grad[0] == 0
+    assert grad[1] != 0

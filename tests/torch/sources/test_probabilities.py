@@ -112,3 +112,12 @@ def test_gradients_have_the_dtype_of_the_probabilities(dtype):
     prob: Any = target.prob
     target = dataclasses.replace(target, prob=prob.to(dtype))
     assert prob_grad(z, target, Scores(), torch.ones(4)).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", ["dense", "topk"])
+def test_probabilities_that_full_smoothing_hides_have_no_gradient_even_at_infinite_costs(kind):
+    z, target = draw(kind, (5, 7), smoothing=1.0)
+    z[:, 0] = -torch.inf
+    if target.index is not None:
+        target = dataclasses.replace(target, index=torch.zeros_like(target.index))
+    assert torch.equal(prob_grad(z, target, Scores(), torch.randn(5).double()), torch.zeros_like(target.prob))

@@ -101,7 +101,9 @@ def _binary_loss_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradient
     if "input" in wants:
         found["input"] = binary_grad(BinaryGradCall(elements, cotangent), plain=in_plain_backward(ctx))
     if "target" in wants:
-        found["target"] = (cotangent * _slope(elements)).to(elements.target.dtype)
+        slope = _slope(elements)
+        slope = torch.where((cotangent == 0) & ~slope.isfinite(), 0.0, slope)  # a loss that is not used counts nothing
+        found["target"] = (cotangent * slope).to(elements.target.dtype)
     return found
 
 

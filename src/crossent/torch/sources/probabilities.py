@@ -42,5 +42,6 @@ def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, to
         cost = torch.nn.functional.pad(flat, (0, 1)).gather(1, local.where((local >= 0) & (local < V), V))
         exists = (index >= 0) & (index < (target.num_classes or V))
         cost, g = torch.where(exists | (prob == 0), cost, torch.nan), g_loss[:, None]
-    cost = torch.where((g == 0) & ~cost.isfinite(), 0.0, cost)  # a row of weight 0 counts nothing, whatever it holds
-    return ((1 - target.smoothing) * g * cost).to(prob.dtype)
+    share = (1 - target.smoothing) * g
+    cost = torch.where((share == 0) & ~cost.isfinite(), 0.0, cost)  # what counts nothing does so whatever it costs
+    return (share * cost).to(prob.dtype)
