@@ -14,7 +14,8 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from crossent.torch.base.values import has_autocast, is_dtensor
 from crossent.torch.lazy.deferred import Deferred
-from crossent.torch.lazy.logits import LazyLogits, defer
+from crossent.torch.lazy.graph import defer
+from crossent.torch.lazy.logits import LazyLogits
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -37,7 +38,7 @@ class LazyLinear(nn.Linear):
             operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
         if hasattr(self, "set_reshard_after_forward"):  # of FSDP, which would free the weight now and want it back
             self.set_reshard_after_forward(False, recurse=False)  # pyright: ignore[reportCallIssue]
-        return defer(Deferred(*operands))
+        return defer(Deferred.of_layer(*operands))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take a state from a file or a copy; a process that only loads a fused model needs the preparations too."""

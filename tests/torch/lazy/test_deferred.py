@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossent.spec import Scores
-from crossent.torch.lazy.deferred import Deferred, Family, Step, take
+from crossent.torch.lazy.deferred import Deferred, Step, take
 
 HIDDEN, WEIGHT, BIAS = torch.zeros(2, 3), torch.zeros(5, 3), torch.zeros(5)
 
@@ -102,28 +102,10 @@ def test_the_last_cast_is_the_dtype():
     assert deferred(("to", torch.float16), ("mul", 2), ("to", torch.bfloat16), ("tanh", None)).dtype == torch.bfloat16
 
 
-def test_a_gradient_flows_to_any_operand():
+def test_which_operands_want_a_gradient():
     for wanted in itertools.product((False, True), repeat=3):
         operands = [x.clone().requires_grad_(want) for x, want in zip((HIDDEN, WEIGHT, BIAS), wanted, strict=True)]
-        assert Deferred(*operands).requires_grad == any(wanted)
-    assert not Deferred(HIDDEN, WEIGHT, None).requires_grad
-
-
-# What FSDP asks for
-
-
-def test_hooks_run_before_the_backward_of_every_result():
-    family, seen = Family(), []
-    handle = family.prepare(lambda g: seen.append(g.clone()))
-    x = torch.ones(3, requires_grad=True)
-    results = [x * 2, torch.ones(3), x * 3]
-    family.tell(results)
-    (results[0] * torch.arange(3.0)).sum().backward()
-    assert [g.tolist() for g in seen] == [[0.0, 1.0, 2.0]]
-    results[2].sum().backward()
-    assert len(seen) == 2
-    handle.remove()
-    other = x * 2
-    family.tell([other])
-    other.sum().backward()
-    assert len(seen) == 2
+        layer = Deferred.of_layer(*operands)
+        assert layer.wants == wanted
+        assert layer.then("mul", 2).of_rows(HIDDEN[:1]).wants == wanted
+    assert Deferred.of_layer(HIDDEN, WEIGHT.clone().requires_grad_(), None).wants == (False, True, False)

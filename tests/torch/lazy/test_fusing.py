@@ -143,14 +143,6 @@ def test_scores_of_scores_are_scores(inner, outer):
 # After a loss
 
 
-def test_the_gradient_of_the_logits_comes_too_late_after_a_fused_loss():
-    (head, x), _ = pair()
-    z = head(x)
-    _ = nnf.cross_entropy(z[0], others().y[0])
-    with pytest.raises(RuntimeError, match=r"retain_grad comes too late.*unfuse_lm_head"):
-        z.retain_grad()
-
-
 def test_operands_that_changed_before_the_loss_are_noticed():
     (head, x), _ = pair()
     z = head(x)

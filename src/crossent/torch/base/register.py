@@ -102,7 +102,7 @@ def register(
         wants_grad, plain, tensors = False, True, arguments.tensors()
         for x in tensors:
             if x is not None:
-                plain = plain and _is_plain(x)
+                plain = plain and is_plain(x)
                 wants_grad = wants_grad or x.requires_grad
         if not plain:
             return named(watched(arguments))
@@ -160,13 +160,13 @@ def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
 is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
     """Return whether this is an ordinary tensor, which a kernel may read without asking anybody."""
     return type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))
 
 
 def _is_plain_or_none(x: Tensor | None) -> bool:
-    return x is None or _is_plain(x)
+    return x is None or is_plain(x)
 
 
 def _has_tangent(x: Any) -> bool:

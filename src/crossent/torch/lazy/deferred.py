@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from crossent.spec import Scores
 
@@ -22,19 +19,26 @@ class Step(NamedTuple):
     operand: Any
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Deferred:
-    """A linear layer's operands, and the steps that its output went through since."""
+    """A linear layer's operands, which of them want a gradient, and the steps that its output went through since."""
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
     steps: tuple[Step, ...] = ()
+    wants: tuple[bool, bool, bool] = (False, False, False)
+
+    @classmethod
+    def of_layer(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Deferred:
+        """Return the call of a layer, of which every operand wants a gradient that requires one."""
+        wants = hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
+        return cls(hidden, weight, bias, wants=wants)
 
     @property
-    def requires_grad(self) -> bool:
-        """Whether a gradient flows to any operand."""
-        return any(x is not None and x.requires_grad for x in (self.hidden, self.weight, self.bias))
+    def operands(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Input, weight and bias."""
+        return self.hidden, self.weight, self.bias
 
     @property
     def shape(self) -> torch.Size:
@@ -50,6 +54,10 @@ class Deferred:
     def then(self, step: str, what: Any) -> Deferred:
         """Return this with one more step."""
         return dataclasses.replace(self, steps=(*self.steps, Step(step, what)))
+
+    def of_rows(self, hidden: Tensor) -> Deferred:
+        """Return this for other rows of the input."""
+        return dataclasses.replace(self, hidden=hidden)
 
     def compute(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the logits, as an ordinary layer and ordinary operations make them."""
@@ -76,27 +84,6 @@ class Deferred:
         temperature, softcap = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
         usual = all(x is None or 0 < x < math.inf for x in (temperature, softcap))
         return Scores(temperature, softcap) if usual else None
-
-
-class Family:
-    """State shared by lazy logits and everything that was derived from them."""
-
-    def __init__(self) -> None:
-        self.fused = False
-        """Whether a loss was computed without the numbers."""
-        self._preparations: OrderedDict[int, Callable[[Tensor], Any]] = OrderedDict()
-
-    def prepare(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
-        """Collect a hook of FSDP, which gathers the weight again before the backward of results of the logits."""
-        handle = RemovableHandle(self._preparations)
-        self._preparations[handle.id] = hook
-        return handle
-
-    def tell(self, results: Sequence[Tensor]) -> None:
-        """Register the collected hooks on results, so that they run before the backward of the results."""
-        for result in results:
-            for hook in self._preparations.values() if result.requires_grad else ():
-                _ = result.register_hook(hook)
 
 
 def take(logits: Tensor, step: str, what: Any) -> Tensor:

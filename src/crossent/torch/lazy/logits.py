@@ -3,6 +3,9 @@
 `LazyLogits` is a tensor without memory that remembers input, weight and bias of the layer, and what was done to its
 output since, as long as that is a temperature, a softcap, a change of dtype or a choice of rows. A cross-entropy of
 it is a `linear_cross_entropy`; anything else gets the numbers: the very operations that were put off, carried out then.
+
+Lazy logits have a node in the graph of autograd (`graph`), and everything that is made of them hangs on it: losses, the
+numbers, scaled logits and views. So torch's hooks work on them as on any tensor.
 """
 
 # pyright: reportPrivateUsage=false
@@ -11,14 +14,17 @@ it is a `linear_cross_entropy`; anything else gets the numbers: the very operati
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crossent.torch.base.values import aliases, derivatives, without_autocast
-from crossent.torch.lazy.deferred import Deferred, Family
+from crossent.torch.base.values import without_autocast
+from crossent.torch.lazy.deferred import Deferred
+from crossent.torch.lazy.gradient import LazyGradient
+from crossent.torch.lazy.names import GRAPH, METADATA, RAW_MEMORY, name_of, with_numbers
 
 LAZILY: dict[str, Callable[..., Any]] = {}
 """What keeps logits lazy, by the name of torch's function; filled by `lazily`.
@@ -37,46 +43,70 @@ def lazily(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """How logits were made of other logits.
+
+    `make` makes the numbers from the numbers, and `rows` the layer's input from the input (None: it stays the same).
+    `back` makes the gradient of the other logits' numbers from that of these; None: it needs the numbers.
+    """
+
+    logits: LazyLogits
+    make: Callable[[Tensor], Tensor]
+    shares_memory: bool
+    rows: Callable[[Tensor], Tensor] | None = None
+    back: Callable[[Tensor], Tensor] | None = None
+
+
 class LazyLogits(Tensor):
     """Logits of a fused head: a tensor in every respect, whose numbers are computed when they are first asked for."""
 
     _deferred: Deferred
     _origin: Origin | None
     _versions: tuple[tuple[int, int], ...]
-    _modes: tuple[bool, bool]
-    _family: Family
+    _node: Any
+    """The node that we gave these logits; another one is of an autograd.Function that returned them."""
+    _in_use: bool
+    """Whether somebody waits for the gradient at the node, or something that is lazy hangs on it."""
     _real: Tensor | None
+    _apart: bool
+    """Whether the numbers were made from the origin's numbers, so that their gradient does not come to the node."""
+    _read_node: Any
+    """The node of the numbers when they were made: writing to them gives them another."""
+    _version_read: int
+    _exposed: bool
 
     @classmethod
     def __torch_function__(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        field = func.__name__ == "__get__"
-        name = func.__self__.__name__ if field else func.__name__
-        if name in _METADATA and not (isinstance(args[0], LazyLogits) and args[0].was_read()):
-            with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore
-                return func(*args, **kwargs)
-        lazily = LAZILY.get(name)
-        if lazily is not None and args and isinstance(args[0], LazyLogits) and args[0].stays_lazy():
-            result = lazily(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+        kwargs, name = kwargs or {}, name_of(func)
+        first = args[0] if args and isinstance(args[0], LazyLogits) else None
+        if first is not None:
+            if name in METADATA and not first.was_read():
+                return _native(func, *args, **kwargs)
+            if name in GRAPH:
+                return _in_graph(name, func, first, args[1:], kwargs)
+            if name in LAZILY and first.stays_lazy():
+                result = LAZILY[name](*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
+            if name in RAW_MEMORY:
+                first.expose()
         if func is torch.autograd.grad:
-            inputs = kwargs.get("inputs", args[1] if len(args) > 1 else ())
-            _watch(name, inputs if isinstance(inputs, (list, tuple)) else (inputs,))
-        elif name == "register_hook" and _prepares_backward(args[1]):
-            return args[0]._family.prepare(args[1])
-        elif name in _WATCHING and (field or name != "grad"):
-            _watch(name, args[:1])
-        return func(*_numbers(args), **_numbers(kwargs))
+            return _gradients(*args, **kwargs)
+        return func(*with_numbers(args, LazyLogits), **with_numbers(kwargs, LazyLogits))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Only calls that bypass __torch_function__ come here, from an autograd.Function for example, below autograd.
+        if func is torch.ops.aten.detach.default and not args[0].was_read():
+            return alias(args[0])
         if func._schema.is_mutable:
             raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
-        return func(*_numbers(args), **_numbers(kwargs or {}))
+        return func(*with_numbers(args, LazyLogits), **with_numbers(kwargs or {}, LazyLogits))
+
+    # What became of them ---------------------------------------------------------------------------------------------
 
     def was_read(self) -> bool:
         """Return whether the numbers of these logits exist, or of the logits that they are a view of."""
@@ -86,28 +116,104 @@ class LazyLogits(Tensor):
     def stays_lazy(self) -> bool:
         """Return whether what is made of these logits may be put off too.
 
-        Not so once their numbers exist: somebody may write to them, or wait for their gradient. Nor where gradients are
-        switched off only for now, as in the forward of an autograd.Function, which will give its output a place in
-        the graph itself.
+        Not so once their numbers exist: somebody may write to them, or wait for their gradient.
         """
-        return self._modes == _modes() and not self.was_read()
+        transformed = torch._C._are_functorch_transforms_active()  # pyright: ignore
+        return not (self.was_read() or transformed or self._is_bound_to_numbers())
+
+    def _was_written(self) -> bool:
+        """Return whether the graph knows of somebody who wrote to the numbers."""
+        origin = self._origin
+        if origin is not None and origin.shares_memory and origin.logits._was_written():
+            return True
+        return self._real is not None and self._real.grad_fn is not self._read_node
+
+    def _may_differ(self) -> bool:
+        """Return whether the numbers may be other ones by now than those that the layer makes."""
+        origin = self._origin
+        if origin is not None and origin.shares_memory and origin.logits._may_differ():
+            return True
+        return self._real is not None and (self._exposed or version_of(self._real) != self._version_read)
+
+    def expose(self) -> None:
+        """Note that somebody has the bare memory, and may write to it without a trace."""
+        self._exposed = True
+        if self._origin is not None and self._origin.shares_memory:
+            self._origin.logits.expose()
+
+    def _is_foreign(self) -> bool:
+        """Return whether an autograd.Function returned these logits, and put a node of its own between."""
+        return _native(_GRAD_FN, self) is not self._node
+
+    def _is_bound_to_numbers(self) -> bool:
+        """Return whether gradients must go to the numbers of logits that these were made of, not to the node."""
+        origin = self._origin
+        if origin is None or self._is_foreign():
+            return False
+        other, written = origin.logits, origin.logits._was_written()
+        if written or (not origin.shares_memory and other._may_differ()):
+            return written and origin.shares_memory
+        return other._apart if other._real is not None else other._is_bound_to_numbers()
+
+    def use(self) -> Any:
+        """Note that the gradient at the node counts from now on, and return the node."""
+        logits: LazyLogits | None = self
+        while logits is not None and not logits._in_use:
+            logits._in_use = True
+            logits = None if logits._origin is None else logits._origin.logits
+        return self._node
+
+    def stand_in(self) -> Tensor:
+        """Return the tensor whose place in the graph is that of these logits: themselves, or their numbers."""
+        if self._real is None and not self._is_bound_to_numbers():
+            _ = self.use()
+            return self
+        real = self.numbers()
+        return real if self._apart or self._was_written() else self
+
+    # The numbers -----------------------------------------------------------------------------------------------------
 
     def numbers(self) -> Tensor:
         """Return the logits as an ordinary tensor, always the same one; made as if nothing had been put off."""
-        if self._real is not None:
-            return self._real
+        if self._real is None or (self._is_bound_to_numbers() and not self._apart):
+            grad = _native(_REQUIRES_GRAD, self)
+            with (
+                _outside_transforms(),
+                torch.inference_mode(_native(Tensor.is_inference, self)),
+                torch.set_grad_enabled(grad),
+                without_autocast(self._deferred.hidden),
+            ):
+                real, apart = self._made()
+            if real.requires_grad != grad:  # autograd is out of sight here
+                return real
+            self._real, self._apart = real, apart
+            self._read_node, self._version_read = real.grad_fn, version_of(real)
+            if _native(_RETAINS_GRAD, self):  # if somebody writes to the numbers, their gradient is meant
+                real.retain_grad()
+        return self._real
+
+    def _made(self) -> tuple[Tensor, bool]:
+        """Return numbers, and whether they were made from the origin's numbers by an ordinary operation."""
         d, origin = self._deferred, self._origin
-        grad, inference = self._modes
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad), without_autocast(d.hidden):
-            if origin is not None and (origin.shares_memory or not origin.logits.was_read()):
-                real = origin.make(origin.logits.numbers())
-            else:
-                self.check()
-                real = d.compute(d.hidden, d.weight, d.bias)
-        if real.requires_grad or not d.requires_grad or not grad:  # else autograd is out of sight here
-            self._real = real
-            self._family.tell([real])
-        return real
+        if origin is not None:
+            shares, other = origin.shares_memory, origin.logits
+            alone = self._is_foreign() or not (shares or not other._may_differ())
+            if self._is_bound_to_numbers() or not (alone or self._in_use):
+                return origin.make(other.numbers()), True
+            if shares:
+                real = other.numbers().detach()
+                return read(self, lambda: origin.make(real)), False
+        self.check()
+        return read(self, lambda: d.compute(*d.operands).data), False  # .data: no view, which nobody could write to
+
+    def recomputed(self) -> Tensor:
+        """Return the numbers that the layer made, outside of every graph, without keeping them."""
+        if self._real is not None and not self._may_differ():
+            return self._real.detach()
+        self.check()
+        d = self._deferred
+        with torch.no_grad(), without_autocast(d.hidden):
+            return d.compute(*d.operands)
 
     def check(self) -> None:
         """Raise if the operands are not what they were when the layer was called."""
@@ -120,92 +226,99 @@ class LazyLogits(Tensor):
             )
 
 
-def _prepares_backward(hook: Any) -> bool:
-    """Return whether a hook is FSDP's, which waits for the backward and leaves the gradient as it is."""
-    return type(getattr(hook, "__self__", None)).__module__.startswith("torch.distributed.fsdp")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Origin:
-    """The logits that these logits come from, how to make the numbers from theirs, and whether both share memory."""
-
-    logits: LazyLogits
-    make: Callable[[Tensor], Tensor]
-    shares_memory: bool
-
-
-def defer(deferred: Deferred, origin: Origin | None = None) -> LazyLogits:
-    """Return lazy logits; they know their place in the graph of autograd whatever becomes of them."""
-    logits: Any = _Defer.apply(deferred.hidden, deferred.weight, deferred.bias, deferred)
-    logits._deferred = deferred
-    logits._origin = origin
-    logits._versions = _versions(deferred)
-    logits._modes = _modes()
-    logits._family = Family() if origin is None else origin.logits._family
-    logits._real = None
-    return logits
-
-
-class _Defer(torch.autograd.Function):
-    """Where lazy logits stand in the graph, for whoever uses them without being noticed by __torch_function__."""
+class _Read(torch.autograd.Function):
+    """The numbers of lazy logits, which hang on their node."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, deferred: Deferred) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(hidden, weight, bias)
-        ctx.deferred = deferred
-        return Tensor._make_wrapper_subclass(LazyLogits, deferred.shape, dtype=deferred.dtype, device=hidden.device)  # pyright: ignore
+    def forward(ctx: Any, logits: LazyLogits, compute: Callable[[], Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return compute()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        again = torch.is_grad_enabled()
-        with torch.enable_grad():
-            inputs = aliases(*ctx.saved_tensors)
-            found = derivatives(ctx.deferred.compute(*inputs), inputs, grad, again=again)
-        return *found, None
+        return grad, None
 
 
-def _modes() -> tuple[bool, bool]:
-    return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+def read(logits: LazyLogits, compute: Callable[[], Tensor] | None = None) -> Tensor:
+    """Return numbers of lazy logits, new ones with each call, whose gradient goes to the node of the logits."""
+    found: Any = _Read.apply(logits, logits.recomputed if compute is None else compute)
+    return found
+
+
+def _outside_transforms() -> AbstractContextManager[Any]:
+    """Return a context without torch's function transforms, for what was made before them."""
+    if not torch._C._are_functorch_transforms_active():  # pyright: ignore
+        return nullcontext()
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    return temporarily_clear_interpreter_stack()
+
+
+_GRAD_FN: Any = Tensor.grad_fn.__get__  # pyright: ignore
+_REQUIRES_GRAD: Any = Tensor.requires_grad.__get__  # pyright: ignore
+_RETAINS_GRAD: Any = Tensor.retains_grad.__get__  # pyright: ignore
+
+
+def _native(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a function of torch that needs no numbers."""
+    with torch._C.DisableTorchFunctionSubclass():  # pyright: ignore
+        return func(*args, **kwargs)
+
+
+def _in_graph(name: str, func: Any, logits: LazyLogits, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a function of torch that concerns the place of logits in the graph."""
+    place = logits.stand_in()
+    if name == "retain_grad" and place is logits and logits._real is not None:
+        logits._real.retain_grad()  # in case somebody writes to the numbers
+    return _native(func, place, *args, **kwargs)
+
+
+def _gradients(outputs: Any, inputs: Any, grad_outputs: Any = None, **options: Any) -> tuple[Tensor | None, ...]:
+    """Return what torch.autograd.grad does, where outputs or inputs are lazy logits."""
+    places = [x.stand_in() if isinstance(x, LazyLogits) else x for x in inputs]
+    edges: Any = [torch.autograd.graph.get_gradient_edge(x) if isinstance(x, LazyLogits) else x for x in places]
+    filled = options.pop("materialize_grads", False)
+    if filled:
+        options["allow_unused"] = True
+    outputs, grad_outputs = with_numbers((outputs, grad_outputs), LazyLogits)
+    found = [
+        g.numbers() if isinstance(g, LazyGradient) else g
+        for g in torch.autograd.grad(outputs, edges, grad_outputs, **options)
+    ]
+    again = options.get("create_graph", False)
+    return tuple(
+        torch.zeros(x.shape, dtype=x.dtype, device=x.device, requires_grad=again) if filled and g is None else g
+        for g, x in zip(found, inputs, strict=True)
+    )
+
+
+def new_logits(deferred: Deferred) -> Any:
+    """Return the tensor of lazy logits, which has no place in the graph and no past yet."""
+    return Tensor._make_wrapper_subclass(
+        LazyLogits, deferred.shape, dtype=deferred.dtype, device=deferred.hidden.device
+    )  # pyright: ignore
+
+
+def remember(logits: Any, deferred: Deferred, origin: Origin | None) -> LazyLogits:
+    """Return logits that know where they come from, and nothing of what becomes of them."""
+    logits._deferred, logits._origin = deferred, origin
+    logits._versions = _versions(deferred)
+    logits._node = _native(_GRAD_FN, logits)
+    logits._in_use = logits._apart = logits._exposed = False
+    logits._real = logits._read_node = None
+    logits._version_read = -1
+    return logits
+
+
+def alias(logits: LazyLogits) -> LazyLogits:
+    """Return the same logits without a place in the graph."""
+    deferred = logits._deferred
+    return remember(new_logits(deferred), deferred, Origin(logits, torch.detach, shares_memory=True))
 
 
 def _versions(deferred: Deferred) -> tuple[tuple[int, int], ...]:
-    operands = (deferred.hidden, deferred.weight, deferred.bias)
-    return tuple((0, 0) if x is None else (_version(x), x.data_ptr()) for x in operands)
+    return tuple((0, 0) if x is None else (version_of(x), x.data_ptr()) for x in deferred.operands)
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was written to."""
     return -1 if tensor.is_inference() else tensor._version  # pyright: ignore
-
-
-def _numbers(x: Any) -> Any:
-    """Return x with the numbers of lazy logits for the logits, in lists, tuples and dicts too."""
-    if isinstance(x, LazyLogits):
-        return x.numbers()
-    if isinstance(x, dict):
-        return {key: _numbers(value) for key, value in x.items()}
-    if isinstance(x, (list, tuple)):
-        parts = [_numbers(y) for y in x]
-        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
-    return x
-
-
-def _watch(name: str, tensors: Sequence[Any]) -> None:
-    """See to it that gradients flow through the numbers of logits from now on, because somebody waits for them."""
-    for logits in tensors:
-        if not isinstance(logits, LazyLogits):
-            continue
-        if logits._family.fused:
-            raise RuntimeError(
-                f"{name} comes too late: a loss of these logits was computed without them; "
-                "use it before the loss, or use unfuse_lm_head(model)"
-            )
-        _ = logits.numbers()
-
-
-_METADATA = frozenset((
-    "shape", "size", "dim", "ndim", "numel", "nelement", "dtype", "device", "layout", "is_cpu", "is_cuda", "is_meta",
-    "is_sparse", "is_quantized", "is_nested", "is_floating_point", "is_complex", "is_contiguous", "stride",
-    "storage_offset", "element_size", "itemsize", "nbytes", "requires_grad", "is_leaf", "grad_fn", "is_inference",
-    "get_device", "names", "_base", "__len__", "__hash__",
-))  # fmt: skip
-_WATCHING = frozenset(("retain_grad", "register_hook", "grad", "requires_grad_", "register_post_accumulate_grad_hook"))

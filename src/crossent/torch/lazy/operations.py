@@ -9,7 +9,6 @@ operation off: the numbers are computed then.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,17 +17,28 @@ import torch
 from torch import Tensor
 
 from crossent.torch.lazy.deferred import take
-from crossent.torch.lazy.logits import LazyLogits, Origin, defer, lazily
+from crossent.torch.lazy.graph import derive, of_rows
+from crossent.torch.lazy.logits import LazyLogits, Origin, alias, lazily
 
 
 def _then(logits: LazyLogits, step: str, what: Any) -> LazyLogits:
-    deferred = logits._deferred.then(step, what)
-    return defer(deferred, Origin(logits, lambda real: take(real, step, what), shares_memory=False))
+    dtype = logits._deferred.dtype
+    back: dict[str, Callable[[Tensor], Tensor]] = {
+        "mul": lambda g: g * what,
+        "div": lambda g: g / what,
+        "to": lambda g: g.to(dtype),
+    }
+    origin = Origin(logits, lambda real: take(real, step, what), shares_memory=False, back=back.get(step))
+    return derive(origin, logits._deferred.then(step, what))
 
 
-def _view(logits: LazyLogits, make: Callable[[Tensor], Tensor], hidden: Tensor) -> LazyLogits:
-    deferred = dataclasses.replace(logits._deferred, hidden=hidden)
-    return defer(deferred, Origin(logits, make, shares_memory=True))
+def _view(logits: LazyLogits, rows: Callable[[Tensor], Tensor]) -> LazyLogits:
+    """Return a view of logits, where `rows` chooses the same rows of any tensor with the leading axes of the logits."""
+    with torch.no_grad():
+        hidden = rows(logits._deferred.hidden)
+    shape = logits.shape
+    origin = Origin(logits, rows, shares_memory=True, rows=rows, back=lambda g: of_rows(rows, shape, g))
+    return derive(origin, logits._deferred.of_rows(hidden))
 
 
 def _is_number(x: Any) -> bool:
@@ -86,7 +96,9 @@ def _contiguous(logits: LazyLogits, **options: Any) -> Any:
         return NotImplemented
     origin = logits._origin
     whole = origin is None or not origin.shares_memory or logits.numel() == origin.logits.numel()
-    return logits if whole else defer(logits._deferred, Origin(logits, Tensor.contiguous, shares_memory=False))
+    if whole:
+        return logits
+    return derive(Origin(logits, Tensor.contiguous, shares_memory=False, back=lambda g: g), logits._deferred)
 
 
 @lazily("view", "reshape")
@@ -102,8 +114,7 @@ def _reshape(logits: LazyLogits, *shape: Any, **options: Any) -> Any:
         shape = tuple(whole // known if n == -1 else n for n in shape)
     if shape[-1] != V or min(shape) < 0 or math.prod(shape) != whole:
         return NotImplemented
-    hidden = d.hidden.reshape(*shape[:-1], d.hidden.shape[-1])
-    return _view(logits, lambda real: real.reshape(shape), hidden)
+    return _view(logits, lambda real: real.reshape(*shape[:-1], real.shape[-1]))
 
 
 @lazily("flatten")
@@ -111,8 +122,18 @@ def _flatten(logits: LazyLogits, start_dim: int = 0, end_dim: int = -1) -> Any:
     axes = logits.ndim
     if not (0 <= start_dim <= end_dim % axes < axes - 1):
         return NotImplemented
-    hidden = logits._deferred.hidden.flatten(start_dim, end_dim)
-    return _view(logits, lambda real: real.flatten(start_dim, end_dim), hidden)
+    return _view(logits, lambda real: real.flatten(start_dim, end_dim))
+
+
+@lazily("view_as")
+def _view_as(logits: LazyLogits, other: Tensor) -> Any:
+    if other.shape != logits.shape:
+        return NotImplemented
+    return derive(Origin(logits, _seen, shares_memory=True, back=lambda g: g), logits._deferred)
+
+
+def _seen(real: Tensor) -> Tensor:
+    return real.view_as(real)
 
 
 @lazily("__getitem__")
@@ -132,15 +153,12 @@ def _getitem(logits: LazyLogits, key: Any) -> Any:
     keys = (*keys[: dots[0]], *rest, *keys[dots[0] + 1 :]) if dots else (*keys, *rest)
     if not (isinstance(keys[-1], slice) and keys[-1] == slice(None)):
         return NotImplemented
-    return _view(logits, lambda real: real[key], logits._deferred.hidden[keys])
+    return _view(logits, lambda real: real[keys])
 
 
 @lazily("detach")
 def _detach(logits: LazyLogits) -> Any:
-    d = logits._deferred
-    bias = None if d.bias is None else d.bias.detach()
-    detached = dataclasses.replace(d, hidden=d.hidden.detach(), weight=d.weight.detach(), bias=bias)
-    return defer(detached, Origin(logits, torch.detach, shares_memory=True))
+    return alias(logits)
 
 
 @lazily("__repr__")

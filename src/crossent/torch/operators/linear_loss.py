@@ -115,7 +115,7 @@ def _linear_loss_backward(
     found = LinearGradients()
     if g is not None:
         found = LinearGradients(*_scaled(ctx, g))
-    elif not _keeps_graph():
+    elif not keeps_graph():
         ctx.gradients = None
     if any(x is not None for x in of_rows):
         call, (record,) = kept(ctx)
@@ -129,7 +129,7 @@ def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
     if ctx.gradients is None:
         _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
         raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
-    if not in_plain_backward(ctx) or _keeps_graph():  # else nobody but this backward has them
+    if not in_plain_backward(ctx) or keeps_graph():  # else nobody but this backward has them
         return [None if x is None else (x.to(g.dtype) * g).to(x.dtype) for x in ctx.gradients]
     gradients, ctx.gradients = ctx.gradients, None
     scale = g.item() if g.is_cpu else g
@@ -138,7 +138,7 @@ def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
     return gradients
 
 
-def _keeps_graph() -> bool:
+def keeps_graph() -> bool:
     """Return whether the backward that runs may be run again, or nobody knows."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
     return ask is None or ask()

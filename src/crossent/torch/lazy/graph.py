@@ -1,0 +1,134 @@
+"""The nodes of lazy logits in the graph of autograd: where they come from the layer, and where from other lazy logits.
+
+The gradient that arrives at a node is a `LazyGradient` as long as nobody changed it: it is handed on without a
+multiplication. Any other gradient is taken through the operation itself, as torch does it.
+"""
+
+# pyright: reportPrivateUsage=false
+# Attributes of a tensor that is not torch's own begin with an underscore, so that they hide none of torch's.
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crossent.torch.lazy.deferred import Deferred
+from crossent.torch.lazy.gradient import (
+    LazyGradient,
+    OperandGradients,
+    Results,
+    Sources,
+    lazy_gradient,
+    ordinary_source,
+)
+from crossent.torch.lazy.logits import LazyLogits, Origin, new_logits, read, remember
+from crossent.torch.operators.linear_loss import keeps_graph
+
+
+def defer(deferred: Deferred) -> LazyLogits:
+    """Return the lazy logits of a layer."""
+    return remember(_Layer.apply(*deferred.operands, deferred), deferred, None)
+
+
+def derive(origin: Origin, deferred: Deferred) -> LazyLogits:
+    """Return lazy logits that were made of others."""
+    return remember(_Derived.apply(origin.logits, origin, deferred), deferred, origin)
+
+
+class _Layer(torch.autograd.Function):
+    """From the operands of a layer to its lazy logits."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, deferred: Deferred) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(hidden, weight)
+        ctx.deferred = weakref.ref(deferred)
+        return new_logits(deferred)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, weight = ctx.saved_tensors
+        found = OperandGradients(None, None, None)
+        sources = _sources(grad, ctx.deferred())
+        del grad
+        for gradients in sources.operands:
+            found += gradients
+        if sources.ordinary:
+            found += _products(functools.reduce(torch.add, sources.ordinary), hidden, weight, ctx.needs_input_grad)
+        return *found, None
+
+
+class _Derived(torch.autograd.Function):
+    """From lazy logits to scaled ones, to a view or to another dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: LazyLogits, origin: Origin, deferred: Deferred) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.origin, ctx.deferred = origin, weakref.ref(deferred)
+        return new_logits(deferred)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        origin: Origin = ctx.origin
+        sources = _sources(grad, ctx.deferred())
+        if not keeps_graph():
+            ctx.origin = None  # and with it the layer's input, though somebody may keep what comes after this node
+        if not sources.operands:
+            return _back(origin, functools.reduce(torch.add, sources.ordinary)), None, None
+        return lazy_gradient(origin.logits, _sources_of_origin(origin, sources)), None, None
+
+
+def _sources(grad: Tensor, deferred: Deferred | None) -> Sources:
+    """Return where a gradient comes from, as the place in the graph of these logits may know it."""
+    if not isinstance(grad, LazyGradient):
+        return ordinary_source(grad)
+    return grad.taken() if grad.belongs_to(deferred) else ordinary_source(grad.numbers())
+
+
+def _products(grad: Tensor, hidden: Tensor, weight: Tensor, wants: Sequence[bool]) -> OperandGradients:
+    """Return the gradients of a layer's operands, from that of its output."""
+    rows, V = hidden.shape[:-1].numel(), weight.shape[0]
+    flat = grad.reshape(rows, V)
+    return OperandGradients(
+        grad @ weight if wants[0] else None,
+        flat.mT @ hidden.reshape(rows, hidden.shape[-1]) if wants[1] else None,
+        flat.sum(0) if wants[2] else None,
+    )
+
+
+def _back(origin: Origin, grad: Tensor) -> Tensor:
+    """Return the gradient of the logits that others were made of."""
+    if origin.back is not None:
+        return origin.back(grad)
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        logits = read(origin.logits) if again else origin.logits.recomputed().detach().requires_grad_()
+        (found,) = torch.autograd.grad(origin.make(logits), logits, grad, create_graph=again)
+    return found
+
+
+def _sources_of_origin(origin: Origin, sources: Sources) -> Sources:
+    """Return the sources of the gradient of the logits that others were made of."""
+    operands, rows, results = sources.operands, origin.rows, sources.results
+    if rows is not None:
+        shape = origin.logits._deferred.hidden.shape
+        operands = tuple(
+            x._replace(hidden=None if x.hidden is None else of_rows(rows, shape, x.hidden)) for x in operands
+        )
+
+    def of_origin(logits: Tensor) -> Results:
+        return results(origin.make(logits))
+
+    return Sources(operands, tuple(_back(origin, g) for g in sources.ordinary), of_origin)
+
+
+def of_rows(rows: Callable[[Tensor], Tensor], shape: torch.Size, grad: Tensor) -> Tensor:
+    """Return the gradient of a tensor of this shape, from that of the rows that were chosen of it."""
+    with torch.enable_grad():
+        whole = torch.zeros((), dtype=grad.dtype, device=grad.device).expand(shape).requires_grad_()
+        (found,) = torch.autograd.grad(rows(whole), whole, grad, create_graph=grad.requires_grad)
+    return found
