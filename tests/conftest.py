@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+from importlib.util import find_spec
 
 import pytest
 
@@ -15,6 +16,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 HERE = pathlib.Path(__file__).parent
 SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
+
+
+def pytest_addoption(parser):
+    """Know the limit in pyproject.toml where its plugin is missing, as on a machine with a GPU."""
+    if find_spec("pytest_timeout") is None:
+        parser.addini("timeout", "seconds that a test may take; nobody counts them without pytest-timeout")
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -1,0 +1,83 @@
+"""`make test-gpu` on a machine that has torch, Triton, NumPy, pytest and the tools of the build, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+THERE = ("torch", "triton", "numpy", "pytest", "nanobind", "cmake", "ninja", "crossent")
+"""What a machine with a GPU has, with what these need: mpmath among them, of which sympy and so torch is made."""
+
+COLLECT = """
+import importlib.abc, importlib.util, sys
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name.partition(".")[0] in MISSING else find_spec(name, *rest)
+MISSING = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Missing())
+
+import pytest
+import crossent.kernels.triton as backend
+
+backend.why_not = lambda: None  # as if there were a GPU
+sys.exit(pytest.main(["--collect-only", *sys.argv[1:]]))
+"""
+
+
+def closure(names: tuple[str, ...]) -> set[str]:
+    """Packages, and all that they require here."""
+    found, new = set[str](), list(names)
+    while new:
+        name = new.pop().lower().replace("_", "-")
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needs = [Requirement(line) for line in (requires(name) or []) if name != "crossent"]
+        except PackageNotFoundError:
+            continue
+        new += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found
+
+
+def missing_modules() -> set[str]:
+    """Top-level modules that are installed here and not there."""
+    there = closure(THERE)
+    owners = packages_distributions().items()
+    return {module for module, names in owners if not there & {x.lower().replace("_", "-") for x in names}}
+
+
+def test_the_check_knows_what_is_missing_there() -> None:
+    missing = missing_modules()
+    assert {"hypothesis", "expecttest", "scipy", "pytest_randomly", "pytest_timeout", "xdist"} <= missing
+    assert not missing & {"torch", "triton", "numpy", "pytest", "_pytest", "sympy", "crossent"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton for this system")
+def test_the_tests_are_collected_without_what_a_gpu_machine_lacks() -> None:
+    (line,) = re.findall(r"on_gpu\.sh -m pytest (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    arguments = [x.strip('"') for x in re.findall(r'"[^"]*"|\S+', line)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "TRITON_"))}
+    found = subprocess.run(
+        [sys.executable, "-c", COLLECT, ",".join(sorted(missing_modules())), *arguments],
+        cwd=ROOT, env=environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout[-5000:] + found.stderr[-2000:]
+    for module in sorted((ROOT / "tests/kernels/triton").glob("test_*.py")):
+        if module.name != "test_programs.py":  # of the interpreter
+            assert module.name in found.stdout
