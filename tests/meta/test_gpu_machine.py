@@ -73,10 +73,9 @@ def test_the_tests_are_collected_without_what_a_gpu_machine_lacks() -> None:
     (line,) = re.findall(r"on_gpu\.sh -m pytest (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     arguments = [x.strip('"') for x in re.findall(r'"[^"]*"|\S+', line)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "TRITON_"))}
-    found = subprocess.run(
-        [sys.executable, "-c", COLLECT, ",".join(sorted(missing_modules())), *arguments],
-        cwd=ROOT, env=environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-c", COLLECT, ",".join(sorted(missing_modules())), *arguments]
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout[-5000:] + found.stderr[-2000:]
     for module in sorted((ROOT / "tests/kernels/triton").glob("test_*.py")):
         if module.name != "test_programs.py":  # of the interpreter
