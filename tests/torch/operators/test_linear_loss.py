@@ -88,7 +88,7 @@ def test_the_gradients_of_the_forward_are_handed_over_once(dtype):
     kept = torch.autograd.grad(loss, operands(call), g, retain_graph=True)
     assert not {x.data_ptr() for x in kept} & set(made)
     last = torch.autograd.grad(loss, operands(call), g)
-    assert [x.data_ptr() for x in last] == made
+    assert ([x.data_ptr() for x in last] == made) == (dtype == torch.float32)  # others are rounded now, once
     for a, b in zip(kept, last, strict=True):
         assert torch.equal(a, b)
     with pytest.raises(RuntimeError, match="second time"):

@@ -10,7 +10,7 @@ import torch.nn.functional as nnf
 
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.sources import linear
-from crossent.torch.sources.linear import KeptTiles, LinearSource, LinearTiles, unpacked
+from crossent.torch.sources.linear import KeptTiles, LayerGradients, LinearSource, LinearTiles, unpacked
 from crossent.torch.sources.plan import CPU, Sweep, TileShape
 from crossent.torch.sources.source import Span, Wanted, spans
 from tests.torch import plain
@@ -154,7 +154,9 @@ def test_sums_by_rows_are_products(sweep, dtype):
     gradient = torch.randn(7, 11, dtype=torch.float64).to(LinearTiles(source, TileShape(1, 1)).dtype)
     tiles = source.tiles(TileShape(min(7, sweep.rows), 11))
     sums = source.sums_by_rows(tiles, EVERYTHING, sweep)
-    check_sums(of_tiles(source, sums, tiles, gradient, 11, sweep.rows), source, gradient, dtype)
+    found = of_tiles(source, sums, tiles, gradient, 11, sweep.rows)
+    assert {x.dtype for x in found} == {loss_dtype(dtype)}
+    check_sums(LayerGradients(*(x.to(dtype) for x in found)), source, gradient, dtype)
 
 
 def test_only_what_is_wanted_is_summed():

@@ -113,6 +113,37 @@ def test_every_plan_gives_the_loss_and_its_gradients(shape, dtype, chunk, smooth
         assert error <= (2 * unit + 1e-6) * want.grad.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("g", [0.1, 1 / 3, 2.0**-7])
+@pytest.mark.parametrize("chunk", [None, 2**13, 2**16])
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_gradients_are_rounded_once_whatever_their_cotangent_is(device, chunk, g, dtype, request):
+    if device == "gpu":
+        request.getfixturevalue("as_on_a_gpu")
+    N, D, V = 64, 48, 1000
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(N, D, generator=random).to(dtype)
+    weight, target = torch.randn(V, D, generator=random).to(dtype), torch.randint(V, (N,), generator=random)
+    leaves = [x.clone().requires_grad_() for x in (features, weight)]
+    loss = linear_cross_entropy(*leaves, target, reduction="sum", chunk_bytes=chunk)
+    found = torch.autograd.grad(loss, leaves, torch.tensor(g))
+
+    x, w = features.double(), weight.double()
+    z = (x @ w.t()).requires_grad_()
+    rival = torch.nn.functional.cross_entropy(z, target, reduction="sum")
+    (of_logits,) = torch.autograd.grad(rival, z, torch.tensor(g).double())
+    # float32: a logit is a sum of D terms, the exponential of d is off by 3 u (1 + |d|), and products are sums
+    u, eps, least = 2.0**-24, torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    off = D * (x.abs() @ w.abs().t()).max() + 3 * (1 + (z.max() - z.min()))
+    for got, exact, size, terms in (
+        (found[0], of_logits @ w, of_logits.abs() @ w.abs(), V),
+        (found[1], of_logits.t() @ x, of_logits.abs().t() @ x.abs(), N),
+    ):
+        limit = (exact.abs() * eps + least) / 2 + u * (off.detach() + terms) * size
+        assert ((got.double() - exact).abs() <= limit).all()
+        assert (got.double() - exact).norm() <= eps / 4 * exact.norm()  # of one rounding; of two it is more than this
+
+
 def test_all_three_plans_are_met(as_on_a_gpu):
     def found(N, D, V, chunk):
         x, w = torch.empty(N, D, dtype=torch.bfloat16), torch.empty(V, D, dtype=torch.bfloat16)

@@ -1,7 +1,8 @@
 """crossent::linear_loss: the sum or mean of a linear loss and its gradients in one sweep.
 
-The backward only scales what the forward found. With create_graph it recomputes everything in differentiable torch
-operations.
+The backward only scales what the forward found. Gradients of half-precision operands wait for it in float32, so that
+they are rounded once, with their cotangent (docs/decisions/0019). With create_graph the backward recomputes everything
+in differentiable torch operations.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from torch import Tensor
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Gradients as ByName
 from crossent.torch.base.register import Wants, in_plain_backward, register
-from crossent.torch.base.values import RowResults
+from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.call.arguments import Closing, RowClosing
 from crossent.torch.operators.linear_call import LinearCall, LinearGradients, recomputed
 from crossent.torch.operators.linear_stats import LinearStatsCall, gradients_like, stats_gradients, wanted_of
 from crossent.torch.sources import driver
 from crossent.torch.sources.linear import costs_of
-from crossent.torch.sources.plan import Sweep, one_sweep
+from crossent.torch.sources.plan import Sweep, one_sweep, weight_adds_up
 from crossent.torch.sources.source import Wanted
 
 
@@ -42,13 +43,22 @@ class LinearLossCall(OperatorCall):
         return RowClosing(closing, self.head.target, self.head.target.weight)  # pyright: ignore[reportArgumentType]
 
     @property
+    def sweep(self) -> Sweep:
+        """The chunks of the sweep."""
+        costs = costs_of(self.head.input, self.head.linear_weight)
+        return one_sweep(costs, self.chunk_bytes) or Sweep(max(1, costs.rows))
+
+    @property
     def wanted(self) -> Wanted:
         """Which operands want a gradient; the target's probabilities never do here."""
         return Wanted(*self.wants)
 
 
 class LinearLoss(NamedTuple):
-    """The reduced loss, the results of the rows, and the gradients of the reduced loss by each operand."""
+    """The reduced loss, the results of the rows, and the gradients of the reduced loss by each operand.
+
+    Gradients are in the dtype of the loss; that of a weight may have its own (`plan.weight_adds_up`).
+    """
 
     reduced: Tensor
     loss: Tensor
@@ -72,16 +82,19 @@ def _linear_loss(call: LinearLossCall) -> LinearLoss:
     parts = results if packed.places is None else head.new_results(source.size)
     scale = closing.scale(results)
     taken = scale._replace(loss=packed.take(scale.loss), lse_squared=packed.take(scale.lse_squared))
-    sweep = one_sweep(costs_of(head.input, head.linear_weight), call.chunk_bytes) or Sweep(max(1, source.size))
-    found = driver.one_sweep(task, sweep, taken, parts, call.wanted)
+    found = driver.one_sweep(task, call.sweep, taken, parts, call.wanted)
     packed.put(results, parts)
     gradients = head.padded(LinearGradients(*found)).filled(head.input)[:3]
     return LinearLoss(closing.reduced(results.loss, results.lse), *results, *gradients)
 
 
 def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
-    results = call.head.new_results()
-    return LinearLoss(results.loss.new_empty(()), *results, *gradients_like(call.head, call.wanted)[:3])
+    head, results = call.head, call.head.new_results()
+    wide = loss_dtype(head.input.dtype)
+    adds_up = weight_adds_up(costs_of(head.input, head.linear_weight), call.sweep)
+    dtypes = (wide, wide if adds_up else head.linear_weight.dtype, wide)
+    gradients = [g.to(dtype) for g, dtype in zip(gradients_like(head, call.wanted), dtypes, strict=False)]
+    return LinearLoss(results.loss.new_empty(()), *results, *gradients)
 
 
 def _save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss) -> None:
@@ -90,6 +103,7 @@ def _save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss) -> Non
     keep(ctx, call, output.record)
     # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
     ctx.gradients = [g if want else None for g, want in zip(gradients, call.wants, strict=False)]
+    ctx.dtypes = (call.head.input.dtype, *[call.head.linear_weight.dtype] * 2)
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output.record, *gradients)
 
@@ -130,12 +144,13 @@ def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
         _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
         raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
     if not in_plain_backward(ctx) or keeps_graph():  # else nobody but this backward has them
-        return [None if x is None else (x.to(g.dtype) * g).to(x.dtype) for x in ctx.gradients]
+        pairs = zip(ctx.gradients, ctx.dtypes, strict=True)
+        return [None if x is None else (x.to(g.dtype) * g).to(dtype) for x, dtype in pairs]
     gradients, ctx.gradients = ctx.gradients, None
     scale = g.item() if g.is_cpu else g
     if scale is g or scale != 1:
         gradients = [None if x is None else x.mul_(scale) for x in gradients]
-    return gradients
+    return [None if x is None else x.to(dtype) for x, dtype in zip(gradients, ctx.dtypes, strict=True)]
 
 
 def keeps_graph() -> bool:

@@ -16,7 +16,7 @@ from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.ranks.gathered import InputGradient
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
-from crossent.torch.sources.plan import CPU, GPU, Device, SourceCosts, Sweep, TileShape, padded
+from crossent.torch.sources.plan import CPU, GPU, Device, SourceCosts, Sweep, TileShape, padded, weight_adds_up
 from crossent.torch.sources.products import multiply, operand, operand_dtype
 from crossent.torch.sources.source import Span, Wanted, spans
 from crossent.torch.sources.tensor import TensorSource, TensorTiles
@@ -265,10 +265,11 @@ class SumsByClasses:
 
 
 class SumsByRows:
-    """The gradients of a layer from tiles of whole rows.
+    """The gradients of a layer from tiles of whole rows, in float32 if the operands have half precision.
 
-    The gradient of the weight adds up in float32, unless one product makes all of it: because there is one tile, or
-    because the gradients of all logits are kept (`sweep.whole`) and multiplied at the end.
+    Whoever knows their cotangent multiplies and rounds them once. On GPUs the gradient of a weight has half precision
+    where one product makes all of it: because there is one tile, or because the gradients of all logits are kept
+    (`sweep.whole`) and multiplied at the end.
     """
 
     def __init__(self, tiles: LinearTiles, wanted: Wanted, sweep: Sweep) -> None:
@@ -281,11 +282,10 @@ class SumsByRows:
         self._zeroed = size == 0 or (tiles.in_place and source.device.fresh_zeros)
         self._input = self._weight = None
         if wanted.input:
-            dtype, packed = source.input.dtype if native else tiles.wide, source.rows is not None
-            self._input = memory(source.input.shape, source.input, dtype, zeroed=packed or size == 0)
+            zeroed = source.rows is not None or size == 0
+            self._input = memory(source.input.shape, source.input, tiles.wide, zeroed=zeroed)
         if wanted.linear_weight:
-            one_product = tiles.in_place or whole or sweep.rows >= size
-            dtype = weight.dtype if native and one_product else tiles.wide
+            dtype = tiles.wide if weight_adds_up(source.costs, sweep) else weight.dtype
             self._weight = memory(weight.shape, weight, dtype, zeroed=self._zeroed)
         self._bias = source.input.new_zeros(len(weight), dtype=tiles.wide) if wanted.linear_bias else None
         self._kept = tiles.new_gradients(size)[:, : len(weight)] if whole else None
@@ -318,16 +318,12 @@ class SumsByRows:
             multiply(gradient.t(), self._tiles.counted_input(rows, counted), self._weight, add=not fresh)
 
     def result(self) -> LayerGradients:
-        """Return the gradients in the dtypes of their operands."""
+        """Return the gradients as they are."""
         source = self._source
         if self._kept is not None:
             self._multiply(self._kept, Span(0, source.size), torch.cat(self._counted), fresh=True)
-        g_input, g_weight, g_bias = self._input, self._weight, self._bias
-        return LayerGradients(
-            None if g_input is None else unpacked(g_input, source.rows).to(source.input.dtype),
-            None if g_weight is None else g_weight.to(source.weight.dtype),
-            None if g_bias is None else g_bias.to(source.weight.dtype),
-        )
+        g_input = None if self._input is None else unpacked(self._input, source.rows)
+        return LayerGradients(g_input, self._weight, self._bias)
 
 
 def unpacked(gradient: Tensor, rows: Tensor | None) -> Tensor:

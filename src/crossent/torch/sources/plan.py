@@ -114,6 +114,15 @@ def one_sweep(costs: SourceCosts, chunk_bytes: int) -> Sweep | None:
     return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, LINE), whole)
 
 
+def weight_adds_up(costs: SourceCosts, sweep: Sweep) -> bool:
+    """Return whether one sweep leaves the gradient of a half-precision weight in float32.
+
+    Where one product on a GPU makes all of it, it is rounded at once: a float32 gradient would be new memory.
+    """
+    one_product = sweep.whole or sweep.rows >= costs.rows
+    return costs.device is CPU or costs.product_dtype != costs.dtype or not one_product
+
+
 def tile_shape(costs: SourceCosts, positions: int, chunk_bytes: int) -> TileShape:
     """Return the shape of a tile of two sweeps, with `positions` logits for each row and class."""
     device = costs.device
