@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from crossent.arrays import log, namespace, total
+from crossent.arrays import is_freed, log, namespace, readable, total
 
 
 def test_numpy_takes_whatever_is_of_no_other_library():
@@ -65,3 +65,39 @@ def test_a_total_does_not_depend_on_the_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert len(set(sums)) == 1
+
+
+def test_readable_arrays_are_returned_as_they_are():
+    torch = pytest.importorskip("torch")
+    for array in (
+        np.zeros(2),
+        torch.zeros(2),
+        torch.zeros(0),
+        torch.zeros(2, device="meta"),
+        torch.zeros(2).bfloat16(),
+    ):
+        assert readable("p", array) is array
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_unreadable_tensors_are_refused_by_name():
+    torch = pytest.importorskip("torch")
+    for made, words in (
+        (torch.eye(3).to_sparse(), r"p is a sparse_coo tensor.*p\.to_dense\(\)"),
+        (torch.eye(3).to_mkldnn(), "p is a mkldnn tensor"),
+        (torch.nested.nested_tensor([torch.ones(2)]), r"p is a nested tensor.*to_padded_tensor\(p"),
+        (torch.masked.masked_tensor(torch.ones(2), torch.ones(2).bool()), r"p is a MaskedTensor; use p\.get_data\(\)"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            _ = readable("p", made)
+
+
+def test_freed_tensors_are_noticed():
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(4)
+    assert not is_freed(tensor)
+    tensor.untyped_storage().resize_(0)
+    assert is_freed(tensor)
+    with pytest.raises(RuntimeError, match="p has elements but no memory"):
+        _ = readable("p", tensor)
+    assert not is_freed(torch.zeros(0))

@@ -22,6 +22,42 @@ def namespace(*arrays: Any) -> Any:
     return np
 
 
+def readable(name: str, array: Any) -> Any:
+    """Return an array as it is; raise if it is a torch tensor whose numbers do not lie in memory, strides apart.
+
+    Raises
+    ------
+    TypeError
+        If it is sparse, nested, masked or of another layout, with the fix.
+    RuntimeError
+        If its storage was freed, as torch's own functions do.
+    """
+    if namespace(array) is np or not hasattr(array, "untyped_storage"):
+        return array
+    if array.is_nested:
+        fix = f"torch.nested.to_padded_tensor({name}, ...), and ignore what pads it"
+        raise TypeError(f"{name} is a nested tensor, and must be strided; use {fix}")
+    layout = str(array.layout).removeprefix("torch.").removeprefix("_")
+    if layout != "strided":
+        raise TypeError(f"{name} is a {layout} tensor, and must be strided; use {name}.to_dense()")
+    if type(array).__module__.startswith("torch.masked"):
+        raise TypeError(f"{name} is a MaskedTensor; use {name}.get_data(), and a weight of 0 for what is masked")
+    if is_freed(array):
+        raise RuntimeError(f"{name} has elements but no memory: its storage was freed; use it before, or a copy")
+    return array
+
+
+def is_freed(tensor: Any) -> bool:
+    """Return whether an ordinary torch tensor has elements but no memory."""
+    torch = namespace(tensor)
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or torch.compiler.is_dynamo_compiling():
+        return False  # a subclass may have its memory elsewhere
+    try:
+        return tensor.untyped_storage().nbytes() == 0 and tensor.numel() > 0
+    except NotImplementedError:  # inside a function transform
+        return False
+
+
 def log(array: Any) -> Any:
     """Return the natural logarithm; log 0 is −inf, without a warning."""
     xp = namespace(array)

@@ -12,13 +12,13 @@ Why the formulas are written as they are:
 from __future__ import annotations
 
 import math
-import operator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.arrays import log, namespace
+from crossent.arrays import log, namespace, readable
+from crossent.numbers import real, whole
 
 
 def entropy(p: Any, *, axis: int = -1, base: float | None = None) -> Any:
@@ -286,8 +286,7 @@ def _midpoint_terms(p: Any, q: Any) -> Any:
 
 def _unit(base: float | None) -> float:
     """Return the unit that a base gives, in nats."""
-    if base is None:
-        return 1.0
+    base = math.e if base is None else real("base", base)
     if not (base > 0 and base != 1 and math.isfinite(base)):
         raise ValueError(
             f"base must be a positive finite number other than 1, got {base!r}; use None for nats, 2 for bits"
@@ -298,7 +297,7 @@ def _unit(base: float | None) -> float:
 def _distributions(axis: int, **given: Any) -> list[Any]:
     """Return checked distributions as arrays of one library and dtype, with the classes on the last axis."""
     xp = namespace(*given.values())
-    raw = {name: np.asarray(x) if namespace(x) is np else x for name, x in given.items()}
+    raw = {name: np.asarray(x) if namespace(x) is np else readable(name, x) for name, x in given.items()}
     kinds = {name: _kind(name, x) for name, x in raw.items()}
     natives = [name for name, x in raw.items() if namespace(x) is xp]
     floats = {kinds[name] for name in natives if "float" in kinds[name]} or {_kind("1.0", xp.asarray(1.0))}
@@ -320,7 +319,7 @@ def _kind(name: str, x: Any) -> str:
 
 
 def _classes_last(name: str, x: Any, axis: int) -> Any:
-    axis = operator.index(axis)
+    axis = whole("axis", axis)
     if not -x.ndim <= axis < x.ndim:
         raise np.exceptions.AxisError(f"{name} has no axis {axis}, its shape is {tuple(x.shape)}; see the option axis")
     if x.shape[axis] == 0:

@@ -57,7 +57,7 @@ def test_other_layouts_are_refused_by_name(name, layout):
         made = LAYOUTS[layout](value)
     except (RuntimeError, TypeError, IndexError):
         pytest.skip("torch has no such tensor")
-    with pytest.raises(TypeError, match=rf"^{name.partition(' ')[0]} is a .*; use "):
+    with pytest.raises(TypeError, match=rf"^{name.partition(' ')[0]} is a \S+( tensor, and must be strided)?; use "):
         _ = call(made)
 
 
@@ -228,5 +228,5 @@ def test_compiled_losses_take_the_same_weights_and_refuse_the_same_layouts():
     assert torch.equal(compiled(Z, Y.to(torch.uint64)), F.cross_entropy(Z, Y))
     with pytest.raises(Exception, match="class 9223372036854775807 or more"):
         _ = compiled(Z, _classes(2**64 - 100, 2))
-    with pytest.raises(Exception, match="target is a tensor of the layout sparse_coo"):
+    with pytest.raises(Exception, match="does not support sparse Tensors"):  # torch.compile itself
         _ = compiled(Z, P.to_sparse())

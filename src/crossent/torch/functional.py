@@ -17,7 +17,7 @@ from crossent.torch.call.checks import (
     check_constant,
     check_input,
     check_number_type,
-    readable,
+    in_kernel_dtype,
 )
 from crossent.torch.call.dtensor import of_elements, of_logits, stand_in
 from crossent.torch.call.layout import layout_of
@@ -331,7 +331,7 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
             "use target.expand_as(input) or view_as if that is what is meant"
         )
     check_number_type("target", target)
-    target = readable(target, x.dtype)
+    target = in_kernel_dtype(target, x.dtype)
     weights: Any = {"weight": operands.weight, "pos_weight": operands.pos_weight}
     for name, w in weights.items():
         if w is not None:
@@ -339,7 +339,7 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
         if w is not None and not broadcasts(w.shape, x.shape):
             raise ValueError(f"{name} of shape {tuple(w.shape)} does not broadcast to input of shape {tuple(x.shape)}")
         check_constant(name, w)
-        weights[name] = readable(w, x.dtype)
+        weights[name] = in_kernel_dtype(w, x.dtype)
     elements = BinaryCall(kind, x, target, *weights.values())
     loss = binary_loss(BinaryLossCall(elements, mode != "none"))
     return loss / x.numel() if mode == "mean" else loss

@@ -54,12 +54,12 @@ def test_companions_are_tensors_on_the_device_of_the_input():
 def test_constants_are_in_a_dtype_that_kernels_read():
     for dtype in plain.DTYPES:
         weight = torch.ones(2, dtype=dtype)
-        assert checks.readable(weight, torch.float32) is weight
+        assert checks.in_kernel_dtype(weight, torch.float32) is weight
     for dtype in (torch.int64, torch.uint64, torch.bool, torch.float8_e4m3fn):
         weight = torch.tensor([1.0, 0.0]).to(dtype)
-        assert torch.equal(checks.readable(weight, torch.float16), torch.tensor([1.0, 0.0]))
-        assert checks.readable(weight, torch.float64).dtype == torch.float64
-    assert checks.readable(None, torch.float32) is None
+        assert torch.equal(checks.in_kernel_dtype(weight, torch.float16), torch.tensor([1.0, 0.0]))
+        assert checks.in_kernel_dtype(weight, torch.float64).dtype == torch.float64
+    assert checks.in_kernel_dtype(None, torch.float32) is None
 
 
 @pytest.mark.filterwarnings("ignore:.*quantized tensor")

@@ -111,7 +111,11 @@ def ordered_classes(classes: Any) -> tuple[Hashable, ...] | None:
         raise InputTypeError(
             f"classes must be a list of the classes in the order of the columns, got {classes!r}", argument="classes"
         )
-    return tuple(python_value(name) for name in classes)
+    found = tuple(python_value(name) for name in classes)
+    for name in found:
+        if not isinstance(name, Hashable):
+            raise InputTypeError(f"classes must be values such as texts and numbers, got {name!r}", argument="classes")
+    return found
 
 
 def ignored_labels(ignore: Any) -> tuple[Any, ...]:

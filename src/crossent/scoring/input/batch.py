@@ -12,6 +12,7 @@ from crossent.errors import Argument, InputError, InputTypeError, Message
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
 from crossent.scoring.input.labels import Coded, classes_of, code, column, listing
 from crossent.scoring.input.predictions import Matrix, class_names, matrix
+from crossent.scoring.input.tensors import from_tensor, is_tensor
 from crossent.scoring.parts import Kind
 
 LEAST_WEIGHT = 1e-70
@@ -114,6 +115,8 @@ def _require_rows(rows: int, part: Any | None, argument: str, name: str | None =
 
 
 def _refuse_swapped(y: Any, values: Any, kind: str) -> None:
+    if is_tensor(y):
+        y = from_tensor(y, "y", "y")
     shape = getattr(y, "shape", None)
     if shape is None or len(shape) < 2 or shape[1] == 1:
         return

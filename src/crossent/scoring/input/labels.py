@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.errors import Argument, InputError, Message
+from crossent.scoring.input.tensors import from_tensor, is_tensor
 
 IGNORED = -1
 """The class of rows that are left out."""
@@ -44,8 +45,9 @@ def column(values: Any, argument: str, of: object = None) -> Any:
         If it has several columns, or masked values.
     """
     name = argument if of is None else f"{argument} {of!r}"
-    if hasattr(values, "detach"):  # torch
-        values = values.detach().cpu().numpy()
+    if is_tensor(values):
+        tensor = from_tensor(values, name, argument)
+        values = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     elif hasattr(values, "to_numpy") and hasattr(values, "null_count") and not hasattr(values, "dtype"):
         values = values.to_numpy(zero_copy_only=False) if hasattr(values, "offset") else values.to_numpy()  # pyarrow
     if np.ma.is_masked(values):
@@ -104,8 +106,8 @@ def _code_integers(vector: Any) -> Coded:
 
 
 def python_value(value: Any) -> Any:
-    """Return a scalar of NumPy as Python's own, and any other value as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    """Return a scalar of NumPy or torch as Python's own, and any other value as it is."""
+    return value.item() if isinstance(value, np.generic) or (is_tensor(value) and value.shape == ()) else value
 
 
 def missing(value: Any) -> bool:

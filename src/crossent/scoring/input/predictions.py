@@ -11,6 +11,7 @@ import numpy as np
 
 from crossent.errors import InputError, InputTypeError
 from crossent.scoring.input.arrow import column_names, from_arrow
+from crossent.scoring.input.tensors import from_tensor, is_tensor
 
 
 class Matrix(NamedTuple):
@@ -36,8 +37,8 @@ def matrix(values: Any, kind: str) -> Matrix:
         If they have another shape, masked values, or no numbers.
     """
     names: list[str] | None = None
-    if hasattr(values, "detach"):  # torch: kept as it is, for the core reads bfloat16 and NumPy does not
-        array = values.detach().cpu()
+    if is_tensor(values):  # kept as it is, for the core reads bfloat16 and NumPy does not
+        array = from_tensor(values, kind, kind)
         if not array.dtype.is_floating_point:
             array = array.double()
     else:

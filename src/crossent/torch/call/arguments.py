@@ -19,7 +19,7 @@ from crossent.torch.call.checks import (
     check_numbers,
     check_weight,
     ignore_index_of,
-    readable,
+    in_kernel_dtype,
 )
 from crossent.torch.call.layout import LayerOperands, LogitsLayout
 from crossent.torch.call.targets import TargetKind, target_rows
@@ -210,7 +210,7 @@ def checked(arguments: Arguments, layout: LogitsLayout) -> CheckedRows:
     shards, closing = arguments.shards, arguments.closing
     found = target_rows(arguments.target, layout, ignore_index)
     check_options(arguments, layout, shards.num_classes or layout.classes)
-    weight = readable(arguments.weight, layout.dtype)
+    weight = in_kernel_dtype(arguments.weight, layout.dtype)
     if closing.sample_weight is not None:
         samples = sample_weight_of(closing.sample_weight, layout)
         closing = Closing(closing.reduction, samples, closing.z_loss)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossent.arrays import readable
 from crossent.numbers import whole
 from crossent.torch.base.backends import why_no_backend
 from crossent.torch.base.values import NUMBERS, REAL, is_dtensor, loss_dtype
@@ -53,20 +54,9 @@ def check_layout(name: str, tensor: Tensor) -> None:
         try:
             if tensor.untyped_storage().nbytes() > 0:
                 return
-            if tensor.numel() > 0:
-                raise RuntimeError(
-                    f"{name} has elements but no memory: its storage was freed; use it before, or a copy"
-                )
         except NotImplementedError:
             pass  # it has no storage: of another layout, or inside a function transform
-    if tensor.is_nested or tensor.layout is not torch.strided:
-        if tensor.is_nested:
-            kind, fix = "nested", f"torch.nested.to_padded_tensor({name}, ...), and ignore what pads it"
-        else:
-            kind, fix = str(tensor.layout).removeprefix("torch.").removeprefix("_"), f"{name}.to_dense()"
-        raise TypeError(f"{name} is a tensor of the layout {kind}, and must be strided; use {fix}")
-    if type(tensor) is not Tensor and type(tensor).__module__.startswith("torch.masked"):
-        raise TypeError(f"{name} is a MaskedTensor; use {name}.get_data(), and a weight of 0 for what is masked")
+    _ = readable(name, tensor)
 
 
 def check_number_type(name: str, tensor: Tensor) -> None:
@@ -75,7 +65,7 @@ def check_number_type(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be real, got {tensor.dtype}; use {name}.float()")
 
 
-def readable(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def in_kernel_dtype(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Return a constant in a dtype that kernels read: its own, or else that of the losses of logits of a dtype."""
     return tensor if tensor is None or tensor.dtype in REAL else tensor.to(loss_dtype(dtype))
 
