@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from crossent.torch.base.values import has_autocast, is_dtensor
 from crossent.torch.lazy.deferred import Deferred
+from crossent.torch.lazy.engines import freeing_engine, warn_of
 from crossent.torch.lazy.graph import defer
 from crossent.torch.lazy.logits import LazyLogits
 
@@ -29,6 +30,10 @@ class LazyLinear(nn.Linear):
         weight = self.weight  # once: a parametrization may compute it
         plain = type(input) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter)
         if traced or not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
+            return nn.functional.linear(input, weight, self.bias)
+        engine = freeing_engine(self, weight)
+        if engine is not None:
+            warn_of(engine)
             return nn.functional.linear(input, weight, self.bias)
         # what wants no gradient now will get none, whatever is unfrozen before the loss
         given: Any = (input, weight, self.bias)
@@ -94,6 +99,9 @@ def fuse_lm_head(model: Model) -> Model:
 
     FSDP2 may shard the model afterwards (`fully_shard`; fuse first). The head then keeps its weight from forward to
     backward, whatever `reshard_after_forward` says, so that it is gathered once a step and its gradient scattered once.
+    Engines that put hooks on the outputs of a model (FSDP1 with the head in the root's unit, DDP, DeepSpeed ZeRO-1 and 2,
+    Lightning, Accelerate) need nothing. FSDP1 with the head in a unit of its own, and ZeRO-3, free the weight before the
+    loss: the head then computes its logits at once, and warns once.
 
     PEFT may wrap the model before or after: adapters inside it, and copies of the head (`modules_to_save`), all of
     which are fused. An adapter on the head itself makes a fused head compute its logits, and a head that has one

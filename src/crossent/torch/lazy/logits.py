@@ -23,6 +23,7 @@ from torch import Tensor
 
 from crossent.torch.base.values import without_autocast
 from crossent.torch.lazy.deferred import Deferred
+from crossent.torch.lazy.engines import freed_by
 from crossent.torch.lazy.gradient import LazyGradient
 from crossent.torch.lazy.names import GRAPH, METADATA, RAW_MEMORY, name_of, with_numbers
 
@@ -220,6 +221,13 @@ class LazyLogits(Tensor):
         if self._origin is not None:
             self._origin.logits.check()
         elif _versions(self._deferred) != self._versions:
+            engine = freed_by(self._deferred.operands)
+            if engine is not None:
+                raise RuntimeError(
+                    f"{engine} has freed the weight of the fused head between the forward of the head and the use of "
+                    "its logits; leave the head in the unit of the whole model, which keeps its weights until the "
+                    "backward, or use unfuse_lm_head(model)"
+                )
             raise RuntimeError(
                 "these logits were never computed, and the input or the weight of their layer has been changed in "
                 "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
