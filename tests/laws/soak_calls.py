@@ -21,6 +21,7 @@ REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INTEGER = (
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
 )  # fmt: skip
+WEIGHTS = (*REAL, torch.int64, torch.int32, torch.uint8, torch.bool)
 STATS = ("lse", "logprob", "entropy")
 inf, nan = math.inf, math.nan
 
@@ -118,9 +119,8 @@ class Draw:
         """Return a scale between 0.01 and 1000."""
         return float(10 ** self.rng.uniform(-2, most))
 
-    def weights(self, size: Any, dtype: torch.dtype | None = None) -> Tensor:
-        """Return weights of any dtype, some of them 0."""
-        dtype = dtype or self.one(*REAL)
+    def weights(self, size: Any, dtype: torch.dtype) -> Tensor:
+        """Return weights of a dtype, some of them 0."""
         values = self.rng.random(size) * self.one(1.0, 3.0)
         if not dtype.is_floating_point:
             values = self.rng.integers(0, 3, size)
@@ -235,17 +235,17 @@ def _with_options(d: Draw, call: Call, shape: tuple[int, ...], dtype: torch.dtyp
     if kind != "index":
         call.wanted.append("prob")
     if d.chance(0.3):
-        a["weight"] = d.weights(classes)
+        a["weight"] = d.weights(classes, d.one(*WEIGHTS))
     if d.chance(0.4):
         a["label_smoothing"] = d.one(0.0, 0.1, 0.5, float(d.rng.random()), 1.0)
     if d.chance(0.3):
         a["temperature"] = d.one(0.05, 0.5, 2.0, 10.0, float(d.rng.uniform(0.1, 3)), 2)
     if d.chance(0.25):
-        a["softcap"] = d.one(5.0, 30.0, 50, float(d.rng.uniform(1, 100)))
+        a["softcap"] = d.one(5.0, 30.0, 50, np.float32(20), float(d.rng.uniform(1, 100)))
     if d.chance(0.35):
         a["z_loss"] = d.one(0.0, 1e-4, 1e-2, 0.5)
     if d.chance(0.35):
-        a["sample_weight"] = d.weights(rows, d.one(*REAL, torch.int64, torch.int32, torch.bool))
+        a["sample_weight"] = d.weights(rows, d.one(*WEIGHTS))
         if a["sample_weight"].is_floating_point():
             call.wanted.append("sample_weight")
     if d.chance(0.8):
@@ -269,7 +269,7 @@ def _fill_removed_rows(d: Draw, call: Call, rows: tuple[int, ...]) -> None:
     a, axis = call.arguments, call.class_axis
     removed, target, samples = np.zeros(rows, bool), a["target"], a.get("sample_weight")
     if isinstance(target, Tensor) and not target.is_floating_point():
-        removed |= target.to(torch.int64).numpy() == a.get("ignore_index", -100)
+        removed |= target.to(torch.int64).numpy() == int(a.get("ignore_index", -100))
     if samples is not None:
         removed |= samples.to(torch.float64).numpy() == 0
     if not removed.any():
@@ -289,7 +289,7 @@ def _index_target(d: Draw, call: Call, rows: tuple[int, ...], classes: int) -> N
     index = d.rng.integers(0, classes, rows)
     ignore = d.one(None, None, -100, -1, 0, classes - 1, classes, 255)
     if ignore is not None:
-        call.arguments["ignore_index"] = ignore
+        call.arguments["ignore_index"] = d.one(int, np.int64, torch.tensor)(ignore)
     if ignore is None or ignore < 0:
         ignore = -100 if ignore is None else ignore
         if torch.iinfo(dtype).min == 0:
@@ -323,7 +323,8 @@ def _elements(d: Draw, call: Call, shape: tuple[int, ...], dtype: torch.dtype) -
         call.wanted.append("prob")
     for name, share in (("weight", 0.4), ("pos_weight", 0.4 if call.loss.endswith("logits") else 0.0)):
         if d.chance(share):
-            a[name] = d.weights(d.one(shape, *(shape[k:] for k in range(len(shape) + 1)), _ones_in(d, shape)))
+            of = d.one(shape, *(shape[k:] for k in range(len(shape) + 1)), _ones_in(d, shape))
+            a[name] = d.weights(of, d.one(*WEIGHTS))
     if d.chance(0.8):
         a["reduction"] = d.one("mean", "sum", "none", "none")
     call.cotangents["loss"] = d.cotangent(shape if a.get("reduction", "mean") == "none" else (), wide(dtype))

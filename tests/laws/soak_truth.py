@@ -24,7 +24,7 @@ of the library has more roundings than the formula, or fewer, this module says s
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,14 @@ TANH, TANH_SLOPE = 7.0, 12.0
 PROBABILITY = 4.0
 TORCH = 8.0
 """Roundings of a transcendental function of torch, 4 ulp: SLEEF states 1, and its logsigmoid uses two of them."""
+
+
+class Precision(NamedTuple):
+    """What rounding to a dtype costs: half a unit in the last place of 1, half the smallest number; and its largest."""
+
+    half_ulp: float
+    least: float
+    most: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,16 +215,19 @@ class Closing:
         return found.rounded(2)
 
 
-def close(parts: list[Near], eps: float, least: float) -> Near:
-    """Return the sum of the parts of a gradient that are each rounded to a dtype of this precision.
+def close(parts: list[Near], precision: Precision) -> Near:
+    """Return the sum of the parts of a gradient that are each rounded to a dtype.
 
-    A part may be rounded twice, by the forward that found it and by the backward that scaled it.
+    A part may be rounded twice, by the forward that found it and by the backward that scaled it. Where a part is beyond
+    the largest number of the dtype, the sum may be anything.
     """
     value = np.zeros_like(parts[0].value)
     off = np.zeros_like(value)
     for part in parts:
         value = value + part.value
-        off = off + part.off + eps * (2 * np.abs(part.value) + np.abs(value)) + 3 * least
+        rounding = precision.half_ulp * (2 * np.abs(part.value) + np.abs(value)) + 3 * precision.least
+        beyond = np.isfinite(part.value) & (np.abs(part.value) + part.off > precision.most)
+        off = np.where(beyond & (len(parts) > 1), np.inf, off + part.off + rounding)
     return Near.of(value, off, parts[0].u)
 
 
