@@ -119,7 +119,10 @@ class Softmax:
         size = size + np.abs(product(g_entropy.value[:, None], 1 + np.abs(self.logq.value)))
         inner = inner.less_precise(np.where(named, 2.0**-51 * size, 0.0))
         unused = (g_loss.value == 0) & (g_lse.value == 0) & (g_entropy.value == 0)
-        size = TINY[self.u] * (1 + np.abs(a.value)[:, None]) * (2 + np.abs(self.slope.value))
+        # q below the normal numbers may vanish, and with it its products: log q is no lower than −1100 there
+        vanishing = np.abs(product(g_entropy.value[:, None], np.minimum(-self.logq.value, 1100)))
+        vanishing = vanishing + 1 + np.abs(a.value)[:, None]
+        size = TINY[self.u] * vanishing * (2 + np.abs(self.slope.value))
         return (self.slope * inner).less_precise(size).where(~unused[:, None])
 
     def cost(self) -> Near:
