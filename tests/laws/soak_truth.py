@@ -119,9 +119,9 @@ class Softmax:
         size = size + np.abs(product(g_entropy.value[:, None], 1 + np.abs(self.logq.value)))
         inner = inner.less_precise(np.where(named, 2.0**-51 * size, 0.0))
         unused = (g_loss.value == 0) & (g_lse.value == 0) & (g_entropy.value == 0)
-        # q below the normal numbers may vanish, and with it its products: log q is no lower than −1100 there
-        vanishing = np.abs(product(g_entropy.value[:, None], np.minimum(-self.logq.value, 1100)))
-        vanishing = vanishing + 1 + np.abs(a.value)[:, None]
+        # e^d is 0 where its product with |a| + |b|, rounded down to a power of two, would be below the normal numbers
+        log = np.where(g_entropy.value[:, None] != 0, np.minimum(-self.logq.value, 1100), 0.0)
+        vanishing = 2 * (1 + np.abs(a.value)[:, None] + (1 + np.abs(g_entropy.value[:, None])) * log)
         size = TINY[self.u] * vanishing * (2 + np.abs(self.slope.value))
         return (self.slope * inner).less_precise(size).where(~unused[:, None])
 
