@@ -9,6 +9,7 @@ from torch import Tensor
 
 from crossent.closing import Reduction
 from crossent.kernels.backend import BinaryOperands
+from crossent.torch.base.overrides import overridable
 from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, Closing, check_same_call, checked, scores_of, sharding_of
 from crossent.torch.call.checks import (
@@ -49,6 +50,7 @@ def cross_entropy(
     return_stats: Literal[True], process_group: ProcessGroup | None = ..., first_class: int | None = ...,
     num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
+@overridable
 def cross_entropy(
     input: Tensor,
     target: Tensor | TargetKind,
@@ -196,6 +198,7 @@ def _loss_of_logits(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
     return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))
 
 
+@overridable
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -256,6 +259,7 @@ def binary_cross_entropy_with_logits(
     return _binary_cross_entropy("logits", BinaryOperands(input, target, weight, pos_weight), mode)
 
 
+@overridable
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from crossent.spec import Target
+from crossent.torch.base.overrides import overridable
+from crossent.torch.base.transforms import wants_plain_operations
 from crossent.torch.base.values import RowResults, is_dtensor, loss_dtype
 from crossent.torch.call.arguments import (
     Arguments,
@@ -53,6 +55,7 @@ def linear_cross_entropy(
     return_stats: Literal[True], chunk_bytes: int | None = ..., process_group: ProcessGroup | None = ...,
     first_class: int | None = ..., num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
+@overridable
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -235,7 +238,9 @@ def _in_one_or_two_sweeps(
         other = dataclasses.replace(call, target=_of_positions(target, call.positions))
         return linear_stats(LinearStatsCall(other, False, chunk_bytes)).rows
 
-    if alone and reduced and wanted.of_source and constant and one_sweep(costs, chunk_bytes) is not None:
+    plainly = wants_plain_operations()  # which are the same for each plan, and so must their graphs be
+    sweeps = alone and reduced and wanted.of_source and constant and not plainly
+    if sweeps and one_sweep(costs, chunk_bytes) is not None:
         found = linear_loss(
             LinearLossCall(call, samples, closing.z_loss, closing.reduction == "mean", wanted[:3], chunk_bytes)
         )
@@ -245,7 +250,7 @@ def _in_one_or_two_sweeps(
         facts = {"the dtype": str(call.input.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
         check_same_call(rows, call.scores, **facts)
     size = rows.layout.shape.numel() * loss_dtype(call.input.dtype).itemsize
-    keep = wanted.of_source and (not reduced or rows.return_stats or not alone) and size <= chunk_bytes
+    keep = not plainly and wanted.of_source and (not reduced or rows.return_stats or not alone) and size <= chunk_bytes
     return finished(rows, linear_stats(LinearStatsCall(call, keep, chunk_bytes)).rows, again)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +14,8 @@ from torch.autograd import forward_ad
 from torch.profiler import ProfilerActivity, profile
 
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
-from crossent.torch.base.register import in_plain_backward, is_watched, refuse_tangents, register
+from crossent.torch.base.register import Backward, Forward, in_plain_backward, register
+from crossent.torch.base.transforms import is_watched
 from tests.torch.operators.watching import Watching
 
 
@@ -72,9 +75,19 @@ def backward(ctx, wants, g_product, g_square=None):
     return found
 
 
-product = register("test_product", Product, Products, multiply, fake, save, backward)
-first_product = register("test_first", Product, Products, multiply, fake, save, backward, first=True)
-constant_product = register("test_constant", Product, Products, multiply, fake)
+PLAINLY: list[Product] = []
+"""The calls that were computed in plain torch operations."""
+
+
+def plainly(call: Product) -> Products:
+    PLAINLY.append(call)
+    return multiply(call)
+
+
+FORWARD, BACKWARD = Forward(multiply, fake, plainly), Backward(save, backward)
+product = register("test_product", Product, Products, FORWARD, BACKWARD)
+first_product = register("test_first", Product, Products, FORWARD, BACKWARD, first=True)
+constant_product = register("test_constant", Product, Products, FORWARD)
 ops = torch.ops.crossent
 
 
@@ -155,7 +168,10 @@ def test_one_output_is_a_tensor():
     class One(OperatorCall):
         x: Tensor
 
-    double = register("test_one", One, Tensor, lambda call: call.x * 2, lambda call: torch.empty_like(call.x))
+    def doubled(call):
+        return call.x * 2
+
+    double = register("test_one", One, Tensor, Forward(doubled, lambda call: torch.empty_like(call.x), doubled))
     x = torch.randn(3)
     assert torch.equal(double(One(x)), 2 * x)
     with Watching():
@@ -229,18 +245,53 @@ DUAL_FILTER = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecate
 @DUAL_FILTER
 @pytest.mark.parametrize("function", [product, first_product, constant_product], ids=["two", "first", "constant"])
 @pytest.mark.parametrize("of", ["x", "y"])
-def test_forward_mode_is_refused(function, of):
+def test_a_tangent_goes_through_plain_operations(function, of):
     call = call_of(x_grad=False, y_grad=False)
-    ordinary = function(call)
     with forward_ad.dual_level():
-        dual = forward_ad.make_dual(torch.randn(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
+        point, slope = torch.rand(2, 4, dtype=torch.float64)
+        dual = forward_ad.make_dual(point, slope)
         call = Product(dual, call.factors) if of == "x" else Product(call.x, Factors(1.5, dual))
-        with pytest.raises(NotImplementedError, match="forward-mode"):
-            _ = function(call)
-        with Watching(), pytest.raises(NotImplementedError, match="forward-mode"):
-            _ = function(call)
-        plain = call_of(x_grad=False, y_grad=False)
-        assert len(function(plain)) == len(ordinary)
+        want = call.x.exp() * call.factors.y * 1.5
+        for watch in (contextlib.nullcontext(), Watching()):
+            PLAINLY.clear()
+            with watch:
+                out = function(call)
+            assert [call] == PLAINLY
+            first = out if function is first_product else out.product
+            torch.testing.assert_close(forward_ad.unpack_dual(first).tangent, forward_ad.unpack_dual(want).tangent)
+        PLAINLY.clear()
+        _ = function(call_of(x_grad=False, y_grad=False))
+        assert not PLAINLY
+
+
+@pytest.mark.parametrize("transform", ["grad", "vmap", "trace"])
+def test_transforms_and_tracers_see_plain_operations(transform):
+    x = torch.rand(4, dtype=torch.float64)
+
+    def f(x):
+        return product(Product(x, Factors(2.0, None))).product.sum()
+
+    PLAINLY.clear()
+    if transform == "grad":
+        torch.testing.assert_close(torch.func.grad(f)(x), 2 * x.exp())
+    elif transform == "vmap":
+        torch.testing.assert_close(torch.vmap(f)(x[:, None]), 2 * x.exp())
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            traced = torch.jit.trace(f, x, check_trace=False)
+        torch.testing.assert_close(traced(x + 1), 2 * (x + 1).exp().sum())
+    assert len(PLAINLY) == 1
+
+
+def test_profilers_show_the_name_of_the_operator():
+    call = call_of()
+    with profile(activities=[ProfilerActivity.CPU]) as events:
+        product(call).product.sum().backward()
+        with torch.no_grad():
+            _ = constant_product(call)
+    names = [event.name for event in events.events() or ()]
+    assert {"test_product", "test_productBackward", "test_constant"} <= set(names)
 
 
 @DUAL_FILTER
@@ -267,16 +318,3 @@ def test_a_backward_knows_whether_it_runs_in_plain_eager_mode():
 def test_a_caller_that_has_looked_gets_what_the_kernel_returns():
     call = call_of(x_grad=False, y_grad=False)
     assert all(torch.equal(a, b) for a, b in zip(product(call, plain=True), multiply(call), strict=True))
-
-
-def test_tensors_without_a_tangent_are_no_matter():
-    refuse_tangents([torch.ones(1), None, 1.0, "text"])
-    with forward_ad.dual_level():
-        refuse_tangents([torch.ones(1), None, 1.0, "text"])
-
-
-def test_nobody_watches_eager_mode():
-    assert not is_watched()
-    seen = []
-    _ = torch.func.grad(lambda x: (seen.append(is_watched()), x.sum())[1])(torch.ones(2))
-    assert seen == [True]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from crossent.torch.base.operator_call import OperatorCall
+from crossent.torch.base.products import tell_counters
+from crossent.torch.base.transforms import has_tangents, is_batched, is_watched, wants_plain_operations
 
 library = torch.library.Library("crossent", "DEF")
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -21,22 +23,43 @@ Gradients = Mapping[str, Tensor | None]
 """Gradients by the names of the arguments; what is not there is None."""
 
 
+class Forward(NamedTuple):
+    """What an operator computes, as functions of a call."""
+
+    kernel: Callable[[Any], Any]
+    """Computes it, on any device."""
+    fake: Callable[[Any], Any]
+    """Makes outputs of the right shapes, of tensors without numbers."""
+    plain: Callable[[Any], Any]
+    """Computes it in plain torch operations, which can be differentiated, batched and traced: its slow twin."""
+    flops: Callable[[Any], int] | None = None
+    """Counts the floating-point operations of its matrix products, if it has any."""
+
+
+class Backward(NamedTuple):
+    """How an operator is differentiated."""
+
+    save: Callable[[Any, Any, Any], None]
+    """Called as save(ctx, call, output) in the forward; `operator_call.keep` saves a call."""
+    gradients: Callable[..., Gradients]
+    """Called as gradients(ctx, wants, *cotangents), where `wants` holds the names of the arguments that want one."""
+
+
 def register(
     name: str,
     takes: type[OperatorCall],
     returns: Any,
-    kernel: Callable[[Any], Any],
-    fake: Callable[[Any], Any],
-    save: Callable[[Any, Any, Any], None] | None = None,
-    backward: Callable[..., Gradients] | None = None,
+    forward: Forward,
+    backward: Backward | None = None,
     *,
     first: bool = False,
 ) -> Callable[..., Any]:
     """Register crossent::name with a kernel for all devices, a fake kernel and autograd; return a caller of it.
 
     In plain eager mode the caller runs the same kernel, save and backward in an autograd.Function of its own: the
-    dispatcher of Python operators takes as long as a small loss. Everywhere else (compiling, tensor subclasses, fake
-    tensors, dispatch modes, function transforms) it calls the registered operator.
+    dispatcher of Python operators takes as long as a small loss. Under function transforms, tangents and tracers it
+    runs the slow twin. Everywhere else (compiling, tensor subclasses, fake tensors, dispatch modes) it calls the
+    registered operator.
 
     Parameters
     ----------
@@ -46,33 +69,32 @@ def register(
         The class of its calls, which makes its schema.
     returns
         `Tensor`, or the NamedTuple of tensors that it returns.
-    kernel, fake
-        Functions of a call, on real and on fake tensors.
-    save
-        Called as save(ctx, call, output) in the forward; `operator_call.keep` saves a call.
+    forward
+        What it computes.
     backward
-        Called as backward(ctx, wants, *cotangents), where `wants` holds the names of the arguments that want a
-        gradient; returns gradients by name. An operator without one is for backwards, where nothing wants a gradient.
+        How it is differentiated. An operator without this is for backwards, where nothing wants a gradient.
     first
-        Return the first output only; the others are for `save` alone.
+        Return the first output only; the others are for the backward alone.
     """
+    kernel = forward.kernel
     library.define(f"{name}({takes.schema()}) -> {_returned(returns)}")
     for device in ("CPU", "CUDA"):
         library.impl(name, _flat(takes, kernel), device)
-    torch.library.register_fake(f"crossent::{name}", _flat(takes, fake), lib=library)
+    torch.library.register_fake(f"crossent::{name}", _flat(takes, forward.fake), lib=library)
     names = tuple(leaf.name for leaf in takes.leaves())
     of_tensors = tuple(leaf.name for leaf in takes.leaves() if leaf.is_tensor)
-    if save is not None and backward is not None:
-        save_call, find_gradients = save, backward
+    if backward is not None:
+        save, gradients = backward
 
         def setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            save_call(ctx, takes.unflatten(inputs), output)
+            save(ctx, takes.unflatten(inputs), output)
 
         def flat_backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
-            return takes.gradients(find_gradients(ctx, _wants(names, ctx.needs_input_grad), *cotangents))
+            return takes.gradients(gradients(ctx, _wants(names, ctx.needs_input_grad), *cotangents))
 
         torch.library.register_autograd(f"crossent::{name}", flat_backward, setup_context=setup, lib=library)
     operator = getattr(torch.ops.crossent, name).default
+    count = None if forward.flops is None else _flat_count(takes, forward.flops)
 
     class Direct(torch.autograd.Function):
         """The operator without the dispatcher: its arguments are the call, and the tensors in it for autograd."""
@@ -80,8 +102,8 @@ def register(
         @staticmethod
         def forward(ctx: Any, arguments: Any, *_: Any) -> Any:
             output = kernel(arguments)
-            if save is not None:
-                save(ctx, arguments, output)
+            if backward is not None:
+                backward.save(ctx, arguments, output)
             return output[0] if first else output
 
         @staticmethod
@@ -89,10 +111,11 @@ def register(
             assert backward is not None
             watched_or_dual = is_watched() or forward_ad._current_level >= 0  # pyright: ignore
             ctx.plain = not (torch.is_grad_enabled() or watched_or_dual) and all(map(_is_plain_or_none, cotangents))
-            found = backward(ctx, _wants(of_tensors, ctx.needs_input_grad[1:]), *cotangents)
+            found = backward.gradients(ctx, _wants(of_tensors, ctx.needs_input_grad[1:]), *cotangents)
             return None, *[found.get(name) for name in of_tensors]
 
     Direct.__name__ = name
+    Direct._backward_cls.__name__ = f"{name}Backward"  # pyright: ignore  # what profilers and graphs of autograd show
 
     def call(arguments: Any, *, plain: bool = False) -> Any:
         if plain:  # the caller has looked already, and nothing wants a gradient
@@ -104,18 +127,24 @@ def register(
             if x is not None:
                 plain = plain and is_plain(x)
                 wants_grad = wants_grad or x.requires_grad
-        if not plain:
+        if not plain or has_tangents(tensors):
             return named(watched(arguments))
-        refuse_tangents(tensors)
         if wants_grad and torch.is_grad_enabled():
             output = Direct.apply(arguments, *tensors)
             return output if first or returns is Tensor else returns(*output)
-        output = kernel(arguments)
+        if torch.autograd._profiler_enabled():  # pyright: ignore
+            with torch.profiler.record_function(name):
+                output = kernel(arguments)
+        else:
+            output = kernel(arguments)
         return output[0] if first else output
 
     def watched(arguments: Any) -> Any:
         flat = arguments.flatten()
-        refuse_tangents(flat)
+        if wants_plain_operations() or has_tangents(flat):
+            return forward.plain(arguments)
+        if count is not None and not torch.compiler.is_compiling():
+            tell_counters(operator, count)
         return operator(*flat)
 
     def named(output: Any) -> Any:
@@ -124,14 +153,6 @@ def register(
         return output if returns is Tensor else returns(*output)
 
     return call
-
-
-def refuse_tangents(arguments: Iterable[Any]) -> None:
-    """Raise if a tensor carries a tangent of forward-mode differentiation."""
-    if forward_ad._current_level >= 0 and any(_has_tangent(x) for x in arguments):  # pyright: ignore
-        raise NotImplementedError(
-            "crossent has no forward-mode derivatives; use backward(), torch.autograd.grad or torch's own loss"
-        )
 
 
 def in_plain_backward(ctx: Any) -> bool:
@@ -153,11 +174,13 @@ def _flat(takes: type[OperatorCall], function: Callable[[Any], Any]) -> Callable
     return flat
 
 
+def _flat_count(takes: type[OperatorCall], flops: Callable[[Any], int]) -> Callable[..., int]:
+    """Return the formula of an operator as torch's counters call it."""
+    return lambda *arguments, out_val: flops(takes.unflatten(arguments))
+
+
 def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
     return frozenset(compress(names, needs))
-
-
-is_batched = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
 
 
 def is_plain(x: Tensor) -> bool:
@@ -167,16 +190,3 @@ def is_plain(x: Tensor) -> bool:
 
 def _is_plain_or_none(x: Tensor | None) -> bool:
     return x is None or is_plain(x)
-
-
-def _has_tangent(x: Any) -> bool:
-    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
-
-
-def is_watched() -> bool:
-    """Return whether someone wants to see operators: a compiler, a dispatch mode or a function transform."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore
-        or torch._C._are_functorch_transforms_active()  # pyright: ignore
-    )

@@ -82,8 +82,13 @@ def aliases(first: Tensor, *others: Tensor | None) -> list[Any]:
     Derivatives with respect to the views are partial ones: they do not follow how one tensor came from another. Yet
     the views belong to the graph, so that these derivatives can be differentiated in turn.
     """
-    head = first.view_as(first) if first.requires_grad else first.detach().requires_grad_()
-    return [head, *(x.view_as(x) if x is not None and x.requires_grad else x for x in others)]
+    head = partial_view(first) if first.requires_grad else first.detach().requires_grad_()
+    return [head, *map(partial_view, others)]
+
+
+def partial_view(x: Tensor | None) -> Tensor | None:
+    """Return a view of a tensor that requires a gradient, to differentiate by: a place in the graph of its own."""
+    return x.view_as(x) if x is not None and x.requires_grad else x
 
 
 def derivatives(

@@ -134,8 +134,8 @@ def _topk_rows(target: TopK, layout: LogitsLayout) -> TargetRows:
     if prob.dtype not in REAL:
         raise TypeError(f"TopK.prob must be floating-point, got {prob.dtype}")
     k = index.shape[axis]
-    pair = as_int64(index) if index.dtype == torch.uint64 else index, prob
-    return TargetRows(*(layout.flat(x).movedim(1, -1).reshape(layout.rows.numel(), k) for x in pair))
+    matrices = map(layout.flat, (as_int64(index) if index.dtype == torch.uint64 else index, prob))
+    return TargetRows(*(x.movedim(1, x.ndim - 1).reshape(layout.rows.numel(), k) for x in matrices))
 
 
 def most_probable_of_topk(index: Tensor, prob: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossent.torch.base.overrides import KNOWN
 from crossent.torch.base.values import without_autocast
 from crossent.torch.lazy.deferred import Deferred
 from crossent.torch.lazy.engines import freed_by
@@ -232,6 +233,9 @@ class LazyLogits(Tensor):
                 "these logits were never computed, and the input or the weight of their layer has been changed in "
                 "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
             )
+
+
+KNOWN.add(LazyLogits)
 
 
 class _Read(torch.autograd.Function):

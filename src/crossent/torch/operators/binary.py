@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from crossent.kernels.backend import BinaryOperands
+from crossent.kernels.checks import check_elements
 from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
-from crossent.torch.base.register import Gradients, Wants, in_plain_backward, register
-from crossent.torch.base.values import aliases, derivatives, loss_dtype
+from crossent.torch.base.register import Backward, Forward, Gradients, Wants, in_plain_backward, register
+from crossent.torch.base.transforms import look_at
+from crossent.torch.base.values import aliases, derivatives, loss_dtype, without_autocast
 from crossent.torch.operators import plain
 
 
@@ -66,17 +69,40 @@ def _save(ctx: Any, call: OperatorCall, output: Tensor) -> None:
 
 def _binary_grad_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradients:
     call, _ = kept(ctx)
-    elements, again = call.elements, torch.is_grad_enabled()
+    again = torch.is_grad_enabled()
     with torch.enable_grad():
-        x, t, g = inputs = aliases(elements.input, elements.target, call.cotangent)
-        loss = plain.binary_loss(elements.kind, BinaryOperands(x, t, elements.weight, elements.pos_weight))
-        (grad,) = torch.autograd.grad(loss, x, g.to(loss.dtype).expand(loss.shape), create_graph=True)
+        inputs, grad = _differentiable_binary_grad(call, create_graph=True)
         found = derivatives(grad, inputs, cotangent, again=again)
         return dict(zip(("input", "target", "cotangent"), found, strict=True))
 
 
+def _binary_grad_plain(call: BinaryGradCall) -> Tensor:
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        return _differentiable_binary_grad(call, create_graph=again).gradient
+
+
+class _BinaryGrad(NamedTuple):
+    """The gradient of the input, and the tensors that it can be differentiated by."""
+
+    inputs: list[Any]
+    gradient: Tensor
+
+
+def _differentiable_binary_grad(call: BinaryGradCall, *, create_graph: bool) -> _BinaryGrad:
+    elements = call.elements
+    x, t, g = inputs = aliases(elements.input, elements.target, call.cotangent)
+    loss = plain.binary_loss(elements.kind, BinaryOperands(x, t, elements.weight, elements.pos_weight))
+    (grad,) = torch.autograd.grad(loss, x, g.to(loss.dtype).expand(loss.shape), create_graph=create_graph)
+    return _BinaryGrad(inputs, grad)
+
+
 binary_grad = register(
-    "binary_grad", BinaryGradCall, Tensor, _binary_grad, _binary_grad_fake, _save, _binary_grad_backward
+    "binary_grad",
+    BinaryGradCall,
+    Tensor,
+    Forward(_binary_grad, _binary_grad_fake, _binary_grad_plain),
+    Backward(_save, _binary_grad_backward),
 )
 
 
@@ -114,6 +140,24 @@ def _slope(elements: BinaryCall) -> Tensor:
     return of_one - plain.binary_loss(elements.kind, BinaryOperands(x, torch.zeros_like(t), weight))
 
 
+def _check_elements(kind: Any, input: Tensor | None, target: Tensor | None, *weights: Tensor | None) -> None:
+    if input is not None and target is not None:
+        check_elements(kind, BinaryOperands(input, target, *weights))
+
+
+def _binary_loss_plain(call: BinaryLossCall) -> Tensor:
+    elements = call.elements
+    with without_autocast(elements.input):
+        operands: Any = elements.operands
+        look_at(functools.partial(_check_elements, elements.kind), *operands)
+        loss = plain.binary_loss(elements.kind, operands)
+        return loss.sum() if call.summed else loss
+
+
 binary_loss = register(
-    "binary_loss", BinaryLossCall, Tensor, _binary_loss, _binary_loss_fake, _save, _binary_loss_backward
+    "binary_loss",
+    BinaryLossCall,
+    Tensor,
+    Forward(_binary_loss, _binary_loss_fake, _binary_loss_plain),
+    Backward(_save, _binary_loss_backward),
 )

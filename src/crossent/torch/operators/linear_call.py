@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crossent.spec import Scores, Target
 from crossent.torch.base.operator_call import OperatorCall, operator_call
-from crossent.torch.base.values import RowResults, aliases, loss_dtype, new_record, without_autocast
+from crossent.torch.base.values import RowResults, loss_dtype, new_record, partial_view, without_autocast
 from crossent.torch.operators.rows import RowCall, row_stats
 from crossent.torch.ranks.collectives import share
 from crossent.torch.ranks.gathered import gather_rows
@@ -113,6 +113,17 @@ class LinearCall(OperatorCall):
                 g_prob = pad(g_prob, (0, 0) * (g_prob.ndim - 2) + (0, padding))
         return LinearGradients(g_input, g_weight, g_bias, g_prob)
 
+    def products(self, number: int) -> int:
+        """Return the floating-point operations of so many products of all rows and classes: 2 N D V each.
+
+        Rows that are packed out are not multiplied.
+        """
+        rows, index = self.features.shape[0], self.target.index
+        if self.target.kind == "index" and type(index) is Tensor and index.is_cpu:
+            has_target = index.long() != self.target.ignore_index
+            rows = int(has_target.view(-1, self.positions).any(1).sum())
+        return 2 * number * rows * self.input.shape[1] * self.classes * self.positions
+
     def packed(self) -> PackedRows:
         """Return the rows that have a target, as a task for the chunk driver.
 
@@ -173,22 +184,23 @@ def recomputed(
 
     `close` returns the tensors that the cotangents belong to, from the results of the rows.
     """
+    again = torch.is_grad_enabled()
+    operands = (call.input, call.linear_weight, call.linear_bias, call.target.prob)
     with torch.enable_grad():
-        prob: Any = call.target.prob
-        inputs = aliases(call.input, call.linear_weight, call.linear_bias, prob)
-        again = dataclasses.replace(
+        inputs = [partial_view(x) for x in operands]  # pyright: ignore[reportArgumentType]
+        copy = dataclasses.replace(
             call,
             input=inputs[0],
             linear_weight=inputs[1],
             linear_bias=inputs[2],
             target=dataclasses.replace(call.target, prob=inputs[3]),
         )
-        outputs = close(linear_stats_plain(again))
+        outputs = close(linear_stats_plain(copy))
         pairs = [(out, g) for out, g in zip(outputs, cotangents, strict=True) if g is not None]
         wanted = [x for x in inputs if x is not None and x.requires_grad]
         found = iter(
             torch.autograd.grad(
-                [out for out, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True
+                [out for out, _ in pairs], wanted, [g for _, g in pairs], create_graph=again, allow_unused=True
             )
         )
         return LinearGradients(*(next(found) if x is not None and x.requires_grad else None for x in inputs))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
+from crossent.torch.base.register import Backward, Forward, Wants, in_plain_backward, register
 from crossent.torch.base.register import Gradients as ByName
-from crossent.torch.base.register import Wants, in_plain_backward, register
 from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.call.arguments import Closing, RowClosing
-from crossent.torch.operators.linear_call import LinearCall, LinearGradients, recomputed
+from crossent.torch.operators.linear_call import LinearCall, LinearGradients, linear_stats_plain, recomputed
 from crossent.torch.operators.linear_stats import LinearStatsCall, gradients_like, stats_gradients, wanted_of
 from crossent.torch.sources import driver
 from crossent.torch.sources.linear import costs_of
@@ -159,12 +159,21 @@ def keeps_graph() -> bool:
     return ask is None or ask()
 
 
+def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
+    results = linear_stats_plain(call.head)
+    none = LinearGradients().filled(call.head.input)[:3]  # autograd differentiates this one operation by operation
+    return LinearLoss(call.closing.reduced(results.loss, results.lse), *results, *none)
+
+
+def _linear_loss_flops(call: LinearLossCall) -> int:
+    """Count the logits, and the gradients of input and weight."""
+    return call.head.products(1 + call.wanted.input + call.wanted.linear_weight)
+
+
 linear_loss = register(
     "linear_loss",
     LinearLossCall,
     LinearLoss,
-    _linear_loss,
-    _linear_loss_fake,
-    _save_linear_loss,
-    _linear_loss_backward,
+    Forward(_linear_loss, _linear_loss_fake, _linear_loss_plain, _linear_loss_flops),
+    Backward(_save_linear_loss, _linear_loss_backward),
 )

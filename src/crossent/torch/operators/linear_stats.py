@@ -14,10 +14,10 @@ from torch import Tensor
 
 from crossent.kernels.backend import Cotangents
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
+from crossent.torch.base.register import Backward, Forward, Wants, register
 from crossent.torch.base.register import Gradients as ByName
-from crossent.torch.base.register import Wants, register
 from crossent.torch.base.values import RowResults, loss_dtype
-from crossent.torch.operators.linear_call import LinearCall, LinearGradients, recomputed
+from crossent.torch.operators.linear_call import LinearCall, LinearGradients, linear_stats_plain, recomputed
 from crossent.torch.ranks.records import merge, write_outputs
 from crossent.torch.sources import driver
 from crossent.torch.sources.linear import KeptTiles, LinearTiles
@@ -155,13 +155,37 @@ def _linear_grad_fake(call: LinearGradCall) -> LinearGradients:
     return LinearGradients(*gradients_like(call.head, Wanted(*call.wants)))
 
 
-linear_grad = register("linear_grad", LinearGradCall, LinearGradients, _linear_grad, _linear_grad_fake)
+def _linear_grad_plain(call: LinearGradCall) -> LinearGradients:
+    found = recomputed(call.head, lambda results: results[:3], (call.g_loss, call.g_lse, call.g_entropy))
+    return LinearGradients(*found.filled(call.head.input))
+
+
+def _linear_stats_plain(call: LinearStatsCall) -> LinearResults:
+    return LinearResults(*linear_stats_plain(call.head), call.head.input.new_zeros((0,)))
+
+
+def _linear_stats_flops(call: LinearStatsCall) -> int:
+    """Count the logits."""
+    return call.head.products(1)
+
+
+def _linear_grad_flops(call: LinearGradCall) -> int:
+    """Count the logits where they were not kept, the gradients of input and weight, and the logits for that of p."""
+    wanted = Wanted(*call.wants)
+    again = wanted.of_source and call.logits.ndim != 2
+    return call.head.products(again + wanted.input + wanted.linear_weight + wanted.prob)
+
+
+linear_grad = register(
+    "linear_grad",
+    LinearGradCall,
+    LinearGradients,
+    Forward(_linear_grad, _linear_grad_fake, _linear_grad_plain, _linear_grad_flops),
+)
 linear_stats = register(
     "linear_stats",
     LinearStatsCall,
     LinearResults,
-    _linear_stats,
-    _linear_stats_fake,
-    _save_linear_stats,
-    _linear_stats_backward,
+    Forward(_linear_stats, _linear_stats_fake, _linear_stats_plain, _linear_stats_flops),
+    Backward(_save_linear_stats, _linear_stats_backward),
 )

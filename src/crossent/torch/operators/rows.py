@@ -17,8 +17,9 @@ from crossent.kernels.backend import Cotangents, RowOutputs
 from crossent.spec import Scores, Target
 from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
-from crossent.torch.base.register import Gradients, Wants, in_plain_backward, register
+from crossent.torch.base.register import Backward, Forward, Gradients, Wants, in_plain_backward, register
 from crossent.torch.base.values import RowRecord, RowResults, aliases, derivatives, new_record
+from crossent.torch.call.arguments import Closing, RowClosing
 from crossent.torch.operators import plain
 from crossent.torch.ranks.collectives import LogTotal, log_sum_exp, share, sum_over
 from crossent.torch.ranks.records import ClassRange, merge, write_outputs
@@ -155,7 +156,18 @@ def _prob_grad(call: RowCall, record: Tensor, g_loss: Tensor) -> Tensor:
     return grad
 
 
-row_stats = register("row_stats", RowCall, RowResults, _row_stats, _new_results, _save_row_stats, _row_stats_backward)
+def _row_stats_plain(call: RowCall) -> RowResults:
+    source = call.source
+    return plain.row_results(source.logits, call.target_of(source), call.scores, call.groups)
+
+
+row_stats = register(
+    "row_stats",
+    RowCall,
+    RowResults,
+    Forward(_row_stats, _new_results, _row_stats_plain),
+    Backward(_save_row_stats, _row_stats_backward),
+)
 
 
 # Their sum or mean as one operator ---------------------------------------------------------------------------------
@@ -200,8 +212,22 @@ def _row_loss_backward(ctx: Any, wants: Wants, g: Tensor | None, *_: Any) -> Gra
     return _gradients(ctx, RowGradCall(call, of_rows, g_loss, None, None), wants)
 
 
+def _row_loss_plain(call: RowLossCall) -> ReducedLoss:
+    loss, lse, _, record = _row_stats_plain(call.rows)
+    closing = Closing("mean" if call.mean else "sum", None, 0.0)
+    target: Any = call.rows.target
+    rows = RowClosing(closing, target, target.weight)
+    scale: Any = rows.scale(RowResults(loss, lse, lse, record)).loss
+    return ReducedLoss(rows.reduced(loss, lse), scale, record)
+
+
 row_loss = register(
-    "row_loss", RowLossCall, ReducedLoss, _row_loss, _row_loss_fake, _save_row_loss, _row_loss_backward, first=True
+    "row_loss",
+    RowLossCall,
+    ReducedLoss,
+    Forward(_row_loss, _row_loss_fake, _row_loss_plain),
+    Backward(_save_row_loss, _row_loss_backward),
+    first=True,
 )
 
 
@@ -233,14 +259,39 @@ def _row_grad_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradients:
     call, _ = kept(ctx)
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        z, prob, *g = inputs = aliases(call.rows.logits, call.rows.target.prob, call.g_loss, call.g_lse, call.g_entropy)
-        rows = dataclasses.replace(call.rows, logits=z, target=dataclasses.replace(call.rows.target, prob=prob))
-        source = rows.source
-        outputs = plain.row_outputs(source.logits, rows.target_of(source), rows.scores, rows.groups)
-        pairs = [(out, g_) for out, g_ in zip(outputs, g, strict=True) if g_ is not None]
-        (grad,) = torch.autograd.grad([o for o, _ in pairs], [z], [g_ for _, g_ in pairs], create_graph=True)
+        inputs, grad = _differentiable_row_grad(call, create_graph=True)
         names = ("logits", "prob", "g_loss", "g_lse", "g_entropy")
         return dict(zip(names, derivatives(grad, inputs, cotangent, again=again), strict=True))
 
 
-row_grad = register("row_grad", RowGradCall, Tensor, _row_grad, _row_grad_fake, _save_row_grad, _row_grad_backward)
+def _row_grad_plain(call: RowGradCall) -> Tensor:
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        return _differentiable_row_grad(call, create_graph=again).gradient
+
+
+class _RowGrad(NamedTuple):
+    """The gradient of the logits, and the tensors that it can be differentiated by."""
+
+    inputs: list[Any]
+    gradient: Tensor
+
+
+def _differentiable_row_grad(call: RowGradCall, *, create_graph: bool) -> _RowGrad:
+    prob: Any = call.rows.target.prob
+    z, prob, *g = inputs = aliases(call.rows.logits, prob, call.g_loss, call.g_lse, call.g_entropy)
+    rows = dataclasses.replace(call.rows, logits=z, target=dataclasses.replace(call.rows.target, prob=prob))
+    source = rows.source
+    outputs = plain.row_outputs(source.logits, rows.target_of(source), rows.scores, rows.groups)
+    pairs = [(out, g_) for out, g_ in zip(outputs, g, strict=True) if g_ is not None]
+    (grad,) = torch.autograd.grad([o for o, _ in pairs], [z], [g_ for _, g_ in pairs], create_graph=create_graph)
+    return _RowGrad(inputs, grad)
+
+
+row_grad = register(
+    "row_grad",
+    RowGradCall,
+    Tensor,
+    Forward(_row_grad, _row_grad_fake, _row_grad_plain),
+    Backward(_save_row_grad, _row_grad_backward),
+)

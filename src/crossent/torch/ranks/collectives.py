@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from crossent.torch.base.operator_call import OperatorCall, operator_call
-from crossent.torch.base.register import Gradients, Wants, register
+from crossent.torch.base.register import Backward, Forward, Gradients, Wants, register
 
 
 def group_of(name: str) -> Any:
@@ -63,8 +63,41 @@ def _all_reduced_backward(ctx: Any, wants: Wants, g: Tensor) -> Gradients:
     return {"x": share(g, ctx.groups)}
 
 
+class _Reduce(torch.autograd.Function):
+    """The same for function transforms and forward mode: all ranks must be in the same ones."""
+
+    @staticmethod
+    def forward(x: Tensor, how: str, groups: tuple[str, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _all_reduced(ReduceCall(x, how, groups))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, how, groups = inputs
+        _save_all_reduced(ctx, ReduceCall(x, how, groups), output)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return share(g, ctx.groups), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, how: str, groups: tuple[str, ...]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Reduce.apply(x, how, groups), in_dims[0]
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return sum_over(tangent, ctx.groups)
+
+
+def _all_reduced_plain(call: ReduceCall) -> Tensor:
+    return _Reduce.apply(call.x, call.how, call.groups)  # pyright: ignore[reportReturnType]
+
+
 _all_reduce = register(
-    "all_reduced", ReduceCall, Tensor, _all_reduced, _all_reduced_fake, _save_all_reduced, _all_reduced_backward
+    "all_reduced",
+    ReduceCall,
+    Tensor,
+    Forward(_all_reduced, _all_reduced_fake, _all_reduced_plain),
+    Backward(_save_all_reduced, _all_reduced_backward),
 )
 
 
@@ -94,7 +127,7 @@ def log_sum_exp(s: Tensor, groups: Sequence[str] = ()) -> LogTotal:
     """Return the normaliser of scores over axis 1 and over the ranks of the groups."""
     peak = s.detach().amax(1) if s.shape[1] else s.detach().sum(1) - torch.inf
     peak = extreme_over(peak, "max", groups)
-    peak = torch.where(torch.isneginf(peak), 0.0, peak)
+    peak = peak.masked_fill(peak == -torch.inf, 0.0)
     return LogTotal(peak, sum_over((s - peak.unsqueeze(1)).exp().sum(1), groups).log())
 
 
@@ -105,10 +138,21 @@ def share(x: Any, groups: Sequence[str]) -> Any:
 
 class _Share(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: tuple[str, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.groups = groups
+    def forward(x: Tensor, groups: tuple[str, ...]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        _, ctx.groups = inputs
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return sum_over(g, ctx.groups), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, groups: tuple[str, ...]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Share.apply(x, groups), in_dims[0]
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return tangent.view_as(tangent)

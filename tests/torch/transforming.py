@@ -1,0 +1,139 @@
+"""Losses as functions of the tensors that they are differentiable by, ours beside torch's or the plain formula.
+
+Tests of function transforms and of tracers go through all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+import crossent.torch as F
+from crossent.torch import TopK
+from tests.torch import plain
+
+N, V, D = 4, 5, 3
+
+
+class Case(NamedTuple):
+    """A loss and its rival, and the shapes of what they are differentiable by."""
+
+    ours: Callable[..., Tensor]
+    rival: Callable[..., Tensor]
+    shapes: tuple[tuple[int, ...], ...]
+    ranges: tuple[str, ...]
+    """What each input holds: "real" numbers, or a "share" between 0 and 1."""
+
+    def inputs(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+        """Random inputs."""
+        draws = {"real": torch.randn, "share": torch.rand}
+        return tuple(draws[r](s, dtype=dtype) for s, r in zip(self.shapes, self.ranges, strict=True))
+
+
+CASES: dict[str, Case] = {}
+INDEX = torch.tensor([2, -100, 0, 4])
+TOP = torch.tensor([[0, 3], [1, 1], [4, 2], [2, 0]])
+CLASS_WEIGHT = torch.tensor([0.5, 2.0, 1.0, 0.0, 1.5], dtype=torch.float64)
+
+
+def case(name: str, *shapes: tuple[int, ...], share: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """Register `f(home, *inputs)` as the case of this name; homes have the functions of `crossent.torch`."""
+    ranges = tuple("share" if k in share else "real" for k in range(len(shapes)))
+
+    def register(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        CASES[name] = Case(lambda *x: f(F, *x), lambda *x: f(Rival, *x), shapes, ranges)
+        return f
+
+    return register
+
+
+class Rival:
+    """torch's own functions where torch has the options, else the plain formulas."""
+
+    @staticmethod
+    def cross_entropy(z: Tensor, target: Any, weight: Tensor | None = None, **options: Any) -> Any:
+        ours = {"temperature", "softcap", "z_loss", "sample_weight", "return_stats"} & set(options)
+        home: Any = plain if ours or isinstance(target, TopK) else nnf
+        return home.cross_entropy(z, target, weight, **options)
+
+    @staticmethod
+    def linear_cross_entropy(
+        x: Tensor, w: Tensor, target: Any, *, linear_bias: Tensor | None = None, chunk_bytes: int = 0, **options: Any
+    ) -> Any:
+        logits = nnf.linear(x, w, linear_bias)
+        return Rival.cross_entropy(logits, target, **options)
+
+    binary_cross_entropy = staticmethod(nnf.binary_cross_entropy)
+    binary_cross_entropy_with_logits = staticmethod(nnf.binary_cross_entropy_with_logits)
+
+
+for _reduction in ("mean", "sum", "none"):
+
+    @case(f"index {_reduction}", (N, V))
+    def _index(home: Any, z: Tensor, reduction: str = _reduction) -> Tensor:
+        weight = CLASS_WEIGHT.to(z.dtype)
+        return home.cross_entropy(z, INDEX, weight, reduction=reduction, label_smoothing=0.1)
+
+    @case(f"binary logits {_reduction}", (N, V), (N, V), share=(1,))
+    def _binary_logits(home: Any, x: Tensor, t: Tensor, reduction: str = _reduction) -> Tensor:
+        w = CLASS_WEIGHT.to(x.dtype)
+        return home.binary_cross_entropy_with_logits(x, t, w, reduction=reduction, pos_weight=w + 1)
+
+    @case(f"binary {_reduction}", (N, V), (N, V), share=(0, 1))
+    def _binary(home: Any, x: Tensor, t: Tensor, reduction: str = _reduction) -> Tensor:
+        return home.binary_cross_entropy(x, t, CLASS_WEIGHT.to(x.dtype), reduction=reduction)
+
+    @case(f"linear {_reduction}", (N, D), (V, D), (V,))
+    def _linear(home: Any, x: Tensor, w: Tensor, b: Tensor, reduction: str = _reduction) -> Tensor:
+        return home.linear_cross_entropy(x, w, INDEX, linear_bias=b, reduction=reduction, chunk_bytes=256)
+
+
+@case("plain", (N, V))
+def _plain(home: Any, z: Tensor) -> Tensor:
+    return home.cross_entropy(z, INDEX)
+
+
+@case("one row", (V,))
+def _one_row(home: Any, z: Tensor) -> Tensor:
+    return home.cross_entropy(z, INDEX[3])
+
+
+@case("dense", (N, V), (N, V), share=(1,))
+def _dense(home: Any, z: Tensor, p: Tensor) -> Tensor:
+    return home.cross_entropy(z, p, CLASS_WEIGHT.to(z.dtype), label_smoothing=0.1)
+
+
+@case("pixels", (2, V, 2), (2, V, 2), share=(1,))
+def _pixels(home: Any, z: Tensor, p: Tensor) -> Tensor:
+    return home.cross_entropy(z, p, reduction="sum") + home.cross_entropy(z, INDEX.reshape(2, 2))
+
+
+@case("topk", (N, V), (N, 2), (N,), share=(1, 2))
+def _topk(home: Any, z: Tensor, p: Tensor, s: Tensor) -> Tensor:
+    return home.cross_entropy(z, TopK(TOP, p), temperature=0.7, z_loss=0.1, sample_weight=s)
+
+
+@case("statistics", (N, V), (N,), share=(1,))
+def _statistics(home: Any, z: Tensor, s: Tensor) -> Tensor:
+    loss, stats = home.cross_entropy(z, INDEX, softcap=2.0, z_loss=0.1, sample_weight=s, return_stats=True)
+    if home is F:
+        parts = stats.lse, stats.logprob, stats.entropy, stats.confidence.detach(), stats.correct.to(z.dtype)
+    else:
+        parts = stats["lse"], stats["logprob"], stats["entropy"], stats["confidence"].detach(), stats["correct"]
+    return loss + sum(k * (part * s).sum() for k, part in enumerate(parts[:4], 1)) + (parts[4].to(z.dtype)).sum()
+
+
+@case("linear soft", (N, D), (V, D), (N, V), share=(2,))
+def _linear_soft(home: Any, x: Tensor, w: Tensor, p: Tensor) -> Tensor:
+    return home.linear_cross_entropy(x, w, p, temperature=0.7, z_loss=0.1)
+
+
+@case("linear statistics", (N, D), (V, D))
+def _linear_statistics(home: Any, x: Tensor, w: Tensor) -> Tensor:
+    loss, stats = home.linear_cross_entropy(x, w, INDEX, softcap=3.0, return_stats=True)
+    lse, entropy = (stats.lse, stats.entropy) if home is F else (stats["lse"], stats["entropy"])
+    return loss + (lse * entropy).sum()
