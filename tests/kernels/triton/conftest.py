@@ -1,8 +1,8 @@
 """The Triton backend, on a GPU (`make test-gpu`) or in Triton's interpreter (`make test-interpreter`).
 
 The interpreter needs a process of its own, because TRITON_INTERPRET=1 is read when Triton is imported. Where there is
-neither, nothing here is collected. In the interpreter every test of the kernels runs three times, with the programs of
-each launch in three orders (`programs`); all others run in one order, which the seed draws.
+neither, nothing here is collected. In the interpreter the programs of each launch run in an order that the seed draws,
+and are watched for races (`programs`); tests of the kernels that take few seconds run in all three orders.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 
 from crossent import kernels
 
-KERNEL_TESTS = {"test_binary", "test_gradient", "test_record", "test_rows", "test_rows_parts", "test_tiles"}
+IN_EVERY_ORDER = {"test_binary", "test_gradient", "test_record", "test_rows_parts"}
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     from tests.kernels.triton import interpreter
@@ -24,8 +24,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     collect_ignore = ["test_on_a_gpu.py"]
 
     def pytest_generate_tests(metafunc):
-        """Run each test of the kernels in each order of programs."""
-        if metafunc.module.__name__.rpartition(".")[2] in KERNEL_TESTS:
+        """Run each test of these modules in each order of programs."""
+        if metafunc.module.__name__.rpartition(".")[2] in IN_EVERY_ORDER:
             metafunc.parametrize("program_order", ORDERS, indirect=True)
 
 elif kernels.why_not("triton") is not None:
