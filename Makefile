@@ -17,7 +17,7 @@ pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 # two targets at once, each with its output in one piece, where make can do that (4.0 and later; macOS has 3.81)
 side_by_side = $(if $(filter output-sync,$(.FEATURES)),--jobs 2 --output-sync=target)
 
-.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize format clean
+.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize sanitize-core core-test-other-compiler format clean
 .PHONY: install-demo install-dev
 
 demo: install-demo
@@ -82,12 +82,29 @@ test-gpu:
 bench-gpu:
 	@bash tools/on_gpu.sh -m benchmarks.gpu
 
-# the core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, without Python
-sanitize: install-dev
+# the core's own tests: under AddressSanitizer and UndefinedBehaviorSanitizer, then as users get the core, but built by
+# the machine's other compiler; both without Python, and without a warning
+configure = $(bin)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM='$(CURDIR)/$(bin)/ninja' -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCROSSENT_TEST=ON
+other_compiler := $(shell /bin/sh tools/other_compiler.sh)
+run_core_tests = $(bin)/ctest --parallel --output-on-failure --no-tests=error --test-dir
+
+sanitize: sanitize-core core-test-other-compiler
+
+sanitize-core: install-dev
 	@echo '== sanitizers'
-	@$(bin)/cmake -S . -B build/asan -G Ninja -DCMAKE_MAKE_PROGRAM='$(CURDIR)/$(bin)/ninja' -DCROSSENT_SANITIZE=ON >build/asan.log
+	@$(configure) -B build/asan -DCROSSENT_SANITIZE=ON >build/asan.log
 	@$(bin)/cmake --build build/asan
-	@$(bin)/ctest --test-dir build/asan --parallel --output-on-failure --no-tests=error
+	@$(run_core_tests) build/asan
+
+core-test-other-compiler: install-dev
+ifeq ($(other_compiler),)
+	@echo '== core_test by another compiler: skipped, there is none; apt-get install clang (Debian, Ubuntu), brew install gcc (macOS)'
+else
+	@echo '== core_test, built by $(other_compiler)'
+	@CXX=$(other_compiler) $(configure) -B build/$(other_compiler) -DCMAKE_BUILD_TYPE=Release >build/other-compiler.log
+	@$(bin)/cmake --build build/$(other_compiler)
+	@$(run_core_tests) build/$(other_compiler)
+endif
 
 format: install-dev
 	@$(sources) $(bin)/clang-format -i {} +

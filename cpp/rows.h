@@ -40,30 +40,76 @@ inline void fetch(const void* data, int64_t bytes) {
     }
 }
 
+// The largest of n numbers, a power of two: its halves against each other.
+template <int64_t n, class T>
+inline T largest_of(const T* x) {
+    if constexpr (n == 1) {
+        return x[0];
+    } else {
+        T larger[n / 2];
+#pragma omp simd
+        for (int64_t k = 0; k < n / 2; ++k) larger[k] = x[k] > x[k + n / 2] ? x[k] : x[k + n / 2];
+        return largest_of<n / 2>(larger);
+    }
+}
+
+// The largest numbers of the lanes of a row, in a plain array: compilers start their copies of a variable of
+// `omp simd reduction(max:)` at different numbers (clang at the lowest finite one, where a row of -inf then peaks), and
+// MSVC refuses it. Each lane has two, so that a comparison need not wait for the last one.
 template <class T>
-T peak_of(const T* x, int64_t n) {
-    T peak = -std::numeric_limits<T>::infinity();
-#pragma omp simd reduction(max : peak)
-    for (int64_t i = 0; i < n; ++i) peak = x[i] > peak ? x[i] : peak;
-    return peak;
+class LanePeaks {
+  public:
+    LanePeaks() {
+#pragma omp simd
+        for (int64_t k = 0; k < pair; ++k) at_[k] = -std::numeric_limits<T>::infinity();
+    }
+
+    // Takes number(i) for i of [0, n); some of them twice, so that the last step is a whole one.
+    template <class Number>
+    void take(int64_t n, const Number& number) {
+        if (n >= pair) {
+            for (int64_t i = 0; i < n; i += pair) take_step<pair>(least(i, n - pair), number);
+        } else if (n >= lanes<T>) {
+            for (int64_t i = 0; i < n; i += lanes<T>) take_step<lanes<T>>(least(i, n - lanes<T>), number);
+        } else {
+            for (int64_t i = 0; i < n; ++i) take_step<1>(i, number);
+        }
+    }
+    T largest() const { return largest_of<pair>(at_); }
+
+  private:
+    static constexpr int64_t pair = 2 * lanes<T>;
+    alignas(64) T at_[pair];
+
+    template <int64_t step, class Number>
+    void take_step(int64_t i, const Number& number) {
+#pragma omp simd
+        for (int64_t k = 0; k < step; ++k) {
+            const T x = number(i + k);
+            at_[k] = x > at_[k] ? x : at_[k];
+        }
+    }
+};
+
+template <class T>
+inline T peak_of(const T* x, int64_t n) {
+    LanePeaks<T> peaks;
+    peaks.take(n, [x](int64_t i) { return x[i]; });
+    return peaks.largest();
 }
 
 // Logits as numbers that `Phi::unit` takes apart, filled up to whole lanes with -inf; returns their peak.
 template <class Storage, class T>
 T load_scores(const Storage* z, const Phi<T>& phi, int64_t n, T* x, T* slope) {
-    T peak = -std::numeric_limits<T>::infinity();
+    LanePeaks<T> peaks;
     if (phi.cap > T(0)) {
         for (int64_t i = 0; i < n; ++i) x[i] = phi.scored(widen(z[i]), slope[i]);
-        peak = peak_of(x, n);
+        peaks.take(n, [x](int64_t i) { return x[i]; });
     } else {
-#pragma omp simd reduction(max : peak)
-        for (int64_t i = 0; i < n; ++i) {
-            x[i] = widen(z[i]);
-            peak = x[i] > peak ? x[i] : peak;
-        }
+        peaks.take(n, [x, z](int64_t i) { return x[i] = widen(z[i]); });
     }
     for (int64_t i = n; i < fill_lanes<T>(n); ++i) x[i] = -std::numeric_limits<T>::infinity();
-    return peak;
+    return peaks.largest();
 }
 
 template <bool scaled, class T>

@@ -25,15 +25,20 @@ inline float information(float x) { return x >= std::numeric_limits<float>::min(
 
 // The first place of a value in x, which is filled up to whole lanes with others of its values; n if it is not there.
 template <class T>
-int64_t find(const T* x, int64_t n, T value) {
+inline int64_t find(const T* x, int64_t n, T value) {
     using Int = typename Limits<T>::Int;
-    Int first = static_cast<Int>(n);
-#pragma omp simd reduction(min : first)
-    for (Int i = 0; i < static_cast<Int>(fill_lanes<T>(n)); ++i) {
-        const Int here = x[i] == value ? i : static_cast<Int>(n);
-        first = here < first ? here : first;
+    constexpr auto width = static_cast<Int>(lanes<T>);
+    alignas(64) Int before[width];  // how many are before the first such place of each lane, negative
+#pragma omp simd
+    for (Int k = 0; k < width; ++k) before[k] = static_cast<Int>(-n);
+    for (Int i = 0; i < static_cast<Int>(fill_lanes<T>(n)); i += width) {
+#pragma omp simd
+        for (Int k = 0; k < width; ++k) {
+            const Int here = x[i + k] == value ? -(i + k) : static_cast<Int>(-n);
+            before[k] = here > before[k] ? here : before[k];
+        }
     }
-    return first;
+    return -largest_of<lanes<T>>(before);
 }
 
 template <class Storage>
@@ -51,24 +56,22 @@ RowSummary summary_of_row(const SummaryTask& task, const Storage* row) {
 #pragma omp simd
             for (Int i = 0; i < static_cast<Int>(lanes<T>); ++i) x[whole + i] = widen(tail[i < n - whole ? i : 0]);
         }
-        T peak = -std::numeric_limits<T>::infinity(), smallest = -peak;
-#pragma omp simd reduction(max : peak) reduction(min : smallest)
-        for (Int i = 0; i < filled; ++i) {
-            peak = x[i] > peak ? x[i] : peak;
-            smallest = x[i] < smallest ? x[i] : smallest;
-        }
+        LanePeaks<T> negatives;
+        negatives.take(filled, [&x](int64_t i) { return -x[i]; });
+        const T peak = peak_of(x, filled), smallest = -negatives.largest();
         if (whole < n) {
 #pragma omp simd
             for (Int i = 0; i < static_cast<Int>(lanes<T>); ++i) x[whole + i] = i < n - whole ? x[whole + i] : T(0);
         }
-        constexpr auto piece = static_cast<Int>(piece_size<T>);
+        constexpr auto step = static_cast<Int>(piece_size<T>);
         double total = 0, entropy = 0;
 #pragma omp simd reduction(+ : total)
         for (Int i = 0; i < filled; ++i) total += static_cast<double>(x[i]);
-        for (Int from = 0; task.entropic && from < filled; from += piece) {
+        for (Int from = 0; task.entropic && from < filled; from += step) {
+            const auto to = static_cast<Int>(least(from + step, filled));
             T part = 0;
 #pragma omp simd reduction(+ : part)
-            for (Int i = from; i < least(from + piece, filled); ++i) part += information(x[i]);
+            for (Int i = from; i < to; ++i) part += information(x[i]);
             entropy += static_cast<double>(part);
         }
         if (static_cast<double>(peak) > result.peak) {

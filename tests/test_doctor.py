@@ -15,6 +15,25 @@ from crossent.kernels import cpu
 from tests.absent import run_without
 
 
+def break_rows(monkeypatch: pytest.MonkeyPatch, kernel: str, broken: Any) -> None:
+    """Make a kernel of the core write 0.25 as the result of the rows of its first argument that are `broken`."""
+    right = getattr(cpu, kernel)
+
+    def wrong(values: Any, *arguments: Any, **options: Any) -> None:
+        right(values, *arguments, **options)
+        if not isinstance(values, np.ndarray):
+            return
+        rows = [broken(row) for row in values]
+        if kernel == "row_grad":
+            arguments[-1][rows] = 0.25
+        elif kernel == "row_stats":
+            arguments[2][:, rows] = 0.25
+        else:
+            arguments[1][:, rows] = 0.25
+
+    monkeypatch.setattr(cpu, kernel, wrong)
+
+
 class TestDoctor:
     def test_finds_what_is_there(self, capsys: pytest.CaptureFixture[str]) -> None:
         import torch
@@ -67,6 +86,57 @@ class TestDoctor:
         monkeypatch.setattr(reference, "row_grad", wrong)
         assert cli.run(["doctor"]) == 1
         assert "WRONG" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("kernel", ["row_stats", "row_grad", "row_summary"])
+    @pytest.mark.parametrize("value", [-np.inf, np.inf, np.nan], ids=str)
+    def test_sees_a_core_that_is_wrong_about_a_row_of_one_value(
+        self, kernel: str, value: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert doctor.check_core().right
+        break_rows(
+            monkeypatch, kernel, lambda row: bool(np.isnan(row).any() if np.isnan(value) else (row == value).any())
+        )
+        assert cli.run(["doctor"]) == 1
+        out = capsys.readouterr().out
+        assert out.count("WRONG") >= len(cpu.available_isas())
+        assert f"{value}".replace("nan", "NaN") in out
+
+    def test_sees_a_core_whose_peak_starts_at_the_lowest_finite_number(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        right = cpu.row_stats
+
+        def clang(logits: Any, target: Any, scores: Any, record: Any, *outputs: Any) -> None:
+            right(logits, target, scores, record, *outputs)
+            if isinstance(logits, np.ndarray):
+                nothing = np.isneginf(logits).all(axis=1)
+                record[:, nothing] = np.array([np.finfo(logits.dtype).min, 0.0, 0.0, 1.0, 0.0])[:, None]
+
+        monkeypatch.setattr(cpu, "row_stats", clang)
+        assert cli.run(["doctor"]) == 1
+        assert "wrong results of a row of nothing but -inf\n" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("name", "row", "change"),
+        [
+            ("a confident row", 5, 1e-7),
+            ("a row of denormal numbers", 6, np.nan),
+            ("a row of large numbers", 7, np.inf),
+        ],
+    )
+    def test_sees_a_core_that_is_wrong_about_extreme_numbers(
+        self, name: str, row: int, change: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        right = cpu.row_stats
+
+        def wrong(logits: Any, target: Any, scores: Any, record: Any, *outputs: Any) -> None:
+            right(logits, target, scores, record, *outputs)
+            if len(logits) > 5:
+                record[1, row] += change
+
+        monkeypatch.setattr(cpu, "row_stats", wrong)
+        assert cli.run(["doctor"]) == 1
+        assert f"wrong results of {name}\n" in capsys.readouterr().out
 
     def test_sees_a_front_end_that_is_wrong(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ time would compile the whole core again.
 """
 
 import hashlib
+import os
 import subprocess
 import sys
 import tomllib
@@ -30,7 +31,7 @@ def fingerprint() -> str:
     sources = (ROOT / "src").rglob("*.py")
     names = ("pyproject.toml", "constraints.txt", "CMakeLists.txt", "src/crossent/version.py")  # the last: the version
     files = [*(ROOT / name for name in names), Path(__file__), *core]
-    digest = hashlib.sha256(str(ROOT).encode())
+    digest = hashlib.sha256(f"{ROOT} {os.environ.get('CXX', '')}".encode())
     for path in sorted([*files, *sources]):
         digest.update(b"\0" + bytes(path.relative_to(ROOT)) + b"\0")
         if path in files:

@@ -33,6 +33,7 @@ EXTRAS = {
 }
 """The extra of crossent that installs each optional package, empty if none does."""
 _DTYPES = (np.float32, np.float64)
+_CONFIDENT = 16.0  # a logit above zeros: the loss is that of a right answer that is nearly certain
 _BOUND = 64  # units of the dtype's epsilon; rounding stays under 8, a wrong kernel is off by thousands
 
 
@@ -116,7 +117,12 @@ def check_core() -> Check:
             errors = [core_error(dtype) for dtype in _DTYPES]
             fine = all(e <= _BOUND * np.finfo(dtype).eps for e, dtype in zip(errors, _DTYPES, strict=True))
             shown = ", ".join(f"{e:.0e} in {np.dtype(dtype)}" for e, dtype in zip(errors, _DTYPES, strict=True))
-            lines.append(Line(f"check {isa}", f"{'right' if fine else 'WRONG'}: largest error {shown}"))
+            wrong = list(
+                dict.fromkeys(name for dtype in _DTYPES for name in (*wrong_rows(dtype), *wrong_summaries(dtype)))
+            )
+            edges = f"; wrong results of {', '.join(wrong)}" if wrong else ""
+            fine = fine and not wrong
+            lines.append(Line(f"check {isa}", f"{'right' if fine else 'WRONG'}: largest error {shown}{edges}"))
             right = right and fine
     finally:
         cpu.use_isa(chosen)
@@ -199,6 +205,83 @@ def core_error(dtype: type[np.float32 | np.float64]) -> float:
         (grad, reference.row_grad(logits, target, scores, expected, cotangents)),
     )
     return float(np.max([np.max(np.abs(found - value) / np.maximum(1.0, np.abs(value))) for found, value in pairs]))
+
+
+def wrong_rows(dtype: type[np.float32 | np.float64]) -> list[str]:
+    """Return the names of the rows of infinite, missing or extreme logits whose results the core gets wrong.
+
+    What a miscompiled core loses first are these rows: errors of ordinary ones stay small. Short and long rows take
+    different ways through the core.
+    """
+    wrong: list[str] = []
+    for V in (7, 301):
+        rows = extreme_rows(V, np.finfo(dtype))
+        logits, N = np.array(list(rows.values()), dtype), len(rows)
+        target, scores = Target(index=np.zeros(N, np.int64)), Scores()
+        record, grad = np.full((len(FIELDS), N), np.nan), np.full_like(logits, np.nan)
+        cpu.row_stats(logits, target, scores, record)
+        cotangents = Cotangents(np.full(N, 1.0, dtype), np.full(N, 0.5, dtype), np.full(N, 0.25, dtype))
+        cpu.row_grad(logits, target, scores, record, cotangents, grad)
+        with np.errstate(all="ignore"):
+            found, expected = RowStats(*record), reference.row_stats(logits, target, scores)
+            loss = expected.loss.copy()
+            loss[list(rows).index("a confident row")] = np.log1p((V - 1) * np.exp(-_CONFIDENT))
+            fine = (
+                _agree(found.loss, loss, dtype, relative=True)
+                & _agree(found.lse, expected.lse, dtype)
+                & _agree(found.entropy, expected.entropy, dtype)
+                & _agree(grad, reference.row_grad(logits, target, scores, expected, cotangents), dtype).all(axis=1)
+            )
+        wrong += [name for name, right in zip(rows, fine, strict=True) if not right]
+    return wrong
+
+
+def extreme_rows(V: int, limits: np.finfo[Any]) -> dict[str, Any]:
+    """Return rows of V logits by name: infinite, missing, confident and tiny ones."""
+    ordinary, first = np.linspace(-3.0, 3.0, V), np.arange(V) == 0
+    last = first[::-1]
+    return {
+        "a row of nothing but -inf": np.full(V, -np.inf),
+        "a row with a NaN": np.where(last, np.nan, ordinary),
+        "a row with +inf": np.where(last, np.inf, ordinary),
+        "a row with -inf off its class": np.where(last, -np.inf, ordinary),
+        "a row with -inf at its class": np.where(first, -np.inf, ordinary),
+        "a confident row": np.where(first, _CONFIDENT, 0.0),
+        "a row of denormal numbers": float(limits.smallest_subnormal) * np.arange(V),
+        "a row of large numbers": np.where(first, 0.0, -float(limits.max) / 4),
+    }
+
+
+def wrong_summaries(dtype: type[np.float32 | np.float64]) -> list[str]:
+    """Return the names of the rows of numbers whose statistics, which a score is made of, the core gets wrong."""
+    wrong: list[str] = []
+    for V in (7, 301):
+        rows = {
+            "the summary of probabilities": np.arange(1.0, V + 1) / V**2,
+            "the summary of nothing but -inf": np.full(V, -np.inf),
+            "the summary of nothing but inf": np.full(V, np.inf),
+            "the summary of a row with a NaN": np.where(np.arange(V) == V // 2, np.nan, 0.25),
+        }
+        values, N = np.array(list(rows.values()), dtype), len(rows)
+        result, place = np.full((5, N), np.nan), np.full(N, -1, np.int64)
+        cpu.row_summary(values, np.full(N, V - 1), result, place, entropic=True)
+        with np.errstate(all="ignore"):
+            x = values.astype(np.float64)
+            information = np.where(x > 0, -x * np.log(x), 0.0).sum(axis=1)
+            expected = (x[:, -1], x.sum(axis=1), np.fmax.reduce(x, axis=1), np.fmin.reduce(x, axis=1), information)
+            fine = place == np.where(np.isneginf(x).all(axis=1), 0, np.nanargmax(x, axis=1))
+            for found, value in zip(result, expected, strict=True):
+                fine &= _agree(found, value, dtype)
+        wrong += [name for name, right in zip(rows, fine, strict=True) if not right]
+    return wrong
+
+
+def _agree(found: Any, expected: Any, dtype: type[np.float32 | np.float64], *, relative: bool = False) -> Any:
+    """Return where two arrays have the same infinite and missing numbers, and others but for rounding."""
+    scale = np.abs(expected) if relative else np.maximum(1.0, np.abs(expected))
+    record = float(np.finfo(np.float64).eps)  # a total of nearly 1 is kept in float64
+    near = np.abs(found - expected) <= _BOUND * np.finfo(dtype).eps * scale + record
+    return (near & np.isfinite(expected)) | (found == expected) | (np.isnan(found) & np.isnan(expected))
 
 
 if __name__ == "__main__":
