@@ -70,6 +70,8 @@ NO_NUMBERS = [
     torch.tensor([7, 7]),
     torch.tensor(7, device="meta"),
     torch.tensor(7j),
+    torch.tensor([7.0]).to_mkldnn(),
+    torch.tensor([7]).to_sparse(),
     int,
     np.array([], int),
     torch.tensor([]),

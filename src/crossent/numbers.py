@@ -110,7 +110,9 @@ def _single(value: Any) -> Any:
     if item is None:
         return value
     if getattr(getattr(value, "dtype", None), "kind", "f") not in "biufO" or getattr(value, "is_meta", False):
-        return _NONE  # NumPy's dates and durations, and tensors without memory
+        return _NONE  # NumPy's dates and durations, and tensors without numbers
+    if str(getattr(value, "layout", "torch.strided")) != "torch.strided":
+        return _NONE  # sparse tensors of torch and their like
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         return _NONE
     return item() if all(length == 1 for length in getattr(value, "shape", ())) else _NONE

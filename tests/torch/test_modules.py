@@ -110,6 +110,12 @@ def test_attributes_may_change_after_construction():
         torch.testing.assert_close(ours(x, target), theirs(x, target))
 
 
+def test_the_weight_of_classes_is_a_tensor():
+    for wrong in (True, [1.0] * 5, "balanced"):
+        with pytest.raises(TypeError, match="weight"):
+            _ = F.LinearCrossEntropyLoss(4, 5, weight=wrong)
+
+
 def test_options_of_torch_s_linear_loss_are_refused_not_ignored():
     module = F.LinearCrossEntropyLoss(4, 5)
     module.options = object()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crossent.numbers import real
 from crossent.torch.call.arguments import scores_of
-from crossent.torch.call.checks import check_numbers, check_weight, chunk_bytes_of, ignore_index_of
+from crossent.torch.call.checks import check_numbers, check_tensor, check_weight, chunk_bytes_of, ignore_index_of
 from crossent.torch.call.results import Stats, reduction_of
 from crossent.torch.call.targets import TargetKind
 from crossent.torch.functional import binary_cross_entropy, binary_cross_entropy_with_logits, cross_entropy
@@ -154,6 +154,7 @@ class LinearCrossEntropyLoss(_NotScripted, _TorchLinearLoss):
         nn.Module.__init__(self)  # not torch's own, which some versions lack
         _check_options(ignore_index, label_smoothing, temperature, softcap, z_loss)
         if weight is not None:
+            check_tensor("weight", weight)
             check_weight(weight, num_classes)
         _ = chunk_bytes_of(chunk_bytes)
         self.register_buffer("weight", weight)

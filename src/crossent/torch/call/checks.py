@@ -34,15 +34,20 @@ def check_input(input: Tensor) -> None:
 
 def check_companion(name: str, tensor: Tensor, device: torch.device) -> None:
     """Raise unless this is a tensor on the device of the input, and no DTensor beside an input that is none."""
-    if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor first")
-    check_layout(name, tensor)
+    check_tensor(name, tensor)
     if is_dtensor(tensor):
         raise TypeError(
             f"{name} is a DTensor and the input is not; use {name}.full_tensor(), or make the input a DTensor"
         )
     if tensor.device != device:
         raise ValueError(f"{name} is on {tensor.device}, input on {device}; use {name}.to(input.device)")
+
+
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Raise unless this is a tensor with numbers in memory."""
+    if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor first")
+    check_layout(name, tensor)
 
 
 def check_layout(name: str, tensor: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,9 +61,10 @@ def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayou
     """Return how the axes of a layer's logits are meant; raise if its operands do not fit each other."""
     x, linear_weight, linear_bias = layer
     check_input(x)
-    for name, operand in (("linear_weight", linear_weight), ("linear_bias", linear_bias)):
-        if operand is None:
-            continue
+    others: dict[str, Any] = {"linear_weight": linear_weight}
+    if linear_bias is not None:
+        others["linear_bias"] = linear_bias
+    for name, operand in others.items():
         check_companion(name, operand, x.device)
         if operand.dtype != x.dtype:
             raise TypeError(
