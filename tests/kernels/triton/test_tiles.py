@@ -32,7 +32,7 @@ def test_a_class_that_does_not_exist_makes_its_row_nan_and_nothing_else(kind, dt
     labels = [5, 156, 199, *(x for x in wrong if low <= x <= high and not 0 <= x < V)]  # 156 is −100 in eight bits
     logits = torch.randn(len(labels), V, generator=torch.Generator().manual_seed(1))
     index = torch.tensor(labels).to(dtype)
-    legal, prob = torch.tensor([x if 0 <= x < V else 7 for x in labels]).to(dtype), torch.tensor([0.5, 0.0])
+    legal, prob = torch.tensor([x if 0 <= x < V else 7 for x in labels]).to(dtype), torch.tensor([0.5, 0.25])
     smooth = {"smoothing": 0.1, "weight": torch.linspace(0, 2, V)} if dtype == torch.int64 else {}
 
     def call(index: Any) -> Any:
