@@ -133,6 +133,25 @@ def test_compiled_without_a_graph_break(function, soft, dynamic):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_logits_that_were_written_to_before_the_backward_are_noticed(compiled):
+    torch._dynamo.reset()
+    y = torch.randint(5, (4,))
+
+    def loss(z):
+        return F.cross_entropy(z, y)
+
+    z = torch.randn(4, 5, requires_grad=True) * 1
+    found = torch.compile(loss, fullgraph=True, backend="aot_eager")(z) if compiled else loss(z)
+    with torch.no_grad():
+        _ = z.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        _ = found.backward()
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
 def test_compiled_by_inductor():
     torch._dynamo.reset()
 
