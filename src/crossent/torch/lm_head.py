@@ -99,9 +99,9 @@ def fuse_lm_head(model: Model) -> Model:
 
     FSDP2 may shard the model afterwards (`fully_shard`; fuse first). The head then keeps its weight from forward to
     backward, whatever `reshard_after_forward` says, so that it is gathered once a step and its gradient scattered once.
-    Engines that put hooks on the outputs of a model (FSDP1 with the head in the root's unit, DDP, DeepSpeed ZeRO-1 and 2,
-    Lightning, Accelerate) need nothing. FSDP1 with the head in a unit of its own, and ZeRO-3, free the weight before the
-    loss: the head then computes its logits at once, and warns once.
+    Engines that put hooks on the outputs of a model (FSDP1 with the head in the root's unit, Lightning, Accelerate) need
+    nothing. FSDP1 with the head in a unit of its own, and DeepSpeed's ZeRO-3, free the weight before the loss: the head
+    then computes its logits at once, and warns once.
 
     PEFT may wrap the model before or after: adapters inside it, and copies of the head (`modules_to_save`), all of
     which are fused. An adapter on the head itself makes a fused head compute its logits, and a head that has one

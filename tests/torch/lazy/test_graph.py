@@ -184,3 +184,111 @@ def test_a_hook_that_only_waits_costs_nothing(watch):
         loss.backward()
     assert seen.elements < LOGITS
     assert waited == ([] if watch == "nothing" else [1])
+
+
+# Functions of engines, which stand around a module and wait
+
+
+class Itself(torch.autograd.Function):
+    """As torch's own for hooks of modules."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Detached(Itself):
+    """As DeepSpeed's ZeRO-3 has them."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z.detach()
+
+
+class Seen(Itself):
+    @staticmethod
+    def forward(ctx, z):
+        return z.view_as(z)
+
+
+class Clipped(Seen):
+    @staticmethod
+    def backward(ctx, g):
+        return g.clamp(-0.01, 0.01)
+
+
+class StraightThrough(Itself):
+    """The gradient of twice the logits for that of the logits."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z * 2
+
+
+@pytest.mark.parametrize("function", [Itself, Detached, Seen, Clipped, StraightThrough])
+@pytest.mark.parametrize("loss", ["mean", "two", "and an ordinary use", "none at all"])
+@pytest.mark.parametrize("around", ["the head", "rows", "two of them"])
+def test_functions_that_hand_logits_on(function, loss, around):
+    for read in ("never", "before", "after"):
+        results = []
+        for head, x in pair():
+            a, z, seen = others(), head(x), []
+            if around == "rows":
+                z = z[:, 1:]
+            _ = z.register_hook(lambda g, seen=seen: seen.append(g + 0))
+            z = function.apply(z)
+            z = function.apply(z / 2) if around == "two of them" else z
+            _ = z.argmax() if read == "before" else None
+            flat = z.reshape(-1, V)
+            value = LOSSES[loss](flat, a.y.view(-1)[: len(flat)], a)
+            _ = z.register_hook(lambda g, seen=seen: seen.append(g + 0))
+            _ = z.exp().sum().item() if read == "after" else None
+            value.backward()
+            results.append([*seen, x.grad, *(p.grad for p in head.parameters())])
+        got, want = results
+        assert len(got) == len(want) == 5
+        for k, (g, w) in enumerate(zip(got, want, strict=True)):
+            plain.agree(f"read {read}: {k}", g, w, None, plain.FLOOR[torch.float64])
+
+
+@pytest.mark.parametrize("function", [Itself, Detached, Seen])
+def test_functions_that_hand_logits_on_leave_them_lazy(function):
+    (head, x), _ = pair(torch.float32)
+    y = others().y.view(-1)
+    with Largest() as seen:
+        z = function.apply(head(x))
+        nnf.cross_entropy(function.apply(z.view(-1, V)), y).backward()
+    assert seen.elements < LOGITS
+    assert x.grad is not None
+
+
+# Backwards
+
+
+def test_a_graph_is_gone_after_one_backward_and_stays_with_retain_graph():
+    for make in (lambda z: z, lambda z: z / 2, lambda z: z[:, 1:]):
+        for use in (lambda z: nnf.cross_entropy(z.reshape(-1, V), others().y.view(-1)[: z.numel() // V]), torch.sum):
+            (head, x), (twin, u) = pair()
+            loss, other = use(make(head(x))), use(make(twin(u)))
+            for of_one in (loss, other):
+                of_one.backward(retain_graph=True)
+                of_one.backward()
+                with pytest.raises(RuntimeError, match=r"second time|are gone"):
+                    of_one.backward()
+            plain.agree("twice", x.grad, u.grad, None, plain.FLOOR[torch.float64])
+            plain.agree("twice", head.weight.grad, twin.weight.grad, None, plain.FLOOR[torch.float64])
+
+
+def test_batched_cotangents():
+    results = []
+    for head, x in pair():
+        z = head(x)
+        loss = nnf.cross_entropy(z.view(-1, V), others().y.view(-1), reduction="none")
+        batch = torch.randn(3, len(loss), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        results.append(torch.autograd.grad(loss, [z, x, head.weight], batch, is_grads_batched=True))
+    for g, w in zip(*results, strict=True):
+        plain.agree("gradient", g, w, None, plain.FLOOR[torch.float64])
