@@ -370,3 +370,13 @@ def test_bad_inputs_are_refused_as_ever():
         for x in (torch.randn(3, D + 1).double(), torch.randn(3, D), torch.tensor(1.0).double()):
             with pytest.raises((RuntimeError, TypeError, ValueError)):
                 _ = head(x) + 0
+
+
+def test_logits_traced_by_make_fx_are_no_constants():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    twin = nn.Linear(D, V)
+    head = F.fuse_lm_head(copy.deepcopy(twin))
+    x, other = torch.randn(2, 3, D), torch.randn(2, 3, D)
+    traced = make_fx(lambda x: 2 * head(x))(x)
+    torch.testing.assert_close(traced(other), 2 * twin(other))

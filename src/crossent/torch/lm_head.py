@@ -27,6 +27,7 @@ class LazyLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs as lazy logits; as ordinary ones under tracers and function transforms."""
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        traced = traced or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None  # pyright: ignore
         weight = self.weight  # once: a parametrization may compute it
         plain = type(input) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter)
         if traced or not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
