@@ -292,3 +292,15 @@ def test_batched_cotangents():
         results.append(torch.autograd.grad(loss, [z, x, head.weight], batch, is_grads_batched=True))
     for g, w in zip(*results, strict=True):
         plain.agree("gradient", g, w, None, plain.FLOOR[torch.float64])
+
+
+def test_inputs_of_backward():
+    results = []
+    for head, x in pair():
+        z = head(x)
+        loss = nnf.cross_entropy(z.view(-1, V), others().y.view(-1))
+        loss.backward(inputs=[z, head.weight])
+        results.append([z.grad, head.weight.grad])
+        assert x.grad is None
+    for g, w in zip(*results, strict=True):
+        plain.agree("gradient", g, w, None, plain.FLOOR[torch.float64])

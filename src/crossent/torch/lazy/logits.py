@@ -97,6 +97,8 @@ class LazyLogits(Tensor):
                 first.expose()
         if func is torch.autograd.grad:
             return _gradients(*args, **kwargs)
+        if func is torch.autograd.backward and kwargs.get("inputs") is not None:
+            kwargs["inputs"] = [_retained(x) if isinstance(x, LazyLogits) else x for x in kwargs["inputs"]]
         return func(*with_numbers(args, LazyLogits), **with_numbers(kwargs, LazyLogits))
 
     @classmethod
@@ -301,6 +303,13 @@ def _gradients(outputs: Any, inputs: Any, grad_outputs: Any = None, **options: A
         torch.zeros(x.shape, dtype=x.dtype, device=x.device, requires_grad=again) if filled and g is None else g
         for g, x in zip(found, inputs, strict=True)
     )
+
+
+def _retained(logits: LazyLogits) -> Any:
+    """Return an input of torch.autograd.backward, which keeps the gradients of its inputs."""
+    logits.retain_grad()
+    place = logits.stand_in()
+    return torch.autograd.graph.get_gradient_edge(place) if isinstance(place, LazyLogits) else place
 
 
 def new_logits(deferred: Deferred) -> Any:
