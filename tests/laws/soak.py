@@ -209,7 +209,10 @@ class SoftmaxCall:
         lse, entropy = self.rows.lse.rounded(), self.rows.entropy.rounded()
         loss = self.closing.loss(losses, lse).rounded()
         shape = self.rows_shape if self.closing.reduction == "none" else ()
-        yield compare("loss", outputs["loss"], loss.map(lambda x: x.reshape(shape)), shape)
+        if self.closing.undefined:  # torch says NaN, 0 in the denominator infinity
+            yield Found("loss", np.inf if outputs["loss"].isfinite() else 0.0, "finite, of weights that add up to 0")
+        else:
+            yield compare("loss", outputs["loss"], loss.map(lambda x: x.reshape(shape)), shape)
         if len(outputs) > 1:
             logprob = -self.rows.loss(self.plain_p).rounded()
             confidence = (-self.rows.log_total).exp().rounded(2)
