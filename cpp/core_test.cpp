@@ -35,8 +35,11 @@ size_t run_binary(uint64_t seed) {
         return special && draw.one_in(9) ? draw.of({0.0, -0.0, nan, infinity, -infinity, 300.0, -800.0})
                                          : 40 * draw.uniform() - 20;
     };
-    const auto target = [&] { return draw.one_in(2) ? draw.of({0.0, 1.0}) : draw.uniform(); };
-    const auto factor = [&] { return 3 * draw.uniform(); };
+    const auto target = [&] {
+        if (wrong && draw.one_in(2 * task.size)) return draw.of({-0.25, 1.25, nan, infinity, -infinity});
+        return draw.one_in(2) ? draw.of({0.0, 1.0}) : draw.uniform();
+    };
+    const auto factor = [&] { return special && draw.one_in(5) ? 0 : 3 * draw.uniform(); };
     Array arrays[5];  // input, target, weight, pos_weight, cotangent
     BinaryTask::Operand* const operands[] = {&task.input, &task.target, &task.weight, &task.pos_weight,
                                              &task.cotangent};
@@ -77,19 +80,22 @@ size_t run_binary(uint64_t seed) {
                                              : static_cast<double>(static_cast<float>(arrays[k].reals[i]));
         }
         const auto [x, t, weight, pos_weight, cotangent] = of;
-        if (task.probabilities && !(x >= 0 && x <= 1) && first_wrong < 0) first_wrong = static_cast<int64_t>(i);
+        const bool right = (!task.probabilities || (x >= 0 && x <= 1)) && t >= 0 && t <= 1;
+        if (weight != 0 && !right && first_wrong < 0) first_wrong = static_cast<int64_t>(i);
         const double tail = std::log1p(std::exp(-std::fabs(x)));
         const double one = task.probabilities ? -std::log(x) : (x < 0 ? -x : 0) + tail,
                      zero = task.probabilities ? -std::log1p(-x) : (x > 0 ? x : 0) + tail;
         const double down = task.probabilities ? 1 / x : 1 / (1 + std::exp(x)),
                      up = task.probabilities ? 1 / (1 - x) : 1 / (1 + std::exp(-x));
-        const double want = weight * ((t == 0 ? 0 : pos_weight * t * one) + (t == 1 ? 0 : (1 - t) * zero));
-        const double fall = t == 0 ? 0 : pos_weight * t * down, rise = t == 1 ? 0 : (1 - t) * up;
+        const double fall = pos_weight * t == 0 ? 0 : pos_weight * t * down, rise = t == 1 ? 0 : (1 - t) * up;
+        const double cost = (pos_weight * t == 0 ? 0 : pos_weight * t * one) + (t == 1 ? 0 : (1 - t) * zero);
+        const double want = weight == 0 ? 0 : weight * cost;
         want_sums[i / binary_block] += want;
-        if (task.probabilities && !(x >= 0 && x <= 1)) continue;
+        if (weight != 0 && !right) continue;
         if (stored) check_value("binary loss", loss.type, loss.reals[i], want, 32 * u * want + floor);
-        check_value("binary gradient", grad.type, grad.reals[i], weight * cotangent * (rise - fall),
-                    32 * u * weight * cotangent * (rise + fall) + floor);
+        const double factor = weight * cotangent;
+        check_value("binary gradient", grad.type, grad.reals[i], factor == 0 ? 0 : factor * (rise - fall),
+                    factor == 0 ? 0 : 32 * u * factor * (rise + fall) + floor);
     }
     CHECK(found == first_wrong);
     for (size_t k = 0; k < sums.size() && first_wrong < 0; ++k)

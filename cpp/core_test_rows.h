@@ -142,8 +142,9 @@ struct Rows {
             const int64_t index = t.index.integers[i];
             ignored = kind == Kind::index && index == task.ignore_index;
             const bool known = index >= 0 && index < measure.num_classes;
-            if (!known && !ignored && problem.row < 0) problem = {row, -1, index, 0};
-            if (!ignored) add(pick, kind == Kind::topk ? t.prob.reals[i] : 1, known ? index - task.first_class : -1);
+            const double prob = kind == Kind::topk ? t.prob.reals[i] : 1;
+            if (!known && !ignored && prob != 0 && problem.row < 0) problem = {row, -1, index, 0};
+            if (!ignored) add(pick, prob, known ? index - task.first_class : -1);
         }
         for (size_t v = 0; v < p.size(); ++v) {
             p[v] = (1 - measure.smoothing) * p[v] + measure.smoothing / static_cast<double>(measure.num_classes);
@@ -186,8 +187,9 @@ struct Rows {
         const double total = ties + rest, of_double = 0x1p-50 / r.error, off = (total < 1.4 ? rest : total) + of_double;
         const double of_log = off / total + of_double, tilt_size = off - tilt;
         r.log_total = std::log(total);
-        const double loss = mass * r.log_total - target_score, entropy = r.log_total - tilt / total;
-        const double loss_size = mass * (std::fabs(r.log_total) + of_log) + target_size;
+        // a target without mass costs nothing, whatever the scores
+        const double loss = (mass == 0 ? 0 : mass * r.log_total) - target_score, entropy = r.log_total - tilt / total;
+        const double loss_size = (mass == 0 ? 0 : mass * (std::fabs(r.log_total) + of_log)) + target_size;
         const double entropy_size = of_log * (1 - tilt / total) + tilt_size / total + std::fabs(entropy);
         const double want[] = {peak, total, target_score, mass, tilt, loss, peak + r.log_total, entropy};
         const double size[] = {1, off, target_size, mass, tilt_size, loss_size, 1 + of_log, entropy_size};
@@ -198,6 +200,8 @@ struct Rows {
 
     void check_grad(const Array& grad, int64_t row, const Row& r, const Doubles& p, double c, double g_lse, double b,
                     double square = 0) const {
+        const bool removed = r.want[mass_at] == 0 && !std::isfinite(r.want[0] + r.want[1]);
+        if (removed) c = 0;
         const bool zero = r.ignored || (c == 0 && g_lse == 0 && b == 0);
         const double of_loss = c == 0 ? 0 : c * r.want[mass_at], of_entropy = b == 0 ? 0 : b * r.want[entropy_at];
         const double a = of_loss + g_lse + of_entropy, g_size = std::fabs(g_lse) + 2 * std::fabs(square);
