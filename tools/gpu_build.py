@@ -39,6 +39,7 @@ from triton.runtime.jit import JITFunction
 from crossent.kernels import triton as backend
 from crossent.kernels.backend import BinaryOperands, Cotangents, LossScale, RowOutputs
 from crossent.spec import Scores, Target
+from crossent.stats import FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -173,7 +174,7 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
     dtype, rows = DTYPES[name], shape[0] * (shape[2] if len(shape) == 3 else 1)
     logits = empty(shape[0], 2 * shape[1], dtype=dtype)[:, ::2] if layout == "apart" else empty(*shape, dtype=dtype)
     scores, target = Scores(1.0, 30.0 if "capped" in kind else None), target_of(kind, shape, dtype)
-    record = empty(5, rows, dtype=torch.float64)
+    record = empty(len(FIELDS), rows, dtype=torch.float64)
     vectors: Any = tuple(empty(rows, dtype=computed(dtype)) for _ in range(3))
     label = f"{kind}, {tuple(shape)}, {name}"
     to = {"": logits}

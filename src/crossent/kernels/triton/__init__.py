@@ -29,6 +29,7 @@ from crossent.kernels.backend import (
 )
 from crossent.kernels.checks import as_int64, check_elements, check_target
 from crossent.spec import Scores, Target
+from crossent.stats import FIELDS
 
 if TYPE_CHECKING:
     from crossent.kernels.triton.task import Task
@@ -37,7 +38,6 @@ _OLDEST = (3, 6)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
 _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill
 _MERGED_ROWS = 128
-_FIELDS = 5  # of the record, as `record` writes it
 
 
 def why_not() -> str | None:
@@ -86,10 +86,10 @@ def row_stats(
                 flags=task.flags | flags, span=parts.span, record_step=record.stride(0), part_step=0,
             )  # fmt: skip
             return
-        each = record.new_empty((parts.number, _FIELDS, rows))
+        each = record.new_empty((parts.number, len(FIELDS), rows))
         task.launch(
             kernels.row_stats, tile, parts.number, (each, to.arrays),
-            flags=task.flags, span=parts.span, record_step=rows, part_step=_FIELDS * rows,
+            flags=task.flags, span=parts.span, record_step=rows, part_step=len(FIELDS) * rows,
         )  # fmt: skip
         merge: Any = kernels.merge_parts[(-(-rows // _MERGED_ROWS),)]
         merge(

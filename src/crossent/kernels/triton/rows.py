@@ -21,6 +21,7 @@ from crossent.kernels.triton.gradient import (
     write_tile,
 )
 from crossent.kernels.triton.record import (
+    Record,
     fold,
     load_record,
     merged,
@@ -44,7 +45,7 @@ from crossent.kernels.triton.tiles import (
     tile_places,
 )
 
-_RECORD = tl.constexpr(HAS_RECORD)
+_RECORD, _FIELDS = tl.constexpr(HAS_RECORD), tl.constexpr(len(Record._fields))
 _UNSPECIALIZED = ["rows", "row_batch", "row_step", "flags", "span", "record_step", "part_step", "parts"]
 
 
@@ -93,7 +94,7 @@ def merge_parts(
     ignored = nowhere(exists) if DENSE else is_ignored(named, classes, number, exists)
     r = load_record(record, record_step, number, exists & (ignored == 0) & (flags & _RECORD != 0))
     for part in range(parts):
-        r = merged(r, load_record(source + part * (5 * rows), rows, number, exists))
+        r = merged(r, load_record(source + part * (_FIELDS * rows), rows, number, exists))
     save_record(record, record_step, number, exists, outputs, flags, r)
 
 
