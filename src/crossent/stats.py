@@ -9,8 +9,9 @@ from crossent.arrays import log, namespace
 
 # A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for what it is good
 # for; its formula in `reference.row_stats`, its bound in `tests/oracle.py`, its values in `tests/test_stats.py` and
-# `tests/test_reference.py`, and in the core the places that `cpp/record.h` lists; for GPUs in `kernels/triton/record.py`.
-# Code that allocates or copies records takes their number from `FIELDS`. In every backend the record of an ignored row is peak 0, total 1 and zeros, a new field included.
+# `tests/test_reference.py`; in the core the places that `cpp/record.h` lists, and for GPUs `kernels/triton/record.py`.
+# Code that allocates or copies records takes their number from `FIELDS`. In every backend the record of an ignored row
+# is peak 0, total 1 and zeros, a new field included.
 
 
 @dataclass(frozen=True, slots=True)
