@@ -139,6 +139,7 @@ struct Array {
                         : type == Type::f32 ? static_cast<void*>(&single)
                                             : &bits,
                         from, size);
+            if (type == Type::u64 && bits < 0) bits = INT64_MAX;  // no class is that large, and none is negative
             if (!is_real(type)) integers.push_back(type < Type::u8 ? bits << unused >> unused : bits);
             else
                 reals.push_back(size == 2 ? Half(type).value(static_cast<int>(bits))

@@ -106,7 +106,8 @@ struct Rows {
         if (kind != Kind::dense) {
             const int64_t most =
                 std::min(classes, int64_t{1} << (8 * std::min<int64_t>(element_size(index_type), 4) - 1));
-            const bool holds = element_size(index_type) == 8 || (task.ignore_index == -100 && index_type < Type::u8);
+            const bool is_signed = index_type < Type::u8;
+            const bool holds = is_signed && (element_size(index_type) == 8 || task.ignore_index == -100);
             const bool ignores = kind == Kind::index && (task.ignore_index == 1 || holds);
             t.index = Array(draw, index_type, {rows, task.picks}, Use::read).fill([&, i = size_t{0}]() mutable {
                 if (clean == nullptr) return ignores && draw.one_in(4) ? task.ignore_index : draw.below(most);
