@@ -4,7 +4,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 
 namespace crossent {
 
@@ -17,6 +21,40 @@ struct ExchangeApi {
     int (*tensor_from_object)(void* object, nanobind::dlpack::dltensor* out);
     void* work_stream;
 };
+
+// The table of the object's type, or null. Types that have one are remembered: the first few, held for ever so that
+// their addresses stay their own, and read without a lock.
+inline const ExchangeApi* exchange_api(nanobind::handle object) {
+    struct Known {
+        PyTypeObject* type;
+        const ExchangeApi* api;
+    };
+    static std::atomic<const Known*> known[4];
+    PyTypeObject* const type = Py_TYPE(object.ptr());
+    for (const auto& place : known) {
+        const Known* const found = place.load(std::memory_order_acquire);
+        if (found == nullptr) break;
+        if (found->type == type) return found->api;
+    }
+    PyObject* capsule = PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
+    if (capsule == nullptr) {
+        PyErr_Clear();
+        return nullptr;
+    }
+    const auto* api = static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+    Py_DECREF(capsule);
+    if (api == nullptr) PyErr_Clear();
+    if (api == nullptr || api->major != 1 || api->tensor_from_object == nullptr) return nullptr;
+    auto added = std::make_unique<const Known>(Known{type, api});
+    for (auto& place : known) {
+        const Known* none = nullptr;
+        if (!place.compare_exchange_strong(none, added.get(), std::memory_order_acq_rel)) continue;
+        Py_INCREF(reinterpret_cast<PyObject*>(type));
+        (void)added.release();
+        break;
+    }
+    return api;
+}
 
 template <bool writable>
 class Array {
@@ -46,15 +84,27 @@ class Array {
         return true;
     }
 
-    // Views the object's memory for as long as the call lasts; false if it is no array on the CPU.
+    // Whether elements lie at multiples of their size, as the core reads and writes them.
+    bool is_aligned() const { return reinterpret_cast<uintptr_t>(data()) % element_bytes() == 0; }
+
+    // Views the object's memory for as long as the call lasts; false if it is no array on the CPU. Memory that is only
+    // read and not aligned, such as a tensor from a buffer at an odd offset, is copied.
     bool view(nanobind::handle object) {
+        valid_ = find(object);
+        if (valid_ && !writable && !is_aligned()) copy();
+        return valid_;
+    }
+
+  private:
+    size_t element_bytes() const { return std::max<size_t>(1, size_t{tensor_.dtype.bits} * tensor_.dtype.lanes / 8); }
+
+    bool find(nanobind::handle object) {
         if (const ExchangeApi* api = exchange_api(object)) {
-            valid_ = api->tensor_from_object(object.ptr(), &tensor_) == 0;
-            if (!valid_) PyErr_Clear();
-            return valid_ && tensor_.device.device_type == nanobind::device::cpu::value;
+            const bool found = api->tensor_from_object(object.ptr(), &tensor_) == 0;
+            if (!found) PyErr_Clear();
+            return found && tensor_.device.device_type == nanobind::device::cpu::value;
         }
-        valid_ = nanobind::try_cast(object, held_, false);
-        if (!valid_) return false;
+        if (!nanobind::try_cast(object, held_, false)) return false;
         tensor_.data = const_cast<void*>(static_cast<const void*>(held_.data()));
         tensor_.ndim = static_cast<int32_t>(held_.ndim());
         tensor_.dtype = held_.dtype();
@@ -63,31 +113,29 @@ class Array {
         return true;
     }
 
-  private:
-    // Remembers the last type that had a table; it is held, so that its address stays its own.
-    static const ExchangeApi* exchange_api(nanobind::handle object) {
-        static PyTypeObject* known_type = nullptr;
-        static const ExchangeApi* known_api = nullptr;
-        PyTypeObject* const type = Py_TYPE(object.ptr());
-        if (type == known_type) return known_api;
-        PyObject* capsule = PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
-        if (capsule == nullptr) {
-            PyErr_Clear();
-            return nullptr;
+    // Copies the memory from the lowest to the highest element, so that the strides stay what they are.
+    void copy() {
+        int64_t lowest = 0, highest = 0;
+        for (size_t axis = 0; axis < ndim(); ++axis) {
+            if (shape(axis) == 0) {
+                tensor_.data = nullptr;
+                tensor_.byte_offset = 0;
+                return;
+            }
+            const int64_t length = (static_cast<int64_t>(shape(axis)) - 1) * stride(axis);
+            (length < 0 ? lowest : highest) += length;
         }
-        const auto* api = static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
-        Py_DECREF(capsule);
-        if (api == nullptr) PyErr_Clear();
-        if (api == nullptr || api->major != 1 || api->tensor_from_object == nullptr) return nullptr;
-        Py_INCREF(type);
-        Py_XDECREF(known_type);
-        known_type = type;
-        known_api = api;
-        return api;
+        const auto bytes = static_cast<int64_t>(element_bytes());
+        copy_.reset(new unsigned char[static_cast<size_t>((highest - lowest + 1) * bytes)]);
+        std::memcpy(copy_.get(), static_cast<const char*>(data()) + lowest * bytes,
+                    static_cast<size_t>((highest - lowest + 1) * bytes));
+        tensor_.data = copy_.get() - lowest * bytes;
+        tensor_.byte_offset = 0;
     }
 
     nanobind::dlpack::dltensor tensor_;
     Held held_;
+    std::unique_ptr<unsigned char[]> copy_;
     bool valid_ = false;
 };
 

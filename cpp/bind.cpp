@@ -11,6 +11,7 @@
 #include "dispatch.h"
 #include "parallel.h"
 #include "record.h"
+#include "unlocked.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,6 +28,12 @@ Type type_of(const A& array, const char* name) {
     if (array.is_freed()) {
         throw std::runtime_error(std::string(name) +
                                  " has elements but no memory: its storage was freed; use it before, or a copy");
+    }
+    if (!array.is_aligned()) {
+        throw nb::value_error((std::string(name) +
+                               " is not aligned: its memory does not begin at a multiple of its element size, and "
+                               "results are not written to such arrays; pass a new array")
+                                  .c_str());
     }
     const nb::dlpack::dtype t = array.dtype();
     const auto code = static_cast<nb::dlpack::dtype_code>(t.code);
@@ -195,7 +202,7 @@ nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS, bool extend) {
     set_results(call.task, record, loss, lse, entropy);
     Problem problem;
     {
-        const nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         problem = row_stats(call.task, call.measure);
     }
     return described(problem);
@@ -213,7 +220,7 @@ nb::object py_sums(const In& loss, const In& index, const In& weight, int64_t ig
             weights = vector_of(weight, static_cast<int64_t>(weight.ndim() == 1 ? weight.shape(0) : 0), "weight");
     }
     const Sums sums = [&] {
-        const nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         return sums_of(losses, classes, weights, weight.is_valid() ? static_cast<int64_t>(weight.shape(0)) : 0,
                        ignore_index, rows);
     }();
@@ -229,7 +236,7 @@ void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In&
     call.task.g_lse = vector_of(g_lse, call.task.rows, "g_lse");
     call.task.g_entropy = vector_of(g_entropy, call.task.rows, "g_entropy");
     set_grad(call.task, logits, grad);
-    const nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     row_grad(call.task, call.measure);
 }
 
@@ -242,7 +249,7 @@ nb::object py_row_fused(TARGET_ARGUMENTS, const In& loss_scale, const In& lse_sq
     set_grad(call.task, logits, grad);
     Problem problem;
     {
-        const nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         problem = row_fused(call.task, call.measure);
     }
     return described(problem);
@@ -306,7 +313,7 @@ nb::object py_binary_loss(BINARY_ARGUMENTS, const Out& out) {
     int64_t wrong;
     CompensatedSum total;
     {
-        const nb::gil_scoped_release unlocked;
+        const Unlocked unlocked;
         wrong = binary_loss(task);
         for (const double sum : sums) total.add(sum);
     }
@@ -317,7 +324,7 @@ void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {
     BinaryTask task = binary_task(BINARY_VALUES);
     task.cotangent = operand_of(cotangent, task, "cotangent");
     set_out(task, out);
-    const nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     binary_grad(task);
 }
 
@@ -340,7 +347,7 @@ void py_row_summary(const In& values, const In& index, const Out& result, const 
                 (task.rows <= 1 || place.stride(0) == 1) && type_of(place, "place") == Type::i64,
             "place must be a contiguous int64 array of shape (rows,)");
     task.place = static_cast<int64_t*>(place.data());
-    const nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     row_summary(task);
 }
 

@@ -57,10 +57,11 @@ bool runs_here(const std::string& name) {
 }
 
 const std::vector<Isa>& usable() {
-    static const std::vector<Isa> found = [] {
-        std::vector<Isa> list;
+    // Never destroyed: daemon threads run kernels until the process is gone.
+    static const std::vector<Isa>& found = *[] {
+        auto* const list = new std::vector<Isa>;
 #define X(name) \
-    if (runs_here(#name)) list.push_back({#name, &name::kernels});
+    if (runs_here(#name)) list->push_back({#name, &name::kernels});
         CROSSENT_ISAS
 #undef X
         return list;

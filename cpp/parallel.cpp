@@ -21,7 +21,9 @@ std::atomic<ParallelFor> lent_threads{nullptr};
 
 constexpr int64_t grains_per_own_thread = 16;  // starting a thread costs what a grain of work costs
 
+#if !defined(_WIN32)
 void forget_lent_threads() { lent_threads.store(nullptr); }
+#endif
 
 void own_parallel_for(int64_t begin, int64_t end, int64_t grain, Body body, void* context) {
     const int64_t most = (end - begin) / std::max<int64_t>(grain * grains_per_own_thread, 1);
