@@ -127,11 +127,12 @@ def test_a_run_in_bfloat16(tmp_path):
         assert norm == pytest.approx(its, rel=0.1)
 
 
-def test_a_run_makes_no_logits(tmp_path):
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_run_makes_no_logits(smoothing, tmp_path):
     sizes = []
     for model in pair_of():
         with Largest() as largest:
-            _ = trained(model, tmp_path, examples(24, 24))
+            _ = trained(model, tmp_path, examples(24, 24), label_smoothing_factor=smoothing)
         sizes.append(largest.elements)
     assert sizes[0] < 2 * 23 * V <= sizes[1]
 

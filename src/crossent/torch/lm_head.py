@@ -17,8 +17,14 @@ from crossent.torch.lazy.deferred import Deferred
 from crossent.torch.lazy.engines import freeing_engine, warn_of
 from crossent.torch.lazy.graph import defer
 from crossent.torch.lazy.logits import LazyLogits
+from crossent.torch.lazy.notice import Notice, forget, is_told, warn_once
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_OF_DTENSORS = (
+    "the head that fuse_lm_head fused multiplies DTensors, so this training step computes all logits: there are no "
+    "lazy ones of DTensors. Call linear_cross_entropy with the DTensors, or unfuse_lm_head(model)"
+)
 
 
 class LazyLinear(nn.Linear):
@@ -31,6 +37,8 @@ class LazyLinear(nn.Linear):
         weight = self.weight  # once: a parametrization may compute it
         plain = type(input) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter)
         if traced or not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
+            if self.training and (is_dtensor(weight) or is_dtensor(input)):
+                warn_once(self, _OF_DTENSORS)
             return nn.functional.linear(input, weight, self.bias)
         engine = freeing_engine(self, weight)
         if engine is not None:
@@ -44,7 +52,8 @@ class LazyLinear(nn.Linear):
             operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
         if hasattr(self, "set_reshard_after_forward"):  # of FSDP, which would free the weight now and want it back
             self.set_reshard_after_forward(False, recurse=False)  # pyright: ignore[reportCallIssue]
-        return defer(Deferred.of_layer(*operands))
+        trains = self.training and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
+        return defer(Deferred.of_layer(*operands, notice=Notice(self) if trains and not is_told(self) else None))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take a state from a file or a copy; a process that only loads a fused model needs the preparations too."""
@@ -87,9 +96,11 @@ def fuse_lm_head(model: Model) -> Model:
 
     The head then multiplies only when somebody wants the numbers: its output is a `torch.Tensor` that remembers the
     head's input, weight and bias. `torch.nn.functional.cross_entropy` of it (what Hugging Face's loss functions call)
-    is `linear_cross_entropy`; a conversion of dtype, a choice of rows, a reshape of leading axes, a division or
-    multiplication by a number and a tanh before that stay lazy, as temperature and softcap; anything else computes
-    the logits as if nothing had happened, with the same numbers and gradients. `generate` and evaluation just work.
+    is `linear_cross_entropy`. A conversion of dtype, a choice of rows, a reshape of leading axes, an added bias, a
+    division or multiplication by a number and a tanh before that stay lazy, as temperature and softcap; so does a
+    log_softmax with `gather`, a sum over the classes or `nll_loss`. Anything else computes the logits as if nothing had
+    happened, with the same numbers and gradients. `generate` and evaluation just work. Where a training step computes
+    the logits, a `UserWarning` says so once for each model, unless they are read for metrics after a fused loss.
 
     Once somebody has read the logits, they are ordinary ones, and so is a loss of them. Like `linear_cross_entropy`, a
     fused loss is float32 at least, does not round logits to half precision, and raises for negative probabilities.
@@ -180,6 +191,7 @@ def unfuse_lm_head(model: Model) -> Model:
     for module in model.modules():
         if isinstance(module, LazyLinear):
             _set_class(module, _unfused(type(module)))
+            forget(module)
     return model
 
 

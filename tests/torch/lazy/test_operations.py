@@ -19,12 +19,25 @@ z.to(dtype=torch.float64); z.to(device="cpu"); z.contiguous(); z[:, :-1].contigu
 z.view((14, 11)); z.reshape(7, 2, 11); z.reshape(-1, z.size(-1)); z.view(torch.Size([14, 11])); z.flatten(0, 1)
 z.flatten(0, -2); z[0]; z[:, 1]; z[-1, 2]; z[..., :-1, :]; z[:]; z[...]; z[:, ::3]; z[a.y > 3]
 z[torch.tensor([1, 0])]; z[:, torch.tensor([2, 5]), :]; z.detach(); z[0][1]; z.view(-1, 11)[3:] / 2
+z * torch.tensor(2.0); z / torch.tensor(3); z * torch.tensor([0.5], dtype=torch.float64); torch.mul(z, a.t.detach())
+z.float() * torch.tensor(0.3, dtype=torch.float64); z.bfloat16() / torch.tensor(0.3); -z; z.neg(); torch.neg(z)
+z + a.row; z + a.w; z.add(a.w); torch.add(z, a.w); z + a.w[None, None]; z.view(-1, 11) + a.w[None]; z[0, 1] + a.w
+z / 2 + a.row; (z + a.w + a.row) * 3 + a.row; z.float() + a.row; z.bfloat16() + a.w.bfloat16(); z.double() + a.w.float()
+z.log_softmax(-1); torch.log_softmax(z, 2); nnf.log_softmax(z, dim=-1); nnf.log_softmax(z, dim=-1, dtype=torch.float32)
+torch.log_softmax(z.float(), -1, torch.float64); -nnf.log_softmax(z + a.row, dim=-1); (z / 2).log_softmax(-1)[:, 1:] * 2
+z.transpose(0, 1); z.transpose(-2, -3).contiguous(); z.swapaxes(0, 1); z.permute(1, 0, 2); z.permute((1, 0, -1))
+z.cpu(); z.type_as(a.w); z.type_as(torch.zeros(1))
+z.unsqueeze(0); z.unsqueeze(-2); z[:1].squeeze(0); z.squeeze(0); z.unsqueeze(1).squeeze(1)
 """
 NOT_LAZY = """
-z + 1; z * a.t; z * True; z * z; z / torch.tensor(2.0); 3 / z; z.div(2, rounding_mode="floor")
-z.to(torch.int64); z.to(a.real); z.to(torch.float32, copy=True); z.view(2, 77); z.view(11, 14); z.reshape(-1)
+z + 1; z * a.t; z * True; z * z; z / a.w; z * torch.tensor([[0.5]]); 3 / z; z - a.w; z + a.t; z + a.real; z + z;
+z.add(a.w, alpha=2); z + a.w[:1]; z + a.row.expand(7, 11); z[0, 0] + a.w[None]; z + torch.arange(11); z.tanh() + a.w
+z.log_softmax(0); z.log_softmax(1); nnf.log_softmax(z.flatten(), dim=0); z.log_softmax(-1).exp(); z.softmax(-1)
+z.div(2, rounding_mode="floor"); z.to(torch.int64); z.to(a.real); z.to(torch.float32, copy=True)
+z.view(2, 77); z.view(11, 14); z.reshape(-1)
 z.flatten(); z.flatten(1); z[..., 0]; z[..., :5]; z[:, :, :4]; z[None]; z[True]; z[z > 0]; z[:, [0, 2]]; z[0, 1, 2]
-z.transpose(0, 1); z.unsqueeze(0); z.clone(); z.sigmoid(); z.exp(); z.float(memory_format=torch.contiguous_format)
+z.transpose(0, 2); z.transpose(1, -1); z.mT; z.permute(0, 2, 1); z.unsqueeze(-1); z.unsqueeze(3); z.squeeze(); z.clone()
+z.sigmoid(); z.exp(); z.float(memory_format=torch.contiguous_format)
 """
 
 
@@ -54,9 +67,12 @@ def test_what_takes_the_numbers(text):
 
 def test_steps_are_those_that_were_taken():
     (head, x), _ = pair()
-    z = torch.tanh(head(x).float() / 2) * 3
+    z = torch.tanh(head(x).float() / torch.tensor(2.0)) * 3
     assert z._deferred.steps == (Step("to", torch.float32), Step("div", 2), Step("tanh", None), Step("mul", 3))
     assert z._deferred.hidden is x
+    bias = torch.randn(V, dtype=torch.float32)
+    z = (head(x).float() + bias).log_softmax(-1)
+    assert [step.name for step in z._deferred.steps] == ["to", "add", "log_softmax"]
     same = head(x).to(torch.float64)  # which they are
     assert same._deferred.steps == ()
 

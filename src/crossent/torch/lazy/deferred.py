@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from crossent.spec import Scores
+from crossent.torch.lazy.notice import Notice
 
 
 class Step(NamedTuple):
-    """One operation on logits: "mul" or "div" by a number, "tanh", or "to" a dtype."""
+    """One operation on logits: "mul" or "div" by a number, "add" a bias, "tanh", "log_softmax", or "to" a dtype."""
 
     name: str
     operand: Any
@@ -28,17 +29,24 @@ class Deferred:
     bias: Tensor | None
     steps: tuple[Step, ...] = ()
     wants: tuple[bool, bool, bool] = (False, False, False)
+    notice: Notice | None = None
+    """Whom to tell when the numbers are made; None if nobody trains."""
 
     @classmethod
-    def of_layer(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Deferred:
+    def of_layer(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None, notice: Notice | None = None) -> Deferred:
         """Return the call of a layer, of which every operand wants a gradient that requires one."""
         wants = hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
-        return cls(hidden, weight, bias, wants=wants)
+        return cls(hidden, weight, bias, wants=wants, notice=notice)
 
     @property
     def operands(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Input, weight and bias."""
         return self.hidden, self.weight, self.bias
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Whatever the numbers are made of: the operands, and biases that were added since."""
+        return *self.operands, *(what for step, what in self.steps if step == "add")
 
     @property
     def shape(self) -> torch.Size:
@@ -66,19 +74,55 @@ class Deferred:
             logits = take(logits, step, what)
         return logits
 
+    @property
+    def factor(self) -> float:
+        """What the output of the layer was multiplied by."""
+        return math.prod(_factor(step) for step in self.steps)
+
+    def fused_operands(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return input, weight and bias of the layer whose output, after the `scores`, these logits are.
+
+        Its bias contains those that were added since: z t + b = (z + b / t) t.
+        """
+        bias, factor = self.bias, 1.0
+        for step in self.steps:
+            factor *= _factor(step)
+            if step.name == "add":
+                added = step.operand.reshape(-1) / factor
+                bias = (added if bias is None else bias + added).to(self.hidden.dtype)
+        return self.hidden, self.weight, bias
+
+    @property
+    def shifted(self) -> bool:
+        """Whether a log_softmax has shifted the rows: losses stay what they were, and the normalisers do not."""
+        return any(step.name == "log_softmax" for step in self.steps)
+
+    def log_probs(self) -> tuple[Deferred, float] | None:
+        """Return the logits of these log-probabilities and the factor since, or None if these are something else."""
+        names = [step.name for step in self.steps]
+        if "log_softmax" not in names:
+            return None
+        at = len(names) - 1 - names[::-1].index("log_softmax")
+        since = dataclasses.replace(self, steps=self.steps[at + 1 :])
+        only_scaled = {"tanh", "add"}.isdisjoint(names[at + 1 :])
+        return (dataclasses.replace(self, steps=self.steps[:at]), since.factor) if only_scaled else None
+
     def scores(self) -> Scores | None:
-        """Return the steps as temperature and softcap, or None if they are something else."""
-        inner, outer, capped = 1.0, 1.0, False
-        for step, what in self.steps:
-            if step == "tanh":
-                if capped:
+        """Return the steps as temperature and softcap, or None if they are something else.
+
+        A bias (`fused_operands`) and a log_softmax (`shifted`) change neither.
+        """
+        inner, outer, capped, shifted = 1.0, 1.0, False, False
+        for step in self.steps:
+            if step.name == "tanh":
+                if capped or shifted:
                     return None
                 capped = True
-            elif step != "to":
-                if what == 0:
-                    return None
-                factor = 1.0 / what if step == "div" else float(what)
-                inner, outer = (inner, outer * factor) if capped else (inner * factor, outer)
+            shifted = shifted or step.name == "log_softmax"
+            if capped:
+                outer *= _factor(step)
+            else:
+                inner *= _factor(step)
         if inner * outer == 0:
             return None
         temperature, softcap = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
@@ -86,8 +130,18 @@ class Deferred:
         return Scores(temperature, softcap) if usual else None
 
 
+def _factor(step: Step) -> float:
+    if step.name == "div":
+        return 1.0 / step.operand if step.operand != 0 else 0.0  # 0 is no temperature, and neither is 1 / 0
+    return float(step.operand) if step.name == "mul" else 1.0
+
+
 def take(logits: Tensor, step: str, what: Any) -> Tensor:
     """Return logits after one step."""
+    if step == "add":
+        return logits + what
+    if step == "log_softmax":
+        return logits.log_softmax(-1)
     if step == "mul":
         return logits * what
     if step == "div":

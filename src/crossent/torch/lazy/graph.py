@@ -37,7 +37,7 @@ def defer(deferred: Deferred) -> LazyLogits:
 
 def derive(origin: Origin, deferred: Deferred) -> LazyLogits:
     """Return lazy logits that were made of others."""
-    return remember(_Derived.apply(origin.logits, origin, deferred), deferred, origin)
+    return remember(_Derived.apply(origin.logits, origin.added, origin, deferred), deferred, origin)
 
 
 class _Layer(torch.autograd.Function):
@@ -59,14 +59,15 @@ class _Layer(torch.autograd.Function):
             found += gradients
         if sources.ordinary:
             found += _products(functools.reduce(torch.add, sources.ordinary), hidden, weight, ctx.needs_input_grad)
-        return *found, None
+        wanted = (g if wants else None for g, wants in zip(found, ctx.needs_input_grad, strict=False))
+        return *wanted, None  # the bias of the layer may be None where one was added to its output
 
 
 class _Derived(torch.autograd.Function):
-    """From lazy logits to scaled ones, to a view or to another dtype."""
+    """From lazy logits to scaled ones, to a view, to another dtype, or to logits with another bias."""
 
     @staticmethod
-    def forward(ctx: Any, logits: LazyLogits, origin: Origin, deferred: Deferred) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: Any, logits: LazyLogits, added: Tensor | None, origin: Origin, deferred: Deferred) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.origin, ctx.deferred = origin, weakref.ref(deferred)
         return new_logits(deferred)
 
@@ -77,9 +78,19 @@ class _Derived(torch.autograd.Function):
         sources = _sources(grad, ctx.deferred())
         if not keeps_graph():
             ctx.origin = None  # and with it the layer's input, though somebody may keep what comes after this node
+        added = _of_added(origin, sources) if ctx.needs_input_grad[1] else None
         if not sources.operands:
-            return _back(origin, functools.reduce(torch.add, sources.ordinary)), None, None
-        return lazy_gradient(origin.logits, _sources_of_origin(origin, sources)), None, None
+            return _back(origin, functools.reduce(torch.add, sources.ordinary)), added, None, None
+        return lazy_gradient(origin.logits, _sources_of_origin(origin, sources)), added, None, None
+
+
+def _of_added(origin: Origin, sources: Sources) -> Tensor:
+    """Return the gradient of a bias that was added to logits."""
+    bias: Any = origin.added
+    factor = origin.logits._deferred.factor
+    fused: list[Any] = [x.bias for x in sources.operands]
+    parts = [g / factor for g in fused] + [g.reshape(-1, bias.numel()).sum(0) for g in sources.ordinary]
+    return functools.reduce(torch.add, parts).reshape(bias.shape).to(bias.dtype)
 
 
 def _sources(grad: Tensor, deferred: Deferred | None) -> Sources:

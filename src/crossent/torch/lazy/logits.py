@@ -14,9 +14,9 @@ numbers, scaled logits and views. So torch's hooks work on them as on any tensor
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ class Origin:
     """How logits were made of other logits.
 
     `make` makes the numbers from the numbers, and `rows` the layer's input from the input (None: it stays the same).
-    `back` makes the gradient of the other logits' numbers from that of these; None: it needs the numbers.
+    `back` makes the gradient of the other logits' numbers from that of these; None: it needs the numbers. `added` is
+    the bias that was added.
     """
 
     logits: LazyLogits
@@ -58,6 +59,7 @@ class Origin:
     shares_memory: bool
     rows: Callable[[Tensor], Tensor] | None = None
     back: Callable[[Tensor], Tensor] | None = None
+    added: Tensor | None = None
 
 
 class LazyLogits(Tensor):
@@ -83,6 +85,8 @@ class LazyLogits(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs, name = kwargs or {}, name_of(func)
+        if name in ("add", "mul") and len(args) == 2 and not kwargs and not isinstance(args[0], LazyLogits):
+            args = args[::-1]  # a bias or a factor first
         first = args[0] if args and isinstance(args[0], LazyLogits) else None
         if first is not None:
             if name in METADATA and not first.was_read():
@@ -99,7 +103,11 @@ class LazyLogits(Tensor):
             return _gradients(*args, **kwargs)
         if func is torch.autograd.backward and kwargs.get("inputs") is not None:
             kwargs["inputs"] = [_retained(x) if isinstance(x, LazyLogits) else x for x in kwargs["inputs"]]
-        return func(*with_numbers(args, LazyLogits), **with_numbers(kwargs, LazyLogits))
+        unread = _unread((*args, *kwargs.values()))
+        result = func(*with_numbers(args, LazyLogits), **with_numbers(kwargs, LazyLogits))
+        if unread is not None:
+            unread._deferred.notice.made(name, unread, result)  # pyright: ignore[reportOptionalMemberAccess]
+        return result
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -108,6 +116,9 @@ class LazyLogits(Tensor):
             return alias(args[0])
         if func._schema.is_mutable:
             raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
+        unread = _unread(args)
+        if unread is not None:
+            unread._deferred.notice.made(str(func), unread, None)  # pyright: ignore[reportOptionalMemberAccess]
         return func(*with_numbers(args, LazyLogits), **with_numbers(kwargs or {}, LazyLogits))
 
     # What became of them ---------------------------------------------------------------------------------------------
@@ -223,7 +234,7 @@ class LazyLogits(Tensor):
         """Raise if the operands are not what they were when the layer was called."""
         if self._origin is not None:
             self._origin.logits.check()
-        elif _versions(self._deferred) != self._versions:
+        if _versions(self._deferred) != self._versions:
             engine = freed_by(self._deferred.operands)
             if engine is not None:
                 raise RuntimeError(
@@ -231,10 +242,28 @@ class LazyLogits(Tensor):
                     "its logits; leave the head in the unit of the whole model, which keeps its weights until the "
                     "backward, or use unfuse_lm_head(model)"
                 )
-            raise RuntimeError(
-                "these logits were never computed, and the input or the weight of their layer has been changed in "
-                "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
-            )
+            raise_changed()
+
+
+def _unread(arguments: Sequence[Any]) -> LazyLogits | None:
+    """Return the first lazy logits among arguments whose numbers are about to be made in training."""
+    for x in arguments:
+        if isinstance(x, LazyLogits):
+            if x._deferred.notice is not None and not x.was_read():
+                return x
+        elif isinstance(x, (list, tuple)):
+            found = _unread(x)  # pyright: ignore[reportUnknownArgumentType]
+            if found is not None:
+                return found
+    return None
+
+
+def raise_changed() -> NoReturn:
+    """Raise because something that logits are made of is not what it was."""
+    raise RuntimeError(
+        "these logits were never computed, and the input, the weight or a bias of their layer has been changed in "
+        "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
+    )
 
 
 KNOWN.add(LazyLogits)
@@ -337,7 +366,7 @@ def alias(logits: LazyLogits) -> LazyLogits:
 
 
 def _versions(deferred: Deferred) -> tuple[tuple[int, int], ...]:
-    return tuple((0, 0) if x is None else (version_of(x), x.data_ptr()) for x in deferred.operands)
+    return tuple((0, 0) if x is None else (version_of(x), x.data_ptr()) for x in deferred.tensors)
 
 
 def version_of(tensor: Tensor) -> int:

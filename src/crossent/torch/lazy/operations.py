@@ -1,4 +1,4 @@
-"""What keeps logits lazy: a factor, a tanh, a change of dtype, a choice of rows, a reshape of leading axes.
+"""What keeps logits lazy: a factor, a bias, a tanh, a change of dtype, a choice of rows, a reshape of leading axes.
 
 Each function takes the arguments of torch's function of that name. It returns NotImplemented where it cannot put the
 operation off: the numbers are computed then.
@@ -9,16 +9,17 @@ operation off: the numbers are computed then.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossent.torch.lazy.deferred import take
 from crossent.torch.lazy.graph import derive, of_rows
-from crossent.torch.lazy.logits import LazyLogits, Origin, alias, lazily
+from crossent.torch.lazy.logits import LazyLogits, Origin, alias, lazily, raise_changed, version_of
 
 
 def _then(logits: LazyLogits, step: str, what: Any) -> LazyLogits:
@@ -41,18 +42,71 @@ def _view(logits: LazyLogits, rows: Callable[[Tensor], Tensor]) -> LazyLogits:
     return derive(origin, logits._deferred.of_rows(hidden))
 
 
-def _is_number(x: Any) -> bool:
-    return isinstance(x, (int, float)) and not isinstance(x, bool)
+def _number(x: Any, logits: LazyLogits) -> int | float | None:
+    """Return a number, also one that a constant tensor on the CPU holds; None for anything else."""
+    if isinstance(x, Tensor):
+        constant = type(x) is Tensor and x.numel() == 1 and not x.requires_grad and x.device.type == "cpu"
+        fits = x.ndim == 0 or (x.ndim <= logits.ndim and x.dtype == logits.dtype and logits.device == x.device)
+        x = x.item() if constant and fits else None
+    return x if isinstance(x, (int, float)) and not isinstance(x, bool) else None
 
 
 @lazily("mul", "__mul__", "__rmul__", "multiply")
 def _mul(logits: LazyLogits, other: Any, **options: Any) -> Any:
-    return _then(logits, "mul", other) if _is_number(other) and not options else NotImplemented
+    factor = _number(other, logits)
+    return NotImplemented if factor is None or options else _then(logits, "mul", factor)
 
 
 @lazily("div", "__truediv__", "divide", "true_divide")
 def _div(logits: LazyLogits, other: Any, **options: Any) -> Any:
-    return _then(logits, "div", other) if _is_number(other) and not options else NotImplemented
+    factor = _number(other, logits)
+    return NotImplemented if factor is None or options else _then(logits, "div", factor)
+
+
+@lazily("neg", "__neg__", "negative")
+def _neg(logits: LazyLogits, **options: Any) -> Any:
+    return _then(logits, "mul", -1) if not options else NotImplemented
+
+
+@lazily("add", "__add__", "__radd__")
+def _add(logits: LazyLogits, other: Any, **options: Any) -> Any:
+    """Add a bias: a number for each class, the same in every row."""
+    deferred = logits._deferred
+    if options or type(other) not in (Tensor, nn.Parameter) or not other.is_floating_point():
+        return NotImplemented
+    one_row = 1 <= other.ndim <= logits.ndim and other.shape[-1] == other.numel() == logits.shape[-1]
+    capped = any(step.name == "tanh" for step in deferred.steps)  # a bias of scores is none of logits
+    if not one_row or capped or other.device != deferred.hidden.device:
+        return NotImplemented
+    bias = other if other.requires_grad and torch.is_grad_enabled() else other.detach()
+    dtype = torch.promote_types(deferred.dtype, bias.dtype)
+    if dtype != deferred.dtype:
+        logits = _then(logits, "to", dtype)
+    version = version_of(bias)
+
+    def make(real: Tensor) -> Tensor:
+        if version_of(bias) != version:
+            raise_changed()
+        return real + bias
+
+    wants = (*deferred.wants[:2], deferred.wants[2] or bias.requires_grad)
+    result = dataclasses.replace(logits._deferred.then("add", bias.detach()), wants=wants)
+    return derive(Origin(logits, make, shares_memory=False, back=lambda g: g, added=bias), result)
+
+
+@lazily("log_softmax")
+def _log_softmax(logits: LazyLogits, dim: Any = None, dtype: Any = None, **options: Any) -> Any:
+    """Log-probabilities: `log_probs` says what stays lazy of them."""
+    if dim not in (-1, logits.ndim - 1) or options.keys() - {"_stacklevel"}:
+        return NotImplemented
+    device = logits._deferred.hidden.device.type
+    if dtype is None and device != "cpu" and torch.is_autocast_enabled(device) and logits.dtype != torch.float64:
+        dtype = torch.float32  # as autocast does on GPUs
+    if dtype not in (None, logits.dtype):
+        if not dtype.is_floating_point:
+            return NotImplemented
+        logits = _then(logits, "to", dtype)
+    return _then(logits, "log_softmax", None)
 
 
 @lazily("tanh")
@@ -88,6 +142,18 @@ def _to(logits: LazyLogits, *wanted: Any, **options: Any) -> Any:
     if options or moves or not (dtype is None or dtype.is_floating_point):
         return NotImplemented
     return logits if dtype in (None, logits._deferred.dtype) else _then(logits, "to", dtype)
+
+
+@lazily("cpu")
+def _cpu(logits: LazyLogits, **options: Any) -> Any:
+    return _to(logits, "cpu") if not options else NotImplemented
+
+
+@lazily("type_as")
+def _type_as(logits: LazyLogits, other: Tensor) -> Any:
+    return (
+        _to(logits, other.dtype) if other.device == logits.device and other.layout == torch.strided else NotImplemented
+    )
 
 
 @lazily("contiguous")
@@ -136,6 +202,36 @@ def _seen(real: Tensor) -> Tensor:
     return real.view_as(real)
 
 
+@lazily("transpose", "swapaxes", "swapdims")
+def _transpose(logits: LazyLogits, first: int, second: int) -> Any:
+    axes = logits.ndim
+    if not all(isinstance(axis, int) and -axes <= axis < axes - 1 and axis != -1 for axis in (first, second)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return NotImplemented
+    return _view(logits, lambda real: real.transpose(first, second))
+
+
+@lazily("permute")
+def _permute(logits: LazyLogits, *dims: Any) -> Any:
+    order = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims  # pyright: ignore[reportUnknownArgumentType]
+    if len(order) != logits.ndim or order[-1] not in (-1, logits.ndim - 1):
+        return NotImplemented
+    return _view(logits, lambda real: real.permute(order))
+
+
+@lazily("unsqueeze")
+def _unsqueeze(logits: LazyLogits, dim: int) -> Any:
+    axes = logits.ndim
+    return _view(logits, lambda real: real.unsqueeze(dim)) if -axes - 1 <= dim < axes and dim != -1 else NotImplemented
+
+
+@lazily("squeeze")
+def _squeeze(logits: LazyLogits, *dims: Any) -> Any:
+    axes = logits.ndim
+    if len(dims) != 1 or not isinstance(dims[0], int) or not (-axes <= dims[0] < axes - 1) or dims[0] == -1:
+        return NotImplemented
+    return _view(logits, lambda real: real.squeeze(dims[0]))
+
+
 @lazily("__getitem__")
 def _getitem(logits: LazyLogits, key: Any) -> Any:
     keys = key if isinstance(key, tuple) else (key,)
@@ -163,7 +259,11 @@ def _detach(logits: LazyLogits) -> Any:
 
 @lazily("__repr__")
 def _repr(logits: LazyLogits, **options: Any) -> Any:
+    notice = logits._deferred.notice
     try:
-        return repr(logits.numbers())
+        text = repr(logits.numbers())
+        if notice is not None:
+            notice.made("print", logits, None)
+        return text
     except RuntimeError as error:
         return f"LazyLogits(shape={tuple(logits.shape)}, dtype={logits.dtype}): {error}"
