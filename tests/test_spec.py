@@ -55,3 +55,12 @@ def test_errors_name_what_where_why_and_what_to_do():
         text = str(spec.probability_error(value, 2, 7))
         for part in (repr(value), "row 2", "column 7", fix):
             assert part in text
+
+
+@pytest.mark.parametrize("name", ["temperature", "softcap"])
+def test_scales_fit_float32(name):
+    for value in (1e-15, 1e15):
+        assert getattr(Scores(**{name: value}), name) == value
+    for value in (5e-324, 9e-16, 2e15, 1e308):
+        with pytest.raises(ValueError, match=f"^{name} must be a positive finite number between 1e-15 and 1e15, got "):
+            _ = Scores(**{name: value})

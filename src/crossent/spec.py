@@ -30,6 +30,11 @@ class Array(Protocol):
         ...
 
 
+def is_scale(value: float) -> bool:
+    """Return whether a number can be a temperature or a softcap: products and quotients of two fit float32."""
+    return 1e-15 <= value <= 1e15
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores s = phi(z) of logits z: phi(z) = z / temperature, then softcap · tanh(· / softcap) if there is a softcap.
@@ -37,7 +42,7 @@ class Scores:
     Raises
     ------
     ValueError
-        If temperature or softcap is not a positive finite number.
+        If temperature or softcap is not between 1e-15 and 1e15, where float32 can multiply and divide by both.
     """
 
     temperature: float = 1.0
@@ -45,9 +50,11 @@ class Scores:
 
     def __post_init__(self) -> None:
         for name, value in (("temperature", self.temperature), ("softcap", self.softcap)):
-            if value is not None and not 0 < value < float("inf"):
-                why = "use softcap=None for no cap" if name == "softcap" else "1.0 leaves the logits as they are"
-                raise ValueError(f"{name} must be a positive finite number, got {value!r}; {why}")
+            if value is None or is_scale(value):
+                continue
+            why = "use softcap=None for no cap" if name == "softcap" else "1.0 leaves the logits as they are"
+            bounds = " between 1e-15 and 1e15" if 0 < value < float("inf") else ""
+            raise ValueError(f"{name} must be a positive finite number{bounds}, got {value!r}; {why}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -223,3 +223,20 @@ def test_statistics_of_a_padded_row_are_those_of_its_prediction():
     assert not stats.correct[GONE].any()
     assert not stats.logprob[GONE].any()
     torch.testing.assert_close(stats.lse, z.logsumexp(1))
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_row_whose_positions_are_removed_in_different_ways(reduction, penalty):
+    # ignored here, of weight 0 there: the row of the input is left with no part in the gradient of the weight
+    x, weight, bias = torch.randn(3, D), torch.randn(V, 2, D), torch.zeros(V, 2)
+    x[1] = float("nan")
+    y, samples, rest = torch.randint(0, V, (3, 2)), torch.ones(3, 2), [0, 2]
+    y[1, 0], samples[1, 1] = -100, 0.0
+    options: dict[str, Any] = {"reduction": reduction, "z_loss": penalty}
+    loss, grads = of_layer((x, weight, bias), {"target": y, "sample_weight": samples}, **options)
+    kept = {"target": y[rest], "sample_weight": samples[rest]}
+    want, wanted = of_layer((x[rest], weight, bias), kept, **options)
+    torch.testing.assert_close(loss.sum(), want.sum())
+    torch.testing.assert_close(grads[1:], wanted[1:])
+    assert not grads[0][1].any()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from crossent.spec import Scores
+from crossent.spec import Scores, is_scale
 from crossent.torch.lazy.notice import Notice
 
 
@@ -126,8 +126,13 @@ class Deferred:
         if inner * outer == 0:
             return None
         temperature, softcap = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
-        usual = all(x is None or 0 < x < math.inf for x in (temperature, softcap))
-        return Scores(temperature, softcap) if usual else None
+        return scores_or_none(temperature, softcap)
+
+
+def scores_or_none(temperature: float, softcap: float | None) -> Scores | None:
+    """Return scores, or None if temperature or softcap is out of the range of theirs."""
+    usual = all(x is None or is_scale(x) for x in (temperature, softcap))
+    return Scores(temperature, softcap) if usual else None
 
 
 def _factor(step: Step) -> float:

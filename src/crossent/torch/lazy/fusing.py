@@ -17,6 +17,7 @@ from crossent.torch.call.layout import LayerOperands, layout_of
 from crossent.torch.call.results import finished, reduction_of
 from crossent.torch.call.targets import TargetKind
 from crossent.torch.lazy import log_probs, operations
+from crossent.torch.lazy.deferred import scores_or_none
 from crossent.torch.lazy.logits import LazyLogits, lazily
 from crossent.torch.lazy.results import results_of
 from crossent.torch.linear import loss_of_layer
@@ -101,4 +102,4 @@ def _scores(steps: Scores | None, loss: Scores) -> Scores | None:
     softcap = loss.softcap
     if steps.softcap is not None:  # cap tanh(z) / t = (cap / t) tanh(z)
         softcap = steps.softcap / loss.temperature
-    return Scores(steps.temperature * loss.temperature, softcap)
+    return scores_or_none(steps.temperature * loss.temperature, softcap)

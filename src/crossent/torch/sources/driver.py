@@ -112,7 +112,7 @@ def gradients(
             parts = Cotangents(*(None if g is None else g[here] for g in cotangents))
             target, part = task.target_of(rows, classes), record[:, here].contiguous()
             backend(logits).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
-            sums.add(gradient, rows, classes, rows_with_gradient(part, parts, source.positions))
+            sums.add(gradient, rows, classes, rows_with_gradient(target, part, parts, source.positions))
         sums.end(classes)
     return sums.result()
 
@@ -138,11 +138,11 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
         target = task.target_of(rows, classes)
         backend(logits).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
         record[:, here] = part
-        sums.add(gradient, rows, classes, rows_with_gradient(part, scales, source.positions))
+        sums.add(gradient, rows, classes, rows_with_gradient(target, part, scales, source.positions))
     return sums.result()
 
 
-def rows_with_gradient(record: Tensor, cotangents: Cotangents | LossScale, positions: int) -> Tensor:
+def rows_with_gradient(target: Target, record: Tensor, cotangents: Cotangents | LossScale, positions: int) -> Tensor:
     """Return which rows of the source have a gradient at all: those that count, and whose target has a mass.
 
     The others have gradient 0 whatever they hold, and a product must not multiply what they hold by it: 0 · NaN is NaN.
@@ -154,6 +154,9 @@ def rows_with_gradient(record: Tensor, cotangents: Cotangents | LossScale, posit
         found = (of_loss != 0) & ((stats.mass != 0) | (stats.target_score != 0))
     for g in others:
         found = found if g is None else found | (g != 0)
+    if target.kind == "index":
+        index: Any = target.index
+        found = found & (index.long() != target.ignore_index)
     return found if positions == 1 else found.view(-1, positions).any(1)
 
 
