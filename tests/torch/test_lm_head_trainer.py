@@ -116,7 +116,8 @@ OPTIONS = {
 @pytest.mark.parametrize("make", [llama, bert])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_runs_are_the_same(options, make, tmp_path):
-    runs = [trained(m, tmp_path, examples(24), **options)[1] for m in pair_of(make)]
+    # in float64: Adam divides gradients by their size, so that it makes steps of the rounding of float32
+    runs = [trained(m.double(), tmp_path, examples(24), **options)[1] for m in pair_of(make)]
     same_runs(*runs)
 
 
