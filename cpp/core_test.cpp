@@ -93,9 +93,9 @@ size_t run_binary(uint64_t seed) {
         want_sums[i / binary_block] += want;
         if (weight != 0 && !right) continue;
         if (stored) check_value("binary loss", loss.type, loss.reals[i], want, 32 * u * want + floor);
-        const double factor = weight * cotangent;
-        check_value("binary gradient", grad.type, grad.reals[i], factor == 0 ? 0 : factor * (rise - fall),
-                    factor == 0 ? 0 : 32 * u * factor * (rise + fall) + floor);
+        const double scale = weight * cotangent;
+        check_value("binary gradient", grad.type, grad.reals[i], scale == 0 ? 0 : scale * (rise - fall),
+                    scale == 0 ? 0 : 32 * u * scale * (rise + fall) + floor);
     }
     CHECK(found == first_wrong);
     for (size_t k = 0; k < sums.size() && first_wrong < 0; ++k)
