@@ -228,7 +228,12 @@ class SoftmaxCall:
         n = np.arange(len(self.base))
         label = self.base.argmax(1)
         behind = -self.rows.d.value[n, label]
-        clear = (behind == 0) | (behind > 2 * self.rows.d.off[n, label])
+        off = 2 * self.rows.d.off[n, label]
+        first = behind == 0
+        if "linear_weight" in self.call.arguments:  # equal products need not be rounded equally
+            others = np.sort(self.rows.d.value, 1)[:, :-1]
+            first &= others.max(1, initial=-np.inf) < -off
+        clear = first | (behind > off)
         clear &= (self.base[n, label] > 0) | ~self.valid
         ordered = np.sort(self.base, 1)
         if self.index is None and ordered.shape[1] > 1:
