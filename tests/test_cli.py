@@ -97,13 +97,36 @@ class TestErrors:
         assert one_line(done.stderr) == f"crossent: {named} not installed: pip install 'crossent[demo]'"
         assert not (tmp_path / "never").exists()
 
-    def test_a_mistake_of_ours_is_not_hidden(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_mistake_of_ours_is_one_line_too(self, monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
         def broken(*_: Any, **__: Any) -> None:
-            raise ZeroDivisionError
+            raise ZeroDivisionError("x" * 10_000 + "\n\x1b[2J")
 
         monkeypatch.setattr(demo, "run", broken)
-        with pytest.raises(ZeroDivisionError):
-            _ = cli.run(["demo", "--out", str(tmp_path)])
+        assert cli.run(["demo", "--out", str(tmp_path)]) == 3
+        said = one_line(capsys.readouterr().err)
+        assert said.startswith(f"crossent: this is a fault of crossent {crossent.__version__}, not of your data: Zero")
+        assert len(said) < 600
+        assert cli.run(["--debug", "demo", "--out", str(tmp_path)]) == 3
+        assert "in broken" in capsys.readouterr().err
+
+    def test_an_interrupt_is_silent(self, monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(demo, "run", interrupted)
+        assert cli.run(["demo", "--out", str(tmp_path)]) == 130
+        assert capsys.readouterr() == ("", "")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["--version"]])
+    def test_nobody_reads_the_output(self, arguments: list[str]) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run(
+            [sys.executable, "-m", "crossent", *arguments], stdout=writing, stderr=subprocess.PIPE, check=False
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_demo_hands_its_options_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,16 @@
 """The command line: `crossent score`, `compare`, `lm`, `demo` and `doctor`.
 
 Exit codes: 0 fine, 1 a check failed or a threshold was missed, 2 bad usage or input, a missing package, or a file that
-cannot be read or written. Each failure prints one line on standard error.
+cannot be read or written, 3 a fault of crossent itself. Each failure prints one line on standard error; `--debug` shows
+the traceback of a fault. 130 after an interrupt and 141 after a reader has closed its end of a pipe, both in silence.
 """
 
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import get_terminal_size
@@ -14,12 +19,15 @@ from typing import Annotated, Any
 from crossent.errors import MissedError, UsageError, one_line
 from crossent.version import __version__
 
+_DEBUG = "--debug"
+_LONGEST = 300  # characters of an unforeseen error that are shown
 _PACKAGE = {"sklearn": "scikit-learn"}
 _NARROW = 70  # columns of a terminal below which the panels of rich cut off the names of options
 
 
 def main() -> None:
     """Run the command line on the arguments of the process, and exit."""
+    _ = signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -34,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns
     -------
     int
-        0, 1 or 2; see the module.
+        0, 1, 2, 3, 130 or 141; see the module.
 
     Examples
     --------
@@ -46,16 +54,47 @@ def run(arguments: Sequence[str]) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):  # a terminal that lacks a character shows "?"
             reconfigure(errors="replace")
     try:
-        if list(arguments) == ["doctor"] and _missing("typer", "rich"):  # doctor reports missing packages, so it runs
-            return _doctor()
-        _require("the command line", "typer", "rich")
-        return _run_typer(arguments)
-    except MissedError as error:
+        code = _run_command([argument for argument in arguments if argument != _DEBUG])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return _without_reader()
+    except Exception as error:
+        return _failed(error, debug=_DEBUG in arguments)
+    return code
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    """Print the line about an error, and return its exit code: the one guard, so that nobody meets a traceback."""
+    if isinstance(error, MissedError):
         return _fail(str(error), 1)
-    except (UsageError, ModuleNotFoundError) as error:
+    if isinstance(error, UsageError | ModuleNotFoundError):
         return _fail(str(error))
-    except OSError as error:
+    if isinstance(error, OSError):
         return _fail(_os_message(error))
+    if debug:
+        traceback.print_exception(error)
+    said = str(error)[:_LONGEST].strip()
+    what = type(error).__name__ + (f": {said}" if said else "")
+    then = "please report the lines above" if debug else "run it again with --debug and please report what it prints"
+    return _fail(f"this is a fault of crossent {__version__}, not of your data: {what}; {then}", 3)
+
+
+def _run_command(arguments: list[str]) -> int:
+    if arguments == ["doctor"] and _missing("typer", "rich"):  # doctor reports missing packages, so it runs
+        return _doctor()
+    _require("the command line", "typer", "rich")
+    return _run_typer(arguments)
+
+
+def _without_reader() -> int:
+    """Send what is still to be written nowhere, because nobody reads it, and return the exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):  # where standard output is no file
+        _ = os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return 141
 
 
 def _run_typer(arguments: Sequence[str]) -> int:
@@ -69,6 +108,10 @@ def _run_typer(arguments: Sequence[str]) -> int:
     usage_error: Any = typer.BadParameter.__base__
     try:
         return int(command.main(list(arguments), prog_name="crossent", standalone_mode=False) or 0)
+    except typer.Abort:  # what it makes of an interrupt, and of the end of an input that it asks for
+        raise KeyboardInterrupt from None
+    except SystemExit:  # how it leaves if nobody reads its output; other exits are codes
+        raise BrokenPipeError from None
     except usage_error as error:
         path = getattr(error.ctx, "command_path", "crossent")
         raise UsageError(f"{error.format_message()} (see {path} --help)") from error
@@ -89,6 +132,7 @@ def application() -> Any:
     def crossent(  # pyright: ignore[reportUnusedFunction]
         context: typer.Context,
         version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+        debug: Annotated[bool, typer.Option(_DEBUG, help="Show the traceback of a fault of crossent.")] = False,
     ) -> None:
         if version:
             typer.echo(f"crossent {__version__}")

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from crossent.outputs import write_whole
+
 
 def run(out: Path, *, seed: int, epochs: int, console: Any = None) -> list[Path]:
     """Train, print, and write the report and the predictions.
@@ -57,7 +59,7 @@ def run(out: Path, *, seed: int, epochs: int, console: Any = None) -> list[Path]
     printed.show_likelihood(console, [i for fit in fits for i in numbers.identities(fit)], scaled)
 
     paths = [out / name for name in ("report.html", "predictions.csv", "predictions_breast_cancer.csv")]
-    paths[0].write_text(render(costs, fits, summaries, scaled, seed=seed), encoding="utf-8")
+    write_whole(paths[0], render(costs, fits, summaries, scaled, seed=seed))
     for path, fit in zip(paths[1:], fits, strict=True):
         write_predictions(path, fit)
     console.print("Written", style="bold")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from crossent.demo.numbers import probabilities
 from crossent.demo.train import Fit
+from crossent.outputs import whole_file
 
 
 def write_predictions(path: Path, fit: Fit) -> None:
@@ -16,7 +17,7 @@ def write_predictions(path: Path, fit: Fit) -> None:
     """
     q = probabilities(fit.test_logits)
     columns = ["p"] if q.ndim == 1 else [f"p_{k}" for k in range(q.shape[1])]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "y", *columns])
         for row, y, values in zip(fit.task.test.id, fit.task.test.y, q.reshape(len(q), -1), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import json
 import math
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,79 @@ class TestSpelling:
 def test_a_mistake_of_ours_is_no_mistake_of_the_data(
     kind: type[Exception], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only `InputError`s become one line; anything else must be seen whole."""
+    """Only `InputError`s speak of the data; anything else says that the fault is ours, and can be seen whole."""
 
     def broken(_: Any) -> None:
         raise kind("a bug")
 
     monkeypatch.setattr(ScoreState, "finalize", broken)
-    with pytest.raises(kind, match="a bug"):
-        _ = run(capsys, "score", saved(tmp_path / "a.csv", THREE), "--label", "y", "--probs", "p_*")
+    call = ("score", saved(tmp_path / "a.csv", THREE), "--label", "y", "--probs", "p_*")
+    ran = run(capsys, *call)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
+    assert (
+        f"a fault of crossent {crossent.__version__}, not of your data: {kind.__name__}: a bug; run it again" in ran.err
+    )
+    for shown in (("--debug", *call), (*call, "--debug")):
+        ran = run(capsys, *shown)
+        assert (ran.code, ran.out) == (3, "")
+        assert ran.err.startswith("Traceback (most recent call last)")
+        assert ran.err.splitlines()[-1].endswith("please report the lines above")
+
+
+class TestReport:
+    """The report is written whole or not at all, and never over what is read."""
+
+    CALL = ("--label", "y", "--probs", "p_*", "--html")
+
+    @pytest.mark.parametrize("spelling", ["same", "dots", "link", "hard link", "relative"])
+    def test_never_onto_the_input(self, spelling: str, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+        path, other = saved(tmp_path / "a.csv", THREE), tmp_path / "other.html"
+        before = path.read_bytes()
+        monkeypatch.chdir(tmp_path)
+        if spelling == "link":
+            other.symlink_to(path)
+        elif spelling == "hard link":
+            other.hardlink_to(path)
+        else:
+            other = {"same": path, "dots": tmp_path / "." / "a.csv", "relative": Path("a.csv")}[spelling]
+        ran = run(capsys, "score", path, *self.CALL, other)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert f"cannot write to {other}: it is " in ran.err
+        assert path.read_bytes() == before
+
+    def test_what_was_there_stays_if_anything_fails(self, tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+        path, report = saved(tmp_path / "a.csv", THREE), tmp_path / "a.html"
+        report.write_text("the report of yesterday")
+        for failure, code in ((OSError(28, "No space left on device"), 2), (KeyboardInterrupt(), 130)):
+
+            def fails(_: Any, failure: BaseException = failure) -> None:
+                raise failure
+
+            monkeypatch.setattr("crossent.outputs.os.fsync", fails)
+            ran = run(capsys, "score", path, *self.CALL, report)
+            assert ran.code == code
+            assert report.read_text() == "the report of yesterday"
+            assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "a.html"]
+            if code == 2:
+                assert ran.err.strip() == f"crossent: cannot write to {report}: No space left on device"
+            else:
+                assert ran.err == ""
+
+    def test_a_link_stays_one(self, tmp_path: Path, capsys: Any) -> None:
+        path, report, link = saved(tmp_path / "a.csv", THREE), tmp_path / "old.html", tmp_path / "latest.html"
+        report.write_text("")
+        report.chmod(0o600)
+        link.symlink_to(report)
+        assert run(capsys, "score", path, *self.CALL, link).code == 0
+        assert link.is_symlink()
+        assert report.read_text("utf-8").startswith("<!DOCTYPE html>")
+        assert report.stat().st_mode & 0o777 == 0o600
+
+    def test_only_a_regular_file(self, tmp_path: Path, capsys: Any) -> None:
+        path, pipe = saved(tmp_path / "a.csv", THREE), tmp_path / "pipe"
+        os.mkfifo(pipe)
+        ran = run(capsys, "score", path, *self.CALL, pipe)
+        assert (ran.code, ran.err.strip()) == (2, f"crossent: cannot write to {pipe}: it is no regular file")
 
 
 class TestFormats:

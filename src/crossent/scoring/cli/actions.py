@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crossent.errors import Argument, InputError, MissedError, UsageError, spelled
+from crossent.outputs import why_not_writable
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.arrow import arguments
 from crossent.scoring.input.columns import Columns
@@ -153,12 +154,10 @@ def check_thresholds(**thresholds: float | None) -> None:
             raise UsageError(f"{as_option(Argument(name))} must be a number, got nan")
 
 
-def check_writable(path: Path) -> None:
-    """Raise `UsageError` if a file cannot be written, before much is read for it."""
-    if path.is_dir():
-        raise UsageError(f"cannot write to {path}: it is a directory")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"cannot write to {path}: there is no directory {path.absolute().parent}")
+def check_writable(path: Path, *inputs: Path) -> None:
+    """Raise `UsageError` if a file cannot be written, or is one of the inputs, before much is read for it."""
+    if reason := why_not_writable(path, inputs):
+        raise UsageError(f"cannot write to {path}: {reason}")
 
 
 def write_report(score: Score, path: Path, file: Path) -> None:

@@ -130,7 +130,7 @@ def add(app: Any, require: Require) -> None:
         actions.check_thresholds(max_loss=max_loss, min_skill=min_skill)
         if html is not None:
             require("--html", "matplotlib", extra="score")
-            actions.check_writable(html)
+            actions.check_writable(html, file)
         with actions.input_errors():
             named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id))
         found = actions.score_file(file, named, _options(classes, ignore, normalize, zero, ci, worst))

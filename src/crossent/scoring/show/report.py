@@ -9,6 +9,7 @@ from string import Template
 from typing import NamedTuple
 
 from crossent.html import Markup, clipped, figure, safe, stylesheet, table, template
+from crossent.outputs import write_whole
 from crossent.scoring.parts import Calibration, ScoreValues, bits
 from crossent.scoring.show import pictures, words
 from crossent.scoring.show.sections import classes, slices
@@ -54,7 +55,7 @@ def render(score: ScoreValues, *, title: str, source: str = "") -> str:
 def write(score: ScoreValues, path: str | Path, *, title: str, source: str = "") -> Path:
     """Write the report to a file, as UTF-8, and return its path."""
     path = Path(path)
-    _ = path.write_text(render(score, title=title, source=source), encoding="utf-8", newline="\n")
+    write_whole(path, render(score, title=title, source=source))
     return path
 
 
