@@ -166,3 +166,10 @@ def test_a_kind_says_its_tensors_and_maps_them():
     assert twice.share == 0.25
     with pytest.raises(NotImplementedError, match="TargetKind"):
         _ = TargetKind().rows(layout_of(torch.zeros(1, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_picks_of_a_class_add_up_without_rounding(dtype):
+    few = torch.finfo(dtype).eps / 8  # lost beside a half in this dtype
+    index, prob = torch.tensor([[5, 5, 3]]), torch.tensor([[0.5, few, 0.5]], dtype=dtype)
+    assert most_probable_of_topk(index, prob).tolist() == [5]

@@ -143,5 +143,6 @@ def most_probable_of_topk(index: Tensor, prob: Tensor) -> Tensor:
     index, order = index.sort(1)
     begins = index[:, 1:] != index[:, :-1]
     group = torch.nn.functional.pad(begins.long().cumsum(1), (1, 0))
-    best = torch.zeros_like(prob).scatter_add(1, group, prob.gather(1, order)).argmax(1, keepdim=True)
+    totals = torch.zeros_like(prob, dtype=torch.float64).scatter_add(1, group, prob.gather(1, order).double())
+    best = totals.argmax(1, keepdim=True)
     return torch.zeros_like(index).scatter(1, group, index).gather(1, best).squeeze(1)
