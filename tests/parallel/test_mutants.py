@@ -24,9 +24,9 @@ def unreduced(self, row_begin, row_end):
     """The gradient of the input is that of this rank's classes."""
 
 
-def twice(self, gradient, rows, classes):
+def twice(self, gradient, rows, classes, counted):
     """A chunk of rows is added up after every tile."""
-    ADD_TILE(self, gradient, rows, classes)
+    ADD_TILE(self, gradient, rows, classes, counted)
     if classes.end < self._source.classes:
         self._input.finished(*rows)
 

@@ -314,7 +314,10 @@ def test_checkpointing_and_saved_tensor_hooks():
     def step(w):
         loss, stats = F.cross_entropy(x @ w, y, z_loss=0.1, return_stats=True)
         return (
-            loss + stats.entropy.mean() + F.cross_entropy(x @ w, y) + F.binary_cross_entropy_with_logits(x @ w, x @ w)
+            loss
+            + stats.entropy.mean()
+            + F.cross_entropy(x @ w, y)
+            + F.binary_cross_entropy_with_logits(x @ w, (x @ w).sigmoid())
         )
 
     (want,) = torch.autograd.grad(step(w), w)
