@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from crossent.arrays import is_freed, log, namespace, readable, total
+from crossent.arrays import is_freed, log, namespace, readable, total, weighted
 
 
 def test_numpy_takes_whatever_is_of_no_other_library():
@@ -27,7 +27,7 @@ def test_the_library_of_an_array_takes_it_beside_numbers(library, module):
 
 
 def test_a_subclass_of_a_tensor_is_torchs():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is an option, and this is about its tensors")
 
     class Mine(torch.Tensor):
         pass
@@ -44,7 +44,7 @@ def test_nothing_is_imported_for_an_array():
 
 def test_the_logarithm_of_nothing_is_minus_infinity_without_a_warning():
     np.testing.assert_array_equal(log(np.array([0.0, 1.0])), [-np.inf, 0.0])
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is an option, and this is about its tensors")
     assert log(torch.tensor([0.0, 1.0])).tolist() == [-math.inf, 0.0]
 
 
@@ -55,7 +55,7 @@ def test_a_total_is_the_sum(size):
 
 
 def test_a_total_does_not_depend_on_the_number_of_threads():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is an option, and this is about its tensors")
     x, before = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)), torch.get_num_threads()
     try:
         sums = []
@@ -68,7 +68,7 @@ def test_a_total_does_not_depend_on_the_number_of_threads():
 
 
 def test_readable_arrays_are_returned_as_they_are():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is an option, and this is about its tensors")
     for array in (
         np.zeros(2),
         torch.zeros(2),
@@ -81,7 +81,7 @@ def test_readable_arrays_are_returned_as_they_are():
 
 @pytest.mark.filterwarnings("ignore")
 def test_unreadable_tensors_are_refused_by_name():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is an option, and this is about its tensors")
     for made, words in (
         (torch.eye(3).to_sparse(), r"p is a sparse_coo tensor.*p\.to_dense\(\)"),
         (torch.eye(3).to_mkldnn(), "p is a mkldnn tensor"),
@@ -93,7 +93,7 @@ def test_unreadable_tensors_are_refused_by_name():
 
 
 def test_freed_tensors_are_noticed():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is an option, and this is about its tensors")
     tensor = torch.ones(4)
     assert not is_freed(tensor)
     tensor.untyped_storage().resize_(0)
@@ -101,3 +101,12 @@ def test_freed_tensors_are_noticed():
     with pytest.raises(RuntimeError, match="p has elements but no memory"):
         _ = readable("p", tensor)
     assert not is_freed(torch.zeros(0))
+
+
+def test_a_weight_of_0_removes_what_it_weighs():
+    torch = pytest.importorskip("torch", reason="torch is an option, and this is about its tensors")
+    weight, values = [0.0, 0.0, 0.0, 2.0, 2.0], [np.nan, np.inf, -np.inf, 3.0, np.inf]
+    for array in (np.array, torch.tensor):
+        assert weighted(array(weight), array(values)).tolist() == [0.0, 0.0, 0.0, 6.0, np.inf]
+        assert weighted(0.0, array(values)).tolist() == [0.0] * 5
+        assert np.isnan(weighted(1.0, array(values)).tolist()[0])

@@ -67,6 +67,13 @@ def log(array: Any) -> Any:
     return xp.log(array)
 
 
+def weighted(weight: Any, array: Any) -> Any:
+    """Return weight · array, where 0 · anything is 0, infinite or NaN though it may be."""
+    xp = namespace(weight, array)
+    with np.errstate(invalid="ignore"):
+        return xp.where(xp.zeros_like(array) + weight == 0, 0.0, weight * array)
+
+
 def total(vector: Any) -> Any:
     """Return the sum of a vector, added in parts of a fixed size: the number of threads does not change the result."""
     part = 16384

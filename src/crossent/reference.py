@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crossent.arrays import weighted
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS, Cotangents, RowStats
 
@@ -83,7 +84,7 @@ def binary_loss(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1
     x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     tail = np.log1p(np.exp(-np.abs(x)))
     positive, negative = (np.maximum(-x, 0) + tail, np.maximum(x, 0) + tail)
-    return _times(weight, _times(pos_weight * t, positive) + _times(1 - t, negative))
+    return weighted(weight, weighted(pos_weight * t, positive) + weighted(1 - t, negative))
 
 
 def binary_grad(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
@@ -91,10 +92,4 @@ def binary_grad(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1
     x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     small = np.exp(-np.abs(x))
     right, left = np.where(x > 0, 1, small) / (1 + small), np.where(x > 0, small, 1) / (1 + small)
-    return _times(weight, _times(1 - t, right) - _times(pos_weight * t, left))
-
-
-def _times(weight: Any, x: Any) -> Any:
-    """Return weight · x, with 0 · anything = 0."""
-    with np.errstate(invalid="ignore"):
-        return np.where(np.equal(weight, 0), 0.0, weight * x)
+    return weighted(weight, weighted(1 - t, right) - weighted(pos_weight * t, left))

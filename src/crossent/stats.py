@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from crossent.arrays import log, namespace
+from crossent.arrays import log, namespace, weighted
 
 # A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for what it is good
 # for; its formula in `reference.row_stats`, its bound in `tests/oracle.py`, its values in `tests/test_stats.py` and
@@ -90,14 +90,8 @@ class RowStats:
         xp = namespace(self.mass)
         finite = xp.isfinite(self.peak + self.total + g_loss)
         g_loss = xp.where((self.mass == 0) & (self.target_score == 0) & ~finite, 0.0, g_loss)
-        a = _times(g_loss, self.mass) + g_lse - _times(g_entropy, self.entropy)
+        a = weighted(g_loss, self.mass) + g_lse - weighted(g_entropy, self.entropy)
         return Coefficients(a, -g_entropy, g_loss)
-
-
-def _times(weight: Any, x: Any) -> Any:
-    """Return weight · x, with 0 · anything = 0."""
-    xp = namespace(x)
-    return xp.where(xp.zeros_like(x) + weight == 0, 0.0, weight * x)
 
 
 FIELDS = tuple(field.name for field in fields(RowStats))

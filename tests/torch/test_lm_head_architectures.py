@@ -135,7 +135,9 @@ def test_under_autocast(name):
 
     (loss, _, made), (want, _, _) = step(model, cast), step(twin, cast)
     assert made < LOGITS
-    torch.testing.assert_close(loss.float(), want.float(), rtol=2e-2, atol=2e-2)
+    # each logit, and the sum that it is of, is rounded to bfloat16 there; a loss moves by what two logits move, at most
+    largest = float(twin(**batch()).logits.detach().abs().max())
+    assert abs(float(loss) - float(want)) <= 2.0**-9 * (4 * largest + abs(float(want)))
 
 
 @pytest.mark.parametrize("name", ["Bart", "Pegasus", "T5", "T5 tied"])

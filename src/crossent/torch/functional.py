@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from torch import Tensor
@@ -11,7 +10,7 @@ from crossent.closing import Reduction
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.overrides import overridable
 from crossent.torch.base.values import is_dtensor
-from crossent.torch.call.arguments import Arguments, Closing, check_same_call, checked, scores_of, sharding_of
+from crossent.torch.call.arguments import Arguments, Closing, scores_of, sharding_of
 from crossent.torch.call.checks import (
     broadcasts,
     check_companion,
@@ -20,14 +19,13 @@ from crossent.torch.call.checks import (
     check_number_type,
     in_kernel_dtype,
 )
-from crossent.torch.call.dtensor import of_elements, of_logits, stand_in
-from crossent.torch.call.layout import layout_of
-from crossent.torch.call.results import Stats, finished, reduction_of
+from crossent.torch.call.dtensor import of_elements, stand_in
+from crossent.torch.call.results import Stats, reduction_of
 from crossent.torch.call.targets import TargetKind
 from crossent.torch.lazy.fusing import fused_loss
 from crossent.torch.lazy.logits import LazyLogits
+from crossent.torch.logits import loss_of_logits
 from crossent.torch.operators.binary import BinaryCall, BinaryLossCall, binary_loss
-from crossent.torch.operators.rows import RowCall, RowLossCall, row_loss, row_stats
 from crossent.torch.ranks.shards import NO_SHARDS
 
 if TYPE_CHECKING:
@@ -178,24 +176,7 @@ def cross_entropy(
         fused = fused_loss(arguments)
         if fused is not NotImplemented:
             return fused
-    if is_dtensor(input):
-        local = of_logits(arguments)
-        return local.finish(_loss_of_logits(local.arguments))
-    return _loss_of_logits(arguments.sharded())
-
-
-def _loss_of_logits(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss of logits on this rank, and of the classes and rows on other ranks."""
-    logits: Tensor = arguments.operands
-    layout = layout_of(logits, shard=bool(arguments.shards.ranks.groups))
-    rows, closing = checked(arguments, layout), arguments.closing
-    call = RowCall(layout.flat(logits), rows.target, arguments.scores, rows.ranks.groups)
-    plain = closing.z_loss == 0.0 and closing.sample_weight is None and rows.ranks.alone
-    if plain and closing.reduction != "none" and not rows.return_stats:
-        return row_loss(RowLossCall(call, closing.reduction == "mean"))
-    if not rows.ranks.alone:
-        check_same_call(rows, arguments.scores, **{"the dtype": str(logits.dtype)})
-    return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))
+    return loss_of_logits(arguments)
 
 
 @overridable

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from crossent.spec import Scores
 from crossent.torch.base.values import loss_dtype
-from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing, checked
-from crossent.torch.call.layout import LayerOperands, layout_of
-from crossent.torch.call.results import finished, reduction_of
+from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing
+from crossent.torch.call.layout import LayerOperands
+from crossent.torch.call.results import reduction_of
 from crossent.torch.call.targets import TargetKind
 from crossent.torch.lazy import log_probs, operations
 from crossent.torch.lazy.deferred import scores_or_none
 from crossent.torch.lazy.logits import LazyLogits, lazily
 from crossent.torch.lazy.results import results_of
 from crossent.torch.linear import loss_of_layer
-from crossent.torch.operators.rows import RowCall, row_stats
+from crossent.torch.logits import loss_of_logits
 from crossent.torch.ranks.shards import NO_SHARDS
 
 __all__ = ["fused_loss", "log_probs", "operations"]
@@ -70,21 +70,14 @@ def fused_loss(arguments: Arguments) -> Any:
         made.append(loss_of_layer(arguments._replace(operands=operands, scores=scores)))
         return _differentiable(made[0])
 
-    loss, *stats = results_of(logits, lambda numbers: _of_numbers(arguments, numbers), of_operands)
+    def of_numbers(numbers: Tensor) -> tuple[Tensor, ...]:
+        return _differentiable(loss_of_logits(arguments._replace(operands=numbers)))
+
+    loss, *stats = results_of(logits, of_numbers, of_operands)
     if not stats:
         return loss
     lse, logprob, entropy = stats
     return loss, dataclasses.replace(made[0][1], lse=lse, logprob=logprob, entropy=entropy)
-
-
-def _of_numbers(arguments: Arguments, numbers: Tensor) -> tuple[Tensor, ...]:
-    """Return the results of a loss that have gradients, of the numbers of the logits."""
-    arguments = arguments._replace(operands=numbers).sharded()
-    layout = layout_of(numbers, shard=bool(arguments.shards.ranks.groups))
-    rows = checked(arguments, layout)
-    call = RowCall(layout.flat(numbers), rows.target, arguments.scores, rows.ranks.groups)
-    found = finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))
-    return _differentiable(found)
 
 
 def _differentiable(found: Any) -> tuple[Tensor, ...]:
