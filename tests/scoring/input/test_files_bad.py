@@ -301,11 +301,28 @@ class TestPlaces:
             said = refused(capsys, "score", path, *self.ARGUMENTS, "--html", report)
             assert str(report) in said
 
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+    def test_that_are_no_files(self, tmp_path: Path, capsys: Any) -> None:
+        path, fifo = saved(tmp_path / "a.csv", GOOD), tmp_path / "fifo"
+        os.mkfifo(fifo)
+        for report in [fifo, *(each for each in map(Path, ("/dev/full", "/dev/null")) if each.exists())]:
+            said = refused(capsys, "score", path, *self.ARGUMENTS, "--html", report)
+            assert said == f"crossent: cannot write to {report}: it is no regular file"
+
     def test_that_are_full(self, tmp_path: Path, capsys: Any) -> None:
-        path = saved(tmp_path / "a.csv", GOOD)
-        said = refused(capsys, "score", path, *self.ARGUMENTS, "--html", "/dev/full", out=True)
-        assert said == "crossent: cannot write to /dev/full: No space left on device"
+        """The system refuses the write after 4 KB, as a full disk or a quota does: what was there stays."""
+        resource = pytest.importorskip("resource")
+        path, report = saved(tmp_path / "a.csv", GOOD), tmp_path / "r.html"
+        _ = report.write_text("an older report")
+        assert run(capsys, "score", path, *self.ARGUMENTS, "--html", tmp_path / "whole.html").code == 0
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            said = refused(capsys, "score", path, *self.ARGUMENTS, "--html", report, out=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert said == f"crossent: cannot write to {report}: File too large"
+        assert report.read_text() == "an older report"
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["a.csv", "r.html", "whole.html"]
 
 
 def test_a_command_that_does_not_exist(capsys: Any) -> None:
