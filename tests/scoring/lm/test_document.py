@@ -42,7 +42,7 @@ def test_the_bound_holds_for_a_token_outside_the_top(vocabulary, k, seed):
         assert abs(score.bounds[0] - exact) <= 1e-8 * (1 + abs(exact))
 
 
-@pytest.mark.parametrize("missing", [-9999.0, -9999.5, -1e300, -math.inf, None])
+@pytest.mark.parametrize("missing", [-100, -100.0, -9999.0, -9999.5, -1e300, -math.inf, None])
 def test_a_sentinel_is_outside_and_never_averaged(tmp_path, missing):
     top = {" a": math.log(0.5), " b": math.log(0.375)}
     row = {"tokens": ["x", "y", "z"], "logprobs": [-1.0, missing, -2.0], "top_logprobs": [{}, top, None]}
@@ -57,13 +57,23 @@ def test_a_sentinel_is_outside_and_never_averaged(tmp_path, missing):
     assert [t.exact for t in score.worst_tokens] == [True, False, True, True]
 
 
+@pytest.mark.parametrize("filler", [-100.0, -9999.0, -1e4, -math.inf, None])
+def test_a_filler_among_the_most_probable_tokens_sets_no_bound(tmp_path, filler):
+    """OpenAI fills up its lists; the bound is that of the real entries."""
+    top = {" a": math.log(0.5), " b": math.log(0.375), "x": filler, "y": filler}
+    score = scored(tmp_path, {"tokens": ["z"], "logprobs": [-9999.0], "top_logprobs": [top]})
+    assert score.bounds[0] == pytest.approx(-math.log(0.125), rel=1e-6)
+    listed = scored(tmp_path, {"tokens": ["x"], "logprobs": [None], "top_logprobs": [top]})
+    assert listed.bounds[0] == pytest.approx(-math.log(0.125), rel=1e-6)
+
+
 LOST = "\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {"choices": [{"text": "né", "logprobs": {"tokens": ["n", LOST, LOST], "token_logprobs": [-1] * 3}}]},
+        {"choices": [{"logprobs": {"tokens": ["n", LOST, LOST], "token_logprobs": [-1] * 3}}]},
         # A decoded token without its blank, and a server that sends the bytes of a replacement character.
         {
             "prompt": "a cat",

@@ -9,7 +9,7 @@ from pathlib import Path
 import mpmath as mp
 import numpy as np
 import pytest
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from sklearn.metrics import accuracy_score, log_loss
 
 from crossent.scoring.lm import LogError, read, score_tokens
@@ -78,20 +78,24 @@ def test_multiple_choice_is_the_log_loss_of_its_softmax(tmp_path):
 @pytest.mark.parametrize(
     ("target", "acc", "answers", "expected"),
     [
-        ("1", 1.0, (" no", " yes", " maybe"), 1),
-        ("yes", 1.0, (" no", " yes", " maybe"), 1),
-        ("2", 0.0, (" 2", " 1", " 0"), None),  # index 2 or the answer "2": both wrong
-        ("1", 1.0, (" 2", " 3", " 1"), 1),  # index 1 or the answer "1": right, so the most probable
-        ("end", 0.0, (" end", " end"), 0),  # one continuation of two contexts: the less probable
-        ("[0, 1]", 1.0, (" no", " yes", " maybe"), None),
-        ("7", 0.0, (" no", " yes", " maybe"), None),
+        ("1", 1.0, (" no", " yes", " maybe"), (1,)),
+        ("yes", 1.0, (" no", " yes", " maybe"), (1,)),
+        ("2", 0.0, (" 2", " 1", " 0"), ()),  # index 2 or the answer "2": both wrong
+        ("1", 1.0, (" 2", " 3", " 1"), (1,)),  # index 1 or the answer "1": right, so the most probable
+        ("end", 0.0, (" end", " end"), (0,)),  # one continuation of two contexts: the less probable
+        ("[0, 1]", 1.0, (" no", " yes", " maybe"), (0, 1)),
+        ("[0, 2]", 1.0, (" no", " yes", " maybe"), ()),  # the most probable answer would be wrong
+        ("[0, 9]", 0.0, (" no", " yes", " maybe"), ()),
+        ("7", 0.0, (" no", " yes", " maybe"), ()),
     ],
 )
 def test_the_target_of_a_sample_is_found_or_left_out(tmp_path, target, acc, answers, expected):
     values = [-3.0, -1.0, -2.0][: len(answers)]
     (document,) = read(written(tmp_path, records.multiple_choice(values, target, acc, answers)))
-    assert (document.choices.target if document.choices else None) == expected
-    assert document.loglikelihood == (None if expected is None else values[expected])
+    assert (document.choices.right if document.choices else ()) == expected
+    assert (document.loglikelihood is None) == (not expected)
+    if expected:
+        assert document.loglikelihood == pytest.approx(logsumexp([values[k] for k in expected]), rel=2 * EPS)
 
 
 def test_a_second_filter_of_lm_eval_is_not_counted(tmp_path):
@@ -114,3 +118,71 @@ def test_an_answer_that_cannot_happen_costs_infinitely(tmp_path):
     assert score.choices.loss == score.loss_per_document == score.loss_per_document_ci[1] == math.inf
     with pytest.raises(LogError, match="no scored token in 0 records"):
         _ = score_tokens([])
+
+
+def mc2(values, labels, acc=None, **more):
+    """A sample of truthfulqa_mc2, whose accuracy is the probability of its right answers."""
+    answers = [f" answer {k}" for k in range(len(values))]
+    sample = records.multiple_choice(values, "0", acc, answers)
+    first = {"choices": ["answer 0", "another"], "labels": [1, 0]}
+    every = {"choices": [answer.strip() for answer in answers], "labels": labels}
+    return {**sample, "doc": {"question": "?", "mc1_targets": first, "mc2_targets": every}, **more}
+
+
+def harness_mc2(values, labels):
+    """`process_results_mc2` of lm-eval 0.4."""
+    split = labels.index(0)
+    true, false = np.exp(np.array(values[:split])), np.exp(np.array(values[split:]))
+    return float(sum(true / (sum(true) + sum(false))))
+
+
+@pytest.mark.parametrize("with_doc", [True, False])
+def test_several_right_answers_have_the_accuracy_of_their_samples(tmp_path, with_doc):
+    """truthfulqa_mc2: the mean of the samples' own accuracies, and the logarithms of them as the loss."""
+    draw = np.random.default_rng(3)
+    rows, accuracies, right = [], [], []
+    for k in range(30):
+        values, true = draw.normal(-20, 3, draw.integers(4, 9)).tolist(), int(draw.integers(1, 4))
+        labels = [1] * true + [0] * (len(values) - true)
+        accuracies.append(harness_mc2(values, labels))
+        right.append(tuple(range(true)))
+        rows.append(mc2(values, labels, accuracies[-1], doc_id=k))
+        if not with_doc:
+            rows[-1]["doc"] = {"question": "?"}
+    documents = list(read(written(tmp_path, *rows)))
+    assert [d.choices.right for d in documents if d.choices] == right
+    choices = score_tokens(documents).choices
+    assert choices is not None
+    assert choices.accuracy == pytest.approx(np.mean(accuracies), rel=1e-14)
+    assert choices.loss == pytest.approx(-np.log(accuracies).mean(), rel=1e-12)
+    assert 0 <= choices.accuracy_ci[0] < choices.accuracy < choices.accuracy_ci[1] <= 1
+
+
+def test_a_harness_without_a_finite_accuracy_gets_the_probability_of_its_right_answers(tmp_path):
+    """numpy's exp of −800 is 0, and 0 / 0 is NaN."""
+    values = [-800.0, -801.0, -802.0, -803.0]
+    choices = scored(tmp_path, mc2(values, [1, 1, 0, 0], math.nan)).choices
+    p = np.exp(log_softmax(values))
+    assert choices.accuracy == pytest.approx(p[:2].sum(), rel=1e-13)
+    assert choices.loss == pytest.approx(-math.log(p[:2].sum()), rel=1e-13)
+
+
+def test_an_accuracy_that_no_answers_explain_counts_and_has_no_loss(tmp_path):
+    """A task that grades its answers by half points."""
+    graded = {**records.multiple_choice([-3.0, -1.0, -2.0], "0", 0.5), "doc_id": 1}
+    plain = records.multiple_choice([-3.0, -1.0, -2.0], "1", 1.0)
+    score = scored(tmp_path, graded, plain)
+    assert (score.choices.n, score.choices.accuracy) == (2, 0.75)
+    assert score.choices.loss == pytest.approx(-log_softmax([-3.0, -1.0, -2.0])[1])
+    assert any("1 record of multiple choice with an accuracy of their own" in w for w in score.warnings)
+    alone = scored(tmp_path, graded)
+    assert (alone.choices.accuracy, alone.documents) == (0.5, 0)
+    assert math.isnan(alone.choices.loss)
+    assert "50.0\N{NO-BREAK SPACE}%" in repr(alone) or "0.5000" in repr(alone)
+
+
+@pytest.mark.parametrize("own", [None, 1.0])
+def test_labels_beside_the_answers_tell_the_right_one(tmp_path, own):
+    """truthfulqa_mc1, with and without an accuracy."""
+    sample = mc2([-1.0, -2.0, -3.0], [1, 0, 0], own)
+    assert scored(tmp_path, sample).choices.loss == pytest.approx(-log_softmax([-1.0, -2.0, -3.0])[0])

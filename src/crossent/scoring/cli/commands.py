@@ -186,7 +186,7 @@ def add(app: Any, require: Require) -> None:
             Path, typer.Argument(metavar="FILE", help="Log-probabilities of tokens, one JSON object a line.")
         ],
         format: Annotated[
-            Literal["auto", "chat", "completions", "vllm", "lm-eval", "plain"],
+            Literal["auto", "chat", "completions", "responses", "vllm", "lm-eval", "plain"],
             typer.Option(help="Program or format that wrote the file."),
         ] = "auto",
         ci: LevelOption = 0.95,

@@ -1,8 +1,9 @@
 """Logs of language models: scores of logged log-probabilities per token, per byte and per document.
 
 Users import `read` and `score_tokens` from here, and the records that these take and return. `tokens` holds the two
-functions; `formats` and `lm_eval` read what servers and lm-eval write into a `document`; `totals` sums documents;
-`result` is the score. The folder imports `sums`, `show` and `parts`, and only the commands import it.
+functions; `formats` and `lm_eval` read what servers and lm-eval write into a `document`, `spelling` the bytes of its
+tokens; `totals` sums documents; `result` is the score. The folder imports `sums`, `show` and `parts`, and only the
+commands import it.
 """
 
 from crossent.scoring.lm.document import Choices, Document, LogError, LogSource, Token

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from crossent.errors import InputError
+from crossent.scoring.lm.spelling import LOST, Measured, Passage, SpelledToken
 
 JsonObject = Mapping[str, Any]
 """A JSON object of a log."""
@@ -16,14 +16,25 @@ JsonObject = Mapping[str, Any]
 LogSource = Literal["chat", "completions", "responses", "vllm", "lm-eval", "plain"]
 """Program or format that wrote a record of a log."""
 
-DocumentNote = Literal["failed", "filtered", "sampled", "generated", "mixed", "inexact bytes", "unknown target"]
+DocumentNote = Literal[
+    "failed",
+    "filtered",
+    "sampled",
+    "generated",
+    "mixed",
+    "inexact bytes",
+    "unconfirmed bytes",
+    "unknown target",
+    "accuracy alone",
+]
 """Remark of a reader about a document, which becomes a warning of the score."""
 
 SENTINEL = -9999.0
 """Servers write this, or less, for a token whose log-probability they did not log."""
+FILLER = -100.0
+"""Some write exactly this instead."""
 ROUNDING = 1e-6
 FLOAT32 = 2.0**-23
-LOST = "\N{REPLACEMENT CHARACTER}"
 
 
 class LogError(InputError):
@@ -47,10 +58,15 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """One multiple-choice question: the log-likelihood of each answer in nats, and the index of the right answer."""
+    """One multiple-choice question: the log-likelihood of each answer in nats, and the indices of the right answers.
+
+    `accuracy` is what the log itself gives for the question, a fraction where several answers are right; None if it
+    gives nothing. Without right answers the question has no loss.
+    """
 
     loglikelihoods: tuple[float, ...]
-    target: int
+    right: tuple[int, ...]
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +74,7 @@ class Document:
     """One text of a log: its scored tokens, or only its total `loglikelihood` in nats if the log has no tokens.
 
     Documents count as independent, except those with the same `cluster`. `bytes` and `words` are the size of a
-    document without tokens.
+    document without tokens; `bytes` also that of one whose tokens alone do not tell it.
     """
 
     id: str
@@ -73,7 +89,7 @@ class Document:
 
 
 def log_probability(value: Any, what: str) -> float:
-    """Return a log-probability in nats; NaN for None and for a sentinel, which is −9999 or less, or −∞.
+    """Return a log-probability in nats; NaN for None and for a sentinel: −100, −9999 or less, or −∞.
 
     `what` names the value in errors.
     """
@@ -82,7 +98,7 @@ def log_probability(value: Any, what: str) -> float:
     number = real(value, what)
     if number > ROUNDING:
         raise LogError(f"{what} is {number:g}; are these log-probabilities? They cannot be positive")
-    return math.nan if number <= SENTINEL else min(number, 0.0)
+    return math.nan if number <= SENTINEL or number == FILLER else min(number, 0.0)
 
 
 def real(value: Any, what: str) -> float:
@@ -96,6 +112,12 @@ def real(value: Any, what: str) -> float:
     if math.isnan(number):
         raise LogError(f"{what} is NaN; the model's arithmetic failed there, leave this record out or score it again")
     return number
+
+
+def log_sum(logarithms: Sequence[float]) -> float:
+    """Return log Σ e^l; −∞ if every l is −∞."""
+    peak = max(logarithms)
+    return peak if peak == -math.inf else peak + math.log(math.fsum(math.exp(x - peak) for x in logarithms))
 
 
 def ceiling(listed: Sequence[float]) -> float:
@@ -114,53 +136,36 @@ def ceiling(listed: Sequence[float]) -> float:
     return min(*known, math.log(rest)) if rest > 0 else min(known)
 
 
-class ByteLength(NamedTuple):
-    """Number of bytes of a token's UTF-8, None if unknown, and whether the number is exact."""
+class _Waiting(NamedTuple):
+    """A scored token whose number of bytes is not known before its whole passage is."""
 
-    bytes: int | None
-    exact: bool
-
-
-def byte_length(text: str | None, raw: Any = None) -> ByteLength:
-    r"""Return the number of bytes of a token, from its list of bytes `raw` if the log has one, else from its text.
-
-    Older completions write a fragment of a character as "bytes:\xe2\x80", "token_id:42" names a token without its
-    text, and a replacement character stands for bytes that were lost.
-    """
-    if text is not None and re.fullmatch(r"token_id:\d+", text):
-        return ByteLength(None, exact=False)
-    encoded = None if text is None else text.encode("utf-8", "surrogatepass")
-    if raw is not None:
-        if not isinstance(raw, list) or not all(type(x) is int and 0 <= x < 256 for x in raw):
-            raise LogError(f"a token's `bytes` must be a list of integers below 256, not {described(raw)}")
-        # A server that has only the decoded text sends the bytes of its replacement characters.
-        return ByteLength(len(raw), exact=not (text is not None and LOST in text and bytes(raw) == encoded))
-    if text is None or encoded is None:
-        return ByteLength(None, exact=False)
-    if text.startswith("bytes:"):
-        rest, escapes = re.subn(r"\\x[0-9a-fA-F]{2}", "", text[len("bytes:") :])
-        if escapes:
-            return ByteLength(escapes + len(rest.encode("utf-8", "surrogatepass")), exact=True)
-    return ByteLength(len(encoded), exact=LOST not in text)
+    position: int
+    text: str
+    logprob: float
+    ceiling: float
 
 
 class TokenCollector:
     """The scored tokens of one document, added in the order of the text.
 
     First positions without a log-probability are context, which the model did not predict; a later position without
-    one is a token outside the log.
+    one is a token outside the log. After the tokens of each passage, `close` it with its text.
     """
 
     def __init__(self) -> None:
         self.scored: list[Token] = []
-        self.inexact = False
+        self.notes: set[DocumentNote] = set()
+        self.total: int | None = 0
         self.position = 0
+        self._waiting: list[_Waiting] = []
+        self._passage = Passage()
 
     def add(self, text: str | None, logprob: Any, *, raw: Any = None, top: Any = None) -> None:
         """Add the token at the next position; `top` holds the most probable tokens there, if the log has them."""
         where = f"the log-probability of token {self.position}"
         value = log_probability(logprob, where)
         position, self.position = self.position, self.position + 1
+        self._passage.tokens.append(SpelledToken(text, _bytes(raw)))
         limit = value
         if math.isnan(value) and top:
             candidates = TopTokens(top)
@@ -168,26 +173,54 @@ class TokenCollector:
             if math.isnan(value):
                 limit = ceiling(candidates.listed)
         elif math.isnan(value):
-            if logprob is None and not self.scored:
+            if logprob is None and not (self.scored or self._waiting):
+                self._passage.context += 1
                 return
             limit = 0.0
-        size = byte_length(text, raw)
-        self.inexact |= not size.exact and size.bytes is not None
-        self.scored.append(Token(position, "" if text is None else text, value, limit, size.bytes))
+        self._waiting.append(_Waiting(position, "" if text is None else text, value, limit))
+
+    def close(self, text: Any = None, *, whole: bool = True) -> Measured:
+        """End a passage: count the bytes of its tokens.
+
+        Parameters
+        ----------
+        text
+            The text of the passage, if the log has it.
+        whole
+            Whether the text has nothing before the tokens.
+        """
+        found = self._passage.measured(text, whole=whole)
+        self.scored += [Token(*token, size) for token, size in zip(self._waiting, found.bytes, strict=True)]
+        self.total = None if self.total is None or found.total is None else self.total + found.total
+        if found.total is not None:
+            self.notes |= {"inexact bytes"} if found.approximate else set()
+            self.notes |= {"unconfirmed bytes"} if not (found.confirmed or found.approximate) else set()
+        self._waiting, self._passage = [], Passage()
+        return found
+
+    def remove_last(self, tokens: int) -> None:
+        """Remove the last scored tokens."""
+        first = max(0, len(self.scored) - tokens)
+        sizes = [token.bytes for token in self.scored[first:]]
+        known = None if None in sizes else sum(size or 0 for size in sizes)
+        self.total = None if self.total is None or known is None else max(0, self.total - known)
+        del self.scored[first:]
 
     def document(self, name: str, source: LogSource, *, notes: Sequence[DocumentNote] = ()) -> Document:
-        """Return the document of the tokens added so far."""
-        every: set[DocumentNote] = {*notes}
-        if self.inexact:
-            every.add("inexact bytes")
-        return Document(name, source, tuple(self.scored), notes=frozenset(every))
+        """Return the document of the tokens added so far, with its size if its tokens do not add up to it."""
+        sizes = [token.bytes for token in self.scored]
+        added = None if None in sizes else sum(size or 0 for size in sizes)
+        size = None if self.total == added else self.total
+        return Document(name, source, tuple(self.scored), bytes=size, notes=frozenset({*notes, *self.notes}))
 
-    def check_against(self, text: Any) -> None:
-        """Note inexact bytes unless the text of the document ends with the texts of its tokens."""
-        if not isinstance(text, str) or any(token.text.startswith("bytes:") for token in self.scored):
-            return
-        if not text.endswith("".join(token.text for token in self.scored)):
-            self.inexact = True
+
+def _bytes(raw: Any) -> bytes | None:
+    """Return a token's list of bytes, None if the log has none."""
+    if raw is None:
+        return None
+    if not isinstance(raw, list) or not all(type(x) is int and 0 <= x < 256 for x in raw):
+        raise LogError(f"a token's `bytes` must be a list of integers below 256, not {described(raw)}")
+    return bytes(raw)
 
 
 class TopToken(NamedTuple):

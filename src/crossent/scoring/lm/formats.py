@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from crossent.scoring.lm.document import (
@@ -11,7 +12,6 @@ from crossent.scoring.lm.document import (
     JsonObject,
     LogError,
     LogSource,
-    Token,
     TokenCollector,
     described,
 )
@@ -107,28 +107,22 @@ def _chat(record: JsonObject, name: str) -> Iterator[Document]:
         if "delta" in choice:
             raise LogError("this is a chunk of a streamed answer; log whole answers, or join the chunks by their id")
         logprobs = _mapping(choice.get("logprobs"), "logprobs")
-        before = len(tokens.scored)
+        message = _mapping(choice.get("message"), "message")
         for kind in ("content", "refusal"):
             for entry in _list(logprobs.get(kind), f"logprobs.{kind}"):
                 _entry(tokens, entry)
-        message = _mapping(choice.get("message"), "message")
-        _shorter(tokens, tokens.scored[before:], message.get("content"))
+            _ = tokens.close(message.get(kind))
     yield tokens.document(name, "chat", notes=_written(tokens))
-
-
-def _shorter(tokens: TokenCollector, scored: list[Token], content: Any) -> None:
-    """Note inexact bytes if tokens have fewer than their answer: some tokenizers lose blanks of a single token."""
-    if isinstance(content, str) and scored:
-        size = sum(token.bytes or 0 for token in scored)
-        tokens.inexact |= size < len(content.encode("utf-8", "surrogatepass"))
 
 
 def _responses(record: JsonObject, name: str) -> Iterator[Document]:
     tokens = TokenCollector()
     for item in _list(record.get("output"), "output"):
         for part in _list(_mapping(item, "an entry of output").get("content"), "content"):
-            for entry in _list(_mapping(part, "an entry of content").get("logprobs"), "logprobs"):
+            entries = _mapping(part, "an entry of content")
+            for entry in _list(entries.get("logprobs"), "logprobs"):
                 _entry(tokens, entry)
+            _ = tokens.close(entries.get("text"))
     yield tokens.document(name, "responses", notes=_written(tokens))
 
 
@@ -155,7 +149,7 @@ def _completions(record: JsonObject, name: str) -> Iterator[Document]:
         tokens = TokenCollector()
         for text, value, top in zip(texts, values, tops, strict=True):
             tokens.add(_text(text), value, top=top)
-        tokens.check_against(choice.get("text"))
+        _ = tokens.close(choice.get("text"))
         # Only an echoed prompt begins with a token that nothing predicts.
         echoed = len(values) > 0 and values[0] is None
         notes = _prompt_only(tokens, record, len(choices)) if echoed else _written(tokens)
@@ -168,8 +162,7 @@ def _prompt_only(tokens: TokenCollector, record: JsonObject, choices: int) -> li
     if type(generated) is not int or generated <= 0:
         return []
     if choices in (1, generated):
-        each = generated // choices
-        del tokens.scored[max(0, len(tokens.scored) - each) :]
+        tokens.remove_last(generated // choices)
         return ["generated"]
     return ["mixed"]
 
@@ -185,7 +178,7 @@ def _vllm(record: JsonObject, name: str) -> Iterator[Document]:
             continue
         seen.append(positions)
         tokens = _prompt(_list(positions, "prompt_logprobs"), choice.get("prompt_token_ids"))
-        tokens.check_against(choice.get("prompt"))
+        _ = tokens.close(choice.get("prompt"), whole=False)
         generated: list[DocumentNote] = ["generated"] if any(c.get("logprobs") for c in answers) else []
         yield tokens.document(_one(name, number, choices), "vllm", notes=generated)
     if not seen:
@@ -260,13 +253,11 @@ def _plain(record: JsonObject, name: str) -> Iterator[Document]:
             _column(record, "tokens", len(column)), column, _column(record, "top_logprobs", len(column)), strict=True
         ):
             tokens.add(_text(token), value, top=top)
-        if record.get("tokens") is not None:
-            tokens.check_against(text)
-    size = None
-    if isinstance(text, str) and (tokens.inexact or any(token.bytes is None for token in tokens.scored)):
-        size, tokens.inexact = len(text.encode("utf-8", "surrogatepass")), False
-    made = tokens.document(name, "plain")
-    yield Document(name, "plain", made.tokens, bytes=size, cluster=_name(record.get("id")), notes=made.notes)
+    found = tokens.close(text, whole=False)
+    if isinstance(text, str) and (found.total is None or found.approximate):
+        tokens.total = len(text.encode("utf-8", "surrogatepass"))  # it is the text of the scored tokens
+        tokens.notes.clear()
+    yield replace(tokens.document(name, "plain"), cluster=_name(record.get("id")))
 
 
 def _one(name: str, number: int, choices: list[JsonObject]) -> str:

@@ -43,10 +43,11 @@ class DocumentLoss:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceScore:
-    """Score of multiple-choice questions: log Σ e^l − l_right, with l the log-likelihoods of the answers.
+    """Score of multiple-choice questions: log Σ e^l − log Σ_right e^l, with l the log-likelihoods of the answers.
 
-    Losses are in nats, per question. `guess` is the loss of equal probabilities for all answers. Of answers that are
-    equally probable the first is the prediction, as in lm-eval.
+    Losses are in nats, per question. `guess` is the loss of equal probabilities for all answers. `accuracy` is the mean
+    of the accuracies that the log gives its questions; where it gives none, that of the most probable answer, the first
+    of equally probable ones.
     """
 
     n: int

@@ -40,8 +40,11 @@ def read(path: str | os.PathLike[str], *, format: Format = "auto") -> Iterator[D
 
     Lines of the batch API (`custom_id`, `response.body`) are unwrapped. A `plain` object needs `logprobs`, or
     `top_logprobs` alone; its `text` is the text of the scored tokens, and lines with the same `id` are parts of one
-    document. Servers write −∞, or −9999 and less, for a token that is not among the most probable ones. Such a token
-    is outside the log, and so is a null after the first scored token.
+    document. Servers write −∞, −100, or −9999 and less, for a token that is not among the most probable ones. Such a
+    token is outside the log, and so is a null after the first scored token.
+
+    Tokens may be spelled as in a tokenizer's vocabulary, where Ġ or ▁ stands for a blank and <0xE2> for a byte. The
+    text of the log decides, if it has one; else the tokens themselves, and a warning of the score says so.
 
     Parameters
     ----------
@@ -126,7 +129,7 @@ def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int 
     for document in documents:
         totals.add(document)
     totals.finish()
-    if not len(totals):
+    if not len(totals) and not totals.choices["accuracy"]:
         failed, empty = totals.notes["failed"], totals.notes["empty"]
         raise LogError(
             f"no scored token in {counted(failed + empty, 'record')}, {failed} of them failed requests; ask the server "
@@ -188,7 +191,13 @@ def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size
     elif notes["inexact bytes"]:
         yield (
             f"bytes are approximate for {counted(notes['inexact bytes'], 'document')}: the tokens hold replacement "
-            "characters or do not make up the text"
+            "characters, or parts of characters alone, or do not make up the text"
+        )
+    if size is not None and notes["unconfirmed bytes"]:
+        yield (
+            f"the tokens of {counted(notes['unconfirmed bytes'], 'document')} are spelled as in a tokenizer's "
+            "vocabulary (Ġ or ▁ for a blank, <0xE2> for a byte, <|end|> for no text), and their bytes were counted so; "
+            "no text in the log confirms it"
         )
     for note, warning in WARNINGS.items():
         if notes[note]:
@@ -205,6 +214,8 @@ WARNINGS = {
     "empty": "without a scored token, left out",
     "filtered": "of another filter of lm-eval, left out: the same documents again",
     "unknown target": "of multiple choice, left out: the sample does not tell which answer is right",
+    "accuracy alone": "of multiple choice with an accuracy of their own, which counts, but without a word on which "
+    "answers are right: they have no loss",
 }
 """Warnings of the notes of documents, after their number."""
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from crossent.scoring.lm.document import Choices, Document
+from crossent.scoring.lm.document import Choices, Document, log_sum
 from crossent.scoring.lm.result import ChoiceScore, Denominator, DocumentLoss, TokenLoss
 from crossent.scoring.parts import Interval
 from crossent.scoring.sums.interval import ratio
@@ -37,11 +37,11 @@ class DocumentSums(NamedTuple):
 
 
 class ChoiceSums(NamedTuple):
-    """One multiple-choice question: its loss in nats, 1.0 if the answer is right, and the loss of guessing."""
+    """One multiple-choice question: its loss in nats and that of guessing, NaN if unknown, and its accuracy."""
 
     loss: float
-    right: float
     guess: float
+    accuracy: float
 
 
 class Estimate(NamedTuple):
@@ -108,6 +108,7 @@ class TokenTotals:
             loss, size, words = -document.loglikelihood, _float(document.bytes), _float(document.words)
             sums = DocumentSums(loss, loss, tokens=math.nan, covered=math.nan, bytes=size, words=words)
         else:
+            _ = self._choice(document.choices)
             self.notes["empty"] += not document.notes
             return
         self.sources.add(document.source)
@@ -158,11 +159,14 @@ class TokenTotals:
         """Add a multiple-choice question and return its loss in nats, NaN for None."""
         if choices is None:
             return math.nan
-        values = choices.loglikelihoods
-        peak = max(values)
-        loss = peak - values[choices.target] + math.log(math.fsum(math.exp(x - peak) for x in values))
-        sums = ChoiceSums(loss, right=float(values.index(peak) == choices.target), guess=math.log(len(values)))
-        for column, value in zip(self.choices.values(), sums, strict=True):
+        values, right = choices.loglikelihoods, choices.right
+        loss = guess = math.nan
+        if right:
+            loss = log_sum(values) - log_sum([values[k] for k in right])
+            guess = math.log(len(values) / len(right))
+        predicted = values.index(max(values))
+        accuracy = float(predicted in right) if choices.accuracy is None else choices.accuracy
+        for column, value in zip(self.choices.values(), ChoiceSums(loss, guess, accuracy), strict=True):
             column.append(value)
         return loss
 
@@ -205,17 +209,28 @@ class TokenTotals:
 
     def score_of_choices(self, level: float) -> ChoiceScore | None:
         """Return the score of the multiple-choice questions, None if there are none."""
-        from scipy.stats import binomtest
-
-        loss, right, guess = (np.array(column) for column in self.choices.values())
+        loss, guess, accuracy = (np.array(column) for column in self.choices.values())
         n = len(loss)
         if n == 0:
             return None
-        mean = estimate(loss, np.ones(n), level)
-        hits = int(right.sum())
+        known = ~np.isnan(loss)
+        mean = estimate(loss[known], np.ones(known.sum()), level)
+        guessing = math.fsum(guess[known]) / known.sum() if known.any() else math.nan
+        found = _accuracy(accuracy, level)
+        return ChoiceScore(n, mean.value, mean.ci, found.value, found.ci, guessing)
+
+
+def _accuracy(accuracy: Any, level: float) -> Estimate:
+    """Return the mean accuracy: with Wilson's interval if all are 0 or 1, with Hall's if some are fractions."""
+    from scipy.stats import binomtest
+
+    n = len(accuracy)
+    if np.isin(accuracy, (0.0, 1.0)).all():
+        hits = int(accuracy.sum())
         wilson = binomtest(hits, n).proportion_ci(level, method="wilson")
-        shares = (float(wilson.low), float(wilson.high))
-        return ChoiceScore(n, mean.value, mean.ci, hits / n, shares, math.fsum(guess) / n)
+        return Estimate(hits / n, (float(wilson.low), float(wilson.high)))
+    mean = estimate(accuracy, np.ones(n), level)
+    return Estimate(mean.value, (mean.ci[0], min(mean.ci[1], 1.0)))
 
 
 def estimate(numerator: Any, denominator: Any, level: float) -> Estimate:
