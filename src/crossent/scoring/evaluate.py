@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from crossent.scoring.parts import Zero
@@ -16,7 +16,7 @@ def score(
     probs: Any = None,
     logits: Any = None,
     logprobs: Any = None,
-    classes: Sequence[Hashable] | None = None,
+    classes: Sequence[Hashable] | Mapping[Any, Hashable] | None = None,
     weight: Any = None,
     cluster: Any = None,
     by: Any = None,
@@ -40,8 +40,9 @@ def score(
         One of the three, (N, V), or (N,) for the positive one of two classes: probabilities, unnormalised
         log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames.
     classes
-        The classes of the columns, in their order; by default the names of a frame's columns (without their common
-        prefix), else 0 … V − 1. With one column per row, the second class is the positive one.
+        The classes of the columns, in their order, or a mapping of labels to names, such as a model's `id2label`; by
+        default the names of a frame's columns (without their common beginning and end, which labels may have), else
+        0 … V − 1. With one column per row, the second class is the positive one.
     weight
         Weight of each row, ≥ 0; a row of weight 0 is left out.
     cluster

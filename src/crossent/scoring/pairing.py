@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.errors import Argument, InputError, Message
-from crossent.scoring.input.labels import python_value
+from crossent.scoring.input.classes import matched
+from crossent.scoring.input.labels import listing, python_value
 from crossent.scoring.sums.kept import KeptColumns
 from crossent.scoring.sums.row_sums import RowSums
 
@@ -34,7 +35,7 @@ class Pair(NamedTuple):
 
 
 def paired(first: RowSums, second: RowSums, names: Names) -> Pair:
-    """Return the kept rows of both in the order of the first.
+    """Return the kept rows of both in the order of the first; the classes may be in different orders.
 
     Raises
     ------
@@ -42,10 +43,8 @@ def paired(first: RowSums, second: RowSums, names: Names) -> Pair:
         If the two do not have the same rows, or a pair has different true classes, weights or clusters, or two infinite
         losses.
     """
-    classes, others = _classes(first), _classes(second)
-    if classes != others:
-        raise InputError(f"{names.both} have different classes, {list(classes)!r} and {list(others)!r}")
-    a, b = _ordered(_rows(first), _rows(second), names)
+    classes = _classes(first)
+    a, b = _ordered(_rows(first), _in_order_of(classes, second, names), names)
     wrong: Any = a.label != b.label
     if wrong.any():
         k = int(wrong.argmax())
@@ -72,6 +71,15 @@ def paired(first: RowSums, second: RowSums, names: Names) -> Pair:
 def _classes(sums: RowSums) -> tuple[Hashable, ...]:
     assert sums.layout is not None
     return sums.layout.classes
+
+
+def _in_order_of(classes: tuple[Hashable, ...], sums: RowSums, names: Names) -> KeptColumns:
+    """Return the kept rows with labels that are places among `classes`, which may be in another order."""
+    places = matched(_classes(sums), classes)
+    if places is None:
+        raise InputError(f"{names.both} have different classes, {listing(classes)} and {listing(_classes(sums))}")
+    rows = _rows(sums)
+    return rows if places == list(range(len(places))) else replace(rows, label=np.array(places)[rows.label])
 
 
 def _rows(sums: RowSums) -> KeptColumns:

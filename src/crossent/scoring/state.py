@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from crossent.errors import InputError, InputTypeError
 from crossent.scoring.finish import finish
-from crossent.scoring.input.arguments import (
-    RowArguments,
-    ScoreOptions,
-    ignored_labels,
-    ordered_classes,
-    smallest_charged,
-)
+from crossent.scoring.input.arguments import RowArguments, ScoreOptions, ignored_labels, smallest_charged
 from crossent.scoring.input.batch import batch
+from crossent.scoring.input.classes import chosen
 from crossent.scoring.parts import Zero
 from crossent.scoring.result import Score
 from crossent.scoring.sums.row_sums import RowSums
@@ -30,8 +25,8 @@ class ScoreState:
     Parameters
     ----------
     classes
-        The classes of the columns, in their order; by default the names of the columns if they have some, else
-        0 … V − 1. With one column per row, the second class is the positive one.
+        The classes of the columns, in their order, or a mapping of labels to names; by default the names of the
+        columns if they have some, else 0 … V − 1. With one column per row, the second class is the positive one.
     ignore
         Labels of rows to leave out; `float("nan")` for missing ones.
     normalize
@@ -63,7 +58,7 @@ class ScoreState:
     def __init__(
         self,
         *,
-        classes: Sequence[Hashable] | None = None,
+        classes: Sequence[Hashable] | Mapping[Any, Hashable] | None = None,
         ignore: Any = None,
         normalize: bool = False,
         zero: Zero = "inf",
@@ -71,8 +66,10 @@ class ScoreState:
         worst: int = 10,
         rows: bool = False,
     ) -> None:
+        named = chosen(classes)
         self.options = ScoreOptions(
-            classes=ordered_classes(classes),
+            classes=None if named is None else tuple(named.names),
+            class_keys=() if named is None else named.others,
             ignore=ignored_labels(ignore),
             normalize=normalize,
             zero=smallest_charged(zero),

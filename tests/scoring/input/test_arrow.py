@@ -72,7 +72,8 @@ def test_a_batch_is_the_arguments_of_update():
     batch = pa.record_batch({"y": ["b", "a"], "p_a": [0.25, 0.5], "p_b": [0.75, 0.5], "w": [1, 2], "n": ["r1", "r2"]})
     found = arguments(batch, Columns("y", "probs", ["p_a", "p_b"], weight="w", by=["n"], id="n"))
     assert [found["y"].values[k] for k in found["y"].codes] == ["b", "a"]
-    np.testing.assert_array_equal(found["probs"], [[0.25, 0.75], [0.5, 0.5]])
+    np.testing.assert_array_equal(found["probs"].values, [[0.25, 0.75], [0.5, 0.5]])
+    assert found["probs"].names == ["p_a", "p_b"]
     assert found["weight"].tolist() == [1, 2]
     assert found["cluster"] is None
     assert list(found["by"]) == ["n"]

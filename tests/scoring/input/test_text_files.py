@@ -28,6 +28,15 @@ def test_csv(name, pack, tmp_path):
     assert read(tmp_path / name, ["p", "y"], ["y"]) == {"p": [0.25, None], "y": ["1", "2"]}
 
 
+NONE = ["NA", "null", "nan", "None", "", "N/A", "<NA>"]
+
+
+def test_texts_of_no_value_are_texts_in_columns_of_texts_and_none_among_numbers(tmp_path):
+    lines = "".join(f"{text},{text}\n" for text in NONE)
+    (tmp_path / "a.csv").write_text(f"y,p\n{lines}x,0.5\n")
+    assert read(tmp_path / "a.csv", ["y", "p"], ["y"]) == {"y": [*NONE, "x"], "p": [None] * len(NONE) + [0.5]}
+
+
 def test_tsv_of_a_spreadsheet(tmp_path):
     (tmp_path / "a.tsv").write_bytes("\ufeffy\tp\r\nja\t0.5\r\n".encode())
     assert read(tmp_path / "a.tsv", ["y", "p"], ["y"]) == {"y": ["ja"], "p": [0.5]}

@@ -21,7 +21,6 @@ from crossent.scoring import result
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.arrow import arguments
 from crossent.scoring.input.columns import columns
-from crossent.scoring.input.predictions import class_names
 from crossent.scoring.state import ScoreState
 
 
@@ -77,12 +76,10 @@ class State(AggregateFn):
         table = accessor.to_arrow()
         if len(table) == 0:
             return before
-        there, options = self.columns.among(table.column_names), dict(self.options)
+        there = self.columns.among(table.column_names)
         if len(there.values) == 1:
             table = _without_tensors(table, accessor, there.values[0])
-        elif options.get("classes") is None:
-            options["classes"] = class_names(there.values)
-        state = ScoreState(**options)
+        state = ScoreState(**self.options)
         for batch in table.select(there.needed).combine_chunks().to_batches():
             _ = state.update(**arguments(batch, there))
         return _merge(before, pickle.dumps(state))

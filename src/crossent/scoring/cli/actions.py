@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,9 @@ from crossent.errors import Argument, InputError, MissedError, UsageError, spell
 from crossent.outputs import why_not_writable
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.arrow import arguments
+from crossent.scoring.input.classes import Classes, chosen, numbers_of, of_columns
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.files import open_table
-from crossent.scoring.input.predictions import class_names
 from crossent.scoring.input.reader import Portion
 from crossent.scoring.result import Score
 from crossent.scoring.show import words
@@ -75,10 +75,9 @@ def state_of(path: Path, columns: Columns, options: Mapping[str, Any]) -> ScoreS
     with input_errors(path):
         table = open_table(path)
         found = columns.among(table.columns)
-        named = options.get("classes")
-        classes = class_names(found.values) if named is None and len(found.values) > 1 else named
-        chosen: dict[str, Any] = {**options, "classes": classes}
-        state = ScoreState(**chosen)
+        named = chosen(options.get("classes")) or of_columns(found.values if len(found.values) > 1 else ())
+        settled: dict[str, Any] = {**options, "ignore": _ignored(options.get("ignore"), named)}
+        state = ScoreState(**settled)
         texts = [found.label, found.cluster, *(found.by or ()), found.id]
         portions = table.batches(found.needed, [name for name in texts if name is not None])
         with progress(path, portions) as batches:
@@ -86,6 +85,14 @@ def state_of(path: Path, columns: Columns, options: Mapping[str, Any]) -> ScoreS
                 if len(batch):
                     _ = state.update(**arguments(batch, found, state.sums.seen))
         return state
+
+
+def _ignored(labels: Sequence[str] | None, classes: Classes) -> list[Any] | None:
+    """Return the labels to ignore; nan stands for rows without a label too, unless a class is called so."""
+    if labels is None:
+        return None
+    nan = [math.nan] if any(label.strip().lower() == "nan" for label in labels) else []
+    return [*labels, *([] if numbers_of(classes).find("nan") else nan)]
 
 
 @contextmanager

@@ -73,7 +73,19 @@ PairsOption = Annotated[
 ]
 IgnoreOption = Annotated[
     list[str] | None,
-    typer.Option(help="Label whose rows are left out, nan for missing labels; may be repeated.", rich_help_panel=ROWS),
+    typer.Option(
+        help="Label whose rows are left out, '' for rows without a label (nan too, unless a class is called so); "
+        "may be repeated.",
+        rich_help_panel=ROWS,
+    ),
+]
+NaOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Text that stands for no value in columns of labels, slices, clusters and ids; may be repeated. Among "
+        "labels that are numbers, an empty cell, NA, nan and null do by default.",
+        rich_help_panel=ROWS,
+    ),
 ]
 LevelOption = Annotated[
     float, typer.Option("--ci", help="Level of confidence of the intervals.", rich_help_panel=RESULT)
@@ -109,6 +121,7 @@ def add(app: Any, require: Require) -> None:
         by: ByOption = None,
         id: IdOption = None,
         ignore: IgnoreOption = None,
+        na: NaOption = None,
         ci: LevelOption = 0.95,
         worst: WorstOption = 10,
         bits: BitsOption = False,
@@ -132,7 +145,7 @@ def add(app: Any, require: Require) -> None:
             require("--html", "matplotlib", extra="score")
             actions.check_writable(html, file)
         with actions.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id))
+            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id), na or ())
         found = actions.score_file(file, named, _options(classes, ignore, normalize, zero, ci, worst))
         if html is not None:
             actions.write_report(found, html, file)
@@ -156,6 +169,7 @@ def add(app: Any, require: Require) -> None:
         cluster: ClusterOption = None,
         id: PairsOption = None,
         ignore: IgnoreOption = None,
+        na: NaOption = None,
         ci: LevelOption = 0.95,
         worst: WorstOption = 10,
         json: JsonOption = False,
@@ -172,7 +186,7 @@ def add(app: Any, require: Require) -> None:
 
         actions.check_thresholds(max_regression=max_regression)
         with actions.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, None, id))
+            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, None, id), na or ())
         found = actions.compare_files(new, old, named, _options(classes, ignore, normalize, zero, ci, worst))
         _print(found.to_json() if json else repr(found))
         if max_regression is not None and not found.difference <= max_regression:
@@ -224,17 +238,12 @@ def _options(
     named = None if classes is None else [name.strip() for name in classes.split(",")]
     return {
         "classes": named,
-        "ignore": [_label(label) for label in ignore or []] or None,
+        "ignore": ignore or None,
         "normalize": normalize,
         "zero": smallest,
         "ci": ci,
         "worst": worst,
     }
-
-
-def _label(text: str) -> Any:
-    """Return a label to ignore; "nan" and an empty text are missing labels."""
-    return math.nan if text.strip().lower() in {"", "nan"} else text
 
 
 def _print(text: str) -> None:

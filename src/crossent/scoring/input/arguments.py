@@ -7,13 +7,12 @@ whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Set
+from collections.abc import Hashable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from crossent.errors import Argument, InputError, InputTypeError, Message
-from crossent.scoring.input.labels import listing, python_value
 from crossent.scoring.parts import KINDS, Kind, Zero
 
 
@@ -21,10 +20,12 @@ from crossent.scoring.parts import KINDS, Kind, Zero
 class ScoreOptions:
     """Options of a `ScoreState`: how rows are read, and what is kept of them. States merge if their options agree.
 
-    The fields are the arguments of `ScoreState`, checked; `ignore` holds any number of labels.
+    The fields are the arguments of `ScoreState`, checked; `ignore` holds any number of labels, and `class_keys` the
+    further labels of each class.
     """
 
     classes: tuple[Hashable, ...] | None = None
+    class_keys: tuple[tuple[Hashable, ...], ...] = ()
     ignore: tuple[Any, ...] = ()
     normalize: bool = False
     zero: Zero = "inf"
@@ -41,8 +42,6 @@ class ScoreOptions:
         check_level(self.ci)
         if not isinstance(self.worst, Integral) or self.worst < 0:
             raise InputError(f"worst must be a whole number of rows, got {self.worst!r}", argument="worst")
-        if self.classes is not None and len(set(self.classes)) < len(self.classes):
-            raise InputError(f"classes must differ from each other, got {listing(self.classes)}", argument="classes")
 
     def require_same(self, other: ScoreOptions) -> None:
         """Raise `InputError` with the name of the first option that differs."""
@@ -95,27 +94,6 @@ def check_level(ci: float) -> None:
     """Raise `InputError` unless a level of confidence lies between 0 and 1."""
     if not (isinstance(ci, Real) and 0.0 < ci < 1.0):
         raise InputError(f"ci must be a level of confidence between 0 and 1, such as 0.95; got {ci!r}", argument="ci")
-
-
-def ordered_classes(classes: Any) -> tuple[Hashable, ...] | None:
-    """Return the argument `classes` as a tuple of plain values.
-
-    Raises
-    ------
-    InputTypeError
-        If it is a single text, has no order, or is no collection.
-    """
-    if classes is None:
-        return None
-    if isinstance(classes, str | Set) or not isinstance(classes, Iterable):
-        raise InputTypeError(
-            f"classes must be a list of the classes in the order of the columns, got {classes!r}", argument="classes"
-        )
-    found = tuple(python_value(name) for name in classes)
-    for name in found:
-        if not isinstance(name, Hashable):
-            raise InputTypeError(f"classes must be values such as texts and numbers, got {name!r}", argument="classes")
-    return found
 
 
 def ignored_labels(ignore: Any) -> tuple[Any, ...]:

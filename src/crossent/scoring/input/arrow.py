@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,21 +13,50 @@ from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.labels import Coded
 
 
+class Matrix(NamedTuple):
+    """Numbers (N, V), or (N,) for a single column, and the names of the columns, None if they have none."""
+
+    values: Any
+    names: list[str] | None
+
+
 def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
     """Return a record batch as keyword arguments of `ScoreState.update`, y among them; rows count from `first`."""
+    if columns.no_value:
+        batch = _without(batch, columns)
 
     def column(name: str | None) -> Any:
         return None if name is None else coded(batch.column(name))
 
+    predictions = numbers([batch.column(name) for name in columns.values], list(columns.values), first)
     weight = None if columns.weight is None else numbers([batch.column(columns.weight)], [columns.weight])
     return {
         "y": column(columns.label),
-        columns.kind: numbers([batch.column(name) for name in columns.values], list(columns.values), first),
+        columns.kind: Matrix(predictions, list(columns.values) if len(columns.values) > 1 else None),
         "weight": weight,
         "cluster": column(columns.cluster),
         "by": {name: column(name) for name in columns.by or ()} or None,
         "id": None if columns.id is None else batch.column(columns.id).to_numpy(zero_copy_only=False),
     }
+
+
+def _without(batch: Any, columns: Columns) -> Any:
+    """Return a record batch with null in place of the texts that stand for no value."""
+    import pyarrow as pa
+    from pyarrow import compute as functions
+    from pyarrow import types
+
+    compute: Any = functions  # they are made when the module is imported
+    texts = {columns.label, columns.cluster, columns.id, *(columns.by or ())}
+    arrays = list(batch.columns)
+    for k, name in enumerate(batch.schema.names):
+        if name not in texts:
+            continue
+        plain = arrays[k].dictionary_decode() if types.is_dictionary(arrays[k].type) else arrays[k]
+        with suppress(pa.ArrowNotImplementedError):  # a type that is never written as text
+            none = compute.is_in(plain.cast(pa.string()), value_set=pa.array(columns.no_value, pa.string()))
+            arrays[k] = compute.if_else(none, pa.scalar(None, plain.type), plain)
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
 
 
 def coded(array: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, InputTypeError, Message
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
-from crossent.scoring.input.labels import Coded, classes_of, code, column, listing
-from crossent.scoring.input.predictions import Matrix, class_names, matrix
+from crossent.scoring.input.arrow import Matrix
+from crossent.scoring.input.classes import Classes, of_columns
+from crossent.scoring.input.labels import Coded, code, column, listing
+from crossent.scoring.input.matching import classes_of
+from crossent.scoring.input.predictions import matrix
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 from crossent.scoring.parts import Kind
 
@@ -86,14 +89,14 @@ def batch(y: Any, given: RowArguments, options: ScoreOptions) -> Batch:
     kind, values = given.predictions
     found = matrix(values, kind)
     _refuse_swapped(y, found.values, kind)
-    classes = _classes(options.classes, found)
+    classes = _classes(options, found)
     labels = code(y, "y")
     _require_rows(len(labels), found.values, kind)
     result = Batch(
         kind=kind,
         values=found.values,
         label=classes_of(labels, classes, options.ignore),
-        classes=tuple(classes),
+        classes=tuple(classes.names),
         weight=None if given.weight is None else _weights(given.weight),
         cluster=None if given.cluster is None else code(given.cluster, "cluster"),
         by=_slices(given.by),
@@ -131,17 +134,19 @@ def _refuse_swapped(y: Any, values: Any, kind: str) -> None:
     )
 
 
-def _classes(chosen: tuple[Hashable, ...] | None, found: Matrix) -> Sequence[Hashable]:
+def _classes(options: ScoreOptions, found: Matrix) -> Classes:
     """Return the classes of the columns: the chosen ones, those of named columns, or the range from 0 to V − 1."""
     columns = 2 if found.values.ndim == 1 else found.values.shape[1]
-    if chosen is not None:
-        if len(chosen) != columns:
+    if options.classes is not None:
+        if len(options.classes) != columns:
             raise InputError(
-                f"classes names {len(chosen)} classes {listing(chosen)}, the predictions have {columns}",
+                f"classes names {len(options.classes)} classes {listing(options.classes)}, the predictions have "
+                f"{columns}",
                 argument="classes",
             )
-        return chosen
-    return class_names(found.names) if found.names is not None and len(found.names) == columns else range(columns)
+        return Classes(options.classes, options.class_keys)
+    named = found.names is not None and len(found.names) == columns
+    return of_columns(found.names) if found.names is not None and named else Classes(range(columns))
 
 
 def _slices(by: Any) -> dict[str, Coded]:

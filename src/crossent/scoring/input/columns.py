@@ -42,7 +42,10 @@ def select(pattern: str | Sequence[str], columns: Sequence[str], argument: str |
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a table that a score reads. `values` and `by` are patterns until `among` has looked them up."""
+    """The columns of a table that a score reads. `values` and `by` are patterns until `among` has looked them up.
+
+    `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids.
+    """
 
     label: str
     kind: Kind
@@ -51,6 +54,7 @@ class Columns:
     cluster: str | None = None
     by: str | Sequence[str] | None = None
     id: str | None = None
+    no_value: tuple[str, ...] = ()
 
     @property
     def single(self) -> Mapping[str, str]:
@@ -74,7 +78,7 @@ class Columns:
         existing = [str(name) for name in names]
         for role, name in self.single.items():
             if name not in existing:
-                raise InputError(f"{role}: {_nothing(name, existing)}", argument=role)
+                raise InputError(f"{role}: {_nothing(name, existing, marks='')}", argument=role)
         values = select(self.values, existing, self.kind)
         by = None if self.by is None else select(self.by, existing, "by")
         for role, name in self.single.items():
@@ -86,8 +90,10 @@ class Columns:
         return replace(self, values=values, by=by)
 
 
-def columns(label: Any, named: RowArguments) -> Columns:
+def columns(label: Any, named: RowArguments, no_value: Sequence[str] = ()) -> Columns:
     """Return the columns that a caller names: the one of labels, and the others by name or pattern.
+
+    `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids.
 
     Raises
     ------
@@ -105,10 +111,11 @@ def columns(label: Any, named: RowArguments) -> Columns:
             raise InputTypeError(
                 f"{role} must be names of columns, or a pattern such as 'p_*', got {pattern!r}", argument=role
             )
-    return Columns(kind=predictions.kind, values=predictions.values, by=named.by, **single)
+    return Columns(kind=predictions.kind, values=predictions.values, by=named.by, no_value=tuple(no_value), **single)
 
 
-def _nothing(part: str, columns: Sequence[str]) -> str:
+def _nothing(part: str, columns: Sequence[str], marks: str = "*?[") -> str:
+    """Return what is said about a name, or a pattern if it has one of the marks, that no column has."""
     near = " or ".join(repr(name) for name in get_close_matches(part, columns, 3))
-    what = f"no column matches {part!r}" if any(mark in part for mark in "*?[") else f"there is no column {part!r}"
+    what = f"no column matches {part!r}" if any(mark in part for mark in marks) else f"there is no column {part!r}"
     return f"{what}; " + (f"did you mean {near}? The" if near else "the") + f" columns are {listing(columns)}"

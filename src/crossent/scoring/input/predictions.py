@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from os.path import commonprefix
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from crossent.errors import InputError, InputTypeError
-from crossent.scoring.input.arrow import column_names, from_arrow
+from crossent.scoring.input.arrow import Matrix, column_names, from_arrow
 from crossent.scoring.input.tensors import from_tensor, is_tensor
-
-
-class Matrix(NamedTuple):
-    """Numbers (N, V), or (N,) for a single column, and the names of the columns, None if they have none."""
-
-    values: Any
-    names: list[str] | None
 
 
 def matrix(values: Any, kind: str) -> Matrix:
@@ -37,6 +27,8 @@ def matrix(values: Any, kind: str) -> Matrix:
         If they have another shape, masked values, or no numbers.
     """
     names: list[str] | None = None
+    if isinstance(values, Matrix):
+        values, names = values
     if is_tensor(values):  # kept as it is, for the core reads bfloat16 and NumPy does not
         array = from_tensor(values, kind, kind)
         if not array.dtype.is_floating_point:
@@ -56,15 +48,6 @@ def matrix(values: Any, kind: str) -> Matrix:
             argument=kind,
         )
     return Matrix(array, names)
-
-
-def class_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of columns without their common prefix: p_cat, p_dog are cat, dog."""
-    prefix = commonprefix(list(columns))  # noqa: RUF071  of names, not of paths
-    cut = max(prefix.rfind(mark) for mark in "_-.: /") + 1
-    whole = re.sub(r"\d+$", "", prefix)
-    digits = all(re.fullmatch(r"\d+", name[len(whole) :]) for name in columns)  # p0, p1, …, p10
-    return tuple(name[len(whole) if digits else cut :] for name in columns)
 
 
 def _floats(values: Any, kind: str) -> Any:

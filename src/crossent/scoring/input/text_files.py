@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crossent.errors import one_line
+from crossent.scoring.input.classes import NO_VALUE
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
 
 LONGEST = 1 << 24
@@ -64,7 +65,8 @@ def _delimited_batches(delimiter: str, wanted: Selection) -> Iterator[Portion]:
     from pyarrow import csv as reader
 
     types = {name: pa.string() if name in wanted.texts else pa.float64() for name in wanted.names}
-    convert = reader.ConvertOptions(include_columns=wanted.names, column_types=types, strings_can_be_null=True)
+    # "NA" and an empty cell are texts in a column of texts: whether they stand for no value, only classes can say
+    convert = reader.ConvertOptions(include_columns=wanted.names, column_types=types, null_values=sorted(NO_VALUE))
     size = wanted.path.stat().st_size
     with wanted.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), _compression(wanted.path)) as file:
         try:

@@ -15,7 +15,7 @@ import numpy as np
 from crossent.kernels import cpu
 from crossent.kernels.backend import RowOutputs
 from crossent.scoring.input.batch import Batch
-from crossent.scoring.input.labels import IGNORED
+from crossent.scoring.input.matching import IGNORED
 from crossent.scoring.parts import Kind
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS, RowStats

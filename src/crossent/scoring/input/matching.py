@@ -1,0 +1,158 @@
+"""Labels become the numbers of their classes; the error about a label that is none says what to do."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from crossent.errors import Argument, InputError, Message
+from crossent.scoring.input.classes import NO_VALUE, Classes, Numbers, is_number, numbers_of, written
+from crossent.scoring.input.labels import Coded, listing, missing
+
+IGNORED = -1
+"""The class of rows that are left out."""
+_SHOWN = 6  # labels that a hint lists
+Hint = list[str | Argument]
+
+
+def classes_of(labels: Coded, classes: Classes, ignore: Iterable[Any]) -> Any:
+    """Return the class of each label, `IGNORED` where the label is one of `ignore`.
+
+    An empty text that is no class is no value, and where all classes are numbers so are texts such as "NA": in labels,
+    and in `ignore`.
+
+    Raises
+    ------
+    InputError
+        If a label is neither a class nor to be ignored, with the label, its first row and the fix.
+    """
+    numbers = numbers_of(classes)
+    ignored = [_read(label, numbers) for label in ignore]
+    values = [_read(label, numbers) for label in labels.values]
+
+    def find(label: Any, value: Any) -> int | None:
+        if ignored and any(_same(label, other) or _same(value, other) for other in ignored):
+            return IGNORED
+        found = numbers.find(value)
+        return found[0] if len(found) == 1 else None
+
+    table = [find(label, value) for label, value in zip(labels.values, values, strict=True)]
+    present = np.bincount(labels.codes, minlength=len(table)) > 0
+    wrong = [k for k, found in enumerate(table) if found is None and present[k]]
+    if wrong:
+        rows = np.isin(labels.codes, wrong)
+        first, count = int(rows.argmax()), int(rows.sum())
+        where = f"row {first}, {count} row{'s' if count > 1 else ''} in total"
+        seen = [value for k, value in enumerate(values) if present[k] and value is not None and table[k] != IGNORED]
+        raise InputError(_not_a_class(values[labels.codes[first]], where, classes, seen), argument="y")
+    if table == list(range(len(table))):
+        return labels.codes
+    return np.array([IGNORED if k is None else k for k in table], np.int64)[labels.codes]
+
+
+def _read(label: Any, numbers: Numbers) -> Any:
+    """Return a label, None in place of a text that stands for no value."""
+    if missing(label):
+        return None
+    if isinstance(label, str) and label.strip() in (NO_VALUE if numbers.numeric else {""}) and not numbers.find(label):
+        return None
+    return label
+
+
+def _not_a_class(label: Any, where: str, classes: Classes, seen: Sequence[Any]) -> Message:
+    """Return the error about a label that is no class; `seen` are all labels, from which a hint follows."""
+    if label is None:  # the command writes NaN as nan, which may be a class
+        skip = Argument("ignore", "" if numbers_of(classes).find("nan") else float("nan"))
+        return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")
+    found = numbers_of(classes).find(label)
+    if len(found) > 1:
+        return _ambiguous(label, where, classes, found)
+    if classes.unnamed and isinstance(label, str) and not is_number(label):
+        last = ", the positive class last" if len(classes) == 2 else ""
+        order = f" with the {len(classes)} names in the order of the columns{last}"
+        return Message(f"y holds names such as {label!r}; pass ", Argument("classes"), order)
+    text = f"label {label!r} ({where}) is not one of the {len(classes)} classes {listing(classes.names)}"
+    unknown = [value for value in seen if not numbers_of(classes).find(value)]
+    hint = _for_numbers(label, unknown, seen, len(classes)) if classes.unnamed else _for_names(label, classes, seen)
+    return Message(text, *(hint or _in_general(label, unknown, seen, classes)))
+
+
+def _for_names(label: Any, classes: Classes, seen: Sequence[Any]) -> Hint:
+    """Return what to do about a label that is none of classes with names; [] if that is unknown."""
+    if alike := _looks_alike(label, classes):
+        return [f"; it differs from {alike}: write both alike"]
+    if classes.columns and len(seen) == len(classes):
+        order = f" with the labels of y in the order of the columns {listing(classes.columns)}"
+        return ["; pass ", Argument("classes"), order]
+    return []
+
+
+def _for_numbers(label: Any, unknown: Sequence[Any], seen: Sequence[Any], count: int) -> Hint:
+    """Return what to do about a label that is none of the classes 0 … `count` − 1; [] if that is unknown."""
+    counted = _other_numbers(seen, count)
+    hint: Hint = [f"; {counted}, pass that as ", Argument("classes")] if counted else []
+    if len(unknown) == 1 and float(label) < 0.0:  # -1, -100: a class, or none
+        hint += ["; or use " if counted else "; use ", Argument("ignore", label), " to skip such rows"]
+    return hint
+
+
+def _in_general(label: Any, unknown: Sequence[Any], seen: Sequence[Any], classes: Classes) -> Hint:
+    """Return what to do about a label that is no class, where neither names nor numbers say more."""
+    if isinstance(label, float) and not label.is_integer() and 0.0 < label < 1.0:
+        return ["; are y and the predictions swapped? Soft labels are for crossent.cross_entropy"]
+    if len(classes) == 2 and len(seen) > 2:
+        several = f"for {len(seen)} classes pass a column for each (of scikit-learn predict_proba, not predict)"
+        return [f": one column, or two, are for two classes; {several}"]
+    skip = Argument("ignore", label if len(unknown) == 1 else list(unknown[:_SHOWN]))
+    if not (classes.unnamed or classes.columns):
+        return ["; write both alike, or use ", skip, " to skip such rows"]
+    return ["; use ", skip, " to skip such rows, or ", Argument("classes"), " to name the columns"]
+
+
+def _ambiguous(label: Any, where: str, classes: Classes, found: Sequence[int]) -> Message:
+    """Return the error about a label that may mean several classes."""
+    names: Sequence[Any] = classes.columns or classes.names
+    said = " or ".join(f"{'column' if classes.columns else 'class'} {names[k]!r}" for k in found)
+    return Message(
+        f"label {label!r} ({where}) may mean {said}; pass ",
+        *(Argument("classes"), f" with the labels of y in the order of the columns {listing(names)}"),
+    )
+
+
+def _other_numbers(seen: Sequence[Any], count: int) -> str:
+    """Return what other numbers the classes may have than 0 … V − 1, by the labels; "" if they do not say."""
+    if not all(is_number(value) for value in seen) or len({type(value) for value in seen}) > 1:
+        return ""
+    numbers = sorted(float(value) for value in seen)
+    if len(numbers) == count:
+        return f"if the columns are {listing(sorted(seen, key=float))} in this order"
+    if numbers[0] >= 1.0 and numbers[-1] == count:
+        return f"if labels count from 1, and the columns are {listing(range(1, count + 1))} in this order"
+    return ""
+
+
+def _looks_alike(label: Any, classes: Classes) -> str:
+    """Return the class that a label looks like, and how they differ; "" if there is none."""
+    if not isinstance(label, str):
+        return ""
+    for name in classes.names:
+        if isinstance(name, str) and _plainest(name) == _plainest(label):
+            if name.casefold() == label.casefold():
+                return f"the class {name!r} in upper and lower case"
+            return f"the class {name!a} in characters that look alike, {label!a}"
+    return ""
+
+
+def _plainest(text: str) -> str:
+    """Return a text without what a reader may not see: case, widths, spaces, and marks without a width."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in plain if unicodedata.category(c) not in {"Cf", "Cc", "Zs"})
+
+
+def _same(label: Any, other: Any) -> bool:
+    if missing(label) or missing(other):
+        return missing(label) and missing(other)
+    return label == other or written(label) == written(other)
