@@ -201,7 +201,10 @@ def add(app: Any, require: Require) -> None:
         ],
         format: Annotated[
             Literal["auto", "chat", "completions", "responses", "vllm", "lm-eval", "plain"],
-            typer.Option(help="Program or format that wrote the file."),
+            typer.Option(
+                metavar="NAME",
+                help="Format of the file: auto, chat, completions, responses, vllm, lm-eval or plain.",
+            ),
         ] = "auto",
         ci: LevelOption = 0.95,
         worst: Annotated[
