@@ -35,6 +35,11 @@ def is_scale(value: float) -> bool:
     return 1e-15 <= value <= 1e15
 
 
+def _is_known(value: object) -> bool:
+    """Return whether a number can be compared; in compiled programs a tensor may stand for one that was checked."""
+    return isinstance(value, (float, int))
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Scores s = phi(z) of logits z: phi(z) = z / temperature, then softcap · tanh(· / softcap) if there is a softcap.
@@ -50,7 +55,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         for name, value in (("temperature", self.temperature), ("softcap", self.softcap)):
-            if value is None or is_scale(value):
+            if value is None or not _is_known(value) or is_scale(value):
                 continue
             why = "use softcap=None for no cap" if name == "softcap" else "1.0 leaves the logits as they are"
             bounds = " between 1e-15 and 1e15" if 0 < value < float("inf") else ""
@@ -95,7 +100,7 @@ class Target:
     num_classes: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.smoothing <= 1.0:
+        if _is_known(self.smoothing) and not 0.0 <= self.smoothing <= 1.0:
             raise ValueError(f"label_smoothing must be between 0.0 and 1.0, got {self.smoothing!r}")
         if self.index is None and self.prob is None:
             raise ValueError("a target needs class indices, class probabilities, or both (top-k)")

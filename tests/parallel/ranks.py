@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import faulthandler
+import functools
 import multiprocessing
+import os
+import signal
+import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 MOST = 4
 PATIENCE = datetime.timedelta(seconds=60)
 """After so long torch gives up a collective, and after twice as long the test gives up the processes."""
+
+
+SILENCE = "no answer"
 
 
 class Failed(AssertionError):
@@ -26,11 +35,11 @@ class Ranks:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._turn += 1
-        store = f"{self._folder}/store{self._turn}"
+        self._store = f"{self._folder}/store{self._turn}"
         self._pipes, self._processes = [], []
         for rank in range(MOST):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, store, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, self._store, theirs), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -40,21 +49,31 @@ class Ranks:
         """Return what function(group, *args) returns on each of n ranks; raise `Failed` if one raised."""
         for pipe in self._pipes[:n]:
             pipe.send((n, function, args))
-        answers = [self._answer(pipe) for pipe in self._pipes[:n]]
+        end = time.monotonic() + 2 * PATIENCE.total_seconds()
+        answers = [self._answer(pipe, end) for pipe in self._pipes[:n]]
         errors = [f"rank {rank}: {text}" for rank, (good, text) in enumerate(answers) if not good]
         if errors:
+            errors += self._what_they_wait_for() if any(text == SILENCE for _, text in answers) else []
             self.stop()
             self._start()  # the others may wait for what will never come
             raise Failed("\n".join(errors))
         return [value for _, value in answers]
 
-    def _answer(self, pipe: Any) -> tuple[bool, Any]:
-        if not pipe.poll(2 * PATIENCE.total_seconds()):
-            return False, "no answer"
+    def _answer(self, pipe: Any, end: float) -> tuple[bool, Any]:
+        if not pipe.poll(max(0.0, end - time.monotonic())):
+            return False, SILENCE
         try:
             return pipe.recv()
         except EOFError:
             return False, "died"
+
+    def _what_they_wait_for(self) -> list[str]:
+        """Return where each thread of each process is."""
+        for process in self._processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(1)
+        return [f"rank {rank} is at\n{_stacks(self._store, rank).read_text()}" for rank in range(MOST)]
 
     def stop(self) -> None:
         """End the processes."""
@@ -63,7 +82,27 @@ class Ranks:
             process.join()
 
 
+@functools.cache
+def square() -> Any:
+    """Return the four ranks as a mesh of two by two, made once, whose groups give up a collective as the others do."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import DeviceMesh
+
+    mesh = torch.arange(MOST).view(2, 2)
+    lines = [[dist.new_group(ranks.tolist(), timeout=PATIENCE) for ranks in axis] for axis in (mesh.T, mesh)]
+    row, column = divmod(dist.get_rank(), 2)
+    return DeviceMesh.from_group([lines[0][column], lines[1][row]], "cpu", mesh=mesh)
+
+
+def _stacks(store: str, rank: int) -> Path:
+    return Path(f"{store}-stacks{rank}")
+
+
 def _serve(rank: int, store: str, pipe: Any) -> None:
+    stacks = _stacks(store, rank).open("w")
+    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+
     import torch
     import torch.distributed as dist
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from crossent.torch import binary_cross_entropy, binary_cross_entropy_with_logits
+from tests.parallel.ranks import square
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def close(a, b):
 
 def same_as_alone(_group, layout):
     torch.manual_seed(0)
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     double = torch.float64
     x, t = torch.rand(SHAPE, dtype=double), torch.rand(SHAPE, dtype=double)
     weights = torch.rand(6, dtype=double), torch.rand(7, 1, dtype=double)
@@ -58,7 +58,7 @@ def test_a_binary_loss_is_that_of_one_rank(ranks, layout):
 
 
 def misused(_group):
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     x = distribute_tensor(torch.rand(SHAPE), mesh, [Shard(0), Replicate()])
     partial = DTensor.from_local(torch.rand(SHAPE), mesh, [Partial(), Replicate()])
     for call, error, text in (

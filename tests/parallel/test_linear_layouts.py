@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from typing import Any
 
 import pytest
 import torch
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from tests.parallel.layouts import S0, S1, Layout, Placements, R, call, check, here, like
@@ -26,7 +25,7 @@ from tests.parallel.linear import (
     named_leaves,
     outcome,
 )
-from tests.parallel.ranks import Ranks
+from tests.parallel.ranks import Ranks, square
 from tests.torch import linear, plain
 from tests.torch.linear import KINDS, WITH, Shape, draw
 
@@ -107,11 +106,6 @@ def test_second_derivatives(ranks: Ranks, kind: str) -> None:
 
 
 # Two dimensions
-
-
-@functools.cache
-def square() -> DeviceMesh:
-    return init_device_mesh("cpu", (2, 2))
 
 
 def is_refused(x: Placements, w: Placements) -> bool:

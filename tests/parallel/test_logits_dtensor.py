@@ -11,12 +11,13 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import loss_parallel
 
 import crossent.torch as F
 from crossent.torch import TopK
+from tests.parallel.ranks import square
 from tests.parallel.shards import ALL, KINDS, SMOOTH, STATS, Call, apart, axis_of, cut, leaf, nothing_wrong
 from tests.torch import plain
 
@@ -143,7 +144,7 @@ def test_one_dimension_of_a_mesh(ranks, n):
 
 def two_dimensions(_group, placements):
     _ = torch.manual_seed(21)
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     found: list[str] = []
     for turn, (kind, shape, way) in enumerate(itertools.product(KINDS, ((5, 11), (1, 3), (3, 10, 2)), WAYS)):
         options = {"reduction": ("mean", "none", "sum")[turn % 7 % 3], "return_stats": turn % 4 < 3}
@@ -159,7 +160,7 @@ def test_two_dimensions_of_a_mesh(ranks, placements):
 
 def pixels(_group):
     _ = torch.manual_seed(22)
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     found: list[str] = []
     for kind, way in itertools.product(KINDS, WAYS):
         for placements in ((Shard(2), Shard(1)), (Shard(1), Shard(3)), (Shard(2), Shard(3)), (Shard(0), Shard(2))):
@@ -215,7 +216,7 @@ def test_ranks_without_rows_with_ignored_rows_and_with_nan(ranks):
 
 def twice(_group, kind):
     _ = torch.manual_seed(25)
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     found: list[str] = []
     for way, placements in zip(WAYS, TWO, strict=False):
         call = Call.draw((3, 5), kind, return_stats=True, **ALL)
@@ -244,7 +245,7 @@ def test_second_backward_and_second_derivatives(ranks, kind):
 def layer(_group):
     # what column-parallel linear layers make, and a backward pass to the weight as a user writes it
     _ = torch.manual_seed(26)
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     x, w = torch.randn(6, 4, dtype=torch.float64), torch.randn(4, 11, dtype=torch.float64, requires_grad=True)
     y = torch.randint(11, (6,))
     want = nnf.cross_entropy(x @ w, y, label_smoothing=0.1)

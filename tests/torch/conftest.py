@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -16,3 +18,11 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def seeded():
     _ = torch.manual_seed(0)
+
+
+@pytest.fixture
+def quiet():
+    """Without the warnings of torch's own machinery."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 
 import crossent.torch as F
 from tests.torch import plain
@@ -99,6 +100,60 @@ def test_compiled_numbers_in_tensors_are_not_constants(name, values, loss):
     compiled = torch.compile(lambda value: LOSSES[loss](**{name: value}), backend="eager")
     for value in (*values, *values):
         torch.testing.assert_close(compiled(value), LOSSES[loss](**{name: value}))
+
+
+CHANGING = {
+    "temperature": [1.0, 0.5, 0.7, 2.0, 3.0],
+    "softcap": [30.0, 20.0, 25.0, 5.0],
+    "label_smoothing": [0.0, 0.1, 0.2, 1.0],
+    "z_loss": [0.0, 1e-4, 1e-3, 0.1],
+}
+
+
+def step(loss, operands, options):
+    """A loss of the operands with a target of its own for each class, and their gradients."""
+    leaves = [x.clone().requires_grad_() for x in operands]
+    value = loss(leaves, **options)
+    return value.detach(), *torch.autograd.grad(value.sum(), leaves)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.parametrize(("function", "operands"), [(F.cross_entropy, [Z]), (F.linear_cross_entropy, [X, W])])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_compiled_numbers_that_change_take_one_program(name, function, operands, reduction):
+    programs = []
+
+    def counting(graph, inputs):
+        programs.append(graph)
+        return aot_eager(graph, inputs)
+
+    def loss(leaves, **options):
+        return function(*leaves, Y, reduction=reduction, **options)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend=counting, fullgraph=True)
+    for value in CHANGING[name]:
+        for got, want in zip(step(compiled, operands, {name: value}), step(loss, operands, {name: value}), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+    assert len(programs) == 2  # one for the first value, which may be constant, and one for all others
+    with pytest.raises(ValueError, match=f"{name} must be "):  # where the graph may break: torch compiles no errors
+        _ = torch.compile(loss, backend=counting)([*operands], **{name: -1.0})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quiet")
+def test_compiled_numbers_that_change_together():
+    torch._dynamo.reset()
+
+    def loss(leaves, t):
+        return F.linear_cross_entropy(*leaves, Y, temperature=t, softcap=30 * t, label_smoothing=t / 4, z_loss=t / 100)
+
+    compiled = torch.compile(loss, fullgraph=True)
+    for t in (0.5, 0.7, 1.0, 2.0, 0.5):
+        for got, want in zip(step(compiled, [X, W], {"t": t}), step(loss, [X, W], {"t": t}), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

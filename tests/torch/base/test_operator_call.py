@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor
 
 import crossent.torch  # noqa: F401  registers all operators
 from crossent.spec import Scores, Target
-from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
+from crossent.torch.base.operator_call import UNREAD, OperatorCall, keep, kept, operator_call
+from crossent.torch.operators.binary import BinaryCall
 from crossent.torch.operators.linear_call import LinearCall
 from crossent.torch.operators.linear_stats import LinearGradCall
 from crossent.torch.operators.rows import RowCall, RowGradCall
@@ -71,6 +73,8 @@ TARGET = (
     "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, int first_class, int? num_classes"
 )
 SCORES = "float temperature, float? softcap"
+NUMBERS = "Tensor? unread=None"
+SWEEP = "bool[] wants, int chunk_bytes"
 COTANGENTS = "Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy"
 ROWS = f"Tensor logits, {TARGET}, {SCORES}, str[] groups"
 HEAD = (
@@ -85,17 +89,21 @@ HEAD = (
 def test_the_schema_of_a_nested_call_is_its_fields_in_order():
     assert Outer.schema() == (
         "Tensor? first, Tensor x, float scale, bool flag, int count, float? limit, str[] names, Tensor last, "
-        "bool[] which"
+        "bool[] which, Tensor? unread=None"
     )
 
 
 @pytest.mark.parametrize(
     ("cls", "schema"),
     [
-        (RowCall, ROWS),
-        (RowGradCall, f"{ROWS}, Tensor record, {COTANGENTS}"),
-        (LinearCall, HEAD),
-        (LinearGradCall, f"{HEAD}, Tensor record, Tensor logits, {COTANGENTS}, bool[] wants, int chunk_bytes"),
+        (RowCall, f"{ROWS}, {NUMBERS}"),
+        (RowGradCall, f"{ROWS}, Tensor record, {COTANGENTS}, {NUMBERS}"),
+        (LinearCall, f"{HEAD}, {NUMBERS}"),
+        (
+            LinearGradCall,
+            f"{HEAD}, Tensor record, Tensor logits, {COTANGENTS}, bool[] wants, int chunk_bytes, {NUMBERS}",
+        ),
+        (BinaryCall, "str kind, Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"),  # takes no float
     ],
 )
 def test_schemas_of_the_losses(cls, schema):
@@ -106,7 +114,8 @@ def test_schemas_of_the_losses(cls, schema):
 def test_the_schema_that_torch_has_is_that_of_the_call(name):
     cls = next(cls for cls in CALLS if cls.__name__ == OPERATORS[name])
     of_torch = getattr(torch.ops.crossent, name).default._schema.arguments
-    assert [(x.name, "Tensor" in str(x.type)) for x in of_torch] == [(x.name, x.is_tensor) for x in cls.leaves()]
+    arguments = [leaf for leaf in (*cls.leaves(), UNREAD) if f" {leaf.name}" in cls.schema()]
+    assert [(x.name, "Tensor" in str(x.type)) for x in of_torch] == [(x.name, x.is_tensor) for x in arguments]
 
 
 def test_every_operator_is_in_the_table_above():
@@ -179,6 +188,22 @@ def test_values_within_a_call_keep_their_classes():
     call = RowCall.unflatten(flat)
     assert isinstance(call.target, Target)
     assert isinstance(call.scores, Scores)
+
+
+def test_numbers_that_are_tensors_come_last_and_return_to_their_places():
+    scale, limit = torch.tensor(0.3, dtype=torch.float64), torch.tensor(7.0, dtype=torch.float64)
+    call = outer()
+    inner = dataclasses.replace(call.inner, scale=scale)
+    for numbers in ([scale], [scale, limit]):
+        others = dataclasses.replace(call.numbers, limit=(*numbers, None)[1])
+        flat = dataclasses.replace(call, inner=inner, numbers=others).flatten()
+        assert math.isnan(flat[2])
+        assert flat[-1].tolist() == [x.item() for x in numbers]
+        assert len(flat) == len(Outer.leaves()) + 1
+        again = Outer.unflatten(flat)
+        assert again.inner.scale.item() == 0.3
+        assert again.numbers.limit is None if len(numbers) == 1 else again.numbers.limit.item() == 7.0
+        assert Outer.unflatten([*flat[:-1], [1.5, 2.5]]).inner.scale == 1.5
 
 
 # Gradients

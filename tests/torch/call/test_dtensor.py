@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
 from crossent.kernels.backend import BinaryOperands
@@ -14,6 +14,7 @@ from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing, Shard
 from crossent.torch.call.dtensor import of_elements, of_layer, of_logits, stand_in
 from crossent.torch.call.layout import LayerOperands
 from crossent.torch.ranks.shards import NO_SHARDS
+from tests.parallel.ranks import square
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_a_stand_in_has_everything_but_memory():
 
 
 def logits_in_two_dimensions(_group):
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     row, column = mesh.get_coordinate()
     z, y, s, weight = numbers(N, V), torch.arange(N), numbers(N), numbers(V)
     placed = put(z, mesh, Shard(0), Shard(1))
@@ -139,7 +140,7 @@ def test_calls_that_have_no_loss_are_refused_on_every_rank(ranks):
 
 
 def layer(_group):
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     row, column = mesh.get_coordinate()
     x, w, y = numbers(N, D), numbers(V, D), torch.arange(N)
     operands = LayerOperands(put(x, mesh, Shard(0), Replicate()), put(w, mesh, Replicate(), Shard(0)), None)
@@ -201,7 +202,7 @@ def test_layers_that_have_no_loss_are_refused_on_every_rank(ranks):
 
 
 def elements(_group):
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = square()
     row, column = mesh.get_coordinate()
     own = HALVES[row], slice(2 * column, 2 * column + 2)
     x, t, weight, pos_weight = numbers(N, 4), numbers(N, 4) + 0.5, numbers(4), numbers(N, 1)

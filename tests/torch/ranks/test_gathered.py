@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from crossent.torch.ranks.gathered import InputGradient, gather_rows
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
+from tests.parallel.ranks import square
 
 pytestmark = pytest.mark.slow
 
@@ -129,8 +130,7 @@ def test_each_rank_gets_its_share_of_the_sum(ranks, n, N, complete, permuted):
 def in_two_groups(group, share):
     """Ranks in pairs, and pairs of pairs: sums over the first group come before those over the last."""
     rank = dist.get_rank(group)
-    pairs, others = [dist.new_group(r) for r in ([0, 1], [2, 3])], [dist.new_group(r) for r in ([0, 2], [1, 3])]
-    first, last = pairs[rank // 2], others[rank % 2]
+    first, last = square().get_group(1), square().get_group(0)
     parts, known = parts_of(group, 4), Ranks((first.group_name, last.group_name))
     if share:
         known = dataclasses.replace(known, gathered=drawn(0, 4, D), each=2)

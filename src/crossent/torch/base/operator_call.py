@@ -8,10 +8,12 @@ by `operator_call` whose fields are tensors, numbers, texts, or values with fiel
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, Self, TypeVar, dataclass_transform, get_type_hints
 
+import torch
 from torch import Tensor
 
 from crossent.spec import Array
@@ -33,11 +35,28 @@ _TYPES: Mapping[Any, str] = {
 
 
 class Leaf(NamedTuple):
-    """An argument in the flat list: its name, its type in a schema, and whether it may be a tensor."""
+    """An argument in the flat list: its name and its type in a schema."""
 
     name: str
     type: str
-    is_tensor: bool
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it may be a tensor."""
+        return self.type.startswith("Tensor")
+
+    @property
+    def is_real(self) -> bool:
+        """Whether it may be a float."""
+        return self.type.startswith("float")
+
+
+UNREAD = Leaf("unread", "Tensor?")
+"""The last argument of an operator that takes floats: those which change from call to call of a compiled program.
+
+A compiler makes a program for each value of a float that an operator takes, and one program for all values of a tensor.
+So a temperature that it does not know is NaN in its own place and comes in this tensor (K,) of float64.
+"""
 
 
 class _Step(NamedTuple):
@@ -90,19 +109,30 @@ class OperatorCall:
 
     @classmethod
     def schema(cls) -> str:
-        """Return the arguments as torch's schemas write them, in the order of the fields."""
-        return ", ".join(f"{leaf.type} {leaf.name}" for leaf in cls.leaves())
+        """Return the arguments as torch's schemas write them, in the order of the fields, and the unread numbers."""
+        arguments = [f"{leaf.type} {leaf.name}" for leaf in cls.leaves()]
+        unread = any(leaf.is_real for leaf in cls.leaves())
+        return ", ".join([*arguments, f"{UNREAD.type} {UNREAD.name}=None"] if unread else arguments)
 
     @classmethod
     def unflatten(cls, flat: Iterable[Any]) -> Self:
-        """Return the call of a flat list of arguments."""
-        return _unflattened(cls, iter(flat))
+        """Return the call of a flat list of arguments, with tensors in place of unread numbers."""
+        arguments, number = list(flat), len(cls.leaves())
+        if len(arguments) > number and (unread := arguments.pop()) is not None:
+            rest = iter(unread)
+            arguments = [next(rest) if isinstance(x, float) and math.isnan(x) else x for x in arguments]
+        return _unflattened(cls, iter(arguments))
 
     def flatten(self) -> list[Any]:
-        """Return all arguments in the order of the schema."""
+        """Return all arguments in the order of the schema; unread numbers come last, if there are any."""
         flat: list[Any] = []
         _spread(self, flat)
-        return flat
+        unread: list[Tensor] = []
+        for place, leaf in enumerate(self.leaves()):
+            if leaf.is_real and (number := _unread(flat[place])) is not None:
+                flat[place] = math.nan
+                unread.append(number)
+        return [*flat, torch.stack(unread)] if unread else flat
 
     @classmethod
     def gradients(cls, found: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -131,7 +161,7 @@ def _new_layout(cls: type) -> _Layout:
             leaves += _layout(inner).leaves
         elif kind in _TYPES:
             fields.append((field.name, None))
-            leaves.append(Leaf(field.name, _TYPES[kind], _TYPES[kind].startswith("Tensor")))
+            leaves.append(Leaf(field.name, _TYPES[kind]))
         else:
             raise TypeError(f"{cls.__name__}.{field.name}: torch's schemas have no word for {kind}")
     names = frozenset(leaf.name for leaf in leaves)
@@ -203,6 +233,17 @@ def _spread(fields_of: Any, flat: list[Any]) -> None:
 
 def _unflattened(cls: Any, flat: Iterator[Any]) -> Any:
     return cls(*[next(flat) if inner is None else _unflattened(inner, flat) for _, inner in _layout(cls).fields])
+
+
+def _unread(number: Any) -> Tensor | None:
+    """Return a number as a tensor if it changes from call to call of a compiled program, else None."""
+    if number is None or isinstance(number, Tensor):
+        return number
+    if not torch.compiler.is_compiling():
+        return None
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return None if has_static_value(number) else torch.ones((), dtype=torch.float64) * number
 
 
 # Between forward and backward --------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def register(
     kernel = forward.kernel
     library.define(f"{name}({takes.schema()}) -> {_returned(returns)}")
     for device in ("CPU", "CUDA"):
-        library.impl(name, _flat(takes, kernel), device)
+        library.impl(name, _flat(takes, kernel, read=True), device)
     torch.library.register_fake(f"crossent::{name}", _flat(takes, forward.fake), lib=library)
     names = tuple(leaf.name for leaf in takes.leaves())
     of_tensors = tuple(leaf.name for leaf in takes.leaves() if leaf.is_tensor)
@@ -90,7 +90,9 @@ def register(
             save(ctx, takes.unflatten(inputs), output)
 
         def flat_backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
-            return takes.gradients(gradients(ctx, _wants(names, ctx.needs_input_grad), *cotangents))
+            needs = ctx.needs_input_grad
+            found = takes.gradients(gradients(ctx, _wants(names, needs), *cotangents))
+            return *found, *[None] * (len(needs) - len(found))
 
         torch.library.register_autograd(f"crossent::{name}", flat_backward, setup_context=setup, lib=library)
     operator = getattr(torch.ops.crossent, name).default
@@ -164,11 +166,13 @@ def _returned(returns: Any) -> str:
     return "Tensor" if returns is Tensor else "(" + ", ".join(f"Tensor {name}" for name in returns._fields) + ")"
 
 
-def _flat(takes: type[OperatorCall], function: Callable[[Any], Any]) -> Callable[..., Any]:
+def _flat(takes: type[OperatorCall], function: Callable[[Any], Any], *, read: bool = False) -> Callable[..., Any]:
     """Return a function of flat arguments; torch wants a plain tuple of several outputs."""
+    known = len(takes.leaves())
 
     def flat(*arguments: Any) -> Any:
-        output = function(takes.unflatten(arguments))
+        numbers = [x.tolist() if read and x is not None else x for x in arguments[known:]]
+        output = function(takes.unflatten([*arguments[:known], *numbers]))
         return output if isinstance(output, Tensor) else tuple(output)
 
     return flat
