@@ -33,13 +33,18 @@ class Ranks:
         self._start()
 
     def _start(self) -> None:
+        from torch.distributed import TCPStore
+
         context = multiprocessing.get_context("spawn")
         self._turn += 1
-        self._store = f"{self._folder}/store{self._turn}"
+        # kept here, so that ranks come and go; torch's store in a file now and then loses a key when groups are made
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
         self._pipes, self._processes = [], []
         for rank in range(MOST):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, self._store, theirs), daemon=True)
+            process = context.Process(
+                target=_serve, args=(rank, self._store.port, self._stacks(rank), theirs), daemon=True
+            )
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -73,7 +78,11 @@ class Ranks:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, signal.SIGUSR1)
         time.sleep(1)
-        return [f"rank {rank} is at\n{_stacks(self._store, rank).read_text()}" for rank in range(MOST)]
+        return [f"rank {rank} is at\n{self._stacks(rank).read_text()}" for rank in range(MOST)]
+
+    def _stacks(self, rank: int) -> Path:
+        """Return the file to which a process writes where it is."""
+        return Path(self._folder) / f"stacks{self._turn}-{rank}"
 
     def stop(self) -> None:
         """End the processes."""
@@ -92,22 +101,20 @@ def square() -> Any:
     mesh = torch.arange(MOST).view(2, 2)
     lines = [[dist.new_group(ranks.tolist(), timeout=PATIENCE) for ranks in axis] for axis in (mesh.T, mesh)]
     row, column = divmod(dist.get_rank(), 2)
-    return DeviceMesh.from_group([lines[0][column], lines[1][row]], "cpu", mesh=mesh)
+    groups = [lines[0][column], lines[1][row]]
+    return DeviceMesh.from_group(groups, "cpu", mesh=mesh, mesh_dim_names=("down", "across"))
 
 
-def _stacks(store: str, rank: int) -> Path:
-    return Path(f"{store}-stacks{rank}")
-
-
-def _serve(rank: int, store: str, pipe: Any) -> None:
-    stacks = _stacks(store, rank).open("w")
-    faulthandler.register(signal.SIGUSR1, file=stacks, all_threads=True)
+def _serve(rank: int, port: int, stacks: Path, pipe: Any) -> None:
+    file = stacks.open("w")
+    faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
 
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=MOST, timeout=PATIENCE)
+    store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=PATIENCE)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=MOST, timeout=PATIENCE)
     groups = {n: dist.new_group(list(range(n)), timeout=PATIENCE) for n in range(1, MOST + 1)}
     while True:
         try:
