@@ -12,11 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
 import crossent.torch as F
 from crossent.torch import TopK
+from tests.parallel import ranks as of_ranks
 from tests.parallel.linear import ROWS, Split, alone, check, differ, outcome
 from tests.parallel.ranks import Ranks
 from tests.torch.linear import KINDS, draw
@@ -45,7 +47,8 @@ def caught(function: Callable[[], Any]) -> tuple[str, str, float]:
 
 def failing(_: Any, rows: int, chunk_bytes: int | None, reduction: str) -> tuple[tuple[str, str, float], list[str]]:
     """What a call raises if rank 1 has a negative probability in its last row, and what a good call does after it."""
-    group = dist.new_group(list(range(4)), timeout=datetime.timedelta(seconds=PATIENCE))
+    group = dist.new_group(list(range(4)), timeout=of_ranks.PATIENCE)
+    distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=PATIENCE), group)  # a busy machine makes groups slowly
     _ = torch.manual_seed(0)
     (x, w, p, b, _), _ = draw(ROWS, "dense", bias=True)
     x, p = x.detach().repeat(rows, 1).requires_grad_(), p.detach().repeat(rows, 1)
@@ -55,7 +58,7 @@ def failing(_: Any, rows: int, chunk_bytes: int | None, reduction: str) -> tuple
     split = Split(group, "uneven", (x, w, bad, b, None))
     parts, call = split.args((x, w, bad, b, None)), split.function(chunk_bytes=chunk_bytes)
     found = caught(lambda: call(*parts, reduction=reduction))
-    again = dist.new_group(list(range(4)), timeout=datetime.timedelta(seconds=30))
+    again = dist.new_group(list(range(4)), timeout=of_ranks.PATIENCE)
     return found, check(again, "uneven", (x, w, p, b, None), {"reduction": reduction}, chunk_bytes=chunk_bytes)
 
 
