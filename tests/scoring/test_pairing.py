@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import date
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,3 +75,66 @@ def test_one_column_of_either_class():
     a = scored(labels, P, classes=["cat", "dog"])
     b = scored(labels, 1.0 - np.array(P), classes=["dog", "cat"])
     near(crossent.compare(a, b).difference, 0.0)
+
+
+HEX = "0123456789abcdef0123456789abcdef"
+IDS = {
+    "numbers": (np.arange(4), ["0", "1", "2", "3"]),
+    "numbers of a column with gaps": (np.arange(4), ["0.0", "1.0", "2.0", "3.0"]),
+    "numbers with zeros before": (np.arange(4), ["000", "001", "002", "003"]),
+    "floats": (np.arange(4) / 10, ["0", "0.1", "0.20", ".3"]),
+    "far numbers": ([2**63 + k for k in range(4)], [str(2**63 + k) for k in range(4)]),
+    "moments": (
+        np.arange("2026-01-01", "2026-01-05", dtype="M8[D]").astype("M8[ns]"),
+        [f"2026-01-0{k} 00:00:00" for k in range(1, 5)],
+    ),
+    "nanoseconds": (np.arange(4).astype("M8[ns]"), [f"1970-01-01T00:00:00.00000000{k}" for k in range(4)]),
+    "days": ([date(2026, 1, k) for k in range(1, 5)], [f"2026-01-0{k}T00:00:00.000Z" for k in range(1, 5)]),
+    "UUIDs": ([uuid.UUID(HEX[k:] + HEX[:k]) for k in range(4)], [HEX[k:] + HEX[:k] for k in range(4)]),
+    "bytes of UUIDs": (
+        [bytes.fromhex(HEX[k:] + HEX[:k]) for k in range(4)],
+        [str(uuid.UUID(HEX[k:] + HEX[:k])).upper() for k in range(4)],
+    ),
+    "truths": ([True, False], ["false", "true"][::-1]),
+    "names": (["a", "b", "c", "d"], [" a", "b ", "c", "d"]),
+}
+
+
+@pytest.mark.parametrize("case", IDS)
+def test_ids_that_mean_the_same_are_paired(case):
+    """As a csv file holds text where a parquet file holds numbers, moments and bytes."""
+    ids, written = IDS[case]
+    n = len(ids)
+    a = scored(Y[:n], P[:n], id=ids)
+    for way in (slice(None), slice(None, None, -1)):
+        b = scored(Y[:n][way], P[:n][way], id=written[way])
+        assert (crossent.compare(a, b).n, crossent.compare(a, b).difference) == (n, 0.0)
+        assert crossent.compare(b, a).difference == 0.0
+
+
+def test_ids_that_are_equal_are_paired_whatever_they_mean():
+    """ "7" and "007" are two rows where a file has both."""
+    for ids in (["7", "007", "7.0", "x"], ["1e5", "100000", "1e6", "1000000"]):
+        a, b = scored(id=ids), scored(Y[::-1], P[::-1], id=ids[::-1])
+        assert crossent.compare(a, b).difference == 0.0
+
+
+def test_ids_that_mean_the_same_in_one_file_pair_nothing():
+    with pytest.raises(ValueError, match="do not have the same rows"):
+        _ = crossent.compare(scored(id=["7", "007", "8", "9"]), scored(id=[7, 8, 9, 10]))
+
+
+def test_rows_without_an_id():
+    with pytest.raises(ValueError, match="row 2 of b has no id"):
+        _ = crossent.compare(scored(id=["a", "b", "c", "d"]), scored(id=["a", "b", None, "d"]))
+
+
+def test_ids_of_several_types_stay_what_they_are():
+    """States whose parts have ids of different types: NumPy would make floats or text of them."""
+    far = 2**63 + 1
+    parts = [np.array([far], np.uint64), np.array([-1]), np.array(["x"])]
+    states = [crossent.ScoreState(rows=True), crossent.ScoreState(rows=True)]
+    for k, part in enumerate(parts):
+        _ = states[0].update(Y[k : k + 1], probs=P[k : k + 1], id=part)
+    _ = states[1].update(Y[2::-1], probs=P[2::-1], id=["x", -1, far])
+    assert crossent.compare(*states).difference == 0.0

@@ -11,7 +11,7 @@ import numpy as np
 
 from crossent.errors import InputError, InputTypeError, one_line
 from crossent.scoring.input.arguments import check_level
-from crossent.scoring.input.labels import python_value
+from crossent.scoring.input.plain import plain
 from crossent.scoring.pairing import Names, paired
 from crossent.scoring.parts import Interval
 from crossent.scoring.result import Score
@@ -187,9 +187,7 @@ def between(a: Any, b: Any, *, ci: float | None = None, names: tuple[str, str] =
         low = high = value
     order = np.argsort(-difference, kind="stable")[: first.options.worst]
     regressions = [
-        Regression(python_value(mine.id[k]), float(mine.loss[k]), float(theirs.loss[k]))
-        for k in order
-        if difference[k] > 0
+        Regression(plain(mine.id[k]), float(mine.loss[k]), float(theirs.loss[k])) for k in order if difference[k] > 0
     ]
     return Comparison(
         difference=value,

@@ -10,7 +10,9 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, Message
 from crossent.scoring.input.classes import matched
-from crossent.scoring.input.labels import listing, python_value
+from crossent.scoring.input.ids import meaning
+from crossent.scoring.input.labels import listing
+from crossent.scoring.input.plain import plain
 from crossent.scoring.sums.kept import KeptColumns
 from crossent.scoring.sums.row_sums import RowSums
 
@@ -51,7 +53,7 @@ def paired(first: RowSums, second: RowSums, names: Names) -> Pair:
         said = " and ".join(repr(classes[side.label[k]]) for side in (a, b))
         raise InputError(
             Message(
-                f"{names.both} have different true classes, {said} in row {python_value(a.id[k])!r}; only the same "
+                f"{names.both} have different true classes, {said} in row {plain(a.id[k])!r}; only the same "
                 "rows can be compared: pass ",
                 Argument("id"),
                 " to pair them if they are in different orders",
@@ -62,7 +64,7 @@ def paired(first: RowSums, second: RowSums, names: Names) -> Pair:
     if wrong.any():
         k = int(wrong.argmax())
         said = " and ".join(f"{weight[k]:g}" for weight in weights)
-        raise InputError(f"{names.both} have different weights, {said} in row {python_value(a.id[k])!r}")
+        raise InputError(f"{names.both} have different weights, {said} in row {plain(a.id[k])!r}")
     _require_same_clusters(a, b, names)
     _refuse_infinite_losses(a, b, names)
     return Pair(a, b)
@@ -99,7 +101,7 @@ def _ordered(a: KeptColumns, b: KeptColumns, names: Names) -> Pair:
             )
         )
     if a.id is not None:
-        return Pair(a, b.take(_matched(a.id, b.id, names)))
+        return Pair(a, b.take(_matched(a, b, names)))
     if len(a) != len(b):
         raise InputError(
             Message(
@@ -129,7 +131,7 @@ def _require_same_clusters(a: KeptColumns, b: KeptColumns, names: Names) -> None
         k = int(wrong.argmax())
         raise InputError(
             Message(
-                f"{names.both} have different clusters (row {python_value(a.id[k])!r}); pass the same ",
+                f"{names.both} have different clusters (row {plain(a.id[k])!r}); pass the same ",
                 *(Argument("cluster"), " to both"),
             )
         )
@@ -138,7 +140,7 @@ def _require_same_clusters(a: KeptColumns, b: KeptColumns, names: Names) -> None
 def _refuse_infinite_losses(a: KeptColumns, b: KeptColumns, names: Names) -> None:
     both = np.isposinf(a.loss) & np.isposinf(b.loss)
     if both.any():
-        first = python_value(a.id[both.argmax()])
+        first = plain(a.id[both.argmax()])
         raise InputError(
             Message(
                 f"the loss of {int(both.sum())} rows is infinite in {names.a} and in {names.b} (row {first!r}), which "
@@ -148,26 +150,48 @@ def _refuse_infinite_losses(a: KeptColumns, b: KeptColumns, names: Names) -> Non
         )
 
 
-def _matched(mine: Any, theirs: Any, names: Names) -> Any:
-    """Return the places of the ids `mine` among the ids `theirs`."""
-    place = {python_value(name): k for k, name in enumerate(theirs)}
-    ids = [python_value(name) for name in mine]
-    for side, listed, count in ((names.a, ids, len(set(ids))), (names.b, theirs, len(place))):
-        if count < len(listed):
-            seen: set[Any] = set()
-            twice = next(name for name in map(python_value, listed) if name in seen or seen.add(name))
-            raise InputError(
-                f"the ids of {side} are not unique: {len(listed)} rows have {count}, and {twice!r} names more than one",
-                argument="id",
-            )
-    missing = [name for name in ids if name not in place]
-    if missing or len(place) != len(ids):
-        extra = next(iter(place.keys() - set(ids)), None)
+def _matched(a: KeptColumns, b: KeptColumns, names: Names) -> Any:
+    """Return the places of the ids of a among those of b.
+
+    Ids are the same if they are equal. If that does not pair all rows, they are the same if they mean the same: "0" in
+    a csv file is 0 in a parquet file.
+    """
+    ids, others = _ids(a, names.a), _ids(b, names.b)
+    place = {name: k for k, name in enumerate(others)}
+    if place.keys() != set(ids):
+        meanings, places = [meaning(name) for name in ids], {meaning(name): k for name, k in place.items()}
+        if len(places) == len(place) and len(set(meanings)) == len(meanings):
+            return _places(meanings, places, (ids, others), names)
+    return _places(ids, place, (ids, others), names)
+
+
+def _ids(side: KeptColumns, name: str) -> list[Hashable]:
+    """Return the ids of a side, each of which must be there and be unique."""
+    ids = [plain(each) for each in side.id]
+    if None in ids:
+        row = side.number[ids.index(None)]
+        raise InputError(f"row {row} of {name} has no id, so nothing pairs it; drop such rows", argument="id")
+    if (count := len(set(ids))) < len(ids):
+        seen: set[Hashable] = set()
+        twice = next(each for each in ids if each in seen or seen.add(each))
+        raise InputError(
+            f"the ids of {name} are not unique: {len(ids)} rows have {count}, and {twice!r} names more than one",
+            argument="id",
+        )
+    return ids
+
+
+def _places(mine: list[Any], place: dict[Any, int], ids: tuple[list[Hashable], list[Hashable]], names: Names) -> Any:
+    """Return the place of each of `mine`; `ids` are those of both sides as their files write them."""
+    missing = [name for name, key in zip(ids[0], mine, strict=True) if key not in place]
+    if missing or len(place) != len(mine):
+        there = set(mine)
+        extra = next((ids[1][k] for key, k in place.items() if key not in there), None)
         example = f"{missing[0]!r} is in {names.a} alone" if missing else f"{extra!r} is in {names.b} alone"
         raise InputError(
             f"{names.both} do not have the same rows: {len(missing)} ids are in {names.a} alone and "
-            f"{len(place) - len(ids) + len(missing)} in {names.b} alone ({example}); "
+            f"{len(place) - len(mine) + len(missing)} in {names.b} alone ({example}); "
             "compare the rows that both have",
             argument="id",
         )
-    return np.array([place[name] for name in ids])
+    return np.array([place[key] for key in mine])

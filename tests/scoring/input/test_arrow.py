@@ -12,7 +12,7 @@ from crossent.scoring.input.columns import Columns
 
 
 def decoded(column):
-    found = coded(column)
+    found = coded(column, "column 'y'", "y")
     return [found.values[k] for k in found.codes]
 
 
@@ -29,7 +29,7 @@ def test_nan_is_a_missing_label():
 
 
 def test_integers_stay_as_they_are():
-    found = coded(pa.array([3, 1, 2], pa.uint8()))
+    found = coded(pa.array([3, 1, 2], pa.uint8()), "column 'y'", "y")
     assert isinstance(found, np.ndarray)
     assert found.tolist() == [3, 1, 2]
 

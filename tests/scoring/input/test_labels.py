@@ -12,7 +12,8 @@ import torch
 
 import crossent
 from crossent import score
-from crossent.scoring.input.labels import code, missing
+from crossent.scoring.input.plain import missing
+from crossent.scoring.input.series import code
 from tests.scoring.exact import close, exact_mean, made
 from tests.scoring.refusals import NAN, P, Y
 

@@ -9,8 +9,8 @@ import pytest
 from crossent import score
 from crossent.errors import InputError
 from crossent.scoring.input.classes import Classes
-from crossent.scoring.input.labels import code
 from crossent.scoring.input.matching import classes_of
+from crossent.scoring.input.series import code
 from tests.scoring.exact import close, exact_mean
 from tests.scoring.refusals import INF, NAN, P, Y, assert_refused, names
 

@@ -8,7 +8,7 @@ import pytest
 import crossent
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
 from crossent.scoring.input.batch import batch
-from crossent.scoring.input.labels import code
+from crossent.scoring.input.series import code
 from crossent.scoring.sums import row_sums
 from crossent.scoring.sums.row_sums import Numbering, RowSums
 from tests.scoring.exact import assert_same, made

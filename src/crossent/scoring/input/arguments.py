@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from crossent.errors import Argument, InputError, InputTypeError, Message
+from crossent.scoring.input.plain import plain
 from crossent.scoring.parts import KINDS, Kind, Zero
 
 
@@ -97,10 +100,11 @@ def check_level(ci: float) -> None:
 
 
 def ignored_labels(ignore: Any) -> tuple[Any, ...]:
-    """Return the argument `ignore`, one label or several, as a tuple."""
-    if isinstance(ignore, list | tuple | set | frozenset):
-        return tuple(ignore)
-    return () if ignore is None else (ignore,)
+    """Return the argument `ignore`, one label or several, as a tuple; `pandas.NA` and the like become None."""
+    if ignore is None:
+        return ()
+    several = isinstance(ignore, list | tuple | set | frozenset) or np.ndim(ignore) == 1
+    return tuple(plain(label) for label in (ignore if several else (ignore,)))
 
 
 def smallest_charged(zero: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from crossent.scoring.input.arrow_values import decoded, is_list, lengths
 from crossent.scoring.input.reader import Portion, Reader, Selection, rows_at_a_time
 
 
@@ -63,8 +64,10 @@ def _arrow_batches(wanted: Selection) -> Iterator[Portion]:
 
 def _width(batch: Any) -> int:
     """Return how many numbers the first row of a record batch holds."""
-    values = (column[0].as_py() for column in batch.columns) if len(batch) else ()
-    return sum(len(value) if isinstance(value, list) else 1 for value in values)
+    if not len(batch):
+        return 0
+    first = batch.slice(0, 1)
+    return sum(max(1, int(lengths(c)[0])) if is_list(c.type) else 1 for c in map(decoded, first.columns))
 
 
 PARQUET = Reader("parquet", _parquet_columns, _parquet_batches, (b"PAR1",))

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, InputTypeError, Message
+from crossent.errors import Argument, InputError, Message
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
 from crossent.scoring.input.arrow import Matrix
 from crossent.scoring.input.classes import Classes, of_columns
-from crossent.scoring.input.labels import Coded, code, column, listing
+from crossent.scoring.input.labels import Coded, listing
 from crossent.scoring.input.matching import classes_of
 from crossent.scoring.input.predictions import matrix
+from crossent.scoring.input.series import as_ids, as_numbers, code
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 from crossent.scoring.parts import Kind
 
@@ -100,7 +101,7 @@ def batch(y: Any, given: RowArguments, options: ScoreOptions) -> Batch:
         weight=None if given.weight is None else _weights(given.weight),
         cluster=None if given.cluster is None else code(given.cluster, "cluster"),
         by=_slices(given.by),
-        id=None if given.id is None else column(given.id, "id"),
+        id=None if given.id is None else as_ids(given.id),
     )
     for argument in ("weight", "cluster", "id"):
         _require_rows(len(result), getattr(result, argument), argument)
@@ -159,7 +160,7 @@ def _slices(by: Any) -> dict[str, Coded]:
         import narwhals as nw
 
         table = nw.from_native(by, eager_only=True)
-        return {str(name): code(table[name].to_list(), "by", of=name) for name in table.columns}
+        return {str(name): code(table[name], "by", of=name) for name in table.columns}
     if isinstance(by, list | tuple) and by and all(np.ndim(part) == 1 for part in by):
         raise InputError(
             Message("by is a list of columns; name them: ", Argument("by"), "{'name': column, …}"), argument="by"
@@ -169,10 +170,7 @@ def _slices(by: Any) -> dict[str, Coded]:
 
 def _weights(weight: Any) -> Any:
     """Return weights as float64, (N,): finite, not negative, and with room for their fourth powers."""
-    vector = column(weight, "weight")
-    if vector.dtype.kind not in "iubf":
-        raise InputTypeError(f"weight must hold numbers, got dtype {vector.dtype}", argument="weight")
-    vector = vector.astype(np.float64)
+    vector = as_numbers(weight, "weight").astype(np.float64)
     wrong = ~(np.isfinite(vector) & (vector >= 0))
     if wrong.any():
         row = int(wrong.argmax())

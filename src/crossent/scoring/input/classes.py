@@ -17,7 +17,8 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from crossent.errors import InputError, InputTypeError
-from crossent.scoring.input.labels import listing, missing, python_value
+from crossent.scoring.input.labels import listing
+from crossent.scoring.input.plain import missing, plain
 
 NO_VALUE = frozenset(
     ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
@@ -130,13 +131,12 @@ def chosen(classes: Any) -> Classes | None:
         keys, names = _of_mapping(classes)
         found = Classes(tuple(names), tuple((key,) for key in keys))
     else:
-        found = Classes(tuple(python_value(name) for name in classes))
+        found = Classes(tuple(plain(name) for name in classes))
     values: Sequence[Any] = found.names
     for name in values:
         if not isinstance(name, Hashable):
             raise InputTypeError(f"classes must be values such as texts and numbers, got {name!r}", argument="classes")
-    plain = [None if missing(name) else name for name in found.names]
-    if len(set(plain)) < len(plain):
+    if len(set(found.names)) < len(found.names):
         raise InputError(f"classes must differ from each other, got {listing(found.names)}", argument="classes")
     return found
 
@@ -149,7 +149,7 @@ class _Named(NamedTuple):
 
 
 def _of_mapping(classes: Mapping[Any, Any]) -> _Named:
-    keys, names = (list(map(python_value, side)) for side in (classes.keys(), classes.values()))
+    keys, names = (list(map(plain, side)) for side in (classes.keys(), classes.values()))
     counted = {str(k) for k in range(len(keys))}
     by_key, by_name = (set(map(str, side)) == counted for side in (keys, names))
     if by_key and by_name and list(map(str, keys)) != list(map(str, names)):

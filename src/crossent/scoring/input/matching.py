@@ -10,7 +10,8 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, Message
 from crossent.scoring.input.classes import NO_VALUE, Classes, Numbers, is_number, numbers_of, written
-from crossent.scoring.input.labels import Coded, listing, missing
+from crossent.scoring.input.labels import Coded, listing
+from crossent.scoring.input.plain import missing
 
 IGNORED = -1
 """The class of rows that are left out."""

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from crossent.errors import InputError, InputTypeError
-from crossent.scoring.input.arrow import Matrix, column_names, from_arrow
+from crossent.scoring.input.arrow import Matrix, column_names, from_arrow, numbers
+from crossent.scoring.input.series import as_arrow, as_numbers, numbers_of_objects
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 
 
@@ -36,8 +37,10 @@ def matrix(values: Any, kind: str) -> Matrix:
     else:
         if type(values).__module__.startswith("pyarrow"):
             values, names = from_arrow(values, kind), column_names(values)
-        elif hasattr(values, "columns"):
-            values, names = _frame(values)
+        elif hasattr(values, "collect_schema") or hasattr(values, "columns"):  # of a lazy frame columns are expensive
+            values, names = _frame(values, kind)
+        elif (column := as_arrow(values)) is not None:
+            values = numbers([column], [kind])
         array = _floats(values, kind)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -54,6 +57,8 @@ def _floats(values: Any, kind: str) -> Any:
     """Return numbers as a floating-point array that the core reads."""
     try:
         array = np.asarray(values)
+        if array.dtype.kind == "O":
+            array = _of_objects(array)
     except ValueError as error:
         raise InputError(
             f"{kind} must have as many numbers in each row, one for each class ({error})", argument=kind
@@ -71,9 +76,27 @@ def _floats(values: Any, kind: str) -> Any:
     return array
 
 
-def _frame(frame: Any) -> Matrix:
+def _of_objects(array: Any) -> Any:
+    """Return Python's objects as numbers if they are numbers, or rows of numbers; else as they are."""
+    if array.ndim == 1 and len(array) and all(hasattr(row, "__len__") and not isinstance(row, str) for row in array):
+        array = np.asarray([np.asarray(row) for row in array])
+    found = numbers_of_objects(array) if array.dtype.kind == "O" else array
+    return array if found is None else found
+
+
+def _frame(frame: Any, kind: str) -> Matrix:
+    """Return the numbers of a frame, column by column where it has types that NumPy lacks, and the names of columns."""
     import narwhals as nw
 
     table = nw.from_native(frame)
     table = table.collect() if isinstance(table, nw.LazyFrame) else table
-    return Matrix(table.to_numpy(), [str(name) for name in table.columns])
+    names, columns = [str(name) for name in table.columns], list(table.iter_columns())
+    if all(column.dtype.is_float() or column.dtype.is_integer() for column in columns):
+        array = table.to_numpy()
+        if array.dtype.kind in "iuf":
+            return Matrix(array, names)
+    arrays = [as_arrow(column) for column in columns]
+    if all(array is not None for array in arrays):
+        return Matrix(numbers(arrays, names), names)
+    vectors = [as_numbers(column, kind, of=name) for column, name in zip(columns, names, strict=True)]
+    return Matrix(np.stack(vectors, axis=1), names)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossent.scoring.input.batch import Batch
-from crossent.scoring.input.labels import python_value
+from crossent.scoring.input.plain import plain
 from crossent.scoring.parts import Zero
 from crossent.scoring.sums.costs import Costs
 
@@ -69,7 +69,7 @@ class CountedRows:
         place = int(self.places[k])
         if self.batch.id is None:
             return self.first + place
-        return python_value(self.batch.id[place])
+        return plain(self.batch.id[place])
 
     def called(self, k: int) -> str:
         """Return a row as errors call it: "row 17" or "row 'a17'"."""

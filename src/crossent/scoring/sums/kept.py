@@ -51,4 +51,11 @@ class KeptRows:
     def whole(self) -> KeptColumns:
         """Return all rows as one block; there must be some."""
         columns = [[getattr(block, field.name) for block in self.blocks] for field in fields(KeptColumns)]
-        return KeptColumns(*(None if column[0] is None else np.concatenate(column) for column in columns))
+        return KeptColumns(*(None if column[0] is None else _joined(column) for column in columns))
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Return the parts of a column as one; ids of several types stay what they are."""
+    if len({part.dtype.kind for part in parts}) > 1:
+        parts = [part.astype(object) for part in parts]
+    return np.concatenate(parts)
