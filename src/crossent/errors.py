@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 _UNSET: Any = ...
+LONGEST = 60
+"""Characters of a value from outside that a message or a table shows."""
+_LONGEST_HINT = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,12 @@ class Argument:
 
     @property
     def has_value(self) -> bool:
-        """Whether the hint says which value to pass."""
-        return self.value is not _UNSET
+        """Whether the hint says which value to pass: one that is too long to be typed is left to the user."""
+        if self.value is _UNSET:
+            return False
+        several = self.value if isinstance(self.value, list | tuple) else [self.value]
+        texts = [len(str(value)) for value in several]
+        return max(texts, default=0) <= LONGEST and sum(texts) <= _LONGEST_HINT
 
 
 Spelling = Callable[[Argument], str]
@@ -107,15 +114,42 @@ def spelled(text: str, spelling: Spelling) -> str:
     return text.spelled(spelling) if isinstance(text, Message) else text
 
 
-def one_line(value: object) -> str:
-    r"""Return a value from outside as one line that any terminal can print.
+def one_line(value: object, longest: int | None = None) -> str:
+    r"""Return a value from outside as one line that any terminal can print, cut in the middle if it is too long.
+
+    Characters that move the cursor or turn the direction of writing are shown as Python writes them.
 
     Examples
     --------
-    >>> one_line("a\nb\x1b")
-    'a\\nb\\x1b'
+    >>> one_line("a\nb\x1b"), one_line("a long text", 7)
+    ('a\\nb\\x1b', 'a l…ext')
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value))
+    text = str(value)
+    if longest is not None and len(text) > longest:
+        text = _cut(text, longest)
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return text if longest is None or len(text) <= longest else _cut(text, longest)
+
+
+def _cut(text: str, longest: int) -> str:
+    end = longest // 2
+    return f"{text[: longest - end - 1]}…{text[-end:]}"
+
+
+def shown(value: object) -> str:
+    """Return a value from outside as a cell of a table shows it: one line of at most `LONGEST` characters."""
+    return one_line(value, LONGEST)
+
+
+def quoted(value: object) -> str:
+    """Return a value from outside as a message quotes it: as Python writes it, with at most `LONGEST` characters.
+
+    Examples
+    --------
+    >>> quoted("cat"), len(quoted("x" * 100_000))
+    ("'cat'", 60)
+    """
+    return one_line(repr(value), LONGEST)
 
 
 class InputError(ValueError):
@@ -130,7 +164,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str, *, argument: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.message = message
         self.argument = argument
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from crossent.errors import one_line
+
 INK, MUTED, LINE, MAIN, WARM = (f"#0{k}0{k}0{k}" for k in range(1, 6))
 _VARIABLE = {INK: "--ink", MUTED: "--muted", LINE: "--line", MAIN: "--main", WARM: "--warm"}
 STYLE: Any = {
@@ -41,7 +43,6 @@ STYLE: Any = {
     "ytick.minor.size": 0.0,
 }
 _LONGEST = 200  # characters of a label, of which the page shows three lines
-_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")  # in HTML or in UTF-8
 
 
 def template(package: str, name: str) -> str:
@@ -55,8 +56,11 @@ def stylesheet() -> str:
 
 
 def clipped(value: object, longest: int = _LONGEST) -> str:
-    """Return a value from outside as one line of at most `longest` characters that a page may hold, not yet escaped."""
-    text = _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value))
+    """Return a value from outside as one line of at most `longest` characters that a page may hold, not yet escaped.
+
+    Characters that a page cannot hold, or that turn the direction of writing, are shown as Python writes them.
+    """
+    text = one_line(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

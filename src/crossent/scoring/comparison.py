@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import InputError, InputTypeError, one_line
+from crossent.errors import InputError, InputTypeError, shown
 from crossent.scoring.input.arguments import check_level
 from crossent.scoring.input.plain import plain
 from crossent.scoring.pairing import Names, paired
@@ -118,7 +118,7 @@ class Comparison:
         if self.worst_regressions:
             head = ("row", f"{a}, nats", f"{b}, nats", "difference")
             worst = [
-                (one_line(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in self.worst_regressions
+                (shown(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in self.worst_regressions
             ]
             said += ["", "the rows that got dearest", *aligned([head, *worst])]
         return "\n".join(said)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, Message
+from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Layout
 from crossent.scoring.parts import Calibration, Interval, Slice
 from crossent.scoring.result import MergeableState, Score
@@ -136,7 +136,8 @@ def _warnings(sums: RowSums, layout: Layout, whole: float, per_class: tuple[Slic
     if len(per_class) == 1:
         said.append(
             Message(
-                f"all rows have the class {per_class[0].value!r}: there is no baseline to compare with, so no skill"
+                f"all rows have the class {quoted(per_class[0].value)}: there is no baseline to compare with, so "
+                "no skill"
             )
         )
     else:
@@ -145,8 +146,8 @@ def _warnings(sums: RowSums, layout: Layout, whole: float, per_class: tuple[Slic
             rows = "row" if rare.n == 1 else "rows"
             said.append(
                 Message(
-                    f"class {rare.value!r} has {rare.n} {rows} only: its loss, and the intervals, rest on very few "
-                    "cases"
+                    f"class {quoted(rare.value)} has {rare.n} {rows} only: its loss, and the intervals, rest on very "
+                    "few cases"
                 )
             )
     if len(per_class) > 10 and n < 10 * len(per_class):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, Message
+from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.classes import matched
 from crossent.scoring.input.ids import meaning
 from crossent.scoring.input.labels import listing
@@ -50,10 +50,10 @@ def paired(first: RowSums, second: RowSums, names: Names) -> Pair:
     wrong: Any = a.label != b.label
     if wrong.any():
         k = int(wrong.argmax())
-        said = " and ".join(repr(classes[side.label[k]]) for side in (a, b))
+        said = " and ".join(quoted(classes[side.label[k]]) for side in (a, b))
         raise InputError(
             Message(
-                f"{names.both} have different true classes, {said} in row {plain(a.id[k])!r}; only the same "
+                f"{names.both} have different true classes, {said} in row {quoted(plain(a.id[k]))}; only the same "
                 "rows can be compared: pass ",
                 Argument("id"),
                 " to pair them if they are in different orders",
@@ -64,7 +64,7 @@ def paired(first: RowSums, second: RowSums, names: Names) -> Pair:
     if wrong.any():
         k = int(wrong.argmax())
         said = " and ".join(f"{weight[k]:g}" for weight in weights)
-        raise InputError(f"{names.both} have different weights, {said} in row {plain(a.id[k])!r}")
+        raise InputError(f"{names.both} have different weights, {said} in row {quoted(plain(a.id[k]))}")
     _require_same_clusters(a, b, names)
     _refuse_infinite_losses(a, b, names)
     return Pair(a, b)
@@ -131,7 +131,7 @@ def _require_same_clusters(a: KeptColumns, b: KeptColumns, names: Names) -> None
         k = int(wrong.argmax())
         raise InputError(
             Message(
-                f"{names.both} have different clusters (row {plain(a.id[k])!r}); pass the same ",
+                f"{names.both} have different clusters (row {quoted(plain(a.id[k]))}); pass the same ",
                 *(Argument("cluster"), " to both"),
             )
         )
@@ -143,8 +143,8 @@ def _refuse_infinite_losses(a: KeptColumns, b: KeptColumns, names: Names) -> Non
         first = plain(a.id[both.argmax()])
         raise InputError(
             Message(
-                f"the loss of {int(both.sum())} rows is infinite in {names.a} and in {names.b} (row {first!r}), which "
-                "has no difference; score both with a smallest probability, such as ",
+                f"the loss of {int(both.sum())} rows is infinite in {names.a} and in {names.b} (row {quoted(first)}), "
+                "which has no difference; score both with a smallest probability, such as ",
                 Argument("zero", 1e-6),
             )
         )
@@ -175,7 +175,7 @@ def _ids(side: KeptColumns, name: str) -> list[Hashable]:
         seen: set[Hashable] = set()
         twice = next(each for each in ids if each in seen or seen.add(each))
         raise InputError(
-            f"the ids of {name} are not unique: {len(ids)} rows have {count}, and {twice!r} names more than one",
+            f"the ids of {name} are not unique: {len(ids)} rows have {count}, and {quoted(twice)} names more than one",
             argument="id",
         )
     return ids
@@ -187,7 +187,7 @@ def _places(mine: list[Any], place: dict[Any, int], ids: tuple[list[Hashable], l
     if missing or len(place) != len(mine):
         there = set(mine)
         extra = next((ids[1][k] for key, k in place.items() if key not in there), None)
-        example = f"{missing[0]!r} is in {names.a} alone" if missing else f"{extra!r} is in {names.b} alone"
+        example = f"{quoted(missing[0])} is in {names.a} alone" if missing else f"{quoted(extra)} is in {names.b} alone"
         raise InputError(
             f"{names.both} do not have the same rows: {len(missing)} ids are in {names.a} alone and "
             f"{len(place) - len(mine) + len(missing)} in {names.b} alone ({example}); "

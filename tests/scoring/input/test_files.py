@@ -49,7 +49,7 @@ def test_a_column_of_lists(name, tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.arrow", "a.npz"])
 def test_batches_are_of_bounded_size(name, tmp_path, monkeypatch):
     path = saved(tmp_path / name, columns(*predictions(3000)))
-    monkeypatch.setattr("crossent.scoring.input.reader.ELEMENTS", 4 * 500)
+    monkeypatch.setattr("crossent.scoring.input.reader.BATCH_BYTES", 8 * 4 * 500)
     sizes = [len(portion.batch) for portion in open_table(path).batches(["y", "p_0", "p_1", "p_2"], [])]
     assert sum(sizes) == 3000
     if name not in {"a.csv", "a.jsonl"}:  # pyarrow cuts these by bytes

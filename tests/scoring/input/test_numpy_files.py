@@ -25,7 +25,7 @@ def read(path, names):
 
 @pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f4", "<f2", ">i4"])
 def test_an_archive_in_parts(dtype, tmp_path, monkeypatch):
-    monkeypatch.setattr("crossent.scoring.input.reader.ELEMENTS", 4 * 7)
+    monkeypatch.setattr("crossent.scoring.input.reader.BATCH_BYTES", 7 * (8 + 3 * np.dtype(dtype).itemsize))
     p = (100 * P).astype(dtype)
     path = archive(tmp_path / "a.npz", y=Y, p=p, unread=np.array([{}], object))
     assert open_table(path).columns == ("y", "p", "unread")

@@ -12,7 +12,7 @@ import numpy as np
 from dask.base import is_dask_collection
 from dask.delayed import Delayed, delayed
 
-from crossent.errors import Argument, InputError, InputTypeError, Message
+from crossent.errors import Argument, InputError, InputTypeError, Message, quoted
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.columns import Columns, columns
 from crossent.scoring.result import Score
@@ -182,8 +182,8 @@ def _stacked(column: Any) -> Any:
     first = column.iloc[0]
     if isinstance(first, str):
         raise InputError(
-            f"column {column.name!r} holds text, such as {first[:20]!r}; if these were lists, Dask made text of them: "
-            "read them under dask.config.set({'dataframe.convert-string': False})"
+            f"column {quoted(column.name)} holds text, such as {quoted(first[:20])}; if these were lists, Dask made "
+            "text of them: read them under dask.config.set({'dataframe.convert-string': False})"
         )
     return np.stack(column.to_list()) if hasattr(first, "__len__") else column
 

@@ -16,7 +16,7 @@ from ray.data.aggregate import AggregateFn
 from ray.data.block import Block, BlockAccessor
 from ray.exceptions import RayTaskError
 
-from crossent.errors import InputError
+from crossent.errors import InputError, quoted
 from crossent.scoring import result
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.arrow import arguments
@@ -195,6 +195,6 @@ def _without_tensors(table: pa.Table, accessor: BlockAccessor, name: str) -> pa.
         return table
     tensors = np.asarray(accessor.to_numpy(name))
     if tensors.ndim != 2:
-        raise InputError(f"the tensors of column {name!r} must be vectors of one length, got {tensors.shape[1:]}")
+        raise InputError(f"the tensors of column {quoted(name)} must be vectors of one length, got {tensors.shape[1:]}")
     lists = pa.FixedSizeListArray.from_arrays(tensors.reshape(-1), tensors.shape[1])
     return table.set_column(table.column_names.index(name), name, lists)

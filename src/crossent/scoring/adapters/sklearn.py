@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from crossent.errors import Argument, as_python, errors_spelled, spelled
+from crossent.errors import Argument, as_python, errors_spelled, quoted, spelled
 from crossent.scoring import score
 from crossent.scoring.parts import Zero
 from crossent.scoring.result import Score
@@ -88,7 +88,7 @@ class Scorer:
             ("response_method", response_method, ("predict_proba", "predict_log_proba")),
         ):
             if value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+                raise ValueError(f"{name} must be one of {known}, got {quoted(value)}")
         self.quantity, self.zero, self.normalize = quantity, zero, normalize
         self.response_method = response_method
         self._weight_alias: bool | str | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from crossent.errors import Argument, InputError, as_python, errors_spelled, spelled
+from crossent.errors import Argument, InputError, as_python, errors_spelled, quoted, spelled
 from crossent.scoring.parts import KINDS, Kind, Zero
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
@@ -98,7 +98,7 @@ class CrossEntropyScore(Metric):
             ("unit", unit, ("nats", "bits", "perplexity")),
         ):
             if value not in known:
-                raise InputError(f"{name} must be one of {known}, got {value!r}", argument=name)
+                raise InputError(f"{name} must be one of {known}, got {quoted(value)}", argument=name)
         self.predictions, self.unit = predictions, unit
         self._options: dict[str, Any] = {
             "ignore": ignore_index,

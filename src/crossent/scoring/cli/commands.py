@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from crossent.errors import MissedError, UsageError
+from crossent.errors import MissedError, UsageError, quoted
 
 PREDICTIONS, ROWS, RESULT, CHECKS = "Predictions", "Rows", "Result", "Checks"
 """Groups of options in the help of a command."""
@@ -96,6 +96,15 @@ BitsOption = Annotated[
     typer.Option("--bits", help="Losses, and --max-loss, in bits instead of nats.", rich_help_panel=RESULT),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=RESULT)]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Most memory to take, such as 4G; half of the machine's by default.",
+        rich_help_panel=CHECKS,
+    ),
+]
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Write a report with pictures.", rich_help_panel=RESULT)
 ]
@@ -133,10 +142,11 @@ def add(app: Any, require: Require) -> None:
         min_skill: Annotated[
             float | None, typer.Option(help="Exit with 1 if the skill is below this.", rich_help_panel=CHECKS)
         ] = None,
+        max_memory: MemoryOption = None,
     ) -> None:
         """Score predictions in a file: their cross-entropy, with an interval, calibration and the costliest rows."""
         require("score", "pyarrow", "scipy", extra="score")
-        from crossent.scoring.cli import actions
+        from crossent.scoring.cli import actions, memory
         from crossent.scoring.input.arguments import RowArguments
         from crossent.scoring.input.columns import columns
 
@@ -146,10 +156,12 @@ def add(app: Any, require: Require) -> None:
             actions.check_writable(html, file)
         with actions.input_errors():
             named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id), na or ())
-        found = actions.score_file(file, named, _options(classes, ignore, normalize, zero, ci, worst))
-        if html is not None:
-            actions.write_report(found, html, file)
-        _print(found.to_json() if json else actions.as_text(found, in_bits=bits))
+        options = _options(classes, ignore, normalize, zero, ci, worst)
+        with memory.limited(memory.bytes_of(max_memory), file):
+            found = actions.score_file(file, named, options)
+            if html is not None:
+                actions.write_report(found, html, file)
+            _print(found.to_json() if json else actions.as_text(found, in_bits=bits))
         actions.hold(found, max_loss, min_skill, in_bits=bits)
 
     @app.command()
@@ -177,17 +189,20 @@ def add(app: Any, require: Require) -> None:
             float | None,
             typer.Option(help="Exit with 1 if NEW costs more than OLD by more nats than this.", rich_help_panel=CHECKS),
         ] = None,
+        max_memory: MemoryOption = None,
     ) -> None:
         """Compare predictions in two files row by row: the difference in loss, with an interval and a p-value."""
         require("compare", "pyarrow", "scipy", extra="score")
-        from crossent.scoring.cli import actions
+        from crossent.scoring.cli import actions, memory
         from crossent.scoring.input.arguments import RowArguments
         from crossent.scoring.input.columns import columns
 
         actions.check_thresholds(max_regression=max_regression)
         with actions.input_errors():
             named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, None, id), na or ())
-        found = actions.compare_files(new, old, named, _options(classes, ignore, normalize, zero, ci, worst))
+        options = _options(classes, ignore, normalize, zero, ci, worst)
+        with memory.limited(memory.bytes_of(max_memory), new, old):
+            found = actions.compare_files(new, old, named, options)
         _print(found.to_json() if json else repr(found))
         if max_regression is not None and not found.difference <= max_regression:
             raise MissedError(
@@ -214,14 +229,15 @@ def add(app: Any, require: Require) -> None:
         max_loss: Annotated[
             float | None, typer.Option(help="Exit with 1 if the loss per token is above this.", rich_help_panel=CHECKS)
         ] = None,
+        max_memory: MemoryOption = None,
     ) -> None:
         """Score logged log-probabilities of a language model: loss per token, bits per byte."""
         require("lm", "scipy", extra="score")
         from crossent.scoring import lm as logs
-        from crossent.scoring.cli import actions
+        from crossent.scoring.cli import actions, memory
 
         actions.check_thresholds(max_loss=max_loss)
-        with actions.input_errors(file):
+        with memory.limited(memory.bytes_of(max_memory), file), actions.input_errors(file):
             found = logs.score_tokens(logs.read(file, format=format), ci=ci, worst=worst)
         _print(found.to_json() if json else repr(found))
         loss = found.bounds[0] if math.isnan(found.loss) else found.loss
@@ -237,7 +253,7 @@ def _options(
     try:
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
-        raise UsageError(f"--zero must be a probability or inf, got {zero!r}") from error
+        raise UsageError(f"--zero must be a probability or inf, got {quoted(zero)}") from error
     named = None if classes is None else [name.strip() for name in classes.split(",")]
     return {
         "classes": named,

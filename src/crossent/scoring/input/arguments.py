@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, InputTypeError, Message
+from crossent.errors import Argument, InputError, InputTypeError, Message, quoted
 from crossent.scoring.input.plain import plain
 from crossent.scoring.parts import KINDS, Kind, Zero
 
@@ -39,12 +39,12 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         if self.zero != "inf" and not (isinstance(self.zero, Real) and 0.0 < self.zero < 1.0):
             raise InputError(
-                f"zero must be 'inf', or the smallest probability to charge, between 0 and 1; got {self.zero!r}",
+                f"zero must be 'inf', or the smallest probability to charge, between 0 and 1; got {quoted(self.zero)}",
                 argument="zero",
             )
         check_level(self.ci)
         if not isinstance(self.worst, Integral) or self.worst < 0:
-            raise InputError(f"worst must be a whole number of rows, got {self.worst!r}", argument="worst")
+            raise InputError(f"worst must be a whole number of rows, got {quoted(self.worst)}", argument="worst")
 
     def require_same(self, other: ScoreOptions) -> None:
         """Raise `InputError` with the name of the first option that differs."""
@@ -52,7 +52,7 @@ class ScoreOptions:
             mine, theirs = getattr(self, name), getattr(other, name)
             if repr(mine) != repr(theirs):  # NaN is equal to NaN here
                 raise InputError(
-                    f"these states were made with different options ({name}: {mine!r} and {theirs!r}), "
+                    f"these states were made with different options ({name}: {quoted(mine)} and {quoted(theirs)}), "
                     "and cannot be merged"
                 )
 
@@ -96,7 +96,9 @@ class RowArguments:
 def check_level(ci: float) -> None:
     """Raise `InputError` unless a level of confidence lies between 0 and 1."""
     if not (isinstance(ci, Real) and 0.0 < ci < 1.0):
-        raise InputError(f"ci must be a level of confidence between 0 and 1, such as 0.95; got {ci!r}", argument="ci")
+        raise InputError(
+            f"ci must be a level of confidence between 0 and 1, such as 0.95; got {quoted(ci)}", argument="ci"
+        )
 
 
 def ignored_labels(ignore: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.errors import InputError, one_line
+from crossent.errors import InputError, one_line, quoted
 from crossent.scoring.input.arrow_values import decoded, is_list, lengths, plain_values, short, whole
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.labels import Coded
@@ -32,7 +32,7 @@ def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
     texts = frozenset(columns.no_value)
 
     def column(name: str | None, argument: str, read: Callable[..., Any] = coded) -> Any:
-        found = None if name is None else read(batch.column(name), f"column {name!r}", argument)
+        found = None if name is None else read(batch.column(name), f"column {quoted(name)}", argument)
         return _without(found, texts) if texts and found is not None else found
 
     with _damage_said():
@@ -190,7 +190,7 @@ def _without_axes(array: Any, name: str) -> Any:
     """Return a column for numbers decoded; tensors of one axis are lists."""
     shape = getattr(array.type, "shape", None)
     if shape is not None and sum(size != 1 for size in shape) > 1:
-        raise InputError(f"column {name!r} holds tensors of shape {tuple(shape)}, and must hold vectors")
+        raise InputError(f"column {quoted(name)} holds tensors of shape {tuple(shape)}, and must hold vectors")
     return decoded(array)
 
 
@@ -198,12 +198,13 @@ def _lists(lists: Any, name: str, first: int) -> Any:
     """Return a column of lists of one length as numbers (N, V)."""
     count = lengths(lists)
     if (count < 0).any():
-        raise InputError(f"column {name!r} has no list in row {first + int(count.argmin())}")
+        raise InputError(f"column {quoted(name)} has no list in row {first + int(count.argmin())}")
     wrong = np.flatnonzero(count != count[:1])
     if len(wrong):
         k = int(wrong[0])
         raise InputError(
-            f"the lists of column {name!r} differ in length: {count[0]} numbers at first, {count[k]} in row {first + k}"
+            f"the lists of column {quoted(name)} differ in length: {count[0]} numbers at first, {count[k]} in row "
+            f"{first + k}"
         )
     width = int(count[0]) if len(count) else getattr(lists.type, "list_size", 1)
     return _vector(decoded(lists.flatten()), name).reshape(len(lists), width)
@@ -219,5 +220,5 @@ def _vector(array: Any, name: str) -> Any:
     if types.is_decimal(kind) or types.is_integer(kind) or types.is_boolean(kind):
         array = array.cast(pa.float64(), safe=False)  # integers beyond 2^53 are rounded, as everywhere
     if not types.is_floating(array.type):
-        raise InputError(f"column {name!r} holds {short(kind)}, not numbers")
+        raise InputError(f"column {quoted(name)} holds {short(kind)}, not numbers")
     return array.to_numpy(zero_copy_only=False)

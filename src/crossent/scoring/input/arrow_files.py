@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from crossent.errors import quoted
 from crossent.scoring.input.arrow_values import decoded, is_list, lengths
-from crossent.scoring.input.reader import Portion, Reader, Selection, rows_at_a_time
+from crossent.scoring.input.reader import BATCH_BYTES, FileError, Portion, Reader, Selection, rows_at_a_time
+
+_LARGE_GROUP = 1 << 13  # rows
+_MANY = 1 << 23  # numbers in the lists of a row group that may be read to find one that is too long
 
 
 def _parquet_columns(path: Path) -> list[str]:
@@ -20,14 +24,106 @@ def _parquet_columns(path: Path) -> list[str]:
 def _parquet_batches(wanted: Selection) -> Iterator[Portion]:
     from pyarrow import parquet
 
+    with parquet.ParquetFile(wanted.path) as file:
+        meta, varying = file.metadata, _varying(file, wanted.names)
+    texts = [leaf.name for leaf in varying if leaf.text and _may_be_long(meta, leaf)]
     rows = 0
-    with parquet.ParquetFile(wanted.path, pre_buffer=False, buffer_size=1 << 15) as file:
+    with parquet.ParquetFile(
+        wanted.path, metadata=meta, pre_buffer=False, buffer_size=1 << 15, read_dictionary=texts
+    ) as file:
         first = next(file.iter_batches(1, columns=wanted.names), None)
         if first is None:
             return
-        for batch in file.iter_batches(rows_at_a_time(_width(first)), columns=wanted.names):
+        for leaf in varying:
+            _refuse_longer_lists(meta, leaf, first)
+        step = rows_at_a_time(max(_row_bytes(first), 8 * len(wanted.names) + _most_bytes_of_rows(meta, varying)))
+        for batch in file.iter_batches(step, columns=wanted.names):
             rows += len(batch)
-            yield Portion(batch, rows / file.metadata.num_rows)
+            yield Portion(_with_short_texts(batch, texts), rows / meta.num_rows)
+
+
+class _Leaf(NamedTuple):
+    """A column of Parquet whose values differ in size: its number, and the name of the table's column that it is in."""
+
+    number: int
+    name: str
+    text: bool
+
+
+def _varying(file: Any, names: Sequence[str]) -> list[_Leaf]:
+    """Return the columns of text and of lists among these; a nested column of a table is several columns of Parquet."""
+    from pyarrow import types
+
+    text = (types.is_string, types.is_binary, types.is_large_string, types.is_large_binary)
+    wanted, found, number = set(names), [], 0
+    for field in file.schema_arrow:
+        parts, is_text = _parts(field.type), any(is_(field.type) for is_ in text)
+        if field.name in wanted and (is_text or types.is_nested(field.type)):
+            found += [_Leaf(number + k, field.name, is_text) for k in range(parts)]
+        number += parts
+    return [leaf for leaf in found if leaf.number < file.metadata.num_columns]
+
+
+def _parts(kind: Any) -> int:
+    storage = getattr(kind, "storage_type", kind)
+    return sum(_parts(storage.field(k).type) for k in range(storage.num_fields)) or 1
+
+
+def _chunks(meta: Any, leaf: _Leaf) -> Iterator[Any]:
+    """Return a column's part in each row group."""
+    return (meta.row_group(number).column(leaf.number) for number in range(meta.num_row_groups))
+
+
+def _may_be_long(meta: Any, leaf: _Leaf) -> bool:
+    """Return whether to read texts that are kept once each as they are kept: a few kilobytes may stand for gigabytes.
+
+    Batches then end where a row group does, so small groups, whose texts are short on average, are read otherwise.
+    """
+    chunks = list(_chunks(meta, leaf))
+    large = meta.num_rows >= _LARGE_GROUP * meta.num_row_groups
+    return any(c.has_dictionary_page and (large or c.total_uncompressed_size > 64 * c.num_values) for c in chunks)
+
+
+def _most_bytes_of_rows(meta: Any, varying: Sequence[_Leaf]) -> float:
+    """Return how many bytes a row takes on average, by the metadata, in the row group whose rows take the most.
+
+    Texts that are kept once each count as they are kept.
+    """
+    most = 0.0
+    for group in map(meta.row_group, range(meta.num_row_groups)):
+        chunks = map(group.column, (leaf.number for leaf in varying))
+        size = sum(max(chunk.total_uncompressed_size, 8 * chunk.num_values) for chunk in chunks)
+        most = max(most, size / max(1, group.num_rows))
+    return most
+
+
+def _refuse_longer_lists(meta: Any, leaf: _Leaf, first: Any) -> None:
+    """Raise FileError if lists are longer than the first one, by so much that nobody should read them to find out."""
+    column = decoded(first.column(leaf.name))
+    if not is_list(column.type):
+        return
+    length = max(1, int(lengths(column)[0]))
+    for number, chunk in enumerate(_chunks(meta, leaf)):
+        rows = max(1, meta.row_group(number).num_rows)
+        if chunk.num_values > max(_MANY, length * rows):
+            raise FileError(
+                f"the lists of column {quoted(leaf.name)} differ in length: {length} numbers at first, and "
+                f"{chunk.num_values / rows:,.6g} on average in row group {number}"
+            )
+
+
+def _with_short_texts(batch: Any, texts: Sequence[str]) -> Any:
+    """Return a batch with its texts written out, unless that would take many times a batch's bytes."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    columns = list(batch.columns)
+    for k, name in enumerate(batch.schema.names):
+        if name in texts and isinstance(columns[k], pa.DictionaryArray):
+            lengths = compute.call_function("binary_length", [columns[k].dictionary]).take(columns[k].indices)
+            if (compute.call_function("sum", [lengths]).as_py() or 0) <= 4 * BATCH_BYTES:
+                columns[k] = columns[k].dictionary_decode()
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _opened(file: Any) -> Any:
@@ -57,17 +153,17 @@ def _arrow_batches(wanted: Selection) -> Iterator[Portion]:
         for k, batch in enumerate(batches, 1):
             chosen = batch.select(wanted.names)
             chosen.validate(full=True)  # offsets of a damaged file may point anywhere
-            step = rows_at_a_time(_width(chosen))
+            step = rows_at_a_time(_row_bytes(chosen))
             for begin in range(0, len(chosen), step):
                 yield Portion(chosen.slice(begin, step), file.tell() / size if count is None else k / count)
 
 
-def _width(batch: Any) -> int:
-    """Return how many numbers the first row of a record batch holds."""
-    if not len(batch):
-        return 0
-    first = batch.slice(0, 1)
-    return sum(max(1, int(lengths(c)[0])) if is_list(c.type) else 1 for c in map(decoded, first.columns))
+def _row_bytes(batch: Any) -> float:
+    """Return how many bytes a row of a record batch takes on average, what a dictionary holds not counted."""
+    import pyarrow as pa
+
+    columns = (column.indices if isinstance(column, pa.DictionaryArray) else column for column in batch.columns)
+    return sum(column.nbytes for column in columns) / max(1, len(batch))
 
 
 PARQUET = Reader("parquet", _parquet_columns, _parquet_batches, (b"PAR1",))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, Message
+from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
 from crossent.scoring.input.arrow import Matrix
 from crossent.scoring.input.classes import Classes, of_columns
@@ -44,7 +44,9 @@ class Layout:
             ("ids", self.named, later.named),
         ):
             if earlier != found:
-                raise InputError(f"these rows do not match earlier ones: {fact} were {earlier!r} and are {found!r}")
+                raise InputError(
+                    f"these rows do not match earlier ones: {fact} were {quoted(earlier)} and are {quoted(found)}"
+                )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from functools import lru_cache
 from os.path import commonprefix
 from typing import Any, NamedTuple
 
-from crossent.errors import InputError, InputTypeError
+from crossent.errors import InputError, InputTypeError, quoted
 from crossent.scoring.input.labels import listing
 from crossent.scoring.input.plain import missing, plain
 
@@ -125,7 +125,8 @@ def chosen(classes: Any) -> Classes | None:
         return None
     if isinstance(classes, str | Set) or not isinstance(classes, Iterable):
         raise InputTypeError(
-            f"classes must be a list of the classes in the order of the columns, got {classes!r}", argument="classes"
+            f"classes must be a list of the classes in the order of the columns, got {quoted(classes)}",
+            argument="classes",
         )
     if isinstance(classes, Mapping):
         keys, names = _of_mapping(classes)
@@ -135,7 +136,9 @@ def chosen(classes: Any) -> Classes | None:
     values: Sequence[Any] = found.names
     for name in values:
         if not isinstance(name, Hashable):
-            raise InputTypeError(f"classes must be values such as texts and numbers, got {name!r}", argument="classes")
+            raise InputTypeError(
+                f"classes must be values such as texts and numbers, got {quoted(name)}", argument="classes"
+            )
     if len(set(found.names)) < len(found.names):
         raise InputError(f"classes must differ from each other, got {listing(found.names)}", argument="classes")
     return found
@@ -154,8 +157,8 @@ def _of_mapping(classes: Mapping[Any, Any]) -> _Named:
     by_key, by_name = (set(map(str, side)) == counted for side in (keys, names))
     if by_key and by_name and list(map(str, keys)) != list(map(str, names)):
         raise InputError(
-            f"classes maps numbers to numbers in another order, {dict(classes)!r}; pass a list of the classes in the "
-            "order of the columns",
+            f"classes maps numbers to numbers in another order, {quoted(dict(classes))}; pass a list of the classes in "
+            "the order of the columns",
             argument="classes",
         )
     if by_name and not by_key:  # label2id

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from crossent.errors import InputError, InputTypeError
+from crossent.errors import InputError, InputTypeError, quoted
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.labels import listing
 from crossent.scoring.parts import Kind
@@ -84,7 +84,8 @@ class Columns:
         for role, name in self.single.items():
             if name in values:
                 raise InputError(
-                    f"column {name!r} is {role} and one of {self.kind} {listing(values)}; choose a narrower pattern",
+                    f"column {quoted(name)} is {role} and one of {self.kind} {listing(values)}; choose a narrower "
+                    "pattern",
                     argument=self.kind,
                 )
         return replace(self, values=values, by=by)
@@ -104,18 +105,22 @@ def columns(label: Any, named: RowArguments, no_value: Sequence[str] = ()) -> Co
     single = {"label": label, "weight": named.weight, "cluster": named.cluster, "id": named.id}
     for role, name in single.items():
         if not isinstance(name, str) and (name is not None or role == "label"):
-            raise InputTypeError(f"{role} must be the name of a column, got {name!r}", argument=role)
+            raise InputTypeError(f"{role} must be the name of a column, got {quoted(name)}", argument=role)
     for role, pattern in {predictions.kind: predictions.values, "by": named.by}.items():
         many = isinstance(pattern, list | tuple) and all(isinstance(part, str) for part in pattern)
         if not (many or isinstance(pattern, str) or (pattern is None and role == "by")):
             raise InputTypeError(
-                f"{role} must be names of columns, or a pattern such as 'p_*', got {pattern!r}", argument=role
+                f"{role} must be names of columns, or a pattern such as 'p_*', got {quoted(pattern)}", argument=role
             )
     return Columns(kind=predictions.kind, values=predictions.values, by=named.by, no_value=tuple(no_value), **single)
 
 
 def _nothing(part: str, columns: Sequence[str], marks: str = "*?[") -> str:
     """Return what is said about a name, or a pattern if it has one of the marks, that no column has."""
-    near = " or ".join(repr(name) for name in get_close_matches(part, columns, 3))
-    what = f"no column matches {part!r}" if any(mark in part for mark in marks) else f"there is no column {part!r}"
+    near = " or ".join(quoted(name) for name in get_close_matches(part, columns, 3))
+    what = (
+        f"no column matches {quoted(part)}"
+        if any(mark in part for mark in marks)
+        else f"there is no column {quoted(part)}"
+    )
     return f"{what}; " + (f"did you mean {near}? The" if near else "the") + f" columns are {listing(columns)}"

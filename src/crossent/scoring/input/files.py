@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossent.errors import one_line
+from crossent.errors import one_line, quoted
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arrow_files import ARROW, PARQUET
 from crossent.scoring.input.numpy_files import NPY, NPZ
@@ -105,7 +105,7 @@ def open_table(path: str | Path) -> Table:
     seen: set[str] = set()
     for name in columns:
         if name in seen:
-            raise FileError(f"{path}: the column name {name!r} occurs twice")
+            raise FileError(f"{path}: the column name {quoted(name)} occurs twice")
         seen.add(name)
     return Table(path, reader, tuple(columns))
 
@@ -129,11 +129,15 @@ def _errors_named(path: Path) -> Generator[None, None, None]:
     """Turn whatever a reader raises into a FileError of one line that names the file."""
     import pyarrow as pa
 
-    broken = (pa.ArrowException, zipfile.BadZipFile, zlib.error, struct.error, EOFError, MemoryError, RuntimeError)
+    broken = (pa.ArrowException, zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError)
     try:
         yield
-    except FileError:
+    except MemoryError:  # the command knows its limit
         raise
+    except FileError as error:
+        if str(path) in str(error):
+            raise
+        raise FileError(f"{path}: {error}") from error
     except (*broken, OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise

@@ -6,6 +6,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crossent.errors import quoted
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coded:
@@ -20,5 +22,5 @@ class Coded:
 
 def listing(values: Sequence[Any]) -> str:
     """Return a list for an error text, shortened in the middle."""
-    shown = [repr(value) for value in values]
+    shown = [quoted(value) for value in values]
     return "[" + ", ".join(shown if len(shown) <= 6 else [*shown[:3], "…", shown[-1]]) + "]"

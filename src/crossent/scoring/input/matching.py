@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, Message
+from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.classes import NO_VALUE, Classes, Numbers, is_number, numbers_of, written
 from crossent.scoring.input.labels import Coded, listing
 from crossent.scoring.input.plain import missing
@@ -74,8 +74,8 @@ def _not_a_class(label: Any, where: str, classes: Classes, seen: Sequence[Any]) 
     if classes.unnamed and isinstance(label, str) and not is_number(label):
         last = ", the positive class last" if len(classes) == 2 else ""
         order = f" with the {len(classes)} names in the order of the columns{last}"
-        return Message(f"y holds names such as {label!r}; pass ", Argument("classes"), order)
-    text = f"label {label!r} ({where}) is not one of the {len(classes)} classes {listing(classes.names)}"
+        return Message(f"y holds names such as {quoted(label)}; pass ", Argument("classes"), order)
+    text = f"label {quoted(label)} ({where}) is not one of the {len(classes)} classes {listing(classes.names)}"
     unknown = [value for value in seen if not numbers_of(classes).find(value)]
     hint = _for_numbers(label, unknown, seen, len(classes)) if classes.unnamed else _for_names(label, classes, seen)
     return Message(text, *(hint or _in_general(label, unknown, seen, classes)))
@@ -116,9 +116,9 @@ def _in_general(label: Any, unknown: Sequence[Any], seen: Sequence[Any], classes
 def _ambiguous(label: Any, where: str, classes: Classes, found: Sequence[int]) -> Message:
     """Return the error about a label that may mean several classes."""
     names: Sequence[Any] = classes.columns or classes.names
-    said = " or ".join(f"{'column' if classes.columns else 'class'} {names[k]!r}" for k in found)
+    said = " or ".join(f"{'column' if classes.columns else 'class'} {quoted(names[k])}" for k in found)
     return Message(
-        f"label {label!r} ({where}) may mean {said}; pass ",
+        f"label {quoted(label)} ({where}) may mean {said}; pass ",
         *(Argument("classes"), f" with the labels of y in the order of the columns {listing(names)}"),
     )
 
@@ -142,7 +142,7 @@ def _looks_alike(label: Any, classes: Classes) -> str:
     for name in classes.names:
         if isinstance(name, str) and _plainest(name) == _plainest(label):
             if name.casefold() == label.casefold():
-                return f"the class {name!r} in upper and lower case"
+                return f"the class {quoted(name)} in upper and lower case"
             return f"the class {name!a} in characters that look alike, {label!a}"
     return ""
 

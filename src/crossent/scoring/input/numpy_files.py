@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -10,8 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from crossent.errors import quoted
 from crossent.scoring.input.labels import listing
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection, rows_at_a_time
+
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_LONGEST_HEAD = 1 << 20
 
 
 class Head(NamedTuple):
@@ -36,7 +41,7 @@ def _npy_batches(wanted: Selection) -> Iterator[Portion]:
         arrays = {name: array[name] for name in wanted.names}
     else:
         arrays = {name: _mapped(wanted.path.with_name(f"{name}.npy")) for name in wanted.names}
-    step = rows_at_a_time(_width({name: Head(array.shape, array.dtype) for name, array in arrays.items()}))
+    step = rows_at_a_time(_row_bytes({name: Head(array.shape, array.dtype) for name, array in arrays.items()}))
     rows = len(next(iter(arrays.values())))
     for begin in range(0, rows, step):
         batch = _batch({name: array[begin : begin + step] for name, array in arrays.items()})
@@ -50,18 +55,38 @@ def _npz_columns(path: Path) -> list[str]:
 
 def _npz_batches(wanted: Selection) -> Iterator[Portion]:
     with zipfile.ZipFile(wanted.path) as archive, ExitStack() as opened:
-        members = archive.namelist()
-        files = {
-            name: opened.enter_context(archive.open(f"{name}.npy" if f"{name}.npy" in members else name))
-            for name in wanted.names
-        }
+        files = {name: opened.enter_context(_member(archive, name)) for name in wanted.names}
         heads = {name: _head(file, name) for name, file in files.items()}
-        step = rows_at_a_time(_width(heads))
+        step = rows_at_a_time(_row_bytes(heads))
+        for name, head in heads.items():
+            _require_whole(archive.getinfo(files[name].name), head, name)
         rows = next(iter(heads.values())).shape[0]
         for begin in range(0, rows, step):
             count = min(step, rows - begin)
             batch = _batch({name: _read(files[name], heads[name], count) for name in wanted.names})
             yield Portion(batch, (begin + count) / rows)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> Any:
+    """Return an array's file in an archive, to be read in parts."""
+    members = archive.NameToInfo
+    info = members[f"{name}.npy" if f"{name}.npy" in members else name]
+    if info.compress_type not in _METHODS:
+        raise FileError(
+            f"array {quoted(name)} is compressed by zip's method {info.compress_type}, which cannot be read in parts; "
+            "save it by np.savez_compressed"
+        )
+    return archive.open(info)
+
+
+def _require_whole(info: zipfile.ZipInfo, head: Head, name: str) -> None:
+    """Raise FileError unless an archive holds as many bytes as an array's shape says."""
+    size = math.prod(head.shape) * head.dtype.itemsize
+    if not size <= info.file_size <= size + _LONGEST_HEAD:
+        raise FileError(
+            f"array {quoted(name)} of shape {head.shape} takes {size:,} bytes and the archive holds "
+            f"{info.file_size:,}; the file is damaged"
+        )
 
 
 def _head(file: Any, name: str) -> Head:
@@ -70,19 +95,21 @@ def _head(file: Any, name: str) -> Head:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
     if fortran and len(shape) > 1:
-        raise FileError(f"array {name!r} is in Fortran's order, which cannot be read in parts; save it with order C")
+        raise FileError(
+            f"array {quoted(name)} is in Fortran's order, which cannot be read in parts; save it with order C"
+        )
     return Head(shape, dtype)
 
 
 def _read(file: Any, head: Head, count: int) -> Any:
     """Return the next rows of an array in an archive."""
-    row = int(np.prod(head.shape[1:], dtype=np.int64))
-    data = file.read(count * row * head.dtype.itemsize)
-    return np.frombuffer(data, head.dtype, count * row).reshape(count, *head.shape[1:])
+    size = count * math.prod(head.shape[1:])
+    data = file.read(size * head.dtype.itemsize)
+    return np.frombuffer(data, head.dtype, size).reshape(count, *head.shape[1:])
 
 
-def _width(heads: Mapping[str, Head]) -> int:
-    """Return how many numbers a row holds.
+def _row_bytes(heads: Mapping[str, Head]) -> int:
+    """Return how many bytes a row takes.
 
     Raises
     ------
@@ -92,13 +119,15 @@ def _width(heads: Mapping[str, Head]) -> int:
     for name, (shape, dtype) in heads.items():
         if dtype.kind not in "biufU":
             what = "Python objects, which are never read" if dtype.hasobject else f"{dtype}, not numbers or text"
-            raise FileError(f"array {name!r} holds {what}")
+            raise FileError(f"array {quoted(name)} holds {what}")
+        if min(shape, default=0) < 0:
+            raise FileError(f"array {quoted(name)} has shape {shape}; the file is damaged")
         if len(shape) not in {1, 2}:
-            raise FileError(f"array {name!r} has shape {shape}; it must be (rows,) or (rows, classes)")
+            raise FileError(f"array {quoted(name)} has shape {shape}; it must be (rows,) or (rows, classes)")
     lengths = {name: head.shape[0] for name, head in heads.items()}
     if len(set(lengths.values())) > 1:
         raise FileError(f"the arrays differ in length: {listing(list(lengths.items()))}")
-    return sum(1 if len(head.shape) == 1 else head.shape[1] for head in heads.values())
+    return sum(math.prod(head.shape[1:]) * head.dtype.itemsize for head in heads.values())
 
 
 def _batch(arrays: Mapping[str, Any]) -> Any:

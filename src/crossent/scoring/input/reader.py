@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 
 from crossent.errors import InputError
 
-ELEMENTS = 1 << 19
-"""Numbers in a batch, about."""
+BATCH_BYTES = 1 << 22
+"""Bytes of a batch, about."""
+ROW_BYTES = 1 << 26
+"""Bytes of a row at most."""
+_ROWS = 1 << 16
 
 
 class FileError(InputError):
@@ -62,7 +65,7 @@ class Reader:
     columns
         Function of a path: returns the names of the file's columns, in their order.
     batches
-        Function of a `Selection`: yields the rows in their order as `Portion`s of at most about `ELEMENTS` numbers.
+        Function of a `Selection`: yields the rows in their order as `Portion`s of about `BATCH_BYTES` bytes.
         `rows_at_a_time` says how many rows that is. Missing numbers are null or NaN; a column may hold lists of numbers
         of equal length, one number for each class.
     first_bytes
@@ -86,6 +89,17 @@ class Reader:
     compressible: bool = False
 
 
-def rows_at_a_time(width: int) -> int:
-    """Return how many rows a batch should have if each holds `width` numbers."""
-    return max(1, min(1 << 16, ELEMENTS // max(1, width)))
+def rows_at_a_time(row_bytes: float) -> int:
+    """Return how many rows a batch should have if each takes so many bytes.
+
+    Raises
+    ------
+    FileError
+        If not even one row may be read at a time.
+    """
+    if row_bytes > ROW_BYTES:
+        raise FileError(
+            f"a row takes {row_bytes / (1 << 20):,.0f} MiB, more than the {ROW_BYTES >> 20} that a row may take; is "
+            "the file damaged, or are its axes swapped?"
+        )
+    return max(1, min(_ROWS, int(BATCH_BYTES / max(1.0, row_bytes))))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import InputError, InputTypeError
+from crossent.errors import InputError, InputTypeError, quoted
 from crossent.scoring.input.arrow import coded, names_of_rows, numbers
 from crossent.scoring.input.arrow_values import whole
 from crossent.scoring.input.labels import Coded
@@ -137,7 +137,7 @@ def objects(items: Sequence[Any]) -> Any:
 
 
 def _called(argument: str, of: object) -> str:
-    return argument if of is None else f"{argument} {of!r}"
+    return argument if of is None else f"{argument} {quoted(of)}"
 
 
 def _is_of_numpy(values: Any) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crossent.errors import one_line
+from crossent.errors import one_line, quoted
 from crossent.scoring.input.classes import NO_VALUE
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
 
@@ -40,7 +40,7 @@ def _first_line(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise FileError(f"{path} is not text in UTF-8 (byte {text[error.start]:#x} in line 1)") from error
     if any(not (c.isprintable() or c == "\t") for c in decoded):
-        raise FileError(f"{path} is not text: its first line holds {one_line(decoded)[:40]!r}")
+        raise FileError(f"{path} is not text: its first line holds {quoted(decoded)}")
     return decoded
 
 
@@ -56,7 +56,7 @@ def _names(between: str, path: Path) -> list[str]:
     if len(names) == 1:
         other = next((mark for mark in (";", "\t", "|", ",") if mark in first and mark != between), None)
         if other is not None:
-            raise FileError(f"{path}: its columns are separated by {other!r}, not by {between!r}")
+            raise FileError(f"{path}: its columns are separated by {quoted(other)}, not by {quoted(between)}")
     return names
 
 
@@ -80,7 +80,7 @@ def _delimited_batches(delimiter: str, wanted: Selection) -> Iterator[Portion]:
                 yield Portion(batch, raw.tell() / size)
         except pa.ArrowInvalid as error:  # which counts the columns
             text = " ".join(str(error).split())
-            named = re.sub(r"CSV column #(\d+)", lambda found: f"column {wanted.columns[int(found[1])]!r}", text)
+            named = re.sub(r"CSV column #(\d+)", lambda found: f"column {quoted(wanted.columns[int(found[1])])}", text)
             raise FileError(f"{wanted.path}: {one_line(named)[:300]}") from error
 
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from crossent.errors import one_line
+from crossent.errors import quoted, shown
 from crossent.scoring.parts import Interval, bits, perplexity
 from crossent.scoring.show.text import TextRows, TextTable, aligned, html_table, json_value
 from crossent.scoring.show.words import NONE, counted, exponential, number, share, span
@@ -190,13 +190,11 @@ def _worst(score: LanguageModelScore) -> list[TextTable]:
     """Return the tables of the costliest tokens and documents."""
     tables: list[TextTable] = []
     if score.worst_tokens:
-        tokens = [
-            (one_line(t.document), str(t.position), one_line(repr(t.text)), _bound(t)) for t in score.worst_tokens
-        ]
+        tokens = [(shown(t.document), str(t.position), quoted(t.text), _bound(t)) for t in score.worst_tokens]
         tables.append(TextTable("worst tokens", [("document", "position", "token", "nats"), *tokens]))
     if score.worst_documents:
         head = ("document", f"nats per {score.worst_documents[0].unit}", "tokens", "bytes")
-        rows = [(one_line(d.document), _bound(d), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
+        rows = [(shown(d.document), _bound(d), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
         tables.append(TextTable("worst documents", [head, *rows]))
     return tables
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.errors import one_line
+from crossent.errors import one_line, shown
 from crossent.scoring.parts import ScoreValues, Slice, bits
 from crossent.scoring.show import words
 
@@ -117,8 +117,8 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
         head = ("row", f"loss, {unit.name}", "true class", "which got", "predicted", "which got")
         rows = [
             (
-                one_line(row.id), words.number(unit.of(row.loss)), one_line(row.label), words.share(row.probability),
-                one_line(row.predicted), words.share(row.confidence),
+                shown(row.id), words.number(unit.of(row.loss)), shown(row.label), words.share(row.probability),
+                shown(row.predicted), words.share(row.confidence),
             )
             for row in score.worst
         ]  # fmt: skip
@@ -128,18 +128,18 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
 
 def _parts(name: str, parts: Sequence[Slice], unit: LossUnit) -> TextTable:
     """Return the table of the classes, or of the values of a column."""
-    shown, title = list(parts), f"by {one_line(name)}"
+    listed, title = list(parts), f"by {shown(name)}"
     if len(parts) > _MOST:
-        shown = sorted(parts, key=lambda part: -part.loss)[:_MOST]
+        listed = sorted(parts, key=lambda part: -part.loss)[:_MOST]
         title = f"{title}: the {_MOST} of {len(parts)} with the largest loss"
-    head = (one_line(name), "rows", f"loss, {unit.name}", "interval", "accuracy")
+    head = (shown(name), "rows", f"loss, {unit.name}", "interval", "accuracy")
     rows = [
         (
-            one_line(part.value), f"{part.n:,}", words.number(unit.of(part.loss)),
+            shown(part.value), f"{part.n:,}", words.number(unit.of(part.loss)),
             words.interval((unit.of(part.ci[0]), unit.of(part.ci[1]))),
             words.share(part.accuracy),
         )
-        for part in shown
+        for part in listed
     ]  # fmt: skip
     return TextTable(title, [head, *rows])
 

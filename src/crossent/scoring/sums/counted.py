@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from crossent.errors import quoted
 from crossent.scoring.input.batch import Batch
 from crossent.scoring.input.plain import plain
 from crossent.scoring.parts import Zero
@@ -73,7 +74,7 @@ class CountedRows:
 
     def called(self, k: int) -> str:
         """Return a row as errors call it: "row 17" or "row 'a17'"."""
-        return f"row {self.name(k)!r}"
+        return f"row {quoted(self.name(k))}"
 
     def stored(self, k: int) -> Any:
         """Return the numbers of a row as the caller stored them, as float64."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, Message
+from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Batch
 from crossent.scoring.parts import Kind, Zero
 from crossent.scoring.sums.costs import EXACT
@@ -134,7 +134,7 @@ class Notes:
             said.append(
                 Message(
                     f"the {_NOUN[kind]} of {self.off} {rows} do not sum to 1 (off by {self.furthest:.2g} in row "
-                    f"{self.furthest_row!r}); ",
+                    f"{quoted(self.furthest_row)}); ",
                     _NORMALIZE,
                     f" would change the loss by {self.effect / weight:+.2g} nats",
                 )
@@ -156,7 +156,7 @@ class Notes:
         return said
 
     def _about_impossible(self, zero: Zero) -> Message:
-        named = ", ".join(repr(name) for name in self.impossible_rows)
+        named = ", ".join(map(quoted, self.impossible_rows))
         more = ", …" if self.impossible > len(self.impossible_rows) else ""
         which = f"{self.impossible} {'row' if self.impossible == 1 else 'rows'} ({named}{more})"
         if zero == "inf":
