@@ -72,6 +72,54 @@ def test_zero_probability_is_infinite_and_named():
     close(floored.loss, exact_mean([0.5, 1e-9, 0.5]))
 
 
+def forest(n=569, infinite=(5,), seed=0):
+    """Labels and probabilities of a class by a forest: some rows got exactly 0, one nearly."""
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(0.02, 0.98, n)
+    y = (rng.random(n) < p).astype(int)
+    y[[1, 2]], p[[1, 2]] = 1, (1e-8, 3e-4)
+    for row in infinite:
+        y[row], p[row] = 1, 0.0
+    return y, p
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("infinite", [(5,), (5, 90, 91), range(569)])
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_beside_an_infinite_loss_stand_the_other_rows_and_floors(weighted, clustered, infinite, columns):
+    y, p = forest(infinite=infinite)
+    rng = np.random.default_rng(7)
+    w = rng.gamma(1.0, size=569) + 0.1 if weighted else np.ones(569)
+    cluster = rng.integers(0, 60, size=569) if clustered else np.arange(569)
+    cluster[5] = 600  # a cluster of one row, which is infinite
+    if columns > 1:
+        p = np.stack([1 - p, p, 0 * p][:columns], axis=1)
+    more = {"weight": w, "cluster": cluster} if clustered else {"weight": w}
+    whole = crossent.score(y, probs=p, **more)
+    assert (whole.loss, whole.ci, whole.finite.n) == (math.inf, (math.inf, math.inf), 569 - len(infinite))
+    rest = np.setdiff1d(np.arange(569), infinite)
+    if len(rest):
+        others = crossent.score(y[rest], probs=p[rest], **{name: x[rest] for name, x in more.items()})
+        near(whole.finite.loss, others.loss, 1e-13)
+        near((*whole.finite.ci, whole.finite.se), (*others.ci, others.se), 1e-10)
+        near(whole.finite.weight, w[rest].sum(), 1e-13)
+    for floor in whole.finite.floors:
+        near(floor.loss, crossent.score(y, probs=p, zero=floor.zero, **more).loss, 1e-13)
+    state = crossent.ScoreState()
+    for part in np.array_split(np.arange(569), 7):
+        state.merge(crossent.ScoreState().update(y[part], probs=p[part], **{k: x[part] for k, x in more.items()}))
+    merged = state.finalize().finite
+    near(merged.loss, whole.finite.loss, 1e-13) if len(rest) else None
+    near([f.loss for f in merged.floors], [f.loss for f in whole.finite.floors], 1e-13)
+
+
+def test_a_finite_loss_has_nothing_beside_it():
+    y, p = forest(infinite=())
+    assert crossent.score(y, probs=p).finite is None
+    assert crossent.score(*forest()[:1], probs=forest()[1], zero=1e-9).finite is None
+
+
 def test_few_rows_of_many_classes_make_a_low_baseline():
     """Entropy of frequencies is too low by (C − 1) / 2n (Miller 1955), which one can see: uniform labels, log 50."""
     rng = np.random.default_rng(0)

@@ -34,7 +34,7 @@ def test_json(name):
     read = json.loads(result.to_json(), parse_constant=refuse)
     assert read == json.loads(json.dumps(result.to_dict(), allow_nan=False))
     names = {f.name for f in dataclasses.fields(result)} - {"state"}
-    assert names | {"bits", "bits_ci", "perplexity", "perplexity_ci"} == set(read)
+    assert names | {"unit", "bits", "bits_ci", "perplexity", "perplexity_ci"} == set(read)
     assert read["n"] == result.n
     if math.isfinite(result.loss):
         assert (read["loss"], read["perplexity"]) == (result.loss, result.perplexity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Layout
-from crossent.scoring.parts import Calibration, Interval, Slice
+from crossent.scoring.parts import Calibration, FiniteRows, Floor, Interval, Slice
 from crossent.scoring.result import MergeableState, Score
 from crossent.scoring.sums.curve import take_apart
+from crossent.scoring.sums.details import FLOORS
 from crossent.scoring.sums.interval import Mean
 from crossent.scoring.sums.row_sums import RowSums
+from crossent.scoring.sums.temperature import Fitted
 from crossent.scoring.sums.totals import Totals
 
 _RARE = 5
@@ -63,7 +66,30 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
         histogram=sums.details.histogram(),
         worst=tuple(sums.details.worst),
         warnings=tuple(_warnings(sums, layout, whole, per_class)),
+        finite=_finite(sums, whole),
         state=state,
+    )
+
+
+def _finite(sums: RowSums, whole: float) -> FiniteRows | None:
+    """Return what the rows with a finite loss cost, and all rows at some floors; None if every loss is finite."""
+    infinite = float(sums.totals.infinite.value.sum())
+    if not infinite:
+        return None
+    mean = sums.totals.finite()
+    weight, loss = whole - infinite, float(mean.value[0])
+    known = weight * loss if weight > 0 else 0.0
+    excess = sums.details.excess.value.tolist()
+    return FiniteRows(
+        n=sums.n - int(sums.totals.infinite_count.sum()),
+        weight=weight,
+        loss=loss,
+        ci=_interval(mean, sums.options.ci),
+        se=float(mean.se[0]),
+        floors=tuple(
+            Floor(zero, (known - over - infinite * math.log(zero)) / whole)
+            for zero, over in zip(FLOORS, excess, strict=True)
+        ),
     )
 
 
@@ -112,6 +138,9 @@ def _calibration(sums: RowSums, layout: Layout, whole: float) -> Calibration:
     if not binary and details.top_infinite:
         loss = np.inf
     found = take_apart(details.curve.points())
+    fitted = sums.temperatures.best()
+    if sums.notes.impossible:
+        fitted = Fitted(None, "there is no best temperature: at each of them a probability of 0 is 0")
     ece = sum(part.weight * abs(part.predicted - part.observed) for part in details.curve.bins()) / whole
     return Calibration(
         of="positive class" if binary else "top label",
@@ -121,7 +150,8 @@ def _calibration(sums: RowSums, layout: Layout, whole: float) -> Calibration:
         uncertainty=found.uncertainty,
         ece=ece,
         curve=found.curve,
-        temperature=None if sums.notes.impossible else sums.temperatures.best(),  # no T helps a probability of 0
+        temperature=fitted.temperature,
+        no_temperature=fitted.reason,
     )
 
 

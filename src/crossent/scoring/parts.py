@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 Interval = tuple[float, float]
 Zero = float | Literal["inf"]
+Unit = Literal["nats", "bits"]
+"""Units of losses."""
 Kind = Literal["probs", "logits", "logprobs"]
 """Kinds of predictions: probabilities, unnormalised log-probabilities, log-probabilities."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -64,6 +66,30 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Floor:
+    """The loss in nats if `zero` were the smallest probability that is charged."""
+
+    zero: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class FiniteRows:
+    """The rows with a finite loss, where others have an infinite one, and what all rows would cost at some floors.
+
+    `loss`, its interval `ci` and its standard error `se`, in nats, are those of the `n` rows of total `weight` whose
+    true class got a positive probability. `floors` has the loss of all rows for some smallest probabilities.
+    """
+
+    n: int
+    weight: float
+    loss: float
+    ci: Interval
+    se: float
+    floors: tuple[Floor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Temperature:
     """The temperature T that minimises the loss of softmax(log q / T), from `n` rows, and what it would change.
 
@@ -90,7 +116,7 @@ class Calibration:
     It is the loss of the positive class (`of` = "positive class"), or of the question whether the most probable class
     is the true one (`of` = "top label"). `curve` holds the isotonic regression of the truth on the prediction: pairs
     (probability, frequency) in ascending order. `ece` is the expected calibration error of the bins in
-    `Score.reliability`.
+    `Score.reliability`. Where `temperature` is None, `no_temperature` says why.
     """
 
     of: Literal["positive class", "top label"]
@@ -101,6 +127,7 @@ class Calibration:
     ece: float
     curve: tuple[tuple[float, float], ...]
     temperature: Temperature | None
+    no_temperature: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -131,6 +158,7 @@ class ScoreValues:
     histogram: tuple[Bar, ...]
     worst: tuple[Row, ...]
     warnings: tuple[str, ...]
+    finite: FiniteRows | None = None
 
     @property
     def bits(self) -> float:

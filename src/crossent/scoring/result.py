@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crossent.errors import InputError, InputTypeError
-from crossent.scoring.parts import ScoreValues, Slice
+from crossent.scoring.parts import ScoreValues, Slice, Unit
 
 
 class MergeableState(Protocol):
@@ -34,17 +34,29 @@ class Score(ScoreValues):
     with probability `level`, `se` is the standard error. `baseline` is the loss of predicting the frequencies of the
     classes, `skill` = 1 − loss / baseline (NaN where there is only one class), `entropy` the mean of −Σ q log q, the
     loss that the predictions themselves expect. `zero` is the smallest probability that was charged, or "inf".
+    An infinite loss has `finite` beside it: what the other rows cost, and all rows at some floors; else it is None.
     """
 
     state: MergeableState | None = field(default=None)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, unit: Unit = "nats") -> dict[str, Any]:
         """Return every number by its name, with lists, dicts, numbers and texts alone.
+
+        Parameters
+        ----------
+        unit
+            Unit of all losses, "nats" or "bits"; `bits` is in bits in any case.
 
         Returns
         -------
         dict
-            The fields, and bits and perplexity with their intervals; NaN is None, infinities are "inf" and "-inf".
+            The fields, the unit, and bits and perplexity with their intervals; NaN is None, infinities are "inf" and
+            "-inf".
+
+        Raises
+        ------
+        InputError
+            If the unit is neither.
 
         Examples
         --------
@@ -53,19 +65,25 @@ class Score(ScoreValues):
         1.0
         """
         from crossent.scoring.show.text import json_value
+        from crossent.scoring.show.units import in_bits
 
-        whole = {f.name: json_value(getattr(self, f.name)) for f in fields(self) if f.name != "state"}
-        return whole | {
+        if unit not in ("nats", "bits"):
+            raise InputError(f"unit must be 'nats' or 'bits', not {unit!r}", argument="unit")
+        values = in_bits(self) if unit == "bits" else self
+        whole = {f.name: json_value(getattr(values, f.name)) for f in fields(self) if f.name != "state"}
+        return {**whole, "unit": unit} | {
             name: json_value(getattr(self, name)) for name in ("bits", "bits_ci", "perplexity", "perplexity_ci")
         }
 
-    def to_json(self, *, indent: int | None = 2) -> str:
+    def to_json(self, *, indent: int | None = 2, unit: Unit = "nats") -> str:
         """Return `to_dict` as JSON.
 
         Parameters
         ----------
         indent
             Spaces of indentation, or None for one line.
+        unit
+            Unit of all losses, "nats" or "bits".
 
         Returns
         -------
@@ -78,7 +96,7 @@ class Score(ScoreValues):
         >>> crossent.score([1, 0], probs=[0.5, 0.5]).to_json(indent=None)[:43]
         '{"loss": 0.6931471805599453, "ci": [0.69314'
         """
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        return json.dumps(self.to_dict(unit=unit), indent=indent, allow_nan=False, ensure_ascii=False)
 
     def to_frame(self, backend: str | None = None) -> Any:
         """Return a frame with a row for the whole, each class and each slice.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import crossent
-from tests.scoring.cli.runs import MORE, NAMES, NATS, THREE, P, Y, score, scored
+from tests.scoring.cli.runs import MORE, NAMES, NATS, THREE, P, Y, score, scored, table
 from tests.scoring.written import columns, fresh, run, same, saved
 
 
@@ -160,6 +160,46 @@ class TestLanguageModels:
         for arguments in ([tmp_path / "none.jsonl"], [tmp_path], [log, "--format", "nope"], [log, "--ci", "7"]):
             ran = run(capsys, "lm", *arguments)
             assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+
+
+IMPOSSIBLE = {"y": [1, 0, 1, 0], "p": [0.5, 0.25, 0.0, 0.5]}
+
+
+def test_json_in_bits(tmp_path: Path, capsys: Any) -> None:
+    path = table(tmp_path, **THREE)
+    nats, bits = (scored(path, capsys, *more) for more in ((), ("--bits",)))
+    assert (nats["unit"], bits["unit"]) == ("nats", "bits")
+    for name in ("loss", "baseline", "entropy"):
+        assert bits[name] == pytest.approx(nats[name] / math.log(2), rel=1e-15)
+    assert bits["loss"] == pytest.approx(NATS / math.log(2), rel=1e-14)
+
+
+@pytest.mark.parametrize("face", ["text", "json", "html"])
+def test_an_infinite_loss_says_what_else_there_is(face: str, tmp_path: Path, capsys: Any) -> None:
+    """The other rows, and floors, each as `--zero` gives it; the hint names the option on every face."""
+    path = table(tmp_path, **IMPOSSIBLE)
+    page = tmp_path / "a.html"
+    more = {"text": (), "json": ("--json",), "html": ("--html", page)}[face]
+    ran = run(capsys, "score", path, "--label", "y", "--probs", "p", *more)
+    out = page.read_text(encoding="utf-8") if face == "html" else ran.out
+    assert "--zero 1e-6" in out
+    assert "zero=" not in out.replace('"zero"', "")
+    floors = (1e-3, 1e-6, 1e-9, 1e-15)
+    losses = [-math.log(0.5 * 0.75 * 0.5 * floor) / 4 for floor in floors]
+    others = -math.log(0.5 * 0.75 * 0.5) / 3
+    if face == "json":
+        found = ran.json()["finite"]
+        assert found["n"] == 3
+        assert found["loss"] == pytest.approx(others, rel=1e-14)
+        assert [floor["zero"] for floor in found["floors"]] == list(floors)
+        assert [floor["loss"] for floor in found["floors"]] == pytest.approx(losses, rel=1e-14)
+    else:
+        assert "other 3 rows" in out
+        for loss in (others, *losses):
+            assert f"{loss:.3f}" in out
+    for floor, loss in zip(floors, losses, strict=True):
+        ran = run(capsys, "score", path, "--label", "y", "--probs", "p", "--json", "--zero", floor)
+        assert ran.json()["loss"] == pytest.approx(loss, rel=1e-14)
 
 
 @pytest.mark.slow

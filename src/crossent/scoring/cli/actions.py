@@ -150,6 +150,11 @@ def as_text(score: Score, *, in_bits: bool) -> str:
     return text(_in_options(score), in_bits=in_bits)
 
 
+def as_json(score: Score, *, in_bits: bool) -> str:
+    """Return a score as JSON, whose warnings speak of options."""
+    return _in_options(score).to_json(unit="bits" if in_bits else "nats")
+
+
 def _in_options(score: Score) -> Score:
     return replace(score, warnings=tuple(spelled(warning, as_option) for warning in score.warnings))
 

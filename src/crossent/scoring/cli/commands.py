@@ -93,7 +93,11 @@ LevelOption = Annotated[
 WorstOption = Annotated[int, typer.Option(min=0, help="Number of costliest rows to list.", rich_help_panel=RESULT)]
 BitsOption = Annotated[
     bool,
-    typer.Option("--bits", help="Losses, and --max-loss, in bits instead of nats.", rich_help_panel=RESULT),
+    typer.Option(
+        "--bits",
+        help="Losses printed, and --max-loss, in bits instead of nats; a report has both.",
+        rich_help_panel=RESULT,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=RESULT)]
 MemoryOption = Annotated[
@@ -161,7 +165,7 @@ def add(app: Any, require: Require) -> None:
             found = actions.score_file(file, named, options)
             if html is not None:
                 actions.write_report(found, html, file)
-            _print(found.to_json() if json else actions.as_text(found, in_bits=bits))
+            _print((actions.as_json if json else actions.as_text)(found, in_bits=bits))
         actions.hold(found, max_loss, min_skill, in_bits=bits)
 
     @app.command()

@@ -13,6 +13,7 @@ from crossent.outputs import write_whole
 from crossent.scoring.parts import Calibration, ScoreValues, bits
 from crossent.scoring.show import pictures, words
 from crossent.scoring.show.sections import classes, slices
+from crossent.scoring.show.text import FLOORED
 from crossent.scoring.show.words import counted, interval, number, share
 from crossent.version import __version__
 
@@ -102,7 +103,7 @@ def _cards(score: ScoreValues) -> list[str]:
             f"{number(score.loss, places)} <small>nats</small>",
             f"{_between(score, interval(score.ci, places))} In bits <b>{number(score.bits, bits_places)}</b> "
             f"({interval(score.bits_ci, bits_places)}). The predictions themselves expect to cost "
-            f"<b>{number(score.entropy, places)}</b>.",
+            f"<b>{number(score.entropy, places)}</b>.{_beside_infinity(score)}",
         ),
         _card("Skill", share(score.skill), skill),
         _card(
@@ -117,6 +118,22 @@ def _cards(score: ScoreValues) -> list[str]:
             f"The class found most probable is the true one in this share of {counted(score.n, 'row')}{clusters}.",
         ),
     ]
+
+
+def _beside_infinity(score: ScoreValues) -> str:
+    """Return sentences on the finite losses beside an infinite one, and on the loss at some floors."""
+    found = score.finite
+    if found is None:
+        return ""
+    places = words.places(found.se)
+    others = (
+        f" The other {counted(found.n, 'row')} cost <b>{number(found.loss, places)}</b> nats "
+        f"({interval(found.ci, places)})."
+    )
+    floors = ", ".join(
+        f"<b>{number(floor.loss, places)}</b> at {words.probability(floor.zero)}" for floor in found.floors
+    )
+    return f"{others if found.n else ''} With a smallest probability to charge, all rows cost {floors}."
 
 
 def _between(score: ScoreValues, text: str) -> str:
@@ -158,7 +175,7 @@ def _decomposition(calibration: Calibration | None) -> str:
     terms = (("", c.loss, "loss"), ("= ", c.miscalibration, "miscalibration"))
     terms += (("− ", c.discrimination, "discrimination"), ("+ ", c.uncertainty, "uncertainty"))
     shown = "".join(f"<span>{sign}{number(value)}<small>{name}</small></span>" for sign, value, name in terms)
-    advice = "No temperature was fitted."
+    advice = html.escape(words.no_advice(c.no_temperature))
     if c.temperature is not None:
         advice = f"<b>{html.escape(words.advice(c.temperature))}</b>"
         if c.temperature.n:
@@ -258,6 +275,7 @@ def _numbers(score: ScoreValues) -> str:
         ),
         NumberRow("loss, nats", nats(score.loss), "mean of −log q", interval(score.ci, places)),
         NumberRow("standard error", nats(score.se), "of the loss, in nats"),
+        *_finite_rows(score, places),
         NumberRow("loss, bits", nats(score.bits), "the loss divided by log 2", interval(score.bits_ci, places)),
         NumberRow(
             "perplexity",
@@ -278,6 +296,23 @@ def _numbers(score: ScoreValues) -> str:
         caption="The numbers of this report with more digits",
         texts=(3,),
     ).replace('class="scroll"', 'class="scroll meanings"', 1)
+
+
+def _finite_rows(score: ScoreValues, places: int) -> list[NumberRow]:
+    """Return the rows about the finite losses beside an infinite one."""
+    found = score.finite
+    if found is None:
+        return []
+    others = f"of the {counted(found.n, 'row')} with a finite loss"
+    floors = [
+        NumberRow(
+            f"loss at {words.probability(floor.zero)}, nats",
+            number(floor.loss, places),
+            FLOORED,
+        )
+        for floor in found.floors
+    ]
+    return [NumberRow("finite loss, nats", number(found.loss, places), others, interval(found.ci, places)), *floors]
 
 
 def _meaning_of_clusters(score: ScoreValues) -> str:

@@ -38,6 +38,7 @@ class TextTable(NamedTuple):
     rows: TextRows
 
 
+FLOORED = "if no smaller probability were charged"
 NATS, BITS = LossUnit("nats", 1.0), LossUnit("bits", math.log(2))
 _MOST = 12  # parts that are listed; of more, those with the largest losses
 _WIDEST = 60  # characters of a cell
@@ -77,6 +78,7 @@ def headline(score: ScoreValues, *, in_bits: bool = False) -> TextRows:
         ("", "", f"{100 * score.level:g} % interval"),
         (f"loss, {unit}", words.number(convert(score.loss), places), words.interval(between, places)),  # pyright: ignore[reportArgumentType]
     ]
+    rows += _beside_infinity(score, BITS if in_bits else NATS)
     if not in_bits:
         rows.append(("loss, bits", words.number(score.bits, places), words.interval(score.bits_ci, places)))
     ends = [words.exponential(end) for end in score.ci]
@@ -91,6 +93,23 @@ def headline(score: ScoreValues, *, in_bits: bool = False) -> TextRows:
     ]
 
 
+def _beside_infinity(score: ScoreValues, unit: LossUnit) -> TextRows:
+    """Return rows about the finite losses beside an infinite one, and about the loss at some floors."""
+    found = score.finite
+    if found is None:
+        return []
+    places = words.places(unit.of(found.se))
+    ends = words.interval((unit.of(found.ci[0]), unit.of(found.ci[1])), places)
+    others = f"  of the other {words.counted(found.n, 'row')}"
+    return [
+        *([(others, words.number(unit.of(found.loss), places), ends)] if found.n else []),
+        *(
+            (f"  at a floor of {words.probability(floor.zero)}", words.number(unit.of(floor.loss), places), FLOORED)
+            for floor in found.floors
+        ),
+    ]
+
+
 def sentences(score: ScoreValues, unit: LossUnit = NATS) -> list[str]:
     """Return sentences about the calibration, none if there is none."""
     found = score.calibration
@@ -102,7 +121,7 @@ def sentences(score: ScoreValues, unit: LossUnit = NATS) -> list[str]:
     error = f"expected calibration error {words.share(found.ece)}"
     said = [f"Asked {words.question(found)}: {whole}; {error}."]
     if found.temperature is None:
-        return said
+        return [*said, words.no_advice(found.no_temperature)]
     scaled = {name: unit.of(getattr(found.temperature, name)) for name in ("loss", "scaled")}
     return [*said, words.advice(dataclasses.replace(found.temperature, **scaled))]
 

@@ -13,6 +13,8 @@ NONE = "–"
 """Written in place of a number that does not exist."""
 EDGE = 1.0001 / 16
 """The smallest temperature that is tried, nearly; the largest is its inverse."""
+WORTH = 0.01
+"""Share of the loss that a temperature must save to be worth a word."""
 
 
 def number(x: float, places: int = 3) -> str:
@@ -51,6 +53,16 @@ def exponential(x: float) -> str:
         exponent, rest = divmod(x / math.log(10), 1.0)
         return f"{10.0**rest:.2f}{_BLANK}×{_BLANK}{power(int(exponent))}"
     return number(math.exp(x))
+
+
+def probability(q: float) -> str:
+    """Return a small probability, a power of ten as such.
+
+    >>> probability(1e-6), probability(0.002)
+    ('10⁻⁶', '0.002')
+    """
+    exponent = round(math.log10(q))
+    return power(exponent) if exponent < 0 and math.isclose(10.0**exponent, q, rel_tol=1e-12) else f"{q:g}"
 
 
 def share(x: float) -> str:
@@ -124,14 +136,24 @@ def advice(temperature: Temperature) -> str:
     best = f"T = {t.value:.2f}"
     if not EDGE < t.value < 1.0 / EDGE:
         best = f"a T of {1 / EDGE:g} or more" if t.value > 1 else f"a T of {EDGE:g} or less"
-    if not t.helps:
+    if not t.helps and t.saving < WORTH:
         return f"A temperature would not help: the best, {best}, would change the loss by {share(t.saving)}."
     places = 3 if abs(t.loss - t.scaled) >= 0.001 else 5
+    change = f"cut the loss from {number(t.loss, places)} to {number(t.scaled, places)} ({share(t.saving)})"
+    if not t.helps:
+        return f"Too few rows to tell whether a temperature would help: the best, {best}, would {change}."
     kind = "Over-confident" if t.value > 1 else "Under-confident"
-    return (
-        f"{kind}: dividing the logits by {best} would cut the loss from {number(t.loss, places)} to "
-        f"{number(t.scaled, places)} ({share(t.saving)})."
-    )
+    return f"{kind}: dividing the logits by {best} would {change}."
+
+
+def no_advice(reason: str | None) -> str:
+    """Return a sentence on why no temperature is advised.
+
+    >>> no_advice("there is no best temperature: none changes the loss")
+    'There is no best temperature: none changes the loss.'
+    """
+    said = reason or "no temperature was fitted"
+    return f"{said[0].upper()}{said[1:]}{'' if said[-1] in '.?' else '.'}"
 
 
 def question(calibration: Calibration) -> str:

@@ -15,6 +15,9 @@ from crossent.scoring.sums.totals import Sum
 
 _BARS = 1200  # quarters of octaves from 2^-150 to 2^150, and infinity
 _LOWEST = (1023 - 150) * 4
+FLOORS = (1e-3, 1e-6, 1e-9, 1e-15)
+"""Smallest probabilities at which an infinite loss is said as well."""
+_CAPS = -np.log(FLOORS)
 
 
 class Details:
@@ -24,6 +27,7 @@ class Details:
         self.most = most
         self.entropy, self.top = Sum(), Sum()
         self.top_infinite = False
+        self.excess = Sum(len(FLOORS))  # Σ w max(0, loss − cap) over the rows with finite losses
         self.bars: Any = np.zeros(_BARS + 1)
         self.curve = Curve()
         self.worst: list[Row] = []
@@ -44,6 +48,7 @@ class Details:
         else:
             truth, q = rows.label == 1, costs.positive
         self.curve.add(np.clip(q, 0.0, 1.0), truth, rows.weight)
+        self._add_excess(rows)
         bar = (np.maximum(rows.loss, 0.0).view(np.int64) >> 50) - _LOWEST
         np.clip(bar, 0, _BARS, out=bar)
         self.bars += np.bincount(bar, rows.weight, _BARS + 1)
@@ -54,6 +59,7 @@ class Details:
         for mine, theirs in ((self.entropy, other.entropy), (self.top, other.top)):
             mine.merge(theirs)
         self.top_infinite |= other.top_infinite
+        self.excess.merge(other.excess)
         self.curve.merge(other.curve)
         self.bars = self.bars + other.bars
         self._keep(other.worst)
@@ -73,6 +79,12 @@ class Details:
         high = np.where(filled == _BARS, np.inf, high)
         columns = (low.tolist(), high.tolist(), self.bars[filled].tolist())
         return tuple(Bar(*bar) for bar in zip(*columns, strict=True))
+
+    def _add_excess(self, rows: CountedRows) -> None:
+        far = np.flatnonzero((rows.loss > _CAPS[0]) & (rows.loss < np.inf))
+        if len(far):
+            over = np.maximum(rows.loss[far] - _CAPS[:, None], 0.0)
+            self.excess.add(np.array([rows.total(part, far) for part in over]))
 
     def _candidates(self, rows: CountedRows) -> list[Row]:
         """Return the rows that may be among the worst; among equally bad rows the first ones."""

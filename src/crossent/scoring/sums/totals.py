@@ -82,13 +82,17 @@ class LossRows:
 
 
 class Totals:
-    """The sums of G groups. `infinite` is the weight of rows with an infinite loss, which no other sum holds.
+    """The sums of G groups.
+
+    `infinite` is the weight of rows with an infinite loss, which no other sum holds, and `infinite_count` their number,
+    which `count` includes.
 
     `by_cluster` is None until rows with clusters come; then all rows must have them.
     """
 
     def __init__(self, groups: int = 0) -> None:
         self.count: Any = np.zeros(groups, np.int64)
+        self.infinite_count: Any = np.zeros(groups, np.int64)
         self.right, self.infinite = Sum(groups), Sum(groups)
         self.about: Any = np.zeros(groups)  # the centres
         self.sums = Sum(len(MOMENTS), groups)
@@ -103,6 +107,7 @@ class Totals:
         """Make room for more groups."""
         more = max(0, groups - self.groups)
         self.count, self.about = np.pad(self.count, (0, more)), np.pad(self.about, (0, more))
+        self.infinite_count = np.pad(self.infinite_count, (0, more))
         for part in (self.right, self.infinite, self.sums):
             part.grow(groups)
 
@@ -137,7 +142,8 @@ class Totals:
             self._of_clusters().add(group * _GROUP + rows.cluster, weight * loss, weight)
 
     def _add_infinite(self, rows: LossRows) -> None:
-        self.count = self.count + np.bincount(rows.group, minlength=self.groups)
+        count = np.bincount(rows.group, minlength=self.groups)
+        self.count, self.infinite_count = self.count + count, self.infinite_count + count
         self.infinite.add(np.bincount(rows.group, rows.weight, self.groups))
         if rows.cluster is not None:
             nothing = np.zeros(len(rows.loss))
@@ -159,6 +165,7 @@ class Totals:
         about[groups] = other.about
         self._join(other.sums.take(groups, size), about)
         self.count[groups] += other.count
+        self.infinite_count[groups] += other.infinite_count
         for mine, theirs in ((self.right, other.right), (self.infinite, other.infinite)):
             mine.merge(theirs.take(groups, size))
         if other.by_cluster is not None and clusters is not None:
@@ -209,10 +216,18 @@ class Totals:
 
     def ratio(self, price: Any) -> Mean:
         """Return Σ w l / Σ w b over all rows, as one group, with a price b (G,) for the rows of each group."""
+        if self.infinite.value.any():
+            whole = float(self.sums.value[_AT[1, 0]] @ price)
+            return _one(np.inf, whole, Residuals(int(self.count.sum()), np.nan, np.nan, np.nan, np.nan))
+        return self._finite_ratio(price)
+
+    def finite(self) -> Mean:
+        """Return the mean loss of the rows with a finite one, as one group."""
+        return self._finite_ratio(np.ones(self.groups))
+
+    def _finite_ratio(self, price: Any) -> Mean:
         sums = self.sums.value
         whole = float(sums[_AT[1, 0]] @ price)
-        if self.infinite.value.any():
-            return _one(np.inf, whole, Residuals(int(self.count.sum()), np.nan, np.nan, np.nan, np.nan))
         if whole == 0:
             return _one(np.nan, 0.0, Residuals(0, np.nan, np.nan, np.nan, np.nan))
         value = math.fsum([*(self.about * sums[_AT[1, 0]]), *sums[_AT[1, 1]]]) / whole
@@ -225,6 +240,8 @@ class Totals:
         cluster, place = np.unique(found.cluster, return_inverse=True)
         place = place.reshape(-1)
         u, b, w = (np.bincount(place, x) for x in (found.loss - value * priced, priced, found.weight))
+        if self.infinite_count.any():  # clusters without a finite loss are none of these rows
+            cluster, u, b, w = (part[w > 0] for part in (cluster, u, b, w))
         return _one(value, whole, residuals_of(u, b, w, np.zeros(len(cluster), np.int64), 1))
 
     def _residuals(self, value: Any) -> Residuals:
@@ -236,7 +253,13 @@ class Totals:
                 for power in (2, 3)
             )
         cross = sums[_AT[2, 1]] - away * sums[_AT[2, 0]]
-        return Residuals(self.count, np.maximum(square, 0.0), cube, cross, even(sums[_AT[2, 0]], sums[_AT[4, 0]]))
+        return Residuals(
+            self.count - self.infinite_count,
+            np.maximum(square, 0.0),
+            cube,
+            cross,
+            even(sums[_AT[2, 0]], sums[_AT[4, 0]]),
+        )
 
 
 def residuals_of(u: Any, b: Any, weight: Any, group: Any, size: int) -> Residuals:
