@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from crossent.errors import InputError
-from crossent.scoring.input import files
 from crossent.scoring.input.files import READERS, open_table
 from crossent.scoring.input.reader import FileError, Portion, Reader
 from tests.scoring.written import LISTS, SCALARS, columns, lists, predictions, saved
@@ -102,7 +102,20 @@ def test_a_file_error_is_an_input_error(tmp_path):
         open_table(path)
 
 
-def test_columns_named_twice_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(READERS, ".csv", replace(files.CSV, columns=lambda path: ["y", "p", "y"]))
-    with pytest.raises(FileError, match="'y' occurs twice"):
-        open_table(saved(tmp_path / "a.csv", columns(Y, P)))
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.arrow", "a.jsonl"])
+def test_a_column_named_twice_is_refused_where_it_is_read(name, tmp_path):
+    made = pa.table([[1, 0], [0.5, 0.25], [1, 2], [3, 4]], names=["y", "p", "z", "z"])
+    if name == "a.csv":
+        pa.csv.write_csv(made, tmp_path / name)
+    elif name == "a.parquet":
+        pa.parquet.write_table(made, tmp_path / name)
+    elif name == "a.arrow":
+        with pa.ipc.new_file(tmp_path / name, made.schema) as writer:
+            writer.write_table(made)
+    else:
+        (tmp_path / name).write_text('{"y": 1, "p": 0.5, "z": 1, "z": 3}\n{"y": 0, "p": 0.25, "z": 2, "z": 4}\n')
+    table = open_table(tmp_path / name)
+    (portion,) = table.batches(["p", "y"], [])
+    assert portion.batch.to_pydict() == {"p": [0.5, 0.25], "y": [1, 0]}
+    with pytest.raises(FileError, match=r"'z' occurs twice"):
+        _ = list(table.batches(["p", "z"], []))

@@ -155,7 +155,7 @@ LISTED: dict[str, tuple[str, Make, str]] = {
     "text in a list": (
         "a.jsonl",
         lambda: line(99, '{"y": 1, "p": [0.5, "a", 0.5]}', OBJECTS),
-        "p.*(row|line) (99|100)",
+        "(row|line) (99|100).*p",
     ),
     "nested objects": ("a.jsonl", lambda: line(0, '{"y": 1, "p": {"a": 0.5, "b": 0.5}}', OBJECTS), "'?p'?"),
     "lists of lists": ("a.parquet", lambda: written.parquet({"y": [0], "p": [[[0.5, 0.5]]]}), "'p'.*list"),

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.errors import InputError, one_line, quoted
-from crossent.scoring.input.arrow_values import decoded, is_list, lengths, plain_values, short, whole
+from crossent.errors import InputError, one_line, quoted, shown
+from crossent.scoring.input.arrow_values import decoded, is_list, lengths, plain_values, whole
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.labels import Coded
 
@@ -167,7 +167,7 @@ def _single(array: Any, called: str, argument: str) -> Any:
         return array
     count = lengths(array)
     if not (count <= 1).all() or (count == 0).any():
-        raise InputError(f"{called} holds {short(array.type)}{_advice(array.type, count, argument)}", argument=argument)
+        raise InputError(f"{called} holds {shown(array.type)}{_advice(array.type, count, argument)}", argument=argument)
     places = np.cumsum(count == 1) - 1
     return decoded(array.flatten()).take(pa.array(places, mask=count < 0))
 
@@ -220,5 +220,5 @@ def _vector(array: Any, name: str) -> Any:
     if types.is_decimal(kind) or types.is_integer(kind) or types.is_boolean(kind):
         array = array.cast(pa.float64(), safe=False)  # integers beyond 2^53 are rounded, as everywhere
     if not types.is_floating(array.type):
-        raise InputError(f"column {quoted(name)} holds {short(kind)}, not numbers")
+        raise InputError(f"column {quoted(name)} holds {shown(kind)}, not numbers")
     return array.to_numpy(zero_copy_only=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import InputError
+from crossent.errors import InputError, shown
 from crossent.scoring.input.plain import is_plain, plain
 
 _DAY = timedelta(days=1)
@@ -122,7 +122,7 @@ def plain_values(array: Any, called: str, argument: str | None) -> list[Hashable
     values = [plain(value) for value in array.to_pylist()]
     wrong = next((value for value in values if not is_plain(value)), None)
     if wrong is not None:
-        raise InputError(f"{called} holds {short(kind)}, and must hold one value per row", argument=argument)
+        raise InputError(f"{called} holds {shown(kind)}, and must hold one value per row", argument=argument)
     return values
 
 
@@ -164,9 +164,3 @@ def _time_of_day(since_midnight: Any) -> Any:
 
 def _in_utc(moment: Any) -> Any:
     return moment.replace(tzinfo=UTC) if isinstance(moment, datetime) else f"{moment}+00:00"
-
-
-def short(kind: Any) -> str:
-    """Return the name of a type, cut where it is long."""
-    text = str(kind)
-    return text if len(text) <= 60 else text[:59] + "…"

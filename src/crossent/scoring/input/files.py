@@ -2,7 +2,7 @@
 
 The ending of a file's name chooses its reader in `READERS`; `reader.Reader` is the contract of a reader. To read a
 further format, add one entry here: for values with another delimiter `text_files.delimited` makes the reader, for
-anything else write one (`text_files`, `arrow_files` and `numpy_files` have the others).
+anything else write one (`text_files`, `json_files`, `arrow_files` and `numpy_files` have the others).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 from crossent.errors import one_line, quoted
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arrow_files import ARROW, PARQUET
+from crossent.scoring.input.json_files import JSONL
 from crossent.scoring.input.numpy_files import NPY, NPZ
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
-from crossent.scoring.input.text_files import COMPRESSION, CSV, JSONL, TSV
+from crossent.scoring.input.text_files import COMPRESSION, CSV, TSV
 
 READERS = {
     ".csv": CSV, ".tsv": TSV,
@@ -67,9 +68,12 @@ class Table:
         Raises
         ------
         FileError
-            If the file turns out not to be what its name says.
+            If the file turns out not to be what its name says, or a named column occurs twice.
         """
         wanted = Selection(self.path, self.columns, list(names), frozenset(texts))
+        for name in wanted.names:
+            if self.columns.count(name) > 1:
+                raise FileError(f"{self.path}: the column name {quoted(name)} occurs twice")
         with _errors_named(self.path):
             yield from ahead(self.reader.batches(wanted))
 
@@ -102,11 +106,6 @@ def open_table(path: str | Path) -> Table:
         _check_beginning(path, first, "gzip", always=True)
     with _errors_named(path):
         columns = reader.columns(path)
-    seen: set[str] = set()
-    for name in columns:
-        if name in seen:
-            raise FileError(f"{path}: the column name {quoted(name)} occurs twice")
-        seen.add(name)
     return Table(path, reader, tuple(columns))
 
 
