@@ -161,3 +161,20 @@ WARNINGS = {
 @pytest.mark.parametrize("name", WARNINGS)
 def test_warnings(name):
     assert_warned(*WARNINGS[name])
+
+
+@pytest.mark.parametrize(
+    ("values", "order"),
+    [
+        (["10", "2", "11", "1"], ["1", "2", "10", "11"]),
+        (["b10", "b9", "a", "b9.5"], ["a", "b9", "b9.5", "b10"]),
+        (["x", 3, None, "2", 1.5], [1.5, "2", 3, "x", None]),
+        ([True, False, None], [False, True, None]),
+        (["2026-10-01", "2026-09-30"], ["2026-09-30", "2026-10-01"]),
+        (["nan", "5", "inf"], ["5", "inf", "nan"]),
+        (["-2", "-10", "007", "1e3"], ["-10", "-2", "007", "1e3"]),
+    ],
+)
+def test_slices_come_in_the_order_of_their_numbers(values, order):
+    result = crossent.score([0] * len(values), probs=[0.5] * len(values), by={"g": np.array(values, object)})
+    assert [part.value for part in result.by["g"]] == order

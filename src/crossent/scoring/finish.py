@@ -10,6 +10,7 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Layout
+from crossent.scoring.input.classes import in_order
 from crossent.scoring.parts import Calibration, FiniteRows, Floor, Interval, Slice
 from crossent.scoring.result import MergeableState, Score
 from crossent.scoring.sums.curve import take_apart
@@ -126,9 +127,8 @@ def _slices(names: Iterable[tuple[Hashable, int]], totals: Totals, level: float)
 
 
 def _sorted(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
-    """Return slices in the order of their values, numbers before names."""
-    return tuple(sorted(slices, key=lambda s: (isinstance(s.value, str), 0 if s.value is None else s.value)
-                        if isinstance(s.value, str | int | float | None) else (True, str(s.value))))  # fmt: skip
+    """Return slices in the order of their values."""
+    return tuple(sorted(slices, key=lambda part: in_order(part.value)))
 
 
 def _calibration(sums: RowSums, layout: Layout, whole: float) -> Calibration:
@@ -158,7 +158,11 @@ def _calibration(sums: RowSums, layout: Layout, whole: float) -> Calibration:
 def _warnings(sums: RowSums, layout: Layout, whole: float, per_class: tuple[Slice, ...]) -> list[Message]:
     options, n = sums.options, sums.n
     by_chance = layout.binary and n < _MANY  # a few log-odds may all lie between 0 and 1
-    notes = replace(sums.notes, distributions=sums.notes.distributions and not by_chance)
+    notes = replace(
+        sums.notes,
+        distributions=sums.notes.distributions and not by_chance,
+        opposite=sums.notes.opposite and n >= _RARE,  # a few logits may sum to 1
+    )
     said = notes.warnings(whole, layout.kind, options.zero)
     if options.ignore and not notes.left_out:
         ignore = Argument("ignore", list(options.ignore))

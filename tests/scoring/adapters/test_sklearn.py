@@ -188,7 +188,7 @@ class Says(Decides):
         ),
         ({}, {"proba": [2.0, 2.0]}, "pass normalize=True"),
         ({}, {"proba": np.log([0.6, 0.4])}, "pass response_method='predict_log_proba'"),
-        ({"response_method": "predict_log_proba"}, {"log_proba": [0.5, 0.6]}, "pass response_method='predict_proba'"),
+        ({"response_method": "predict_log_proba"}, {"log_proba": [0.4, 0.6]}, "pass response_method='predict_proba'"),
     ],
 )
 def test_hints_name_the_arguments_of_a_scorer(options, numbers, hint):

@@ -224,7 +224,7 @@ def test_gaps_of_a_state_and_of_a_comparison():
     state = crossent.ScoreState(**options).update(y, probs=p, by=by, cluster=cluster, id=ids)
     other = crossent.ScoreState(**options).update(y[::-1], probs=p[::-1], by=by, cluster=cluster[::-1], id=ids[::-1])
     found = state.finalize()
-    assert [(part.value, part.n) for part in found.by["h"]] == [(None, 1), (True, 2)]
+    assert [(part.value, part.n) for part in found.by["h"]] == [(True, 2), (None, 1)]
     assert found.clusters == 3
     compared = crossent.compare(state, other)
     assert (compared.n, compared.difference) == (3, 0.0)

@@ -16,6 +16,7 @@ from crossent.scoring.input.labels import Coded, listing
 from crossent.scoring.input.matching import classes_of
 from crossent.scoring.input.predictions import matrix
 from crossent.scoring.input.series import as_ids, as_numbers, code
+from crossent.scoring.input.soft_labels import why_not_labels
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 from crossent.scoring.parts import Kind
 
@@ -90,8 +91,10 @@ def batch(y: Any, given: RowArguments, options: ScoreOptions) -> Batch:
         If something is missing, has another length or shape, is no number, or is no class.
     """
     kind, values = given.predictions
-    found = matrix(values, kind)
-    _refuse_swapped(y, found.values, kind)
+    shape = _shape(y)
+    found = matrix(values, kind, shape)
+    if len(shape) > 1 and shape[1:] != (1,):
+        raise InputError(why_not_labels(y, found, kind), argument="y")
     classes = _classes(options, found)
     labels = code(y, "y")
     _require_rows(len(labels), found.values, kind)
@@ -120,21 +123,16 @@ def _require_rows(rows: int, part: Any | None, argument: str, name: str | None =
         )
 
 
-def _refuse_swapped(y: Any, values: Any, kind: str) -> None:
+def _shape(y: Any) -> tuple[int, ...]:
+    """Return the shape of y, () if it has none that NumPy knows."""
     if is_tensor(y):
         y = from_tensor(y, "y", "y")
-    shape = getattr(y, "shape", None)
-    if shape is None or len(shape) < 2 or shape[1] == 1:
-        return
-    if values.ndim == 1:
-        raise InputError(
-            f"y has shape {tuple(shape)} and {kind} one axis: are they swapped? The truth comes first", argument="y"
-        )
-    raise InputError(
-        f"y must be one class per row, got shape {tuple(shape)}; if these are one-hot rows, pass y.argmax(1), "
-        "and for soft labels use crossent.cross_entropy",
-        argument="y",
-    )
+    if hasattr(y, "shape"):
+        return tuple(y.shape)
+    try:
+        return np.shape(y) if isinstance(y, list | tuple) else (len(y),)
+    except (ValueError, TypeError):
+        return ()
 
 
 def _classes(options: ScoreOptions, found: Matrix) -> Classes:

@@ -220,6 +220,24 @@ def written(value: Any) -> str:
     return whole.lstrip("+") if whole.lstrip("+-").isdigit() and not zeros.strip("0") else text
 
 
+def in_order(value: Any) -> tuple[Any, ...]:
+    """Return a key that sorts values as people do: numbers by size, then texts, numbers in them by size; None last.
+
+    Examples
+    --------
+    >>> sorted(["1", "10", "11", "2", "b10", "b9", None, 3.5], key=in_order)
+    ['1', '2', 3.5, '10', '11', 'b9', 'b10', None]
+    """
+    if missing(value):
+        return (2,)
+    if is_number(value):
+        return (0, float(value), str(value))
+    parts = re.split(r"(\d+)", str(value))
+    texts, digits = parts[::2], [part.lstrip("0") for part in parts[1::2]]
+    sizes = [(len(part), part) for part in digits]
+    return (1, *(each for pair in zip(texts, [*sizes, (0, "")], strict=True) for each in pair), str(value))
+
+
 def is_number(value: Any) -> bool:
     """Return whether a label is a finite number, or written like one."""
     try:

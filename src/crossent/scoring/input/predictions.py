@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from crossent.scoring.input.series import as_arrow, as_numbers, numbers_of_objec
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 
 
-def matrix(values: Any, kind: str) -> Matrix:
+def matrix(values: Any, kind: str, labels: tuple[int, ...] = ()) -> Matrix:
     """Return predictions of NumPy, torch, pandas, polars or pyarrow as numbers that the core reads.
 
     Parameters
@@ -21,6 +22,8 @@ def matrix(values: Any, kind: str) -> Matrix:
         Predictions, (N, V), or (N,) or (N, 1) for the positive one of two classes.
     kind
         Name of the argument, for errors.
+    labels
+        Shape of y, which tells the axes of predictions with too many apart.
 
     Raises
     ------
@@ -41,25 +44,53 @@ def matrix(values: Any, kind: str) -> Matrix:
             values, names = _frame(values, kind)
         elif (column := as_arrow(values)) is not None:
             values = numbers([column], [kind])
-        array = _floats(values, kind)
+        array = _floats(values, kind, labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in {1, 2} or (array.ndim == 2 and array.shape[1] == 0):
         raise InputError(
             f"{kind} must have shape (rows, classes), or (rows,) for the positive class of two; "
-            f"got {tuple(array.shape)}" + ("; reshape to (-1, classes), and y to (-1,)" if array.ndim > 2 else ""),
+            f"got {tuple(array.shape)}{_with_two_axes(values, array.shape, kind, labels)}",
             argument=kind,
         )
     return Matrix(array, names)
 
 
-def _floats(values: Any, kind: str) -> Any:
+def _with_two_axes(values: Any, shape: tuple[int, ...], kind: str, labels: tuple[int, ...]) -> str:
+    """Return how to make rows and classes of predictions with more axes, by the shape of y; "" if there are fewer."""
+    if len(shape) < 3:
+        return ""
+    if isinstance(values, list | tuple) and np.ndim(values[0]) == 2 and labels[:1] == shape[1:2]:
+        return _of_outputs(len(values), kind, labels)
+    count = math.prod(labels)
+    last = labels == shape[:-1] or (len(labels) == 1 and count == math.prod(shape[:-1]))
+    second = labels == shape[:1] + shape[2:] or (len(labels) == 1 and count * shape[1] == math.prod(shape))
+    moved = f"{kind}.movedim(1, -1)" if is_tensor(values) else f"np.moveaxis({kind}, 1, -1)"
+    as_last = f"reshape to (-1, {shape[-1]}), and y to (-1,)"
+    as_second = f"move them last first, {moved}.reshape(-1, {shape[1]}), and reshape y to (-1,)"
+    if last == second:
+        return f"; if the classes are the last axis, {as_last}; if they are axis 1, {as_second}"
+    return f"; {as_last}" if last else f"; the classes are axis 1: {as_second}"
+
+
+def _of_outputs(count: int, kind: str, labels: tuple[int, ...]) -> str:
+    """Return what to do with a list of the predictions of several outputs, as of a forest's `predict_proba`."""
+    if labels[1:] == (count,):
+        return f"; these are {count} outputs: score each of them, y[:, k] with {kind}[k]"
+    return f"; these are {count} outputs: pass the one that y belongs to, {kind}[k]"
+
+
+def _floats(values: Any, kind: str, labels: tuple[int, ...]) -> Any:
     """Return numbers as a floating-point array that the core reads."""
     try:
         array = np.asarray(values)
         if array.dtype.kind == "O":
             array = _of_objects(array)
     except ValueError as error:
+        if all(np.ndim(part) == 2 for part in values):
+            raise InputError(
+                f"{kind} must have shape (rows, classes){_of_outputs(len(values), kind, labels)}", argument=kind
+            ) from error
         raise InputError(
             f"{kind} must have as many numbers in each row, one for each class ({error})", argument=kind
         ) from error

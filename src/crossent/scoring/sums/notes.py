@@ -24,6 +24,10 @@ _NOUN: dict[Kind, str] = {"probs": "probabilities", "logprobs": "log-probabiliti
 _FIX = "drop such rows or fix what made them"
 _IF_LOGITS = Message("if these are logits, pass ", Argument("logits"))
 _NORMALIZE = Argument("normalize", True)
+_MARGINS = Message(
+    "if m are log-odds, such as the margins of XGBoost, pass the second column alone as ", Argument("logits")
+)
+_UNREPORTED = f"{SENTINEL:g} stands for an unreported value, which cannot be scored; see crossent lm"
 
 
 @dataclass(slots=True)
@@ -32,8 +36,8 @@ class Notes:
 
     `left_out` rows were ignored, `weightless` rows had a weight of 0. Probabilities of `off` rows do not sum to 1: the
     furthest by `furthest` in `furthest_row`; normalising would change Σ w loss by `effect`. `hard` says whether all
-    predictions are 0 or 1, `distributions` whether all logits could be probabilities. In `impossible` rows the true
-    class has probability 0.
+    predictions are 0 or 1, `distributions` whether all logits could be probabilities, `opposite` whether all rows of
+    logits are [1 − m, m]. In `impossible` rows the true class has probability 0.
     """
 
     left_out: int = 0
@@ -44,6 +48,7 @@ class Notes:
     effect: float = 0.0
     hard: bool = True
     distributions: bool = True
+    opposite: bool = True
     impossible: int = 0
     impossible_rows: list[Hashable] = field(default_factory=list[Hashable])
 
@@ -57,6 +62,7 @@ class Notes:
         self.effect += other.effect
         self.hard &= other.hard
         self.distributions &= other.distributions
+        self.opposite &= other.opposite
         self.impossible += other.impossible
         self.impossible_rows = (self.impossible_rows + other.impossible_rows)[:_NAMED]
 
@@ -81,6 +87,9 @@ class Notes:
             self.hard = float(costs.confidence.min()) == 1.0
         if self.distributions:
             self.distributions = batch.kind == "logits" and _are_distributions(rows)
+        if self.opposite:
+            two = batch.kind == "logits" and not batch.binary and batch.values.shape[1] == 2
+            self.opposite = two and _are_opposite(rows)
         if float(costs.loss.max()) == math.inf:
             impossible = np.flatnonzero(np.isposinf(costs.loss))
             self.impossible += len(impossible)
@@ -112,10 +121,11 @@ class Notes:
                 "probs": "; if they are weights or counts, pass ",
                 "logprobs": "; if classes are missing, add them; or pass ",
             }
+            scaled = _other_logarithms(rows.stored(worst)) if kind == "logprobs" else None
             raise InputError(
                 Message(
                     f"the {_NOUN[kind]} of {rows.called(worst)} sum to {total[worst]:.6g}; ",
-                    *(_IF_LOGITS, hints[kind], _NORMALIZE),
+                    *((scaled,) if scaled else (_IF_LOGITS, hints[kind], _NORMALIZE)),
                 ),
                 argument=kind,
             )
@@ -146,6 +156,8 @@ class Notes:
                     Argument("probs"),
                 )
             )
+        elif self.opposite:
+            said.append(Message("all rows of logits are [1 − m, m]; ", *_MARGINS.parts))
         if self.hard:
             said.append(
                 Message(
@@ -194,6 +206,14 @@ def _are_distributions(rows: CountedRows) -> bool:
     return bool(((costs.least >= 0.0) & (np.abs(costs.plain - 1.0) <= tolerance(rows.batch))).all())
 
 
+def _are_opposite(rows: CountedRows) -> bool:
+    """Return whether all rows of two numbers sum to 1, up to rounding of the larger one."""
+    plain, least = rows.costs.plain, rows.costs.least
+    with np.errstate(invalid="ignore"):
+        size = np.maximum(np.abs(plain - least), np.abs(least))
+        return bool((np.abs(plain - 1.0) <= tolerance(rows.batch) * np.maximum(size, 1.0)).all())
+
+
 def _check_range(rows: CountedRows) -> None:
     """Raise if probabilities lie outside [0, 1], or log-probabilities above 0."""
     batch, costs = rows.batch, rows.costs
@@ -206,7 +226,8 @@ def _check_range(rows: CountedRows) -> None:
     if outside.any():
         row = rows.stored(int(outside.argmax()))
         extreme = row.min() if row.min() < 0.0 else row.max()
-        hint = _outside_hint(row, batch.binary)
+        hint = _outside_hint(costs.plain) if batch.binary else _outside_hint_of_many(row, rows)
+        hint = _UNREPORTED if (row == SENTINEL).any() else hint
         _refuse(outside, rows, f"probs hold {extreme:.6g}, which is outside [0, 1]", hint)
 
 
@@ -217,8 +238,9 @@ def _check_logarithms(rows: CountedRows, slack: float) -> None:
         positive = (costs.plain if rows.batch.binary else np.log(costs.confidence)) > slack
     if positive.any():
         row = rows.stored(int(positive.argmax()))
-        probabilities = (row >= 0.0).all() and (row <= 1.0).all()
-        hint = Message("pass ", Argument("probs")) if probabilities else _IF_LOGITS
+        column = costs.plain if rows.batch.binary else row
+        probabilities = (column >= 0.0).all() and (column <= 1.0).all() and (rows.batch.binary or _is_one(row.sum()))
+        hint = Message("pass ", Argument("probs")) if probabilities else _other_logarithms(row) or _IF_LOGITS
         what = f"logprobs hold {row.max():.6g}, and the logarithm of a probability is not positive"
         _refuse(positive, rows, what, hint)
     sentinel = (costs.loss == -SENTINEL) | (costs.least == SENTINEL)
@@ -226,18 +248,50 @@ def _check_logarithms(rows: CountedRows, slack: float) -> None:
     _refuse(sentinel, rows, f"logprobs hold {SENTINEL:g}", hint)
 
 
-def _outside_hint(row: Any, binary: bool) -> str:
-    """Return a hint at what the numbers of a row are, if they are no probabilities."""
-    total = row.sum()
-    if (row == SENTINEL).any():
-        return f"{SENTINEL:g} stands for an unreported value, which cannot be scored; see crossent lm"
-    if (row <= 0.0).all() and (binary or abs(np.exp(row).sum() - 1.0) < FAR):
-        return Message("if these are log-probabilities, pass ", Argument("logprobs"))
-    if (row >= 0.0).all() and ((binary and 1.5 < total <= 100.0) or abs(total - 100.0) < 1.0):
+def _outside_hint(column: Any) -> str:
+    """Return a hint at what the numbers of a column are, one for each row, if they are no probabilities."""
+    if (column <= 0.0).all():
+        return Message(
+            "if these are log-probabilities, pass ",
+            Argument("logprobs"),
+            "; if they are logits, pass ",
+            Argument("logits"),
+        )
+    if (column >= 0.0).all() and 1.5 < column.max() <= 100.0:
         return Message("if these are percentages, divide by 100; if they are logits, pass ", Argument("logits"))
-    if not binary and (row >= 0.0).all():
+    return _IF_LOGITS
+
+
+def _outside_hint_of_many(row: Any, rows: CountedRows) -> str:
+    """Return a hint at what the numbers of a row are, one for each class, if they are no probabilities."""
+    if (row <= 0.0).all() and _is_one(np.exp(row).sum()):
+        return Message("if these are log-probabilities, pass ", Argument("logprobs"))
+    if logarithms := _other_logarithms(row):
+        return logarithms
+    if len(row) == 2 and _are_opposite(rows):
+        return Message("all rows are [1 − m, m]; ", *_MARGINS.parts)
+    if (row >= 0.0).all() and abs(row.sum() - 100.0) < 1.0:
+        return Message("if these are percentages, divide by 100; if they are logits, pass ", Argument("logits"))
+    if (row >= 0.0).all():
         return Message(_IF_LOGITS, "; if they are weights or counts, pass ", _NORMALIZE)
     return _IF_LOGITS
+
+
+def _other_logarithms(row: Any) -> Message | None:
+    """Return a hint if the numbers of a row are logarithms of probabilities with another sign or base, else None."""
+    if (row >= 0.0).all() and _is_one(np.exp(-row).sum()):
+        return Message("if these are −log of probabilities, pass them with the other sign as ", Argument("logprobs"))
+    for base in (2, 10):
+        if (row <= 0.0).all() and _is_one((float(base) ** row).sum()):
+            return Message(
+                f"if these are logarithms to base {base}, multiply them by log({base}) and pass that as ",
+                Argument("logprobs"),
+            )
+    return None
+
+
+def _is_one(total: float) -> bool:
+    return abs(total - 1.0) < FAR
 
 
 def _refuse(wrong: Any, rows: CountedRows, what: str, fix: str) -> None:
