@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
+import io
 
 import pytest
 
@@ -73,3 +75,28 @@ def test_another_delimiter_is_one_entry(tmp_path, monkeypatch):
     monkeypatch.setitem(files.READERS, ".psv", text_files.delimited("psv", "|"))
     (tmp_path / "a.psv").write_text("y|p\nyes|0.5\nno, never|0.25\n")
     assert read(tmp_path / "a.psv", ["y", "p"], ["y"]) == {"y": ["yes", "no, never"], "p": [0.5, 0.25]}
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_quoted_newlines_and_doubled_quotes_anywhere(pack, tmp_path):
+    """5 MB: the reader takes 4 MiB at a time, and a value may begin in one part and end in the next."""
+    texts = [f'row {k}: "{"x" * (k % 211)}",\r\nnext\n{"y" * (k % 17)}"' for k in range(40_000)]
+    sink = io.StringIO(newline="")
+    rows = csv.writer(sink)
+    rows.writerow(["y", "p", 'a "note",\nin two lines'])
+    rows.writerows([k % 3, 0.5, text] for k, text in enumerate(texts))
+    path = tmp_path / ("a.csv" if pack is bytes else "a.csv.gz")
+    path.write_bytes(pack(sink.getvalue().encode()))
+    assert len(sink.getvalue()) > 5_000_000
+    name = open_table(path).columns[2]
+    assert name == 'a "note",\nin two lines'
+    assert read(path, ["y", name], ["y", name]) == {"y": [str(k % 3) for k in range(40_000)], name: texts}
+
+
+def test_a_quotation_mark_that_nothing_closes(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'y,p\n1,"' + b"0,1\n" * (3 << 20))
+    with pytest.raises(FileError, match=r"a row is longer than 4 MiB; is there a quotation mark that nothing closes\?"):
+        read(tmp_path / "a.csv", ["p"])
+    (tmp_path / "a.csv").write_bytes(b'"y,p\n' + b"0,1\n" * (3 << 20))
+    with pytest.raises(FileError, match=r"a\.csv: field larger than field limit"):
+        read(tmp_path / "a.csv", ["p"])

@@ -216,7 +216,10 @@ def add(app: Any, require: Require) -> None:
     @app.command()
     def lm(  # pyright: ignore[reportUnusedFunction]
         file: Annotated[
-            Path, typer.Argument(metavar="FILE", help="Log-probabilities of tokens, one JSON object a line.")
+            Path,
+            typer.Argument(
+                metavar="FILE", help="Log-probabilities of tokens, one JSON object a line; - is standard input."
+            ),
         ],
         format: Annotated[
             Literal["auto", "chat", "completions", "responses", "vllm", "lm-eval", "plain"],

@@ -7,6 +7,7 @@ anything else write one (`text_files`, `json_files`, `arrow_files` and `numpy_fi
 
 from __future__ import annotations
 
+import csv
 import struct
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossent.errors import one_line, quoted
+from crossent.inputs import why_not_readable
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arrow_files import ARROW, PARQUET
 from crossent.scoring.input.json_files import JSONL
@@ -91,6 +93,7 @@ def open_table(path: str | Path) -> Table:
     path = Path(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     plain = [suffix for suffix in suffixes if suffix not in COMPRESSION]
+    _require_file(path)
     with path.open("rb") as file:
         first = file.read(8)
     if not plain or plain[-1] not in READERS:
@@ -98,8 +101,6 @@ def open_table(path: str | Path) -> Table:
     reader, compressed = READERS[plain[-1]], suffixes[-1] != plain[-1]
     if compressed and not reader.compressible:
         raise FileError(f"{path}: a compressed {reader.format} file cannot be read in parts; decompress it first")
-    if not first:
-        raise FileError(f"{path} is empty")
     if not compressed:
         _check_beginning(path, first, reader.format, always=reader.always and bool(reader.first_bytes))
     elif suffixes[-1] == ".gz":
@@ -107,6 +108,13 @@ def open_table(path: str | Path) -> Table:
     with _errors_named(path):
         columns = reader.columns(path)
     return Table(path, reader, tuple(columns))
+
+
+def _require_file(path: Path) -> None:
+    if str(path) == "-":
+        raise FileError("- is standard input, whose format no name says; write it to a file first")
+    if reason := why_not_readable(path):
+        raise FileError(f"{path} {reason}")
 
 
 def _check_beginning(path: Path, first: bytes, wanted: str, *, always: bool) -> None:
@@ -128,7 +136,7 @@ def _errors_named(path: Path) -> Generator[None, None, None]:
     """Turn whatever a reader raises into a FileError of one line that names the file."""
     import pyarrow as pa
 
-    broken = (pa.ArrowException, zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError)
+    broken = (pa.ArrowException, zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, csv.Error)
     try:
         yield
     except MemoryError:  # the command knows its limit

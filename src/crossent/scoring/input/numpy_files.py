@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.errors import quoted
+from crossent.inputs import why_not_readable
 from crossent.scoring.input.labels import listing
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection, rows_at_a_time
 
@@ -27,6 +28,8 @@ class Head(NamedTuple):
 
 
 def _mapped(path: Path) -> Any:
+    if reason := why_not_readable(path):
+        raise FileError(f"{path} {reason}")
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

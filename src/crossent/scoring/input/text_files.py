@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -12,6 +13,7 @@ from crossent.errors import one_line, quoted
 from crossent.scoring.input.classes import NO_VALUE
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
 
+_BLOCK = 1 << 22
 LONGEST = 1 << 24
 """Bytes in a line at most."""
 COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
@@ -23,13 +25,15 @@ def compression_of(path: Path) -> str | None:
     return COMPRESSION.get(path.suffix.lower())
 
 
-def first_line(path: Path) -> str:
-    """Return the first line that is not blank."""
+def first_line(path: Path, *, quotes: bool = False) -> str:
+    """Return the first line that is not blank; with `quotes` a line ends where all quotation marks are closed."""
     import pyarrow as pa
 
     with pa.input_stream(str(path), compression=compression_of(path)) as file:
         start = file.read(LONGEST)
-    text = start.lstrip(b"\xef\xbb\xbf\r\n\t ").split(b"\n", 1)[0]
+    text, _, rest = start.lstrip(b"\xef\xbb\xbf\r\n\t ").partition(b"\n")
+    if quotes and text.count(b'"') % 2:
+        text = _closed(text, rest)
     if not text:
         raise FileError(f"{path} is empty: it holds blank lines only")
     if len(text) >= LONGEST - 64:
@@ -38,9 +42,19 @@ def first_line(path: Path) -> str:
         decoded = text.decode().rstrip("\r")
     except UnicodeDecodeError as error:
         raise FileError(f"{path} is not text in UTF-8 (byte {text[error.start]:#x} in line 1)") from error
-    if any(not (c.isprintable() or c == "\t") for c in decoded):
+    if any(not (c.isprintable() or c in ("\t\n\r" if quotes else "\t")) for c in decoded):
         raise FileError(f"{path} is not text: its first line holds {quoted(decoded)}")
     return decoded
+
+
+def _closed(text: bytes, rest: bytes) -> bytes:
+    """Return a line with an open quotation mark, and the lines behind it to that which closes it."""
+    lines = [text]
+    for line in io.BytesIO(rest):
+        lines.append(line)
+        if line.count(b'"') % 2:
+            break
+    return lines[0] + b"\n" + b"".join(lines[1:]).removesuffix(b"\n")
 
 
 def delimited(format: str, delimiter: str) -> Reader:
@@ -50,8 +64,8 @@ def delimited(format: str, delimiter: str) -> Reader:
 
 def _names(between: str, path: Path) -> list[str]:
     """Return the names in the first line."""
-    first = first_line(path)
-    names = next(csv.reader([first], delimiter=between))
+    first = first_line(path, quotes=True)
+    names = next(csv.reader(io.StringIO(first, newline=""), delimiter=between))
     if len(names) == 1:
         other = next((mark for mark in (";", "\t", "|", ",") if mark in first and mark != between), None)
         if other is not None:
@@ -71,14 +85,16 @@ def _delimited_batches(delimiter: str, wanted: Selection) -> Iterator[Portion]:
         try:
             stream = reader.open_csv(
                 file,
-                read_options=reader.ReadOptions(block_size=1 << 22),
-                parse_options=reader.ParseOptions(delimiter=delimiter),
+                read_options=reader.ReadOptions(block_size=_BLOCK),
+                parse_options=reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
                 convert_options=convert,
             )
             for batch in stream:
                 yield Portion(batch, raw.tell() / size)
         except pa.ArrowInvalid as error:  # which counts the columns
             text = " ".join(str(error).split())
+            if "straddl" in text:
+                text = f"a row is longer than {_BLOCK >> 20} MiB; is there a quotation mark that nothing closes?"
             named = re.sub(r"CSV column #(\d+)", lambda found: f"column {quoted(wanted.columns[int(found[1])])}", text)
             raise FileError(f"{wanted.path}: {one_line(named)[:300]}") from error
 

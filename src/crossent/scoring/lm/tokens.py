@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
 
 from crossent.errors import InputError
+from crossent.inputs import why_not_readable
 from crossent.scoring.lm import formats
 from crossent.scoring.lm.document import Document, LogError, LogSource, described
 from crossent.scoring.lm.result import LanguageModelScore, in_bits
@@ -49,7 +52,7 @@ def read(path: str | os.PathLike[str], *, format: Format = "auto") -> Iterator[D
     Parameters
     ----------
     path
-        The file.
+        The file; "-" is standard input.
     format
         One of the names above, or "auto" to tell the format of each object by its keys.
 
@@ -243,8 +246,11 @@ def _documents(path: Path, source: LogSource | None) -> Iterator[Document]:
 
 
 def _records(path: Path) -> Iterator[LogRecord]:
-    """Yield the records of a file."""
-    with path.open("rb") as file:
+    """Yield the records of a file, or of standard input for the path "-"."""
+    standard = str(path) == "-"
+    if not standard and (reason := why_not_readable(path)):
+        raise LogError(f"{path} {reason}")
+    with nullcontext(sys.stdin.buffer) if standard else path.open("rb") as file:
         found, number = False, 0
         while line := file.readline(LONGEST + 1):
             number += 1
