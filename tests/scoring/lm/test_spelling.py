@@ -166,9 +166,28 @@ def test_any_text_in_any_alphabet(text, step):
         assert (found.total, found.confirmed, found.approximate) == (len(text.encode()), True, False)
 
 
+ODD = ["Ġa", "▁b", "<0xE2>", "\\xe2\\x80", "bytes:\\xe2", "bytes:", "token_id:3",
+       None, "", " ", "é", "Ã", "a�", "<|end|>", "</s>", "\ud800"]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(ODD), st.sampled_from([None, b"", b"a", "é".encode()])), max_size=5),
+    st.integers(0, 5),
+    st.none() | st.text(" abé�", max_size=6),
+    st.booleans(),
+)
+def test_tokens_that_make_no_sense_together_have_numbers_all_the_same(tokens, context, text, whole):
+    """Never an error, and never less than nothing."""
+    context = min(context, len(tokens))
+    found = Passage([SpelledToken(*token) for token in tokens], context).measured(text, whole=whole)
+    assert len(found.bytes) == len(tokens) - context
+    assert all(size is None or size >= 0 for size in (*found.bytes, found.total))
+
+
 @pytest.mark.parametrize(
     "tokens",
-    [["größe"], ["Ġorġ", " u", " ġ"], ["kąt"], ["żółć"], ["člověk"], ["é"], ["né", "e"], ["▁▂▃ ", "▁"], ["a b", "Ġ"]],
+    [["größe"], ["Ġorġ", " u", " ġ"], ["kąt"], ["żółć"], ["člověk"], ["né", "e"], ["▁▂▃ ", "▁"], ["a b", "Ġ"]],
 )
 def test_words_of_people_are_no_alphabet(tmp_path, tokens):
     score = scored(tmp_path, chat(tokens, None))
@@ -221,6 +240,15 @@ def test_the_context_is_no_part_of_the_scored_bytes(tmp_path):
         record["choices"][0]["logprobs"]["token_logprobs"][0] = None
         first = len(cut(text)[0]) if write is not as_text else 1
         assert scored(tmp_path, record).bytes == len(text.encode()) - first
+
+
+@pytest.mark.parametrize("token", ["é", "Ã", "©"])
+def test_one_token_that_may_be_a_letter_or_a_byte_is_approximate(tmp_path, token):
+    """A log of one token a line, spelled byte by byte or not: nobody can tell."""
+    score = scored(tmp_path, {"id": "d", "target": token, "top_logprobs": {token: -1.0}})
+    assert any("approximate for 1 document" in w for w in score.warnings)
+    told = scored(tmp_path, {"id": "d", "target": token, "top_logprobs": {token: -1.0}, "text": token})
+    assert (told.bytes, about_bytes(told)) == (2, [])
 
 
 def test_parts_of_characters_alone_are_approximate(tmp_path):

@@ -46,8 +46,10 @@ class SpelledToken:
 
     @property
     def encoded(self) -> bytes | None:
-        """The text as UTF-8; None for a token that is named by its number alone."""
-        if self.text is None or _NUMBER.fullmatch(self.text):
+        """The text as UTF-8, or the list of bytes of a token without one; None for one that is named by its number."""
+        if self.text is None:
+            return self.raw
+        if _NUMBER.fullmatch(self.text):
             return None
         return self.text.encode("utf-8", "surrogatepass")
 
@@ -122,7 +124,7 @@ def byte_level(token: SpelledToken) -> bytes | None:
     (b' caf', 'é', None)
     """
     if token.text is None or token.encoded is None:
-        return None
+        return token.encoded
     if token.text.isspace() or _CONTROL.fullmatch(token.text):
         return token.encoded
     found = [_BYTE_LEVEL.get(character) for character in token.text]
@@ -166,8 +168,9 @@ class Gaps(NamedTuple):
             if self.unsure[skipped]:
                 return None
         first, *between, last = self._sure(skipped)
+        before = sum(map(len, self.parts[skipped : self.context]))
         if first[:1] == b" " and not target.startswith(b" "):  # the one that sentencepiece puts first
-            first = first[1:]
+            first, before = first[1:], max(0, before - 1)
         at, end = len(first), len(target) - len(last)
         for piece in between:
             at = target.find(piece, at) + len(piece)
@@ -175,7 +178,7 @@ class Gaps(NamedTuple):
                 return None
         if not (target.startswith(first) and target.endswith(last) and at <= end):
             return None
-        return len(target) - sum(map(len, self.parts[skipped : self.context]))
+        return len(target) - before
 
     def _sure(self, begin: int) -> list[bytes]:
         """Return what is sure before, between and after the gaps of the tokens from `begin` on."""
@@ -291,9 +294,12 @@ def _is_byte_level(texts: Sequence[str]) -> bool:
 
 
 def _is_undecided(texts: Sequence[str]) -> bool:
-    """Return whether texts are letters of Latin Extended-A, or else parts of characters, and nobody can tell."""
+    """Return whether texts are letters with accents, or else parts of characters, and nobody can tell.
+
+    Words of several tokens seldom read as UTF-8 by chance, unless their letters are of Latin Extended-A.
+    """
     read = _read_bytes(texts)
-    return bool(read) and _printable(read) is not None and max("".join(texts)) > "ÿ"
+    return bool(read) and _printable(read) is not None and (len(texts) == 1 or max("".join(texts)) > "ÿ")
 
 
 def _read_bytes(texts: Sequence[str]) -> bytes:

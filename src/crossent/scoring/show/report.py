@@ -110,7 +110,7 @@ def _cards(score: ScoreValues) -> list[str]:
             "Perplexity",
             words.exponential(score.loss),
             f"{_between(score, words.span(*map(words.exponential, score.ci)))} As unsure as a choice among so many "
-            f"equally probable classes.",
+            f"equally probable classes.{_finite_perplexity(score)}",
         ),
         _card(
             "Accuracy",
@@ -134,6 +134,12 @@ def _beside_infinity(score: ScoreValues) -> str:
         f"<b>{number(floor.loss, places)}</b> at {words.probability(floor.zero)}" for floor in found.floors
     )
     return f"{others if found.n else ''} With a smallest probability to charge, all rows cost {floors}."
+
+
+def _finite_perplexity(score: ScoreValues) -> str:
+    if score.finite is None or not score.finite.n:
+        return ""
+    return f" Of the other {counted(score.finite.n, 'row')}: <b>{words.exponential(score.finite.loss)}</b>."
 
 
 def _between(score: ScoreValues, text: str) -> str:
