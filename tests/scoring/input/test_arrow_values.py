@@ -36,7 +36,7 @@ def values(array):
         ("date32", [date(1970, 1, 1), date(1970, 1, 2)]),
         ("date64", [date(1970, 1, 1), date(1970, 1, 2)]),
         ("time ms", [time(0), time(0, 0, 0, 1000)]),
-        ("time ns", [time(0), "1 nanoseconds"]),
+        ("time ns", [time(0), "00:00:00.000000001"]),
         ("timestamp ns", [datetime(1970, 1, 1), "1970-01-01 00:00:00.000000001"]),
         ("timestamp s in UTC", [FIRST, FIRST + timedelta(seconds=1)]),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 
@@ -26,7 +26,10 @@ SAME = [
     ["2026-01-02 00:00:00.000000001", "2026-01-02T00:00:00.000000001Z"],
     [uuid.UUID(int=2**127 + 11), str(uuid.UUID(int=2**127 + 11)), uuid.UUID(int=2**127 + 11).hex,
      str(uuid.UUID(int=2**127 + 11)).upper(), f"{{{uuid.UUID(int=2**127 + 11)}}}", uuid.UUID(int=2**127 + 11).urn],
-    ["row-1", " row-1"],
+    ["row-1", " row-1", "b'row-1'"],
+    [uuid.UUID(int=3), str(uuid.UUID(int=3).bytes)],
+    [time(1, 2, 3), "01:02:03", "1:02:03", "01:02:03.000000000"],
+    [time(1, 2, 3, 4500), "01:02:03.0045", "01:02:03.004500000"],
 ]  # fmt: skip
 
 

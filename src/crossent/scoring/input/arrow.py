@@ -40,11 +40,22 @@ def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
         return {
             "y": column(columns.label, "y"),
             columns.kind: Matrix(predictions, list(columns.values) if len(columns.values) > 1 else None),
-            "weight": numbers([batch.column(columns.weight)], [columns.weight], first) if columns.weight else None,
+            "weight": None if columns.weight is None else _weight(batch.column(columns.weight), columns.weight, first),
             "cluster": column(columns.cluster, "cluster"),
             "by": {name: column(name, "by") for name in columns.by or ()} or None,
             "id": column(columns.id, "id", names_of_rows),
         }
+
+
+def _weight(column: Any, name: str, first: int) -> Any:
+    """Return a column of weights, (N,) or (N, 1)."""
+    found = numbers([column], [name], first)
+    if found.ndim == 2 and found.shape[1] != 1:
+        raise InputError(
+            f"column {quoted(name)} holds lists of {found.shape[1]} numbers, and must hold one weight per row",
+            argument="weight",
+        )
+    return found
 
 
 def _without(found: Any, texts: frozenset[str]) -> Any:

@@ -17,8 +17,6 @@ import numpy as np
 from crossent.errors import InputError, shown
 from crossent.scoring.input.plain import is_plain, plain
 
-_DAY = timedelta(days=1)
-
 
 def whole(column: Any) -> Any:
     """Return a chunked array of pyarrow as one array, and any other column as it is."""
@@ -146,9 +144,10 @@ def _moments(array: Any) -> list[Hashable]:
     numbers = counts.fill_null(0).to_numpy().astype(np.int64)
     numbers[~array.is_valid().to_numpy(zero_copy_only=False)] = np.iinfo(np.int64).min  # NaT
     since = types.is_date(kind) or types.is_timestamp(kind)
-    values = [plain(value) for value in numbers.view(f"{'M' if since else 'm'}8[{unit}]")]
+    moments = numbers.view(f"{'M' if since else 'm'}8[{unit}]")
     if types.is_time(kind):
-        return [_time_of_day(value) for value in values]
+        return [_time_of_day(value) for value in moments]
+    values = [plain(value) for value in moments]
     if types.is_date64(kind):
         return [value.date() if isinstance(value, datetime) else value for value in values]
     if types.is_timestamp(kind) and kind.tz is not None:
@@ -157,9 +156,15 @@ def _moments(array: Any) -> list[Hashable]:
 
 
 def _time_of_day(since_midnight: Any) -> Any:
-    if isinstance(since_midnight, timedelta) and timedelta(0) <= since_midnight < _DAY:
-        return (datetime.min + since_midnight).time()
-    return since_midnight
+    """Return a timedelta64 as a time of day; as text if it is finer than a microsecond, or beyond a day."""
+    if np.isnat(since_midnight):
+        return None
+    nanoseconds = int(since_midnight.astype("m8[ns]").astype(np.int64))
+    whole = timedelta(microseconds=nanoseconds // 1000)
+    if since_midnight.astype("m8[D]") != np.timedelta64(0, "D") or nanoseconds < 0:
+        return plain(since_midnight)
+    time = (datetime.min + whole).time()
+    return time if nanoseconds % 1000 == 0 else f"{time:%H:%M:%S}.{nanoseconds % 10**9:09}"
 
 
 def _in_utc(moment: Any) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Hashable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+
+from crossent.scoring.input.plain import plain
 
 _UUID = re.compile(r"(?:urn:uuid:)?\{?([0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12})\}?", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
@@ -15,6 +18,8 @@ _MOMENT = re.compile(
     r"(?:[T ](?P<minute>\d\d:\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)? ?(?P<zone>Z|[+-]\d\d:?(?:\d\d)?)?)?",
     re.ASCII,
 )
+_TIME = re.compile(r"(?P<minute>\d?\d:\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?", re.ASCII)
+_BYTES = re.compile(r"b'.*'|b\".*\"", re.DOTALL)
 _TRUTH = frozenset({"true", "false"})
 
 
@@ -22,7 +27,7 @@ def meaning(name: Any) -> Hashable:
     """Return what an id stands for, however a file writes it.
 
     Numbers are equal if their values are, exactly; moments if they are the same, where one without a time zone is in
-    UTC and a date is its midnight; UUIDs whatever their case and hyphens.
+    UTC and a date is its midnight; UUIDs and times of day whatever their case, hyphens and zeros.
 
     Examples
     --------
@@ -32,13 +37,25 @@ def meaning(name: Any) -> Hashable:
     True
     """
     text = str(name).strip()
+    if _BYTES.fullmatch(text):
+        text = _of_bytes(text)
     if found := _UUID.fullmatch(text):
         return "uuid", found[1].replace("-", "").lower()
     if _NUMBER.fullmatch(text):
         return _number(text)
     if (found := _MOMENT.fullmatch(text)) and (moment := _moment(found)) is not None:
         return moment
+    if found := _TIME.fullmatch(text):
+        return "time", found["minute"].zfill(5), found["second"] or "00", (found["fraction"] or "").rstrip("0")
     return text.lower() if text.lower() in _TRUTH else text
+
+
+def _of_bytes(text: str) -> str:
+    """Return what bytes stand for that Python has written, as pandas does in a csv file."""
+    try:
+        return str(plain(ast.literal_eval(text)))
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _number(text: str) -> Hashable:

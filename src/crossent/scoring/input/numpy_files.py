@@ -120,12 +120,12 @@ def _row_bytes(heads: Mapping[str, Head]) -> int:
         If the arrays are no columns of one table.
     """
     for name, (shape, dtype) in heads.items():
-        if dtype.kind not in "biufU":
+        if dtype.kind not in "biufUSMm":
             what = "Python objects, which are never read" if dtype.hasobject else f"{dtype}, not numbers or text"
             raise FileError(f"array {quoted(name)} holds {what}")
         if min(shape, default=0) < 0:
             raise FileError(f"array {quoted(name)} has shape {shape}; the file is damaged")
-        if len(shape) not in {1, 2}:
+        if len(shape) not in {1, 2} or shape[1:] == (0,):
             raise FileError(f"array {quoted(name)} has shape {shape}; it must be (rows,) or (rows, classes)")
     lengths = {name: head.shape[0] for name, head in heads.items()}
     if len(set(lengths.values())) > 1:
@@ -137,12 +137,36 @@ def _batch(arrays: Mapping[str, Any]) -> Any:
     """Return arrays (n,) and (n, V) as a record batch."""
     import pyarrow as pa
 
-    native = [part if part.dtype.isnative else part.astype(part.dtype.newbyteorder("=")) for part in arrays.values()]
-    columns = [
-        pa.array(part) if part.ndim == 1 else pa.FixedSizeListArray.from_arrays(part.reshape(-1), part.shape[1])
-        for part in native
-    ]
+    columns: list[Any] = []
+    for part in arrays.values():
+        flat = _column(part.reshape(-1))
+        columns.append(flat if part.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, part.shape[1]))
     return pa.RecordBatch.from_arrays(columns, names=list(arrays))
+
+
+def _column(vector: Any) -> Any:
+    """Return a vector as a column of pyarrow, which has fewer types."""
+    import pyarrow as pa
+
+    native = vector if vector.dtype.isnative else vector.astype(vector.dtype.newbyteorder("="))
+    if native.dtype.kind in "Mm":
+        return _moments(native)
+    return pa.array(native if native.dtype.char != "g" else native.astype(np.float64))
+
+
+def _moments(vector: Any) -> Any:
+    """Return datetime64 or timedelta64 as moments of pyarrow, or as text if it has none."""
+    import pyarrow as pa
+
+    kind, (unit, _) = vector.dtype.kind, np.datetime_data(vector.dtype)
+    if unit == "D" and kind == "M" and (np.abs(vector.astype(np.int64)) < 2**31).all():
+        return pa.array(vector)
+    near = {"ms": "ms", "us": "us", "ns": "ns", "ps": "us", "fs": "us", "as": "us"}.get(unit, "s")
+    if not (kind == "m" and unit in ("Y", "M")):  # which have no fixed length
+        moments = vector.astype(f"{kind}8[{near}]")
+        if ((moments.astype(vector.dtype) == vector) | np.isnat(vector)).all():
+            return pa.array(moments)
+    return pa.array([None if np.isnat(value) else str(value).replace("T", " ") for value in vector], pa.string())
 
 
 NPY = Reader("npy", _npy_columns, _npy_batches, (b"\x93NUMPY",))
