@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
-    from crossent.scoring.parts import Bar, Bin, Calibration, Row, Slice, Temperature
+    from crossent.scoring.parts import Bar, Bin, Calibration, FiniteRows, Floor, Row, Slice, Temperature
     from crossent.scoring.result import Score
     from crossent.scoring.state import ScoreState
 
@@ -23,10 +23,11 @@ _HOME = {
     "ScoreState": "state",
     "compare": "comparison",
     "Comparison": "comparison",
-    **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration"), "parts"),
+    **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration", "FiniteRows", "Floor"), "parts"),
 }
 __all__ = [
-    "Bar", "Bin", "Calibration", "Comparison", "Row", "Score", "ScoreState", "Slice", "Temperature", "compare", "score",
+    "Bar", "Bin", "Calibration", "Comparison", "FiniteRows", "Floor", "Row", "Score", "ScoreState", "Slice",
+    "Temperature", "compare", "score",
 ]  # fmt: skip
 
 

@@ -189,7 +189,9 @@ def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size
         )
     if 0 < totals.totals_only < len(totals):
         yield "some documents have tokens and others only totals, so there is no loss per token; score them separately"
-    if size is None:
+    if size is None and totals.totals_only == len(totals):
+        yield "some documents have no text of their own, or several right answers, so there are no bits per byte"
+    elif size is None:
         yield "the log does not hold the text of all tokens, so there are no bits per byte"
     elif notes["inexact bytes"]:
         yield (
