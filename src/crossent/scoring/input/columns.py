@@ -117,7 +117,8 @@ def columns(label: Any, named: RowArguments, no_value: Sequence[str] = ()) -> Co
 
 def _nothing(part: str, columns: Sequence[str], marks: str = "*?[") -> str:
     """Return what is said about a name, or a pattern if it has one of the marks, that no column has."""
-    near = " or ".join(quoted(name) for name in get_close_matches(part, columns, 3))
+    same = [name for name in columns if name.casefold() == part.casefold()]
+    near = " or ".join(quoted(name) for name in same[:3] or get_close_matches(part, columns, 3))
     what = (
         f"no column matches {quoted(part)}"
         if any(mark in part for mark in marks)

@@ -87,7 +87,7 @@ def _floats(values: Any, kind: str, labels: tuple[int, ...]) -> Any:
         if array.dtype.kind == "O":
             array = _of_objects(array)
     except ValueError as error:
-        if all(np.ndim(part) == 2 for part in values):
+        if all(getattr(part, "ndim", 0) == 2 for part in values):
             raise InputError(
                 f"{kind} must have shape (rows, classes){_of_outputs(len(values), kind, labels)}", argument=kind
             ) from error

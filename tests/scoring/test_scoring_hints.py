@@ -1,0 +1,57 @@
+"""Every hint that a score can give, followed to the letter: the number that comes out is the right one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.scoring.exact import close
+from tests.scoring.hints.of_adapters import ADAPTERS
+from tests.scoring.hints.of_calls import CALLS
+from tests.scoring.hints.of_files import COMMANDS
+from tests.scoring.hints.of_logs import LOGS
+from tests.scoring.hints.source import hints
+from tests.scoring.hints.table import Bench
+
+TABLE = {**CALLS, **COMMANDS, **ADAPTERS, **LOGS}
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = {
+    "; is the file damaged? Else pass more": "tests/scoring/cli/test_memory.py",
+    "that a row may take; is the file damaged, or are its axes swapped?": "tests/scoring/input/test_files_bombs.py",
+}
+"""Hints that another test follows, because they need more memory than a table should take."""
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_hint_leads_to_the_right_number(name, tmp_path, capsys):
+    hinted, bench = TABLE[name], Bench(tmp_path, capsys)
+    assert hinted.words in hinted.message(bench)
+    close(hinted.followed(bench), hinted.right, 1e-9)
+
+
+@pytest.mark.slow
+def test_the_table_has_every_hint(tmp_path, capsys):
+    """Each text in the source that tells the user to do something is in a message of the table."""
+    said: list[str] = []
+    for k, hinted in enumerate(TABLE.values()):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        said.append(hinted.message(Bench(folder, capsys)))
+    missing = [hint for hint in hints() if hint.text not in ELSEWHERE and not any(hint.text in text for text in said)]
+    assert missing == []
+    for text, test in ELSEWHERE.items():
+        assert any(text == hint.text for hint in hints())
+        assert (ROOT / test).is_file()
+
+
+def test_the_search_sees_hints_wherever_they_stand(tmp_path):
+    _ = (tmp_path / "room.py").write_text(
+        '"""Pass this by: a docstring."""\n'
+        "def f(x):\n"
+        '    """Use it: a docstring too."""\n'
+        '    option = Option(help="Pass what you like.")\n'
+        '    _FORMAT = "name it {path}.gz"\n'
+        "    raise InputError(f\"no {x}; pass \" + (\"drop it\" if x else 'nothing') + f'{x!r}: use another')\n"
+    )
+    assert {hint.text for hint in hints(tmp_path)} == {"name it", "; pass", "drop it", ": use another"}
