@@ -72,7 +72,7 @@ def mixed(bench: Bench) -> str:
 LOGS = {
     "a compressed log": hinted("unpack it with gunzip first", gzip.compress(LINE.encode()), LINE),
     "UTF-16": hinted("write the log as UTF-8", "\n".join([LINE.strip(), "é"]).encode("latin-1"), LINE),
-    "an empty log": hinted("is empty; write one JSON object per line", "", LINE),
+    "an empty log": hinted("is empty; write one JSON object per line", "\n \n", LINE),
     "no objects": hinted("not an object; write one JSON object per line", "[-1.0, -2.0]\n", LINE),
     "a long line": hinted(
         f"longer than {room.LONGEST} bytes; write one JSON object per line", LINE.strip() + " " * room.LONGEST, LINE
