@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,7 @@ def test_demo_hands_its_options_over(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["crossent", "--colour"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # an interrupt ends the tests as before
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter
 
-from crossent.html import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
+from crossent.html import INK, LINE, MAIN, MUTED, WARM, own_style, svg
 from crossent.scoring.show.words import power
 
 __all__ = ["DASHED", "INK", "LINE", "MAIN", "MUTED", "WARM", "name_lines", "note", "on_line", "picture"]
@@ -36,7 +35,7 @@ def picture(title: str, height: float = 2.6) -> Callable[[Draw], Callable[[], st
 
         @functools.wraps(draw)
         def drawn() -> str:
-            with rc_context({**STYLE, "svg.hashsalt": name, "xtick.major.pad": 7.0, "ytick.major.pad": 5.0}):
+            with own_style(name, **{"xtick.major.pad": 7.0, "ytick.major.pad": 5.0}):
                 figure = Figure(figsize=(WIDTH, height), layout="constrained")
                 draw(figure)
                 for axes in figure.axes:

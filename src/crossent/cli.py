@@ -6,7 +6,6 @@ the traceback of a fault. 130 after an interrupt and 141 after a reader has clos
 """
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from shutil import get_terminal_size
 from typing import Annotated, Any
 
 from crossent.errors import MissedError, UsageError, one_line
+from crossent.process import prepare
 from crossent.version import __version__
 
 _DEBUG = "--debug"
@@ -27,8 +27,13 @@ _NARROW = 70  # columns of a terminal below which the panels of rich cut off the
 
 def main() -> None:
     """Run the command line on the arguments of the process, and exit."""
-    _ = signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:]))
+    prepare()
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # what could not be written has been said
+        discard_output()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -59,7 +64,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return _without_reader()
+        discard_output()
+        return 141
     except Exception as error:
         return _failed(error, debug=_DEBUG in arguments)
     return code
@@ -72,6 +78,8 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if isinstance(error, UsageError | ModuleNotFoundError):
         return _fail(str(error))
     if isinstance(error, OSError):
+        if error.filename is None:  # of standard output, which Python would write to once more at its end
+            discard_output()
         return _fail(_os_message(error))
     if debug:
         traceback.print_exception(error)
@@ -88,13 +96,12 @@ def _run_command(arguments: list[str]) -> int:
     return _run_typer(arguments)
 
 
-def _without_reader() -> int:
-    """Send what is still to be written nowhere, because nobody reads it, and return the exit code."""
+def discard_output() -> None:
+    """Send what is still to be written to standard output nowhere, because nobody can read it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with suppress(OSError, ValueError):  # where standard output is no file
         _ = os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-    return 141
 
 
 def _run_typer(arguments: Sequence[str]) -> int:
@@ -189,10 +196,11 @@ def _os_message(error: OSError) -> str:
     """Return the file, what went wrong with it, and what to do."""
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"{error.filename} is a file and cannot be written to as a directory; name another one with --out"
-    where = f"cannot write to {error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    where = f" to {error.filename}" if error.filename else ""
+    return f"cannot write{where}: {error.strerror or error}"
 
 
 def _fail(message: str, code: int = 2) -> int:
-    print(f"crossent: {one_line(' '.join(message.splitlines()))}", file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(f"crossent: {one_line(' '.join(message.splitlines()))}", file=sys.stderr, flush=True)
     return code

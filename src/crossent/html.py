@@ -10,8 +10,13 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import chdir, contextmanager, suppress
+from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from crossent.errors import one_line
@@ -116,6 +121,29 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str
 
 def _cell(text: str) -> str:
     return text if isinstance(text, Markup) else html.escape(text)
+
+
+def load_matplotlib() -> Any:
+    """Import matplotlib without the settings of the user, which may be broken, unless it has been imported already.
+
+    Matplotlib reads them once, when it is imported, and looks for them in the working directory first.
+    """
+    if "matplotlib" not in sys.modules:
+        with suppress(OSError), TemporaryDirectory() as folder:  # the working directory may be gone
+            (Path(folder) / "matplotlibrc").touch()
+            with chdir(folder):
+                return import_module("matplotlib")
+    return import_module("matplotlib")
+
+
+@contextmanager
+def own_style(name: str, **more: Any) -> Generator[None, None, None]:
+    """Let matplotlib draw in the style of the pages, with `more` settings, whatever the user's own are."""
+    matplotlib = load_matplotlib()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": name, **more})
+        yield
 
 
 def svg(drawn: Any, name: str, title: str, description: str = "") -> str:

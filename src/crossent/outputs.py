@@ -37,7 +37,19 @@ def why_not_writable(path: Path, inputs: Iterable[Path] = ()) -> str | None:
         return f"there is no directory {path.absolute().parent}"
     if path.exists() and not path.is_file():
         return "it is no regular file"
+    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        return "its directory may not be written to"
     return None
+
+
+_unfinished: set[Path] = set()  # a signal that ends the process has no other way to know of them
+
+
+def remove_unfinished() -> None:
+    """Remove what has been written of files that are not whole, for a process that ends at once."""
+    for path in tuple(_unfinished):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -56,6 +68,7 @@ def whole_file(path: Path) -> Generator[TextIO, None, None]:
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:60]}.", suffix=".part", dir=target.parent)
         beside = Path(name)
+        _unfinished.add(beside)
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
@@ -69,6 +82,9 @@ def whole_file(path: Path) -> Generator[TextIO, None, None]:
         if isinstance(error, OSError):
             error.filename, error.filename2 = str(path), None
         raise
+    finally:
+        if beside is not None:
+            _unfinished.discard(beside)
 
 
 def write_whole(path: Path, text: str) -> None:

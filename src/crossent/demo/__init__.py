@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from crossent.html import load_matplotlib
 from crossent.outputs import write_whole
 
 
@@ -42,6 +43,7 @@ def run(out: Path, *, seed: int, epochs: int, console: Any = None) -> list[Path]
     with TemporaryFile(dir=out):
         pass
 
+    load_matplotlib()  # before anything else imports it
     from rich.console import Console
 
     from crossent.demo import console as printed

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from crossent.demo.numbers import SCALES, ScaleCurves, Summary, predicted_class, row_costs, truth_probability
 from crossent.demo.train import Fit
-from crossent.html import INK, MAIN, MUTED, STYLE, WARM, svg
+from crossent.html import INK, MAIN, MUTED, WARM, own_style, svg
 
 _SIZE = (4.6, 3.3)  # inches, so that 9-point text is readable when the picture is as wide as a telephone
 
@@ -22,7 +21,7 @@ _SIZE = (4.6, 3.3)  # inches, so that 9-point text is readable when the picture 
 def loss_curves(fit: Fit, summary: Summary) -> str:
     """Draw training and test loss after each epoch, on a logarithmic axis, with the loss of guessing."""
     name = f"loss-{fit.task.name}"
-    with rc_context({**STYLE, "svg.hashsalt": name}):
+    with own_style(name):
         figure = Figure(figsize=_SIZE)
         axes = figure.add_axes((0.09, 0.12, 0.71, 0.86))
         epochs = np.arange(len(fit.test_curve))
@@ -53,7 +52,7 @@ def loss_curves(fit: Fit, summary: Summary) -> str:
 def penalty_curve(fit: Fit, summary: Summary) -> str:
     """Draw the cost −log q over q, with every test row on it at the probability that its true class got."""
     name = f"penalty-{fit.task.name}"
-    with rc_context({**STYLE, "svg.hashsalt": name}):
+    with own_style(name):
         figure = Figure(figsize=_SIZE)
         axes = figure.add_axes((0.07, 0.12, 0.91, 0.86))
         y, said = fit.task.test.y, predicted_class(fit.test_logits)
@@ -74,7 +73,7 @@ def penalty_curve(fit: Fit, summary: Summary) -> str:
 def likelihood(fit: Fit, curves: ScaleCurves) -> str:
     """Draw the likelihood of the test rows above their loss, both along the scale of the fitted weights."""
     name = f"likelihood-{fit.task.name}"
-    with rc_context({**STYLE, "svg.hashsalt": name}):
+    with own_style(name):
         figure = Figure(figsize=_SIZE)
         upper = figure.add_axes((0.09, 0.57, 0.89, 0.36))
         lower = figure.add_axes((0.09, 0.12, 0.89, 0.32))

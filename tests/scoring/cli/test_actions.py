@@ -317,3 +317,15 @@ def test_fields_of_an_npy_are_columns(tmp_path: Path, capsys: Any) -> None:
     np.save(path, table)
     ran = run(capsys, "score", path, "--label", "y", "--probs", "p", "--json")
     same(json.loads(ran.out), crossent.score(Y, probs=table["p"]).to_dict())
+
+
+def test_a_report_goes_onto_no_array_that_lies_beside_the_one_that_is_read(tmp_path: Path, capsys: Any) -> None:
+    for name, array in {"p": P, "y": Y}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    before = (tmp_path / "y.npy").read_bytes()
+    (tmp_path / "link.html").symlink_to("y.npy")
+    for target in ("y.npy", "./p.npy", "link.html"):
+        ran = run(capsys, "score", tmp_path / "p.npy", "--label", "y", "--probs", "p", "--html", tmp_path / target)
+        assert (ran.code, ran.out) == (2, "")
+        assert "which is read" in ran.err or "the file that is read" in ran.err
+    assert (tmp_path / "y.npy").read_bytes() == before

@@ -168,7 +168,8 @@ def check_thresholds(**thresholds: float | None) -> None:
 
 def check_writable(path: Path, *inputs: Path) -> None:
     """Raise `UsageError` if a file cannot be written, or is one of the inputs, before much is read for it."""
-    if reason := why_not_writable(path, inputs):
+    beside = (other for file in inputs if file.suffix.lower() == ".npy" for other in file.parent.glob("*.npy"))
+    if reason := why_not_writable(path, [*inputs, *beside]):
         raise UsageError(f"cannot write to {path}: {reason}")
 
 

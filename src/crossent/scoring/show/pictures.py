@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crossent.html import INK, LINE, MAIN, MUTED, STYLE, WARM, svg
+from crossent.html import INK, LINE, MAIN, MUTED, WARM, own_style, svg
 from crossent.scoring.parts import Bar, Bin, Interval, ScoreValues, Slice
 from crossent.scoring.show.words import interval, number, power, share
 
@@ -66,7 +66,7 @@ def plot(score: ScoreValues, ax: Any = None) -> Any:
 def reliability(score: ScoreValues) -> str:
     """Draw the observed frequency over the predicted probability, with the isotonic curve, above the rows per bin."""
     name = "reliability"
-    with _style(name):
+    with own_style(name):
         figure = _figure(4.15)
         upper = figure.add_axes((0.15, 0.3, 0.81, 0.675))
         lower = figure.add_axes((0.15, 0.092, 0.81, 0.13))
@@ -125,7 +125,7 @@ def losses(score: ScoreValues) -> str:
     if last - first < 1:
         first, last = (first + last - 1) / 2, (first + last + 1) / 2
     apart = 0.05 * (last - first)
-    with _style(name):
+    with own_style(name):
         figure = _figure(2.95)
         axes = figure.add_axes((0.135, 0.15, 0.835, 0.7))
         ticks = _decades(first, last)
@@ -246,12 +246,6 @@ def _text(place: float, text: str, *, between: bool) -> str:
     anchor = "end" if place > 88 else "middle"
     kind = ' class="between"' if between else ""
     return f'<text{kind} x="{place:.2f}%" y="80%" text-anchor="{anchor}">{text}</text>'
-
-
-def _style(name: str) -> Any:
-    from matplotlib import rc_context
-
-    return rc_context({**STYLE, "svg.hashsalt": name})
 
 
 def _figure(height: float) -> Any:
