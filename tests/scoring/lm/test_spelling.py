@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import random
+from pydoc_data.topics import topics
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from crossent.scoring.lm.spelling import Passage, SpelledToken, byte_level, escaped, sentencepiece
 from tests.scoring.lm import records
@@ -153,6 +155,50 @@ def test_lists_of_bytes_decide_unless_they_repeat_the_spelling(tmp_path, text):
         assert about_bytes(score) == []
 
 
+WORDS = [
+    "The quick brown fox", "naïve café", "日本語のテキスト", "Привет, мир!", "🙂🎉 ok", "Ġorġ u l-Għid", "żółć gęś",
+    "عربى", "x = [1, 2]\n\treturn x\n", "한국어 텍스트", "“quotes” — dash…", "a", " lead", "trail ", "αβγ" * 3, "𝔘𝔫𝔦",
+]  # fmt: skip
+
+
+@functools.cache
+def tokenizer(kind):
+    """A tokenizer that knows some English, so that all else comes as bytes: of GPT-2's kind, or of sentencepiece's."""
+    bytewise = kind == "byte level"
+    made = Tokenizer(models.BPE() if bytewise else models.BPE(byte_fallback=True, unk_token="<unk>"))
+    made.pre_tokenizer = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if bytewise
+        else pre_tokenizers.Metaspace(prepend_scheme="first")
+    )
+    special = [] if bytewise else ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    initial = pre_tokenizers.ByteLevel.alphabet() if bytewise else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, initial_alphabet=initial, special_tokens=special, show_progress=False
+    )
+    made.train_from_iterator(list(topics.values())[:20], trainer)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["byte level", "sentencepiece"])
+def test_tokens_of_real_tokenizers_have_the_bytes_of_their_text(kind):
+    """With the text, behind a token that begins every text, and without; and pieces of the text are taken as text."""
+    draw = random.Random(0)
+    for _ in range(300):
+        text = draw.choice([" ", "", "\n"]).join(draw.choice(WORDS) for _ in range(draw.randint(1, 4)))
+        size = len(text.encode())
+        tokens = [SpelledToken(token) for token in tokenizer(kind).encode(text).tokens]
+        found = Passage(tokens).measured(text)
+        assert (found.total, found.confirmed, found.approximate) == (size, True, False), text
+        begun = Passage([SpelledToken(None), *tokens], 1).measured(text, whole=False)
+        assert (begun.total, begun.approximate) == (size, False), text
+        alone = Passage(tokens).measured()
+        assert alone.total == size + (kind == "sentencepiece" and not text.startswith(" ")), text
+        cuts = sorted({0, len(text), *(draw.randrange(len(text) + 1) for _ in range(5))})
+        pieces = Passage([SpelledToken(text[a:b]) for a, b in itertools.pairwise(cuts)]).measured()
+        assert (pieces.total, pieces.confirmed) == (size, True), text
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), st.integers(1, 5))
 def test_any_text_in_any_alphabet(text, step):
@@ -170,7 +216,7 @@ ODD = ["Ġa", "▁b", "<0xE2>", "\\xe2\\x80", "bytes:\\xe2", "bytes:", "token_id
        None, "", " ", "é", "Ã", "a�", "<|end|>", "</s>", "\ud800"]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(ODD), st.sampled_from([None, b"", b"a", "é".encode()])), max_size=5),
     st.integers(0, 5),
