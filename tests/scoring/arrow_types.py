@@ -134,3 +134,8 @@ ENCODED = {
     },
 }
 EVERY = {**SCALARS, **NESTED, **ENCODED}
+VALUES = {*SCALARS, *ENCODED, "list of one", "fixed size list of one", "dense union", "sparse union"} - {"runs of list"}
+"""What holds one value per row."""
+ONE_VALUE = {"dictionary of a value twice"} | {name for name in EVERY if name.split(" of ")[-1] == "null"}
+BEYOND = [name for name in EVERY if "far time " in name]
+"""What Arrow itself calls invalid, and only Parquet hands over."""

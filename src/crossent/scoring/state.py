@@ -10,6 +10,7 @@ from crossent.scoring.finish import finish
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions, ignored_labels, smallest_charged
 from crossent.scoring.input.batch import batch
 from crossent.scoring.input.classes import chosen
+from crossent.scoring.input.series import as_list
 from crossent.scoring.parts import Zero
 from crossent.scoring.result import Score
 from crossent.scoring.sums.row_sums import RowSums
@@ -66,11 +67,11 @@ class ScoreState:
         worst: int = 10,
         rows: bool = False,
     ) -> None:
-        named = chosen(classes)
+        named = chosen(as_list(classes))
         self.options = ScoreOptions(
             classes=None if named is None else tuple(named.names),
             class_keys=() if named is None else named.others,
-            ignore=ignored_labels(ignore),
+            ignore=ignored_labels(as_list(ignore)),
             normalize=normalize,
             zero=smallest_charged(zero),
             ci=ci,

@@ -16,17 +16,12 @@ from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.arrow import arguments
 from crossent.scoring.input.columns import Columns, columns
 from crossent.scoring.state import ScoreState
-from tests.scoring.arrow_types import ENCODED, EVERY, FLOATS, IDS, INTEGERS, NESTED, ROWS, SCALARS
+from tests.scoring.arrow_types import BEYOND, EVERY, FLOATS, IDS, INTEGERS, NESTED, ONE_VALUE, ROWS, VALUES
 
-VALUES = {*SCALARS, *ENCODED, "list of one", "fixed size list of one", "dense union", "sparse union"} - {"runs of list"}
-"""What holds one value per row."""
-ONE_VALUE = {"dictionary of a value twice"} | {name for name in EVERY if name.split(" of ")[-1] == "null"}
 NUMBERS = {*FLOATS, *INTEGERS, "unregistered"}
 """What holds one number per row, encoded or not."""
 LISTS = {name for name in NESTED if name.endswith(("list", "view"))} | {"runs of list", "tensor", "list of decimals"}
 """What holds two numbers per row."""
-BEYOND = [name for name in EVERY if "far time " in name]
-"""What Arrow itself calls invalid, and only Parquet hands over."""
 MADE_BY_OTHERS = {"Type_INTERVAL_MONTHS", "Type_INTERVAL_DAY_TIME"}
 """What pyarrow makes nowhere."""
 Y = np.array([0, 1, 0, 1, 1, 0])

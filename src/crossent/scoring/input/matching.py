@@ -95,7 +95,7 @@ def _for_numbers(label: Any, unknown: Sequence[Any], seen: Sequence[Any], count:
     """Return what to do about a label that is none of the classes 0 … `count` − 1; [] if that is unknown."""
     counted = _other_numbers(seen, count)
     hint: Hint = [f"; {counted}, pass that as ", Argument("classes")] if counted else []
-    if len(unknown) == 1 and float(label) < 0.0:  # -1, -100: a class, or none
+    if len(unknown) == 1 and is_number(label) and float(label) < 0.0:  # -1, -100: a class, or none
         hint += ["; or use " if counted else "; use ", Argument("ignore", label), " to skip such rows"]
     return hint
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Hashable
-from datetime import date, datetime, time, timedelta
+from datetime import MAXYEAR, MINYEAR, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -109,7 +109,9 @@ def _of_datetime(value: Any) -> Any:
     """Return a Timestamp of pandas as a datetime, or as text if it is finer."""
     if not hasattr(value, "to_pydatetime"):
         return value
-    return value.isoformat(sep=" ") if value.nanosecond else value.to_pydatetime()
+    if value.nanosecond == 0 and MINYEAR <= value.year <= MAXYEAR:
+        return value.to_pydatetime()
+    return f"{_of_moment(value.to_datetime64())}" + ("" if value.tzinfo is None else "+00:00")
 
 
 def _of_timedelta(value: Any) -> Any:

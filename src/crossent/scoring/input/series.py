@@ -68,6 +68,16 @@ def as_ids(values: Any) -> Any:
     return objects(_plain_items(vector, "id", "id"))
 
 
+def as_list(values: Any) -> Any:
+    """Return a column of a library as a list of plain values, for arguments that are lists; anything else as it is."""
+    array = as_arrow(values)
+    if array is not None:
+        return names_of_rows(array, "the list", "").tolist()
+    if not _is_of_numpy(values) or len(np.shape(values)) != 1:
+        return values
+    return _plain_items(np.asarray(values), "the list", "")
+
+
 def as_numbers(values: Any, argument: str, of: object = None) -> Any:
     """Return one column of numbers, (N,), as a vector of NumPy; missing ones are NaN. Arguments are those of `code`.
 
