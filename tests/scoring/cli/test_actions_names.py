@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from crossent.errors import Argument
+from crossent.scoring.cli.actions import as_option
 from tests.scoring.exact import close, exact_mean, made, softmax
 from tests.scoring.written import run, saved
 
@@ -147,3 +149,12 @@ def test_columns_in_another_order_are_compared(tmp_path: Any, capsys: Any) -> No
     ran = run(capsys, "compare", new, old, "--label", "y", "--probs", "p_*", "--json")
     assert (ran.code, ran.err) == (0, "")
     close(json.loads(ran.out)["difference"], exact_mean(TRUE) - exact_mean(q[np.arange(60), Y]), 1e-12)
+
+
+def test_a_class_with_a_comma(tmp_path: Any, capsys: Any) -> None:
+    names = ("cat, black", "dog", "emu")
+    path = saved(tmp_path / "a.parquet", {"y": [names[k] for k in Y], "p": P.tolist()})
+    spelled = as_option(Argument("classes", list(names)))
+    ran = run(capsys, "score", path, "--label", "y", "--probs", "p", "--json", *shlex.split(spelled))
+    assert (ran.code, ran.err) == (0, "")
+    close(ran.json()["loss"], exact_mean(TRUE))

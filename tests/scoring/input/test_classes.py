@@ -32,6 +32,11 @@ LOSS = exact_mean(P[np.arange(60), Y])
         (["Class_1", "Class_2", "Class_10"], ("1", "2", "10")),
         (["p_1.0", "p_2.0"], ("1.0", "2.0")),
         (["is_spam", "is_not_spam"], ("spam", "not_spam")),
+        (["p(cat)", "p(dog)"], ("cat", "dog")),
+        (["probs[0]", "probs[1]"], ("0", "1")),
+        (["cat.p", "dog.p"], ("cat", "dog")),
+        (["('p', 'cat')", "('p', 'dog')"], ("cat", "dog")),
+        (["0.5", "1.5"], ("0.5", "1.5")),
         (["cat", "cow"], ("cat", "cow")),
         (["p_", "p_cat"], ("", "cat")),
     ],
@@ -182,3 +187,16 @@ def test_all_parts_of_a_frame_have_the_same_classes():
         _ = state.update(part["y"], probs=part[["Class_1", "Class_2", "Class_3"]])
     close(state.finalize().loss, LOSS)
     assert of_columns(["Class_1", "Class_2", "Class_3"]).names == state.finalize().classes
+
+
+@pytest.mark.parametrize("order", [["p_c", "p_a", "p_b"], ["p_b", "p_a", "p_c"]])
+@pytest.mark.parametrize("kind", ["probs", "logits"])
+def test_later_parts_may_have_their_columns_in_another_order(order, kind):
+    frame = pd.DataFrame({"probs": P, "logits": Z}[kind], columns=["p_a", "p_b", "p_c"])
+    labels = np.array(["a", "b", "c", "-"])[np.where(np.arange(60) % 7 == 0, 3, Y)]
+    state = crossent.ScoreState(ignore="-")
+    _ = state.update(labels[:20], **{kind: frame[:20]}).update(labels[20:], **{kind: frame[20:][order]})
+    counts = np.arange(60) % 7 != 0
+    found = state.finalize()
+    close(found.loss, exact_mean(P[np.arange(60), Y][counts]))
+    assert [part.n for part in found.per_class] == np.bincount(Y[counts]).tolist()

@@ -46,7 +46,7 @@ def as_option(argument: Argument) -> str:
         return option
     values = [_cell(value) for value in (argument.value if several else [argument.value])]
     if argument.name not in _REPEATED:
-        values = [",".join(values)]
+        values = [",".join(f'"{value}"' if several and "," in value else value for value in values)]
     return " ".join(f"{option} {shlex.quote(value)}" for value in values)
 
 

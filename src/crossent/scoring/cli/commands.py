@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import sys
 from collections.abc import Callable
@@ -32,7 +33,8 @@ LogprobsOption = Annotated[
 ClassesOption = Annotated[
     str | None,
     typer.Option(
-        help="Classes of the columns, separated by commas; by default the names of the columns, or 0, 1, …",
+        help="Classes of the columns, separated by commas, a class with a comma in double quotes; by default the names "
+        "of the columns, or 0, 1, …",
         rich_help_panel=PREDICTIONS,
     ),
 ]
@@ -261,9 +263,9 @@ def _options(
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
         raise UsageError(f"--zero must be a probability or inf, got {quoted(zero)}") from error
-    named = None if classes is None else [name.strip() for name in classes.split(",")]
+    named = None if classes is None else next(csv.reader([classes], skipinitialspace=True))
     return {
-        "classes": named,
+        "classes": named and [name.strip() for name in named],
         "ignore": ignore or None,
         "normalize": normalize,
         "zero": smallest,

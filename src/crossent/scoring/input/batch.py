@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy as np
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
 from crossent.scoring.input.arrow import Matrix
-from crossent.scoring.input.classes import Classes, of_columns
+from crossent.scoring.input.classes import Classes, matched, of_columns
 from crossent.scoring.input.labels import Coded, listing
-from crossent.scoring.input.matching import classes_of
+from crossent.scoring.input.matching import IGNORED, classes_of
 from crossent.scoring.input.predictions import matrix
 from crossent.scoring.input.series import as_ids, as_numbers, code
 from crossent.scoring.input.soft_labels import why_not_labels
@@ -74,6 +74,15 @@ class Batch:
     def binary(self) -> bool:
         """Whether there is one number per row."""
         return len(self.values.shape) == 1
+
+    def in_order_of(self, classes: tuple[Hashable, ...]) -> Batch:
+        """Return the rows with their columns in the order of these classes, or as they are if theirs are others."""
+        places = None if self.binary or classes == self.classes else matched(classes, self.classes)
+        if places is None:
+            return self
+        number = np.empty(len(places) + 1, np.int64)
+        number[places], number[IGNORED] = np.arange(len(places)), IGNORED
+        return replace(self, values=self.values[:, places], label=number[self.label], classes=classes)
 
     @property
     def layout(self) -> Layout:

@@ -26,7 +26,8 @@ NO_VALUE = frozenset(
 )  # fmt: skip
 """Texts that stand for no value where numbers are expected: those of pandas."""
 _TRUTH = {"true": "1", "false": "0"}
-_BEFORE, _AFTER = "_-.: /", "_-: /"  # what may end a common beginning, and begin a common end ("1.5" is a number)
+_BEFORE, _AFTER = "_-.: /([{'\"", "_-.: /)]}'\""
+"""Characters that may end the common beginning of names, and that may begin their common end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,15 @@ def of_columns(columns: Sequence[str]) -> Classes:
             others=(('p_new_york', 'new_york'), ('p_new_jersey', 'new_jersey')),
             columns=('p_new_york', 'p_new_jersey'))
     """
-    names = tuple(str(name) for name in columns)
+    return _of_names(tuple(map(str, columns)))
+
+
+@lru_cache(maxsize=16)
+def _of_names(names: tuple[str, ...]) -> Classes:
     begins, ends = _cuts(names)
     cut = [tuple(name[begin : len(name) - end] for begin in begins for end in ends) for name in names]
-    short = tuple(forms[-1] for forms in cut)
     others = tuple(tuple(dict.fromkeys(forms[:-1])) for forms in cut)
-    return Classes(short, others if len(names) > 1 else (), names)
+    return Classes(tuple(forms[-1] for forms in cut), others if len(names) > 1 else (), names)
 
 
 def class_names(columns: Sequence[str]) -> tuple[Hashable, ...]:
@@ -100,7 +104,8 @@ def _cuts(names: Sequence[str]) -> _Cuts:
         return _Cuts(sorted({*begins, word}), [0])
     rest = [name[begins[-1] :] for name in names]
     suffix = commonprefix([name[::-1] for name in rest])  # noqa: RUF071
-    return _Cuts(begins, [0, *(k + 1 for k, mark in enumerate(suffix) if mark in _AFTER)])
+    ends = (k + 1 for k, mark in enumerate(suffix) if mark in _AFTER and not (mark == "." and suffix[:k].isdigit()))
+    return _Cuts(begins, [0, *ends])  # the end of 1.5 is no end
 
 
 def chosen(classes: Any) -> Classes | None:

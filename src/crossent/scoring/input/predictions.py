@@ -75,6 +75,8 @@ def _with_two_axes(values: Any, shape: tuple[int, ...], kind: str, labels: tuple
 
 def _of_outputs(count: int, kind: str, labels: tuple[int, ...]) -> str:
     """Return what to do with a list of the predictions of several outputs, as of a forest's `predict_proba`."""
+    if count == 1:
+        return f"; this is a list of one output: pass {kind}[0]"
     if labels[1:] == (count,):
         return f"; these are {count} outputs: score each of them, y[:, k] with {kind}[k]"
     return f"; these are {count} outputs: pass the one that y belongs to, {kind}[k]"

@@ -102,6 +102,8 @@ class RowSums:
         InputError
             If the batch has another layout than earlier ones, or holds invalid rows; some may have been added by then.
         """
+        if self.layout is not None:
+            batch = batch.in_order_of(self.layout.classes)
         self._settle(batch.layout)
         cluster = None if batch.cluster is None else self.clusters.of(batch.cluster)
         groups = _Groups(cluster, {name: self.by[name].groups(coded) for name, coded in batch.by.items()})
