@@ -137,8 +137,16 @@ def _cut(text: str, longest: int) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value from outside as a cell of a table shows it: one line of at most `LONGEST` characters."""
-    return one_line(value, LONGEST)
+    """Return a value from outside as a cell of a table shows it: one line of at most `LONGEST` characters.
+
+    Examples
+    --------
+    >>> shown("None"), shown(None), shown("")
+    ('None', '(no value)', "''")
+    """
+    if value is None:
+        return "(no value)"
+    return one_line(value, LONGEST) if str(value).strip() else repr(str(value))
 
 
 def quoted(value: object) -> str:

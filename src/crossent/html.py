@@ -78,9 +78,11 @@ class Markup(str):
 def safe(value: object) -> Markup:
     """Return a value from outside as HTML: escaped, and with its own direction of writing.
 
-    >>> print(safe("<b>"), safe(""))
-    <bdi>&lt;b&gt;</bdi> <i>empty</i>
+    >>> print(safe("<b>"), safe(""), safe(None))
+    <bdi>&lt;b&gt;</bdi> <i>empty</i> <i>no value</i>
     """
+    if value is None:
+        return Markup("<i>no value</i>")
     text = clipped(value)
     return Markup(f"<bdi>{html.escape(text)}</bdi>" if text.strip() else "<i>empty</i>")
 

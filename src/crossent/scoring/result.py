@@ -127,7 +127,7 @@ class Score(ScoreValues):
         rows = [(name, part) for name, parts in groups.items() for part in parts]
         columns = {
             "slice": [name for name, _ in rows],
-            "value": [str(part.value) for _, part in rows],
+            "value": [None if part.value is None else str(part.value) for _, part in rows],
             **{name: [getattr(part, name) for _, part in rows] for name in ("n", "weight", "loss")},
             "low": [part.ci[0] for _, part in rows],
             "high": [part.ci[1] for _, part in rows],

@@ -158,3 +158,27 @@ def test_a_class_with_a_comma(tmp_path: Any, capsys: Any) -> None:
     ran = run(capsys, "score", path, "--label", "y", "--probs", "p", "--json", *shlex.split(spelled))
     assert (ran.code, ran.err) == (0, "")
     close(ran.json()["loss"], exact_mean(TRUE))
+
+
+def test_no_value_and_its_names_look_different_in_tables(tmp_path: Any, capsys: Any) -> None:
+    groups = ["None", None, "", "a"] * 15
+    table = pa.table({**columns(("cat", "dog", "emu")), "g": pa.array(groups)})
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    call = ("score", tmp_path / "a.parquet", "--label", "y", "--probs", "p_*", "--by", "g")
+    text = run(capsys, *call, "--html", tmp_path / "a.html").out.split("by g\n")[1].split("\n\n")[0]
+    assert [line.split("  ")[0] for line in text.splitlines()[1:]] == ["''", "a", "None", "(no value)"]
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert all(name in page for name in ("<i>no value</i>", "<i>empty</i>", "<bdi>None</bdi>"))
+    losses = {part["value"]: part["loss"] for part in json.loads(run(capsys, *call, "--json").out)["by"]["g"]}
+    for k, name in enumerate(groups[:4]):
+        close(losses[name], exact_mean(TRUE[k::4]))
+
+
+def test_a_cell_that_reads_like_a_message_is_printed_as_it_is(tmp_path: Any, capsys: Any) -> None:
+    """pyarrow counts columns in its errors; a number in a cell counts none."""
+    made = {**columns(("cat", "dog", "emu")), "p_dog": [*P[:-1, 1], "CSV column #99"]}
+    path = saved(tmp_path / "a.csv", made)
+    ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*")
+    assert ran.code == 2
+    assert "In column 'p_dog'" in ran.err
+    assert "CSV column #99" in ran.err

@@ -237,7 +237,7 @@ def in_order(value: Any) -> tuple[Any, ...]:
         return (2,)
     if is_number(value):
         return (0, float(value), str(value))
-    parts = re.split(r"(\d+)", str(value))
+    parts = re.split(r"(\d+)", str(value).casefold())
     texts, digits = parts[::2], [part.lstrip("0") for part in parts[1::2]]
     sizes = [(len(part), part) for part in digits]
     return (1, *(each for pair in zip(texts, [*sizes, (0, "")], strict=True) for each in pair), str(value))

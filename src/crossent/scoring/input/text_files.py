@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from crossent.scoring.input.classes import NO_VALUE
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
 
 _BLOCK = 1 << 22
+_COUNTED = "In CSV column #"
 LONGEST = 1 << 24
 """Bytes in a line at most."""
 COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
@@ -95,8 +95,15 @@ def _delimited_batches(delimiter: str, wanted: Selection) -> Iterator[Portion]:
             text = " ".join(str(error).split())
             if "straddl" in text:
                 text = f"a row is longer than {_BLOCK >> 20} MiB; is there a quotation mark that nothing closes?"
-            named = re.sub(r"CSV column #(\d+)", lambda found: f"column {quoted(wanted.columns[int(found[1])])}", text)
-            raise FileError(f"{wanted.path}: {one_line(named)[:300]}") from error
+            raise FileError(f"{wanted.path}: {one_line(_with_name(text, wanted.columns))[:300]}") from error
+
+
+def _with_name(text: str, columns: Sequence[str]) -> str:
+    """Return an error of pyarrow with the name of the column in place of its number, which stands at its beginning."""
+    number, colon, rest = text.removeprefix(_COUNTED).partition(":")
+    if not (text.startswith(_COUNTED) and number.isdecimal() and int(number) < len(columns)):
+        return text
+    return f"In column {quoted(columns[int(number)])}{colon}{rest}"
 
 
 CSV, TSV = delimited("csv", ","), delimited("tsv", "\t")
