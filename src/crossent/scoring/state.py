@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
 
 from crossent.errors import InputError, InputTypeError
 from crossent.scoring.finish import finish
@@ -14,6 +17,9 @@ from crossent.scoring.input.series import as_list
 from crossent.scoring.parts import Zero
 from crossent.scoring.result import Score
 from crossent.scoring.sums.row_sums import RowSums
+from crossent.version import __version__
+
+_NUMBERS = int | float | np.ndarray | np.number | np.bool_
 
 
 class ScoreState:
@@ -79,6 +85,15 @@ class ScoreState:
             rows=rows,
         )
         self.sums, self._whole = RowSums(self.options), True
+
+    def __setstate__(self, parts: Any) -> None:
+        """Take the parts of a pickled state, which may be damaged or of another version."""
+        if not (isinstance(parts, dict) and _are_whole(cast("dict[str, Any]", parts))):
+            raise InputError(
+                f"this is no pickled ScoreState of crossent {__version__}: it is damaged, or of another version; score "
+                "the rows again"
+            )
+        vars(self).update(cast("dict[str, Any]", parts))
 
     def update(
         self,
@@ -237,3 +252,25 @@ cannot be merged
         for state in states:
             self.merge(state)
         return self
+
+
+def _are_whole(parts: dict[str, Any]) -> bool:
+    """Return whether the parts of a pickled state are those that a state has, down to the names of their attributes."""
+    options, sums = parts.get("options"), parts.get("sums")
+    if not isinstance(options, ScoreOptions) or not isinstance(parts.get("_whole"), bool):
+        return False
+    try:
+        fresh = RowSums(replace(options))  # which checks the options
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return parts.keys() == vars(ScoreState()).keys() and _alike(sums, fresh)
+
+
+def _alike(found: Any, fresh: Any) -> bool:
+    """Return whether an object has the class and the attributes of a fresh one, and so have its parts."""
+    if fresh is None or isinstance(fresh, _NUMBERS):  # which become something, or another type, with the first rows
+        return fresh is None or found is None or isinstance(found, _NUMBERS)
+    if type(found) is not type(fresh) or not hasattr(fresh, "__dict__"):
+        return type(found) is type(fresh)
+    mine, others = vars(found), vars(fresh)
+    return mine.keys() == others.keys() and all(_alike(mine[name], other) for name, other in others.items())

@@ -275,4 +275,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _decoded(state: Tensor) -> ScoreState:
-    return _Unpickler(io.BytesIO(state.detach().cpu().to(torch.uint8).numpy().tobytes())).load()
+    try:
+        found = _Unpickler(io.BytesIO(state.detach().cpu().to(torch.uint8).numpy().tobytes())).load()
+    except (InputError, pickle.UnpicklingError):
+        raise
+    except Exception as error:  # damaged bytes may be any instructions
+        raise InputError(f"these bytes are not a state of crossent, or a damaged one: {error}") from error
+    if not isinstance(found, ScoreState):
+        raise InputError(f"these bytes are not a state of crossent but of {type(found).__name__}")
+    return found
