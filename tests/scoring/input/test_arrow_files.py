@@ -43,3 +43,14 @@ def test_offsets_of_a_damaged_file_are_checked(tmp_path):
     path.write_bytes(written.arrow({"y": [0, 1], "p": wild}))
     with pytest.raises(FileError, match=r"a\.arrow: "):
         list(open_table(path).batches(["p"], []))
+
+
+def test_damaged_metadata_of_a_later_group_are_an_error_and_no_end_of_the_process(tmp_path):
+    """Pyarrow's access to the metadata ends the process where a histogram of levels has too few entries."""
+    from tests.laws.mutated import case
+
+    _, original, data = case(7, 3804)
+    path = tmp_path / f"a.{original.end}"
+    path.write_bytes(data)
+    with pytest.raises(FileError, match="histogram size mismatch"):
+        list(open_table(path).batches(open_table(path).columns, []))

@@ -10,6 +10,7 @@ from crossent.errors import quoted
 from crossent.scoring.input.arrow_values import decoded, is_list, lengths
 from crossent.scoring.input.reader import BATCH_BYTES, FileError, Portion, Reader, Selection, rows_at_a_time
 
+_SMALL_FILE = 1 << 26  # bytes of a file that may unpack to much more; of a larger one the first row says how much
 _LARGE_GROUP = 1 << 13  # rows
 _MANY = 1 << 23  # numbers in the lists of a row group that may be read to find one that is too long
 
@@ -24,8 +25,11 @@ def _parquet_columns(path: Path) -> list[str]:
 def _parquet_batches(wanted: Selection) -> Iterator[Portion]:
     from pyarrow import parquet
 
-    with parquet.ParquetFile(wanted.path) as file:
-        meta, varying = file.metadata, _varying(file, wanted.names)
+    small = wanted.path.stat().st_size <= _SMALL_FILE
+    with parquet.ParquetFile(wanted.path, pre_buffer=small) as file:
+        meta, varying = file.metadata, _varying(file, wanted.names) if small else []
+        if varying:  # pyarrow ends the process if damaged metadata are read, unless a read has checked all of them
+            _ = next(file.iter_batches(1, columns=wanted.names), None)
     texts = [leaf.name for leaf in varying if leaf.text and _may_be_long(meta, leaf)]
     rows = 0
     with parquet.ParquetFile(
