@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crossent.errors import Argument, InputError, MissedError, UsageError, spelled
+from crossent.errors import Argument, InputError, MissedError, UsageError, one_line, spelled
 from crossent.outputs import why_not_writable
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.arrow import arguments
@@ -179,4 +179,4 @@ def write_report(score: Score, path: Path, file: Path) -> None:
         _ = _in_options(score).to_html(path, title=f"What the predictions of {file.name} cost", source=str(file))
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
-    print(path, file=sys.stderr)
+    print(one_line(path), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import sys
 from collections.abc import Callable
@@ -263,7 +264,12 @@ def _options(
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
         raise UsageError(f"--zero must be a probability or inf, got {quoted(zero)}") from error
-    named = None if classes is None else next(csv.reader([classes], skipinitialspace=True))
+    try:
+        named = (
+            None if classes is None else next(csv.reader(io.StringIO(classes, newline=""), skipinitialspace=True), [])
+        )
+    except csv.Error as error:
+        raise UsageError(f"--classes must be names with commas between them, got {quoted(classes)}") from error
     return {
         "classes": named and [name.strip() for name in named],
         "ignore": ignore or None,
