@@ -182,3 +182,15 @@ def test_a_cell_that_reads_like_a_message_is_printed_as_it_is(tmp_path: Any, cap
     assert ran.code == 2
     assert "In column 'p_dog'" in ran.err
     assert "CSV column #99" in ran.err
+
+
+def test_the_hint_about_empty_cells_keeps_texts(tmp_path: Any, capsys: Any) -> None:
+    """A text nan that is no class is another mistake, which must not be left out with the empty cells."""
+    names = ("cat", "dog", "emu")
+    path = saved(tmp_path / "a.csv", {**columns(names), "y": ["", "nan", *(names[k] for k in Y[2:])]})
+    ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*")
+    hint = shlex.split(ran.err.split("or pass ")[1].split(" to skip")[0])
+    assert hint == ["--ignore", ""]
+    ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*", *hint)
+    assert "label 'nan' (row 1, 1 row in total) is not one of" in ran.err
+    close(scored(path, capsys, *hint, "--ignore", "nan")["loss"], exact_mean(TRUE[2:]))

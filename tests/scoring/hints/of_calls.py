@@ -114,6 +114,9 @@ AXES = {
         loss(BOTH[:, 1], probs=OUTPUTS[1]),
         float(log_loss(BOTH[:, 1], OUTPUTS[1])),
     ),
+    "a list of one": Hinted(
+        refused(lambda: score(Y, probs=[P])), "this is a list of one output: pass probs[0]", loss(Y, probs=P), LOSS
+    ),
     "one-hot": Hinted(
         refused(lambda: score(ONE_HOT, probs=P)),
         "if these are one-hot rows, pass y.argmax(1)",

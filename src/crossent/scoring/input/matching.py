@@ -65,8 +65,9 @@ def _read(label: Any, numbers: Numbers) -> Any:
 
 def _not_a_class(label: Any, where: str, classes: Classes, seen: Sequence[Any]) -> Message:
     """Return the error about a label that is no class; `seen` are all labels, from which a hint follows."""
-    if label is None:  # the command writes NaN as nan, which may be a class
-        skip = Argument("ignore", "" if numbers_of(classes).find("nan") else float("nan"))
+    if label is None:  # the command writes NaN as nan, which may be a class, or a text that nobody meant to leave out
+        called_nan = numbers_of(classes).find("nan") or any(written(value).lower() == "nan" for value in seen)
+        skip = Argument("ignore", "" if called_nan else float("nan"))
         return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")
     found = numbers_of(classes).find(label)
     if len(found) > 1:
