@@ -76,6 +76,7 @@ def test_json_texts_are_texts():
 def test_bytes_that_are_marked_as_text():
     broken = pa.array([b"\xff", b"a"]).view(pa.string())
     assert values(broken) == ["0xff", "a"]
+    assert values(pa.ExtensionArray.from_storage(pa.json_(), broken)) == ["0xff", "a"]
 
 
 def test_chunks_whose_dictionaries_pyarrow_does_not_join():

@@ -8,7 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crossent.scoring.input.ids import meaning
@@ -46,6 +46,7 @@ def test_what_is_only_text(name):
     assert meaning(name) == name
 
 
+@settings(deadline=None)
 @given(st.decimals(-(10**30), 10**30), st.decimals(-(10**30), 10**30))
 @example(Decimal(2**53), Decimal(2**53 + 1))
 @example(Decimal("1e5"), Decimal(100000))

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import crossent
@@ -56,6 +56,7 @@ def test_columns_hold_what_each_line_says(values, begun, tmp_path):
     assert found["p"] == [0.5] * len(values)
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text("ab1.\u00fc"), min_size=1))
 def test_values_of_any_kind_in_one_column(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("json") / "a.jsonl"

@@ -83,7 +83,7 @@ def _damage_said() -> Generator[None, None, None]:
 
     try:
         yield
-    except (pa.ArrowException, IndexError) as error:
+    except (pa.ArrowException, IndexError, UnicodeDecodeError) as error:
         raise InputError(f"its columns cannot be read: {one_line(' '.join(str(error).split()))[:300]}") from error
 
 

@@ -63,11 +63,11 @@ def _storage(array: Any) -> Any:
         texts = [None if value is None else str(uuid.UUID(bytes=value)) for value in storage.to_pylist()]
         return pa.array(texts, pa.string())
     if name == "arrow.json":
-        return pa.array([_of_json(document) for document in storage.to_pylist()], pa.string())
+        return pa.array([_of_json(document) for document in _texts(storage)], pa.string())
     return storage
 
 
-def _of_json(document: str | None) -> str | None:
+def _of_json(document: Any) -> str | None:
     """Return the text in a JSON document that is a text, and any other document as it is."""
     if document is None or document.strip() == "null":
         return None
