@@ -9,6 +9,7 @@
 #include "array.h"
 #include "core.h"
 #include "dispatch.h"
+#include "operand.h"
 #include "parallel.h"
 #include "record.h"
 #include "unlocked.h"
@@ -18,68 +19,6 @@ using namespace nb::literals;
 
 namespace crossent {
 namespace {
-
-void require(bool condition, const char* text) {
-    if (!condition) throw nb::value_error(text);
-}
-
-template <class A>
-Type type_of(const A& array, const char* name) {
-    if (array.is_freed()) {
-        throw std::runtime_error(std::string(name) +
-                                 " has elements but no memory: its storage was freed; use it before, or a copy");
-    }
-    if (!array.is_aligned()) {
-        throw nb::value_error((std::string(name) +
-                               " is not aligned: its memory does not begin at a multiple of its element size, and "
-                               "results are not written to such arrays; pass a new array")
-                                  .c_str());
-    }
-    const nb::dlpack::dtype t = array.dtype();
-    const auto code = static_cast<nb::dlpack::dtype_code>(t.code);
-    if (t.lanes == 1) {
-        if (code == nb::dlpack::dtype_code::Float && t.bits == 32) return Type::f32;
-        if (code == nb::dlpack::dtype_code::Float && t.bits == 64) return Type::f64;
-        if (code == nb::dlpack::dtype_code::Float && t.bits == 16) return Type::f16;
-        if (code == nb::dlpack::dtype_code::Bfloat && t.bits == 16) return Type::bf16;
-        const bool is_signed = code == nb::dlpack::dtype_code::Int;
-        if (is_signed || code == nb::dlpack::dtype_code::UInt) {
-            if (t.bits == 8) return is_signed ? Type::i8 : Type::u8;
-            if (t.bits == 16) return is_signed ? Type::i16 : Type::u16;
-            if (t.bits == 32) return is_signed ? Type::i32 : Type::u32;
-            if (t.bits == 64) return is_signed ? Type::i64 : Type::u64;
-        }
-    }
-    throw nb::type_error((std::string(name) +
-                          " has a dtype that the core does not read; use float32, float64, bfloat16, "
-                          "float16 or, for classes, an integer type")
-                             .c_str());
-}
-
-template <class A>
-Type real_type_of(const A& array, const char* name) {
-    const Type type = type_of(array, name);
-    if (!is_real(type)) throw nb::type_error((std::string(name) + " must have a floating-point dtype").c_str());
-    return type;
-}
-
-// Axes (rows, columns) or (outer, columns, inner).
-template <class A>
-Matrix matrix_of(const A& array, const char* name) {
-    if (array.ndim() == 2) return {array.data(), real_type_of(array, name), array.stride(0), 0, array.stride(1)};
-    require(array.ndim() == 3,
-            "logits, dense targets and gradients have axes (rows, classes) or (outer, classes, inner)");
-    return {array.data(), real_type_of(array, name), array.stride(0), array.stride(2), array.stride(1)};
-}
-
-template <class A, class B>
-bool same_shape(const A& a, const B& b) {
-    if (a.ndim() != b.ndim()) return false;
-    for (size_t k = 0; k < a.ndim(); ++k) {
-        if (a.shape(k) != b.shape(k)) return false;
-    }
-    return true;
-}
 
 // A float64 array of `fields` contiguous vectors with one entry for each row.
 template <class T, class A>
@@ -255,6 +194,19 @@ nb::object py_row_fused(TARGET_ARGUMENTS, const In& loss_scale, const In& lse_sq
     return described(problem);
 }
 
+// The sum or mean of the losses, its derivative by each of them, and a wrong entry; the gradient into grad.
+nb::object py_row_step(TARGET_ARGUMENTS, bool mean, const Out& grad) {
+    Call call = prepare(TARGET_VALUES);
+    require(index.is_valid() && !prob.is_valid(), "row_step takes classes as targets");
+    set_grad(call.task, logits, grad);
+    Step step;
+    {
+        const Unlocked unlocked;
+        step = row_step(call.task, call.measure, mean);
+    }
+    return nb::make_tuple(step.loss, step.scale, described(step.problem));
+}
+
 template <class A>
 BinaryTask::Operand operand_of(const A& array, const BinaryTask& task, const char* name) {
     constexpr const char* text = "all operands must be expanded to the shape of the input";
@@ -376,6 +328,7 @@ NB_MODULE(_core, m) {
           "grad"_a);
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "loss_scale"_a, "lse_squared_scale"_a.none(), RESULT_NAMES,
           "grad"_a);
+    m.def("row_step", &py_row_step, TARGET_NAMES, "mean"_a, "grad"_a);
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
     m.def("row_summary", &py_row_summary, "values"_a, "index"_a.none(), "result"_a, "place"_a, "entropic"_a);

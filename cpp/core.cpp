@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "convert.h"
 #include "dispatch.h"
 #include "parallel.h"
+#include "record.h"
 
 namespace crossent {
 namespace {
@@ -179,6 +181,29 @@ Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int6
         weights.add(part.weight);
     }
     return {losses.value(), weights.value()};
+}
+
+Step row_step(RowTask task, const Measure& measure, bool mean) {
+    const auto rows = static_cast<size_t>(task.rows);
+    const Type type = task.logits.type == Type::f64 ? Type::f64 : Type::f32;
+    std::vector<double> record(static_cast<size_t>(record_fields) * rows),
+        losses(rows);  // of doubles, or floats in them
+    task.record = record.data();
+    task.loss = losses.data();
+    task.lse = task.entropy = nullptr;
+    task.g_lse = task.g_entropy = {};
+    Step step;
+    step.problem = row_stats(task, measure);
+    if (step.problem.row >= 0) return step;
+    const Sums sums = sums_of({losses.data(), type, 1}, {task.index.data, task.index.type, task.index.outer_stride},
+                              {measure.weight, measure.weight_type, measure.weight_stride}, task.columns,
+                              task.ignore_index, task.rows);
+    if (mean) step.scale = sums.weight == 0 ? std::numeric_limits<double>::quiet_NaN() : 1 / sums.weight;
+    if (!mean) step.scale = 1;
+    step.loss = sums.loss * step.scale;
+    task.g_loss = {&step.scale, Type::f64, 0};
+    row_grad(task, measure);
+    return step;
 }
 
 int64_t binary_loss(BinaryTask task) {

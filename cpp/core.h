@@ -45,6 +45,14 @@ struct Sums {
 Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index,
              int64_t rows);
 
+// The sum or mean of the losses of a task with classes as targets, and its gradient by the logits: row_stats, sums_of
+// and row_grad in memory of their own.
+struct Step {
+    Problem problem;
+    double loss = 0, scale = 0;  // the scale is the derivative of the loss by that of a row: 1, or NaN for no rows
+};
+Step row_step(RowTask task, const Measure& measure, bool mean);
+
 // binary_loss returns the first element that is no probability where the input must be one, or -1.
 int64_t binary_loss(BinaryTask task);
 void binary_grad(BinaryTask task);

@@ -247,6 +247,7 @@ struct Rows {
         CHECK(row_stats(given, measure) == target.problem);
         if (target.problem.row >= 0) return 0;
         row_grad(given, measure);
+        if (kind == Kind::index) check_step(stats);
         given = task_of(garbage, skipped);
         given.record = stats.record.data();
         row_grad(given, measure);
@@ -271,6 +272,32 @@ struct Rows {
         }
         for (int64_t row = 0; row < rows; ++row) check_row(row, stats, fused, skipped.grad);
         return std::hash<std::string>()(bytes);
+    }
+
+    // One step has the bits of its three parts.
+    void check_step(Results& stats) {
+        for (const bool mean : {false, true}) {
+            Results once, apart;
+            const Step step = row_step(task_of(target, once), measure, mean);
+            RowTask given = task_of(target, apart);
+            apart.grad = Array(once.grad);  // of the same strides, which decide how the elements are read
+            given.grad = apart.grad.matrix();
+            given.record = stats.record.data();
+            const Vector weights{measure.weight, measure.weight_type, measure.weight_stride};
+            const Sums sums =
+                sums_of(stats.outputs[0].vector(), target.index.vector(), weights, columns, task.ignore_index, rows);
+            const double scale = mean ? sums.weight == 0 ? nan : 1 / sums.weight : 1;
+            given.g_loss = {&scale, Type::f64, 0};
+            given.g_lse = given.g_entropy = {};
+            row_grad(given, measure);
+            CHECK(step.problem == Problem{});
+            check_value("loss of a step", Type::f64, step.loss, sums.loss * scale, 0);
+            check_value("scale of a step", Type::f64, step.scale, scale, 0);
+            once.grad.read();
+            apart.grad.read();
+            for (size_t k = 0; k < apart.grad.reals.size(); ++k)
+                check_value("gradient of a step", type, once.grad.reals[k], apart.grad.reals[k], 0);
+        }
     }
 
     void check_row(int64_t row, const Results& stats, const Results& fused, const Array& skipped) const {

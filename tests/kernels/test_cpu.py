@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from crossent import kernels
+from crossent import kernels, reference
 from crossent.kernels import cpu
-from crossent.kernels.backend import BinaryOperands, RowOutputs
+from crossent.kernels.backend import BinaryOperands, Cotangents, RowOutputs
 from crossent.spec import Scores, Target, class_error, element_error, probability_error
 from tests.oracle import empty_record
 
@@ -77,6 +77,31 @@ def test_sums_are_numerator_and_denominator_of_a_mean():
     assert cpu.sums(loss, index, None, -100) == (7.0, 2.0)
     sums = cpu.sums(loss, index, np.array([0.25, 0.5]), -100)
     assert (sums.loss, sums.weight) == (7.0, 0.75)
+
+
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_step_is_the_reduced_loss_and_its_gradient(dtype, mean):
+    draw = np.random.default_rng(3)
+    z, index = draw.normal(size=(7, 5)).astype(dtype), np.array([0, 4, -100, 1, 1, 2, 3])
+    target = Target(index, weight=np.linspace(0, 2, 5).astype(dtype), smoothing=0.1, ignore_index=-100)
+    for scores in (Scores(), Scores(0.5, 3.0)):
+        grad = np.full_like(z, 9.0)
+        loss, scale = cpu.row_step(z, target, scores, grad, mean=mean)
+        stats = reference.row_stats(z, target, scores)
+        weight = target.weight[index[index != -100]].sum()
+        assert scale == pytest.approx(1 / weight if mean else 1.0, rel=1e-7)
+        eps = float(np.finfo(dtype).eps)
+        assert loss == pytest.approx(stats.loss.sum() * scale, rel=8 * eps)
+        want = reference.row_grad(z, target, scores, stats, Cotangents(np.full(7, scale), None, None))
+        np.testing.assert_allclose(grad, want, rtol=0, atol=8 * eps)
+        assert not grad[2].any()
+    grad = np.full_like(z, 9.0)
+    loss, scale = cpu.row_step(z, Target(np.full(7, 3), ignore_index=3), Scores(), grad, mean=mean)
+    assert (np.isnan(loss) and np.isnan(scale)) if mean else (loss, scale) == (0.0, 1.0)
+    assert not grad.any()
+    with pytest.raises(IndexError, match=r"class 9 \(row 1 of 7\)"):
+        _ = cpu.row_step(z, Target(np.array([0, 9, 0, 0, 0, 0, 0])), Scores(), grad, mean=mean)
 
 
 def test_outputs_are_written_by_their_names():

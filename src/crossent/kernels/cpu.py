@@ -1,7 +1,7 @@
 """The CPU backend: the built core's functions on arrays of any framework that speaks DLPack.
 
-`crossent.kernels.backend` is the contract. Beyond it the CPU has `row_summary`, which evaluation uses, and functions
-that choose instruction set and threads.
+`crossent.kernels.backend` is the contract. Beyond it the CPU has `row_step` for few logits, `row_summary`, which
+evaluation uses, and functions that choose instruction set and threads.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ except ImportError as error:  # a source tree that was never built
     _missing = f"the C++ core is not built ({error}); run `pip install .` in the source tree"
 else:
     _missing = None
+
+
+class Step(NamedTuple):
+    """The sum or mean of the losses of a call, and its derivative by the loss of a row."""
+
+    loss: float
+    scale: float
 
 
 class _Wrong(NamedTuple):
@@ -93,6 +100,17 @@ def row_fused(
 ) -> None:
     """Write the record of each row and the gradient of a weighted sum of losses: `Backend.row_fused`."""
     _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *outputs, grad), logits, target)
+
+
+def row_step(logits: Array, target: Target, scores: Scores, grad: Array, *, mean: bool) -> Step:
+    """Return the sum or mean of the losses of class indices, and write its gradient; only the CPU has this.
+
+    It is `row_stats`, `sums` and `row_grad` in one call, for logits so few that a call takes longer than the numbers.
+    Raises as `row_stats` does.
+    """
+    loss, scale, found = _built().row_step(*_bound(logits, target, scores), mean, grad)
+    _check(found, logits, target)
+    return Step(loss, scale)
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> float:

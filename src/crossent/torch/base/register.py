@@ -111,8 +111,7 @@ def register(
         @staticmethod
         def backward(ctx: Any, *cotangents: Any) -> Any:
             assert backward is not None
-            watched_or_dual = is_watched() or forward_ad._current_level >= 0  # pyright: ignore
-            ctx.plain = not (torch.is_grad_enabled() or watched_or_dual) and all(map(_is_plain_or_none, cotangents))
+            ctx.plain = is_plain_backward(*cotangents)
             found = backward.gradients(ctx, _wants(of_tensors, ctx.needs_input_grad[1:]), *cotangents)
             return None, *[found.get(name) for name in of_tensors]
 
@@ -157,9 +156,21 @@ def register(
     return call
 
 
+def is_plain_backward(*cotangents: Tensor | None) -> bool:
+    """Return whether these are ordinary cotangents of a backward that nobody watches or will differentiate."""
+    watched_or_dual = is_watched() or forward_ad._current_level >= 0  # pyright: ignore
+    return not (torch.is_grad_enabled() or watched_or_dual) and all(map(_is_plain_or_none, cotangents))
+
+
 def in_plain_backward(ctx: Any) -> bool:
     """Return whether a backward runs in plain eager mode, on ordinary tensors, and nobody will differentiate it."""
     return getattr(ctx, "plain", False)
+
+
+def keeps_graph() -> bool:
+    """Return whether the backward that runs may be run again, or nobody knows."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
+    return ask is None or ask()
 
 
 def _returned(returns: Any) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crossent.torch.base.register import keeps_graph
 from crossent.torch.lazy.deferred import Deferred
 from crossent.torch.lazy.gradient import (
     LazyGradient,
@@ -27,7 +28,6 @@ from crossent.torch.lazy.gradient import (
     ordinary_source,
 )
 from crossent.torch.lazy.logits import LazyLogits, Origin, new_logits, read, remember
-from crossent.torch.operators.linear_loss import keeps_graph
 
 
 def defer(deferred: Deferred) -> LazyLogits:

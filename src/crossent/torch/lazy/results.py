@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crossent.torch.base.register import is_plain
+from crossent.torch.base.register import is_plain, keeps_graph
 from crossent.torch.base.values import without_autocast
 from crossent.torch.call.layout import LayerOperands
 from crossent.torch.lazy.gradient import OperandGradients, Results, Sources, lazy_gradient
 from crossent.torch.lazy.logits import LazyLogits, read
-from crossent.torch.operators.linear_loss import keeps_graph
 
 Outputs = tuple[Tensor, ...]
 

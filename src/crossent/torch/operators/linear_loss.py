@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
-from crossent.torch.base.register import Backward, Forward, Wants, in_plain_backward, register
+from crossent.torch.base.register import Backward, Forward, Wants, in_plain_backward, keeps_graph, register
 from crossent.torch.base.register import Gradients as ByName
 from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.call.arguments import Closing, RowClosing
@@ -151,12 +151,6 @@ def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
     if scale is g or scale != 1:
         gradients = [None if x is None else x.mul_(scale) for x in gradients]
     return [None if x is None else x.to(dtype) for x, dtype in zip(gradients, ctx.dtypes, strict=True)]
-
-
-def keeps_graph() -> bool:
-    """Return whether the backward that runs may be run again, or nobody knows."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
-    return ask is None or ask()
 
 
 def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
