@@ -221,17 +221,17 @@ class Closing:
 def close(parts: list[Near], precision: Precision) -> Near:
     """Return the sum of the parts of a gradient that are each rounded to a dtype.
 
-    A part may be rounded twice, by the forward that found it and by the backward that scaled it. Where a part is beyond
-    the largest number of the dtype, the sum may be anything.
+    A part may be rounded twice, by the forward that found it and by the backward that scaled it. Where parts, which are
+    added in any order, may reach beyond the largest number of the dtype, the sum may be anything.
     """
     value = np.zeros_like(parts[0].value)
-    off = np.zeros_like(value)
+    off, reach = np.zeros_like(value), np.zeros_like(value)
     for part in parts:
         value = value + part.value
-        rounding = precision.half_ulp * (2 * np.abs(part.value) + np.abs(value)) + 3 * precision.least
-        beyond = np.isfinite(part.value) & (np.abs(part.value) + part.off > precision.most)
-        off = np.where(beyond & (len(parts) > 1), np.inf, off + part.off + rounding)
-    return Near.of(value, off, parts[0].u)
+        off = off + part.off + precision.half_ulp * (2 * np.abs(part.value) + np.abs(value)) + 3 * precision.least
+        reach = reach + np.abs(part.value) + part.off
+    beyond = np.isfinite(reach) & (reach > precision.most)
+    return Near.of(value, np.where(beyond & (len(parts) > 1), np.inf, off), parts[0].u)
 
 
 @dataclasses.dataclass(frozen=True)
