@@ -14,6 +14,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # processors from the other tests. Tests about threads ask torch for theirs; the core's own threads do not spin.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+if find_spec("hypothesis") is not None:
+    from hypothesis import settings
+
+    settings.register_profile("machines that others use too", deadline=None)
+    settings.load_profile("machines that others use too")
+
 HERE = pathlib.Path(__file__).parent
 SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
 

@@ -98,6 +98,19 @@ class TestErrors:
         assert one_line(done.stderr) == f"crossent: {named} not installed: pip install 'crossent[demo]'"
         assert not (tmp_path / "never").exists()
 
+    def test_a_core_that_is_not_built_is_no_fault(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from crossent.kernels import cpu
+
+        path = tmp_path / "a.csv"
+        _ = path.write_text("y,p_0,p_1\n0,0.5,0.5\n")
+        monkeypatch.setattr(cpu, "_core", None)
+        monkeypatch.setattr(cpu, "_missing", "the C++ core is not built (no module); run `pip install .`")
+        assert cli.run(["score", str(path), "--label", "y", "--probs", "p_*"]) == 2
+        said = one_line(capsys.readouterr().err)
+        assert said == "crossent: the C++ core is not built (no module); run `pip install .`"
+
     def test_a_mistake_of_ours_is_one_line_too(self, monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
         def broken(*_: Any, **__: Any) -> None:
             raise ZeroDivisionError("x" * 10_000 + "\n\x1b[2J")

@@ -75,7 +75,9 @@ def _failed(error: Exception, *, debug: bool) -> int:
     """Print the line about an error, and return its exit code: the one guard, so that nobody meets a traceback."""
     if isinstance(error, MissedError):
         return _fail(str(error), 1)
-    if isinstance(error, UsageError | ModuleNotFoundError):
+    if (
+        isinstance(error, UsageError | ModuleNotFoundError) or type(error) is NotImplementedError
+    ):  # as of a core not built
         return _fail(str(error))
     if isinstance(error, OSError):
         if error.filename is None:  # of standard output, which Python would write to once more at its end
