@@ -219,6 +219,8 @@ class SoftmaxCall:
         if len(outputs) > 1:
             logprob = -self.rows.loss(self.plain_p).rounded()
             confidence = (-self.rows.log_total).exp().rounded(2)
+            tiles = len(self.w) if self.layer else 0  # at most: the total of a row is rounded once for each
+            confidence = confidence.less_precise(tiles * 2.0**-53 * confidence.value)
             for name, want in zip((*STATS, "confidence"), (lse, logprob, entropy, confidence), strict=True):
                 of_rows = want.where(self.valid).map(lambda x: x.reshape(self.rows_shape))
                 yield compare(name, outputs[name], of_rows, self.rows_shape)
