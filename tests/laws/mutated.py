@@ -206,27 +206,36 @@ def attempt(path: Path, whole: Path, original: Original, run: Callable[[list[str
     if run is None:
         from crossent.cli import run
     files = [str(path), str(whole)] if original.command == "compare" else [str(path)]
+    arguments = [original.command, *files, *original.options, "--max-memory", LIMIT]
     out, err = io.StringIO(), io.StringIO()
     began = time.process_time()  # by the clock, other work on the machine would count
     faulthandler.dump_traceback_later(12 * SECONDS, exit=True)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run([original.command, *files, *original.options, "--max-memory", LIMIT])
+            code = run(arguments)
     except BaseException as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         return Outcome(-1, f"{type(error).__name__}: {str(error)[:160]} at {Path(frame.filename).name}:{frame.lineno}")
     finally:
         faulthandler.cancel_dump_traceback_later()
-    return Outcome(code, _wrong(code, out.getvalue(), err.getvalue(), path, began))
-
-
-def _wrong(code: int, out: str, err: str, path: Path, began: float) -> str:
-    """Return what is wrong with the output of a run, "" if nothing is."""
     seconds, megabytes = time.process_time() - began, peak_memory()
     if seconds > SECONDS:
-        return f"took {seconds:.1f} s"
-    if megabytes > MEGABYTES:
-        return f"took {megabytes} MB"
+        return Outcome(code, f"took {seconds:.1f} s")
+    if megabytes > MEGABYTES and (alone := _peak_alone(arguments)) > MEGABYTES:
+        return Outcome(code, f"took {megabytes} MB, and {alone} MB in a process of its own")
+    return Outcome(code, _wrong(code, out.getvalue(), err.getvalue(), path))
+
+
+def _peak_alone(arguments: list[str]) -> int:
+    """Return the peak in MB of a command in a process of its own; in this one, earlier files may have left the most."""
+    code = "import sys; from crossent.cli import run; run(sys.argv[1:]); print(open('/proc/self/status').read())"
+    command = [sys.executable, "-c", code, *arguments]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) >> 10
+
+
+def _wrong(code: int, out: str, err: str, path: Path) -> str:
+    """Return what is wrong with the output of a run, "" if nothing is."""
     if code == 0:
         return f"exit code 0, and on standard error {err[:200]!r}" if err else ""
     if code != 2:

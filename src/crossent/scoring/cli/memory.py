@@ -20,6 +20,8 @@ SHARE = 0.5
 LEAST = 1 << 28
 """Bytes that reading any file takes, its libraries among them."""
 _STACK = 8 << 20
+_THREADS = 10
+"""Threads of reading beside one for each processor: pyarrow's eight for files, one that reads ahead, one that draws."""
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -124,4 +126,4 @@ def _untouched() -> int:
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     reserved, used = (int(status[name].split()[0]) << 10 for name in ("VmData", "RssAnon"))
-    return max(0, reserved - used) + (os.cpu_count() or 1) * 2 * _STACK + 16 * _STACK
+    return max(0, reserved - used) + ((os.cpu_count() or 1) + _THREADS) * _STACK
