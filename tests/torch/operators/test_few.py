@@ -65,6 +65,13 @@ def test_a_cotangent_multiplies_the_gradient(g):
     torch.testing.assert_close(grad, want, rtol=3e-7, atol=1e-38, equal_nan=True)
 
 
+def test_a_cotangent_beyond_1_enlarges_nothing_that_was_rounded_to_0():
+    z = torch.tensor([[0.0, -87.0, -86.5, 0.0, -70.0]] * 6).requires_grad_()
+    (_, grad), (_, want) = both(z, torch.tensor(1024.0))
+    assert torch.equal(grad, want)
+    assert grad[0, 2] > 0
+
+
 def test_images_and_layouts_of_every_sort():
     y = torch.tensor([[0, 4, 1], [2, -100, 3]])
     z = torch.randn(2, 5, 3).requires_grad_()

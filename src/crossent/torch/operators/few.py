@@ -1,9 +1,9 @@
 """The loss of few logits on a CPU: one call of the core computes the sum or mean, and its gradient for the backward.
 
 Where a kernel takes a few microseconds, the ways between Python, torch and the core take most of the time. Here the
-forward goes that way once and keeps the gradient, and the backward multiplies it, or hands it over where the cotangent
-is 1. It is a shortcut of `rows.row_loss` for the commonest small call; whoever looks at a call, or wants more of it,
-gets the operator.
+forward goes that way once and keeps the gradient. The backward hands it over, or makes it smaller for a cotangent below
+1. It is a shortcut of `rows.row_loss` for the commonest small call; whoever looks at a call, or wants more of it, gets
+the operator.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _LossOfFew(torch.autograd.Function):
         logits: Tensor = ctx.saved_tensors[0]  # raises what torch raises if they were overwritten, or the graph is gone
         gradient: Tensor = ctx.gradient
         factor = g.item() if is_plain_backward(g) else math.nan
-        if not math.isfinite(factor):  # which would make NaN of the zeros of ignored rows
+        if not abs(factor) <= 1:  # it would enlarge what was rounded to 0, and an infinite one make NaN of it
             return loss_gradient(kept(ctx).call, g, ctx.scale), None
         if factor == 0.0:
             return torch.zeros_like(logits), None  # whatever the rows hold
