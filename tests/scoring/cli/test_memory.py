@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -68,3 +71,17 @@ def test_the_limit_ends_with_the_command(tmp_path: Path, capsys: Any) -> None:
     assert run(capsys, "score", path, "--label", "y", "--probs", "p_1", "--max-memory", "64G").code == 0
     assert run(capsys, "score", tmp_path / "none.csv", "--label", "y", "--probs", "p_1").code == 2
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is kept by Linux")
+@pytest.mark.parametrize("end", ["parquet", "csv"])
+def test_what_libraries_reserve_is_not_taken_from_the_limit(end: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{end}"
+    frame = pd.DataFrame({"y": [0, 1, 1] * 9, "p_0": [0.5] * 27, "p_1": [0.5] * 27, "g": ["a", "b", "c"] * 9})
+    frame.to_parquet(path) if end == "parquet" else frame.to_csv(path)
+    command = ["score", str(path), "--label", "y", "--probs", "p_*", "--by", "g", "--max-memory", "256M"]
+    code = f"from crossent.cli import run; assert run({command}) == 0; print(open('/proc/self/status').read())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    reserved = next(int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("VmData"))
+    assert reserved >> 10 < 512  # pyarrow's allocator would reserve 1024 MB at once
