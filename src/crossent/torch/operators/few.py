@@ -20,7 +20,7 @@ from crossent.torch.base.register import is_plain, is_plain_backward, keeps_grap
 from crossent.torch.base.transforms import has_tangents, is_watched
 from crossent.torch.operators.rows import RowLossCall, loss_gradient
 
-MOST = 8192
+MOST = 65536
 """Logits of a call that is small: the gradient takes as long as one way to the core."""
 _DTYPES = (torch.float32, torch.float64)  # gradients of others are rounded with their cotangent
 
