@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crossent.kernels import cpu
+from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import keep, kept
 from crossent.torch.base.register import is_plain, is_plain_backward, keeps_graph
 from crossent.torch.base.transforms import has_tangents, is_watched
@@ -36,7 +37,7 @@ def takes(call: RowLossCall) -> bool:
     index: Any = target.index
     weight: Any = target.weight
     plain = is_plain(z) and is_plain(index) and (weight is None or is_plain(weight))
-    return plain and z.is_cpu and not has_tangents((z,))
+    return plain and not has_tangents((z,)) and backend(z) is cpu
 
 
 def loss_of_few(call: RowLossCall) -> Tensor:
