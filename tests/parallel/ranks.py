@@ -37,7 +37,6 @@ class Ranks:
 
         context = multiprocessing.get_context("spawn")
         self._turn += 1
-        # kept here, so that ranks come and go; torch's store in a file now and then loses a key when groups are made
         self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
         self._pipes, self._processes = [], []
         for rank in range(MOST):
@@ -122,6 +121,17 @@ def _serve(rank: int, port: int, stacks: Path, pipe: Any) -> None:
         except EOFError:
             return
         try:
-            pipe.send((True, function(groups[n], *args)))
+            before = _groups_made()
+            answer = function(groups[n], *args)
+            # torch names groups by counting them: where ranks have made different numbers of them, the next one waits
+            assert n == MOST or _groups_made() == before, "some of the ranks made process groups; all have to"
+            pipe.send((True, answer))
         except BaseException:
             pipe.send((False, traceback.format_exc()))
+
+
+def _groups_made() -> int:
+    """Return how many process groups this rank has counted."""
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._world.group_count

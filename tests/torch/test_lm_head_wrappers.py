@@ -280,12 +280,12 @@ def test_a_head_that_is_sharded_already(ranks):
     ranks.run(1, sharded_head)
 
 
-def sharded_head(_):
-    from torch.distributed.device_mesh import init_device_mesh
+def sharded_head(group):
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
-    mesh = init_device_mesh("cpu", (1,))
+    mesh = DeviceMesh.from_group(group, "cpu")
     for shard in (
         lambda m: fully_shard(m, mesh=mesh),
         lambda m: fully_shard([m.model.norm, m.lm_head], mesh=mesh),

@@ -145,11 +145,11 @@ def test_a_head_of_dtensors(ranks):
     ranks.run(1, dtensors)
 
 
-def dtensors(_):
-    from torch.distributed.device_mesh import init_device_mesh
+def dtensors(group):
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-    mesh = init_device_mesh("cpu", (1,))
+    mesh = DeviceMesh.from_group(group, "cpu")
     head = F.fuse_lm_head(nn.Linear(5, V))
     head.weight = nn.Parameter(distribute_tensor(head.weight.detach(), mesh, [Shard(0)]))
     head.bias = nn.Parameter(distribute_tensor(head.bias.detach(), mesh, [Shard(0)]))

@@ -112,6 +112,17 @@ def test_logits_and_classes_that_were_overwritten_are_errors_as_in_torch():
             loss.backward()
 
 
+def test_what_was_freed_since_is_not_read():
+    z, y = logits(), Y.clone()
+    loss = few.loss_of_few(call_of(z, index=y))
+    want = torch.autograd.grad(row_loss(call_of(z, index=y)), z)[0]
+    for x in (z, y):
+        x.untyped_storage().resize_(0)
+    (grad,) = torch.autograd.grad(loss, z)
+    z.untyped_storage().resize_(120)
+    assert torch.equal(grad, want)
+
+
 def test_second_derivatives_are_the_operator_s():
     z = logits(torch.float64)
     _ = torch.autograd.gradcheck(lambda z: few.loss_of_few(call_of(z, Scores(0.7, 3.0), smoothing=0.1)), (z,))
