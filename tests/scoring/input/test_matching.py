@@ -105,3 +105,9 @@ def test_labels_that_look_like_a_class_show_the_difference(label, words):
     with pytest.raises(InputError) as caught:
         score(["ant", "bee", label, "bee"], probs=P, classes=["ant", "bee", "cat"])
     assert words in str(caught.value)
+
+
+def test_labels_that_look_alike_are_cut():
+    with pytest.raises(InputError, match="look alike") as caught:
+        score(["ant", "bee", "cat" + "\u200b" * 100_000, "bee"], probs=P, classes=["ant", "bee", "cat"])
+    assert len(str(caught.value)) < 500

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, Message, quoted
+from crossent.errors import LONGEST, Argument, InputError, Message, one_line, quoted
 from crossent.scoring.input.classes import NO_VALUE, Classes, Numbers, is_number, numbers_of, written
 from crossent.scoring.input.labels import Coded, listing
 from crossent.scoring.input.plain import missing
@@ -144,7 +144,8 @@ def _looks_alike(label: Any, classes: Classes) -> str:
         if isinstance(name, str) and _plainest(name) == _plainest(label):
             if name.casefold() == label.casefold():
                 return f"the class {quoted(name)} in upper and lower case"
-            return f"the class {name!a} in characters that look alike, {label!a}"
+            got, meant = (one_line(ascii(text), LONGEST) for text in (label, name))
+            return f"the class {meant} in characters that look alike, {got}"
     return ""
 
 
