@@ -192,6 +192,10 @@ def same(found: Any, wanted: Any, where: str = "") -> None:
         assert found == wanted, where
 
 
+NO_PROC = not Path("/proc/self/status").exists()
+"""Whether `peak_memory` has nothing to read: it is Linux that says."""
+
+
 def peak_memory() -> int:
     """Return the most memory in MB that this process has held; what it was forked from does not count, as in rusage."""
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -64,7 +64,7 @@ def test_a_container_has_less(version: int, tmp_path: Path, monkeypatch: Any) ->
 
 
 def test_the_limit_ends_with_the_command(tmp_path: Path, capsys: Any) -> None:
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="limits of a process are those of Unix")
     before = resource.getrlimit(resource.RLIMIT_DATA)
     y, p = predictions(50, 2)
     path = saved(tmp_path / "a.csv", {"y": y, "p_1": p[:, 1]})

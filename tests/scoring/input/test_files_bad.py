@@ -310,7 +310,7 @@ class TestPlaces:
 
     def test_that_are_full(self, tmp_path: Path, capsys: Any) -> None:
         """The system refuses the write after 4 KB, as a full disk or a quota does: what was there stays."""
-        resource = pytest.importorskip("resource")
+        resource = pytest.importorskip("resource", reason="limits of a process are those of Unix")
         path, report = saved(tmp_path / "a.csv", GOOD), tmp_path / "r.html"
         _ = report.write_text("an older report")
         assert run(capsys, "score", path, *self.ARGUMENTS, "--html", tmp_path / "whole.html").code == 0

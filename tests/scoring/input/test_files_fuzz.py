@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.laws.mutated import mutated
 from tests.scoring import written
-from tests.scoring.written import LISTS, SCALARS, columns, lists, peak_memory, predictions
+from tests.scoring.written import LISTS, NO_PROC, SCALARS, columns, lists, peak_memory, predictions
 
-NO_PROC = not Path("/proc/self/status").exists()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NO_PROC, reason="memory is read from Linux's /proc")]
 
 ROOT = Path(__file__).parents[3]
@@ -40,22 +40,6 @@ SECONDS = 10
 """For one file of a few KB, after which a reader counts as hanging."""
 MEGABYTES = 400
 """That one file of a few KB may make the process grow by."""
-WORDS = [
-    b"nan",
-    b"-1e999",
-    b"1e-400",
-    b'"',
-    b"\n",
-    b",",
-    b"\r",
-    b"{",
-    b"[",
-    b"null",
-    b"\\u0000",
-    b"\xff",
-    b"true",
-    b"\t",
-]
 
 
 def originals() -> dict[str, bytes]:
@@ -64,35 +48,6 @@ def originals() -> dict[str, bytes]:
     more = {"w": np.ones(40), "g": np.array(["de", "en"] * 20)}
     scalars = {f"scalars/{name}": write({**columns(y, p), **more}) for name, write in SCALARS.items()}
     return scalars | {f"lists/{name}": write({**lists(y, p), **more}) for name, write in LISTS.items()}
-
-
-def damaged(data: bytes, dice: random.Random) -> bytes:
-    """Return the bytes with one to three kinds of damage."""
-    for _ in range(dice.choice([1, 1, 1, 2, 3])):
-        at, size = dice.randrange(len(data) + 1), dice.choice([1, 1, 2, 4, 8, 32, 200])
-        kind = dice.randrange(8)
-        middle = data[at : at + size]
-        if kind == 0:
-            return data[:at]
-        if kind == 1:
-            middle = bytes(value ^ (1 << dice.randrange(8)) for value in middle)
-        elif kind == 2:
-            middle = dice.randbytes(size)
-        elif kind == 3:
-            middle = b""
-        elif kind == 4:
-            middle = middle * 2
-        elif kind == 5:
-            middle = dice.choice([b"\xff", b"\x7f", b"\x00", b"\x80"]) * size
-        elif kind == 6:
-            huge = dice.choice([2**31 - 1, 2**62, 2**40, 10**9, -1, -(2**63)])
-            middle = struct.pack("<q", huge)
-            size = 8
-        else:
-            middle = dice.choice(WORDS)
-            size = dice.choice([0, len(middle)])
-        data = data[:at] + middle + data[at + size :]
-    return data
 
 
 def attempt(path: Path, values: str, more: Sequence[str] = ("--weight", "w", "--by", "g")) -> str:
@@ -171,7 +126,7 @@ def test_damaged_files(layout: str, tmp_path: Path) -> None:
         stem, _, end = name.partition(".")
         for k in range(CASES):
             path = tmp_path / f"{stem}{k}.{end}"
-            _ = path.write_bytes(damaged(data, dice))
+            _ = path.write_bytes(mutated(data, dice))
             files.append((path, "p_*" if layout == "scalars" else "p"))
     found = faults(files)
     assert not found, f"{len(found)} of {len(files)}:\n" + "\n".join(found)
