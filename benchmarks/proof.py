@@ -6,12 +6,11 @@ made when they are built.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.common import pages
-from benchmarks.common.grid import at, duration, number, size
+from benchmarks.common.grid import at, duration, error, number, size, words
 from benchmarks.common.records import Record, by_case
 from benchmarks.coverage import report as coverage_report
 from benchmarks.gpu import report as gpu_report
@@ -21,15 +20,47 @@ from benchmarks.score import report as score_report
 Cases = dict[str, dict[str, Record]]
 """The records of a suite by case and measure."""
 
+
 NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of a suite's results, in Markdown."""
+    """A table with lines for each case, and for each class of processors that has results of it."""
+
+    suite: str
+    heads: list[str]
+    lines: Callable[[list[Record]], pages.Lines]
+    words: int = 1
+
+    def text(self) -> str:
+        """Return the table in Markdown: the lines of a case stand together, class by class."""
+        of_class = {name: self.lines(records) for name, records in pages.by_processor(self.suite).items()}
+        together: list[list[str]] = []
+        for case in dict.fromkeys(case for lines in of_class.values() for case in lines):
+            label = None
+            for name, lines in of_class.items():
+                for first, *cells in lines.get(case, ()):
+                    together.append(["" if first == label else first, name, *cells])
+                    label = label or first
+        return pages.markdown([self.heads[0], "processor", *self.heads[1:]], together, self.words + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A table made of all records of a suite at once; with `timed` there is one for each class of processors."""
 
     suite: str
     make: Callable[[list[Record]], str]
+    timed: bool = False
+
+    def text(self) -> str:
+        """Return the table in Markdown, or one below the other if there are several classes."""
+        if not self.timed:
+            return self.make(pages.records(self.suite))
+        of_class = {name: self.make(records) for name, records in pages.by_processor(self.suite).items()}
+        named = [f"**{name}**\n\n{text}" for name, text in of_class.items()]
+        return "\n\n".join(named if len(named) > 1 else of_class.values())
 
 
 def table(name: str) -> str:
@@ -37,30 +68,33 @@ def table(name: str) -> str:
     if name in MODELS:
         return MODELS[name]()
     wanted = TABLES[name]
-    if wanted.suite == "gpu" and not pages.exists("gpu"):
+    if isinstance(wanted, Whole) and wanted.suite == "gpu" and not pages.exists("gpu"):
         return wanted.make([])
-    records = pages.records(wanted.suite)
-    return f"{wanted.make(records)}\n\n{origin(wanted.suite)}"
+    return f"{wanted.text()}\n\n{origin(wanted.suite)}"
 
 
-def cases(suite: str) -> Cases:
-    """Return the newest results of a suite by case and measure."""
-    return by_case(pages.records(suite))
+def cases(suite: str) -> dict[str, Cases]:
+    """Return the newest results of a suite for each class of processors, by case and measure."""
+    return {name: by_case(records) for name, records in pages.by_processor(suite).items()}
 
 
 def origin(suite: str) -> str:
-    """Return which command measured, when and on what."""
-    records = pages.records(suite)
+    """Return for each class of processors which command measured, when and on what."""
+    if suite in ON_ONE_MACHINE:
+        return _origin(suite, pages.records(suite), None)
+    return "\n\n".join(_origin(suite, records, name) for name, records in pages.by_processor(suite).items())
+
+
+def _origin(suite: str, records: list[Record], processor: str | None) -> str:
     run = records[0]["run"]
     commits = ", ".join(dict.fromkeys(record["run"]["commit"] for record in records))
     machine, versions = run["machine"], run["versions"]
-    on = [machine.get("gpu"), machine["cpu"].replace("(R)", ""), f"{machine['cores']} cores", machine.get("isa")]
-    on.append("AMX" if machine.get("amx") else None)
+    on = [processor, machine.get("gpu"), f"{machine['cpu'].replace('(R)', '')} with {machine['cores']} cores"]
     software = [f"{name} {version}" for name, version in versions.items() if version is not None]
     rounds = records[0].get("rounds")
     command = pages.COMMANDS[suite] + (f" --rounds {rounds}" if isinstance(rounds, int) else "")
     about = f"`{command}`, {run['date'][:10]}, commit {commits}"
-    return f"*{about}; {', '.join(filter(None, on))}; {', '.join(software)}.*"
+    return f"*{about}; {'; '.join(filter(None, on))}; {', '.join(software)}.*"
 
 
 def readme() -> str:
@@ -68,30 +102,35 @@ def readme() -> str:
     return pages.fill(README.read_text(encoding="utf-8"), {name: table(name) for name in IN_README})
 
 
-def logits(records: list[Record]) -> str:
+LOGITS = ["logits", "× eager", "× compile", "forward / one read", "backward / one copy", "both / (read + clone)"]
+LOGITS += ["extra MB", "eager's"]
+
+
+def logits(records: list[Record]) -> pages.Lines:
     """Return times beside torch and beside what memory allows, and peaks of memory, of losses of logits."""
-    heads = ["logits", "× eager", "× compile", "forward / one read", "backward / one copy", "both / (read + clone)"]
-    heads += ["extra MB", "eager's"]
-    lines = [
-        [
-            _about(case),
-            *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "compile")),
-            *(number(at(case.get(measure, {}), "times_limit", "limit")) for measure in ("forward", "backward", "both")),
-            *(size(case.get("memory", {}), name, 1e6) for name in ("crossent", "eager")),
+    return {
+        name: [
+            [
+                _about(case),
+                *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "compile")),
+                *(number(at(case.get(of, {}), "times_limit", "limit")) for of in ("forward", "backward", "both")),
+                *(size(case.get("memory", {}), who, 1e6) for who in ("crossent", "eager")),
+            ]
         ]
-        for case in by_case(records).values()
-    ]
-    return pages.markdown(heads, lines)
+        for name, case in by_case(records).items()
+    }
 
 
-def logits_times(records: list[Record]) -> str:
+LOGITS_TIMES = ["logits", "forward", "eager", "both", "eager", "compile", "read", "read + clone"]
+
+
+def logits_times(records: list[Record]) -> pages.Lines:
     """Return the times themselves."""
-    heads = ["logits", "forward", "eager", "both", "eager", "compile", "read", "read + clone"]
-    lines: list[list[str]] = []
-    for case in by_case(records).values():
+    lines: pages.Lines = {}
+    for name, case in by_case(records).items():
         forward, both = case["forward"], case["both"]
         floor = [at(both, "median_seconds", name) for name in ("read", "clone")]
-        lines.append(
+        lines[name] = [
             [
                 _about(case),
                 *(duration(at(forward, "median_seconds", name)) for name in ("crossent", "eager")),
@@ -99,32 +138,36 @@ def logits_times(records: list[Record]) -> str:
                 duration(floor[0]),
                 duration(None if None in floor else sum(floor)),
             ]
-        )
-    return pages.markdown(heads, lines)
+        ]
+    return lines
 
 
-def logits_errors(records: list[Record]) -> str:
+def logits_errors(records: list[Record]) -> pages.Lines:
     """Return how far losses of logits and their gradients are from float64."""
-    heads = ["logits", "loss", "eager's", "gradient", "eager's"]
-    lines = [
-        [_about(case), *(_error(case["error"], who, of) for of in ("loss", "dlogits") for who in ("crossent", "eager"))]
-        for case in by_case(records).values()
-    ]
-    return pages.markdown(heads, lines)
+    return {
+        name: [
+            [
+                _about(case),
+                *(error(case["error"], who, of) for of in ("loss", "dlogits") for who in ("crossent", "eager")),
+            ]
+        ]
+        for name, case in by_case(records).items()
+    }
 
 
-def linear(records: list[Record]) -> str:
+LINEAR = ["N × D × V", "× eager", "× compile", "× chunked", "time / three products", "extra MB", "eager's", "chunked's"]
+
+
+def linear(records: list[Record]) -> pages.Lines:
     """Return times beside torch and beside the products, and peaks of memory, of losses of a linear layer."""
-    heads = ["N × D × V", "× eager", "× compile", "× chunked", "time / three products"]
-    heads += ["extra MB", "eager's", "chunked's"]
-    lines: list[list[str]] = []
+    lines: pages.Lines = {}
     for case in by_case(records).values():
         both, memory = case["both"], case.get("memory", {})
         for name in _ours(both):
             relative = at(both, "speedup_over", name) or 1.0
             faster = [at(both, "speedup_over", rival) for rival in ("eager", "compile", "torch chunked")]
             floor = at(both, "times_limit", "gemms") or at(both, "times_limit", "gemms warm")
-            lines.append(
+            lines.setdefault(both["case"], []).append(
                 [
                     _about(case) if name == "crossent" else f"… in chunks of {name.removeprefix('crossent ')}",
                     *(number(x and x / relative) for x in faster),
@@ -133,20 +176,20 @@ def linear(records: list[Record]) -> str:
                     *(size(memory, rival, 1e6) if name == "crossent" else "" for rival in ("eager", "torch chunked")),
                 ]
             )
-    return pages.markdown(heads, lines)
+    return lines
 
 
-def linear_errors(records: list[Record]) -> str:
+def linear_errors(records: list[Record]) -> pages.Lines:
     """Return how far losses of a linear layer and their gradients are from float64."""
-    heads = ["N × D × V", "who", "chunks", "loss", "dX", "dW"]
-    lines: list[list[str]] = []
-    for case in by_case(records).values():
-        error = case["error"]
-        for k, who in enumerate(error["errors"]):
-            chunks = at(error, "chunks", who)
-            cells = [_error(error, who, of) for of in ("loss", "dX", "dW")]
-            lines.append(["" if k else _about(case), who, "" if chunks is None else str(chunks), *cells])
-    return pages.markdown(heads, lines, words=2)
+    lines: pages.Lines = {}
+    for name, case in by_case(records).items():
+        found = case["error"]
+        for k, who in enumerate(found["errors"]):
+            chunks = at(found, "chunks", who)
+            cells = [error(found, who, of) for of in ("loss", "dX", "dW")]
+            line = ["" if k else _about(case), who, "" if chunks is None else str(chunks), *cells]
+            lines.setdefault(name, []).append(line)
+    return lines
 
 
 def gpu_logits(records: list[Record]) -> str:
@@ -170,7 +213,7 @@ def _gpu(records: list[Record], suite: str, heads: list[str], cells: Callable[[d
             found.setdefault(r["case"], {})[r["contender"]] = r
     wanted = [about for about in map(head, CASES) if about["suite"] == suite]
     lines = [
-        [_words(about), *(cells(of) if "crossent" in of else [NOT_MEASURED] * (len(heads) - 1))]
+        [words(about), *(cells(of) if "crossent" in of else [NOT_MEASURED] * (len(heads) - 1))]
         for about, of in ((about, found.get(about["case"], {})) for about in wanted)
     ]
     return pages.markdown(heads, lines)
@@ -203,56 +246,25 @@ def _ours(both: Record) -> list[str]:
 
 
 def _about(case: Mapping[str, Record]) -> str:
-    return _words(case["both"])
+    return words(case["both"])
 
 
-def _words(r: Record) -> str:
-    """Return the shape of a case, what is special in it, and its name."""
-    target, cap = r.get("target"), r.get("softcap")
-    special = [
-        target if target in ("prob", "topk", "binary") else None,
-        "weight" if r.get("weighted") else None,
-        f"smoothing {r['smoothing']:g}" if r.get("smoothing") else None,
-        f"softcap {cap:g}" if cap else None,
-        "one thread" if r.get("threads") == 1 else None,
-        None if r["dtype"] == "float32" else r["dtype"],
-    ]
-    return ", ".join([" × ".join(map(str, r["shape"])), *filter(None, special)]) + f" ({r['case']})"
-
-
-def _error(error: Record, who: str, of: str) -> str:
-    value = error["errors"].get(who, {}).get(of)
-    return "–" if value is None else power(value)
-
-
-def power(value: float) -> str:
-    """Return a small number with two digits and a power of ten.
-
-    >>> power(2.93e-7), power(0.0), power(0.025)
-    ('2.9·10⁻⁷', '0', '0.025')
-    """
-    if value == 0 or value >= 1e-3:
-        return f"{value:.2g}"
-    exponent = math.floor(math.log10(value) + 1e-12)
-    digits = f"{value / 10.0**exponent:.1f}"
-    if digits == "10.0":
-        digits, exponent = "1.0", exponent + 1
-    return f"{digits}·10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-
-
-TABLES: dict[str, Table] = {
-    "logits": Table("logits", logits),
-    "logits-times": Table("logits", logits_times),
-    "logits-errors": Table("logits", logits_errors),
-    "linear": Table("linear", linear),
-    "linear-errors": Table("linear", linear_errors),
-    "gpu-logits": Table("gpu", gpu_logits),
-    "gpu-linear": Table("gpu", gpu_linear),
-    "score-arrays": Table("score", score_report.arrays),
-    "score-files": Table("score", score_report.files),
-    "coverage": Table("coverage", coverage_report.bar),
-    "coverage-hard": Table("coverage", coverage_report.hard),
+TABLES: dict[str, Table | Whole] = {
+    "logits": Table("logits", LOGITS, logits),
+    "logits-times": Table("logits", LOGITS_TIMES, logits_times),
+    "logits-errors": Table("logits", ["logits", "loss", "eager's", "gradient", "eager's"], logits_errors),
+    "linear": Table("linear", LINEAR, linear),
+    "linear-errors": Table("linear", ["N × D × V", "who", "chunks", "loss", "dX", "dW"], linear_errors, words=2),
+    "gpu-logits": Whole("gpu", gpu_logits),
+    "gpu-linear": Whole("gpu", gpu_linear),
+    "score-arrays": Whole("score", score_report.arrays, timed=True),
+    "score-files": Whole("score", score_report.files, timed=True),
+    "coverage": Whole("coverage", coverage_report.bar),
+    "coverage-hard": Whole("coverage", coverage_report.hard),
 }
+ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, Whole) and not table.timed}
+"""Suites of which the newest results are shown, whatever they ran on: coverage does not depend on it."""
+
 MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
 """Tables that are computed and not measured."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from benchmarks.common import processors
 from benchmarks.common.records import Record, by_case
 from benchmarks.linear import report as linear_report
 from benchmarks.logits import report as logits_report
@@ -39,7 +40,7 @@ def _title(record: Record) -> str:
     rounds = f"{record['rounds']} rounds, " if "rounds" in record else ""
     software = ", ".join(f"{name} {versions[name]}" for name in ("crossent", "torch", "numpy", "python"))
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['isa']}, {machine['platform']}\n"
+        f"{processors.class_of(machine)}: {machine['cpu']}, {machine['cores']} cores, {machine['platform']}\n"
         f"{software}, commit {run['commit']}, {rounds}{run['date']}"
     )
 

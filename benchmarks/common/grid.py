@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from benchmarks.common.records import Record
@@ -35,6 +36,41 @@ def number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def error(record: Record, who: str, of: str) -> str:
+    """Return someone's relative error."""
+    value = record["errors"].get(who, {}).get(of)
+    return "–" if value is None else power(value)
+
+
+def power(value: float) -> str:
+    """Return a small number with two digits and a power of ten.
+
+    >>> power(2.93e-7), power(0.0), power(0.025)
+    ('2.9·10⁻⁷', '0', '0.025')
+    """
+    if value == 0 or value >= 1e-3:
+        return f"{value:.2g}"
+    exponent = math.floor(math.log10(value) + 1e-12)
+    digits = f"{value / 10.0**exponent:.1f}"
+    if digits == "10.0":
+        digits, exponent = "1.0", exponent + 1
+    return f"{digits}·10{str(exponent).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def words(r: Record) -> str:
+    """Return the shape of a case, what is special in it, and its name."""
+    target, cap = r.get("target"), r.get("softcap")
+    special = [
+        target if target in ("prob", "topk", "binary") else None,
+        "weight" if r.get("weighted") else None,
+        f"smoothing {r['smoothing']:g}" if r.get("smoothing") else None,
+        f"softcap {cap:g}" if cap else None,
+        "one thread" if r.get("threads") == 1 else None,
+        None if r["dtype"] == "float32" else r["dtype"],
+    ]
+    return ", ".join([" × ".join(map(str, r["shape"])), *filter(None, special)]) + f" ({r['case']})"
 
 
 def timing(record: Record, rivals: tuple[str, ...], limits: tuple[str, ...]) -> list[str]:

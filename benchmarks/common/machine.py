@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import processors
 from crossent import __version__
 from crossent.kernels import cpu
 
@@ -26,13 +27,16 @@ def describe() -> dict[str, Any]:
         "commit": commit(),
         "machine": {
             "cpu": processor(),
+            "vendor": processors.vendor(),
             "cores": cores(),
             "isa": cpu.isa(),
+            "widest": widest(),
             "threads": torch.get_num_threads(),
             "wait_policy": os.environ.get("OMP_WAIT_POLICY", "").lower(),
             "platform": platform.platform(),
             "huge_pages": huge_pages(),
-            "amx": getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)(),
+            "amx": _has("amx_tile"),
+            "bf16": _has("avx512_bf16"),
         },
         "versions": {
             "python": platform.python_version(),
@@ -53,6 +57,18 @@ def processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def widest() -> str:
+    """Return the widest instruction set that the processor has, whether or not crossent's core uses it."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return "neon"
+    return next((name for name in ("avx512", "avx2") if _has(name)), "baseline")
+
+
+def _has(name: str) -> bool:
+    """Return whether the processor has something that torch can look for."""
+    return getattr(torch.cpu, f"_is_{name}_supported", lambda: False)()
 
 
 def huge_pages() -> str | None:

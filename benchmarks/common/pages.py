@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import processors
 from benchmarks.common.records import Record, read
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+
+Lines = dict[str, list[list[str]]]
+"""The lines of a table for each case, one cell a column."""
 
 COMMANDS = {
     "logits": "python -m benchmarks --suite logits",
@@ -27,10 +31,11 @@ class LostSourceError(LookupError):
 
 
 def path_of(about: dict[str, Any], suite: str) -> Path:
-    """Return where the results of a suite go: a file for each day and machine."""
+    """Return where the results of a suite go: a file for each day and class of processors."""
     machine = about["machine"]
     system = machine["platform"].partition("-")[0].lower()
-    return RESULTS / f"{about['date'][:10]}-{system}-{machine['isa']}-{machine['cores']}-cores-{suite}.jsonl"
+    kind = processors.slug(processors.class_of(machine))
+    return RESULTS / f"{about['date'][:10]}-{system}-{kind}-{machine['cores']}-cores-{suite}.jsonl"
 
 
 def exists(suite: str) -> bool:
@@ -39,18 +44,32 @@ def exists(suite: str) -> bool:
 
 
 def latest(suite: str) -> Path:
-    """Return the newest results of a suite."""
+    """Return the newest results of a suite, whatever they ran on."""
+    return _files(suite)[-1]
+
+
+def records(suite: str) -> list[Record]:
+    """Return the newest results of a suite, whatever they ran on."""
+    return read([latest(suite)])
+
+
+def by_processor(suite: str) -> dict[str, list[Record]]:
+    """Return the newest results of a suite for each class of processors that has some, in alphabetical order."""
+    found: dict[str, list[Record]] = {}
+    for path in _files(suite):
+        records = read([path])
+        found[processors.class_of(records[0]["run"]["machine"])] = records
+    return dict(sorted(found.items()))
+
+
+def _files(suite: str) -> list[Path]:
+    """Return all results of a suite, the newest last, or raise if there are none."""
     found = sorted(RESULTS.glob(f"*-{suite}.jsonl"))
     if not found:
         raise LostSourceError(
             f"has lost its source: benchmarks/results has no *-{suite}.jsonl; `{COMMANDS[suite]}` writes one"
         )
-    return found[-1]
-
-
-def records(suite: str) -> list[Record]:
-    """Return the newest results of a suite."""
-    return read([latest(suite)])
+    return found
 
 
 def fill(page: str, tables: Mapping[str, str]) -> str:

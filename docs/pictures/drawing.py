@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogFormatter
 
 from crossent.html import INK, LINE, MAIN, MUTED, WARM, own_style, svg
 from crossent.scoring.show.words import power
 
-__all__ = ["DASHED", "INK", "LINE", "MAIN", "MUTED", "WARM", "name_lines", "note", "on_line", "picture"]
+__all__ = [
+    "DASHED",
+    "INK",
+    "LINE",
+    "MAIN",
+    "MUTED",
+    "WARM",
+    "legend",
+    "name_lines",
+    "note",
+    "of_classes",
+    "on_line",
+    "picture",
+]
 
 WIDTH = 4.4
 """Inches, so that 9-point text is readable when the picture is as wide as a telephone."""
+LINE_HEIGHT = 0.2
+"""Inches from one line of text to the next."""
 DASHED: Any = (0, (4, 3))
 
 Draw = Callable[[Figure], None]
@@ -47,6 +62,28 @@ def picture(title: str, height: float = 2.6) -> Callable[[Draw], Callable[[], st
         return drawn
 
     return decorate
+
+
+def of_classes(figure: Figure, names: Iterable[str]) -> list[SubFigure]:
+    """Return a part of the figure for each class of processors, each as high as the figure was, with room for a legend.
+
+    The name of the class stands above its part.
+    """
+    wanted = list(names)
+    figure.set_figheight(figure.get_figheight() * len(wanted))
+    parts: list[SubFigure] = list(figure.subfigures(len(wanted), 1, squeeze=False)[:, 0])
+    for part, name in zip(parts, wanted, strict=True):
+        _ = part.suptitle(f"{name}\n ", x=0.02, ha="left", color=INK, fontsize=9.0)
+    return parts
+
+
+def legend(part: SubFigure, names: Iterable[tuple[str, str]], mark: str = "●") -> None:
+    """Write names in their colours below the name of a part's class."""
+    wanted = list(names)
+    top = 1.0 - LINE_HEIGHT / (part.bbox.height / part.figure.dpi)
+    for k, (text, colour) in enumerate(wanted):
+        x = 0.02 + 0.98 * k / len(wanted)
+        _ = part.text(x, top, f"{mark} {text}", color=colour, va="top", fontsize=8.5)
 
 
 def note(axes: Axes, text: str, x: float, y: float, colour: str = INK, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from benchmarks import proof
 from crossent.torch.sources.plan import GPU, SourceCosts, default_chunk_bytes, one_sweep
-from pictures.drawing import INK, LINE, MAIN, MUTED, WARM, note, picture
+from pictures.drawing import INK, LINE, MAIN, MUTED, WARM, legend, note, of_classes, picture
 
 N, D, V = 8192, 4096, 128256
 HEAD = SourceCosts(rows=N, logits=V, features=D, dtype=torch.bfloat16, product_dtype=torch.bfloat16, device=GPU)
@@ -87,40 +88,49 @@ def sweep(figure: Figure) -> None:
 @picture("Peak memory of crossent beside torch eager and torch's chunked loss, as measured", 4.6)
 def memory(figure: Figure) -> None:
     """Draw the measured peaks of every head."""
-    cases = {name: case["memory"]["extra_bytes"] for name, case in proof.cases("linear").items() if "memory" in case}
-    _bars(figure, "MB", {name: {who: max(size, 2**18) / 1e6 for who, size in of.items()} for name, of in cases.items()})
+    _bars(figure, "MB", _memory)
+
+
+def _memory(cases: proof.Cases) -> dict[str, dict[str, float]]:
+    found = {name: case["memory"]["extra_bytes"] for name, case in cases.items() if "memory" in case}
+    return {name: {who: max(size, 2**18) / 1e6 for who, size in of.items()} for name, of in found.items()}
 
 
 @picture("Time over that of three matrix products: crossent, torch eager and torch chunked", 4.6)
 def time(figure: Figure) -> None:
     """Draw the measured times of every head whose products were measured."""
+    _bars(figure, "time, in that of three products", _time)
+
+
+def _time(cases: proof.Cases) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for name, case in proof.cases("linear").items():
+    for name, case in cases.items():
         floor = case["both"]["times_limit"].get("gemms")
         if floor is not None:
             times = {"crossent": 1.0, **case["both"]["speedup_over"]}
             found[name] = {who: floor * ratio for who, ratio in times.items()}
-    _bars(figure, "time, in that of three products", found)
+    return found
 
 
-def _bars(figure: Figure, xlabel: str, found: dict[str, dict[str, float]]) -> None:
-    """Draw three bars for each case on a logarithmic axis."""
-    axes = figure.add_subplot()
-    names = list(reversed(found))
+def _bars(figure: Figure, xlabel: str, numbers: Callable[[proof.Cases], dict[str, dict[str, float]]]) -> None:
+    """Draw three bars for each case on a logarithmic axis, class by class."""
+    of_class = {name: numbers(cases) for name, cases in proof.cases("linear").items()}
     rivals = (("torch chunked", MUTED), ("eager", WARM), ("crossent", MAIN))
-    shown = [of[who] for of in found.values() for who, _ in rivals if who in of]
-    left, right = 0.7 * min(shown), 1.15 * max(shown)
-    for k, name in enumerate(names):
-        for row, (who, colour) in enumerate(rivals):
-            if who in found[name]:
-                _ = axes.barh(k + 0.26 * (row - 1), found[name][who] - left, 0.24, left=left, color=colour)
-    _ = axes.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel=xlabel, xlim=(left, right))
-    _ = axes.set_ylim(-0.6, len(names) + 0.2)
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.minorticks_off()
-    _ = axes.grid(visible=True, axis="x")
-    _ = axes.grid(visible=False, axis="y")
-    for k, (who, colour) in enumerate(reversed(rivals)):
-        _ = axes.annotate(f"■ {who}", (0.02 + 0.31 * k, 0.985), xycoords="axes fraction", color=colour, va="top")
+    for part, found in zip(of_classes(figure, of_class), of_class.values(), strict=True):
+        axes = part.subplots()
+        names = list(reversed(found))
+        shown = [of[who] for of in found.values() for who, _ in rivals if who in of]
+        left, right = 0.7 * min(shown), 1.15 * max(shown)
+        for k, name in enumerate(names):
+            for row, (who, colour) in enumerate(rivals):
+                if who in found[name]:
+                    _ = axes.barh(k + 0.26 * (row - 1), found[name][who] - left, 0.24, left=left, color=colour)
+        _ = axes.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel=xlabel, xlim=(left, right))
+        _ = axes.set_ylim(-0.6, len(names) - 0.4)
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.minorticks_off()
+        _ = axes.grid(visible=True, axis="x")
+        _ = axes.grid(visible=False, axis="y")
+        legend(part, reversed(rivals), mark="■")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import proof
 from benchmarks.common.grid import at
 from benchmarks.common.records import Record
-from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, picture
+from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, legend, of_classes, picture
 
 Case = dict[str, Record]
 Line = tuple[str, str, Callable[[Case], float | None]]
@@ -20,19 +20,20 @@ Line = tuple[str, str, Callable[[Case], float | None]]
 @picture("How many times as long torch takes, eager and compiled, for forward and backward of each case", 3.6)
 def logits(figure: Figure) -> None:
     """Draw the speed-ups of every case."""
-    axes = figure.add_subplot()
-    cases = proof.cases("logits")
-    for k, case in enumerate(reversed(cases.values())):
-        for rival, colour in (("compile", MUTED), ("eager", WARM)):
-            times = at(case["both"], "speedup_over", rival)
-            if times is not None:
-                _ = axes.plot([times], [k], "o", color=colour, markersize=5)
-    _ = axes.plot([1.0, 1.0], [-0.6, len(cases) - 0.4], color=INK, linewidth=1.0, linestyle=DASHED)
-    _ = axes.set(yticks=range(len(cases)), yticklabels=list(reversed(cases)), xlim=(0, None))
-    _ = axes.set(xlabel="time over crossent's", ylim=(-0.6, len(cases) + 0.9))
-    axes.tick_params(axis="y", labelcolor=INK)
-    _ = axes.grid(visible=True, axis="both")
-    _legend(axes, (("torch eager", WARM), ("torch.compile", MUTED)))
+    of_class = proof.cases("logits")
+    for part, cases in zip(of_classes(figure, of_class), of_class.values(), strict=True):
+        axes = part.subplots()
+        for k, case in enumerate(reversed(cases.values())):
+            for rival, colour in (("compile", MUTED), ("eager", WARM)):
+                times = at(case["both"], "speedup_over", rival)
+                if times is not None:
+                    _ = axes.plot([times], [k], "o", color=colour, markersize=5)
+        _ = axes.plot([1.0, 1.0], [-0.6, len(cases) - 0.4], color=INK, linewidth=1.0, linestyle=DASHED)
+        _ = axes.set(yticks=range(len(cases)), yticklabels=list(reversed(cases)), xlim=(0, None))
+        _ = axes.set(xlabel="time over crossent's", ylim=(-0.6, len(cases) - 0.4))
+        axes.tick_params(axis="y", labelcolor=INK)
+        _ = axes.grid(visible=True, axis="both")
+        legend(part, (("torch eager", WARM), ("torch.compile", MUTED)))
 
 
 @picture(
@@ -73,10 +74,15 @@ def error(figure: Figure) -> None:
 
 def _sweeps(figure: Figure, unit: str, lines: tuple[Line, ...]) -> None:
     """Draw a panel for each of N, D and V, from the cases that differ from the base in it alone."""
-    cases = list(proof.cases("scaling").values())
+    of_class = proof.cases("scaling")
+    for part, cases in zip(of_classes(figure, of_class), of_class.values(), strict=True):
+        _sweeps_of_class(part.subplots(1, 3, sharey=True), list(cases.values()), unit, lines)
+        legend(part, [(text, colour) for text, colour, _ in lines])
+
+
+def _sweeps_of_class(panels: Any, cases: list[Case], unit: str, lines: tuple[Line, ...]) -> None:
     shapes = [tuple(case["both"]["shape"]) for case in cases]
     base = max(set(shapes), key=lambda shape: sum(_differ(shape, other) <= 1 for other in shapes))
-    panels = figure.subplots(1, 3, sharey=True)
     for place, (axes, name) in enumerate(zip(panels, "NDV", strict=True)):
         others = [k for k in range(3) if k != place]
         found = sorted((shape[place], k) for k, shape in enumerate(shapes) if all(shape[i] == base[i] for i in others))
@@ -89,19 +95,8 @@ def _sweeps(figure: Figure, unit: str, lines: tuple[Line, ...]) -> None:
         axes.tick_params(labelsize=8.0)
         axes.minorticks_off()
     panels[0].set_ylabel(unit)
-    _legend(figure, [(text, colour) for text, colour, _ in lines])
 
 
 def _differ(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     """Return in how many places two shapes differ."""
     return sum(x != y for x, y in zip(a, b, strict=True))
-
-
-def _legend(where: Axes | Figure, names: tuple[tuple[str, str], ...] | list[tuple[str, str]]) -> None:
-    if isinstance(where, Axes):
-        for k, (text, colour) in enumerate(names):
-            _ = where.annotate(f"● {text}", (0.02 + 0.36 * k, 0.985), xycoords="axes fraction", color=colour, va="top")
-        return
-    _ = where.suptitle(" ", fontsize=9.0)  # keeps the room
-    for k, (text, colour) in enumerate(names):
-        _ = where.text(0.02 + 0.98 * k / len(names), 0.985, f"● {text}", color=colour, va="top", fontsize=8.5)

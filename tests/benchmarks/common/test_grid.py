@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 
 from benchmarks.common import grid
@@ -29,3 +31,8 @@ def test_cells_stand_below_their_heads_words_at_the_left_and_numbers_at_the_righ
 def test_memory_below_the_resolution_says_so(extra: int | None, text: str):
     memory = {"resolution_bytes": 2**18, "extra_bytes": {"crossent": extra}}
     assert grid.size(memory, "crossent", 1e6) == text
+
+
+def test_small_numbers_are_written_as_the_example_says():
+    assert doctest.testmod(grid).attempted > 0
+    assert doctest.testmod(grid).failed == 0

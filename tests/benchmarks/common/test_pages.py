@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,19 +11,40 @@ from benchmarks.common import pages
 from benchmarks.common.records import write
 
 
-def test_results_lie_in_a_file_of_their_day_and_machine_and_the_newest_is_found(
+def machine(vendor: str, isa: str, cores: int = 2) -> dict[str, Any]:
+    return {"platform": "Linux-6.1-x86_64", "cpu": "a processor", "vendor": vendor, "isa": isa, "cores": cores}
+
+
+def test_results_lie_in_a_file_of_their_day_and_class_of_processors_and_the_newest_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
-    machine = {"platform": "Linux-6.1-x86_64", "isa": "avx2", "cores": 4}
-    old, new = ({"date": f"2026-11-0{day}T10:00Z", "machine": machine} for day in (1, 2))
-    assert pages.path_of(new, "logits").name == "2026-11-02-linux-avx2-4-cores-logits.jsonl"
+    old, new = ({"date": f"2026-11-0{day}T10:00Z", "machine": machine("AMD", "avx2", 4)} for day in (1, 2))
+    assert pages.path_of(new, "logits").name == "2026-11-02-linux-amd-avx2-4-cores-logits.jsonl"
     for about in (new, old):
         write(pages.path_of(about, "logits"), [{"run": about}])
     assert pages.records("logits") == [{"run": new}]
     assert not pages.exists("linear")
     with pytest.raises(pages.LostSourceError, match=r"no \*-linear.jsonl; `python -m benchmarks --suite linear`"):
         _ = pages.latest("linear")
+
+
+def test_the_newest_results_of_each_class_of_processors_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    wide, amx, amd = machine("Intel", "avx512"), machine("Intel", "avx512") | {"amx": True}, machine("AMD", "avx2")
+    runs = [{"date": f"2026-11-0{day}", "machine": of} for day, of in ((1, wide), (2, amx), (3, wide), (1, amd))]
+    for about in runs:
+        write(pages.path_of(about, "logits"), [{"run": about}])
+    assert len(list(tmp_path.iterdir())) == len(runs)  # none has taken the place of another
+    found = pages.by_processor("logits")
+    assert {name: records[0]["run"] for name, records in found.items()} == {
+        "AMD, AVX2": runs[3],
+        "Intel, AVX-512": runs[2],
+        "Intel, AVX-512, AMX": runs[1],
+    }
+    assert list(found) == sorted(found)
+    with pytest.raises(pages.LostSourceError, match=r"no \*-scaling.jsonl"):
+        _ = pages.by_processor("scaling")
 
 
 def test_results_of_every_suite_are_there_but_for_a_gpu():
