@@ -14,7 +14,7 @@ from benchmarks.common.progress import progress
 from benchmarks.common.records import Record, read, write
 
 ROUNDS = {"default": 11, "quick": 3}
-SUITES = ("logits", "linear", "scaling")
+SUITES = ("logits", "everyday", "growth", "linear", "scaling")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("command", nargs="?", choices=("run", "report"), default="run")
     parser.add_argument("files", nargs="*", type=Path, help="JSON lines to report (all of benchmarks/results)")
-    suite = "losses of logits, losses of a linear layer, sweeps of its sizes, or (by default) one after the other"
+    suite = (
+        "losses of logits, of few classes and few rows, sweeps of their sizes, losses of a linear layer, sweeps of its"
+    )
+    suite += " sizes, or (by default) one after the other"
     parser.add_argument("--suite", choices=(*SUITES, "all"), default="all", help=suite)
     parser.add_argument("--rounds", type=int, help="measured rounds (11; 3 with --quick)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")
@@ -67,8 +70,9 @@ def _run(options: argparse.Namespace) -> list[Record]:
         for case in cases:
             say(case.name)
             found = run.measure(case, rounds, warmup=1 if options.quick else 2, compiled=compiled)
-            if case.repeat == 1 and without is None:
-                found.append(peaks.record(case, ["crossent", *found[-1]["speedup_over"]]))
+            if case.weighed and without is None:
+                rivals = [name for name in found[-1]["speedup_over"] if name != "compile" or case.weighs_compiled]
+                found.append(peaks.record(case, ["crossent", *rivals]))
             errors = suites.of(case).errors.measure(case, found[0]["missing"])
             found.append({**suites.describe(case), **errors})
             found = [{**record, "run": about} for record in found]

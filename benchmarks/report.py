@@ -8,9 +8,16 @@ from typing import Any
 from benchmarks.common import processors
 from benchmarks.common.records import Record, by_case
 from benchmarks.linear import report as linear_report
+from benchmarks.logits import everyday_report, growth_report
 from benchmarks.logits import report as logits_report
 
-LAYOUTS: dict[str, Any] = {"logits": logits_report, "linear": linear_report, "scaling": linear_report}
+LAYOUTS: dict[str, Any] = {
+    "logits": logits_report,
+    "everyday": everyday_report,
+    "growth": growth_report,
+    "linear": linear_report,
+    "scaling": linear_report,
+}
 """Modules that know the columns of a suite: each has grids, notes and a LEGEND."""
 
 
@@ -48,7 +55,7 @@ def _title(record: Record) -> str:
 def _notes(measures: dict[str, Record]) -> list[str]:
     any_ = next(iter(measures.values()))
     name, notes = any_["case"], list[str]()
-    if any_["threads"] != any_["run"]["machine"]["threads"]:
+    if any_["threads"] != any_["run"]["machine"]["threads"] and any_.get("clock") != "cpu":
         notes.append(f"{name}: threads in use {any_['threads']}")
     notes += [f"{name}: rounds of {rival}: {rounds}" for rival, rounds in any_.get("rounds_of", {}).items()]
     return notes + [f"{name}: {rival} did not run ({reason})" for rival, reason in any_.get("missing", {}).items()]

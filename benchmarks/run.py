@@ -6,7 +6,7 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,9 @@ LOOSER = {"torch chunked": 0.2}
 
 PATIENCE = 20.0
 """Seconds that a step of a slow contender may take; it is not measured where it takes longer."""
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""The clocks that a case may be timed by. Time of the processor is that of all threads of this process."""
 
 Calls = dict[Key, Call]
 
@@ -66,7 +69,7 @@ def measure(case: AnyCase, rounds: int, *, warmup: int = 2, compiled: bool = Tru
         missing |= _check(case, data, calls)
         # a quarter of the rounds, and none to warm up beyond the check
         fewer = {name: min(most, -(-rounds // 4)) for name, most in suite.FEWER.items() if Key("both", name) in calls}
-        samples = _sample(calls, case.repeat, data, Rounds(rounds, warmup, fewer))
+        samples = _sample(calls, case, data, Rounds(rounds, warmup, fewer))
     about = {**suites.describe(case), "rounds": rounds, "repeat": case.repeat, "missing": missing}
     if fewer:
         about["rounds_of"] = fewer
@@ -128,7 +131,7 @@ def _check(case: AnyCase, data: Data, calls: Calls) -> dict[str, str]:
     return missing
 
 
-def _sample(calls: Calls, repeat: int, data: Data, rounds: Rounds) -> dict[Key, Times]:
+def _sample(calls: Calls, case: AnyCase, data: Data, rounds: Rounds) -> dict[Key, Times]:
     """Return the times of all rounds."""
     samples: dict[Key, Times] = {key: [] for key in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
@@ -140,7 +143,7 @@ def _sample(calls: Calls, repeat: int, data: Data, rounds: Rounds) -> dict[Key, 
             for key in order:
                 if not rounds.has(key.contender, turn):
                     continue
-                seconds = _timed(calls[key], repeat)
+                seconds = _timed(calls[key], case.repeat, CLOCKS[case.clock])
                 data.forget()
                 if turn >= 0:
                     samples[key].append(seconds)
@@ -149,13 +152,13 @@ def _sample(calls: Calls, repeat: int, data: Data, rounds: Rounds) -> dict[Key, 
     return samples
 
 
-def _timed(call: Call, repeat: int) -> float:
+def _timed(call: Call, repeat: int, clock: Callable[[], float]) -> float:
     """Return the seconds of one call; memory that it returns is given back after the clock has stopped."""
     result: object = None
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeat):
         result = call()
-    seconds = (time.perf_counter() - start) / repeat
+    seconds = (clock() - start) / repeat
     del result
     return rounded(seconds)
 

@@ -1,4 +1,6 @@
-"""The suites that `python -m benchmarks` measures: losses of logits, losses of a linear layer, and sweeps of its sizes.
+"""The suites that `python -m benchmarks` measures.
+
+Losses of logits, of few classes and few rows, sweeps of their sizes; losses of a linear layer, and sweeps of its sizes.
 
 A suite is a folder: its cases; its contenders (losses, calls, work, LIMITS and FEWER); its errors (measure); and its
 report (grids, notes and a LEGEND).
@@ -19,6 +21,7 @@ from benchmarks.linear.cases import LinearCase
 from benchmarks.logits import cases as logits_cases
 from benchmarks.logits import contenders as logits_contenders
 from benchmarks.logits import errors as logits_errors
+from benchmarks.logits import everyday as everyday_cases
 from benchmarks.logits.cases import LogitsCase
 
 AnyCase = LogitsCase | LinearCase
@@ -33,7 +36,8 @@ class Suite:
 
 
 _LINEAR = Suite(linear_contenders, linear_errors)
-SUITES = {"logits": Suite(logits_contenders, logits_errors), "linear": _LINEAR, "scaling": _LINEAR}
+_LOGITS = Suite(logits_contenders, logits_errors)
+SUITES = {"logits": _LOGITS, "everyday": _LOGITS, "growth": _LOGITS, "linear": _LINEAR, "scaling": _LINEAR}
 
 
 def of(case: AnyCase) -> Suite:
@@ -43,7 +47,13 @@ def of(case: AnyCase) -> Suite:
 
 def cases() -> list[AnyCase]:
     """Return the cases of all suites; no two have the same name."""
-    return [*logits_cases.CASES, *linear_cases.CASES, *linear_cases.scaling()]
+    return [
+        *logits_cases.CASES,
+        *everyday_cases.everyday(),
+        *everyday_cases.growth(),
+        *linear_cases.CASES,
+        *linear_cases.scaling(),
+    ]
 
 
 def describe(case: AnyCase) -> Record:
@@ -55,4 +65,5 @@ def describe(case: AnyCase) -> Record:
         **case.describe(),
         "rows": case.rows,
         "threads": case.threads or torch.get_num_threads(),
+        "clock": case.clock,
     }

@@ -32,6 +32,24 @@ def peak(call: Callable[[], object]) -> int:
     return _status("VmHWM") - before
 
 
+def rise(call: Callable[[], object]) -> int:
+    """Return by how many bytes the memory of this process has risen after a call while its result is held."""
+    _ = gc.collect()
+    before = _anonymous()
+    result = call()
+    found = _anonymous() - before
+    del result
+    return found
+
+
+def _anonymous() -> int:
+    """Return the bytes that belong to no file, as Linux counts them in the page tables when it is asked."""
+    found = re.search(r"^Anonymous:\s+(\d+) kB$", (PROC / "smaps_rollup").read_text(), re.MULTILINE)
+    if found is None:
+        raise RuntimeError("Linux's /proc/self/smaps_rollup has no line Anonymous; memory cannot be measured here")
+    return 1024 * int(found[1])
+
+
 def _status(field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB$", (PROC / "status").read_text(), re.MULTILINE)
     if found is None:

@@ -31,6 +31,9 @@ class LinearCase:
     suite: ClassVar[str] = "linear"
     rivals: ClassVar[tuple[str, ...]] = ("eager", "torch linear", "torch chunked", "compile")
     repeat: ClassVar[int] = 1
+    clock: ClassVar[str] = "wall"
+    weighed: ClassVar[bool] = True
+    weighs_compiled: ClassVar[bool] = True
     threads: ClassVar[int | None] = None
 
     @property

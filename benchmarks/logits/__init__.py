@@ -1,6 +1,8 @@
-"""The suite `logits`: losses of logits that are in memory, with `python -m benchmarks --suite logits`.
+"""The suites `logits`, `everyday` and `growth`: losses of logits that are in memory.
 
-`cases` holds shapes, targets and options named after models and data sets. `contenders` says who computes the loss and
-which floors bound it from below. `errors` compares with float64. `report` prints the records.
+`cases` holds shapes, targets and options named after models and data sets, `everyday` those of few classes and few rows
+and the sweeps of their sizes. `contenders` says who computes the loss and
+which floors bound it from below. `errors` compares with float64. `report`,
+`everyday_report` and `growth_report` print the records.
 `benchmarks.run` measures; this folder imports only `benchmarks.common`.
 """

@@ -20,6 +20,8 @@ TOP = 32
 class LogitsCase:
     """A loss on logits of one shape. Axis 1 holds the classes, except in a binary case, which has none.
 
+    `ignored` is the share of rows, chosen at random, that have the class -100.
+
     A case too small for one call to be timed is called `repeat` times in a row and has no memory to speak of. With
     `threads` it runs on that many: where torch shares out a few microseconds of work, what is timed is how fast the
     system wakes a thread, and on a busy machine eager then seems several times slower than it is.
@@ -32,10 +34,25 @@ class LogitsCase:
     target: Literal["index", "prob", "topk", "binary"] = "index"
     smoothing: float = 0.0
     weighted: bool = False
+    ignored: float = 0.0
     repeat: int = 1
     threads: int | None = None
     quick: bool = False
     suite: ClassVar[str] = "logits"
+    clock: ClassVar[Literal["wall", "cpu"]] = "wall"
+    backward_alone: ClassVar[bool] = True
+    """Whether the gradient alone is timed too, into memory that is there already."""
+    weighs_compiled: ClassVar[bool] = True
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Who takes part beside crossent."""
+        return "eager", "compile"
+
+    @property
+    def weighed(self) -> bool:
+        """Whether memory is measured."""
+        return self.repeat == 1
 
     @property
     def rows(self) -> int:
@@ -61,6 +78,7 @@ class LogitsCase:
             "target": self.target,
             "smoothing": self.smoothing,
             "weighted": self.weighted,
+            "ignored": self.ignored,
         }
 
     def _target(self, random: torch.Generator, dtype: torch.dtype) -> Tensor | TopK:
@@ -70,7 +88,10 @@ class LogitsCase:
             return torch.randn(self.shape, generator=random).softmax(1).to(dtype)
         places = (self.shape[0], *self.shape[2:])
         if self.target == "index":
-            return torch.randint(self.shape[1], places, generator=random)
+            target = torch.randint(self.shape[1], places, generator=random)
+            if self.ignored:
+                target[torch.rand(places, generator=random) < self.ignored] = -100
+            return target
         kept = min(TOP, self.shape[1])
         index = torch.stack([torch.randperm(self.shape[1], generator=random)[:kept] for _ in range(self.shape[0])])
         return TopK(index, torch.randn(index.shape, generator=random).softmax(1).to(dtype))

@@ -55,7 +55,11 @@ def losses(case: LogitsCase, *, compiled: bool) -> dict[str, Loss]:
         "topk": (cross_entropy, topk_in_torch),
         "binary": (binary_cross_entropy_with_logits, functional.binary_cross_entropy_with_logits),
     }[case.target]
-    return {"crossent": ours, "eager": theirs, **({"compile": compiled_by_torch(theirs)} if compiled else {})}
+    return {
+        "crossent": ours,
+        "eager": theirs,
+        **({"compile": compiled_by_torch(theirs)} if compiled and "compile" in case.rivals else {}),
+    }
 
 
 def topk_in_torch(logits: Tensor, target: TopK) -> Tensor:
@@ -67,9 +71,14 @@ def topk_in_torch(logits: Tensor, target: TopK) -> Tensor:
 def calls(case: LogitsCase, data: Data, *, compiled: bool) -> Contenders:
     """Return the calls of every contender in this case."""
     found = timed(losses(case, compiled=compiled), data)
-    if case.repeat == 1:
+    if case.repeat > 1:
+        return Contenders(found, {})
+    only_moving = floors(data)
+    if case.backward_alone:
         found[Key("backward", "crossent")] = backward(case, data)
-        found |= floors_as_calls(floors(data))
+    else:
+        del only_moving["copy"]
+    found |= floors_as_calls(only_moving)
     return Contenders(found, {})
 
 

@@ -12,7 +12,9 @@ from benchmarks import peaks, run
 from benchmarks.common import memory, pages
 from benchmarks.linear import cases as linear_cases
 from benchmarks.logits import cases as logits_cases
+from benchmarks.logits import everyday
 from benchmarks.logits.cases import LogitsCase
+from benchmarks.logits.everyday import EverydayCase
 from tests.benchmarks.tiny import D, N, V, linear_case, logits_case
 
 
@@ -20,7 +22,7 @@ def test_the_command_measures_writes_and_reports(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(logits_cases, "CASES", (logits_case("index"), logits_case("bf16")))
-    sizes = {"crossent": 0, "eager": 12_300_000}
+    sizes = {"extra_bytes": {"crossent": 0, "eager": 12_300_000}}
     monkeypatch.setattr(peaks, "measure", lambda *_: sizes)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # so that it is put back
     file = tmp_path / "new" / "results.jsonl"
@@ -50,8 +52,10 @@ def test_the_command_measures_writes_and_reports_both_suites(
 ):
     monkeypatch.setattr(logits_cases, "CASES", (LogitsCase("logits", "none", (6, 11)),))
     monkeypatch.setattr(linear_cases, "CASES", tuple(linear_case(name) for name in ("bf16", "sized")))
-    monkeypatch.setattr(peaks, "measure", lambda _, names: dict.fromkeys(names, 12_300_000))
+    monkeypatch.setattr(peaks, "measure", lambda _, names: {"extra_bytes": dict.fromkeys(names, 12_300_000)})
     monkeypatch.setattr(linear_cases, "scaling", list)
+    monkeypatch.setattr(everyday, "everyday", list)
+    monkeypatch.setattr(everyday, "growth", list)
     monkeypatch.setattr(pages, "RESULTS", tmp_path)
     right = run.measure
     monkeypatch.setattr(run, "measure", lambda *args, **options: right(*args, **options | {"compiled": False}))
@@ -87,6 +91,29 @@ def test_the_command_measures_writes_and_reports_both_suites(
     assert "bf16: rounds of torch chunked: 1" in lines
     assert any(line.startswith("bf16: beside products in float32 ") for line in lines)
     assert any(line.startswith("sized: crossent 1 MiB takes ") for line in lines)
+
+
+def test_few_classes_are_measured_with_what_lies_between_forward_and_backward(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shape = EverydayCase("table", "none", (50, 3), threads=1)
+    small = EverydayCase("small", "none", (6, 11), repeat=2, threads=1)
+    monkeypatch.setattr(everyday, "everyday", lambda: [shape, small])
+    sizes = {name: {"crossent": 4000, "eager": 600} for name in ("extra_bytes", "kept_bytes", "held_bytes")}
+    monkeypatch.setattr(peaks, "measure", lambda *_: sizes)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # so that it is put back
+    file = tmp_path / "results.jsonl"
+    command.main(["--suite", "everyday", "--only", "a", "--rounds", "2", "--out", str(file)])
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    weighed = ["memory"] if memory.why_not() is None else []
+    assert [(record["case"], record["measure"]) for record in records] == [
+        *(("table", measure) for measure in ("forward", "both", *weighed, "error")),
+        *(("small", measure) for measure in ("forward", "both", "error")),
+    ]
+    assert {record["clock"] for record in records} == {"cpu"}
+    printed, _ = capsys.readouterr()
+    (row,) = [line for line in printed.splitlines() if line.startswith("table ")]
+    assert row.split("│")[3].split() == (["80.0", "12.0"] if weighed else ["–", "–"])
 
 
 def test_a_case_that_is_not_there_names_those_that_are():

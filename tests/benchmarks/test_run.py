@@ -12,6 +12,7 @@ import torch
 from benchmarks import run
 from benchmarks.linear import contenders as linear_contenders
 from benchmarks.logits import contenders as logits_contenders
+from benchmarks.logits.everyday import EverydayCase
 from tests.benchmarks.tiny import LINEAR, LINEAR_ROUNDS, LOGITS, ROUNDS, D, N, V, measured_linear, measured_logits
 
 pytestmark = pytest.mark.slow
@@ -84,6 +85,15 @@ def test_a_case_runs_on_its_own_number_of_threads(monkeypatch: pytest.MonkeyPatc
         assert seen == {1, other}
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_case_is_timed_by_its_own_clock(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        run, "CLOCKS", {"wall": iter(range(10**6)).__next__, "cpu": iter(range(0, 10**9, 1000)).__next__}
+    )
+    assert {x for record in measured_logits("small") for of in record["seconds"].values() for x in of} == {0.33333}
+    few = EverydayCase("few", "none", (6, 11), repeat=4, threads=1)
+    assert {x for record in run.measure(few, 2) for of in record["seconds"].values() for x in of} == {250.0}
 
 
 @pytest.mark.parametrize("name", ["index", "bf16"])
