@@ -12,6 +12,7 @@
 #include "operand.h"
 #include "parallel.h"
 #include "record.h"
+#include "step.h"
 #include "unlocked.h"
 
 namespace nb = nanobind;
@@ -194,17 +195,21 @@ nb::object py_row_fused(TARGET_ARGUMENTS, const In& loss_scale, const In& lse_sq
     return described(problem);
 }
 
-// The sum or mean of the losses, its derivative by each of them, and a wrong entry; the gradient into grad.
-nb::object py_row_step(TARGET_ARGUMENTS, bool mean, const Out& grad) {
-    Call call = prepare(TARGET_VALUES);
-    require(index.is_valid() && !prob.is_valid(), "row_step takes classes as targets");
-    set_grad(call.task, logits, grad);
+// The sum or mean of few losses, their gradient into grad; None where the arguments are unusual or wrong.
+nb::object py_row_step(nb::handle logits, nb::handle index, nb::handle weight, nb::handle grad, bool mean,
+                       nb::handle ignore_index, nb::handle smoothing, nb::handle z_loss, nb::handle temperature,
+                       nb::handle softcap) {
+    StepArguments arguments;
+    if (!arguments.read_logits(logits, grad) || !arguments.read_target(index, weight, ignore_index) ||
+        !arguments.read_options(smoothing, z_loss, temperature, softcap))
+        return nb::none();
     Step step;
     {
         const Unlocked unlocked;
-        step = row_step(call.task, call.measure, mean);
+        step = row_step(arguments.task, arguments.measure, mean);
     }
-    return nb::make_tuple(step.loss, step.scale, described(step.problem));
+    if (step.problem.row >= 0) return nb::none();
+    return nb::float_(step.loss);
 }
 
 template <class A>
@@ -328,7 +333,8 @@ NB_MODULE(_core, m) {
           "grad"_a);
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "loss_scale"_a, "lse_squared_scale"_a.none(), RESULT_NAMES,
           "grad"_a);
-    m.def("row_step", &py_row_step, TARGET_NAMES, "mean"_a, "grad"_a);
+    m.def("row_step", &py_row_step, "logits"_a.none(), "index"_a.none(), "weight"_a.none(), "grad"_a.none(), "mean"_a,
+          "ignore_index"_a.none(), "smoothing"_a.none(), "z_loss"_a.none(), "temperature"_a.none(), "softcap"_a.none());
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
     m.def("row_summary", &py_row_summary, "values"_a, "index"_a.none(), "result"_a, "place"_a, "entropic"_a);

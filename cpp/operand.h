@@ -17,8 +17,32 @@ inline void require(bool condition, const char* text) {
     if (!condition) throw nb::value_error(text);
 }
 
+// The type of the elements of an array; false if the core cannot read them there.
+template <class A>
+bool find_type(const A& array, Type& type) {
+    if (array.is_freed() || !array.is_aligned()) return false;
+    const nb::dlpack::dtype t = array.dtype();
+    if (t.lanes != 1) return false;
+    const bool wide = t.bits == 32 || t.bits == 64, known = wide || t.bits == 8 || t.bits == 16;
+    switch (static_cast<nb::dlpack::dtype_code>(t.code)) {
+        case nb::dlpack::dtype_code::Float:
+            type = t.bits == 64 ? Type::f64 : t.bits == 32 ? Type::f32 : Type::f16;
+            return wide || t.bits == 16;
+        case nb::dlpack::dtype_code::Bfloat: type = Type::bf16; return t.bits == 16;
+        case nb::dlpack::dtype_code::Int:
+            type = t.bits == 64 ? Type::i64 : t.bits == 32 ? Type::i32 : t.bits == 16 ? Type::i16 : Type::i8;
+            return known;
+        case nb::dlpack::dtype_code::UInt:
+            type = t.bits == 64 ? Type::u64 : t.bits == 32 ? Type::u32 : t.bits == 16 ? Type::u16 : Type::u8;
+            return known;
+        default: return false;
+    }
+}
+
 template <class A>
 Type type_of(const A& array, const char* name) {
+    Type type;
+    if (find_type(array, type)) return type;
     if (array.is_freed()) {
         throw std::runtime_error(std::string(name) +
                                  " has elements but no memory: its storage was freed; use it before, or a copy");
@@ -28,21 +52,6 @@ Type type_of(const A& array, const char* name) {
                                " is not aligned: its memory does not begin at a multiple of its element size, and "
                                "results are not written to such arrays; pass a new array")
                                   .c_str());
-    }
-    const nb::dlpack::dtype t = array.dtype();
-    const auto code = static_cast<nb::dlpack::dtype_code>(t.code);
-    if (t.lanes == 1) {
-        if (code == nb::dlpack::dtype_code::Float && t.bits == 32) return Type::f32;
-        if (code == nb::dlpack::dtype_code::Float && t.bits == 64) return Type::f64;
-        if (code == nb::dlpack::dtype_code::Float && t.bits == 16) return Type::f16;
-        if (code == nb::dlpack::dtype_code::Bfloat && t.bits == 16) return Type::bf16;
-        const bool is_signed = code == nb::dlpack::dtype_code::Int;
-        if (is_signed || code == nb::dlpack::dtype_code::UInt) {
-            if (t.bits == 8) return is_signed ? Type::i8 : Type::u8;
-            if (t.bits == 16) return is_signed ? Type::i16 : Type::u16;
-            if (t.bits == 32) return is_signed ? Type::i32 : Type::u32;
-            if (t.bits == 64) return is_signed ? Type::i64 : Type::u64;
-        }
     }
     throw nb::type_error((std::string(name) +
                           " has a dtype that the core does not read; use float32, float64, bfloat16, "

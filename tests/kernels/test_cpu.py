@@ -84,24 +84,67 @@ def test_sums_are_numerator_and_denominator_of_a_mean():
 def test_a_step_is_the_reduced_loss_and_its_gradient(dtype, mean):
     draw = np.random.default_rng(3)
     z, index = draw.normal(size=(7, 5)).astype(dtype), np.array([0, 4, -100, 1, 1, 2, 3])
-    target = Target(index, weight=np.linspace(0, 2, 5).astype(dtype), smoothing=0.1, ignore_index=-100)
+    weight = np.linspace(0, 2, 5).astype(dtype)
+    target = Target(index, weight=weight, smoothing=0.1, ignore_index=-100)
+    eps = float(np.finfo(dtype).eps)
     for scores in (Scores(), Scores(0.5, 3.0)):
         grad = np.full_like(z, 9.0)
-        loss, scale = cpu.row_step(z, target, scores, grad, mean=mean)
+        options = cpu.StepOptions(mean, -100, 0.1, 0.0, scores.temperature, scores.softcap)
+        loss = cpu.row_step(z, index, weight, options, grad)
         stats = reference.row_stats(z, target, scores)
-        weight = target.weight[index[index != -100]].sum()
-        assert scale == pytest.approx(1 / weight if mean else 1.0, rel=1e-7)
-        eps = float(np.finfo(dtype).eps)
+        scale = 1 / weight[index[index != -100]].sum() if mean else 1.0
         assert loss == pytest.approx(stats.loss.sum() * scale, rel=8 * eps)
         want = reference.row_grad(z, target, scores, stats, Cotangents(np.full(7, scale), None, None))
         np.testing.assert_allclose(grad, want, rtol=0, atol=8 * eps)
         assert not grad[2].any()
     grad = np.full_like(z, 9.0)
-    loss, scale = cpu.row_step(z, Target(np.full(7, 3), ignore_index=3), Scores(), grad, mean=mean)
-    assert (np.isnan(loss) and np.isnan(scale)) if mean else (loss, scale) == (0.0, 1.0)
+    loss = cpu.row_step(z, np.full(7, 3), None, cpu.StepOptions(mean, 3, 0, 0, 1, None), grad)
+    assert np.isnan(loss) if mean else loss == 0.0
     assert not grad.any()
-    with pytest.raises(IndexError, match=r"class 9 \(row 1 of 7\)"):
-        _ = cpu.row_step(z, Target(np.array([0, 9, 0, 0, 0, 0, 0])), Scores(), grad, mean=mean)
+
+
+def test_a_step_takes_the_axes_of_images_and_of_one_row():
+    draw = np.random.default_rng(4)
+    z, index, options = (
+        draw.normal(size=(2, 5, 3, 4)),
+        draw.integers(5, size=(2, 3, 4)),
+        cpu.StepOptions(True, -1, 0, 0, 1, None),
+    )
+    rows, classes = np.moveaxis(z, 1, -1).reshape(-1, 5), index.reshape(-1)
+    stats = reference.row_stats(rows, Target(classes), Scores())
+    want = reference.row_grad(rows, Target(classes), Scores(), stats, Cotangents(np.full(24, 1 / 24), None, None))
+    for order in ((0, 1, 2, 3), (2, 3, 0, 1), (0, 2, 3, 1)):
+        logits, grad = (np.empty([z.shape[k] for k in order]).transpose(np.argsort(order)) for _ in range(2))
+        logits[...] = z
+        assert cpu.row_step(logits, index, None, options, grad) == pytest.approx(stats.loss.mean(), rel=1e-15)
+        np.testing.assert_allclose(np.moveaxis(grad, 1, -1).reshape(-1, 5), want, rtol=0, atol=1e-16)
+    one = np.empty(5)
+    assert cpu.row_step(rows[0], classes[0:1].reshape(()), None, options, one) == pytest.approx(
+        stats.loss[0], rel=1e-15
+    )
+    np.testing.assert_allclose(one, 24 * want[0], rtol=0, atol=4e-16)
+
+
+@pytest.mark.parametrize("wrong", ["class", "shape", "strides", "gradient", "option"])
+def test_a_step_leaves_to_others_what_is_wrong(wrong):
+    z, index, grad, options = (
+        np.zeros((4, 3, 2, 2)),
+        np.zeros((4, 2, 2), int),
+        np.zeros((4, 3, 2, 2)),
+        [True, -1, 0, 0, 1, None],
+    )
+    if wrong == "class":
+        index[3, 1, 1] = 3
+    elif wrong == "shape":
+        index = np.zeros((4, 4), int)
+    elif wrong == "strides":
+        index = np.zeros((4, 2, 4), int)[:, :, ::2]
+        index = np.zeros((4, 4, 2), int)[:, ::2, :]
+    elif wrong == "gradient":
+        grad = np.zeros((4, 3, 2, 2), np.float32)
+    else:
+        options[2] = -0.5
+    assert cpu.row_step(z, index, None, cpu.StepOptions(*options), grad) is None
 
 
 def test_outputs_are_written_by_their_names():

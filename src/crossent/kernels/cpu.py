@@ -20,11 +20,16 @@ else:
     _missing = None
 
 
-class Step(NamedTuple):
-    """The sum or mean of the losses of a call, and its derivative by the loss of a row."""
+class StepOptions(NamedTuple):
+    """Options of a small loss, as callers passed them."""
 
-    loss: float
-    scale: float
+    mean: bool
+    """Whether the loss is the mean of the rows, else their sum."""
+    ignore_index: Any
+    label_smoothing: Any
+    z_loss: Any
+    temperature: Any
+    softcap: Any
 
 
 class _Wrong(NamedTuple):
@@ -102,15 +107,15 @@ def row_fused(
     _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *outputs, grad), logits, target)
 
 
-def row_step(logits: Array, target: Target, scores: Scores, grad: Array, *, mean: bool) -> Step:
+def row_step(logits: Array, index: Array, weight: Array | None, options: StepOptions, grad: Array) -> float | None:
     """Return the sum or mean of the losses of class indices, and write its gradient; only the CPU has this.
 
     It is `row_stats`, `sums` and `row_grad` in one call, for logits so few that a call takes longer than the numbers.
-    Raises as `row_stats` does.
+    Axes are those of torch's `cross_entropy`, and nothing need be checked before. Where an argument is unusual or wrong
+    (numbers that are neither float nor int, a z-loss, an array that does not fit, a class that does not exist), this
+    returns None, the gradient is undefined, and the other functions say what it is.
     """
-    loss, scale, found = _built().row_step(*_bound(logits, target, scores), mean, grad)
-    _check(found, logits, target)
-    return Step(loss, scale)
+    return _built().row_step(logits, index, weight, grad, *options)
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> float:

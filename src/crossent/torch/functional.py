@@ -8,6 +8,7 @@ from torch import Tensor
 
 from crossent.closing import Reduction
 from crossent.kernels.backend import BinaryOperands
+from crossent.kernels.cpu import StepOptions
 from crossent.torch.base.overrides import overridable
 from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, Closing, scores_of, sharding_of
@@ -26,6 +27,7 @@ from crossent.torch.lazy.fusing import fused_loss
 from crossent.torch.lazy.logits import LazyLogits
 from crossent.torch.logits import loss_of_logits
 from crossent.torch.operators.binary import BinaryCall, BinaryLossCall, binary_loss
+from crossent.torch.operators.few import loss_of_few
 from crossent.torch.ranks.shards import NO_SHARDS
 
 if TYPE_CHECKING:
@@ -166,6 +168,12 @@ def cross_entropy(
     Shannon (1948), https://doi.org/10.1002/j.1538-7305.1948.tb01338.x. Label smoothing: Szegedy et al. (2016),
     https://arxiv.org/abs/1512.00567. z-loss: Chowdhery et al. (2022), https://arxiv.org/abs/2204.02311.
     """
+    usual = size_average is reduce is sample_weight is process_group is first_class is num_classes is None
+    if usual and return_stats is False and reduction in ("mean", "sum"):
+        options = StepOptions(reduction == "mean", ignore_index, label_smoothing, z_loss, temperature, softcap)
+        loss = loss_of_few(input, target, weight, options)
+        if loss is not None:
+            return loss
     closing = Closing(reduction_of(reduction, size_average, reduce), sample_weight, z_loss)
     scores = scores_of(temperature, softcap)
     sharding = sharding_of(process_group, first_class, num_classes)

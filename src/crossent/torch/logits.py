@@ -11,7 +11,6 @@ from crossent.torch.call.arguments import Arguments, check_same_call, checked
 from crossent.torch.call.dtensor import of_logits
 from crossent.torch.call.layout import layout_of
 from crossent.torch.call.results import Stats, finished
-from crossent.torch.operators import few
 from crossent.torch.operators.rows import RowCall, RowLossCall, row_loss, row_stats
 
 
@@ -31,8 +30,7 @@ def _local_loss(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
     call = RowCall(layout.flat(logits), rows.target, arguments.scores, rows.ranks.groups)
     plain = closing.z_loss == 0.0 and closing.sample_weight is None and rows.ranks.alone
     if plain and closing.reduction != "none" and not rows.return_stats:
-        reduced = RowLossCall(call, closing.reduction == "mean")
-        return few.loss_of_few(reduced) if few.takes(reduced) else row_loss(reduced)
+        return row_loss(RowLossCall(call, closing.reduction == "mean"))
     if not rows.ranks.alone:
         check_same_call(rows, arguments.scores, **{"the dtype": str(logits.dtype)})
     return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-
+import numpy as np
 import pytest
 import torch
 from torch.autograd import forward_ad
 
 import crossent.torch as F
+from crossent.kernels.cpu import StepOptions
 from crossent.spec import Scores, Target
+from crossent.torch import functional
 from crossent.torch.operators import few
 from crossent.torch.operators.rows import RowCall, RowLossCall, row_loss
 from tests.torch.operators.watching import Watching
@@ -25,8 +26,16 @@ CALLS = {
 }
 
 
-def call_of(z, scores=Scores(), *, mean=True, index=Y, weight=None, smoothing=0.0):  # noqa: B008  frozen
-    return RowLossCall(RowCall(z, Target(index, None, weight, smoothing, -100), scores), mean)
+def few_loss(z, scores=Scores(), *, mean=True, index=Y, weight=None, smoothing=0.0):  # noqa: B008  frozen
+    options = StepOptions(mean, -100, smoothing, 0.0, scores.temperature, scores.softcap)
+    loss = few.loss_of_few(z, index, weight, options)
+    assert loss is not None
+    return loss
+
+
+def operator_loss(z, scores=Scores(), *, mean=True, index=Y, weight=None, smoothing=0.0):  # noqa: B008  frozen
+    target = Target(index.reshape(-1), None, weight, smoothing, -100)
+    return row_loss(RowLossCall(RowCall(z if z.ndim < 4 else z.flatten(2), target, scores), mean))
 
 
 def logits(dtype=torch.float32):
@@ -36,10 +45,8 @@ def logits(dtype=torch.float32):
 def both(z, g=None, **options):
     """Loss and gradient by the short way and by the operator."""
     results = []
-    for function in (few.loss_of_few, row_loss):
-        call = call_of(z, **options)
-        assert few.takes(call)
-        loss = function(call)
+    for function in (few_loss, operator_loss):
+        loss = function(z, **options)
         results.append((loss, torch.autograd.grad(loss, z, g)[0]))
     return results
 
@@ -76,21 +83,45 @@ def test_images_and_layouts_of_every_sort():
     y = torch.tensor([[0, 4, 1], [2, -100, 3]])
     z = torch.randn(2, 5, 3).requires_grad_()
     for view in (z, z.transpose(0, 2).contiguous().transpose(0, 2), z[:, :, :1].expand(2, 5, 3)):
-        (loss, grad), (want, want_grad) = both(view, index=y.reshape(-1))
-        assert torch.equal(loss, want)
-        assert torch.equal(grad, want_grad)
-    assert F.cross_entropy(z, y).item() == pytest.approx(torch.nn.functional.cross_entropy(z, y).item(), rel=1e-6)
+        for index in (y, y.t().contiguous().t().contiguous(), y[:, :1].expand(2, 3).contiguous()):
+            (loss, grad), (want, want_grad) = both(view, index=index)
+            assert torch.equal(loss, want)
+            assert torch.equal(grad, want_grad)
+    z = torch.randn(2, 5, 3, 4).to(memory_format=torch.channels_last).requires_grad_()
+    y = torch.randint(5, (2, 3, 4))
+    for index in (
+        y,
+        y.int(),
+        y[:, :1, :1].contiguous().expand(2, 3, 4),
+        torch.zeros((), dtype=y.dtype).expand(2, 3, 4),
+    ):
+        options = few_options()
+        loss = few.loss_of_few(z, index, None, options)
+        if loss is None:  # no single stride
+            assert index.stride() == (1, 0, 0)
+            continue
+        want = torch.nn.functional.cross_entropy(z, index.long())
+        torch.testing.assert_close(loss, want)
+        torch.testing.assert_close(*(torch.autograd.grad(x, z)[0] for x in (loss, want)))
+    row = torch.randn(5).requires_grad_()
+    for number in (row, row[::2], row.expand(3, 5)[1]):
+        loss = few.loss_of_few(number, torch.tensor(2), None, few_options())
+        want = torch.nn.functional.cross_entropy(number, torch.tensor(2))
+        torch.testing.assert_close(loss, want)
+        for g in (torch.tensor(0.5), torch.tensor(-3.0)):
+            found = (torch.autograd.grad(x, row, g, retain_graph=True)[0] for x in (loss, want))
+            torch.testing.assert_close(*found)
 
 
 def test_a_cotangent_of_0_removes_what_rows_hold():
     z = torch.full((6, 5), float("nan")).requires_grad_()
-    for loss in (few.loss_of_few(call_of(z)), row_loss(call_of(z))):
+    for loss in (few_loss(z), operator_loss(z)):
         assert torch.equal(torch.autograd.grad(loss, z, torch.tensor(0.0))[0], torch.zeros(6, 5))
 
 
 def test_a_graph_that_stays_gives_its_gradient_again():
     z = logits()
-    loss = few.loss_of_few(call_of(z))
+    loss = few_loss(z)
     (first,) = torch.autograd.grad(loss, z, retain_graph=True)
     want = first.clone()
     _ = first.fill_(7.0)  # belongs to whoever asked
@@ -106,7 +137,7 @@ def test_logits_and_classes_that_were_overwritten_are_errors_as_in_torch():
     for overwritten in (0, 1):
         leaf, y = logits(), Y.clone()
         z = leaf * 1.0
-        loss = few.loss_of_few(call_of(z, index=y))
+        loss = few_loss(z, index=y)
         _ = (z.detach(), y)[overwritten].zero_()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
@@ -114,8 +145,8 @@ def test_logits_and_classes_that_were_overwritten_are_errors_as_in_torch():
 
 def test_what_was_freed_since_is_not_read():
     z, y = logits(), Y.clone()
-    loss = few.loss_of_few(call_of(z, index=y))
-    want = torch.autograd.grad(row_loss(call_of(z, index=y)), z)[0]
+    loss = few_loss(z, index=y)
+    want = torch.autograd.grad(operator_loss(z, index=y), z)[0]
     for x in (z, y):
         x.untyped_storage().resize_(0)
     (grad,) = torch.autograd.grad(loss, z)
@@ -125,14 +156,14 @@ def test_what_was_freed_since_is_not_read():
 
 def test_second_derivatives_are_the_operator_s():
     z = logits(torch.float64)
-    _ = torch.autograd.gradcheck(lambda z: few.loss_of_few(call_of(z, Scores(0.7, 3.0), smoothing=0.1)), (z,))
-    _ = torch.autograd.gradgradcheck(lambda z: few.loss_of_few(call_of(z, Scores(0.7, 3.0), smoothing=0.1)), (z,))
+    _ = torch.autograd.gradcheck(lambda z: few_loss(z, Scores(0.7, 3.0), smoothing=0.1), (z,))
+    _ = torch.autograd.gradgradcheck(lambda z: few_loss(z, Scores(0.7, 3.0), smoothing=0.1), (z,))
 
 
 @pytest.mark.usefixtures("quiet")
 def test_batched_and_dual_cotangents():
     z = logits(torch.float64)
-    loss = few.loss_of_few(call_of(z))
+    loss = few_loss(z)
     (want,) = torch.autograd.grad(loss, z, retain_graph=True)
     g = torch.tensor([1.0, 0.5, -2.0], dtype=torch.float64)
     (found,) = torch.autograd.grad(loss, z, g, retain_graph=True, is_grads_batched=True)
@@ -143,30 +174,106 @@ def test_batched_and_dual_cotangents():
         torch.testing.assert_close(forward_ad.unpack_dual(found).tangent, 0.5 * want)
 
 
-def test_a_class_that_does_not_exist():
-    with pytest.raises(IndexError, match=r"class 7 \(row 1 of 6\)"):
-        _ = few.loss_of_few(call_of(logits(), index=torch.tensor([0, 7, 0, 0, 0, 0])))
+def test_the_gradient_is_handed_over_and_not_copied():
+    z = logits()
+    loss = few_loss(z)
+    kept = loss.grad_fn.gradient.data_ptr()
+    loss.backward()
+    assert z.grad.data_ptr() == kept
+
+
+UNUSUAL = {
+    "a class that is none": {"index": torch.tensor([0, 7, 0, 0, 0, 0])},
+    "probabilities": {"index": torch.rand(6, 5)},
+    "floats": {"index": torch.zeros(6)},
+    "uint64": {"index": Y.clamp(0).to(torch.uint64)},
+    "top-k": {"index": F.TopK(Y[:, None].clamp(0), torch.ones(6, 1))},
+    "too many classes": {"index": torch.zeros(7, dtype=torch.int64)},
+    "an axis too many": {"index": torch.zeros(6, 1, dtype=torch.int64)},
+    "no tensor": {"index": Y.tolist()},
+    "classes on another device": {"index": Y.to("meta")},
+    "integer weights": {"weight": torch.ones(5, dtype=torch.int64)},
+    "learned weights": {"weight": torch.ones(5, requires_grad=True)},
+    "too few weights": {"weight": torch.ones(4)},
+    "a column of weights": {"weight": torch.ones(5, 1)},
+    "negated weights": {"weight": torch._neg_view(torch.ones(5))},
+    "listed weights": {"weight": [1.0] * 5},
+    "too smooth": {"label_smoothing": 1.5},
+    "smoothing NaN": {"label_smoothing": float("nan")},
+    "a switch for smoothing": {"label_smoothing": True},
+    "a number of NumPy": {"label_smoothing": np.float32(0.1)},
+    "a number in a tensor": {"temperature": torch.tensor(2.0)},
+    "a penalty": {"z_loss": 1e-4},
+    "a negative penalty": {"z_loss": -1.0},
+    "no temperature": {"temperature": 0.0},
+    "no number": {"temperature": None},
+    "too warm": {"temperature": 10**400},
+    "a cap of 0": {"softcap": 0.0},
+    "an infinite cap": {"softcap": float("inf")},
+    "a class of many bits": {"ignore_index": 2**70},
+    "a class between": {"ignore_index": 1.0},
+    "a switch for a class": {"ignore_index": False},
+}
+
+
+def few_options(**changed):
+    usual = {"ignore_index": -100, "label_smoothing": 0.0, "z_loss": 0.0, "temperature": 1.0, "softcap": None}
+    return StepOptions(True, **{**usual, **changed})
+
+
+@pytest.mark.parametrize("unusual", UNUSUAL)
+def test_unusual_and_wrong_arguments_go_the_general_way(unusual):
+    arguments = {"index": Y, "weight": None, **UNUSUAL[unusual]}
+    index, weight = arguments.pop("index"), arguments.pop("weight")
+    assert few.loss_of_few(logits(), index, weight, few_options(**arguments)) is None
 
 
 @pytest.mark.usefixtures("quiet")
-def test_what_it_does_not_take():
+def test_unusual_logits_go_the_general_way():
     z = logits()
-    soft = RowLossCall(RowCall(z, Target(prob=torch.rand(6, 5)), Scores()), True)
-    padded = RowLossCall(RowCall(z, Target(Y, num_classes=4), Scores()), True)
-    sharded = RowLossCall(RowCall(z, Target(Y), Scores(), ("group",)), True)
-    half, meta = call_of(z.detach().bfloat16().requires_grad_()), call_of(z.detach().to("meta").requires_grad_())
-    many = call_of(torch.randn(few.MOST // 4 + 1, 4, requires_grad=True))
-    tagged = call_of(z.detach().as_subclass(type("Tagged", (torch.Tensor,), {})).requires_grad_())
-    assert not any(map(few.takes, (soft, padded, sharded, half, meta, many, tagged, call_of(z.detach()))))
-    assert few.takes(call_of(z))
-    for watching in (torch.no_grad(), Watching(), forward_ad.dual_level()):
-        with watching, contextlib.suppress(RuntimeError):
-            seen = forward_ad.make_dual(z, z.detach()) if isinstance(watching, forward_ad.dual_level) else z
-            assert not few.takes(call_of(seen))
+    freed, kept = z.detach().clone().requires_grad_(), []
+    freed.untyped_storage().resize_(0)
+    _ = torch.func.vmap(lambda x: kept.append(x) or x.sum())(z)  # a wrapper that outlives its transform
+    assert few.loss_of_few(kept[0], torch.tensor(0), None, few_options()) is None
+    unusual = (
+        z.detach(), z.detach().bfloat16().requires_grad_(), z.detach().to("meta").requires_grad_(), freed,
+        torch._neg_view(z), z.detach().to_sparse().requires_grad_(), z.detach().as_subclass(Tagged).requires_grad_(),
+        torch.zeros(6, 0, requires_grad=True), torch.zeros(0, 5, requires_grad=True),
+        torch.tensor(1.0, requires_grad=True), torch.randn(6, few.MOST // 6 + 1, requires_grad=True), [[0.0] * 5] * 6,
+    )  # fmt: skip
+    for x in unusual:
+        y = Y[: len(x)] if isinstance(x, list) or x.ndim else Y[0]
+        assert few.loss_of_few(x, y, None, few_options()) is None
+    assert few.loss_of_few(z, Y, None, few_options()) is not None
+
+
+class Tagged(torch.Tensor):
+    pass
+
+
+@pytest.mark.usefixtures("quiet")
+def test_whoever_looks_sees_the_operator():
+    z = logits()
+    for watching in (torch.no_grad(), torch.inference_mode(), Watching(), forward_ad.dual_level()):
+        with watching:
+            assert few.loss_of_few(z, Y, None, few_options()) is None
+
+    def seen(x):
+        assert few.loss_of_few(x, Y[: len(x)] if x.ndim > 1 else Y[0], None, few_options()) is None
+        return x.sum()
+
+    _ = torch.func.grad(seen)(z)
+    _ = torch.jit.trace(seen, (z,), check_trace=False)
+    _ = torch._vmap_internals._vmap(seen)(z)
 
 
 def test_the_public_loss_goes_this_way(monkeypatch):
     gone = []
-    monkeypatch.setattr(few, "loss_of_few", lambda call: gone.append(call) or row_loss(call))
-    _ = F.cross_entropy(logits(), Y)
+    monkeypatch.setattr(functional, "loss_of_few", lambda *call: gone.append(call))
+    want = torch.nn.functional.cross_entropy(logits(), Y)
+    torch.testing.assert_close(F.cross_entropy(logits(), Y), want)
+    assert len(gone) == 1
+    further = ({"reduction": "none"}, {"sample_weight": torch.ones(6)}, {"return_stats": True}, {"num_classes": 5})
+    for options in further:
+        _ = F.cross_entropy(logits(), Y, **options)
     assert len(gone) == 1

@@ -22,7 +22,7 @@ def overridable(function: Callable[Parameters, Result]) -> Callable[Parameters, 
 
     @functools.wraps(function)
     def face(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        if has_torch_function((*args, *kwargs.values())):
+        if has_torch_function(args) or (kwargs and has_torch_function((*kwargs.values(),))):
             others = tuple(x for x in (*args, *kwargs.values()) if type(x) not in KNOWN)
             if has_torch_function(others):
                 return handle_torch_function(face, others, *args, **kwargs)

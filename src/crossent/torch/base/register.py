@@ -16,6 +16,7 @@ from crossent.torch.base.transforms import has_tangents, is_batched, is_watched,
 
 library = torch.library.Library("crossent", "DEF")
 _PLAIN = (Tensor, torch.nn.Parameter)
+_keeps_graph: Any = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
 
 Wants = frozenset[str]
 """Names of the arguments that want a gradient."""
@@ -158,8 +159,12 @@ def register(
 
 def is_plain_backward(*cotangents: Tensor | None) -> bool:
     """Return whether these are ordinary cotangents of a backward that nobody watches or will differentiate."""
-    watched_or_dual = is_watched() or forward_ad._current_level >= 0  # pyright: ignore
-    return not (torch.is_grad_enabled() or watched_or_dual) and all(map(_is_plain_or_none, cotangents))
+    if torch.is_grad_enabled() or is_watched() or forward_ad._current_level >= 0:  # pyright: ignore
+        return False
+    for x in cotangents:  # noqa: SIM110  this takes half the time of all(…)
+        if x is not None and not is_plain(x):
+            return False
+    return True
 
 
 def in_plain_backward(ctx: Any) -> bool:
@@ -169,8 +174,7 @@ def in_plain_backward(ctx: Any) -> bool:
 
 def keeps_graph() -> bool:
     """Return whether the backward that runs may be run again, or nobody knows."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
-    return ask is None or ask()
+    return _keeps_graph is None or _keeps_graph()
 
 
 def _returned(returns: Any) -> str:
@@ -201,7 +205,3 @@ def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
 def is_plain(x: Tensor) -> bool:
     """Return whether this is an ordinary tensor, which a kernel may read without asking anybody."""
     return type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))
-
-
-def _is_plain_or_none(x: Tensor | None) -> bool:
-    return x is None or is_plain(x)

@@ -1,9 +1,9 @@
-"""The loss of few logits on a CPU: one call of the core computes the sum or mean, and its gradient for the backward.
+"""The loss of few logits on a CPU: one call of the core checks, computes the sum or mean, and its gradient.
 
 Where a kernel takes a few microseconds, the ways between Python, torch and the core take most of the time. Here the
 forward goes that way once and keeps the gradient. The backward hands it over, or makes it smaller for a cotangent below
-1. It is a shortcut of `rows.row_loss` for the commonest small call; whoever looks at a call, or wants more of it, gets
-the operator.
+1. It is a shortcut of `cross_entropy` for the commonest small call. Whoever looks at a call, wants more of it, or made
+a mistake in it, gets the general way, where the errors are.
 """
 
 from __future__ import annotations
@@ -13,63 +13,84 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from crossent.kernels import cpu
+from crossent.kernels.cpu import StepOptions
+from crossent.spec import Target
 from crossent.torch.base.backends import backend
-from crossent.torch.base.operator_call import keep, kept
 from crossent.torch.base.register import is_plain, is_plain_backward, keeps_graph
-from crossent.torch.base.transforms import has_tangents, is_watched
-from crossent.torch.operators.rows import RowLossCall, loss_gradient
+from crossent.torch.base.transforms import is_watched
+from crossent.torch.call.arguments import scores_of
+from crossent.torch.call.layout import layout_of
+from crossent.torch.operators.rows import RowCall, RowLossCall, loss_gradient
 
 MOST = 65536
 """Logits of a call that is small: the gradient takes as long as one way to the core."""
-_DTYPES = (torch.float32, torch.float64)  # gradients of others are rounded with their cotangent
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def takes(call: RowLossCall) -> bool:
-    """Return whether a call may go this way."""
-    rows, z = call.rows, call.rows.logits
-    target = rows.target
-    if z.numel() > MOST or z.dtype not in _DTYPES or not z.requires_grad or target.prob is not None or rows.groups:
-        return False
-    if target.num_classes is not None or not torch.is_grad_enabled() or is_watched():
-        return False
-    index: Any = target.index
-    weight: Any = target.weight
-    plain = is_plain(z) and is_plain(index) and (weight is None or is_plain(weight))
-    return plain and not has_tangents((z,)) and backend(z) is cpu
-
-
-def loss_of_few(call: RowLossCall) -> Tensor:
-    """Return the loss of a call that `takes` has taken."""
-    return _LossOfFew.apply(call.rows.logits, call)  # pyright: ignore[reportReturnType]
+def loss_of_few(logits: Any, index: Any, weight: Any, options: StepOptions) -> Tensor | None:
+    """Return the loss of a call of `cross_entropy` as it was made, or None if it has to go the general way."""
+    if is_watched() or not (type(logits) in _PLAIN and type(index) in _PLAIN and torch.is_grad_enabled()):
+        return None
+    if not (logits.requires_grad and logits.is_cpu) or logits.numel() > MOST or logits.is_neg():
+        return None
+    if weight is not None and (not is_plain(weight) or weight.requires_grad):
+        return None
+    if forward_ad._current_level >= 0 or backend(logits) is not cpu:  # pyright: ignore
+        return None
+    gradient = torch.empty_like(logits)
+    loss = cpu.row_step(logits, index, weight, options, gradient)
+    return None if loss is None else _apply(logits, index, weight, options, gradient, loss)
 
 
 class _LossOfFew(torch.autograd.Function):
     """The loss, with its gradient kept until the backward."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, call: RowLossCall) -> Tensor:
-        rows = call.rows
-        gradient = torch.empty_like(logits)
-        loss, ctx.scale = cpu.row_step(logits, rows.target, rows.scores, gradient, mean=call.mean)
-        keep(ctx, rows)
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        index: Tensor,
+        weight: Tensor | None,
+        options: StepOptions,
+        gradient: Tensor,
+        loss: float,
+    ) -> Tensor:
+        ctx.save_for_backward(logits, index, weight)
+        ctx.options = options
         ctx.gradient = gradient
         return torch.scalar_tensor(loss, dtype=logits.dtype)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        logits: Tensor = ctx.saved_tensors[0]  # raises what torch raises if they were overwritten, or the graph is gone
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        logits, index, weight = ctx.saved_tensors  # raises what torch raises if one was overwritten, or the graph freed
         gradient: Tensor = ctx.gradient
         factor = g.item() if is_plain_backward(g) else math.nan
         if not abs(factor) <= 1:  # it would enlarge what was rounded to 0, and an infinite one make NaN of it
-            return loss_gradient(kept(ctx).call, g, ctx.scale), None
-        if factor == 0.0:
-            return torch.zeros_like(logits), None  # whatever the rows hold
-        if keeps_graph():
-            return gradient * factor, None
-        ctx.gradient = None
-        return gradient if factor == 1.0 else gradient.mul_(factor), None
+            gradient = loss_gradient(_call(logits, index, weight, ctx.options), g).reshape(gradient.shape)
+        elif factor == 0.0:
+            gradient = torch.zeros_like(gradient)  # whatever the rows hold
+        elif keeps_graph():
+            gradient = gradient * factor
+        else:
+            ctx.gradient = None
+            gradient = gradient if factor == 1.0 else gradient.mul_(factor)
+        return gradient, None, None, None, None, None
 
 
-_LossOfFew._backward_cls.__name__ = "row_lossBackward"  # pyright: ignore  # what profilers and graphs of autograd show
+_LossOfFew.__name__ = "row_loss"  # what profilers and graphs of autograd show
+_node: Any = _LossOfFew._backward_cls  # pyright: ignore
+_node.__name__ = "row_lossBackward"
+_node.apply = _LossOfFew.backward  # what the engine calls: a microsecond sooner than by torch's own `apply`
+_function: Any = super(torch.autograd.Function, _LossOfFew)
+_apply = _function.apply
+"""`apply` without what torch does in Python for function transforms, which `loss_of_few` has excluded."""
+
+
+def _call(logits: Tensor, index: Tensor, weight: Tensor | None, options: StepOptions) -> RowLossCall:
+    """Return the call of the operator."""
+    target = Target(index.reshape(-1), None, weight, options.label_smoothing, options.ignore_index)
+    scores = scores_of(options.temperature, options.softcap)
+    return RowLossCall(RowCall(layout_of(logits).flat(logits), target, scores), options.mean)

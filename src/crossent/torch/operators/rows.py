@@ -231,11 +231,11 @@ row_loss = register(
 )
 
 
-def loss_gradient(call: RowCall, g: Tensor, scale: float) -> Tensor:
-    """Return the gradient of scale · Σ loss, times g, which can be differentiated again."""
+def loss_gradient(call: RowLossCall, g: Tensor) -> Tensor:
+    """Return the gradient of the sum or mean, times g, which can be differentiated again."""
     with torch.no_grad():
-        record = _row_stats(call).record
-    return row_grad(RowGradCall(call, record, (g.double() * scale).expand(record.shape[1]), None, None))
+        _, scale, record = _row_loss(call)
+    return row_grad(RowGradCall(call.rows, record, (g * scale).expand(record.shape[1]), None, None))
 
 
 # The gradient of either --------------------------------------------------------------------------------------------
