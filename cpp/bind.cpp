@@ -195,7 +195,8 @@ nb::object py_row_fused(TARGET_ARGUMENTS, const In& loss_scale, const In& lse_sq
     return described(problem);
 }
 
-// The sum or mean of few losses, their gradient into grad; None where the arguments are unusual or wrong.
+// The sum or mean of few losses, and the gradient into grad if there is one; None where an argument is unusual or
+// wrong.
 nb::object py_row_step(nb::handle logits, nb::handle index, nb::handle weight, nb::handle grad, bool mean,
                        nb::handle ignore_index, nb::handle smoothing, nb::handle z_loss, nb::handle temperature,
                        nb::handle softcap) {

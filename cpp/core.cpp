@@ -202,7 +202,7 @@ Step row_step(RowTask task, const Measure& measure, bool mean) {
     if (!mean) step.scale = 1;
     step.loss = sums.loss * step.scale;
     task.g_loss = {&step.scale, Type::f64, 0};
-    row_grad(task, measure);
+    if (task.grad.data != nullptr) row_grad(task, measure);
     return step;
 }
 

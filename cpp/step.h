@@ -55,19 +55,23 @@ class StepArguments {
     RowTask task;
     Measure measure;
 
-    // Logits (V), (N, V) or (N, V, d1, ...) of float32 or float64, and memory for their gradient.
+    // Logits (V), (N, V) or (N, V, d1, ...), and memory for their gradient or None.
     bool read_logits(nb::handle logits, nb::handle grad) {
-        if (!logits_.view(logits) || !grad_.view(grad) || logits_.ndim() == 0) return false;
+        if (!logits_.view(logits) || logits_.ndim() == 0) return false;
         axis_ = std::min<size_t>(logits_.ndim() - 1, 1);
         MergedAxis inner;
-        if (!same_shape(logits_, grad_) || !matrix_of_axes(grad_, task.grad, inner)) return false;
-        inner = {};
-        if (!matrix_of_axes(logits_, task.logits, inner) || task.grad.type != task.logits.type) return false;
+        if (!grad.is_none()) {
+            if (!grad_.view(grad) || !same_shape(logits_, grad_)) return false;
+            if (!matrix_of_axes(grad_, task.grad, inner)) return false;
+            inner = {};
+        }
+        if (!matrix_of_axes(logits_, task.logits, inner) || !is_real(task.logits.type)) return false;
+        if (!grad.is_none() && task.grad.type != task.logits.type) return false;
         task.columns = static_cast<int64_t>(logits_.shape(axis_));
         task.inner_rows = inner.length;
         task.rows = inner.length * (axis_ == 1 ? static_cast<int64_t>(logits_.shape(0)) : 1);
         measure.num_classes = task.columns;
-        return task.rows * task.columns > 0 && (task.logits.type == Type::f32 || task.logits.type == Type::f64);
+        return task.rows * task.columns > 0;
     }
 
     // Class indices (), (N) or (N, d1, ...), and the weights (V) of the classes or None.

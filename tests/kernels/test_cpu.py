@@ -97,6 +97,7 @@ def test_a_step_is_the_reduced_loss_and_its_gradient(dtype, mean):
         want = reference.row_grad(z, target, scores, stats, Cotangents(np.full(7, scale), None, None))
         np.testing.assert_allclose(grad, want, rtol=0, atol=8 * eps)
         assert not grad[2].any()
+        assert cpu.row_step(z, index, weight, options, None) == loss
     grad = np.full_like(z, 9.0)
     loss = cpu.row_step(z, np.full(7, 3), None, cpu.StepOptions(mean, 3, 0, 0, 1, None), grad)
     assert np.isnan(loss) if mean else loss == 0.0

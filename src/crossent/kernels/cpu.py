@@ -107,8 +107,10 @@ def row_fused(
     _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *outputs, grad), logits, target)
 
 
-def row_step(logits: Array, index: Array, weight: Array | None, options: StepOptions, grad: Array) -> float | None:
-    """Return the sum or mean of the losses of class indices, and write its gradient; only the CPU has this.
+def row_step(
+    logits: Array, index: Array, weight: Array | None, options: StepOptions, grad: Array | None
+) -> float | None:
+    """Return the sum or mean of the losses of class indices, and write its gradient if wanted; only the CPU has this.
 
     It is `row_stats`, `sums` and `row_grad` in one call, for logits so few that a call takes longer than the numbers.
     Axes are those of torch's `cross_entropy`, and nothing need be checked before. Where an argument is unusual or wrong

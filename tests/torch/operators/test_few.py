@@ -72,6 +72,41 @@ def test_a_cotangent_multiplies_the_gradient(g):
     torch.testing.assert_close(grad, want, rtol=3e-7, atol=1e-38, equal_nan=True)
 
 
+@pytest.mark.parametrize("g", [0.0, 1.0, -1.0, 0.3, 3.0, 65536.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_rounded_once_with_its_cotangent(dtype, g):
+    z = logits(dtype)
+    (loss, grad), (want, want_grad) = both(z, torch.tensor(g), smoothing=0.1)
+    assert loss.dtype == want.dtype == torch.float32
+    assert grad.dtype == dtype
+    assert torch.equal(loss, want)
+    assert torch.equal(grad, want_grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_loss_without_a_gradient(call, dtype):
+    z = logits(dtype)
+    want = operator_loss(z, **CALLS[call]).detach()
+    with torch.no_grad():
+        assert few_loss(z, **CALLS[call]).requires_grad is False
+    with torch.inference_mode():
+        assert few_loss(z, **CALLS[call]).is_inference()
+    loss = few_loss(z.detach(), **CALLS[call])
+    assert loss.dtype == want.dtype
+    assert loss.grad_fn is None
+    assert torch.equal(loss, want) or (loss.isnan() and want.isnan())
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("grad", [True, False])
+def test_profilers_show_the_operator(grad):
+    z = logits().requires_grad_(grad)
+    with torch.profiler.profile() as profile:
+        _ = F.cross_entropy(z, Y)
+    assert "row_loss" in {event.key for event in profile.key_averages()}
+
+
 def test_a_cotangent_beyond_1_enlarges_nothing_that_was_rounded_to_0():
     z = torch.tensor([[0.0, -87.0, -86.5, 0.0, -70.0]] * 6).requires_grad_()
     (_, grad), (_, want) = both(z, torch.tensor(1024.0))
@@ -236,7 +271,7 @@ def test_unusual_logits_go_the_general_way():
     _ = torch.func.vmap(lambda x: kept.append(x) or x.sum())(z)  # a wrapper that outlives its transform
     assert few.loss_of_few(kept[0], torch.tensor(0), None, few_options()) is None
     unusual = (
-        z.detach(), z.detach().bfloat16().requires_grad_(), z.detach().to("meta").requires_grad_(), freed,
+        z.detach().to(torch.float8_e4m3fn).requires_grad_(), z.detach().to("meta").requires_grad_(), freed,
         torch._neg_view(z), z.detach().to_sparse().requires_grad_(), z.detach().as_subclass(Tagged).requires_grad_(),
         torch.zeros(6, 0, requires_grad=True), torch.zeros(0, 5, requires_grad=True),
         torch.tensor(1.0, requires_grad=True), torch.randn(6, few.MOST // 6 + 1, requires_grad=True), [[0.0] * 5] * 6,
@@ -254,7 +289,7 @@ class Tagged(torch.Tensor):
 @pytest.mark.usefixtures("quiet")
 def test_whoever_looks_sees_the_operator():
     z = logits()
-    for watching in (torch.no_grad(), torch.inference_mode(), Watching(), forward_ad.dual_level()):
+    for watching in (Watching(), forward_ad.dual_level()):
         with watching:
             assert few.loss_of_few(z, Y, None, few_options()) is None
 

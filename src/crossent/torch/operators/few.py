@@ -1,4 +1,4 @@
-"""The loss of few logits on a CPU: one call of the core checks, computes the sum or mean, and its gradient.
+"""The loss of few logits on a CPU: one call of the core checks, and computes the sum or mean and its gradient.
 
 Where a kernel takes a few microseconds, the ways between Python, torch and the core take most of the time. Here the
 forward goes that way once and keeps the gradient. The backward hands it over, or makes it smaller for a cotangent below
@@ -21,28 +21,42 @@ from crossent.spec import Target
 from crossent.torch.base.backends import backend
 from crossent.torch.base.register import is_plain, is_plain_backward, keeps_graph
 from crossent.torch.base.transforms import is_watched
+from crossent.torch.base.values import loss_dtype
 from crossent.torch.call.arguments import scores_of
 from crossent.torch.call.layout import layout_of
 from crossent.torch.operators.rows import RowCall, RowLossCall, loss_gradient
 
 MOST = 65536
 """Logits of a call that is small: the gradient takes as long as one way to the core."""
+_MULTIPLIED = (torch.float32, torch.float64)
+"""Dtypes of gradients that are multiplied by their cotangent; half precision is rounded once, together with it."""
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def loss_of_few(logits: Any, index: Any, weight: Any, options: StepOptions) -> Tensor | None:
     """Return the loss of a call of `cross_entropy` as it was made, or None if it has to go the general way."""
-    if is_watched() or not (type(logits) in _PLAIN and type(index) in _PLAIN and torch.is_grad_enabled()):
+    if (
+        is_watched()
+        or forward_ad._current_level >= 0  # pyright: ignore
+        or not (type(logits) in _PLAIN and type(index) in _PLAIN)
+        or logits.numel() > MOST
+        or logits.is_neg()
+        or not (weight is None or (is_plain(weight) and not weight.requires_grad))
+        or not (logits.is_cpu and backend(logits) is cpu)
+    ):
         return None
-    if not (logits.requires_grad and logits.is_cpu) or logits.numel() > MOST or logits.is_neg():
+    if logits.requires_grad and torch.is_grad_enabled():
+        gradient = torch.empty_like(logits)
+        loss = cpu.row_step(logits, index, weight, options, gradient)
+        return None if loss is None else _apply(logits, index, weight, options, gradient, loss)
+    if torch.autograd._profiler_enabled():  # pyright: ignore  # which the operator tells its name
         return None
-    if weight is not None and (not is_plain(weight) or weight.requires_grad):
-        return None
-    if forward_ad._current_level >= 0 or backend(logits) is not cpu:  # pyright: ignore
-        return None
-    gradient = torch.empty_like(logits)
-    loss = cpu.row_step(logits, index, weight, options, gradient)
-    return None if loss is None else _apply(logits, index, weight, options, gradient, loss)
+    loss = cpu.row_step(logits, index, weight, options, None)
+    return None if loss is None else _scalar(loss, logits.dtype)
+
+
+def _scalar(loss: float, dtype: torch.dtype) -> Tensor:
+    return torch.scalar_tensor(loss, dtype=loss_dtype(dtype))
 
 
 class _LossOfFew(torch.autograd.Function):
@@ -61,17 +75,18 @@ class _LossOfFew(torch.autograd.Function):
         ctx.save_for_backward(logits, index, weight)
         ctx.options = options
         ctx.gradient = gradient
-        return torch.scalar_tensor(loss, dtype=logits.dtype)
+        return _scalar(loss, logits.dtype)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         logits, index, weight = ctx.saved_tensors  # raises what torch raises if one was overwritten, or the graph freed
         gradient: Tensor = ctx.gradient
         factor = g.item() if is_plain_backward(g) else math.nan
-        if not abs(factor) <= 1:  # it would enlarge what was rounded to 0, and an infinite one make NaN of it
-            gradient = loss_gradient(_call(logits, index, weight, ctx.options), g).reshape(gradient.shape)
-        elif factor == 0.0:
+        if factor == 0.0:
             gradient = torch.zeros_like(gradient)  # whatever the rows hold
+        elif factor != 1.0 and not (abs(factor) <= 1.0 and gradient.dtype in _MULTIPLIED):
+            # A factor beyond 1 would enlarge what was rounded to 0, and an infinite one make NaN of it.
+            gradient = loss_gradient(_call(logits, index, weight, ctx.options), g).reshape(gradient.shape)
         elif keeps_graph():
             gradient = gradient * factor
         else:
