@@ -15,6 +15,7 @@ from benchmarks.common.records import Record, by_case
 from benchmarks.coverage import report as coverage_report
 from benchmarks.gpu import report as gpu_report
 from benchmarks.linear import shards
+from benchmarks.logits import everyday_report
 from benchmarks.score import report as score_report
 
 Cases = dict[str, dict[str, Record]]
@@ -253,6 +254,11 @@ TABLES: dict[str, Table | Whole] = {
     "logits": Table("logits", LOGITS, logits),
     "logits-times": Table("logits", LOGITS_TIMES, logits_times),
     "logits-errors": Table("logits", ["logits", "loss", "eager's", "gradient", "eager's"], logits_errors),
+    "everyday": Table("everyday", everyday_report.TIMES, everyday_report.times),
+    "everyday-small": Table("everyday", everyday_report.SMALL, everyday_report.small),
+    "everyday-kept": Table("everyday", everyday_report.KEPT, everyday_report.kept),
+    "everyday-peaks": Table("everyday", everyday_report.PEAKS, everyday_report.peaks),
+    "everyday-errors": Table("everyday", everyday_report.ERRORS, everyday_report.errors),
     "linear": Table("linear", LINEAR, linear),
     "linear-errors": Table("linear", ["N × D × V", "who", "chunks", "loss", "dX", "dW"], linear_errors, words=2),
     "gpu-logits": Whole("gpu", gpu_logits),
@@ -269,7 +275,7 @@ MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
 """Tables that are computed and not measured."""
 
 README = pages.ROOT / "README.md"
-IN_README = ("logits", "linear", "gpu-logits", "gpu-linear")
+IN_README = ("logits", "everyday", "everyday-small", "linear", "gpu-logits", "gpu-linear")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ Lines = dict[str, list[list[str]]]
 
 COMMANDS = {
     "logits": "python -m benchmarks --suite logits",
+    "everyday": "python -m benchmarks --suite everyday",
+    "growth": "python -m benchmarks --suite growth",
     "linear": "python -m benchmarks --suite linear",
     "scaling": "python -m benchmarks --suite scaling",
     "score": "python -m benchmarks.score",

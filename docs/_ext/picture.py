@@ -15,7 +15,10 @@ from benchmarks.common.pages import LostSourceError
 
 
 class Picture(SphinxDirective):
-    """Draw a picture; the content is its caption. The `source` is the suite of benchmarks whose results it shows."""
+    """Draw a picture; the content is its caption. The `source` is the suite of benchmarks whose results it shows.
+
+    Words that the picture computes of its results follow the caption.
+    """
 
     required_arguments = 1
     has_content = True
@@ -25,15 +28,17 @@ class Picture(SphinxDirective):
         """Return the figure."""
         module, function = self.arguments[0].split(".")
         try:
-            drawn = getattr(import_module(f"pictures.{module}"), function)()
+            draw = getattr(import_module(f"pictures.{module}"), function)
+            drawn, computed = draw(), getattr(draw, "caption", None)
+            found = [computed()] if computed else []
             origin = proof.origin(self.options["source"]) if "source" in self.options else ""
         except LostSourceError as error:
             raise self.error(f"the picture {self.arguments[0]} {error}") from None
         figure = nodes.figure("", nodes.raw("", drawn, format="html"), classes=["drawn"])
-        if text := " ".join([*self.content, origin]).strip():
+        if text := " ".join([*self.content, *found, origin]).strip():
             caption = nodes.caption()
-            found, _ = self.state.inline_text(text, self.lineno)
-            caption += found
+            words, _ = self.state.inline_text(text, self.lineno)
+            caption += words
             figure += caption
         return [figure]
 

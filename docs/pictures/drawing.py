@@ -39,10 +39,13 @@ DASHED: Any = (0, (4, 3))
 Draw = Callable[[Figure], None]
 
 
-def picture(title: str, height: float = 2.6) -> Callable[[Draw], Callable[[], str]]:
+def picture(
+    title: str, height: float = 2.6, caption: Callable[[], str] | None = None
+) -> Callable[[Draw], Callable[[], str]]:
     """Turn a function that draws on a figure into one that returns an SVG element.
 
-    Screen readers speak the title in place of the picture.
+    Screen readers speak the title in place of the picture. What `caption` returns stands below it, after the caption
+    that the page gives: numbers that follow from what is drawn.
     """
 
     def decorate(draw: Draw) -> Callable[[], str]:
@@ -59,6 +62,7 @@ def picture(title: str, height: float = 2.6) -> Callable[[Draw], Callable[[], st
                             axis.set_major_formatter(FuncFormatter(lambda x, _: power(round(math.log10(x)))))
                 return svg(figure, name, title)
 
+        drawn.caption = caption  # pyright: ignore[reportAttributeAccessIssue]
         return drawn
 
     return decorate

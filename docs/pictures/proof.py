@@ -8,8 +8,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks import proof
-from benchmarks.common.grid import at
+from benchmarks.common.grid import at, number
 from benchmarks.common.records import Record
+from benchmarks.logits import growth_report
 from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, legend, of_classes, picture
 
 Case = dict[str, Record]
@@ -72,6 +73,40 @@ def error(figure: Figure) -> None:
     _sweeps(figure, "relative", lines)
 
 
+def _spreads() -> str:
+    """Return in words how far from flat the lines of growth are."""
+    said: list[str] = []
+    for name, cases in proof.cases("growth").items():
+        found = growth_report.sweeps(cases)
+        classes, logits = (
+            " and ".join(f"{who} {number(growth_report.spread(points, who))}" for who in ("crossent", "eager"))
+            for points in found
+        )
+        said.append(f"{name}: over the classes {classes}; over the logits {logits}.")
+    many = f"{growth_report.MANY:,} logits and more"
+    return f"The longest time for a logit over the shortest, among calls of {many}. {' '.join(said)}"
+
+
+@picture("Time for a logit over the number of classes and over the number of logits", 2.9, caption=_spreads)
+def growth(figure: Figure) -> None:
+    """Draw the time that a logit takes, for any number of classes and of logits."""
+    of_class = proof.cases("growth")
+    names = (("torch eager", "eager", WARM), ("crossent", "crossent", MAIN))
+    for part, cases in zip(of_classes(figure, of_class), of_class.values(), strict=True):
+        found = growth_report.sweeps(cases)
+        panels = part.subplots(1, 2, sharey=True)
+        for axes, points, field, of in zip(panels, found, ("V", "logits"), ("classes", "logits"), strict=True):
+            sizes = [getattr(point, field) for point in points]
+            for _, who, colour in names:
+                times = [getattr(point, who) for point in points]
+                _ = axes.loglog(sizes, times, color=colour, marker="o", markersize=3)
+            _ = axes.set(xlabel=of, xticks=[sizes[0], sizes[-1]], xticklabels=[f"{n:,}" for n in (sizes[0], sizes[-1])])
+            axes.tick_params(labelsize=8.0)
+            axes.minorticks_off()
+        panels[0].set_ylabel("ns for a logit")
+        legend(part, [(text, colour) for text, _, colour in names])
+
+
 def _sweeps(figure: Figure, unit: str, lines: tuple[Line, ...]) -> None:
     """Draw a panel for each of N, D and V, from the cases that differ from the base in it alone."""
     of_class = proof.cases("scaling")
@@ -86,8 +121,8 @@ def _sweeps_of_class(panels: Any, cases: list[Case], unit: str, lines: tuple[Lin
     for place, (axes, name) in enumerate(zip(panels, "NDV", strict=True)):
         others = [k for k in range(3) if k != place]
         found = sorted((shape[place], k) for k, shape in enumerate(shapes) if all(shape[i] == base[i] for i in others))
-        for text, colour, number in lines:
-            points = [(n, value) for n, k in found if (value := number(cases[k])) is not None]
+        for text, colour, value_of in lines:
+            points = [(n, value) for n, k in found if (value := value_of(cases[k])) is not None]
             style = DASHED if text == "floor" else "-"
             _ = axes.loglog(*zip(*points, strict=True), color=colour, linestyle=style, marker="o", markersize=3)
         ends = [found[0][0], found[-1][0]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,9 @@ import pytest
 from benchmarks import proof
 from benchmarks.common import pages
 from benchmarks.common.grid import number
-from benchmarks.common.records import by_case, read, write
+from benchmarks.common.records import by_case
 from benchmarks.gpu import __main__ as gpu_command
+from tests.benchmarks.classes import OTHER, two_classes
 
 
 @pytest.mark.slow
@@ -34,50 +34,37 @@ def test_the_pages_show_what_a_gpu_has_measured(tmp_path: Path, monkeypatch: pyt
 
 
 def test_classes_of_processors_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    both(tmp_path, monkeypatch)
-    (ours,) = pages.by_processor("logits").keys() - {"AMD, AVX2"}
+    two_classes(tmp_path, monkeypatch)
+    of_class = {name: by_case(records) for name, records in pages.by_processor("logits").items()}
     text = proof.table("logits")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     heads, *lines = cells
     assert heads[:3] == ["logits", "processor", "× eager"]
-    eager = {name: by_case(records) for name, records in pages.by_processor("logits").items()}
-    for k, case in enumerate(eager[ours]):
-        pair = {line[1]: line[2] for line in lines[2 * k : 2 * k + 2]}
-        expected = {name: number(cases[case]["both"]["speedup_over"]["eager"]) for name, cases in eager.items()}
-        assert pair == expected
-        assert lines[2 * k + 1][0] == ""  # the case is named once
-    assert len(text.split("\n\n")) == 3  # and both runs below it
+    together = iter(lines)
+    for case in of_class[OTHER]:
+        named = [name for name, cases in of_class.items() if case in cases]
+        of_case = [next(together) for _ in named]
+        assert [line[1] for line in of_case] == named
+        assert [f"({case})" in line[0] for line in of_case] == [True] + [False] * (len(named) - 1)
+        speedups = [of_class[name][case]["both"]["speedup_over"]["eager"] for name in named]
+        assert [line[2] for line in of_case] == list(map(number, speedups))
+    assert len(text.split("\n\n")) == 1 + len(of_class)  # and below it where each comes from
 
 
 def test_a_class_without_a_case_has_no_line_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    both(tmp_path, monkeypatch, without="digits")
+    two_classes(tmp_path, monkeypatch, without="digits")
     lines = [line for line in proof.table("logits").splitlines() if line.startswith("| ")]
     classes = [line.split("|")[2].strip() for line in lines]
-    assert classes.count("AMD, AVX2") == len(by_case(pages.by_processor("logits")["AMD, AVX2"]))
+    assert classes.count(OTHER) == len(by_case(pages.by_processor("logits")[OTHER]))
     assert sum("(digits)" in line for line in lines) == 1
 
 
 def test_scores_have_a_table_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    both(tmp_path, monkeypatch)
-    assert proof.table("score-arrays").count("| rows × classes |") == 2
+    two_classes(tmp_path, monkeypatch)
+    classes = pages.by_processor("score")
+    assert OTHER in classes
+    assert proof.table("score-arrays").count("| rows × classes |") == len(classes)
     assert proof.table("coverage").count("| case |") == 1  # which does not depend on the processor
-
-
-def both(folder: Path, monkeypatch: pytest.MonkeyPatch, without: str = "") -> None:
-    """Let pages read a copy of the results, and beside each the same results of an AMD processor."""
-    for path in pages.RESULTS.glob("*.jsonl"):
-        _ = shutil.copy(path, folder)
-        records = [record for record in read([path]) if record.get("case") != without]
-        for record in records:
-            record["run"]["machine"] |= {
-                "cpu": "AMD EPYC",
-                "vendor": "AMD",
-                "isa": "avx2",
-                "widest": "avx2",
-                "amx": False,
-            }
-        write(folder / path.name.replace("linux-", "linux-amd-"), records)
-    monkeypatch.setattr(pages, "RESULTS", folder)
 
 
 @pytest.mark.parametrize("name", [*proof.TABLES, *proof.MODELS])

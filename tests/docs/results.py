@@ -11,6 +11,7 @@ from benchmarks.common import pages
 
 DRAWN = {
     "logits": ["proof.logits"],
+    "growth": ["proof.growth"],
     "linear": ["large_vocabularies.memory", "large_vocabularies.time"],
     "scaling": ["proof.time", "proof.memory", "proof.error"],
     "coverage": ["scoring.coverage"],
