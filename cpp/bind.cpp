@@ -196,17 +196,18 @@ nb::object py_row_fused(TARGET_ARGUMENTS, const In& loss_scale, const In& lse_sq
 }
 
 // The sum or mean of few losses, and the gradient into grad if there is one; None where an argument is unusual or
-// wrong.
-nb::object py_row_step(nb::handle logits, nb::handle index, nb::handle weight, nb::handle grad, bool mean,
-                       nb::handle ignore_index, nb::handle smoothing, nb::handle z_loss, nb::handle temperature,
-                       nb::handle softcap) {
+// wrong. The options are the fields of crossent.kernels.cpu.StepOptions.
+nb::object py_row_step(nb::handle logits, nb::handle index, nb::handle weight, const nb::tuple& options,
+                       nb::handle grad) {
     StepArguments arguments;
-    if (!arguments.read_logits(logits, grad) || !arguments.read_target(index, weight, ignore_index) ||
-        !arguments.read_options(smoothing, z_loss, temperature, softcap))
+    require(options.size() == 6, "options must be StepOptions");
+    if (!arguments.read_logits(logits, grad) || !arguments.read_target(index, weight, options[1]) ||
+        !arguments.read_options(options[2], options[3], options[4], options[5]))
         return nb::none();
+    const bool mean = options[0].is(nb::handle(Py_True));
     Step step;
     {
-        const Unlocked unlocked;
+        const Unlocked unlocked(arguments.task.rows * arguments.task.columns > 4096);
         step = row_step(arguments.task, arguments.measure, mean);
     }
     if (step.problem.row >= 0) return nb::none();
@@ -334,8 +335,8 @@ NB_MODULE(_core, m) {
           "grad"_a);
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "loss_scale"_a, "lse_squared_scale"_a.none(), RESULT_NAMES,
           "grad"_a);
-    m.def("row_step", &py_row_step, "logits"_a.none(), "index"_a.none(), "weight"_a.none(), "grad"_a.none(), "mean"_a,
-          "ignore_index"_a.none(), "smoothing"_a.none(), "z_loss"_a.none(), "temperature"_a.none(), "softcap"_a.none());
+    m.def("row_step", &py_row_step, "logits"_a.none(), "index"_a.none(), "weight"_a.none(), "options"_a,
+          "grad"_a.none());
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
     m.def("row_summary", &py_row_summary, "values"_a, "index"_a.none(), "result"_a, "place"_a, "entropic"_a);

@@ -13,10 +13,13 @@ namespace crossent {
 // process is gone.
 class Unlocked {
   public:
-    Unlocked() : state_(PyEval_SaveThread()) {}
+    Unlocked() : Unlocked(true) {}
+    // A kernel of a few microseconds is over before another thread has woken up, and stays locked.
+    explicit Unlocked(bool wanted) : state_(wanted ? PyEval_SaveThread() : nullptr) {}
     Unlocked(const Unlocked&) = delete;
     Unlocked& operator=(const Unlocked&) = delete;
     ~Unlocked() {
+        if (state_ == nullptr) return;
         try {
             PyEval_RestoreThread(state_);
         } catch (...) {

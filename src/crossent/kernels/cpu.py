@@ -117,7 +117,7 @@ def row_step(
     (numbers that are neither float nor int, a z-loss, an array that does not fit, a class that does not exist), this
     returns None, the gradient is undefined, and the other functions say what it is.
     """
-    return _built().row_step(logits, index, weight, grad, *options)
+    return (_core or _built()).row_step(logits, index, weight, options, grad)  # a call less than _built() alone
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> float:

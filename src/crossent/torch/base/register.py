@@ -16,7 +16,12 @@ from crossent.torch.base.transforms import has_tangents, is_batched, is_watched,
 
 library = torch.library.Library("crossent", "DEF")
 _PLAIN = (Tensor, torch.nn.Parameter)
-_keeps_graph: Any = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)  # pyright: ignore
+keeps_graph: Callable[[], bool] = getattr(
+    torch._C._autograd,  # pyright: ignore
+    "_get_current_graph_task_keep_graph",
+    lambda: True,
+)
+"""Return whether the backward that runs may be run again, or nobody knows."""
 
 Wants = frozenset[str]
 """Names of the arguments that want a gradient."""
@@ -170,11 +175,6 @@ def is_plain_backward(*cotangents: Tensor | None) -> bool:
 def in_plain_backward(ctx: Any) -> bool:
     """Return whether a backward runs in plain eager mode, on ordinary tensors, and nobody will differentiate it."""
     return getattr(ctx, "plain", False)
-
-
-def keeps_graph() -> bool:
-    """Return whether the backward that runs may be run again, or nobody knows."""
-    return _keeps_graph is None or _keeps_graph()
 
 
 def _returned(returns: Any) -> str:

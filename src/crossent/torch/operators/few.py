@@ -52,11 +52,7 @@ def loss_of_few(logits: Any, index: Any, weight: Any, options: StepOptions) -> T
     if torch.autograd._profiler_enabled():  # pyright: ignore  # which the operator tells its name
         return None
     loss = cpu.row_step(logits, index, weight, options, None)
-    return None if loss is None else _scalar(loss, logits.dtype)
-
-
-def _scalar(loss: float, dtype: torch.dtype) -> Tensor:
-    return torch.scalar_tensor(loss, dtype=loss_dtype(dtype))
+    return None if loss is None else torch.scalar_tensor(loss, dtype=loss_dtype(logits.dtype))
 
 
 class _LossOfFew(torch.autograd.Function):
@@ -75,7 +71,7 @@ class _LossOfFew(torch.autograd.Function):
         ctx.save_for_backward(logits, index, weight)
         ctx.options = options
         ctx.gradient = gradient
-        return _scalar(loss, logits.dtype)
+        return torch.scalar_tensor(loss, dtype=loss_dtype(logits.dtype))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
