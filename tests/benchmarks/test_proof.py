@@ -51,6 +51,14 @@ def test_classes_of_processors_stand_side_by_side(tmp_path: Path, monkeypatch: p
     assert len(text.split("\n\n")) == 1 + len(of_class)  # and below it where each comes from
 
 
+@pytest.mark.parametrize("name", [name for name, of in proof.TABLES.items() if isinstance(of, proof.Table)])
+def test_every_line_of_a_table_names_its_class_of_processors(name: str):
+    wanted = proof.TABLES[name]
+    heads, _, *lines = [line.split("|")[1:-1] for line in proof.table(name).splitlines() if line.startswith("|")]
+    assert heads[1].strip() == "processor"
+    assert {line[1].strip() for line in lines} == set(pages.by_processor(wanted.suite))
+
+
 def test_a_class_without_a_case_has_no_line_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     two_classes(tmp_path, monkeypatch, without="digits")
     lines = [line for line in proof.table("logits").splitlines() if line.startswith("| ")]
