@@ -142,7 +142,8 @@ class RowClosing(NamedTuple):
 
     def reduced(self, loss: Tensor, lse: Tensor) -> Tensor:
         """Return the loss of the call: row losses reduced with their sample weights, and the z-loss."""
-        counts, z_loss, samples = self.counts(loss.dtype), self.closing.z_loss, self.closing.sample_weight
+        reduction, samples, z_loss = self.closing
+        counts = self.counts(loss.dtype) if reduction != "none" else RowCounts(None, None)
         if samples is not None:
             loss, lse = (self._without_removed(x, samples) for x in (loss, lse))
         result = self._reduce(loss, counts.weight)

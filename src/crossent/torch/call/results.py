@@ -65,7 +65,7 @@ def finished(
 ) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of the call, or (loss, Stats); `again` gives results of the same logits for another target."""
     loss = rows.row_closing.reduced(results.loss, results.lse)
-    if rows.closing.reduction == "none":
+    if rows.closing.reduction == "none" and len(rows.layout.rows) != 1:
         loss = loss.reshape(rows.layout.rows)
     return (loss, stats_of(rows, results, again)) if rows.return_stats else loss
 
