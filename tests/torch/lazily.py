@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import operator
 import types
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import crossent.torch as F
+from crossent.torch.sources import linear
 from tests.torch import plain
 
 B, S, D, V = 2, 7, 5, 11  # more logits than weights, so that the largest memory tells
@@ -27,6 +29,11 @@ def pair(dtype=torch.float64, bias=True, shape=(B, S, D), classes=V):
     head = F.fuse_lm_head(copy.deepcopy(twin))
     x = 2 * torch.randn(shape, dtype=dtype)
     return (head, x.clone().requires_grad_()), (twin, x.clone().requires_grad_())
+
+
+def memory_for_logits(monkeypatch, number):
+    """Give losses memory for so many float32 logits on a CPU where the caller asks for none: all that fit may exist."""
+    monkeypatch.setattr(linear, "CPU", dataclasses.replace(linear.CPU, chunk_bytes=4 * number))
 
 
 def others(dtype=torch.float64, shape=(B, S), classes=V):

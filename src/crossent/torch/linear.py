@@ -113,7 +113,9 @@ def linear_cross_entropy(
     chunk_bytes
         How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB or more on GPUs (a thousand
         rows); a tile has one logit at least. It changes results by rounding only. If fewer than 128 rows of logits fit
-        (1024 on GPUs), the logits are multiplied twice, in smaller tiles. On GPUs the gradient of a half-precision
+        (32 or 64 on CPUs with narrower vectors, 1024 on GPUs), the logits are multiplied twice, in smaller tiles; so
+        they are in half precision on CPUs, unless all fit. CPUs with matrix units keep all logits of a bfloat16 head by
+        default where rows are at most 512 and a quarter of the features. On GPUs the gradient of a half-precision
         weight may take as much memory again as that weight in float32.
     process_group, first_class, num_classes
         As in `cross_entropy`: `linear_weight` and `linear_bias` are shards, the rows of some classes. The gradient of
@@ -250,7 +252,7 @@ def _in_one_or_two_sweeps(
         facts = {"the dtype": str(call.input.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
         check_same_call(rows, call.scores, **facts)
     size = rows.layout.shape.numel() * loss_dtype(call.input.dtype).itemsize
-    keep = not plainly and wanted.of_source and (not reduced or rows.return_stats or not alone) and size <= chunk_bytes
+    keep = not plainly and wanted.of_source and size <= chunk_bytes
     return finished(rows, linear_stats(LinearStatsCall(call, keep, chunk_bytes)).rows, again)
 
 

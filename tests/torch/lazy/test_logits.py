@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as nnf
 
 from tests.torch import plain
-from tests.torch.lazily import LOGITS, B, D, Largest, V, expressions, others, pair, same, value
+from tests.torch.lazily import LOGITS, B, D, Largest, V, expressions, memory_for_logits, others, pair, same, value
 
 # What is known without a multiplication
 
@@ -191,7 +191,8 @@ def test_the_loss_of_scaled_logits(text):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_no_logits_are_made_for_a_loss(dtype):
+def test_no_logits_are_made_for_a_loss(dtype, monkeypatch):
+    memory_for_logits(monkeypatch, LOGITS // 2)
     (head, x), (twin, u) = pair(dtype)
     a = others(dtype)
     losses = [v.format(z=f"({z})") for z in expressions(LAZY) for v in expressions(VIEWS)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as nnf
@@ -42,19 +40,6 @@ def test_tiles_are_the_products_of_torch(bias, positions, dtype):
                 assert tile.dtype == loss_dtype(dtype)
                 found[slice(*rows), classes.of(positions)] = tile
         plain.agree("tiles", found, logits_of(source), None, plain.FLOOR[loss_dtype(dtype)])
-
-
-@pytest.mark.parametrize("positions", [1, 3])
-@pytest.mark.parametrize("width", [1, 4, 100])
-def test_whole_rows_are_products_of_some_classes_at_a_time(width, positions, monkeypatch):
-    source = layer(positions=positions)
-    device = linear.device_of(source.input)
-    narrow = dataclasses.replace(device, product_classes=width)
-    monkeypatch.setattr(linear, "device_of", lambda _: narrow)
-    tiles = source.tiles(TileShape(3, 11))
-    for rows in spans(7, 3):
-        part = logits_of(source)[slice(*rows)]
-        torch.testing.assert_close(tiles.whole_rows(rows), part, rtol=1e-12, atol=1e-12)
 
 
 def test_sizes():
@@ -118,7 +103,7 @@ def of_tiles(source, sums, tiles, gradient, classes_of_tile, rows_of_tile):
     for classes in spans(source.classes, classes_of_tile):
         sums.begin(classes)
         for rows in spans(source.size, rows_of_tile):
-            tile = tiles.logits(rows, classes) if classes_of_tile < source.classes else tiles.whole_rows(rows)
+            tile = tiles.logits(rows, classes)
             place = sums.place(tile, rows)
             _ = place.copy_(gradient[slice(*rows), classes.of(source.positions)])
             sums.add(place, rows, classes, torch.ones(rows.size, dtype=torch.bool))

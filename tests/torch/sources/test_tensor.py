@@ -20,8 +20,9 @@ def test_tiles_are_views_of_the_logits():
 
 
 def test_whole_rows_leave_the_padding_out():
-    tiles = TensorSource(LOGITS, 3).tiles(TileShape(2, 3))
-    assert tiles.whole_rows(Span(0, 2)).tolist() == [[0.0, 1.0, 2.0], [5.0, 6.0, 7.0]]
+    source = TensorSource(LOGITS, 3)
+    tiles = source.tiles(TileShape(2, 3))
+    assert tiles.logits(Span(0, 2), Span(0, source.classes)).tolist() == [[0.0, 1.0, 2.0], [5.0, 6.0, 7.0]]
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 5, 3)])

@@ -21,6 +21,7 @@ from crossent.torch.operators.linear_call import LinearCall, LinearGradients, li
 from crossent.torch.ranks.records import merge, write_outputs
 from crossent.torch.sources import driver
 from crossent.torch.sources.linear import KeptTiles, LinearTiles
+from crossent.torch.sources.plan import TileShape, direct
 from crossent.torch.sources.source import Wanted
 
 
@@ -140,6 +141,8 @@ def _linear_grad(call: LinearGradCall) -> LinearGradients:
     cotangents = Cotangents(*(packed.take(g) for g in (call.g_loss, call.g_lse, call.g_entropy)))
     shape = task.tile_shape(call.chunk_bytes)
     if call.logits.ndim == 2:
+        if direct(source.costs):
+            shape = TileShape(max(1, source.size), max(1, source.classes))
         tiles: LinearTiles = KeptTiles(source, shape, call.logits[: source.size])
     else:
         tiles = LinearTiles(source, shape)

@@ -130,7 +130,7 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
     sums = source.sums_by_rows(tiles, wanted, sweep)
     for rows in spans(source.size, sweep.rows):
         here = rows.of(source.positions)
-        tile = tiles.whole_rows(rows)
+        tile = tiles.logits(rows, classes)
         gradient, logits = sums.place(tile, rows), task.shaped(tile)
         part = record.new_empty((record.shape[0], rows.size * source.positions))
         scales = LossScale(loss_scale[here], None if lse_scale is None else lse_scale[here])

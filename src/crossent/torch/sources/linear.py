@@ -16,7 +16,7 @@ from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.ranks.gathered import InputGradient
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
-from crossent.torch.sources.plan import CPU, GPU, Device, SourceCosts, Sweep, TileShape, padded, weight_adds_up
+from crossent.torch.sources.plan import CPU, GPU, Device, SourceCosts, Sweep, TileShape, direct, padded, weight_adds_up
 from crossent.torch.sources.products import multiply, operand, operand_dtype
 from crossent.torch.sources.source import Span, Wanted, spans
 from crossent.torch.sources.tensor import TensorSource, TensorTiles
@@ -109,9 +109,9 @@ class LinearTiles:
         """Of logits and of sums."""
         self.in_place = self.dtype == self.wide
         """Whether gradients of logits take the place of the logits."""
-        rows, classes = shape if kept is None else (0, 0)
-        fresh_zeros = self.in_place and source.device.fresh_zeros
-        self.buffer = memory((rows, padded(classes * source.positions)), source.input, self.wide, zeroed=fresh_zeros)
+        rows, classes = shape
+        self._shape = (rows, padded(classes * source.positions))
+        self._buffer: Tensor | None = None
         self._gradients: Tensor | None = None
         self._input: tuple[Span, Tensor] | None = None
         self._operands: tuple[Span, ClassOperands] | None = None
@@ -137,26 +137,26 @@ class LinearTiles:
         """Return weight and bias of classes as the products take them."""
         if self._operands is None or self._operands[0] != classes:
             here, bias = classes.of(self.source.positions), self.source.bias
+            self._operands = None  # so that a copy in another dtype may take the memory of the last one
             weight = operand(self.source.weight[here], self.dtype)
             self._operands = classes, ClassOperands(weight, None if bias is None else bias[here])
         return self._operands[1]
+
+    def buffer(self) -> Tensor:
+        """Return memory for one tile, the same each time."""
+        if self._buffer is None:
+            fresh_zeros = self.in_place and self.source.device.fresh_zeros
+            self._buffer = memory(self._shape, self.source.input, self.wide, zeroed=fresh_zeros)
+        return self._buffer
 
     def logits(self, rows: Span, classes: Span) -> Tensor:
         """Return a tile (n, v · P), multiplied into the buffer or into its place among the logits that are kept."""
         positions = self.source.positions
         if self._kept is None:
-            tile = self.buffer[: rows.size, : classes.size * positions]
+            tile = self.buffer()[: rows.size, : classes.size * positions]
         else:
             tile = self._kept[rows.begin : rows.end, classes.of(positions)]
         self._multiply(rows, classes, tile)
-        return tile
-
-    def whole_rows(self, rows: Span) -> Tensor:
-        """Return a tile of all classes, by products that are not too wide."""
-        source = self.source
-        tile = self.buffer[: rows.size, : source.classes * source.positions]
-        for classes in spans(source.classes, source.device.product_classes):
-            self._multiply(rows, classes, tile[:, classes.of(source.positions)])
         return tile
 
     def _multiply(self, rows: Span, classes: Span, tile: Tensor) -> None:
@@ -170,13 +170,14 @@ class LinearTiles:
         if self.in_place:
             return tile
         if self._gradients is None:
-            self._gradients = self.new_gradients(self.buffer.shape[0])
+            self._gradients = self.new_gradients(self._shape[0])
         return self._gradients[: tile.shape[0], : tile.shape[1]]
 
     def new_gradients(self, rows: int) -> Tensor:
         """Return memory for gradients of so many rows of logits beside the logits."""
         # zeroed, because torch's bfloat16 product on CPUs multiplies what lies between the rows by zero, maybe NaN
-        return memory((rows, self.buffer.shape[1]), self.buffer, self.dtype, zeroed=self.buffer.is_cpu)
+        like = self.source.input
+        return memory((rows, self._shape[1]), like, self.dtype, zeroed=like.is_cpu)
 
 
 class KeptTiles(LinearTiles):
@@ -193,29 +194,32 @@ class KeptTiles(LinearTiles):
 
     def gradient(self, tile: Tensor) -> Tensor:
         """Return memory for the gradient of a tile, never the logits that were kept: they may be wanted again."""
-        return super().gradient(self.buffer[: tile.shape[0], : tile.shape[1]])
+        return super().gradient(self.buffer()[: tile.shape[0], : tile.shape[1]] if self.in_place else tile)
 
 
 class SumsByClasses:
     """The gradients of a layer from tiles that come class by class, and all rows of each class.
 
     The gradient of the weight is finished tile by tile and rounded once; that of the input adds up over the classes,
-    and over the ranks that hold the others.
+    and over the ranks that hold the others. Half-precision products write gradients that one product makes.
     """
 
     def __init__(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape) -> None:
         source = tiles.source
         self._tiles, self._source, self._rows_of_tile = tiles, source, shape.rows
         wide, weight = tiles.wide, source.weight
-        self._input = InputGradient(source.input, wide, source.ranks) if wanted.input else None
+        one_product = min(shape.rows, source.device.direct_rows) >= source.size > 0 and tiles.dtype == weight.dtype
+        of_input = one_product and direct(source.costs) and shape.classes >= source.classes and source.ranks.alone
+        self._input = (
+            InputGradient(source.input, weight.dtype if of_input else wide, source.ranks) if wanted.input else None
+        )
         self._bias = source.input.new_zeros(len(weight), dtype=wide) if wanted.linear_bias else None
         self._weight = self._wide_weight = self._weight_part = None
         if not wanted.linear_weight:
             return
-        one_product = min(shape.rows, source.device.direct_rows) >= source.size > 0
         if weight.dtype == wide or source.ranks.row_groups:
             self._weight = weight.new_zeros(weight.shape, dtype=wide)
-        elif tiles.dtype == weight.dtype and one_product:
+        elif one_product:
             self._weight = _empty_like(weight)
         else:
             self._weight = _empty_like(weight)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crossent.torch.base.libtorch import torch_function
+from crossent.torch.sources.processor import THIS
 
 _ROW_MAJOR, _AS_IS, _TRANSPOSED = 101, 111, 112
 _LARGEST = 2**31 - 1
@@ -22,8 +23,7 @@ _LARGEST = 2**31 - 1
 
 def _find_bfloat16_gemm() -> Any:
     # oneMKL's cblas_gemm_bf16bf16f32: https://www.intel.com/content/www/us/en/docs/onemkl/developer-reference-c
-    has_units = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return torch_function("cblas_gemm_bf16bf16f32") if has_units() else None
+    return torch_function("cblas_gemm_bf16bf16f32") if THIS.matrix_units else None
 
 
 _bfloat16_gemm = _find_bfloat16_gemm()

@@ -56,10 +56,6 @@ class Tiles(Protocol):
         """Return a tile of logits (n, v · positions), in memory that the next tile takes."""
         ...
 
-    def whole_rows(self, rows: Span) -> Tensor:
-        """Return a tile of all classes."""
-        ...
-
 
 class GradientSums(Protocol):
     """The gradients of a source's operands, as sums over tiles."""

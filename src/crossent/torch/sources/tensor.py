@@ -83,10 +83,6 @@ class TensorTiles(NamedTuple):
         """Return a tile of a matrix of logits."""
         return self.source.tensor[rows.begin : rows.end, classes.begin : classes.end]
 
-    def whole_rows(self, rows: Span) -> Tensor:
-        """Return all classes of some rows."""
-        return self.logits(rows, Span(0, self.source.classes))
-
 
 class TensorSums:
     """The gradient of logits that exist; each tile's is written in its place, and nothing is added up."""
