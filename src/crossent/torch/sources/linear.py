@@ -113,6 +113,7 @@ class LinearTiles:
         self._shape = (rows, padded(classes * source.positions))
         self._buffer: Tensor | None = None
         self._gradients: Tensor | None = None
+        self._copy: Tensor | None = None
         self._input: tuple[Span, Tensor] | None = None
         self._operands: tuple[Span, ClassOperands] | None = None
 
@@ -137,10 +138,17 @@ class LinearTiles:
         """Return weight and bias of classes as the products take them."""
         if self._operands is None or self._operands[0] != classes:
             here, bias = classes.of(self.source.positions), self.source.bias
-            self._operands = None  # so that a copy in another dtype may take the memory of the last one
-            weight = operand(self.source.weight[here], self.dtype)
+            weight = self._weight(self.source.weight[here])
             self._operands = classes, ClassOperands(weight, None if bias is None else bias[here])
         return self._operands[1]
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        """Return a part of the weight as the products take it; a copy in their dtype takes the memory of the last."""
+        if weight.dtype == self.dtype:
+            return operand(weight, self.dtype)
+        if self._copy is None or len(self._copy) < len(weight):
+            self._copy = weight.new_empty(weight.shape, dtype=self.dtype)
+        return self._copy[: len(weight)].copy_(weight)
 
     def buffer(self) -> Tensor:
         """Return memory for one tile, the same each time."""
