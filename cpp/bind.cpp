@@ -110,11 +110,20 @@ void* output_of(const Out& array, const RowTask& task) {
     return array.data();
 }
 
+// The record of rows; only few classes with an index or a dense target have none.
+template <class T, class A>
+double* record_of(const A& array, const RowTask& task) {
+    if (array.is_valid())
+        return const_cast<double*>(vectors_of<T>(array, record_fields, task.rows, record_text.c_str()));
+    require(is_few(task), "without a record there may be at most few_classes columns, and no top-k target");
+    return nullptr;
+}
+
 #define RESULT_ARGUMENTS const Out &record, const Out &loss, const Out &lse, const Out &entropy
-#define RESULT_NAMES "record"_a, "loss"_a.none(), "lse"_a.none(), "entropy"_a.none()
+#define RESULT_NAMES "record"_a.none(), "loss"_a.none(), "lse"_a.none(), "entropy"_a.none()
 
 void set_results(RowTask& task, RESULT_ARGUMENTS) {
-    task.record = vectors_of<double>(record, record_fields, task.rows, record_text.c_str());
+    task.record = record_of<double>(record, task);
     task.loss = output_of(loss, task);
     task.lse = output_of(lse, task);
     task.entropy = output_of(entropy, task);
@@ -138,6 +147,7 @@ Vector vector_of(const In& array, int64_t rows, const char* name) {
 
 nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS, bool extend) {
     Call call = prepare(TARGET_VALUES);
+    require(!extend || record.is_valid(), "only a record can be extended");
     call.task.extend = extend;
     set_results(call.task, record, loss, lse, entropy);
     Problem problem;
@@ -146,6 +156,19 @@ nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS, bool extend) {
         problem = row_stats(call.task, call.measure);
     }
     return described(problem);
+}
+
+// The sums of few classes' losses and weights, and a wrong entry; nothing is written.
+nb::object py_few_sums(TARGET_ARGUMENTS) {
+    Call call = prepare(TARGET_VALUES);
+    (void)record_of<double>(Out(), call.task);
+    Sums sums;
+    Problem problem;
+    {
+        const Unlocked unlocked;
+        problem = few_sums(call.task, call.measure, sums);
+    }
+    return nb::make_tuple(sums.loss, sums.weight, described(problem));
 }
 
 // Sum of the losses, and of the weights of the rows that have a target: the class weight of an index target, else 1.
@@ -170,8 +193,7 @@ nb::object py_sums(const In& loss, const In& index, const In& weight, int64_t ig
 void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In& g_lse, const In& g_entropy,
                  const Out& grad) {
     Call call = prepare(TARGET_VALUES);
-    call.task.record =
-        const_cast<double*>(vectors_of<const double>(record, record_fields, call.task.rows, record_text.c_str()));
+    call.task.record = record_of<const double>(record, call.task);
     call.task.g_loss = vector_of(g_loss, call.task.rows, "g_loss");
     call.task.g_lse = vector_of(g_lse, call.task.rows, "g_lse");
     call.task.g_entropy = vector_of(g_entropy, call.task.rows, "g_entropy");
@@ -183,6 +205,7 @@ void py_row_grad(TARGET_ARGUMENTS, const In& record, const In& g_loss, const In&
 nb::object py_row_fused(TARGET_ARGUMENTS, const In& loss_scale, const In& lse_squared_scale, RESULT_ARGUMENTS,
                         const Out& grad) {
     Call call = prepare(TARGET_VALUES);
+    require(record.is_valid(), record_text.c_str());
     set_results(call.task, record, loss, lse, entropy);
     call.task.loss_scale = vector_of(loss_scale, call.task.rows, "loss_scale");
     call.task.lse_squared_scale = vector_of(lse_squared_scale, call.task.rows, "lse_squared_scale");
@@ -330,9 +353,11 @@ NB_MODULE(_core, m) {
     using namespace crossent;
     m.doc() = "The CPU kernels of crossent; crossent.kernels.cpu is their face.";
     m.def("row_stats", &py_row_stats, TARGET_NAMES, RESULT_NAMES, "extend"_a = false);
+    m.attr("few_classes") = few_classes;
+    m.def("few_sums", &py_few_sums, TARGET_NAMES);
     m.def("sums", &py_sums, "loss"_a, "index"_a.none(), "weight"_a.none(), "ignore_index"_a);
-    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a, "g_loss"_a.none(), "g_lse"_a.none(), "g_entropy"_a.none(),
-          "grad"_a);
+    m.def("row_grad", &py_row_grad, TARGET_NAMES, "record"_a.none(), "g_loss"_a.none(), "g_lse"_a.none(),
+          "g_entropy"_a.none(), "grad"_a);
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "loss_scale"_a, "lse_squared_scale"_a.none(), RESULT_NAMES,
           "grad"_a);
     m.def("row_step", &py_row_step, "logits"_a.none(), "index"_a.none(), "weight"_a.none(), "options"_a,

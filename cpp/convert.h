@@ -26,10 +26,10 @@ struct Compute<double> {
     using type = double;
 };
 
-inline float widen(float x) { return x; }
-inline double widen(double x) { return x; }
-inline float widen(bfloat16 x) { return bits<float>(static_cast<uint32_t>(x.value) << 16); }
-inline float widen(float16 x) {
+CROSSENT_INLINE float widen(float x) { return x; }
+CROSSENT_INLINE double widen(double x) { return x; }
+CROSSENT_INLINE float widen(bfloat16 x) { return bits<float>(static_cast<uint32_t>(x.value) << 16); }
+CROSSENT_INLINE float widen(float16 x) {
     const uint32_t sign = (x.value & 0x8000u) << 16, magnitude = x.value & 0x7fffu;
     const uint32_t rebias = magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u;
     const uint32_t normal = (magnitude << 13) + rebias;
@@ -40,13 +40,13 @@ inline float widen(float16 x) {
 template <class Storage>
 struct Narrow {
     template <class T>
-    static Storage from(T x) {
+    static CROSSENT_INLINE Storage from(T x) {
         return static_cast<Storage>(x);
     }
 };
 template <>
 struct Narrow<bfloat16> {
-    static bfloat16 from(float x) {
+    static CROSSENT_INLINE bfloat16 from(float x) {
         const uint32_t b = bits<uint32_t>(x);
         const uint32_t rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
         return {static_cast<uint16_t>(x != x ? 0x7fc0u : rounded)};
@@ -54,7 +54,7 @@ struct Narrow<bfloat16> {
 };
 template <>
 struct Narrow<float16> {
-    static float16 from(float x) {
+    static CROSSENT_INLINE float16 from(float x) {
         const uint32_t b = bits<uint32_t>(x), sign = (b >> 16) & 0x8000u, magnitude = b & 0x7fffffffu;
         const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
         const uint32_t denormal = bits<uint32_t>(bits<float>(magnitude) + 0.5f) - 0x3f000000u;

@@ -23,6 +23,9 @@ int64_t grain_rows(const RowTask& task) {
     return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, task.columns));
 }
 
+// Rows that are summed together: the same for any number of threads, and whole tiles of 64.
+int64_t few_part(const RowTask& task) { return (grain_rows(task) + 63) / 64 * 64; }
+
 // Class weight and smoothing as the vectors that the kernels read, in the type of their arithmetic. The mass of the
 // smoothing is summed here, once and in double: many small equal numbers would all be rounded the same way.
 template <class T>
@@ -85,6 +88,8 @@ Problem check_picks(const RowTask& task, int64_t num_classes, int64_t begin, int
 
 template <class Run>
 void with_measures(RowTask& task, const Measure& measure, const Run& run) {
+    task.num_classes = measure.num_classes;
+    task.weight = {measure.weight, measure.weight_type, measure.weight_stride};
     if (task.logits.type == Type::f64) {
         const ColumnMeasures<double> vectors(task, measure);
         run();
@@ -94,22 +99,61 @@ void with_measures(RowTask& task, const Measure& measure, const Run& run) {
     }
 }
 
+// Remembers the wrong entry of the lowest row.
+class FirstProblem {
+  public:
+    void report(const Problem& problem) {
+        if (problem.row < 0) return;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (first_.row < 0 || problem.row < first_.row) first_ = problem;
+    }
+    const Problem& value() const { return first_; }
+
+  private:
+    Problem first_;
+    std::mutex mutex_;
+};
+
 Problem checked_rows(RowTask& task, const Measure& measure,
                      bool (*kernel)(const RowTask&, int64_t, int64_t, Problem&)) {
-    Problem first;
-    std::mutex mutex;
+    FirstProblem first;
     std::atomic<bool> starved{false};
     with_measures(task, measure, [&] {
         parallel_ranges(task.rows, grain_rows(task), [&](int64_t begin, int64_t end) {
             Problem problem = check_picks(task, measure.num_classes, begin, end);
             if (problem.row < 0 && !kernel(task, begin, end, problem)) starved = true;
-            if (problem.row < 0) return;
-            const std::lock_guard<std::mutex> lock(mutex);
-            if (first.row < 0 || problem.row < first.row) first = problem;
+            first.report(problem);
         });
     });
     if (starved) throw std::bad_alloc();
-    return first;
+    return first.value();
+}
+
+// Rows of few classes, in parts of the same rows whatever the threads are; with the sums of each part if there is room.
+Problem few_parts(RowTask& task, const Measure& measure, std::vector<Sums>* parts) {
+    const int64_t rows_per_part = few_part(task), count = (task.rows + rows_per_part - 1) / rows_per_part;
+    if (parts != nullptr) parts->resize(static_cast<size_t>(count));
+    FirstProblem first;
+    with_measures(task, measure, [&] {
+        parallel_ranges(count, 1, [&](int64_t begin, int64_t end) {
+            for (int64_t part = begin; part < end; ++part) {
+                Problem problem;
+                kernels().few_rows(task, part * rows_per_part, std::min(task.rows, (part + 1) * rows_per_part), problem,
+                                   parts == nullptr ? nullptr : &(*parts)[static_cast<size_t>(part)]);
+                first.report(problem);
+            }
+        });
+    });
+    return first.value();
+}
+
+Sums total_of(const std::vector<Sums>& parts) {
+    CompensatedSum losses, weights;
+    for (const Sums& part : parts) {
+        losses.add(part.loss);
+        weights.add(part.weight);
+    }
+    return {losses.value(), weights.value()};
 }
 
 int64_t binary_blocks(const BinaryTask& task) { return (task.size + binary_block - 1) / binary_block; }
@@ -137,9 +181,30 @@ int64_t element_size(Type type) {
     }
 }
 
+bool is_few(const RowTask& task) {
+    const bool prob = task.prob.data != nullptr, index = task.index.data != nullptr && task.picks == 1 && !prob;
+    const bool dense = task.index.data == nullptr && task.picks == 0 && (prob || task.columns == 0);
+    return task.columns <= few_classes && (index || dense || task.rows == 0);
+}
+
 bool is_real(Type type) { return type <= Type::f16; }
 
-Problem row_stats(RowTask task, const Measure& measure) { return checked_rows(task, measure, kernels().row_stats); }
+Problem row_stats(RowTask task, const Measure& measure) {
+    if (task.record != nullptr) return checked_rows(task, measure, kernels().row_stats);
+    task.grad = {};
+    task.g_entropy = {};
+    return few_parts(task, measure, nullptr);
+}
+
+Problem few_sums(RowTask task, const Measure& measure, Sums& sums) {
+    task.loss = task.lse = task.entropy = nullptr;
+    task.grad = {};
+    task.g_entropy = {};
+    std::vector<Sums> parts;
+    const Problem problem = few_parts(task, measure, &parts);
+    sums = total_of(parts);
+    return problem;
+}
 
 Problem row_fused(RowTask task, const Measure& measure) {
     prefer_huge_grad(task);
@@ -148,6 +213,11 @@ Problem row_fused(RowTask task, const Measure& measure) {
 
 void row_grad(RowTask task, const Measure& measure) {
     prefer_huge_grad(task);
+    if (task.record == nullptr) {
+        task.loss = task.lse = task.entropy = nullptr;
+        (void)few_parts(task, measure, nullptr);
+        return;
+    }
     std::atomic<bool> starved{false};
     with_measures(task, measure, [&] {
         parallel_ranges(task.rows, grain_rows(task), [&](int64_t begin, int64_t end) {
@@ -175,15 +245,34 @@ Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int6
             parts[static_cast<size_t>(part)] = sums;
         }
     });
-    CompensatedSum losses, weights;
-    for (const Sums& part : parts) {
-        losses.add(part.loss);
-        weights.add(part.weight);
+    return total_of(parts);
+}
+
+// The sum or mean of losses and its gradient in one pass: what a mean divides by is known beforehand.
+Step few_step(RowTask task, const Measure& measure, bool mean) {
+    Step step;
+    double weight = 0;
+    for (int64_t row = 0; row < task.rows; ++row) {
+        const int64_t label = load_integer(task.index.data, task.index.type, row * task.index.outer_stride);
+        const bool weighted =
+            measure.weight != nullptr && label >= task.first_class && label - task.first_class < task.columns;
+        const double one = !weighted ? 1
+                                     : load_real<double>(measure.weight, measure.weight_type,
+                                                         (label - task.first_class) * measure.weight_stride);
+        weight += label == task.ignore_index ? 0 : one;
     }
-    return {losses.value(), weights.value()};
+    step.scale = !mean ? 1 : weight == 0 ? std::numeric_limits<double>::quiet_NaN() : 1 / weight;
+    task.loss = task.lse = task.entropy = nullptr;
+    task.g_loss = {&step.scale, Type::f64, 0};
+    task.g_lse = task.g_entropy = {};
+    std::vector<Sums> parts;
+    step.problem = few_parts(task, measure, &parts);
+    step.loss = total_of(parts).loss * step.scale;
+    return step;
 }
 
 Step row_step(RowTask task, const Measure& measure, bool mean) {
+    if (is_few(task)) return few_step(task, measure, mean);
     const auto rows = static_cast<size_t>(task.rows);
     const Type type = task.logits.type == Type::f64 ? Type::f64 : Type::f32;
     std::vector<double> record(static_cast<size_t>(record_fields) * rows),

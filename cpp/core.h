@@ -22,6 +22,11 @@ Problem row_stats(RowTask task, const Measure& measure);
 Problem row_fused(RowTask task, const Measure& measure);
 void row_grad(RowTask task, const Measure& measure);
 
+// Rows of at most few_classes, of an index or a dense target, without a record: row_stats and row_grad of a task that
+// has none; few_sums computes nothing else than the Sums of their losses.
+bool is_few(const RowTask& task);
+Problem few_sums(RowTask task, const Measure& measure, Sums& sums);
+
 // A sum that keeps what its additions round off (Neumaier 1974, https://doi.org/10.1002/zamm.19740540106).
 class CompensatedSum {
   public:
@@ -37,16 +42,12 @@ class CompensatedSum {
     double sum_ = 0, rest_ = 0;
 };
 
-// Sum of row losses, and of the weights of the rows that have a target: what a mean needs. The order of the additions
-// does not depend on threads.
-struct Sums {
-    double loss = 0, weight = 0;
-};
+// The Sums of losses that are written down. The order of the additions does not depend on threads.
 Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index,
              int64_t rows);
 
 // The sum or mean of the losses of a task with classes as targets, and its gradient by the logits: row_stats, sums_of
-// and row_grad in memory of their own.
+// and row_grad in memory of their own; few classes take one pass.
 struct Step {
     Problem problem;
     double loss = 0, scale = 0;  // the scale is the derivative of the loss by that of a row: 1, or NaN for no rows

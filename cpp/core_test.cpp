@@ -258,9 +258,11 @@ int main(int count, char** arguments) {
         (void)Rows(static_cast<uint64_t>(number(4)), static_cast<Type>(number(1)), number(2), number(3)).run();
         return failures == 0 ? 0 : 1;
     }
-    const Integers columns = {0, 1, 2, 15, 16, 17, 511, 512, 513, 4095, 4096, 4097}, some = {2, 16, 17, 237};
+    const Integers columns = {0, 1, 2, 3, 4, 15, 16, 17, 100, 128, 129, 511, 512, 513, 4095, 4096, 4097},
+                   some = {2, 16, 17, 237};
     (void)sweep(0, 4, {0, 1, 2, 3}, columns, 2);
-    (void)sweep(10000, 4, {70}, {0, 1, 2, 15, 16, 17, 511, 512, 513, 4097}, 1);
+    (void)sweep(10000, 4, {70}, {0, 1, 2, 3, 5, 15, 16, 17, 33, 100, 127, 128, 129, 511, 512, 513, 4097}, 1);
+    (void)sweep(15000, 4, {65, 200, 320}, {2, 3, 4, 7, 19}, 2);
     check_large_grad();
 
     // No result depends on how the rows are shared out.

@@ -3,22 +3,14 @@
 // the same. Nothing is transposed: each class of the tile is loaded when its turn comes, whatever the strides.
 #pragma once
 
+#include "columns.h"
 #include "rows.h"
 
 namespace crossent {
 namespace {
 
-constexpr int64_t tile_rows = 64;
 constexpr int64_t short_row = 32;         // up to this many classes
 constexpr int64_t classes_per_fold = 64;  // summed apart, so that roundings do not pile up
-
-template <class T>
-struct Lane {
-    alignas(64) T at[tile_rows];
-    Lane() : at{} {}
-    T& operator[](int64_t i) { return at[i]; }
-    const T& operator[](int64_t i) const { return at[i]; }
-};
 
 struct LaneRecords {
     Lane<double> peak, total, target_score, mass, tilt;
@@ -33,16 +25,6 @@ struct LaneRecords {
 struct Tile {
     int64_t row, n;
 };
-
-template <class Storage>
-void store_run(void* data, int64_t first, int64_t stride, int64_t n, const typename Compute<Storage>::type* from) {
-    Storage* const to = static_cast<Storage*>(data) + first;
-    if (stride == 1) {
-        for (int64_t i = 0; i < n; ++i) to[i] = Narrow<Storage>::from(from[i]);
-    } else {
-        for (int64_t i = 0; i < n; ++i) to[i * stride] = Narrow<Storage>::from(from[i]);
-    }
-}
 
 // The scores and the target measure of one class after another.
 template <class Storage>
@@ -277,14 +259,15 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& rec
                 result[i] = active[i] == T(0) ? T(0) : value * (capped ? reader.slope[i] : unit);
             }
         }
-        store_run<Out>(task.grad.data, first + v * task.grad.column_stride, stride, tile.n, result.at);
+        store_run(static_cast<Out*>(task.grad.data) + first + v * task.grad.column_stride, stride, tile.n, result.at);
     }
     for (int64_t i = 0; i < tile.n; ++i) {
         for (int64_t pick = 0; pick < task.picks && active[i] != T(0); ++pick) {
             const int64_t column = pick_column(task, tile.row + i, pick);
             const T value = static_cast<T>(patches[pick * tile_rows + i]);
             if (column >= 0)
-                store_run<Out>(task.grad.data, first + i * stride + column * task.grad.column_stride, 1, 1, &value);
+                static_cast<Out*>(task.grad.data)[first + i * stride + column * task.grad.column_stride] =
+                    Narrow<Out>::from(value);
         }
     }
 }

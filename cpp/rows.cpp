@@ -1,4 +1,5 @@
 // The row functions for one instruction set (CROSSENT_ISA): which way each row is worked on, and what is kept of it.
+#include "few_rows.h"
 #include "lanes.h"
 
 #include <cstdlib>
@@ -154,6 +155,18 @@ bool row_fused(const RowTask& task, int64_t begin, int64_t end, Problem& problem
     return work_by_type(task, Work::fused, begin, end, problem);
 }
 
+void few_rows(const RowTask& task, int64_t begin, int64_t end, Problem& problem, Sums* sums) {
+    const bool narrow = task.grad.data != nullptr && task.grad.type == Type::bf16 && task.logits.type == Type::f32;
+    if (narrow) return work_on_few<float, bfloat16>(task, begin, end, problem, sums);
+    switch (task.logits.type) {
+        case Type::f32: return work_on_few<float, float>(task, begin, end, problem, sums);
+        case Type::f64: return work_on_few<double, double>(task, begin, end, problem, sums);
+        case Type::bf16: return work_on_few<bfloat16, bfloat16>(task, begin, end, problem, sums);
+        case Type::f16: return work_on_few<float16, float16>(task, begin, end, problem, sums);
+        default: return;
+    }
+}
+
 template <class T>
 void apply(Function function, const T* in, T* out, int64_t size) {
     const auto each = [&](const auto& f) {
@@ -189,7 +202,7 @@ void math(Function function, Type type, const void* in, void* out, int64_t size)
 
 namespace CROSSENT_ISA {
 extern const Kernels kernels;
-const Kernels kernels = {row_stats, row_grad, row_fused, binary_loss, binary_grad, row_summary, math};
+const Kernels kernels = {row_stats, row_grad, row_fused, few_rows, binary_loss, binary_grad, row_summary, math};
 }  // namespace CROSSENT_ISA
 
 }  // namespace crossent

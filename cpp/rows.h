@@ -40,17 +40,24 @@ inline void fetch(const void* data, int64_t bytes) {
     }
 }
 
-// The largest of n numbers, a power of two: its halves against each other.
-template <int64_t n, class T>
-inline T largest_of(const T* x) {
-    if constexpr (n == 1) {
-        return x[0];
+// n numbers become `few`, both powers of two: halves are combined with each other.
+template <int64_t n, int64_t few, class T, class Combine>
+CROSSENT_INLINE void halve(const T* x, T* to, const Combine& combine) {
+    if constexpr (n == few) {
+        for (int64_t k = 0; k < few; ++k) to[k] = x[k];
     } else {
-        T larger[n / 2];
+        alignas(64) T half[n / 2];
 #pragma omp simd
-        for (int64_t k = 0; k < n / 2; ++k) larger[k] = x[k] > x[k + n / 2] ? x[k] : x[k + n / 2];
-        return largest_of<n / 2>(larger);
+        for (int64_t k = 0; k < n / 2; ++k) half[k] = combine(x[k], x[k + n / 2]);
+        halve<n / 2, few>(half, to, combine);
     }
+}
+
+template <int64_t n, class T>
+CROSSENT_INLINE T largest_of(const T* x) {
+    T largest;
+    halve<n, 1>(x, &largest, [](T one, T other) { return one > other ? one : other; });
+    return largest;
 }
 
 // The largest numbers of the lanes of a row, in a plain array: compilers start their copies of a variable of
@@ -117,29 +124,40 @@ inline T below_peak(T x, T peak, T unit) {
     return scaled ? (x - peak) * unit : x - peak;
 }
 
-// Adds the sums over n columns of scores x and target measure p to the record. `ahead` is what is read after this
-// block.
-template <bool measured, bool scaled, class Storage, class T>
-void add(const T* x, const T* p, int64_t n, T peak, const Phi<T>& phi, const Storage* ahead, Record& record) {
-    const T unit = phi.unit, zero_log = phi.zero_log;
+// Adds the sums over n columns of scores x and target measure m to the record, and returns how many probabilities are
+// none. `ahead` is what is read after this block.
+template <bool has_prob, bool has_keep, bool has_spread, bool scaled, class Storage, class T>
+T add(const T* x, const MeasureBlock<T>& m, int64_t n, T peak, const Phi<T>& phi, const Storage* ahead,
+      Record& record) {
+    const T unit = phi.unit, zero_log = phi.zero_log, keep_all = m.keep_all;
+    const T *const prob = m.prob, *const keep = m.keep, *const spread = m.spread;
+    T all_wrong = 0;
     for (int64_t begin = 0; begin < n; begin += piece_size<T>) {
         const int64_t end = least(begin + piece_size<T>, n);
         fetch(ahead + begin, (end - begin) * static_cast<int64_t>(sizeof(Storage)));
-        T total = 0, tilt = 0;
-        double target_score = 0;
-#pragma omp simd reduction(+ : total, tilt, target_score)
+        T total = 0, tilt = 0, target_score = 0, mass = 0, wrong = 0;
+#pragma omp simd reduction(+ : total, tilt, target_score, mass, wrong)
         for (int64_t i = begin; i < end; ++i) {
             const T d = below_peak<scaled>(x[i], peak, unit);
             const T clamped = d < zero_log ? zero_log : d;
             const T e = exp_clamped(clamped);
             total += e;
             tilt += e * clamped;
-            if (measured) target_score += static_cast<double>(p[i] == T(0) ? T(0) : p[i] * d);
+            if (has_prob || has_spread) {
+                const T own = has_prob ? prob[i] * (has_keep ? keep[i] : keep_all) : T(0);
+                const T p = has_spread ? own + spread[i] : own, product = p * d;
+                target_score += p == T(0) ? T(0) : product;
+                mass += own;
+            }
+            if (has_prob) wrong += is_measure(prob[i]) ? T(0) : T(1);
         }
-        record.total += total;
-        record.tilt += tilt;
-        record.target_score += target_score;
+        record.total += static_cast<double>(total);
+        record.tilt += static_cast<double>(tilt);
+        record.target_score += static_cast<double>(target_score);
+        record.mass += static_cast<double>(mass);
+        all_wrong += wrong;
     }
+    return all_wrong;
 }
 
 // Sum of the exponentials of all columns but the one at the peak.
@@ -161,7 +179,7 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
     if (ignored(task, row)) return ignored_record;
     const Phi<T> phi(task);
     const bool measured = prob.data != nullptr || task.spread != nullptr;
-    alignas(64) T buffer[block_size<T>], slope[block_size<T>], p[block_size<T>];
+    alignas(64) T buffer[block_size<T>], slope[block_size<T>], room[3 * block_size<T>];
     Record record;
     for (int64_t begin = 0; begin < task.columns; begin += block_size<T>) {
         const int64_t n = least(block_size<T>, task.columns - begin), filled = fill_lanes<T>(n);
@@ -176,14 +194,18 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
         const T reference = nothing ? T(0) : peak;
         Record part;
         part.peak = nothing ? -infinity : static_cast<double>(peak) * (phi.cap > T(0) ? 1 : phi.score_unit);
+        const Storage* const ahead = z + begin + n;
         if (measured) {
-            part.mass = load_measure(task, prob, begin, n, p, row, problem);
+            const MeasureBlock<T> m(task, prob, begin, n, filled, room, block_size<T>);
+            with_kind(m, [&](auto has_prob, auto has_keep, auto has_spread) {
+                const T wrong = add<has_prob, has_keep, has_spread, true>(x, m, filled, reference, phi, ahead, part);
+                if (wrong != T(0) && problem->row < 0) *problem = first_problem(m.prob, n, row, begin);
+            });
             if (task.spread_mass != nullptr) part.mass += task.spread_mass[begin / block_size<T>];
-            for (int64_t i = n; i < filled; ++i) p[i] = T(0);
-            add<true, true>(x, p, filled, reference, phi, z + begin + n, part);
         } else {
-            const auto add_up = phi.unit == T(1) ? add<false, false, Storage, T> : add<false, true, Storage, T>;
-            add_up(x, p, filled, reference, phi, z + begin + n, part);
+            const auto add_up = phi.unit == T(1) ? add<false, false, false, false, Storage, T>
+                                                 : add<false, false, false, true, Storage, T>;
+            (void)add_up(x, {}, filled, reference, phi, ahead, part);
         }
         if (!nothing && part.total < confident_total && part.peak >= record.peak) {
             part.total = 1 + total_of_others(x, filled, reference, phi);
@@ -224,25 +246,36 @@ struct RowFactors {
     T peak, unit, floor, inverse_total, log_total, a, b, c;
 };
 
-template <bool capped, bool measured, class Storage, class T>
-void write_general(const T* x, const T* slope, const T* p, int64_t n, const RowFactors<T>& f, Storage* grad) {
+template <bool has_prob, bool has_keep, bool has_spread, class T>
+CROSSENT_INLINE T measure_at(const MeasureBlock<T>& m, int64_t i) {
+    const T own = has_prob ? m.prob[i] * (has_keep ? m.keep[i] : m.keep_all) : T(0);
+    return has_spread ? own + m.spread[i] : own;
+}
+
+template <bool capped, bool has_prob, bool has_keep, bool has_spread, class Storage, class T>
+void write_general(const T* x, const T* slope, const MeasureBlock<T>& measure, int64_t n, const RowFactors<T>& f,
+                   Storage* grad) {
+    const MeasureBlock<T> m = measure;
+#pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
         const T d = (x[i] - f.peak) * f.unit;
         const T q = exp_nonpositive(d, f.floor) * f.inverse_total;
-        const T logq = d - f.log_total;
-        T value = q * (f.a + f.b * (logq < lowest_log<T> ? lowest_log<T> : logq));
-        if (measured) value -= f.c * p[i];
+        const T logq = d - f.log_total, known = logq < lowest_log<T> ? lowest_log<T> : T(logq);
+        const T value = q * (f.a + f.b * known) - f.c * measure_at<has_prob, has_keep, has_spread>(m, i);
         grad[i] = Narrow<Storage>::from(value * (capped ? slope[i] : f.unit));
     }
 }
 
-// q a with a folded into f.inverse_total; x and grad may be the same memory.
-template <class From, class Storage, class T>
-void write_plain(const From* x, int64_t n, const RowFactors<T>& f, Storage* grad) {
+// q a - c p, with a and the unit folded into f.inverse_total and the unit into f.c; x and grad may be the same memory.
+template <bool has_prob, bool has_keep, bool has_spread, class From, class Storage, class T>
+void write_plain(const From* x, const MeasureBlock<T>& measure, int64_t n, const RowFactors<T>& f, Storage* grad) {
+    const MeasureBlock<T> m = measure;
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
         const T d = (widen(x[i]) - f.peak) * f.unit;
-        grad[i] = Narrow<Storage>::from(exp_nonpositive(d, f.floor) * f.inverse_total);
+        const T q = exp_nonpositive(d, f.floor) * f.inverse_total;
+        const T value = has_prob || has_spread ? q - f.c * measure_at<has_prob, has_keep, has_spread>(m, i) : q;
+        grad[i] = Narrow<Storage>::from(value);
     }
 }
 
@@ -257,7 +290,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
         return;
     }
     const Phi<T> phi(task);
-    const bool capped = phi.cap > T(0), measured = prob.data != nullptr || task.spread != nullptr;
+    const bool capped = phi.cap > T(0);
     const double log_total = std::log(record.total);
 
     for (int64_t pick = 0; pick < task.picks; ++pick) {
@@ -275,7 +308,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
             static_cast<T>(slope * (coefficients.a * q_less_1 + (coefficients.a - target) + entropic)));
     }
 
-    const bool plain = !capped && !measured && coefficients.b == 0;
+    const bool plain = !capped && coefficients.b == 0;
     const double factor = plain ? coefficients.a * static_cast<double>(phi.unit) / record.total : 1 / record.total;
     const double size = std::fabs(plain ? factor : factor * (std::fabs(coefficients.a) + std::fabs(coefficients.b)));
     RowFactors<T> f;
@@ -286,12 +319,10 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
     f.log_total = static_cast<T>(log_total);
     f.a = static_cast<T>(coefficients.a);
     f.b = static_cast<T>(coefficients.b);
-    f.c = static_cast<T>(coefficients.c);
+    f.c = static_cast<T>(plain ? coefficients.c * static_cast<double>(phi.unit) : coefficients.c);
 
-    const auto write = capped ? (measured ? write_general<true, true, Out, T> : write_general<true, false, Out, T>)
-                              : (measured ? write_general<false, true, Out, T> : write_general<false, false, Out, T>);
     constexpr int64_t step = piece_size<T>;
-    alignas(64) T x[step], slope[step], p[step];
+    alignas(64) T x[step], slope[step], room[3 * step];
     alignas(64) Out last[step];
     const bool in_place = static_cast<const void*>(z) == static_cast<const void*>(grad);
     for (int64_t begin = 0; begin < task.columns;) {
@@ -303,16 +334,17 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
         if (n > lanes<T>) n = n / lanes<T> * lanes<T>;
         Out* const to = n < lanes<T> ? last : grad + begin;
         fetch(z + begin + 2 * step, n * static_cast<int64_t>(sizeof(Storage)));
-        if (plain && to != last) {
-            write_plain(z + begin, n, f, to);
-        } else {
-            (void)load_scores(z + begin, phi, n, x, slope);
-            if (measured) (void)load_measure(task, prob, begin, n, p, row, nullptr);
-            const int64_t filled = fill_lanes<T>(n);
-            for (int64_t i = n; i < filled; ++i) slope[i] = p[i] = T(0);
-            if (plain) write_plain(x, filled, f, to);
-            else write(x, slope, p, filled, f, to);
-        }
+        const int64_t filled = fill_lanes<T>(n);
+        const bool direct = plain && to != last;
+        if (!direct) (void)load_scores(z + begin, phi, n, x, slope);
+        for (int64_t i = n; i < filled; ++i) slope[i] = T(0);
+        const MeasureBlock<T> m(task, prob, begin, n, filled, room, step);
+        with_kind(m, [&](auto has_prob, auto has_keep, auto has_spread) {
+            if (direct) write_plain<has_prob, has_keep, has_spread>(z + begin, m, n, f, to);
+            else if (plain) write_plain<has_prob, has_keep, has_spread>(x, m, filled, f, to);
+            else if (capped) write_general<true, has_prob, has_keep, has_spread>(x, slope, m, filled, f, to);
+            else write_general<false, has_prob, has_keep, has_spread>(x, slope, m, filled, f, to);
+        });
         if (to == last) std::memcpy(static_cast<void*>(grad + begin), last, sizeof(Out) * static_cast<size_t>(n));
         begin += n;
     }

@@ -36,7 +36,7 @@ struct Phi {
           inner(static_cast<T>(task.softcap > 0 ? 1 / (task.temperature * task.softcap) : 0)),
           unit(static_cast<T>(task.softcap > 0 ? 1 : 1 / task.temperature)), score_unit(1 / task.temperature) {}
 
-    T scored(T z, T& slope) const {
+    CROSSENT_INLINE T scored(T z, T& slope) const {
         T tanh;
         tanh_and_slope(z * inner, tanh, slope);
         slope *= inner * cap;
@@ -61,7 +61,7 @@ struct Run {  // the dense target of a row: columns `stride` apart from element 
 };
 
 template <class T>
-inline bool is_measure(T p) {
+CROSSENT_INLINE bool is_measure(T p) {
     return p >= T(0) && p <= std::numeric_limits<T>::max();
 }
 
@@ -76,36 +76,56 @@ Problem first_problem(const T* p, int64_t n, int64_t row, int64_t begin) {
     return {};
 }
 
-constexpr int64_t summed_apart = 128;  // numbers in a row, so that roundings do not pile up
-
-// Target measure of columns [begin, begin + n) that the loops must know of, dense probabilities and smoothing; returns
-// the sum of it without the smoothing.
+// n numbers, filled up with zeros: where they are if nothing has to be filled up, else in room.
 template <class T>
-double load_measure(const RowTask& task, const Run& prob, int64_t begin, int64_t n, T* p, int64_t row,
-                    Problem* problem) {
-    double mass = 0;
-    if (prob.data == nullptr) {
-        std::memset(p, 0, sizeof(T) * static_cast<size_t>(n));
-    } else {
-        load_run(prob.data, prob.type, prob.first + begin * prob.stride, prob.stride, n, p);
-        if (problem != nullptr && problem->row < 0) *problem = first_problem(p, n, row, begin);
-        const T* keep = task.keep == nullptr ? nullptr : static_cast<const T*>(task.keep) + begin;
-        const T keep_all = static_cast<T>(task.keep_all);
-        for (int64_t from = 0; from < n; from += summed_apart) {
-            double part = 0;
-#pragma omp simd reduction(+ : part)
-            for (int64_t i = from; i < least(from + summed_apart, n); ++i) {
-                p[i] *= keep == nullptr ? keep_all : keep[i];
-                part += static_cast<double>(p[i]);
-            }
-            mass += part;
+const T* filled_up(const T* from, int64_t n, int64_t filled, T* room) {
+    if (n == filled) return from;
+    std::memcpy(room, from, sizeof(T) * static_cast<size_t>(n));
+    std::memset(room + n, 0, sizeof(T) * static_cast<size_t>(filled - n));
+    return room;
+}
+
+// What the loops over columns [begin, begin + n) must know of the target measure of a row, as numbers of their type,
+// filled up with zeros: p = keep * prob + spread.
+template <class T>
+struct MeasureBlock {
+    const T *prob = nullptr, *keep = nullptr, *spread = nullptr;  // no prob: 0; no keep: 1 for all; no spread: 0
+    T keep_all = 1;
+
+    MeasureBlock() = default;
+    // `room` is for three blocks.
+    MeasureBlock(const RowTask& task, const Run& run, int64_t begin, int64_t n, int64_t filled, T* room, int64_t size)
+        : keep_all(static_cast<T>(task.keep_all)) {
+        constexpr Type own = std::is_same_v<T, double> ? Type::f64 : Type::f32;
+        if (run.data != nullptr && run.type == own && run.stride == 1) {
+            prob = filled_up(static_cast<const T*>(run.data) + run.first + begin, n, filled, room);
+        } else if (run.data != nullptr) {
+            load_run(run.data, run.type, run.first + begin * run.stride, run.stride, n, room);
+            std::memset(room + n, 0, sizeof(T) * static_cast<size_t>(filled - n));
+            prob = room;
         }
+        if (task.keep != nullptr && prob != nullptr)
+            keep = filled_up(static_cast<const T*>(task.keep) + begin, n, filled, room + size);
+        if (task.spread != nullptr)
+            spread = filled_up(static_cast<const T*>(task.spread) + begin, n, filled, room + 2 * size);
     }
-    if (task.spread != nullptr) {
-        const T* spread = static_cast<const T*>(task.spread) + begin;
-        for (int64_t i = 0; i < n; ++i) p[i] += spread[i];
+    MeasureBlock at(int64_t i) const {
+        MeasureBlock rest = *this;
+        if (prob != nullptr) rest.prob += i;
+        if (keep != nullptr) rest.keep += i;
+        if (spread != nullptr) rest.spread += i;
+        return rest;
     }
-    return mass;
+};
+
+// Calls with_kind(prob, keep, spread), each a std::bool_constant of whether there is one.
+template <class T, class Call>
+CROSSENT_INLINE void with_kind(const MeasureBlock<T>& m, const Call& call) {
+    constexpr std::true_type yes;
+    constexpr std::false_type no;
+    if (m.prob == nullptr) return m.spread == nullptr ? call(no, no, no) : call(no, no, yes);
+    if (m.spread == nullptr) return m.keep == nullptr ? call(yes, no, no) : call(yes, yes, no);
+    m.keep == nullptr ? call(yes, no, yes) : call(yes, yes, yes);
 }
 
 // Column `pick` of the row's index target, or -1 if it is on another shard.

@@ -9,6 +9,7 @@ enum class Type : int32_t { f32, f64, bf16, f16, i8, i16, i32, i64, u8, u16, u32
 
 constexpr int max_axes = 16;
 constexpr int64_t block_bytes = 16384;  // of scores that rows.h works on at a time
+constexpr int64_t few_classes = 128;    // up to this many, a row's statistics are cheaper to recompute than to keep
 
 // Rows and columns of an array: element (row, column) with row = outer * inner_rows + inner.
 struct Matrix {
@@ -42,13 +43,19 @@ struct RowTask {
     double keep_all = 1;
     const double* spread_mass = nullptr;  // sum of spread over each block of columns that rows.h takes, or none
     double spread_total = 0;
-    int64_t ignore_index = 0, first_class = 0;
+    int64_t ignore_index = 0, first_class = 0, num_classes = 0;
+    Vector weight;                        // (columns,) class weights as they were passed, or none
     double temperature = 1, softcap = 0;  // softcap 0: none
-    double* record = nullptr;             // (record_fields, rows), record.h
+    double* record = nullptr;             // (record_fields, rows), record.h; none for few_rows
     bool extend = false;                  // row_stats: the record holds other columns of the rows already
     void *loss = nullptr, *lse = nullptr, *entropy = nullptr;  // (rows,) in compute type, or none
     Vector g_loss, g_lse, g_entropy;                           // cotangents of row_grad
     Vector loss_scale, lse_squared_scale;                      // of row_fused: cotangents of loss and of lse^2
+};
+
+// Sum of row losses, and of the weights of the rows that have a target: what a mean needs.
+struct Sums {
+    double loss = 0, weight = 0;
 };
 
 // Elementwise binary cross-entropy on arrays broadcast to one shape; a missing array is 1.
@@ -90,6 +97,9 @@ struct Kernels {
     bool (*row_stats)(const RowTask&, int64_t begin, int64_t end, Problem&);
     bool (*row_grad)(const RowTask&, int64_t begin, int64_t end);
     bool (*row_fused)(const RowTask&, int64_t begin, int64_t end, Problem&);
+    // loss, lse, entropy and gradient of rows of few classes, whichever have a place, without a record; sums may be
+    // null
+    void (*few_rows)(const RowTask&, int64_t begin, int64_t end, Problem&, Sums*);
     int64_t (*binary_loss)(const BinaryTask&, int64_t begin, int64_t end);  // first element that is wrong, or -1
     void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
     void (*row_summary)(const SummaryTask&, int64_t begin, int64_t end);

@@ -221,15 +221,25 @@ def empty_record(rows: int) -> Any:
     return np.full((len(FIELDS), rows), np.nan)
 
 
+def check_outputs(backend: Any, case: Case, truth: Truth, record: Any) -> dict[str, Guarded]:
+    """Check and return loss, lse and entropy of each row, which are written beside the record (None is none)."""
+    narrow = np.float64 if case.wide else np.float32
+    summary = {name: Guarded(None, (case.rows,), narrow) for name in ("loss", "lse", "entropy")}
+    inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight)
+    outs = RowOutputs(*(x.view for x in summary.values()))
+    backend.row_stats(case.logits, case.target, case.scores, record, outs)
+    inputs.check()
+    for name, out in summary.items():
+        want = np.where(truth.valid, getattr(truth.stats, name), 0.0)
+        agree(name, case, out.values(), want, np.where(truth.valid, unit(case) * truth.bound[name], 0.0))
+    return summary
+
+
 def check_row_stats(backend: Any, case: Case, truth: Truth) -> Any:
     """Check the record and the summary; return the record for `check_row_grad`."""
     narrow = np.float64 if case.wide else np.float32
     record = Guarded(None, (len(FIELDS), case.rows), np.float64)
-    summary = {name: Guarded(None, (case.rows,), narrow) for name in ("loss", "lse", "entropy")}
-    inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight)
-    outs = RowOutputs(*(x.view for x in summary.values()))
-    backend.row_stats(case.logits, case.target, case.scores, record.view, outs)
-    inputs.check()
+    summary = check_outputs(backend, case, truth, record.view)
     values = record.values()
     check_record(case, truth, values)
     derived = RowStats(*values)
@@ -243,9 +253,26 @@ def check_row_stats(backend: Any, case: Case, truth: Truth) -> Any:
         )
         limit = np.finfo(narrow).eps / 2 * np.abs(exact) + 4 * 2.0**-53 * size
         assert worst(out.values(), exact, limit) <= 1, f"{name} of {case.name} is not the one of the record"
-        want = np.where(truth.valid, getattr(truth.stats, name), 0.0)
-        agree(name, case, out.values(), want, np.where(truth.valid, unit(case) * truth.bound[name], 0.0))
     return record.view
+
+
+def check_few(backend: Any, case: Case, truth: Truth) -> None:
+    """Check rows without a record against the same bounds, and the sums against what is written of rows."""
+    outputs = check_outputs(backend, case, truth, None)
+    check_row_grad(backend, case, truth, None)
+    losses = outputs["loss"].values()
+    sums = backend.few_sums(case.logits, case.target, case.scores)
+    bound = max(1, case.rows) * 2.0**-53 * np.abs(losses).sum()
+    assert worst(np.array(sums.loss), losses.sum(), bound) <= 1, f"the sum of {case.name}"
+    target, weights = case.target, np.ones(case.rows)
+    if target.kind == "index":
+        index = np.asarray(target.index).astype(np.int64)
+        local = np.clip(index - target.first_class, 0, case.logits.shape[1] - 1)
+        here = local == index - target.first_class
+        if target.weight is not None:
+            weights = np.where(here, decode(target.weight)[local], 1.0)
+        weights = np.where(index == target.ignore_index, 0.0, weights)
+    np.testing.assert_allclose(sums.weight, weights.sum(), rtol=max(1, case.rows) * 2.0**-53)
 
 
 def check_row_grad(backend: Any, case: Case, truth: Truth, record: Any) -> Any:
@@ -296,6 +323,8 @@ def check_rows(backend: Any, case: Case, truth: Truth) -> None:
     check_row_grad(backend, case, truth, record)
     check_row_fused(backend, case, truth)
     check_row_fused(backend, case, truth, in_place=True)
+    if 0 < case.logits.shape[1] <= backend.few_classes and case.target.kind != "topk":
+        check_few(backend, case, truth)
 
 
 # One call, its results in new arrays

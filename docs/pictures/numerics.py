@@ -86,6 +86,6 @@ def confident(figure: Figure) -> None:
     last = int(np.flatnonzero(shown)[-1])
     _ = axes.plot([lead[last]], [usual[last]], "x", color=WARM, markersize=7, markeredgewidth=1.8)
     note(axes, "log(Σ) in float32: zero from here", lead[last], usual[last], WARM, xytext=(9, 2))
-    note(axes, "crossent, to the end\nof float64", 33, 1e-14, MAIN, xytext=(14, 0), va="center")
-    _ = axes.set(xlabel="lead of the right class", ylabel="nats", xlim=(0, 60), ylim=(1e-18, 3))
+    note(axes, "crossent", 33, 1e-14, MAIN, xytext=(14, 0), va="center")
+    _ = axes.set(xlabel="lead of the right class", ylabel="nats", xlim=(0, 60), ylim=(1e-27, 3))
     axes.minorticks_off()

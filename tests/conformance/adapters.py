@@ -66,6 +66,7 @@ class Adapter:
     def __init__(self, name: str) -> None:
         self.name = name
         self.module: Any = import_module(f"crossent.kernels.{name}")
+        self.few_classes: int = self.module.FEW_CLASSES
 
     def takes(self, arguments: dict[str, Any]) -> bool:
         """Whether the backend takes part in a test with these arguments."""
@@ -101,6 +102,10 @@ class Adapter:
         with self.lending() as lend:
             given, to = lend.reals(logits), RowOutputs(*map(lend.reals, outputs))
             self.module.row_stats(given, lend.target(target), scores, lend.reals(record), to, extend=extend)
+
+    def few_sums(self, logits: Any, target: Any, scores: Any) -> Any:
+        with self.lending() as lend:
+            return self.module.few_sums(lend.reals(logits), lend.target(target), scores)
 
     def sums(self, loss: Any, index: Any, weight: Any, ignore_index: int) -> Any:
         with self.lending() as lend:

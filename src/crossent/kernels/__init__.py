@@ -27,6 +27,11 @@ def why_not(name: str) -> str | None:
     return _module(name).why_not()
 
 
+def few_classes(name: str) -> int:
+    """Return how many classes need no record on the backend of this name: its `FEW_CLASSES`."""
+    return _module(name).FEW_CLASSES
+
+
 def get(name: str) -> Backend:
     """Return the backend of this name.
 

@@ -8,6 +8,8 @@ Conventions, the same for every function:
 * The record is (5, N) float64: `crossent.stats.FIELDS`, in that order. Loss, lse and entropy are float64 for float64
   logits and else float32; a gradient has shape and dtype of its input.
 * A row whose class is `target.ignore_index` has a record of zeros but for a total of 1, and the gradient 0.
+* Rows of few classes need no record: their statistics are sooner computed again than kept. Where a target is no top-k
+  one and there are at most `FEW_CLASSES` classes, the record may be None.
 * Shapes and dtypes fit each other. The front doors have checked them; the CPU checks them again.
 
 `crossent.reference` says in plain NumPy what each function computes. A backend is a module of this package that has
@@ -90,6 +92,9 @@ class Backend(Protocol):
     to wait for the device) makes loss and gradient of the row NaN, and raises if CROSSENT_VALIDATE=1 is set.
     """
 
+    FEW_CLASSES: int
+    """So many classes need no record; 0 if all do."""
+
     def why_not(self) -> str | None:
         """Return None if the backend can be used here, else the reason and what to do about it."""
         ...
@@ -99,7 +104,7 @@ class Backend(Protocol):
         logits: Array,
         target: Target,
         scores: Scores,
-        record: Array,
+        record: Array | None,
         outputs: RowOutputs = NO_OUTPUTS,
         *,
         extend: bool = False,
@@ -127,7 +132,7 @@ class Backend(Protocol):
         ...
 
     def row_grad(
-        self, logits: Array, target: Target, scores: Scores, record: Array, cotangents: Cotangents, grad: Array
+        self, logits: Array, target: Target, scores: Scores, record: Array | None, cotangents: Cotangents, grad: Array
     ) -> None:
         """Write the gradient phi'(z) (q (a + b log q) − c p) of each row into `grad`.
 

@@ -33,4 +33,5 @@ def _local_loss(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
         return row_loss(RowLossCall(call, closing.reduction == "mean"))
     if not rows.ranks.alone:
         check_same_call(rows, arguments.scores, **{"the dtype": str(logits.dtype)})
+    call = dataclasses.replace(call, recorded=rows.return_stats)
     return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))

@@ -76,7 +76,7 @@ SCORES = "float temperature, float? softcap"
 NUMBERS = "Tensor? unread=None"
 SWEEP = "bool[] wants, int chunk_bytes"
 COTANGENTS = "Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy"
-ROWS = f"Tensor logits, {TARGET}, {SCORES}, str[] groups"
+ROWS = f"Tensor logits, {TARGET}, {SCORES}, str[] groups, bool recorded"
 HEAD = (
     f"Tensor input, Tensor linear_weight, Tensor? linear_bias, int positions, {TARGET}, {SCORES}, "
     "str[] groups, str[] row_groups, Tensor? gathered, Tensor? order, int each"

@@ -57,9 +57,9 @@ def call(z, target, weight=None, smoothing=0.0, *, reduction="none", return_stat
 
     def again(other):
         asked.append(other)
-        return row_stats(RowCall(layout.flat(z), other, Scores()))
+        return row_stats(RowCall(layout.flat(z), other, Scores(), recorded=True))
 
-    return rows, row_stats(RowCall(layout.flat(z), rows.target, Scores())), again, asked
+    return rows, row_stats(RowCall(layout.flat(z), rows.target, Scores(), recorded=True)), again, asked
 
 
 SHAPE = (3, 7, 2)

@@ -69,7 +69,7 @@ class Rows:
 
     def call(self) -> RowCall:
         """The call of the row operators, of all logits at once."""
-        return RowCall(self.logits(), self.flat_target(), self.scores)
+        return RowCall(self.logits(), self.flat_target(), self.scores, recorded=True)
 
     def packed(self, gradient: Tensor) -> Tensor:
         """A gradient (N · P, V) of logits in the shape of a product (N, V · P)."""

@@ -34,6 +34,7 @@ from crossent.stats import FIELDS
 if TYPE_CHECKING:
     from crossent.kernels.triton.task import Task
 
+FEW_CLASSES = 0  # every row keeps its record
 _OLDEST = (3, 6)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
 _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill

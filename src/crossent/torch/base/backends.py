@@ -20,6 +20,12 @@ def backend(x: torch.Tensor) -> Any:
     return _ready(BACKENDS["cpu" if x.is_cpu else x.device.type])
 
 
+def few_classes(x: torch.Tensor) -> int:
+    """Return how many classes of logits on the device of a tensor need no record."""
+    name = BACKENDS.get(x.device.type)
+    return 0 if name is None else kernels.few_classes(name)
+
+
 @functools.cache
 def why_no_backend(device_type: str) -> str | None:
     """Return None if there is a backend for tensors on devices of this type, else the reason."""

@@ -41,16 +41,16 @@ class RowResults(NamedTuple):
 
 
 class RowRecord(NamedTuple):
-    """Loss (N,) and record (5, N) of each row."""
+    """Loss (N,) and record (5, N) of each row; a record (5, 0) is none."""
 
     loss: Tensor
     record: Tensor
 
 
-def new_record(rows: int, like: Tensor) -> RowRecord:
-    """Return memory for loss and record of so many rows of logits of a dtype and on a device."""
+def new_record(rows: int, like: Tensor, *, recorded: bool = True) -> RowRecord:
+    """Return memory for loss and, if it is wanted, record of so many rows of logits of a dtype and on a device."""
     loss = like.new_empty((rows,), dtype=loss_dtype(like.dtype))
-    return RowRecord(loss, like.new_empty((len(FIELDS), rows), dtype=torch.float64))
+    return RowRecord(loss, like.new_empty((len(FIELDS), rows if recorded else 0), dtype=torch.float64))
 
 
 def loss_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -219,4 +219,4 @@ def linear_stats_plain(call: LinearCall) -> RowResults:
         logits = torch.nn.functional.linear(features.to(wide), weight.to(wide), bias)
     positions = call.positions
     logits = logits if positions == 1 else logits.unflatten(1, (weight.shape[0] // max(1, positions), positions))
-    return row_stats(RowCall(logits, call.target, call.scores, ranks.groups))
+    return row_stats(RowCall(logits, call.target, call.scores, ranks.groups, recorded=True))

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from crossent.kernels.backend import Cotangents, RowOutputs
 from crossent.spec import Scores, Target
-from crossent.torch.base.backends import backend
+from crossent.stats import FIELDS
+from crossent.torch.base.backends import backend, few_classes
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Backward, Forward, Gradients, Wants, in_plain_backward, register
-from crossent.torch.base.values import RowRecord, RowResults, aliases, derivatives, new_record
+from crossent.torch.base.values import RowRecord, RowResults, aliases, derivatives, loss_dtype, new_record
 from crossent.torch.call.arguments import Closing, RowClosing
 from crossent.torch.operators import plain
 from crossent.torch.ranks.collectives import LogTotal, log_sum_exp, share, sum_over
@@ -32,13 +33,33 @@ from crossent.torch.sources.tensor import TensorSource
 class RowCall(OperatorCall):
     """Logits (N, V) or (outer, V, inner), their target and scores, and the groups of ranks with other classes.
 
-    Columns beyond the last class (`target.num_classes`) are padding.
+    Columns beyond the last class (`target.num_classes`) are padding. The record is `recorded` if the caller wants it;
+    else it is for the backward alone, which does without that of few classes.
     """
 
     logits: Tensor
     target: Target
     scores: Scores
     groups: tuple[str, ...] = ()
+    recorded: bool = False
+
+    @property
+    def number(self) -> int:
+        """Number of rows."""
+        logits = self.logits
+        return logits.shape[0] if logits.ndim == 2 else logits.shape[0] * logits.shape[2]
+
+    @property
+    def keeps_record(self) -> bool:
+        """Whether a backward needs the record of the rows."""
+        columns = self.source.classes
+        few = 0 < columns <= few_classes(self.logits)
+        return not few or bool(self.groups) or self.target.kind == "topk"
+
+    @property
+    def new_record(self) -> RowRecord:
+        """Memory for the losses and, if it is wanted or needed, the record; else a record of no rows."""
+        return new_record(self.number, self.logits, recorded=self.recorded or self.keeps_record)
 
     @property
     def source(self) -> TensorSource:
@@ -73,7 +94,7 @@ class RowLossCall(OperatorCall):
 
 @operator_call
 class RowGradCall(OperatorCall):
-    """A call with the record of its rows, and the cotangents (N,) of loss, lse and entropy."""
+    """A call with the record of its rows (of none if none is kept), and cotangents (N,) of loss, lse and entropy."""
 
     rows: RowCall
     record: Tensor
@@ -90,13 +111,8 @@ class ReducedLoss(NamedTuple):
     record: Tensor
 
 
-def _new_record(call: RowCall) -> RowRecord:
-    logits = call.logits
-    return new_record(logits.shape[0] if logits.ndim == 2 else logits.shape[0] * logits.shape[2], logits)
-
-
 def _new_results(call: RowCall) -> RowResults:
-    loss, record = _new_record(call)
+    loss, record = call.new_record
     return RowResults(loss, torch.empty_like(loss), torch.empty_like(loss), record)
 
 
@@ -106,7 +122,8 @@ def _new_results(call: RowCall) -> RowResults:
 def _row_stats(call: RowCall) -> RowResults:
     results, source = _new_results(call), call.source
     target = call.target_of(source)
-    backend(call.logits).row_stats(source.logits, target, call.scores, results.record, results.outputs)
+    record = results.record if call.recorded or call.keeps_record else None
+    backend(call.logits).row_stats(source.logits, target, call.scores, record, results.outputs)
     if call.groups:
         merge(results.record, call.groups, call.class_range(source))
         write_outputs(results.record, target, results.outputs)
@@ -114,9 +131,10 @@ def _row_stats(call: RowCall) -> RowResults:
 
 
 def _save_row_stats(ctx: Any, call: RowCall, output: RowResults) -> None:
-    keep(ctx, call, output[-1])
+    record = output[-1]
+    keep(ctx, call, record if call.keeps_record else record[:, :0])
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[-1])
+    ctx.mark_non_differentiable(record)
 
 
 def _row_stats_backward(
@@ -176,16 +194,21 @@ row_stats = register(
 def _row_loss(call: RowLossCall) -> ReducedLoss:
     rows, source = call.rows, call.rows.source
     target, rows_of = rows.target_of(source), backend(rows.logits)
-    losses, record = _new_record(rows)
-    rows_of.row_stats(source.logits, target, rows.scores, record, RowOutputs(losses))
-    index = target.index if target.kind == "index" else None
-    loss, weight = rows_of.sums(losses, index, target.weight, target.ignore_index)
+    dtype = loss_dtype(rows.logits.dtype)
+    if not rows.keeps_record:
+        record = rows.logits.new_empty((len(FIELDS), 0), dtype=torch.float64)
+        loss, weight = rows_of.few_sums(source.logits, target, rows.scores)
+    else:
+        losses, record = rows.new_record
+        rows_of.row_stats(source.logits, target, rows.scores, record, RowOutputs(losses))
+        index = target.index if target.kind == "index" else None
+        loss, weight = rows_of.sums(losses, index, target.weight, target.ignore_index)
     if isinstance(loss, Tensor):  # not known here, and not waited for
         scale = weight.reciprocal() if call.mean else torch.ones_like(weight)
-        return ReducedLoss((loss * scale).to(losses.dtype), scale, record)
+        return ReducedLoss((loss * scale).to(dtype), scale, record)
     scale = float("nan") if weight == 0 else 1.0 / weight
     loss, scale = (loss * scale, scale) if call.mean else (loss, 1.0)
-    return ReducedLoss(_scalar(loss, losses.dtype), _scalar(scale, torch.float64), record)
+    return ReducedLoss(_scalar(loss, dtype), _scalar(scale, torch.float64), record)
 
 
 def _scalar(value: float, dtype: torch.dtype) -> Tensor:
@@ -193,7 +216,7 @@ def _scalar(value: float, dtype: torch.dtype) -> Tensor:
 
 
 def _row_loss_fake(call: RowLossCall) -> ReducedLoss:
-    losses, record = _new_record(call.rows)
+    losses, record = call.rows.new_record
     return ReducedLoss(losses.new_empty(()), record.new_empty(()), record)
 
 
@@ -208,7 +231,7 @@ def _row_loss_backward(ctx: Any, wants: Wants, g: Tensor | None, *_: Any) -> Gra
     call, (scale, of_rows) = kept(ctx)
     if g is None:
         return {}
-    g_loss = (g * scale).expand(of_rows.shape[1])
+    g_loss = (g * scale).expand(call.number)
     return _gradients(ctx, RowGradCall(call, of_rows, g_loss, None, None), wants)
 
 
@@ -235,7 +258,7 @@ def loss_gradient(call: RowLossCall, g: Tensor) -> Tensor:
     """Return the gradient of the sum or mean, times g, which can be differentiated again."""
     with torch.no_grad():
         _, scale, record = _row_loss(call)
-    return row_grad(RowGradCall(call.rows, record, (g * scale).expand(record.shape[1]), None, None))
+    return row_grad(RowGradCall(call.rows, record, (g * scale).expand(call.rows.number), None, None))
 
 
 # The gradient of either --------------------------------------------------------------------------------------------
@@ -246,7 +269,8 @@ def _row_grad(call: RowGradCall) -> Tensor:
     gradient = source.new_gradient()
     cotangents = Cotangents(call.g_loss, call.g_lse, call.g_entropy)
     to, target = source.unpadded(gradient), rows.target_of(source)
-    backend(rows.logits).row_grad(source.logits, target, rows.scores, call.record, cotangents, to)
+    record = call.record if rows.keeps_record else None
+    backend(rows.logits).row_grad(source.logits, target, rows.scores, record, cotangents, to)
     return gradient
 
 
