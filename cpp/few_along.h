@@ -20,11 +20,19 @@ class FewAlong {
     // Below, rows side by side are faster: what a row costs whatever its length is shared by few classes.
     static constexpr int64_t shortest = 3 * lanes<T>;
 
+    // The six sums of a dense target would go through memory on processors with 16 vector registers, or short ones.
+#if defined(__AVX512F__)
+    static constexpr bool registers_hold_all = true;
+#else
+    static constexpr bool registers_hold_all = false;
+#endif
+
     // Whether the rows of a task can be worked on in this way.
     static bool fits(const RowTask& task) {
         const bool contiguous =
             task.logits.column_stride == 1 && (task.grad.data == nullptr || task.grad.column_stride == 1);
-        return contiguous && task.columns >= shortest && task.softcap == 0;
+        return contiguous && task.columns >= shortest && task.softcap == 0 &&
+               (registers_hold_all || task.index.data != nullptr);
     }
 
     void load() {}  // each row when its turn comes
@@ -100,10 +108,16 @@ class FewAlong {
         }
     }
 
-    // A vector of numbers, wide before anything is computed: else narrow ones decide how many go into an instruction.
-    static CROSSENT_INLINE void load_vector(const Storage* from, T* to) {
+    // A vector of numbers: where they lie, or in room. They are wide before anything is computed, for else the narrow
+    // ones decide how many go into an instruction.
+    static CROSSENT_INLINE const T* load_vector(const Storage* from, T* room) {
+        if constexpr (std::is_same_v<Storage, T>) {
+            return from;
+        } else {
 #pragma omp simd
-        for (int64_t k = 0; k < size; ++k) to[k] = widen(from[k]);
+            for (int64_t k = 0; k < size; ++k) room[k] = widen(from[k]);
+            return room;
+        }
     }
     static CROSSENT_INLINE void store_vector(const T* from, Out* to) {
 #pragma omp simd
@@ -113,11 +127,11 @@ class FewAlong {
     void find_peak(int64_t i) {
         const Storage* const z = logits(i);
         fetch(logits(least(i + 8, rows_.n - 1)), columns_ * static_cast<int64_t>(sizeof(Storage)));
-        alignas(64) T x[size], peak[size];
+        alignas(64) T wide[size], peak[size];
 #pragma omp simd
         for (int64_t k = 0; k < size; ++k) peak[k] = -std::numeric_limits<T>::infinity();
         by_vectors([&](int64_t v) {
-            load_vector(z + v, x);
+            const T* const x = load_vector(z + v, wide);
 #pragma omp simd
             for (int64_t k = 0; k < size; ++k) peak[k] = either(x[k] > peak[k], x[k], peak[k]);
         });
@@ -149,12 +163,12 @@ class FewAlong {
         const T reference = peak == -std::numeric_limits<T>::infinity() ? T(0) : peak;
         const T *const keep_of = rows_.targets.keep_of, *const spread_of = rows_.targets.spread_of, *const prob = p_;
         T* const kept_e = e_ + i * columns_;
-        alignas(64) T x[size], rest[size] = {}, ties[size] = {}, tilt[size] = {}, score[size] = {}, mass[size] = {},
-                               odd[size] = {};
+        alignas(64) T wide[size], rest[size] = {}, ties[size] = {}, tilt[size] = {}, score[size] = {}, mass[size] = {},
+                                  odd[size] = {};
         for (int64_t begin = 0; begin < columns_; begin += size) {
             const int64_t v = least(begin, columns_ - size);
             const Int skip = static_cast<Int>(begin - v);  // classes that the last vector repeats
-            load_vector(z + v, x);
+            const T* const x = load_vector(z + v, wide);
 #pragma omp simd
             for (int64_t k = 0; k < size; ++k) {
                 const bool fresh = static_cast<Int>(k) >= skip;
@@ -233,9 +247,9 @@ class FewAlong {
         const T unit = rows_.phi.unit, peak = rows_.sums.peak[i];
         const T reference = peak == -std::numeric_limits<T>::infinity() ? T(0) : peak;
         const T* const prob = p_;
-        alignas(64) T x[size], value[size];
+        alignas(64) T wide[size], value[size];
         by_vectors([&](int64_t v) {
-            load_vector(z + v, x);
+            const T* const x = load_vector(z + v, wide);
 #pragma omp simd
             for (int64_t k = 0; k < size; ++k) {
                 const T logq = (x[k] - reference) * unit - log_total,

@@ -121,8 +121,8 @@ struct MeasureBlock {
 // Calls with_kind(prob, keep, spread), each a std::bool_constant of whether there is one.
 template <class T, class Call>
 CROSSENT_INLINE void with_kind(const MeasureBlock<T>& m, const Call& call) {
-    constexpr std::true_type yes;
-    constexpr std::false_type no;
+    constexpr std::true_type yes{};
+    constexpr std::false_type no{};
     if (m.prob == nullptr) return m.spread == nullptr ? call(no, no, no) : call(no, no, yes);
     if (m.spread == nullptr) return m.keep == nullptr ? call(yes, no, no) : call(yes, yes, no);
     m.keep == nullptr ? call(yes, no, yes) : call(yes, yes, yes);
