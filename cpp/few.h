@@ -151,8 +151,10 @@ class FewRows {
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
             const T sum = s.peak[i] + total_[i] + g_loss[i], g = g_loss[i];
-            const bool removed = (s.mass[i] == T(0)) & (s.target_score[i] == T(0)) & (sum - sum != T(0));
-            g_loss[i] = either(removed | (targets.valid[i] == 0), T(0), g);
+            const T finite = either(sum - sum == T(0), g, T(0)),
+                    of_no_score = either(s.target_score[i] == T(0), finite, g);
+            const T kept = either(s.mass[i] == T(0), of_no_score, g);  // nothing of a row that is removed
+            g_loss[i] = either(targets.valid[i] == 0, T(0), kept);
         }
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
@@ -170,7 +172,7 @@ class FewRows {
             const T lower = s.ties[i] + (s.rest[i] - s.target_e[i]), beside_peak = (s.ties[i] - T(1)) + s.rest[i];
             const T rest = either(s.target_d[i] == T(0), beside_peak, lower);
             const T q = s.target_e[i] * inverse, of_log = f.b[i] * q * (s.target_d[i] - f.log_total[i]);
-            const T entropic = plain ? T(0) : either((f.b[i] == T(0)) | (q == T(0)), T(0), of_log);
+            const T entropic = plain ? T(0) : either(f.b[i] == T(0), T(0), either(q == T(0), T(0), of_log));
             // a probable target by q - 1, which keeps the digits of a small gradient; an improbable one by q
             const T smoothed = f.c[i] * targets.others[i], wanted = f.c[i] * (targets.keep[i] + targets.own[i]);
             const T near = (beside[i] + smoothed + entropic) - f.a[i] * (rest * inverse);

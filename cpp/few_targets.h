@@ -8,12 +8,6 @@
 namespace crossent {
 namespace {
 
-// A choice between two numbers that are there: vector code has no branches.
-template <class T>
-CROSSENT_INLINE T either(bool condition, T yes, T no) {
-    return condition ? yes : no;
-}
-
 template <class T>
 class FewTargets {
     using Int = typename Limits<T>::Int;

@@ -64,6 +64,12 @@ struct Limits<double> {
                                        0.049710124482773673141, 0.03167055425885122698,  0.076156313097144924193};
 };
 
+// A choice between two numbers that are there: vector code has no branches.
+template <class T>
+CROSSENT_INLINE T either(bool condition, T yes, T no) {
+    return condition ? yes : no;
+}
+
 template <class T, int n>
 CROSSENT_INLINE T polynomial(const T (&c)[n], T x) {
     T sum = c[n - 1];
@@ -135,8 +141,9 @@ CROSSENT_INLINE T log_sum(T ties, T rest) {
     const T x = ties + rest, half_root = T(0.70710678118654752440);
     const Int k = static_cast<Int>(bits<Bits>(x) - bits<Bits>(half_root)) >> L::mantissa;
     const T m = bits<T>(bits<Bits>(x) - (static_cast<Bits>(k) << L::mantissa));
-    const bool alone = (ties == T(1)) & (rest <= T(0.4140625));  // then k is 0, and m - 1 would be the rest, rounded
-    const T below = alone ? rest : m - T(1), n = static_cast<T>(k);
+    const T rounded = m - T(1), n = static_cast<T>(k);
+    const T alone = either(rest <= T(0.4140625), rest, rounded);  // there k is 0, and m - 1 would be the rest, rounded
+    const T below = either(ties == T(1), alone, rounded);
     const T s = below / (below + T(2)), w = s * s;
     const T log = n * L::ln2_high + (T(2) * (s + s * w * polynomial(L::atanh, w)) + n * L::ln2_low);
     const T edge = x == T(0) ? -std::numeric_limits<T>::infinity() : log;
