@@ -95,7 +95,8 @@ def backward(case: LogitsCase, data: Data) -> Call:
     options = {"weight": data.options.get("weight"), "smoothing": data.options.get("label_smoothing", 0.0)}
     target = dataclasses.replace(_plain_target(case, data), **options)
     logits = logits if logits.ndim == 2 else logits.flatten(2)
-    record = torch.empty(5, case.rows, dtype=torch.float64)
+    few = logits.shape[1] <= cpu.FEW_CLASSES and target.kind != "topk"  # which are summed again, as autograd does it
+    record = None if few else torch.empty(5, case.rows, dtype=torch.float64)
     cpu.row_stats(logits, target, Scores(), record)
     cotangents = Cotangents(loss=torch.tensor(share, dtype=torch.float64).expand(case.rows))
     return partial(cpu.row_grad, logits, target, Scores(), record, cotangents, torch.zeros_like(logits))

@@ -169,7 +169,7 @@ def cross_entropy(
     https://arxiv.org/abs/1512.00567. z-loss: Chowdhery et al. (2022), https://arxiv.org/abs/2204.02311.
     """
     usual = size_average is reduce is sample_weight is process_group is first_class is num_classes is None
-    if usual and return_stats is False and reduction in ("mean", "sum"):
+    if usual and return_stats is False and type(reduction) is str and reduction in ("mean", "sum"):
         options = StepOptions(reduction == "mean", ignore_index, label_smoothing, z_loss, temperature, softcap)
         loss = loss_of_few(input, target, weight, options)
         if loss is not None:
