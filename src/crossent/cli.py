@@ -16,7 +16,7 @@ from shutil import get_terminal_size
 from typing import Annotated, Any
 
 from crossent.errors import MissedError, UsageError, one_line
-from crossent.process import prepare
+from crossent.process import prepare, settle
 from crossent.version import __version__
 
 _DEBUG = "--debug"
@@ -33,6 +33,7 @@ def main() -> None:
         sys.stdout.flush()
     except OSError:  # what could not be written has been said
         discard_output()
+    settle()
     sys.exit(code)
 
 

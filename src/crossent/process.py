@@ -21,6 +21,13 @@ def prepare() -> None:
     _open_closed_streams()
 
 
+def settle() -> None:
+    """Let signals change nothing any more: the command is done, and Python, while it ends, would let them kill it."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) is _leave:
+            _ = signal.signal(number, signal.SIG_IGN)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     """End the process at once and in silence, without files that are not whole and with the terminal as it was."""
     outputs = sys.modules.get("crossent.outputs")
