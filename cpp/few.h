@@ -15,6 +15,12 @@ namespace {
 
 enum class Base { none, spread, dense };  // what the loops must know of the target measure
 
+// What the scores of a row are relative to: its peak, or 0 where all are -inf.
+template <class T>
+CROSSENT_INLINE T reference_of(T peak) {
+    return either(peak == -std::numeric_limits<T>::infinity(), T(0), peak);
+}
+
 // Sums over the classes of each row, relative to its peak; what is called target is the column of an index target.
 template <class T>
 struct FewSums {

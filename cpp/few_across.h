@@ -122,8 +122,7 @@ class FewAcross {
         alignas(64) Bits largest[size] = {};
 #pragma omp simd
         for (int64_t k = 0; k < size; ++k) {
-            const T peak = s.peak[first + k];
-            reference[k] = either(peak == -std::numeric_limits<T>::infinity(), T(0), peak);
+            reference[k] = reference_of(s.peak[first + k]);
             column[k] = rows_.targets.column[first + k];
         }
         const T *x = x_[0] + first, *prob = dense ? prob_[0] + first : nullptr, *slope = slope_ + first;
@@ -209,8 +208,7 @@ class FewAcross {
         for (int64_t i = 0; i < tile_rows; ++i) by[i] = capped ? slope[i] : unit;
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
-            const T reference =
-                either(rows_.sums.peak[i] == -std::numeric_limits<T>::infinity(), T(0), rows_.sums.peak[i]);
+            const T reference = reference_of(rows_.sums.peak[i]);
             const T logq = (x[i] - reference) * unit - f.log_total[i];
             const T q = either(e[i] >= f.least[i], e[i], T(0)) * f.factor[i];
             const T value =

@@ -159,8 +159,7 @@ class FewAlong {
         constexpr bool dense = base == Base::dense, measured = base != Base::none;
         using Int = typename Limits<T>::Int;
         const Storage* const z = logits(i);
-        const T unit = rows_.phi.unit, zero_log = rows_.phi.zero_log, peak = rows_.sums.peak[i];
-        const T reference = peak == -std::numeric_limits<T>::infinity() ? T(0) : peak;
+        const T unit = rows_.phi.unit, zero_log = rows_.phi.zero_log, reference = reference_of(rows_.sums.peak[i]);
         const T *const keep_of = rows_.targets.keep_of, *const spread_of = rows_.targets.spread_of, *const prob = p_;
         T* const kept_e = e_ + i * columns_;
         alignas(64) T wide[size], rest[size] = {}, ties[size] = {}, tilt[size] = {}, score[size] = {}, mass[size] = {},
@@ -244,8 +243,7 @@ class FewAlong {
                        *const spread = rows_.targets.spread_of;
         const T a = f.a[i], b = f.b[i], c = f.c[i], least = f.least[i], factor = f.factor[i],
                 log_total = f.log_total[i];
-        const T unit = rows_.phi.unit, peak = rows_.sums.peak[i];
-        const T reference = peak == -std::numeric_limits<T>::infinity() ? T(0) : peak;
+        const T unit = rows_.phi.unit, reference = reference_of(rows_.sums.peak[i]);
         const T* const prob = p_;
         alignas(64) T wide[size], value[size];
         by_vectors([&](int64_t v) {
