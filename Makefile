@@ -68,7 +68,7 @@ bench: install-dev
 # every GPU kernel that can be launched, compiled for four GPUs without one
 check-gpu-build: install-dev
 	@echo '== GPU kernels, compiled'
-	@if $(bin)/python -c 'import triton' 2>/dev/null; then $(bin)/python tools/gpu_build.py; else echo 'no Triton for this system'; fi
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then $(bin)/python -m tools.gpu_build; else echo 'no Triton for this system'; fi
 
 # the GPU backend in Triton's interpreter, on CPU tensors
 test-interpreter: install-dev

@@ -1,0 +1,107 @@
+"""What kernels may need: the memory of a chip for all of them, and a budget for those that losses spend their time in.
+
+The budgets are of the machine code for sm_90. With 3.3 TB/s and more of memory bandwidth, a multiprocessor has about
+15 issue slots for a column of bfloat16 that is read, and 31 for one that is read and written; fewer than 32 resident
+warps do not keep enough loads in flight (docs/decisions/0010). What a row costs once is spread over its columns: 300
+instructions of 8 warps are 0.4 for each of 50257 columns.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tools.gpu_build.chips import CHIPS
+from tools.gpu_build.facts import Facts
+
+WIDE = ("long", "even", "middle", "one read")
+"""Layouts whose tiles are made for accesses of 16 bytes."""
+
+
+class Built(NamedTuple):
+    """A kernel as it was compiled for a target, and the first call that led to it."""
+
+    target: str
+    kernel: str
+    function: str
+    """The function of the backend that launched it."""
+    layout: str
+    kind: str
+    """The kind of target that it was launched for, and whether there is a softcap, and entropy is wanted."""
+    dtype: str
+    call: str
+    sweeps: bool
+    """Whether it takes the logits and has a warp or more for each row."""
+    facts: Facts
+    seconds: float
+
+    @classmethod
+    def read(cls, row: list) -> Built:
+        """Return what JSON holds as a list."""
+        return cls(*row[:8], Facts.read(row[8]), row[9])
+
+
+class Budget(NamedTuple):
+    """What a kernel that sweeps the columns may need on sm_90."""
+
+    instructions: int
+    """Most instructions a column."""
+    warps: int = 32
+    """Fewest resident warps on a multiprocessor."""
+    once: int = 300
+    """Most instructions outside of column loops."""
+
+
+BUDGETS = {
+    ("row_stats", "index"): Budget(10),
+    ("row_grad", "index"): Budget(20),
+    ("row_stats", "index capped"): Budget(25),
+    ("row_grad", "index capped"): Budget(35),
+}
+"""By function of the backend and kind of target, where no entropy is wanted; for the layouts and dtypes below."""
+BUDGETED_LAYOUTS = ("long", "even")
+BUDGETED_DTYPES = ("bf16", "f32")
+BUDGETED_CHIP = "sm_90"
+
+
+def faults(built: Built, *, budgets: bool) -> list[str]:
+    """Return what is wrong with a kernel; whether its budget is kept only if `budgets`."""
+    return _faults_of_all(built) + (_faults_of_budget(built) if budgets else [])
+
+
+def _faults_of_all(built: Built) -> list[str]:
+    f, most = built.facts, CHIPS[built.target].shared_program
+    found = [f"{f.spilled} bytes spilled"] if f.spilled else []
+    if f.shared > most:
+        found.append(f"{f.shared} bytes of shared memory, more than {most}")
+    writes = built.function in {"row_grad", "row_fused"}
+    narrow = f.load < 128 or (writes and f.store < (64 if "to bf16" in built.call else 128))
+    if built.layout in WIDE and built.sweeps and narrow:
+        found.append(f"narrow: loads of {f.load} bits, stores of {f.store}")
+    return found
+
+
+def budget_of(built: Built) -> Budget | None:
+    """Return the budget of a kernel, None if it has none."""
+    if not built.sweeps or built.layout not in BUDGETED_LAYOUTS or built.dtype not in BUDGETED_DTYPES:
+        return None
+    return BUDGETS.get((built.function, built.kind))
+
+
+def _faults_of_budget(built: Built) -> list[str]:
+    budget, f = budget_of(built), built.facts
+    if budget is None:
+        return []
+    found = [] if f.column_loops else ["no column loop was found"]
+    for loop in f.column_loops:
+        if loop.barriers:
+            found.append(f"{loop.barriers} barriers in the loop at {loop.name}")
+        if loop.load != 16:
+            found.append(f"loads of {loop.load} bytes in the loop at {loop.name}")
+        if built.target == BUDGETED_CHIP and loop.each > budget.instructions:
+            found.append(f"{loop.each:.1f} instructions a column at {loop.name}, more than {budget.instructions}")
+    if built.target == BUDGETED_CHIP:
+        if f.warps < budget.warps:
+            found.append(f"{f.warps} resident warps, fewer than {budget.warps}")
+        if f.once > budget.once:
+            found.append(f"{f.once} instructions once a row, more than {budget.once}")
+    return found

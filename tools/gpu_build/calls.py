@@ -1,0 +1,141 @@
+"""Calls of the backend on tensors without memory: one for every combination that leads to other machine code."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from crossent.kernels import triton as backend
+from crossent.kernels.backend import BinaryOperands, Cotangents, LossScale, RowOutputs
+from crossent.spec import Scores, Target
+from crossent.stats import FIELDS
+
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
+KINDS = ("index", "index capped", "topk", "smoothed capped", "dense", "dense capped")
+FEWER_KINDS = {"f16": ("index",), "f64": ("index", "smoothed capped")}
+"""float16 differs from bfloat16 in a conversion; float64 may be slow."""
+EVEN = tuple(itertools.product(("bf16", "f32"), ("index", "index capped")))
+LAYOUTS = {
+    "long": ((4096, 50257),),  # GPT-2: rows that begin anywhere
+    "even": ((4096, 128256), (4096, 151936)),  # Llama 3, Qwen
+    "middle": ((4096, 1000),),
+    "short": ((4096, 10),),
+    "beside": ((2, 19, 4096),),  # classes in the middle, as for segmentation
+    "apart": ((64, 100),),  # columns apart
+}
+ONE_READ = (1500, 8000)
+ENTROPY = " with entropy"
+
+
+class Call(NamedTuple):
+    """A call of a function of the backend, and what it is about."""
+
+    function: str
+    layout: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    to: str
+    """The dtype of the gradient where it is not that of the logits."""
+    run: Callable[[], Any]
+
+    @property
+    def label(self) -> str:
+        """What the call is about, in one line."""
+        return f"{self.kind}, {self.shape}, {self.dtype}{self.to and ' to ' + self.to}"
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return rows_of(self.shape)
+
+    @property
+    def logits(self) -> int:
+        """Number of logits."""
+        return self.rows * self.shape[1]
+
+
+def calls() -> Iterator[Call]:
+    """Yield the calls of the backend for every combination that leads to other code."""
+    for (layout, shapes), name, kind in itertools.product(LAYOUTS.items(), DTYPES, KINDS):
+        known = (name, kind) in EVEN if layout == "even" else kind in FEWER_KINDS.get(name, KINDS)
+        if known and not (name == "f64" and layout in {"long", "even", "middle"}):  # which has no wide tiles
+            for shape in shapes:
+                yield from row_calls(layout, shape, name, kind)
+    for V, name, kind in itertools.product(ONE_READ, ("bf16", "f32"), ("index", "topk", "dense")):
+        yield from row_calls("one read", (4096, V), name, kind)
+    yield from row_calls("one read", (4096, ONE_READ[0]), "f16", "index")
+    yield from row_calls("even", (32, 128256), "bf16", "index")  # few rows: records of parts, merged
+    for name, kind, weighted in itertools.product(("bf16", "f32", "f64"), ("logits", "probabilities"), (False, True)):
+        yield from binary_calls(name, kind, weighted)
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
+    """Return a tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def rows_of(shape: tuple[int, ...]) -> int:
+    """Return how many rows logits of a shape have."""
+    return shape[0] * (shape[2] if len(shape) == 3 else 1)
+
+
+def computed(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that the kernels compute in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def target_of(kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> Target:
+    """Return a target of this kind for logits of this shape."""
+    rows, wide = rows_of(shape), computed(dtype)
+    weight, smoothing = empty(shape[1], dtype=wide), 0.1 if "smoothed" in kind else 0.0
+    if "dense" in kind:
+        return Target(prob=empty(*shape, dtype=dtype), weight=weight)
+    if kind == "topk":
+        return Target(empty(rows, 32, dtype=torch.int64), empty(rows, 32, dtype=wide), weight)
+    return Target(empty(rows, dtype=torch.int64), weight=weight, smoothing=smoothing, ignore_index=-100)
+
+
+def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iterator[Call]:
+    """Yield the calls of the row functions for one kind of target and one layout."""
+    dtype, rows = DTYPES[name], rows_of(shape)
+    logits = empty(shape[0], 2 * shape[1], dtype=dtype)[:, ::2] if layout == "apart" else empty(*shape, dtype=dtype)
+    scores, target = Scores(1.0, 30.0 if "capped" in kind else None), target_of(kind, shape, dtype)
+    record = empty(len(FIELDS), rows, dtype=torch.float64)
+    vectors: Any = tuple(empty(rows, dtype=computed(dtype)) for _ in range(3))
+    to = {"": logits}
+    if name == "f32" and layout not in {"short", "apart"}:  # what the linear loss asks for
+        to["bf16"] = empty(*shape, dtype=torch.bfloat16)
+
+    def call(function: str, to: str, *arguments: Any, more: str = "") -> Call:
+        run = getattr(backend, function)
+        return Call(function, layout, kind + more, name, shape, to, lambda: run(*arguments))
+
+    if layout == "one read":
+        scale, outputs = LossScale(*vectors[:2]), RowOutputs(*vectors)
+        for suffix, grad in to.items():
+            yield call("row_fused", suffix, logits, target, scores, scale, record, grad, outputs)
+        return
+    for more, given in (("", (*vectors[:2], None)), (ENTROPY, vectors)):
+        yield call("row_stats", "", logits, target, scores, record, RowOutputs(*given), more=more)
+        for suffix, grad in to.items():
+            yield call("row_grad", suffix, logits, target, scores, record, Cotangents(*given), grad, more=more)
+
+
+def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[Call]:
+    """Yield the calls of binary cross-entropy."""
+    x, weight = empty(512, 512, dtype=DTYPES[name]), empty(512).expand(512, 512) if weighted else None
+    operands = BinaryOperands(x, x, weight, weight)
+    g = empty(512, 512)
+    about = f"{kind}{', weighted' if weighted else ''}"
+
+    def call(function: str, more: str, *arguments: Any) -> Call:
+        run = getattr(backend, function)
+        return Call(function, "elements", about + more, name, (512, 512), "", lambda: run(*arguments))
+
+    yield call("binary_loss", "", kind, operands, None)
+    yield call("binary_loss", ", stored", kind, operands, g)
+    yield call("binary_grad", "", kind, operands, g, x)
