@@ -29,7 +29,7 @@ class Bytes(NamedTuple):
 def held() -> list[Bytes]:
     """Return the memory of crossent's plan for this head on a GPU."""
     sweep = one_sweep(HEAD, default_chunk_bytes(HEAD))
-    if sweep is None or not sweep.whole:
+    if sweep is None or sweep.kept < N:
         raise ValueError("the picture and its caption say that all gradients of logits are kept")
     return [
         Bytes("crossent: a chunk, float32", 4 * sweep.rows * V, MAIN),

@@ -111,12 +111,12 @@ def linear_cross_entropy(
     sample_weight
         Weight of each row, in the shape of the loss with reduction="none"; 0 removes the row, whatever it holds.
     chunk_bytes
-        How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB or more on GPUs (a thousand
-        rows); a tile has one logit at least. It changes results by rounding only. If fewer than 128 rows of logits fit
-        (32 or 64 on CPUs with narrower vectors, 1024 on GPUs), the logits are multiplied twice, in smaller tiles; so
-        they are in half precision on CPUs, unless all fit. CPUs with matrix units keep all logits of a bfloat16 head by
-        default where rows are at most 512 and a quarter of the features. On GPUs the gradient of a half-precision
-        weight may take as much memory again as that weight in float32.
+        How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB on GPUs; a tile has one logit
+        at least. It changes results by rounding only. If fewer than 128 rows of logits fit (32 or 64 on CPUs with
+        narrower vectors, 512 of float32 operands on GPUs), the logits are multiplied twice, in smaller tiles; so they
+        are in half precision on CPUs, unless all fit. CPUs with matrix units keep all logits of a bfloat16 head by
+        default where rows are at most 512 and a quarter of the features. On GPUs gradients of half-precision logits and
+        float32 sums may take as much memory again as the weight in float32; what is faster is chosen by shapes alone.
     process_group, first_class, num_classes
         As in `cross_entropy`: `linear_weight` and `linear_bias` are shards, the rows of some classes. The gradient of
         the input is summed over all classes.

@@ -20,7 +20,8 @@ from crossent.torch.operators.rows import RowGradCall, row_grad, row_stats
 from crossent.torch.sources import driver
 from crossent.torch.sources.driver import TiledRows
 from crossent.torch.sources.linear import KeptTiles, LayerGradients, LinearTiles
-from crossent.torch.sources.plan import Sweep, TileShape
+from crossent.torch.sources.plan import Rest, Sweep, TileShape
+from crossent.torch.sources.products import operand_dtype
 from crossent.torch.sources.source import Span, Wanted
 from crossent.torch.sources.tensor import TensorSource
 from tests.torch import plain
@@ -169,7 +170,12 @@ def test_one_sweep_over_a_layer_is_one_over_the_logits_of_the_layer(squared, pos
     found = driver.one_sweep(rows.tensor(), Sweep(rows.number), scale, want, EVERYTHING)
     g_logits = rows.packed(found.logits)
     wanted = LayerGradients(g_logits @ rows.weight.to(wide), g_logits.t() @ rows.input.to(wide), g_logits.sum(0))
-    for sweep in (Sweep(1), Sweep(3), Sweep(3, whole=True), Sweep(len(rows.input)), Sweep(100, whole=True)):
+    size, last = len(rows.input), positions * (rows.classes - 1)
+    sweeps = [Sweep(1), Sweep(3), Sweep(3, size), Sweep(2, 4), Sweep(1, 2), Sweep(size), Sweep(100, 100)]
+    if operand_dtype(dtype) == dtype:
+        sweeps += [Sweep(3, size, Rest(positions, positions)), Sweep(100, size, Rest(2 * positions, 100))]
+        sweeps += [Sweep(1, size, Rest(last, 2 * positions)), Sweep(2, size, Rest(last - 1, positions))]
+    for sweep in sweeps:
         got = results_of(rows.number, like)
         grads = driver.one_sweep(rows.linear(), sweep, scale, got, EVERYTHING)
         agree(got, want, wide)

@@ -10,6 +10,7 @@ import torch
 
 from crossent.torch.sources import source as contract
 from crossent.torch.sources.linear import KeptTiles, LinearSource, LinearTiles, SumsByClasses, SumsByRows
+from crossent.torch.sources.parts import SumsInParts
 from crossent.torch.sources.source import Span, Wanted, spans
 from crossent.torch.sources.tensor import TensorSource, TensorSums, TensorTiles
 
@@ -43,7 +44,7 @@ def test_what_is_wanted_of_the_source():
     [
         (contract.Source, [TensorSource, LinearSource]),
         (contract.Tiles, [TensorTiles, LinearTiles, KeptTiles]),
-        (contract.GradientSums, [TensorSums, SumsByClasses, SumsByRows]),
+        (contract.GradientSums, [TensorSums, SumsByClasses, SumsByRows, SumsInParts]),
     ],
 )
 def test_every_source_has_what_the_driver_asks_for(protocol, classes):

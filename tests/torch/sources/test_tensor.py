@@ -58,7 +58,7 @@ def test_gradients_of_tiles_are_written_in_their_places(by_rows):
             part = want[slice(*rows), slice(*classes)]
             assert place.shape == part.shape
             _ = place.copy_(part)
-            sums.add(place, rows, classes, torch.ones(rows.size, dtype=torch.bool))
+            sums.add(place, rows, classes, lambda span: torch.ones(span.size, dtype=torch.bool))
         sums.end(classes)
     found = sums.result().logits
     assert found is not None

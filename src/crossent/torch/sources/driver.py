@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ from crossent.torch.base.backends import backend
 from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.ranks.collectives import LogTotal, add_up
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
-from crossent.torch.sources.plan import Sweep, TileShape, even, tile_shape
+from crossent.torch.sources.plan import Rest, Sweep, TileShape, even, tile_shape
 from crossent.torch.sources.probabilities import prob_grad
-from crossent.torch.sources.source import Source, Span, Tiles, Wanted, spans
+from crossent.torch.sources.source import GradientSums, Source, Span, Tiles, Wanted, spans
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,31 @@ def gradients(
     """Return the gradients of the source's operands from the record of all rows."""
     source = task.source
     sums = source.sums_by_classes(tiles, wanted, shape)
-    for classes in spans(source.classes if wanted.of_source else 0, shape.classes):
+    if wanted.of_source:
+        _add_gradients(task, tiles, sums, Tiling(shape, Span(0, source.classes)), Rows(record, cotangents))
+    return sums.result()
+
+
+class Tiling(NamedTuple):
+    """Tiles of all rows and of some classes."""
+
+    shape: TileShape
+    classes: Span
+
+
+class Rows(NamedTuple):
+    """The record of all rows and the cotangents of their results."""
+
+    record: Tensor
+    cotangents: Cotangents
+
+
+def _add_gradients(task: TiledRows, tiles: Tiles, sums: GradientSums, tiling: Tiling, of_rows: Rows) -> None:
+    """Multiply the gradients of all tiles, one after the other."""
+    source, (shape, some), (record, cotangents) = task.source, tiling, of_rows
+    counted = RowsThatCount(task, record, cotangents)
+    for span in spans(some.size, shape.classes):
+        classes = Span(some.begin + span.begin, some.begin + span.end)
         sums.begin(classes)
         for rows in spans(source.size, shape.rows):
             here = rows.of(source.positions)
@@ -112,9 +136,8 @@ def gradients(
             parts = Cotangents(*(None if g is None else g[here] for g in cotangents))
             target, part = task.target_of(rows, classes), record[:, here].contiguous()
             backend(logits).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
-            sums.add(gradient, rows, classes, rows_with_gradient(target, part, parts, source.positions))
+            sums.add(gradient, rows, classes, counted)
         sums.end(classes)
-    return sums.result()
 
 
 def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, wanted: Wanted) -> Any:
@@ -122,10 +145,12 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
 
     The function differentiated is Σ scale.loss · loss + scale.lse_squared · lse².
     """
+    if sweep.rest is not None:
+        return _partly_twice(task, sweep, scale, results, wanted)
     source, record = task.source, results.record
     loss_scale: Any = scale.loss
     lse_scale: Any = scale.lse_squared
-    classes = Span(0, source.classes)
+    classes, counted = Span(0, source.classes), RowsThatCount(task, record, scale)
     tiles = source.tiles(TileShape(min(sweep.rows, source.size), source.classes))
     sums = source.sums_by_rows(tiles, wanted, sweep)
     for rows in spans(source.size, sweep.rows):
@@ -138,8 +163,71 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
         target = task.target_of(rows, classes)
         backend(logits).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
         record[:, here] = part
-        sums.add(gradient, rows, classes, rows_with_gradient(target, part, scales, source.positions))
+        sums.add(gradient, rows, classes, counted)
     return sums.result()
+
+
+def _partly_twice(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, wanted: Wanted) -> Any:
+    """Do one sweep in which the gradients of the first classes are kept; make the logits of the others twice."""
+    source, rest = task.source, sweep.rest or Rest(0, 1)
+    first = Span(0, source.classes - -(-rest.logits // source.positions))
+    shape = TileShape(max(1, source.size), max(1, rest.at_once // source.positions))
+    tiles = source.tiles(shape)
+    sums = source.sums_in_parts(tiles, wanted, shape)
+    sums.begin(first)
+    _keep_gradients(task, sweep, scale, results, sums, first)
+    sums.end(first)
+    tiling = Tiling(shape, Span(first.end, source.classes))
+    _add_gradients(task, tiles, sums, tiling, Rows(results.record, _cotangents(scale, results.lse)))
+    return sums.result()
+
+
+def _keep_gradients(
+    task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, sums: GradientSums, first: Span
+) -> None:
+    """Write the results of all rows, and the gradients of the first classes."""
+    source, every = task.source, Span(0, task.source.classes)
+    counted = RowsThatCount(task, results.record, scale)
+    loss_scale: Any = scale.loss
+    squared: Any = scale.lse_squared
+    tiles = source.tiles(TileShape(min(sweep.rows, source.size), source.classes))
+    for rows in spans(source.size, sweep.rows):
+        here = rows.of(source.positions)
+        tile = tiles.logits(rows, every)
+        logits, part = task.shaped(tile), results.record.new_empty((len(results.record), rows.size * source.positions))
+        written = RowOutputs(*(x[here] for x in results[:3]))
+        backend(logits).row_stats(logits, task.target_of(rows, every), task.scores, part, written)
+        results.record[:, here] = part
+        parts = _cotangents(LossScale(loss_scale[here], None if squared is None else squared[here]), results.lse[here])
+        tile, target = tile[:, first.of(source.positions)], task.target_of(rows, first)
+        gradient = sums.place(tile, rows)
+        backend(logits).row_grad(task.shaped(tile), target, task.scores, part, parts, task.shaped(gradient))
+        sums.add(gradient, rows, first, counted)
+
+
+def _cotangents(scale: LossScale, lse: Tensor) -> Cotangents:
+    """Return the cotangents of loss and lse that the scale of a sum of losses and squares of lse leads to."""
+    factor: Any = scale.lse_squared
+    return Cotangents(scale.loss, None if factor is None else 2 * factor * lse)
+
+
+class RowsThatCount:
+    """Which rows of the source have a gradient at all (`rows_with_gradient`), once their record is there."""
+
+    def __init__(self, task: TiledRows, record: Tensor, given: Cotangents | LossScale) -> None:
+        self._task, self._record = task, record
+        self._given: Any = given
+        self._found: dict[Span, Tensor] = {}
+
+    def __call__(self, rows: Span) -> Tensor:
+        """Return a boolean for each of these rows."""
+        if rows not in self._found:
+            task, positions = self._task, self._task.source.positions
+            here = rows.of(positions)
+            given = type(self._given)(*(None if g is None else g[here] for g in self._given))
+            target = task.target_of(rows, Span(0, task.source.classes))
+            self._found[rows] = rows_with_gradient(target, self._record[:, here], given, positions)
+        return self._found[rows]
 
 
 def rows_with_gradient(target: Target, record: Tensor, cotangents: Cotangents | LossScale, positions: int) -> Tensor:

@@ -16,9 +16,10 @@ from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.ranks.gathered import InputGradient
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
+from crossent.torch.sources.parts import SumsInParts
 from crossent.torch.sources.plan import CPU, GPU, Device, SourceCosts, Sweep, TileShape, direct, padded, weight_adds_up
 from crossent.torch.sources.products import multiply, operand, operand_dtype
-from crossent.torch.sources.source import Span, Wanted, spans
+from crossent.torch.sources.source import Counted, Span, Wanted, spans
 from crossent.torch.sources.tensor import TensorSource, TensorTiles
 
 _COPIED_ROWS = 2048  # of a gradient that is unpacked, at a time
@@ -96,6 +97,13 @@ class LinearSource:
     def sums_by_rows(self, tiles: LinearTiles, wanted: Wanted, sweep: Sweep) -> SumsByRows:
         """Return sums for tiles of whole rows."""
         return SumsByRows(tiles, wanted, sweep)
+
+    def sums_in_parts(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape) -> SumsInParts:
+        """Return sums that begin with chunks of rows of the first classes; tiles of all rows of the others follow.
+
+        Products take operands as they are, and half-precision gradients of the weight need no float32 sums.
+        """
+        return SumsInParts(tiles, lambda: SumsByClasses(tiles, wanted, shape, rounded=False))
 
 
 class LinearTiles:
@@ -178,14 +186,14 @@ class LinearTiles:
         if self.in_place:
             return tile
         if self._gradients is None:
-            self._gradients = self.new_gradients(self._shape[0])
+            self._gradients = self.new_gradients(*self._shape)
         return self._gradients[: tile.shape[0], : tile.shape[1]]
 
-    def new_gradients(self, rows: int) -> Tensor:
-        """Return memory for gradients of so many rows of logits beside the logits."""
+    def new_gradients(self, rows: int, columns: int) -> Tensor:
+        """Return memory for gradients of so many logits beside the logits."""
         # zeroed, because torch's bfloat16 product on CPUs multiplies what lies between the rows by zero, maybe NaN
         like = self.source.input
-        return memory((rows, self._shape[1]), like, self.dtype, zeroed=like.is_cpu)
+        return memory((rows, padded(columns)), like, self.dtype, zeroed=like.is_cpu)[:, :columns]
 
 
 class KeptTiles(LinearTiles):
@@ -210,10 +218,13 @@ class SumsByClasses:
 
     The gradient of the weight is finished tile by tile and rounded once; that of the input adds up over the classes,
     and over the ranks that hold the others. Half-precision products write gradients that one product makes.
+
+    Gradients in float32 are rounded at the end, unless `rounded` is false: whoever knows their cotangent rounds them.
     """
 
-    def __init__(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape) -> None:
+    def __init__(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape, *, rounded: bool = True) -> None:
         source = tiles.source
+        self._rounded = rounded
         self._tiles, self._source, self._rows_of_tile = tiles, source, shape.rows
         wide, weight = tiles.wide, source.weight
         one_product = min(shape.rows, source.device.direct_rows) >= source.size > 0 and tiles.dtype == weight.dtype
@@ -245,7 +256,7 @@ class SumsByClasses:
         """Return memory for the gradient of a tile."""
         return self._tiles.gradient(tile)
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Counted) -> None:
         """Multiply the gradient of a tile, and add the products to the gradients of the operands."""
         if self._input is not None:
             weight = self._tiles.operands(classes).weight
@@ -253,7 +264,7 @@ class SumsByClasses:
             if classes.end == self._source.classes:
                 self._input.finished(*rows)
         if self._weight_part is not None:
-            x_chunk = self._tiles.counted_input(rows, counted)
+            x_chunk = self._tiles.counted_input(rows, counted(rows))
             multiply(gradient.t(), x_chunk, self._weight_part, add=rows.begin > 0)
         if self._bias is not None:
             self._bias[classes.of(self._source.positions)] += gradient.sum(0, dtype=self._bias.dtype)
@@ -264,7 +275,7 @@ class SumsByClasses:
             _ = self._weight[classes.of(self._source.positions)].copy_(self._weight_part)  # pyright: ignore[reportArgumentType]
 
     def result(self) -> LayerGradients:
-        """Return the gradients in the dtype of the weight, summed over the ranks that have other rows."""
+        """Return the gradients, summed over the ranks that have other rows."""
         source, g_input = self._source, None
         if self._input is not None:
             if source.classes == 0:  # other ranks have classes, and begin to add up after each row of tiles
@@ -273,15 +284,17 @@ class SumsByClasses:
             g_input = self._input.sum(lambda part: unpacked(part, source.rows))
         add_up((self._weight, self._bias), source.ranks.row_groups)
         found = (g_input, self._weight, self._bias)
+        if not self._rounded:
+            return LayerGradients(*found)
         return LayerGradients(*(None if x is None else x.to(source.weight.dtype) for x in found))
 
 
 class SumsByRows:
     """The gradients of a layer from tiles of whole rows, in float32 if the operands have half precision.
 
-    Whoever knows their cotangent multiplies and rounds them once. On GPUs the gradient of a weight has half precision
-    where one product makes all of it: because there is one tile, or because the gradients of all logits are kept
-    (`sweep.whole`) and multiplied at the end.
+    Whoever knows their cotangent multiplies and rounds them once. On GPUs the half-precision gradients of several
+    tiles are kept and multiplied at once (`sweep.kept`). Where one product makes all of the gradient of a weight, it
+    has half precision.
     """
 
     def __init__(self, tiles: LinearTiles, wanted: Wanted, sweep: Sweep) -> None:
@@ -290,7 +303,7 @@ class SumsByRows:
         self._operand = tiles.operands(Span(0, source.classes)).weight
         size, weight = source.size, source.weight
         native = tiles.dtype == weight.dtype
-        whole = sweep.whole and native and sweep.rows < size
+        kept = min(sweep.kept, size)
         self._zeroed = size == 0 or (tiles.in_place and source.device.fresh_zeros)
         self._input = self._weight = None
         if wanted.input:
@@ -300,41 +313,50 @@ class SumsByRows:
             dtype = tiles.wide if weight_adds_up(source.costs, sweep) else weight.dtype
             self._weight = memory(weight.shape, weight, dtype, zeroed=self._zeroed)
         self._bias = source.input.new_zeros(len(weight), dtype=tiles.wide) if wanted.linear_bias else None
-        self._kept = tiles.new_gradients(size)[:, : len(weight)] if whole else None
-        self._counted: list[Tensor] = []
+        keeps = native and sweep.rows < kept
+        self._kept = tiles.new_gradients(kept, len(weight)) if keeps else None
+        self._waiting = Span(0, 0)
 
     def begin(self, classes: Span) -> None:
         """Do nothing: all classes come with each row."""
 
     def place(self, tile: Tensor, rows: Span) -> Tensor:
         """Return memory for the gradient of a tile."""
-        return self._tiles.gradient(tile) if self._kept is None else self._kept[rows.begin : rows.end]
+        if self._kept is None:
+            return self._tiles.gradient(tile)
+        first = self._waiting.begin
+        return self._kept[rows.begin - first : rows.end - first]
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
-        """Multiply the gradient of a tile now, or keep it."""
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Counted) -> None:
+        """Multiply the gradient of a tile now, or keep it until there are as many rows as one product takes."""
         if self._bias is not None:
             self._bias += gradient.sum(0, dtype=self._bias.dtype)
         if self._kept is None:
-            self._multiply(gradient, rows, counted, fresh=rows.begin == 0 and not self._zeroed)
-        else:
-            self._counted.append(counted)
+            self._multiply(gradient, rows, counted)
+            return
+        self._waiting = Span(self._waiting.begin, rows.end)
+        if self._waiting.size == len(self._kept) or rows.end == self._source.size:
+            self._multiply(self._kept[: self._waiting.size], self._waiting, counted)
+            self._waiting = Span(rows.end, rows.end)
 
     def end(self, classes: Span) -> None:
         """Do nothing: no class is finished before all rows are."""
 
-    def _multiply(self, gradient: Tensor, rows: Span, counted: Tensor, *, fresh: bool) -> None:
+    def _multiply(self, gradient: Tensor, rows: Span, counted: Counted) -> None:
         """Write the gradient of rows of the input, and add to that of the weight, unless its memory is fresh."""
         if self._input is not None:
             multiply(gradient, self._operand, self._input[rows.begin : rows.end])
         if self._weight is not None:
-            multiply(gradient.t(), self._tiles.counted_input(rows, counted), self._weight, add=not fresh)
+            multiply(
+                gradient.t(),
+                self._tiles.counted_input(rows, counted(rows)),
+                self._weight,
+                add=rows.begin > 0 or self._zeroed,
+            )
 
     def result(self) -> LayerGradients:
         """Return the gradients as they are."""
-        source = self._source
-        if self._kept is not None:
-            self._multiply(self._kept, Span(0, source.size), torch.cat(self._counted), fresh=True)
-        g_input = None if self._input is None else unpacked(self._input, source.rows)
+        g_input = None if self._input is None else unpacked(self._input, self._source.rows)
         return LayerGradients(g_input, self._weight, self._bias)
 
 

@@ -3,13 +3,15 @@
 Half-precision logits are float32 (4 bytes each) with a gradient in half (2); others share their memory with it. N rows,
 D features, V columns of logits, F operations and B bytes a second.
 
-One sweep over chunks of n rows costs 6 N D V operations, two sweeps over tiles 8 N D V. In one sweep the gradient of a
-half-precision weight has to be added up in float32, 4 V D bytes that are read and written for every chunk:
-8 V D / B seconds against the 2 n D V / F that a second product of n rows costs. One sweep is faster from
-n = 4 F / B rows on: about a thousand on an A100, an H100 (750 Tflop/s, 3 TB/s) or a B200, hence `fewest_rows`.
+One sweep over chunks of n rows costs 6 N D V operations, two sweeps over tiles 8 N D V. On GPUs (docs/decisions/0026)
+the memory for logits, their gradients and float32 sums is `chunk_bytes` + 4 V D bytes at most, and sweeps of
+half-precision operands keep gradients of logits until one product takes them:
 
-Where 2 N V ≤ 4 V D, or N ≤ 2 D, the gradients of all logits take no more memory than those float32 sums would: they are
-kept (`whole`), and the gradient of the weight is one product, rounded once.
+* N ≤ 2 D: those of all rows, 2 N V bytes in place of 4 V D of sums. The gradient of the weight is rounded once.
+* Otherwise those of K rows, 4 n V + 2 K V bytes. Each product then reads and writes 4 V D bytes of float32 sums:
+  8 N D V / K bytes in all, against the 2 N D V operations of two sweeps. This is faster from K = 4 F / B rows on.
+* Or those of all rows for some of the classes, instead of sums. The logits of the other classes (`rest`) are multiplied
+  again, a share of the 2 N D V operations, and the gradient of the weight is rounded once.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from typing import NamedTuple
 import torch
 
 from crossent.torch.sources.processor import THIS, Processor
+
+CHUNK_KERNELS, PRODUCT_KERNELS = 6, 12
+"""Kernels that a GPU runs for a chunk of rows, and for both products of gradients: large ones and small ones."""
 
 LINE = 16
 """Numbers. A row of logits that begins on a line, an odd number of lines after the last one, is read faster by CPUs."""
@@ -36,8 +41,14 @@ class Device:
     tile_logits: int | None
     """Products gain nothing from larger tiles, and rows lose the cache; neither does a tile of the weight have more."""
     tile_rows: int
+    row_multiple: int
+    """Chunks have a multiple of so many rows, so that the tiles of their products are full."""
     fewest_rows: int
-    """With fewer rows in a chunk, two sweeps are faster than one."""
+    """With fewer rows of float32 operands in a chunk, two sweeps are faster than one."""
+    operations_per_byte: int
+    """F / B: operations of a half-precision product in the time in which memory moves a byte."""
+    start_bytes: int
+    """What memory moves in the time that a kernel takes to start, after the one before it."""
     direct_rows: int
     """A half-precision product of so few rows beats a float32 one that is rounded."""
     fresh_zeros: bool
@@ -54,7 +65,8 @@ def cpu_device(processor: Processor) -> Device:
       cache, because operands need the other half. Products are as fast with tiles of 2 MiB as with larger ones. Beyond
       8 MiB a tile gains nothing anywhere, and only takes memory.
     * The other numbers do not depend on the processor: `chunk_bytes` is a promise about memory, `tile_rows` the side of
-      a tile, `fresh_zeros` the way in which a system hands out pages; `direct_rows` is for matrix units alone.
+      a tile, `fresh_zeros` the way in which a system hands out pages; `direct_rows` is for matrix units alone, and
+      `operations_per_byte` and `start_bytes` for plans that CPUs never have.
     """
     tile_bytes = min(max(processor.cache_bytes // 2, 2**21), 2**23)
     return Device(
@@ -62,7 +74,10 @@ def cpu_device(processor: Processor) -> Device:
         chunk_bytes=2**27,
         tile_logits=tile_bytes // 4,
         tile_rows=2048,
+        row_multiple=LINE,
         fewest_rows=8 * processor.lanes,
+        operations_per_byte=0,
+        start_bytes=0,
         direct_rows=512,
         fresh_zeros=True,
     )
@@ -74,7 +89,10 @@ GPU = Device(
     chunk_bytes=2**29,
     tile_logits=None,
     tile_rows=8192,
-    fewest_rows=1024,
+    row_multiple=128,
+    fewest_rows=512,
+    operations_per_byte=180,  # of an H200; 150 on an A100 or MI300X, 250 on an H100 or B200
+    start_bytes=13 * 10**6,  # 3 µs at 4.3 TB/s
     direct_rows=2**31,
     fresh_zeros=False,
 )
@@ -112,12 +130,23 @@ class SourceCosts:
         return self.dtype.itemsize if self.wide else 6
 
 
+class Rest(NamedTuple):
+    """The last logits of all rows, which are multiplied again after the sweep, and how many columns at once."""
+
+    logits: int
+    at_once: int
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sweep:
-    """One sweep over chunks of whole rows: how many rows they have, and whether all gradients of logits are kept."""
+    """One sweep over chunks of whole rows: how many rows they have, and how many rows one product takes."""
 
     rows: int
-    whole: bool = False
+    kept: int = 0
+    """Half-precision gradients of logits are kept for so many rows, a multiple of a chunk's or all, and multiplied at
+    once; 0 if each chunk has products of its own."""
+    rest: Rest | None = None
+    """Classes whose gradients are not kept."""
 
 
 class TileShape(NamedTuple):
@@ -128,17 +157,14 @@ class TileShape(NamedTuple):
 
 
 def default_chunk_bytes(costs: SourceCosts) -> int:
-    """Return 128 MiB on CPUs. On GPUs 512 MiB, or the least for one sweep if that is less than a float32 weight.
+    """Return 512 MiB on GPUs and 128 MiB on CPUs.
 
     On CPUs with matrix units a few rows of a half-precision head get memory for all logits where these take no more
     than half of the weight (`direct`): a fourth product would make the loss slower than torch's.
     """
     device = costs.device
-    if device.is_cpu:
-        few = costs.narrow and costs.rows <= device.direct_rows and 4 * costs.rows <= costs.features
-        return max(device.chunk_bytes, 4 * costs.rows * costs.logits if few else 0)
-    least = device.fewest_rows * costs.logits * costs.logit_bytes
-    return max(device.chunk_bytes, least if least <= 4 * costs.logits * costs.features else 0)
+    few = direct(costs) and 4 * costs.rows <= costs.features
+    return max(device.chunk_bytes, 4 * costs.rows * costs.logits if few else 0)
 
 
 def one_sweep(costs: SourceCosts, chunk_bytes: int) -> Sweep | None:
@@ -147,15 +173,89 @@ def one_sweep(costs: SourceCosts, chunk_bytes: int) -> Sweep | None:
     Half-precision heads on CPUs go in two sweeps. If all logits fit, the second reads them instead of multiplying
     again. The gradient of the weight is then rounded tile by tile, and never there in float32.
     """
-    rows, logits, device = costs.rows, max(1, costs.logits), costs.device
+    rows, device = costs.rows, costs.device
+    class_bytes = chunk_bytes // max(1, costs.logits)
     if costs.wide:
-        fit = chunk_bytes // (logits * costs.logit_bytes)
-        return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, LINE))
+        fit = class_bytes // costs.logit_bytes
+        return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, device.row_multiple))
     if device.is_cpu:
         return None
-    whole = 2 * rows * logits <= 4 * logits * costs.features
-    fit = chunk_bytes // (logits * (4 if whole else 6))
-    return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, LINE), whole)
+    if not costs.narrow:
+        fit = class_bytes // costs.logit_bytes
+        return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, device.row_multiple))
+    if rows <= 2 * costs.features:
+        fit = class_bytes // 4
+        return None if fit < min(rows, device.row_multiple) else Sweep(even(rows, fit, device.row_multiple), rows)
+    return Sweep(max(1, rows), rows) if costs.logit_bytes * rows <= class_bytes else _fastest(costs, chunk_bytes)
+
+
+class _Choice(NamedTuple):
+    """A sweep, and its time beyond three products as if they were made at once: in bytes for each class."""
+
+    time: int
+    sweep: Sweep
+
+
+def _fastest(costs: SourceCosts, chunk_bytes: int) -> Sweep | None:
+    """Return the fastest sweep of a half-precision head on a GPU, None if two sweeps are faster.
+
+    Times are counted in the bytes that memory moves meanwhile, for each class. Two sweeps make one product more.
+    """
+    step, tile = costs.device.row_multiple, tile_shape(costs, 1, chunk_bytes)
+    tiles = -(-costs.rows // tile.rows) * -(-costs.logits // tile.classes)
+    least, best = _product(costs) + _starts(costs, tiles * (2 * CHUNK_KERNELS + PRODUCT_KERNELS)), None
+    class_bytes = chunk_bytes // costs.logits
+    for chunk in range(step, 8 * step + 1, step):
+        if chunk > min(costs.rows, class_bytes // 4):
+            break
+        for choice in (_keeping_rows(costs, class_bytes, chunk), _keeping_classes(costs, class_bytes, chunk)):
+            if choice is not None and choice.time <= least:
+                least, best = choice
+    return best
+
+
+def _product(costs: SourceCosts) -> int:
+    return 2 * costs.rows * costs.features // costs.device.operations_per_byte
+
+
+def _starts(costs: SourceCosts, kernels: int) -> int:
+    """Return the time in which so many kernels start."""
+    return kernels * costs.device.start_bytes // costs.logits
+
+
+def _of_chunks(costs: SourceCosts, chunk: int) -> int:
+    """Return how much longer chunks of logits take to read the weight and to write logits than to be multiplied."""
+    moved = 2 * costs.features * costs.rows // chunk + 4 * costs.rows
+    return max(0, moved - _product(costs)) + _starts(costs, CHUNK_KERNELS * -(-costs.rows // chunk))
+
+
+def _keeping_rows(costs: SourceCosts, class_bytes: int, chunk: int) -> _Choice | None:
+    """Keep the gradients of a few chunks; each product of theirs reads and writes float32 sums."""
+    rows, D = costs.rows, costs.features
+    number = (class_bytes - 4 * chunk) // (2 * chunk)
+    if number < 1:
+        return None
+    groups = -(-rows // (number * chunk))
+    sums = 0 if groups == 1 else 4 * D * (2 * groups - 1) + 6 * D  # written, then read and written; rounded at the end
+    kept = rows if groups == 1 else chunk * -(-rows // (groups * chunk))
+    return _Choice(_of_chunks(costs, chunk) + sums + _starts(costs, PRODUCT_KERNELS * groups), Sweep(chunk, kept))
+
+
+def _keeping_classes(costs: SourceCosts, class_bytes: int, chunk: int) -> _Choice | None:
+    """Keep the gradients of all rows for some classes, and make the logits of the others twice."""
+    rows, D, V, step = costs.rows, costs.features, costs.logits, costs.device.row_multiple
+    kept = (class_bytes + 4 * D - 4 * chunk) * V // (2 * rows) // step * step
+    at_once = class_bytes * V // (costs.logit_bytes * rows) // step * step
+    if kept >= V:
+        return _Choice(_of_chunks(costs, chunk) + _starts(costs, PRODUCT_KERNELS), Sweep(chunk, rows))
+    if kept <= 0 or at_once < step:
+        return None
+    rest = Rest(V - kept, min(at_once, V - kept))
+    tiles = -(-rest.logits // rest.at_once)
+    sums = 8 * rows * D * tiles // V  # of the gradient of the input
+    starts = _starts(costs, PRODUCT_KERNELS + (CHUNK_KERNELS + PRODUCT_KERNELS) * tiles)
+    time = _of_chunks(costs, chunk) + _product(costs) * rest.logits // V + sums + starts
+    return _Choice(time, Sweep(chunk, rows, rest))
 
 
 def weight_adds_up(costs: SourceCosts, sweep: Sweep) -> bool:
@@ -163,7 +263,7 @@ def weight_adds_up(costs: SourceCosts, sweep: Sweep) -> bool:
 
     Where one product on a GPU makes all of it, it is rounded at once: a float32 gradient would be new memory.
     """
-    one_product = sweep.whole or sweep.rows >= costs.rows
+    one_product = max(sweep.kept, sweep.rows) >= costs.rows  # for each class
     return costs.device.is_cpu or costs.product_dtype != costs.dtype or not one_product
 
 
@@ -174,12 +274,12 @@ def tile_shape(costs: SourceCosts, positions: int, chunk_bytes: int) -> TileShap
     if device.tile_logits is not None:
         most = min(most, device.tile_logits)
     pairs = max(1, most // positions)
-    rows = even(costs.rows, min(device.tile_rows, 2 * math.isqrt(pairs)), LINE)
+    rows = even(costs.rows, min(device.tile_rows, 2 * math.isqrt(pairs)), device.row_multiple)
     classes = max(1, pairs // rows)
     if device.tile_logits is not None and costs.dtype != costs.product_dtype:
         # float32 copies of these classes of the weight, and their gradient before it is rounded, stay in cache too
         classes = min(classes, max(4 * LINE, device.tile_logits // max(1, costs.features * positions)))
-    return TileShape(rows, even(costs.logits // positions, classes, 4 * LINE))
+    return TileShape(rows, even(costs.logits // positions, classes, max(4 * LINE, device.row_multiple)))
 
 
 def direct(costs: SourceCosts) -> bool:

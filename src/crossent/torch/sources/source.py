@@ -7,6 +7,7 @@ the plan decides how large tiles are. `tensor` and `linear` are sources; a new o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -49,6 +50,10 @@ class Wanted(NamedTuple):
         return self.input or self.linear_weight or self.linear_bias
 
 
+Counted = Callable[[Span], Tensor]
+"""Returns which of some rows have a gradient at all, as booleans."""
+
+
 class Tiles(Protocol):
     """The workspace of a sweep over a source, which makes one tile of logits after the other."""
 
@@ -68,7 +73,7 @@ class GradientSums(Protocol):
         """Begin with the tiles of these classes."""
         ...
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Counted) -> None:
         """Add what the gradient of a tile is to each operand; rows that are not counted hold what must not matter."""
         ...
 
@@ -114,4 +119,8 @@ class Source(Protocol):
 
     def sums_by_rows(self, tiles: Any, wanted: Any, sweep: Sweep) -> GradientSums:
         """Return sums for tiles of whole rows."""
+        ...
+
+    def sums_in_parts(self, tiles: Any, wanted: Any, shape: TileShape) -> GradientSums:
+        """Return sums that begin with chunks of rows of the first classes; tiles of this shape of the others follow."""
         ...

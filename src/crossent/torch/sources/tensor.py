@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crossent.torch.sources.plan import CPU, GPU, SourceCosts, Sweep, TileShape
-from crossent.torch.sources.source import Span, Wanted
+from crossent.torch.sources.source import Counted, Span, Wanted
 
 
 class TensorGradients(NamedTuple):
@@ -73,6 +73,10 @@ class TensorSource(NamedTuple):
         """Return the gradient of the logits as it is written."""
         return TensorSums(self)
 
+    def sums_in_parts(self, tiles: TensorTiles, wanted: Wanted, shape: TileShape) -> TensorSums:
+        """Return the gradient of the logits as it is written."""
+        return TensorSums(self)
+
 
 class TensorTiles(NamedTuple):
     """Views of logits that exist."""
@@ -99,7 +103,7 @@ class TensorSums:
         """Return where the gradient of a tile of these rows and of the classes begun with belongs."""
         return self._gradient[rows.begin : rows.end, self._classes.begin : self._classes.end]
 
-    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Tensor) -> None:
+    def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Counted) -> None:
         """Do nothing: the gradient is where it belongs."""
 
     def end(self, classes: Span) -> None:
