@@ -22,7 +22,7 @@ class Chip(NamedTuple):
     programs: int
     """Most programs."""
     registers: int
-    """Registers that the warps on each of the four schedulers share, times the threads of a warp."""
+    """Registers of each of the four schedulers, for all threads of the warps that it runs."""
     register_unit: int
     """Registers are given to a warp in multiples of so many."""
     shared: int
