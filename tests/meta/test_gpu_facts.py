@@ -8,7 +8,7 @@ pytest.importorskip("triton")
 
 from tools.gpu_build import amd, nvidia
 from tools.gpu_build.budgets import BUDGETS, Budget, Built, budget_of, faults
-from tools.gpu_build.chips import CHIPS, resident_warps
+from tools.gpu_build.chips import CHIPS, NoGpu, resident_warps
 from tools.gpu_build.code import Instruction, innermost_loops, reachable
 from tools.gpu_build.facts import Facts, LoopFacts, Tile, loops_of
 
@@ -92,14 +92,17 @@ def test_instructions_of_nvidia_are_read():
 
 
 def test_loops_of_nvidia_have_their_columns():
-    loops, once = loops_of(nvidia.parse(NVIDIA, "row_stats"), Tile(16.0, 2, 1, True))
+    loops, once = loops_of(nvidia.parse(NVIDIA, "row_stats"), Tile(16.0, 2, 1))
     assert loops == (LoopFacts("rows.py:68", 16.0, 5, 0, 0, 16, 0), LoopFacts("record.py:190", 0.0, 5, 1, 2, 8, 0))
     assert once == 18 - 5
     assert loops[0].each == 5 / 16
-    dense, _ = loops_of(nvidia.parse(NVIDIA, "row_stats"), Tile(8.0, 2, 2, True))
-    assert dense[0].columns == 8
-    narrow, _ = loops_of(nvidia.parse(NVIDIA, "row_stats"), Tile(3.0, 2, 1, False))
-    assert [loop.columns for loop in narrow] == [3, 3]
+    dense, _ = loops_of(nvidia.parse(NVIDIA, "row_stats"), Tile(8.0, 2, 2))
+    assert [loop.columns for loop in dense] == [8, 0]
+    small, once = loops_of(nvidia.parse(NVIDIA, "row_stats"), Tile(3.0, 2, 1))
+    assert [loop.columns for loop in small] == [3, 3]
+    assert once == 18 - 10
+    large, _ = loops_of(nvidia.parse(NVIDIA, "row_stats"), Tile(17.0, 2, 1))
+    assert [loop.columns for loop in large] == [0, 0]
     none, once = loops_of(nvidia.parse(NVIDIA, "row_stats"), None)
     assert [loop.columns for loop in none] == [0, 0]
     assert once == 18
@@ -107,7 +110,7 @@ def test_loops_of_nvidia_have_their_columns():
 
 def test_instructions_and_loops_of_amd_are_read():
     code = amd.parse(AMD, "row_stats")
-    loops, once = loops_of(code, Tile(8.0, 2, 1, True))
+    loops, once = loops_of(code, Tile(8.0, 2, 1))
     assert loops == (LoopFacts("rows.py:68", 8.0, 4, 0, 0, 16, 8),)
     assert once == 2 + 5
     assert [x.kind for x in code] == ["", "", "load", "", "store", "", "shared", "barrier", "", "load", "", ""]
@@ -157,6 +160,12 @@ GOOD = LoopFacts("rows.py:68", 16.0, 150, 0, 0, 16, 0)
 def built(loop=GOOD, *, target="sm_90", warps=32, once=250, sweeps=True, kind="index"):
     facts = Facts(60, 0, 512, 128, 0, warps, once, () if loop is None else (loop,))
     return Built(target, "row_stats", "row_stats", "long", kind, "bf16", "", sweeps, facts, 0.0)
+
+
+def test_drivers_of_two_chips_are_two_devices():
+    # Triton compiles for the chip that a device had first
+    one, two = (NoGpu(CHIPS[name].target) for name in ("sm_90", "gfx942"))
+    assert one.get_current_device() != two.get_current_device()
 
 
 def test_budgets_are_kept_or_named():

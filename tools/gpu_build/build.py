@@ -11,7 +11,7 @@ import torch
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from tools.gpu_build.budgets import WIDE, Built
+from tools.gpu_build.budgets import Built
 from tools.gpu_build.calls import DTYPES, Call, calls
 from tools.gpu_build.chips import CHIPS, Chip, NoGpu
 from tools.gpu_build.facts import Tile, facts
@@ -95,7 +95,7 @@ def _built(target: str, call: Call, launched: Launched) -> Built:
 def _tile(call: Call, launched: Launched, threads: int) -> Tile:
     R, M, U = (launched.arguments.get(name, 0) for name in "RMU")
     arrays = 2 if "dense" in call.kind else 1
-    return Tile(R * M * U / threads, DTYPES[call.dtype].itemsize, arrays, call.layout in WIDE)
+    return Tile(R * M * U / threads, DTYPES[call.dtype].itemsize, arrays)
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -71,17 +72,20 @@ def _multiple(x: int, unit: int) -> int:
 
 
 Launch = Callable[..., None]
+_NUMBERS = count()
 
 
 class NoGpu:
     """Stands in for a GPU's driver: Triton compiles for its target, and nothing runs.
 
-    Every launch calls `launched(grid, source)`, where `source` is what was compiled, whichever way a launcher takes.
+    Each has another number, because Triton keeps the target of a number, and the kernels that it compiled for it. Every
+    launch calls `launched(grid, source)`, where `source` is what was compiled, whichever way a launcher takes.
     """
 
     def __init__(self, target: GPUTarget, launched: Callable[[tuple[int, int, int], Any], None] | None = None) -> None:
         self.target = target
         self.launched = launched
+        self.number = next(_NUMBERS)
         properties = {"max_shared_mem": 2**31, "multiprocessor_count": 132, "warpSize": target.warp_size}
         self.utils = SimpleNamespace(
             get_device_properties=lambda _device: properties,
@@ -93,7 +97,7 @@ class NoGpu:
         return self.target
 
     def get_current_device(self) -> int:
-        return 0
+        return self.number
 
     def get_current_stream(self, _device: int | None = None) -> int:
         return 0

@@ -1,12 +1,11 @@
 """What a compiled kernel needs of a GPU, read off its machine code.
 
-A **column loop** is an innermost loop that reads as many columns in one turn as any other does. How many columns a
-thread handles in one turn: where tiles are made for accesses of 16 bytes, the bytes that it reads by the widest loads
-of the loop, divided by the size of a logit and by the arrays that have a number for each column (logits, and dense
-probabilities); so a loop that the compiler unrolled counts as it stands. Elsewhere it is R · M · U / threads for the
-tile [R, M, U] of a program, as arrays differ in their width. **Instructions a column** are all instructions of the
-loop's body, both sides of a branch, divided by these columns. **Once a row** are all instructions that can be reached
-outside of column loops; those of any other loop count once, though it may turn several times, or never.
+In one turn of a loop over columns a program works on a tile [R, M, U], so that each of its threads handles R · M · U /
+threads columns. A **column loop** is an innermost loop of a kernel with such a tile that reads at least the logits of
+so many columns in each thread. **Instructions a column** are all instructions of its body, both sides of a branch,
+divided by these columns: a loop that the compiler unrolled would count too many, never too few. **Once a row** are all
+instructions that can be reached outside of column loops; those of any other loop count once, though it may turn several
+times, or never.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ class Tile(NamedTuple):
     """Bytes of a logit."""
     arrays: int
     """Arrays with a number for each column."""
-    wide: bool
-    """Whether tiles are made for accesses of 16 bytes."""
 
 
 class LoopFacts(NamedTuple):
@@ -113,15 +110,12 @@ def loops_of(code: list[Instruction], tile: Tile | None) -> tuple[tuple[LoopFact
     """Return the innermost loops of a kernel, and its instructions outside of column loops."""
     found = innermost_loops(code)
     bodies = [[code[at] for at in sorted(loop.body)] for loop in found]
-    columns = [0.0 if tile is None else _columns(body, tile) for body in bodies]
-    most = max(columns, default=0.0)
-    loops: list[LoopFacts] = []
-    swept: frozenset[int] = frozenset()
-    for loop, body, number in zip(found, bodies, columns, strict=True):
-        sweeps = number == most > 0
-        swept |= loop.body if sweeps else frozenset()
-        loops.append(_loop(loop.name, body, number if sweeps else 0.0))
-    return tuple(loops), len(reachable(code) - swept)
+    loops = tuple(
+        _loop(loop.name, body, 0.0 if tile is None else _columns(body, tile))
+        for loop, body in zip(found, bodies, strict=True)
+    )
+    swept = [loop.body for loop, of in zip(found, loops, strict=True) if of.columns]
+    return loops, len(reachable(code).difference(*swept))
 
 
 def _loop(name: str, body: list[Instruction], columns: float) -> LoopFacts:
@@ -133,11 +127,6 @@ def _loop(name: str, body: list[Instruction], columns: float) -> LoopFacts:
 
 
 def _columns(body: list[Instruction], tile: Tile) -> float:
-    """Return how many columns a thread handles in one turn of a loop, 0 if it reads none."""
-    sizes = [x.size for x in body if x.kind == "load"]
-    if not sizes:
-        return 0.0
-    if tile.columns and not tile.wide:
-        return tile.columns
-    widest = max(sizes)
-    return widest * sizes.count(widest) / (tile.logit * tile.arrays)
+    """Return how many columns a thread handles in one turn of a loop, 0 if it reads fewer than a tile has."""
+    read = sum(x.size for x in body if x.kind == "load")
+    return tile.columns if read >= tile.columns * tile.logit * tile.arrays else 0.0
