@@ -3,7 +3,7 @@
 # make format   the formatters, in place                 make docs   the pages, into build/docs/html
 # make sanitize the core's own tests, sanitized          make release a rehearsal: sdist, wheel, an empty environment
 # make lint     formatters, linters, types, contracts    make clean  back to a fresh clone
-# make test-gpu, make bench-gpu   the GPU backend on a GPU, with the torch and Triton that are there
+# make test-gpu, bench-gpu, prove-gpu   the GPU backend on a GPU, with the torch and Triton that are there
 PYTHON ?= python3
 bin := .venv/bin
 missing = $(shell /bin/sh tools/missing.sh $(PYTHON))
@@ -17,7 +17,7 @@ pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 # two targets at once, each with its output in one piece, where make can do that (4.0 and later; macOS has 3.81)
 side_by_side = $(if $(filter output-sync,$(.FEATURES)),--jobs 2 --output-sync=target)
 
-.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu sanitize sanitize-core core-test-other-compiler format clean
+.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu prove-gpu sanitize sanitize-core core-test-other-compiler format clean
 .PHONY: install-demo install-dev
 
 demo: install-demo
@@ -81,6 +81,10 @@ test-gpu:
 
 bench-gpu:
 	@bash tools/on_gpu.sh -m benchmarks.gpu
+
+# in six minutes, build included; COMMIT=… where there is no git to ask, RESULT=… for another file of results
+prove-gpu:
+	@bash tools/on_gpu.sh -m benchmarks.gpu.prove $(if $(COMMIT),--commit $(COMMIT)) $(if $(RESULT),--out $(RESULT))
 
 # the core's own tests: under AddressSanitizer and UndefinedBehaviorSanitizer, then as users get the core, but built by
 # the machine's other compiler; both without Python, and without a warning

@@ -14,6 +14,7 @@ from benchmarks.common.grid import at, duration, error, number, size, words
 from benchmarks.common.records import Record, by_case
 from benchmarks.coverage import report as coverage_report
 from benchmarks.gpu import report as gpu_report
+from benchmarks.gpu.prove import tables as gpu_tables
 from benchmarks.linear import shards
 from benchmarks.logits import everyday_report
 from benchmarks.score import report as score_report
@@ -69,7 +70,7 @@ def table(name: str) -> str:
     if name in MODELS:
         return MODELS[name]()
     wanted = TABLES[name]
-    if isinstance(wanted, Whole) and wanted.suite == "gpu" and not pages.exists("gpu"):
+    if isinstance(wanted, Whole) and wanted.suite in ON_A_GPU and not pages.exists(wanted.suite):
         return wanted.make([])
     return f"{wanted.text()}\n\n{origin(wanted.suite)}"
 
@@ -263,11 +264,19 @@ TABLES: dict[str, Table | Whole] = {
     "linear-errors": Table("linear", ["N × D × V", "who", "chunks", "loss", "dX", "dW"], linear_errors, words=2),
     "gpu-logits": Whole("gpu", gpu_logits),
     "gpu-linear": Whole("gpu", gpu_linear),
+    "prove-checks": Whole("prove", gpu_tables.checks),
+    "prove-ceilings": Whole("prove", gpu_tables.ceilings),
+    "prove-logits": Whole("prove", gpu_tables.logits),
+    "prove-heads": Whole("prove", gpu_tables.heads),
+    "prove-kernels": Whole("prove", gpu_tables.kernels),
+    "prove-longest": Whole("prove", gpu_tables.hot),
     "score-arrays": Whole("score", score_report.arrays, timed=True),
     "score-files": Whole("score", score_report.files, timed=True),
     "coverage": Whole("coverage", coverage_report.bar),
     "coverage-hard": Whole("coverage", coverage_report.hard),
 }
+ON_A_GPU = ("gpu", "prove")
+"""Suites of which tables are shown before anybody has measured them: their cells say so."""
 ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, Whole) and not table.timed}
 """Suites of which the newest results are shown, whatever they ran on: coverage does not depend on it."""
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "score": "python -m benchmarks.score",
     "coverage": "python -m benchmarks.coverage",
     "gpu": "make bench-gpu",
+    "prove": "make prove-gpu",
 }
 """What writes the results of each suite."""
 

@@ -1,6 +1,7 @@
 """What calls are timed on: a GPU, by its events and its allocator; or, in a dry run, the host, whose times mean little.
 
-Both have a `device`, the bytes of its `memory` if they are known, `seconds` and `peak` of a call, and a description.
+Both have a `device`, the bytes of its `memory` if they are known, `seconds` and `peak` of a call, marks in time,
+captured calls, calls that must not wait, a profiler, and a description.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +40,19 @@ class Seconds(NamedTuple):
     host: float
 
 
+class Captured(NamedTuple):
+    """A call that was recorded once and can be replayed, and the tensors in which its results are each time."""
+
+    replay: Callable[[], object]
+    results: Any
+
+
 class Gpu:
     """The current CUDA device. Times are those between two events on its stream."""
+
+    activity = torch.profiler.ProfilerActivity.CUDA
+    launched = "kernel"
+    """What the profiler's trace calls the work of the device."""
 
     def __init__(self, device: str = "cuda") -> None:
         self.device = torch.device(device)
@@ -71,6 +85,42 @@ class Gpu:
         del result
         return torch.cuda.max_memory_allocated() - before
 
+    def mark(self) -> Any:
+        """Return a mark at this place of the stream."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, begin: Any, end: Any) -> float:
+        """Return the seconds between two marks that the device has passed."""
+        return begin.elapsed_time(end) / 1e3
+
+    def wait(self) -> None:
+        """Wait until the device has done everything."""
+        torch.cuda.synchronize()
+
+    def captured(self, call: Callable[[], Any]) -> Captured:
+        """Record a call in a CUDA graph, after calls that compile and take memory."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                _ = call()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = call()
+        return Captured(graph.replay, results)
+
+    @contextmanager
+    def never_waiting(self) -> Iterator[None]:
+        """Make every call an error that waits for the device."""
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
     def clear(self) -> None:
         """Give memory back that nothing holds."""
         _ = gc.collect()
@@ -93,6 +143,8 @@ class Host:
 
     device = torch.device("cpu")
     memory: int | None = None
+    activity = torch.profiler.ProfilerActivity.CPU
+    launched = "cpu_op"
 
     def seconds(self, call: Call) -> Seconds:
         """Return how long a call takes, twice."""
@@ -105,6 +157,34 @@ class Host:
     def peak(self, call: Call) -> int | None:
         """Call, and return None: torch does not count the memory of processors."""
         _ = call()
+
+    def mark(self) -> Any:
+        """Return the time."""
+        return time.perf_counter()
+
+    def between(self, begin: Any, end: Any) -> float:
+        """Return the seconds between two marks."""
+        return end - begin
+
+    def wait(self) -> None:
+        """Do nothing: every call is done when it returns."""
+
+    def captured(self, call: Callable[[], Any]) -> Captured:
+        """Call, and call again to replay: a processor has no graphs."""
+        results = call()
+
+        def replay() -> None:
+            again = call()
+            with torch.no_grad():
+                for kept, new in zip(results, again, strict=True):
+                    _ = kept.copy_(new)
+
+        return Captured(replay, results)
+
+    @contextmanager
+    def never_waiting(self) -> Iterator[None]:
+        """Forbid nothing: there is no device to wait for."""
+        yield
 
     def clear(self) -> None:
         """Give memory back that nothing holds."""

@@ -4,6 +4,7 @@ What is timed, under a key of measure and contender:
 
     forward    the loss where no gradient is wanted (not of torch.compile, which would have to compile once more)
     both       the loss and its gradients in fresh memory
+    backward   the gradients alone, of crossent's and eager's losses of logits
     floor      copy: of the logits, one read and one write;  gemms: the three products of a linear layer's step
 """
 
@@ -13,6 +14,8 @@ import contextlib
 import gc
 import random
 import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,6 +37,9 @@ WARMUP, FEWEST = 3, 5
 
 PATIENCE = 4.0
 """Seconds that the measured rounds of one contender may take; who is slow takes part in the first of them only."""
+
+BACKWARD = ("crossent", "eager")
+"""Whose gradients of logits are timed alone too; a compiled loss cannot be differentiated twice."""
 
 SAME, LOOSE = 0.03, 0.2
 """By how much losses and gradients may differ, relative to their norm, and those of rivals that are known to.
@@ -58,12 +64,17 @@ class Sampled(NamedTuple):
 
 @dataclass(slots=True)
 class Entry:
-    """A contender in a case: its loss, its arguments, and the logits to restore if it writes over them."""
+    """A contender in a case: its loss, its arguments, and the logits to restore if it writes over them.
+
+    Calls with gradients are made within `around`, a new context each time.
+    """
 
     loss: Loss
     data: Data
     pristine: Tensor | None = None
     about: Record = field(default_factory=dict)
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    value: Tensor | None = None
 
     def restore(self) -> None:
         """Undo what a call has done to the logits."""
@@ -77,7 +88,14 @@ class Entry:
 
     def both(self) -> list[Tensor]:
         """Return the loss and its gradients."""
-        return gradients(self.loss, self.data)
+        with self.around():
+            return gradients(self.loss, self.data)
+
+    def backward(self) -> tuple[Tensor, ...]:
+        """Return the gradients alone, of a loss that is computed once."""
+        if self.value is None:
+            self.value = self.loss(*self.data.leaves, self.data.target, **self.data.options)
+        return torch.autograd.grad(self.value, self.data.leaves, retain_graph=True)
 
 
 class Trial:
@@ -136,8 +154,11 @@ class Trial:
 
     def calls(self) -> dict[Key, Call]:
         """Return what is timed of those who are left."""
-        found: dict[Key, Call] = {Key("both", name): entry.both for name, entry in self.entries.items()}
-        return found | {Key("forward", name): e.forward for name, e in self.entries.items() if name != "compile"}
+        entries = self.entries
+        found: dict[Key, Call] = {Key("both", name): entry.both for name, entry in entries.items()}
+        found |= {Key("forward", name): entry.forward for name, entry in entries.items() if name != "compile"}
+        alone = [name for name in BACKWARD if name in entries and len(self.data.leaves) == 1]
+        return found | {Key("backward", name): entries[name].backward for name in alone}
 
     def add_floor(self, calls: dict[Key, Call], case: AnyCase) -> Record:
         """Put the floor among the calls, if there is memory for it, and return what it does."""
@@ -151,14 +172,14 @@ class Trial:
         calls[Key("floor", name)] = found.call
         return found.work
 
-    def sample(self, calls: dict[Key, Call], rounds: int) -> Sampled:
+    def sample(self, calls: dict[Key, Call], rounds: int, warmup: int = WARMUP) -> Sampled:
         """Return the times of the device and of the host, contenders in random order in every round."""
         times, host = ({key: list[float]() for key in calls} for _ in range(2))
         shuffle, order, most = random.Random(0).shuffle, list(calls), dict.fromkeys(calls, rounds)
         _ = gc.collect()
         gc.disable()
         try:
-            for turn in range(-WARMUP, rounds):
+            for turn in range(-warmup, rounds):
                 shuffle(order)
                 for key in [key for key in order if turn < most[key] and key.contender not in self.absent]:
                     seconds = self._timed(key, calls[key])
@@ -174,6 +195,15 @@ class Trial:
         kept = [key for key in calls if key.contender not in self.absent]
         return Sampled({key: times[key] for key in kept}, {key: host[key] for key in kept})
 
+    def records(self, case: AnyCase, samples: Sampled, done: Record) -> list[Record]:
+        """Return one record for each contender that was timed, one for the floor, and one for who is out."""
+        found: list[Record] = []
+        for name in dict.fromkeys(key.contender for key in samples.device):
+            about = self.entries[name].about if name in self.entries else done
+            times = {**of_times(samples, name), **beside_floor(case, self.data, samples.device, name)}
+            found.append({**head(case), "contender": name, "status": "ok", **about, **times})
+        return found + [{**head(case), "contender": name, **why} for name, why in self.absent.items()]
+
     def _timed(self, key: Key, call: Call) -> Seconds | None:
         try:
             seconds = self.device.seconds(call)
@@ -185,19 +215,13 @@ class Trial:
         return seconds
 
 
-def measure(case: AnyCase, device: Device, rounds: int, *, compiled: bool = True) -> list[Record]:
+def measure(case: AnyCase, device: Device, rounds: int, *, compiled: bool = True, warmup: int = WARMUP) -> list[Record]:
     """Return one record for each contender in this case, and one for the floor."""
     trial = Trial(case, device, compiled=compiled)
     trial.check()
     calls = trial.calls()
     done = trial.add_floor(calls, case)
-    samples = trial.sample(calls, rounds)
-    records: list[Record] = []
-    for name in dict.fromkeys(key.contender for key in samples.device):
-        about = trial.entries[name].about if name in trial.entries else done
-        found = {**of_times(samples, name), **beside_floor(case, trial.data, samples.device, name)}
-        records.append({**head(case), "contender": name, "status": "ok", **about, **found})
-    return records + [{**head(case), "contender": name, **why} for name, why in trial.absent.items()]
+    return trial.records(case, trial.sample(calls, rounds, warmup), done)
 
 
 def errors(case: ErrorCase, device: Device) -> list[Record]:

@@ -1,4 +1,4 @@
-"""`make test-gpu` on a machine that has torch, Triton, NumPy, pytest and the tools of the build, and nothing else."""
+"""`make test-gpu` and `make prove-gpu` where there are torch, Triton, NumPy, pytest, tools of the build, no more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 THERE = ("torch", "triton", "numpy", "pytest", "nanobind", "cmake", "ninja", "crossent")
 """What a machine with a GPU has, with what these need: mpmath among them, of which sympy and so torch is made."""
 
-COLLECT = """
+WITHOUT = """
 import importlib.abc, importlib.util, sys
 
 class Missing(importlib.abc.MetaPathFinder):
@@ -29,12 +29,26 @@ find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name.partition(".")[0] in MISSING else find_spec(name, *rest)
 MISSING = set(sys.argv.pop(1).split(","))
 sys.meta_path.insert(0, Missing())
+"""
 
+COLLECT = """
 import pytest
 import crossent.kernels.triton as backend
 
 backend.why_not = lambda: None  # as if there were a GPU
 sys.exit(pytest.main(["--collect-only", *sys.argv[1:]]))
+"""
+
+
+PROVE = """
+from benchmarks.gpu.prove import conductor, stages, tables, truth
+
+for stage in stages.STAGES:
+    importlib.import_module(f"benchmarks.gpu.prove.{stage.name}")
+truth.of_this_checkout()
+from tests import data, oracle
+
+print(tables.text([]).count(tables.NOT_MEASURED))
 """
 
 
@@ -73,10 +87,26 @@ def test_the_tests_are_collected_without_what_a_gpu_machine_lacks() -> None:
     (line,) = re.findall(r"on_gpu\.sh -m pytest (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     arguments = [x.strip('"') for x in re.findall(r'"[^"]*"|\S+', line)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "TRITON_"))}
-    command = [sys.executable, "-c", COLLECT, ",".join(sorted(missing_modules())), *arguments]
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    found = without_what_is_missing(COLLECT, arguments, environment)
     assert found.returncode == 0, found.stdout[-5000:] + found.stderr[-2000:]
     for module in sorted((ROOT / "tests/kernels/triton").glob("test_*.py")):
         if module.name not in {"test_programs.py", "test_rows_draws.py", "test_counts.py"}:  # which want no GPU
             assert module.name in found.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton for this system")
+def test_the_proof_needs_nothing_that_a_gpu_machine_lacks() -> None:
+    found = without_what_is_missing(PROVE, [], dict(os.environ))
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert int(found.stdout) > 100
+
+
+def without_what_is_missing(
+    code: str, arguments: list[str], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own that does not find what is missing there."""
+    missing = missing_modules() - {"benchmarks", "tests"}  # of other packages; this checkout has its own
+    command = [sys.executable, "-c", WITHOUT + code, ",".join(sorted(missing)), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
