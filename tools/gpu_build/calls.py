@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -71,6 +72,8 @@ def calls() -> Iterator[Call]:
     yield from row_calls("even", (32, 128256), "bf16", "index")  # few rows: records of parts, merged
     for name, kind, weighted in itertools.product(("bf16", "f32", "f64"), ("logits", "probabilities"), (False, True)):
         yield from binary_calls(name, kind, weighted)
+    for pair in (("f32", "f32"), ("f32", "bf16"), ("f32", "f16"), ("bf16", "bf16"), ("f16", "f16"), ("f64", "f64")):
+        yield from scale_calls(*pair)
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Any:
@@ -139,3 +142,15 @@ def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[Call]:
     yield call("binary_loss", "", kind, operands, None)
     yield call("binary_loss", ", stored", kind, operands, g)
     yield call("binary_grad", "", kind, operands, g, x)
+
+
+def scale_calls(name: str, to: str) -> Iterator[Call]:
+    """Yield the calls that scale a gradient: into other memory, and in place if the dtype is the same."""
+    shape = (4096, 512)
+    x, g, out = empty(*shape, dtype=DTYPES[name]), empty(dtype=computed(DTYPES[name])), empty(*shape, dtype=DTYPES[to])
+    for kind in ("apart", "in place") if name == to else ("apart",):
+        yield Call("scale", "elements", kind, name, shape, to, partial(_scale, x, g, out, in_place=kind == "in place"))
+
+
+def _scale(x: torch.Tensor, g: torch.Tensor, out: torch.Tensor, *, in_place: bool) -> None:
+    backend.scale(x, g, x if in_place else out)

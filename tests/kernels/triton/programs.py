@@ -87,7 +87,7 @@ class Launches:
         written = Touched.of(self.written, size)
         first, second = (Touched(*(x[part] for x in written)) for part in (slice(-1), slice(1, None)))
         self._refuse(kernel, "write", (first.unit == second.unit) & (first.program != second.program), first, second)
-        if self.read:
+        if self.read and len(written.unit):  # a store may be masked out as a whole
             read = Touched.of(self.read, size)
             at = np.minimum(np.searchsorted(written.unit, read.unit), len(written.unit) - 1)
             writer = Touched(*(x[at] for x in written))

@@ -1,7 +1,7 @@
 """The Triton backend: the row functions on NVIDIA and AMD GPUs, for torch tensors. No call waits for the device.
 
 Here are the functions of the contract (`crossent.kernels.backend`); behind them live `task` and `elements` (a call in
-the form of its kernels), and the kernels: `rows` over `record` and `tiles`, and `binary`. Importing this package
+the form of its kernels), and the kernels: `rows` over `record` and `tiles`, `binary`, `scaling`. Importing this package
 imports neither torch nor Triton, so that `why_not` can say that one is missing; nobody else imports the modules.
 
 What differs from the CPU: a class that does not exist, or a target probability that is negative or not finite, makes
@@ -191,6 +191,17 @@ def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Any, out:
     operands = BinaryOperands(*operands)
     with _on(operands.input):
         elements.grad(kind == "logits", operands, cotangent, out)
+
+
+def scale(x: Any, factor: Any, out: Any) -> None:
+    """Write factor · x into `out`, rounded once to its dtype, without waiting for the factor; only GPUs have this.
+
+    Both are contiguous, and `out` may be x itself: it is then left alone where the factor, a tensor (), is 1.
+    """
+    from crossent.kernels.triton import scaling
+
+    with _on(x):
+        scaling.write_scaled(x, factor, out)
 
 
 def _validated() -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Backward, Forward, Wants, in_plain_backward, keeps_graph, register
 from crossent.torch.base.register import Gradients as ByName
@@ -139,17 +140,32 @@ def _linear_loss_backward(
 
 
 def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
-    """Return g times the gradients that the forward computed, in their own memory if this is the last backward."""
+    """Return g times the gradients that the forward computed, in their own memory if this is the last backward.
+
+    On a GPU one kernel for each reads g, multiplies and rounds; it leaves alone what g = 1 does not change.
+    """
     if ctx.gradients is None:
         _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
         raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
-    if not in_plain_backward(ctx) or keeps_graph():  # else nobody but this backward has them
-        pairs = zip(ctx.gradients, ctx.dtypes, strict=True)
+    plain = in_plain_backward(ctx)
+    last = plain and not keeps_graph()  # else others may have them too
+    gradients: list[Tensor | None] = ctx.gradients
+    if last:
+        ctx.gradients = None
+    pairs = zip(gradients, ctx.dtypes, strict=True)
+    if plain and (write_scaled := getattr(backend(g), "scale", None)) is not None:
+        found = [
+            x if x is None or (last and x.dtype == dtype) else torch.empty_like(x, dtype=dtype) for x, dtype in pairs
+        ]
+        for x, out in zip(gradients, found, strict=True):
+            if x is not None:
+                write_scaled(x, g, out)
+        return found
+    if not last:
         return [None if x is None else (x.to(g.dtype) * g).to(dtype) for x, dtype in pairs]
-    gradients, ctx.gradients = ctx.gradients, None
-    scale = g.item() if g.is_cpu else g
-    if scale is g or scale != 1:
-        gradients = [None if x is None else x.mul_(scale) for x in gradients]
+    factor = g.item()
+    if factor != 1:
+        gradients = [None if x is None else x.mul_(factor) for x in gradients]
     return [None if x is None else x.to(dtype) for x, dtype in zip(gradients, ctx.dtypes, strict=True)]
 
 
