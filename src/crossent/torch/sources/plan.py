@@ -201,8 +201,8 @@ def _fastest(costs: SourceCosts, chunk_bytes: int) -> Sweep | None:
 
     Times are counted in the bytes that memory moves meanwhile, for each class. Two sweeps make one product more.
     """
-    step, tile = costs.device.row_multiple, tile_shape(costs, 1, chunk_bytes)
-    tiles = -(-costs.rows // tile.rows) * -(-costs.logits // tile.classes)
+    step = costs.device.row_multiple
+    tiles = -(-costs.rows * costs.logits * costs.logit_bytes // chunk_bytes)
     least, best = _product(costs) + _starts(costs, tiles * (2 * CHUNK_KERNELS + PRODUCT_KERNELS)), None
     class_bytes = chunk_bytes // costs.logits
     for chunk in range(step, 8 * step + 1, step):
