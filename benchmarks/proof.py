@@ -14,6 +14,7 @@ from benchmarks.common.grid import at, duration, error, number, size, words
 from benchmarks.common.records import Record, by_case
 from benchmarks.coverage import report as coverage_report
 from benchmarks.gpu import report as gpu_report
+from benchmarks.gpu.prove import beside_model
 from benchmarks.gpu.prove import tables as gpu_tables
 from benchmarks.linear import shards
 from benchmarks.logits import everyday_report
@@ -270,6 +271,7 @@ TABLES: dict[str, Table | Whole] = {
     "prove-heads": Whole("prove", gpu_tables.heads),
     "prove-kernels": Whole("prove", gpu_tables.kernels),
     "prove-longest": Whole("prove", gpu_tables.hot),
+    "prove-model": Whole("prove", beside_model.table),
     "score-arrays": Whole("score", score_report.arrays, timed=True),
     "score-files": Whole("score", score_report.files, timed=True),
     "coverage": Whole("coverage", coverage_report.bar),

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.common import pages
 from benchmarks.common.grid import at, duration, number, words
 from benchmarks.common.records import Record
+from benchmarks.gpu.prove import beside_model
 
 NOT_MEASURED = "not measured"
 Cells = list[str]
@@ -175,6 +176,7 @@ TABLES: dict[str, Callable[[list[Record]], str]] = {
     "Losses of linear layers": heads,
     "Kernels": kernels,
     "Longest launches": hot,
+    "Beside the model": beside_model.table,
 }
 
 

@@ -10,8 +10,9 @@ import torch
 
 from benchmarks import proof
 from benchmarks.common import pages
+from benchmarks.gpu import model
 from benchmarks.gpu.device import Host
-from benchmarks.gpu.prove import compiled, correct, heads, hot, phases, stages, tables
+from benchmarks.gpu.prove import beside_model, ceilings, compiled, correct, heads, hot, phases, stages, tables
 from crossent.torch.sources import linear
 from crossent.torch.sources.plan import Rest, Sweep
 
@@ -88,6 +89,38 @@ def test_items_that_share_kernels_go_to_the_same_process() -> None:
         assert of_pair["smoothing", dtype] == of_pair["top-k", dtype]
 
 
+def test_the_model_is_that_of_the_chip_that_was_measured() -> None:
+    def on(gpu: str) -> list[dict[str, Any]]:
+        return [{"run": {"machine": {"gpu": gpu}}, "case": "device", "status": "ok"}]
+
+    assert "predicted for H200" in beside_model.table([])
+    assert "predicted for A100" in beside_model.table(on("NVIDIA A100-SXM4-80GB"))
+    assert beside_model.table(on("Radeon VII")) == "There is no model of Radeon VII."
+
+
+def test_predictions_are_those_of_the_model_and_their_terms_are_its_sum() -> None:
+    chip = beside_model.chip_of([])
+    assert chip is not None
+    for case in ceilings.whole_heads():
+        *parts, total = beside_model.terms(case, chip, {})
+        exact = model.predict_head(model.plan_of(case), chip)
+        assert total.predicted == exact.total
+        assert sum(part.predicted for part in parts) == pytest.approx(total.predicted)
+        assert all(part.measured is None for part in parts)
+
+
+def test_the_record_beside_the_model_is_that_of_the_default_plan() -> None:
+    common = {"case": "a", "status": "ok", "contender": "crossent"}
+    others: list[dict[str, Any]] = [
+        {**common, "rows": 512, "chunk_bytes": None},
+        {**common, "rows": None, "chunk_bytes": 2**31},
+        {**common, "rows": None, "chunk_bytes": None, "contender": "eager"},
+    ]
+    default = {**common, "rows": None, "chunk_bytes": None}
+    assert beside_model.ours([*others, default], "a") is default
+    assert beside_model.ours(others, "a") == {}
+
+
 PROVE = [name for name in proof.TABLES if name.startswith("prove-")]
 
 
@@ -123,7 +156,7 @@ def test_tables_show_the_records_and_the_machine(monkeypatch: pytest.MonkeyPatch
         ),
         measured("logits", "llama3", contender="eager", over_crossent={"both": 3.5}),
         measured(
-            "heads", "qwen-head", contender="crossent", chunk_bytes=None, rows=512, plan="one sweep, 588 rows",
+            "heads", "qwen-head", contender="crossent", chunk_bytes=None, rows=None, plan="one sweep, 588 rows",
             median_seconds={"both": 0.028}, over_floor=1.64, phases={"rows": 0.004},
         ),
         measured("machine", "row_stats", kernel=kernel, variants=2),
@@ -139,8 +172,11 @@ def test_tables_show_the_records_and_the_machine(monkeypatch: pytest.MonkeyPatch
         "prove-checks": ["| plain, bfloat16, 50257 classes | 1 | 0.5 | gradient | right |", "| – | a/b |"],
         "prove-ceilings": ["| llama3-head, dW | 700 | 650 | 600 |"],
         "prove-logits": ["(llama3) | 500 µs | – | 1.50 ms | 93 % | – | – | 3.50 | 60.0 µs |"],
-        "prove-heads": ["| default | 512 rows | one sweep, 588 rows | 28.0 ms | 1.64 | – | – | 4.00 | – | – | – | – |"],
+        "prove-heads": [
+            "| default | as it comes | one sweep, 588 rows | 28.0 ms | 1.64 | – | – | 4.00 | – | – | – | – |"
+        ],
         "prove-kernels": ["| row_stats | 2 | 40 | 0 | 512 | 4 | 48 |"],
+        "prove-model": ["(qwen-head) | rows | ", " | 4.00 ms | ", "(qwen-head) | dX, dW and their sums | "],
         "prove-longest": ["| `row_grad` | – | 1.00 | 1.03 ms | – |"],
     }.items():
         assert all(cell in shown[name] for cell in cells), shown[name]
