@@ -14,7 +14,7 @@ _LANES, _WARPS = 512, 4
 _PROGRAMS = 4096  # enough to fill a GPU; each has a part of the numbers, whatever the device
 
 
-@triton.jit(do_not_specialize=["size", "blocks"])
+@triton.jit(do_not_specialize=["size", "blocks"], do_not_specialize_on_alignment=["factor"])
 def scale(
     x, factor, out, size: "i64", blocks: "i32",
     T: tl.constexpr, M: tl.constexpr, U: tl.constexpr, IN_PLACE: tl.constexpr,

@@ -176,8 +176,10 @@ def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
 
 
 def _linear_loss_flops(call: LinearLossCall) -> int:
-    """Count the logits, and the gradients of input and weight."""
-    return call.head.products(1 + call.wanted.input + call.wanted.linear_weight)
+    """Count the logits, those that are made twice, and the gradients of input and weight."""
+    rest, (rows, features) = call.sweep.rest, call.head.input.shape
+    again = 0 if rest is None else 2 * rows * features * rest.logits
+    return call.head.products(1 + call.wanted.input + call.wanted.linear_weight) + again
 
 
 linear_loss = register(

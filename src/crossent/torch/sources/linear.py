@@ -293,8 +293,8 @@ class SumsByRows:
     """The gradients of a layer from tiles of whole rows, in float32 if the operands have half precision.
 
     Whoever knows their cotangent multiplies and rounds them once. On GPUs the half-precision gradients of several
-    tiles are kept and multiplied at once (`sweep.kept`). Where one product makes all of the gradient of a weight, it
-    has half precision.
+    tiles are kept and multiplied at once (`sweep.kept`). Where one product makes all of the gradient of a large weight,
+    it has half precision.
     """
 
     def __init__(self, tiles: LinearTiles, wanted: Wanted, sweep: Sweep) -> None:

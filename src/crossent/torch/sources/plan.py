@@ -7,7 +7,8 @@ One sweep over chunks of n rows costs 6 N D V operations, two sweeps over tiles 
 the memory for logits, their gradients and float32 sums is `chunk_bytes` + 4 V D bytes at most, and sweeps of
 half-precision operands keep gradients of logits until one product takes them:
 
-* N ≤ 2 D: those of all rows, 2 N V bytes in place of 4 V D of sums. The gradient of the weight is rounded once.
+* N ≤ 2 D: those of all rows, 2 N V bytes in place of 4 V D of sums. The gradient of the weight is rounded once. (That
+  of a small weight is float32 all the same.)
 * Otherwise those of K rows, 4 n V + 2 K V bytes. Each product then reads and writes 4 V D bytes of float32 sums:
   8 N D V / K bytes in all, against the 2 N D V operations of two sweeps. This is faster from K = 4 F / B rows on.
 * Or those of all rows for some of the classes, instead of sums. The logits of the other classes (`rest`) are multiplied
@@ -49,6 +50,9 @@ class Device:
     """F / B: operations of a half-precision product in the time in which memory moves a byte."""
     start_bytes: int
     """What memory moves in the time that a kernel takes to start, after the one before it."""
+    small_weight: int
+    """A half-precision weight of so few numbers has a gradient in float32: its product has few output tiles, libraries
+    split the sum of each, and may add the parts in the dtype of the result."""
     direct_rows: int
     """A half-precision product of so few rows beats a float32 one that is rounded."""
     fresh_zeros: bool
@@ -78,6 +82,7 @@ def cpu_device(processor: Processor) -> Device:
         fewest_rows=8 * processor.lanes,
         operations_per_byte=0,
         start_bytes=0,
+        small_weight=0,
         direct_rows=512,
         fresh_zeros=True,
     )
@@ -93,6 +98,7 @@ GPU = Device(
     fewest_rows=512,
     operations_per_byte=180,  # of an H200; 150 on an A100 or MI300X, 250 on an H100 or B200
     start_bytes=13 * 10**6,  # 3 µs at 4.3 TB/s
+    small_weight=2**22,  # 128 tiles of 128 × 256, one for each multiprocessor
     direct_rows=2**31,
     fresh_zeros=False,
 )
@@ -123,6 +129,16 @@ class SourceCosts:
     def narrow(self) -> bool:
         """Whether half-precision operands are multiplied as they are."""
         return not self.wide and self.product_dtype == self.dtype
+
+    @property
+    def rounds_weight(self) -> bool:
+        """Whether one product on a GPU may round the gradient of the weight at once."""
+        return not self.device.is_cpu and self.narrow and self.logits * self.features > self.device.small_weight
+
+    @property
+    def bytes_beside(self) -> int:
+        """Bytes for each class that gradients of logits may take beside `chunk_bytes` where there are no sums."""
+        return 4 * self.features if self.rounds_weight else 0
 
     @property
     def logit_bytes(self) -> int:
@@ -183,7 +199,7 @@ def one_sweep(costs: SourceCosts, chunk_bytes: int) -> Sweep | None:
     if not costs.narrow:
         fit = class_bytes // costs.logit_bytes
         return None if fit < min(rows, device.fewest_rows) else Sweep(even(rows, fit, device.row_multiple))
-    if rows <= 2 * costs.features:
+    if 2 * rows <= costs.bytes_beside:
         fit = class_bytes // 4
         return None if fit < min(rows, device.row_multiple) else Sweep(even(rows, fit, device.row_multiple), rows)
     return Sweep(max(1, rows), rows) if costs.logit_bytes * rows <= class_bytes else _fastest(costs, chunk_bytes)
@@ -236,7 +252,8 @@ def _keeping_rows(costs: SourceCosts, class_bytes: int, chunk: int) -> _Choice |
     if number < 1:
         return None
     groups = -(-rows // (number * chunk))
-    sums = 0 if groups == 1 else 4 * D * (2 * groups - 1) + 6 * D  # written, then read and written; rounded at the end
+    rounded = groups == 1 and costs.rounds_weight
+    sums = 0 if rounded else 4 * D * (2 * groups - 1) + 6 * D  # written, then read and written; rounded at the end
     kept = rows if groups == 1 else chunk * -(-rows // (groups * chunk))
     return _Choice(_of_chunks(costs, chunk) + sums + _starts(costs, PRODUCT_KERNELS * groups), Sweep(chunk, kept))
 
@@ -244,11 +261,11 @@ def _keeping_rows(costs: SourceCosts, class_bytes: int, chunk: int) -> _Choice |
 def _keeping_classes(costs: SourceCosts, class_bytes: int, chunk: int) -> _Choice | None:
     """Keep the gradients of all rows for some classes, and make the logits of the others twice."""
     rows, D, V, step = costs.rows, costs.features, costs.logits, costs.device.row_multiple
-    kept = (class_bytes + 4 * D - 4 * chunk) * V // (2 * rows) // step * step
+    kept = (class_bytes + costs.bytes_beside - 4 * chunk) * V // (2 * rows) // step * step
     at_once = class_bytes * V // (costs.logit_bytes * rows) // step * step
     if kept >= V:
         return _Choice(_of_chunks(costs, chunk) + _starts(costs, PRODUCT_KERNELS), Sweep(chunk, rows))
-    if kept <= 0 or at_once < step:
+    if kept <= 0 or at_once < step or not costs.rounds_weight:
         return None
     rest = Rest(V - kept, min(at_once, V - kept))
     tiles = -(-rest.logits // rest.at_once)
@@ -264,7 +281,7 @@ def weight_adds_up(costs: SourceCosts, sweep: Sweep) -> bool:
     Where one product on a GPU makes all of it, it is rounded at once: a float32 gradient would be new memory.
     """
     one_product = max(sweep.kept, sweep.rows) >= costs.rows  # for each class
-    return costs.device.is_cpu or costs.product_dtype != costs.dtype or not one_product
+    return not (one_product and costs.rounds_weight)
 
 
 def tile_shape(costs: SourceCosts, positions: int, chunk_bytes: int) -> TileShape:
