@@ -59,7 +59,7 @@ def test_bytes_of_qwen_by_hand():
     assert found.held == 4 * 256 * V + 2 * 1024 * V + 4 * V * D
     assert found.sums == 4 * V * D * (1 + 2 * 15)  # the first of sixteen products writes, the others read too
     assert found.casts == 6 * V * D + 6 * N * D
-    assert found.launches == 25 + 6 * 64 + 12 * 16
+    assert found.launches == 25 + 5 * 64 + 11 * 16
 
 
 def test_bytes_of_gemma_by_hand():
@@ -117,7 +117,7 @@ def test_logits_reach_92_percent_of_a_copy():
 
 
 # What was asked is 1.08, 1.25 and 1.65; docs/decisions/0026 says which terms are above it.
-LIMITS = {"llama3-head": 1.10, "gemma2-head": 1.35, "qwen-head": 1.77, "gpt2-head": 1.68}
+LIMITS = {"llama3-head": 1.10, "gemma2-head": 1.34, "qwen-head": 1.75, "gpt2-head": 1.67}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -125,7 +125,23 @@ def test_no_plan_becomes_slower_than_it_is_predicted_to_be(name: str):
     assert predict(CASES[name], H200).over_floor <= LIMITS[name]
 
 
-def test_the_plan_of_each_head_is_the_faster_than_two_sweeps():
+@pytest.mark.parametrize("name", LIMITS)
+def test_no_other_sweep_within_the_memory_is_predicted_to_be_more_than_two_percent_faster(name: str):
+    found = plan(name)
+    N, D, V = found.case.N, found.case.D, found.case.V
+    at_once = 2**29 // (6 * N) // 128 * 128
+    others = [planning.Sweep(rows, min(N, k * rows)) for rows in range(128, 2049, 128) for k in range(1, 33)]
+    others += [
+        planning.Sweep(rows, N, planning.Rest(V - kept, min(at_once, V - kept)))
+        for rows in range(128, 2049, 128)
+        for kept in range(128, V, 4096)
+    ]
+    plans = [Plan(found.case, found.costs, sweep, found.tile) for sweep in others if 4 * sweep.rows * V <= 2**29]
+    times = [model.predict_head(p, H200).total for p in plans if p.held <= 2**29 + 4 * V * D]
+    assert model.predict_head(found, H200).total <= 1.02 * min(times)
+
+
+def test_the_plan_of_each_head_is_faster_than_two_sweeps():
     for name in ("llama3-head", "gemma2-head", "qwen-head", "gpt2-head"):
         found = plan(name)
         other = Plan(found.case, found.costs, None, found.tile)

@@ -184,6 +184,29 @@ def test_one_sweep_over_a_layer_is_one_over_the_logits_of_the_layer(squared, pos
 
 
 @pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("held", [torch.nan, torch.inf])
+def test_ignored_rows_that_are_multiplied_may_hold_anything(held, positions):
+    """As on a GPU, where to leave them out would be to wait for it."""
+    rows = draw("index", "everything", positions=positions, N=9, ignored=0.2)
+    index: Any = rows.target.index
+    index.view(-1, positions)[[1, 4]] = -100
+    clean, like = dataclasses.replace(rows, input=rows.input.clone()), rows.logits()
+    rows.input[[1, 4]] = held
+    scale = LossScale(torch.rand(rows.number).double(), torch.rand(rows.number).double())
+    sweeps = (Sweep(2), Sweep(9), Sweep(2, 4), Sweep(3, 9), Sweep(2, 9, Rest(2 * positions, positions)))
+    for sweep in sweeps:
+        want, got = results_of(rows.number, like), results_of(rows.number, like)
+        wanted = driver.one_sweep(clean.linear(), sweep, scale, want, EVERYTHING)
+        found = driver.one_sweep(rows.linear(), sweep, scale, got, EVERYTHING)
+        assert all(torch.equal(a, b) for a, b in zip((*got, *found), (*want, *wanted), strict=True))
+    g = cotangents_of(rows.number, torch.float64)
+    for shape in shapes(9, rows.classes):
+        want, got = (statistics(task, shape, rows.number, like) for task in (clean.linear(), rows.linear()))
+        pairs = zip(*(gradients(task, shape, got.record, g) for task in (clean.linear(), rows.linear())), strict=True)
+        assert all(torch.equal(a, b) for a, b in [*zip(got, want, strict=True), *pairs])
+
+
+@pytest.mark.parametrize("positions", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_packed_rows_are_the_rows_without_the_others(positions, dtype):
     rows = draw("index", "everything", dtype=dtype, positions=positions, N=9, ignored=0.2)

@@ -51,16 +51,6 @@ def test_sizes():
     assert layer(V=0).classes == 0
 
 
-def test_ignored_rows_may_hold_nan_where_they_are_not_left_out():
-    # as on a GPU, where counting them would be waiting for it: they are multiplied, and must be zero
-    rows, weight = torch.randn(6, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
-    rows[2] = float("nan")
-    source = LinearSource(rows, weight, None, valid=torch.arange(6) != 2)
-    got = source.tiles(TileShape(6, 5)).input(Span(0, 6))
-    assert (got[2] == 0).all()
-    torch.testing.assert_close(got[3:], rows[3:])
-
-
 def test_packed_rows_are_taken_from_the_input():
     rows = torch.tensor([5, 0, 2])
     source = layer(rows=rows)

@@ -127,7 +127,8 @@ class LinearCall(OperatorCall):
     def packed(self) -> PackedRows:
         """Return the rows that have a target, as a task for the chunk driver.
 
-        On a GPU all rows stay, because counting them would wait for the device; rows without a target are marked.
+        On a GPU all rows stay, because counting them would wait for the device. Rows without a target have the gradient
+        0 whatever they hold, and no product multiplies what they hold by it (`driver.rows_with_gradient`).
         """
         call, positions = self.unpadded(), self.positions
         index: Any = self.target.index
@@ -137,13 +138,11 @@ class LinearCall(OperatorCall):
         )
         task = TiledRows(source, target, self.scores, self.ranks)
         check_targets(task, source.input)
-        if target.kind != "index":
+        if target.kind != "index" or not source.input.is_cpu:
             return PackedRows(task, None)
         index = target.index
         has_target = index != target.ignore_index
         valid = has_target.view(-1, positions).any(1) if positions else has_target.new_ones(source.size)
-        if not source.input.is_cpu:
-            return PackedRows(dataclasses.replace(task, source=dataclasses.replace(source, valid=valid)), None)
         if valid.all():
             return PackedRows(task, None)
         rows = valid.nonzero().squeeze(1)

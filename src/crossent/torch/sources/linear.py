@@ -62,8 +62,6 @@ class LinearSource:
     positions: int = 1
     rows: Tensor | None = None
     """Which rows of the input there are, in order; None for all."""
-    valid: Tensor | None = None
-    """Which rows of the input have a target, where that many are multiplied in any case; None for all."""
     ranks: Ranks = NO_RANKS
 
     @property
@@ -130,8 +128,6 @@ class LinearTiles:
         if self._input is None or self._input[0] != rows:
             source, here = self.source, slice(rows.begin, rows.end)
             x_chunk = source.input[here] if source.rows is None else source.input[source.rows[here]]
-            if source.valid is not None:  # what a row without a target holds is multiplied by 0, and NaN would stay NaN
-                x_chunk = torch.where(source.valid[here, None], x_chunk, 0.0)
             self._input = rows, operand(x_chunk, self.dtype)
         return self._input[1]
 

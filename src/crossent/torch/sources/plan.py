@@ -25,7 +25,7 @@ import torch
 
 from crossent.torch.sources.processor import THIS, Processor
 
-CHUNK_KERNELS, PRODUCT_KERNELS = 6, 12
+CHUNK_KERNELS, PRODUCT_KERNELS = 5, 11
 """Kernels that a GPU runs for a chunk of rows, and for both products of gradients: large ones and small ones."""
 
 LINE = 16
