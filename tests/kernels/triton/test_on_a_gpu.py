@@ -125,6 +125,26 @@ def test_a_linear_loss_is_captured_in_a_graph():
         torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_cotangent_that_changes_between_replays_is_read_by_each(dtype):
+    x, weight, target = head(256, 64, 5003, dtype)
+    g = torch.ones((), device="cuda")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            _ = torch.autograd.grad(ours.linear_cross_entropy(x, weight, target), (x, weight), g)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        grads = torch.autograd.grad(ours.linear_cross_entropy(x, weight, target), (x, weight), g)
+    for factor in (1.0, 0.25, 1.0, 3.0):
+        _ = g.fill_(factor)
+        graph.replay()
+        wanted = torch.autograd.grad(ours.linear_cross_entropy(x, weight, target), (x, weight), g)
+        for got, want in zip(grads, wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
 def test_nothing_waits_for_the_device():
     logits, target = rows(128, 5003)
     x, weight, labels = head(128, 64, 5003)
