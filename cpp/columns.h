@@ -1,17 +1,10 @@
 // A tile of rows as columns: `tile_rows` numbers of each class side by side, whatever the strides of the matrix.
 // Classes that lie apart in memory, as in (N, C, height, width), are read where they are; rows of a few classes are
-// transposed, four by four.
+// transposed.
 #pragma once
 
-#include <type_traits>
-
 #include "target.h"
-
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector) && __has_builtin(__builtin_convertvector)
-#define CROSSENT_SHUFFLES
-#endif
-#endif
+#include "vectors.h"
 
 namespace crossent {
 namespace {
@@ -47,68 +40,14 @@ TileRows<Storage> rows_of(const RowTask& task, const Matrix& m, int64_t row, int
             task.columns};
 }
 
-// What is moved about in a transposition: the bits of a number, in as many bits as the arithmetic has.
-template <class Storage, class T>
-constexpr bool fits_words = std::is_same_v<Storage, T> || (sizeof(Storage) == 2 && std::is_same_v<T, float>);
-
-template <class Storage, class T>
-CROSSENT_INLINE T as_word(Storage x) {
-    if constexpr (std::is_same_v<Storage, T>) return x;
-    else return bits<T>(static_cast<uint32_t>(x.value));
-}
-template <class Storage, class T>
-CROSSENT_INLINE Storage from_word(T x) {
-    if constexpr (std::is_same_v<Storage, T>) return x;
-    else return {static_cast<uint16_t>(bits<uint32_t>(x))};
-}
-
-#if defined(CROSSENT_SHUFFLES)
-using Words = uint32_t __attribute__((vector_size(16)));
-using HalfWords = uint16_t __attribute__((vector_size(8)));
-
-template <class Storage>
-CROSSENT_INLINE Words load_words(const Storage* from) {
-    if constexpr (sizeof(Storage) == 4) {
-        Words words;
-        std::memcpy(&words, from, sizeof(words));
-        return words;
-    } else {
-        HalfWords halves;
-        std::memcpy(&halves, from, sizeof(halves));
-        return __builtin_convertvector(halves, Words);
-    }
-}
-
-template <class Storage>
-CROSSENT_INLINE void store_words(Storage* to, Words words) {
-    if constexpr (sizeof(Storage) == 4) {
-        std::memcpy(static_cast<void*>(to), &words, sizeof(words));
-    } else {
-        const HalfWords halves = __builtin_convertvector(words, HalfWords);
-        std::memcpy(static_cast<void*>(to), &halves, sizeof(halves));
-    }
-}
-
-CROSSENT_INLINE void transpose(Words (&x)[4]) {
-    const Words low01 = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5),
-                low23 = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5),
-                high01 = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7),
-                high23 = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
-    x[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-    x[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-    x[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-    x[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
-}
-#endif
-
-// Calls move(i, v) for every element of a tile, or block(i, v) for four rows and columns from (i, v) on; blocks
+// Calls move(i, v) for every element of a tile, or block(i, v) for some rows, and columns [v, v + width); blocks
 // overlap.
 template <bool blocks, class Move, class Block>
-void by_blocks(int64_t rows, int64_t columns, const Move& move, const Block& block) {
+void by_blocks(int64_t rows, int64_t columns, int64_t width, const Move& move, const Block& block) {
     int64_t i = 0;
     if constexpr (blocks) {
-        for (; columns >= 4 && i + 4 <= rows; i += 4) {
-            for (int64_t v = 0; v < columns; v += 4) block(i, least(v, columns - 4));
+        for (; columns >= width && i + quad_rows <= rows; i += quad_rows) {
+            for (int64_t v = 0; v < columns; v += width) block(i, least(v, columns - width));
         }
     }
     for (; i < rows; ++i) {
@@ -138,6 +77,55 @@ void put_together(const T* from, Storage* to) {
     }
 }
 
+#if defined(CROSSENT_SHUFFLES)
+// A block of rows becomes columns `tile_rows` apart, and the other way round. Narrow numbers are moved two in a word
+// where a row has eight of them.
+template <bool paired, class Storage, class T>
+CROSSENT_INLINE void block_to_columns(const Storage* from, int64_t stride, T* to) {
+    using Vector = VectorOf<quad_rows>::Words;
+    Quads x[4];
+    for (int64_t k = 0; k < 4; ++k) {
+        x[k] = make_quads([&](int64_t j) {
+            const Storage* const row = from + (4 * j + k) * stride;
+            if constexpr (!paired) return load_words<4>(row);
+            else return load_bytes<Words>(row);
+        });
+    }
+    transpose(x);
+    for (int64_t k = 0; k < 4; ++k) {
+        if constexpr (paired) {
+            const Vector both = bits<Vector>(x[k]), low = both & 0xffffu, high = both >> 16;
+            std::memcpy(to + 2 * k * tile_rows, &low, sizeof(low));
+            std::memcpy(to + (2 * k + 1) * tile_rows, &high, sizeof(high));
+        } else {
+            std::memcpy(to + k * tile_rows, &x[k], sizeof(x[k]));
+        }
+    }
+}
+template <bool paired, class Storage, class T>
+CROSSENT_INLINE void block_to_rows(const T* from, Storage* to, int64_t stride) {
+    using Vector = VectorOf<quad_rows>::Words;
+    Quads x[4];
+    for (int64_t k = 0; k < 4; ++k) {
+        if constexpr (paired) {
+            const auto low = load_bytes<Vector>(from + 2 * k * tile_rows),
+                       high = load_bytes<Vector>(from + (2 * k + 1) * tile_rows);
+            x[k] = bits<Quads>(low | (high << 16));
+        } else {
+            x[k] = load_bytes<Quads>(from + k * tile_rows);
+        }
+    }
+    transpose(x);
+    for (int64_t k = 0; k < 4; ++k) {
+        take_quads(x[k], [&](int64_t j, Words words) {
+            Storage* const row = to + (4 * j + k) * stride;
+            if constexpr (paired) std::memcpy(static_cast<void*>(row), &words, sizeof(words));
+            else store_words<4>(row, words);
+        });
+    }
+}
+#endif
+
 template <class Storage, class T>
 void transpose_rows(const TileRows<const Storage>& m, T* to) {
     const bool dense = m.rows == tile_rows && m.row_stride == m.columns;
@@ -146,17 +134,17 @@ void transpose_rows(const TileRows<const Storage>& m, T* to) {
     const auto move = [&](int64_t i, int64_t v) {
         to[v * tile_rows + i] = as_word<Storage, T>(m.data[i * m.row_stride + v]);
     };
-    by_blocks<has_blocks<Storage>>(m.rows, m.columns, move,
-                                   [&]([[maybe_unused]] int64_t i, [[maybe_unused]] int64_t v) {
+    const auto block = [&]([[maybe_unused]] auto paired) {
+        return [&, paired]([[maybe_unused]] int64_t i, [[maybe_unused]] int64_t v) {
 #if defined(CROSSENT_SHUFFLES)
-                                       Words x[4];
-                                       for (int64_t k = 0; k < 4; ++k)
-                                           x[k] = load_words(m.data + (i + k) * m.row_stride + v);
-                                       transpose(x);
-                                       for (int64_t k = 0; k < 4; ++k)
-                                           std::memcpy(to + (v + k) * tile_rows + i, &x[k], sizeof(x[k]));
+            block_to_columns<paired>(m.data + i * m.row_stride + v, m.row_stride, to + v * tile_rows + i);
 #endif
-                                   });
+        };
+    };
+    if constexpr (sizeof(Storage) == 2) {
+        if (m.columns >= 8) return by_blocks<has_blocks<Storage>>(m.rows, m.columns, 8, move, block(std::true_type{}));
+    }
+    by_blocks<has_blocks<Storage>>(m.rows, m.columns, 4, move, block(std::false_type{}));
 }
 
 template <class Storage, class T>
@@ -167,17 +155,17 @@ void transpose_columns(const T* from, const TileRows<Storage>& m) {
     const auto move = [&](int64_t i, int64_t v) {
         m.data[i * m.row_stride + v] = from_word<Storage>(from[v * tile_rows + i]);
     };
-    by_blocks<has_blocks<Storage>>(m.rows, m.columns, move,
-                                   [&]([[maybe_unused]] int64_t i, [[maybe_unused]] int64_t v) {
+    const auto block = [&]([[maybe_unused]] auto paired) {
+        return [&, paired]([[maybe_unused]] int64_t i, [[maybe_unused]] int64_t v) {
 #if defined(CROSSENT_SHUFFLES)
-                                       Words x[4];
-                                       for (int64_t k = 0; k < 4; ++k)
-                                           std::memcpy(&x[k], from + (v + k) * tile_rows + i, sizeof(x[k]));
-                                       transpose(x);
-                                       for (int64_t k = 0; k < 4; ++k)
-                                           store_words(m.data + (i + k) * m.row_stride + v, x[k]);
+            block_to_rows<paired>(from + v * tile_rows + i, m.data + i * m.row_stride + v, m.row_stride);
 #endif
-                                   });
+        };
+    };
+    if constexpr (sizeof(Storage) == 2) {
+        if (m.columns >= 8) return by_blocks<has_blocks<Storage>>(m.rows, m.columns, 8, move, block(std::true_type{}));
+    }
+    by_blocks<has_blocks<Storage>>(m.rows, m.columns, 4, move, block(std::false_type{}));
 }
 
 // The columns of a tile: where they are, or in `room`; rows beyond the last one are zeros.

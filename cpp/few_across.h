@@ -70,6 +70,20 @@ class FewAcross {
 
     T* after(T* part) const { return part + task_.columns * tile_rows + gap; }
 
+    // Where the lines of a tile are that are fetched one by one while rows [first, first + lanes) are summed.
+    template <class Any>
+    struct Lines {
+        const Any* at;
+        int64_t step;
+        Lines(const TileRows<Any>& m, int64_t first, int64_t rows_ahead)
+            : at(m.data + rows_ahead * m.row_stride + first * (m.column_stride == 1 ? m.columns : 1)),
+              step(m.column_stride == 1 ? lanes<T> : m.column_stride) {}
+        CROSSENT_INLINE void fetch_next() {
+            fetch(at, 1);
+            at += step;
+        }
+    };
+
     void cap() {
         const Phi<T> phi = rows_.phi;
         for (int64_t v = 0; v < task_.columns; ++v) {
@@ -86,7 +100,6 @@ class FewAcross {
         std::fill_n(peak.at, tile_rows, -std::numeric_limits<T>::infinity());
         for (int64_t v = 0; v < task_.columns; ++v) {
             const T* const x = x_[v];
-            if (x_.step != tile_rows) fetch(x + tile_rows, sizeof(Lane<T>));  // classes lie apart: the next tile's
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) peak[i] = either(x[i] > peak[i], x[i], peak[i]);
         }
@@ -127,7 +140,11 @@ class FewAcross {
         }
         const T *x = x_[0] + first, *prob = dense ? prob_[0] + first : nullptr, *slope = slope_ + first;
         T* e_ = room_e_ + first;
+        Lines<const Storage> next(rows_of<const Storage>(task_, task_.logits, rows_.row, rows_.n), first, tile_rows);
+        Lines<Out> grad(kept ? rows_of<Out>(task_, task_.grad, rows_.row, rows_.n) : TileRows<Out>{}, first, 0);
         for (int64_t v = 0; v < task_.columns; ++v) {
+            next.fetch_next();
+            if (kept) grad.fetch_next();
             const Int v_ = static_cast<Int>(v);
             const T keep = rows_.targets.keep_of[v], spread = rows_.targets.spread_of[v];
 #pragma omp simd

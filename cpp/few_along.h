@@ -11,8 +11,8 @@ namespace {
 template <class Storage, class Out>
 class FewAlong {
     using T = typename Compute<Storage>::type;
-    // Classes at a time: whole vectors of what is read, too, for else half of a vector is computed with.
-    static constexpr int64_t size = lanes<T> * static_cast<int64_t>(sizeof(T) / sizeof(Storage));
+    using Int = typename Limits<T>::Int;
+    static constexpr int64_t size = lanes<T>;
 
   public:
     explicit FewAlong(FewRows<T>& rows) : rows_(rows), task_(rows.task), columns_(task_.columns) {}
@@ -41,36 +41,32 @@ class FewAlong {
     bool sum() {
         FewSums<T>& s = rows_.sums;
         wrong_ = {};
-        for (int64_t i = 0; i < rows_.n; ++i) find_peak(i);
-        fold(parts_[0], s.peak, larger);
-        const bool kept = task_.grad.data != nullptr;
-        for (int64_t i = 0; i < rows_.n && wrong_.row < 0; ++i) {
-            if (rows_.targets.dense()) load_prob(i);
-            kept ? add_by_base<true>(i) : add_by_base<false>(i);
+        for (int64_t begin = 0; begin < rows_.n && wrong_.row < 0; begin += some) {
+            const int64_t end = least(begin + some, rows_.n);
+            find_peaks(begin, end);
+            task_.grad.data != nullptr ? add_by_base<true>(begin, end) : add_by_base<false>(begin, end);
         }
-        fold(parts_[0], s.rest, plus);
-        fold(parts_[1], s.ties, plus);
-        if (rows_.tilted() || rows_.base() != Base::none) fold(parts_[2], s.tilt, plus);
-        if (rows_.base() != Base::none) fold(parts_[3], s.target_score, plus);
-        if (rows_.base() == Base::dense) fold(parts_[4], s.mass, plus);
+        fold<tile_rows>(parts_[0], s.rest.at, Plus{});
+        fold<tile_rows>(parts_[1], s.ties.at, Plus{});
+        if (rows_.tilted() || rows_.base() != Base::none) fold<tile_rows>(parts_[2], s.tilt.at, Plus{});
+        if (rows_.base() != Base::none) fold<tile_rows>(parts_[3], s.target_score.at, Plus{});
+        if (rows_.base() == Base::dense) fold<tile_rows>(parts_[4], s.mass.at, Plus{});
         return wrong_.row < 0;
     }
 
     void write_gradient() {
-        for (int64_t i = 0; i < rows_.n; ++i) {
-            Out* const grad = static_cast<Out*>(task_.grad.data) + offset(task_, task_.grad, rows_.row + i);
-            write_by_base(i, grad);
-            const auto target = static_cast<int64_t>(rows_.targets.column[i]);
-            if (target >= 0) grad[target] = Narrow<Out>::from(rows_.factors.at_target[i]);
+        if (!rows_.is_plain()) return write_general();
+        switch (rows_.base()) {
+            case Base::dense: return write_plain<Base::dense>();
+            case Base::spread: return write_plain<Base::spread>();
+            case Base::none: return write_plain<Base::none>();
         }
     }
 
     // The gradient of rows that are all ignored.
     void write_zeros() {
-        for (int64_t i = 0; i < rows_.n; ++i) {
-            Out* const grad = static_cast<Out*>(task_.grad.data) + offset(task_, task_.grad, rows_.row + i);
-            std::memset(static_cast<void*>(grad), 0, sizeof(Out) * static_cast<size_t>(columns_));
-        }
+        const TileRows<Out> m = grad();
+        for (int64_t i = 0; i < m.rows; ++i) write_zeros(m.data + i * m.row_stride, m.columns);
     }
 
     Problem problem() const { return wrong_; }
@@ -79,30 +75,31 @@ class FewAlong {
     FewRows<T>& rows_;
     const RowTask& task_;
     const int64_t columns_;
-    static constexpr int64_t few = 4;  // numbers of a row in the parts of its sums
+    static constexpr int64_t few = 4;    // numbers of a row in the parts of its sums
+    static constexpr int64_t some = 16;  // rows that are read, and summed while the next ones are fetched
     alignas(64) T p_[few_classes], e_[few_classes * tile_rows], parts_[5][few * tile_rows] = {};
     Problem wrong_;
 
-    const Storage* logits(int64_t i) const {
-        return static_cast<const Storage*>(task_.logits.data) + offset(task_, task_.logits, rows_.row + i);
-    }
+    struct Larger {
+        CROSSENT_INLINE T operator()(T one, T other) const { return either(one > other, one, other); }
+    };
+    struct Plus {
+        CROSSENT_INLINE T operator()(T one, T other) const { return one + other; }
+    };
 
-    // Calls step(v) for vectors of classes from v on, so that each class is in one of them.
-    template <class Step>
-    CROSSENT_INLINE void by_vectors(const Step& step) const {
-        for (int64_t v = 0; v < columns_; v += size) step(least(v, columns_ - size));
+    TileRows<const Storage> logits() const { return rows_of<const Storage>(task_, task_.logits, rows_.row, rows_.n); }
+    TileRows<Out> grad() const { return rows_of<Out>(task_, task_.grad, rows_.row, rows_.n); }
+    static void write_zeros(Out* to, int64_t columns) {
+        std::memset(static_cast<void*>(to), 0, sizeof(Out) * static_cast<size_t>(columns));
     }
-
-    static CROSSENT_INLINE T larger(T one, T other) { return either(one > other, one, other); }
-    static CROSSENT_INLINE T plus(T one, T other) { return one + other; }
 
     // The four numbers of each row combined.
-    template <class Combine>
-    static void fold(const T* parts, Lane<T>& to, const Combine& combine) {
+    template <int64_t rows, class Combine>
+    static void fold(const T* parts, T* to, const Combine& combine) {
         alignas(64) T columns[few * tile_rows];
-        transpose_rows(TileRows<const T>{parts, few, 1, tile_rows, few}, columns);
+        transpose_rows(TileRows<const T>{parts, few, 1, rows, few}, columns);
 #pragma omp simd
-        for (int64_t i = 0; i < tile_rows; ++i) {
+        for (int64_t i = 0; i < rows; ++i) {
             const T low = combine(columns[i], columns[tile_rows + i]);
             to[i] = combine(low, combine(columns[2 * tile_rows + i], columns[3 * tile_rows + i]));
         }
@@ -114,150 +111,208 @@ class FewAlong {
         if constexpr (std::is_same_v<Storage, T>) {
             return from;
         } else {
+            widen_words<size>(from, room);
 #pragma omp simd
-            for (int64_t k = 0; k < size; ++k) room[k] = widen(from[k]);
+            for (int64_t k = 0; k < size; ++k) room[k] = widen(from_word<Storage>(room[k]));
             return room;
         }
     }
-    static CROSSENT_INLINE void store_vector(const T* from, Out* to) {
+    static CROSSENT_INLINE void store_vector(T* from, Out* to) {
+        if constexpr (std::is_same_v<Out, T>) {
 #pragma omp simd
-        for (int64_t k = 0; k < size; ++k) to[k] = Narrow<Out>::from(from[k]);
+            for (int64_t k = 0; k < size; ++k) to[k] = from[k];
+        } else {
+#pragma omp simd
+            for (int64_t k = 0; k < size; ++k) from[k] = as_word<Out, T>(Narrow<Out>::from(from[k]));
+            narrow_words<size>(from, to);
+        }
     }
 
-    void find_peak(int64_t i) {
-        const Storage* const z = logits(i);
-        fetch(logits(least(i + 8, rows_.n - 1)), columns_ * static_cast<int64_t>(sizeof(Storage)));
-        alignas(64) T wide[size], peak[size];
+    void find_peaks(int64_t first, int64_t end) {
+        const TileRows<const Storage> m = logits();
+        for (int64_t i = first; i < end; ++i) {
+            const Storage* const z = m.data + i * m.row_stride;
+            alignas(64) T wide[size], peak[size];
 #pragma omp simd
-        for (int64_t k = 0; k < size; ++k) peak[k] = -std::numeric_limits<T>::infinity();
-        by_vectors([&](int64_t v) {
-            const T* const x = load_vector(z + v, wide);
+            for (int64_t k = 0; k < size; ++k) peak[k] = -std::numeric_limits<T>::infinity();
+            const auto take = [&](int64_t v) {
+                const T* const x = load_vector(z + v, wide);
 #pragma omp simd
-            for (int64_t k = 0; k < size; ++k) peak[k] = either(x[k] > peak[k], x[k], peak[k]);
-        });
-        halve<size, few>(peak, parts_[0] + few * i, larger);
+                for (int64_t k = 0; k < size; ++k) peak[k] = either(x[k] > peak[k], x[k], peak[k]);
+            };
+            take(m.columns - size);
+            for (int64_t v = 0; v < m.columns - size; v += size) take(v);
+            halve<size, few>(peak, parts_[0] + few * i, Larger{});
+        }
+        fold<some>(parts_[0] + few * first, rows_.sums.peak.at + first, Larger{});
     }
 
-    void load_prob(int64_t i) {
+    // The probabilities of a row: where they are, or in p_.
+    CROSSENT_INLINE const T* load_prob(int64_t i) {
         const Matrix& prob = task_.prob;
-        load_run(prob.data, prob.type, offset(task_, prob, rows_.row + i), prob.column_stride, columns_, p_);
+        const int64_t first = offset(task_, prob, rows_.row) + i * row_stride(task_, prob);
+        constexpr Type own = std::is_same_v<T, double> ? Type::f64 : Type::f32;
+        if (prob.type == own && prob.column_stride == 1) return static_cast<const T*>(prob.data) + first;
+        load_run(prob.data, prob.type, first, prob.column_stride, columns_, p_);
+        return p_;
+    }
+
+    // Adds the exponentials below the peak, where d is not 0, to `rest`, and the number of others to `ties`.
+    static CROSSENT_INLINE void add_apart(const T* d, const T* e, T* rest, T* ties) {
+#if defined(__AVX512F__)  // three instructions, of which compilers make five
+        if constexpr (std::is_same_v<T, float>) {
+            const __m512 lower = _mm512_load_ps(d), power = _mm512_load_ps(e), zero = _mm512_setzero_ps();
+            const __mmask16 at_peak = _mm512_cmp_ps_mask(lower, zero, _CMP_EQ_OQ),
+                            below = _mm512_cmp_ps_mask(lower, zero, _CMP_NEQ_UQ);
+            const __m512 sum = _mm512_load_ps(rest), count = _mm512_load_ps(ties);
+            _mm512_store_ps(rest, _mm512_mask_add_ps(sum, below, sum, power));
+            _mm512_store_ps(ties, _mm512_mask_add_ps(count, at_peak, count, _mm512_set1_ps(1)));
+            return;
+        }
+#endif
+#pragma omp simd
+        for (int64_t k = 0; k < size; ++k) {
+            const T tie = either(d[k] == T(0), T(1), T(0));
+            rest[k] += e[k] - tie;  // e is exactly 1 at the peak
+            ties[k] += tie;
+        }
     }
 
     template <bool kept>
-    void add_by_base(int64_t i) {
+    void add_by_base(int64_t first, int64_t end) {
         switch (rows_.base()) {
-            case Base::dense: return add<kept, Base::dense, true>(i);
-            case Base::spread: return add<kept, Base::spread, true>(i);
+            case Base::dense: return add<kept, Base::dense, true, true>(first, end);
+            case Base::spread: return add<kept, Base::spread, true, true>(first, end);
             case Base::none: break;
         }
-        rows_.tilted() ? add<kept, Base::none, true>(i) : add<kept, Base::none, false>(i);
+        if (rows_.tilted()) return add<kept, Base::none, true, true>(first, end);
+        rows_.phi.unit == T(1) ? add<kept, Base::none, false, false>(first, end)
+                               : add<kept, Base::none, false, true>(first, end);
     }
 
-    // The sums of row i; `kept` exponentials are for the gradient, and else the probabilities are looked at.
-    template <bool kept, Base base, bool tilted>
-    void add(int64_t i) {
+    // The sums of all rows; `kept` exponentials are for the gradient, and else the probabilities are looked at.
+    template <bool kept, Base base, bool tilted, bool scaled>
+    void add(int64_t first, int64_t end) {
         constexpr bool dense = base == Base::dense, measured = base != Base::none;
-        using Int = typename Limits<T>::Int;
-        const Storage* const z = logits(i);
-        const T unit = rows_.phi.unit, zero_log = rows_.phi.zero_log, reference = reference_of(rows_.sums.peak[i]);
-        const T *const keep_of = rows_.targets.keep_of, *const spread_of = rows_.targets.spread_of, *const prob = p_;
-        T* const kept_e = e_ + i * columns_;
-        alignas(64) T wide[size], rest[size] = {}, ties[size] = {}, tilt[size] = {}, score[size] = {}, mass[size] = {},
-                                  odd[size] = {};
-        for (int64_t begin = 0; begin < columns_; begin += size) {
-            const int64_t v = least(begin, columns_ - size);
-            const Int skip = static_cast<Int>(begin - v);  // classes that the last vector repeats
-            const T* const x = load_vector(z + v, wide);
+        const TileRows<const Storage> m = logits();
+        const T unit = rows_.phi.unit, zero_log = rows_.phi.zero_log, infinite = std::numeric_limits<T>::infinity();
+        const T *const keep_of = rows_.targets.keep_of, *const spread_of = rows_.targets.spread_of;
+        const int64_t over = m.columns % size, skip_ = over == 0 ? 0 : size - over, whole = m.columns - over;
+        const Int skip = static_cast<Int>(skip_);  // classes that the last vector repeats
+        const int64_t bytes = m.columns * static_cast<int64_t>(sizeof(Storage));
+        const TileRows<Out> to = kept ? grad() : TileRows<Out>{};
+        for (int64_t i = first; i < end; ++i) {
+            const Storage* const z = m.data + i * m.row_stride;
+            fetch(z + some * m.row_stride, bytes);
+            if (kept) fetch(to.data + i * to.row_stride, m.columns * static_cast<int64_t>(sizeof(Out)));
+            const T reference = reference_of(rows_.sums.peak[i]);
+            const T* const prob = dense ? load_prob(i) : nullptr;
+            T* const kept_e = e_ + i * m.columns;
+            alignas(64) T wide[size], below[size], power[size], rest[size] = {}, ties[size] = {}, tilt[size] = {},
+                                                                score[size] = {}, mass[size] = {}, odd[size] = {};
+            const auto step = [&](auto last, int64_t v) {
+                const T* const x = load_vector(z + v, wide);
 #pragma omp simd
-            for (int64_t k = 0; k < size; ++k) {
-                const bool fresh = static_cast<Int>(k) >= skip;
-                const T d = (x[k] - reference) * unit;
-                const T clamped = either(d < zero_log, zero_log, d), e = exp_clamped(clamped);
-                const T tie = either(d == T(0), T(1), T(0));
-                rest[k] += either(fresh, e - tie, T(0));  // e is exactly 1 at the peak
-                ties[k] += either(fresh, tie, T(0));
-                if (tilted) tilt[k] += either(fresh, e * clamped, T(0));
-                if (measured) {
-                    const T own = dense ? prob[v + k] * keep_of[v + k] : T(0), p = own + spread_of[v + k];
-                    const T product = p * d, wanted = either(p == T(0), T(0), product);
-                    score[k] += either(fresh, wanted, T(0));
-                    mass[k] += either(fresh, own, T(0));
+                for (int64_t k = 0; k < size; ++k) {
+                    const bool fresh = !last || static_cast<Int>(k) >= skip;
+                    const T apart = either(fresh, x[k] - reference, -infinite), d = scaled ? apart * unit : apart;
+                    const T clamped = either(d < zero_log, zero_log, d), e = exp_clamped(clamped);
+                    below[k] = d;
+                    power[k] = e;
+                    if (tilted) tilt[k] += e * clamped;
+                    if (measured) {
+                        const T given = dense ? prob[v + k] * keep_of[v + k] : T(0);
+                        const T own = either(fresh, given, T(0)), p = either(fresh, given + spread_of[v + k], T(0));
+                        const T product = p * d;
+                        score[k] += either(p == T(0), T(0), product);
+                        mass[k] += own;
+                    }
+                    if (dense && !kept) odd[k] += either(is_measure(prob[v + k]), T(0), T(1));
+                    if (kept) kept_e[v + k] = e;
                 }
-                if (dense && !kept) odd[k] += either(is_measure(prob[v + k]), T(0), T(1));
-                if (kept) kept_e[v + k] = e;
+                add_apart(below, power, rest, ties);
+            };
+            if (over != 0) step(std::true_type{}, m.columns - size);  // first, for it keeps zeros where it repeats
+            for (int64_t v = 0; v < whole; v += size) step(std::false_type{}, v);
+            halve<size, few>(rest, parts_[0] + few * i, Plus{});
+            halve<size, few>(ties, parts_[1] + few * i, Plus{});
+            if (tilted) halve<size, few>(tilt, parts_[2] + few * i, Plus{});
+            if (measured) halve<size, few>(score, parts_[3] + few * i, Plus{});
+            if (dense) halve<size, few>(mass, parts_[4] + few * i, Plus{});
+            if (dense && !kept && std::any_of(odd, odd + size, [](T each) { return each != T(0); })) {
+                wrong_ = first_problem(prob, m.columns, rows_.row + i, 0);
+                return;
             }
-        }
-        const auto put = [i](const T* sums, T* parts) { halve<size, few>(sums, parts + few * i, plus); };
-        put(rest, parts_[0]);
-        put(ties, parts_[1]);
-        if (tilted) put(tilt, parts_[2]);
-        if (measured) put(score, parts_[3]);
-        if (dense) put(mass, parts_[4]);
-        if (dense && !kept && std::any_of(odd, odd + size, [](T each) { return each != T(0); }))
-            wrong_ = first_problem(p_, columns_, rows_.row + i, 0);
-        const auto target = static_cast<int64_t>(rows_.targets.column[i]);
-        rows_.sums.target_d[i] = target < 0 ? T(0) : (widen(z[target]) - reference) * unit;
-        if (kept) rows_.sums.target_e[i] = target < 0 ? T(0) : kept_e[target];
-    }
-
-    void write_by_base(int64_t i, Out* grad) {
-        if (!rows_.is_plain()) return write_general(i, grad);
-        switch (rows_.base()) {
-            case Base::dense: load_prob(i); return write_plain<Base::dense>(i, grad);
-            case Base::spread: return write_plain<Base::spread>(i, grad);
-            case Base::none: return write_plain<Base::none>(i, grad);
+            const auto target = static_cast<int64_t>(rows_.targets.column[i]);
+            rows_.sums.target_d[i] = target < 0 ? T(0) : (widen(z[target]) - reference) * unit;
+            if (kept) rows_.sums.target_e[i] = target < 0 ? T(0) : kept_e[target];
         }
     }
 
     template <Base base>
-    void write_plain(int64_t i, Out* grad) const {
+    void write_plain() {
         constexpr bool dense = base == Base::dense, measured = base != Base::none;
         const FewFactors<T>& f = rows_.factors;
-        const T least = f.least[i], factor = f.factor[i], of_target = f.of_target[i];
-        const T *const e = e_ + i * columns_, *const keep = rows_.targets.keep_of,
-                       *const spread = rows_.targets.spread_of;
-        const T* const prob = p_;
-        alignas(64) T value[size];
-        by_vectors([&](int64_t v) {
+        const TileRows<Out> m = grad();
+        const T *const keep = rows_.targets.keep_of, *const spread = rows_.targets.spread_of;
+        for (int64_t i = 0; i < m.rows; ++i) {
+            Out* const to = m.data + i * m.row_stride;
+            const T least_ = f.least[i], factor = f.factor[i], of_target = f.of_target[i];
+            const T *const e = e_ + i * m.columns, *const prob = dense ? load_prob(i) : nullptr;
+            alignas(64) T value[size];
+            for (int64_t begin = 0; begin < m.columns; begin += size) {
+                const int64_t v = least(begin, m.columns - size);
 #pragma omp simd
-            for (int64_t k = 0; k < size; ++k) {
-                const T p = dense ? prob[v + k] * keep[v + k] + spread[v + k] : spread[v + k];
-                const T q = either(e[v + k] >= least, e[v + k], T(0)) * factor;
-                value[k] = measured ? q - of_target * p : q;
+                for (int64_t k = 0; k < size; ++k) {
+                    const T p = dense ? prob[v + k] * keep[v + k] + spread[v + k] : spread[v + k];
+                    const T q = either(e[v + k] >= least_, e[v + k], T(0)) * factor;
+                    value[k] = measured ? q - of_target * p : q;
+                }
+                store_vector(value, to + v);
             }
-            store_vector(value, grad + v);
-        });
+            const auto target = static_cast<int64_t>(rows_.targets.column[i]);
+            if (target >= 0) to[target] = Narrow<Out>::from(f.at_target[i]);
+        }
     }
 
-    void write_general(int64_t i, Out* grad) {
+    void write_general() {
         const FewFactors<T>& f = rows_.factors;
-        if (f.active[i] == T(0)) {
-            std::memset(static_cast<void*>(grad), 0, sizeof(Out) * static_cast<size_t>(columns_));
-            return;
-        }
+        const TileRows<const Storage> m = logits();
+        const TileRows<Out> to = grad();
         const bool dense = rows_.targets.dense();
-        if (dense) load_prob(i);
-        else std::fill_n(p_, columns_, T(0));
-        const Storage* const z = logits(i);
-        const T *const e = e_ + i * columns_, *const keep = rows_.targets.keep_of,
-                       *const spread = rows_.targets.spread_of;
-        const T a = f.a[i], b = f.b[i], c = f.c[i], least = f.least[i], factor = f.factor[i],
-                log_total = f.log_total[i];
-        const T unit = rows_.phi.unit, reference = reference_of(rows_.sums.peak[i]);
-        const T* const prob = p_;
-        alignas(64) T wide[size], value[size];
-        by_vectors([&](int64_t v) {
-            const T* const x = load_vector(z + v, wide);
-#pragma omp simd
-            for (int64_t k = 0; k < size; ++k) {
-                const T logq = (x[k] - reference) * unit - log_total,
-                        known = either(logq < lowest_log<T>, lowest_log<T>, logq);
-                const T p = prob[v + k] * keep[v + k] + spread[v + k];
-                const T q = either(e[v + k] >= least, e[v + k], T(0)) * factor;
-                value[k] = (q * (a + b * known) - c * p) * unit;
+        const T *const keep = rows_.targets.keep_of, *const spread = rows_.targets.spread_of, unit = rows_.phi.unit;
+        if (!dense) std::fill_n(p_, columns_, T(0));
+        for (int64_t i = 0; i < m.rows; ++i) {
+            Out* const out = to.data + i * to.row_stride;
+            if (f.active[i] == T(0)) {
+                write_zeros(out, columns_);
+                continue;
             }
-            store_vector(value, grad + v);
-        });
+            const Storage* const z = m.data + i * m.row_stride;
+            const T *const e = e_ + i * columns_, *const prob = dense ? load_prob(i) : p_;
+            const T a = f.a[i], b = f.b[i], c = f.c[i], least_ = f.least[i], factor = f.factor[i],
+                    log_total = f.log_total[i], reference = reference_of(rows_.sums.peak[i]);
+            alignas(64) T wide[size], value[size], last[size];
+            const auto compute = [&](int64_t v, T* values) {
+                const T* const x = load_vector(z + v, wide);
+#pragma omp simd
+                for (int64_t k = 0; k < size; ++k) {
+                    const T logq = (x[k] - reference) * unit - log_total,
+                            known = either(logq < lowest_log<T>, lowest_log<T>, logq);
+                    const T p = prob[v + k] * keep[v + k] + spread[v + k];
+                    const T q = either(e[v + k] >= least_, e[v + k], T(0)) * factor;
+                    values[k] = (q * (a + b * known) - c * p) * unit;
+                }
+            };
+            compute(columns_ - size, last);  // before any gradient takes the place of its logits
+            for (int64_t v = 0; v < columns_ - size; v += size) {
+                compute(v, value);
+                store_vector(value, out + v);
+            }
+            store_vector(last, out + columns_ - size);
+            const auto target = static_cast<int64_t>(rows_.targets.column[i]);
+            if (target >= 0) out[target] = Narrow<Out>::from(f.at_target[i]);
+        }
     }
 };
 

@@ -152,3 +152,17 @@ def test_outputs_are_written_by_their_names():
     z, loss = np.zeros((2, 4)), np.full(2, np.nan)
     cpu.row_stats(z, Target(np.zeros(2, int)), Scores(), empty_record(2), RowOutputs(entropy=loss))
     np.testing.assert_allclose(loss, np.log(4), rtol=1e-15)
+
+
+@pytest.mark.parametrize("V", [20, 50, 100, 128])
+@pytest.mark.parametrize("entropic", [False, True])
+def test_gradients_of_few_classes_may_take_the_place_of_their_logits(V, entropic):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(70, V)).astype(np.float32)
+    target = Target(index=rng.integers(0, V, 70))
+    g = [rng.random(70).astype(np.float32) for _ in range(2)]
+    cotangents = Cotangents(g[0], None, g[1] if entropic else None)
+    exact = logits.astype(np.float64)
+    want = reference.row_grad(exact, target, Scores(), reference.row_stats(exact, target, Scores()), cotangents)
+    cpu.row_grad(logits, target, Scores(), None, cotangents, logits)
+    np.testing.assert_allclose(logits, want, rtol=0, atol=2e-6)
