@@ -45,23 +45,26 @@ def bits(lab: Lab) -> Iterator[Record]:
 
 
 def graphs(lab: Lab) -> Iterator[Record]:
-    """Yield whether a loss of logits and one of a head give the same bits when replayed, with other numbers too."""
+    """Yield whether replayed losses of logits and of a head have the same bits, for other numbers and cotangents."""
     shape = lab.pick(64, 3), lab.pick(50257, 4103)
     logits, label = rows(lab, shape, torch.bfloat16)
     x, weight, target = head_of(lab, (lab.pick(256, 6), lab.pick(64, 8), lab.pick(5003, 67)), torch.bfloat16)
 
+    cotangent = torch.ones((), device=lab.device.device)
+
     def of_logits() -> tuple[Tensor, ...]:
         loss = cross_entropy(logits, label)
-        return loss, *torch.autograd.grad(loss, logits)
+        return loss, *torch.autograd.grad(loss, logits, cotangent)
 
     def of_head() -> tuple[Tensor, ...]:
         loss = linear_cross_entropy(x, weight, target)
-        return loss, *torch.autograd.grad(loss, (x, weight))
+        return loss, *torch.autograd.grad(loss, (x, weight), cotangent)
 
     for case, call, changed in (("logits", of_logits, logits), ("head", of_head, x)):
         captured = lab.device.captured(call)
         with torch.no_grad():
             _ = changed.copy_(changed.flip(0))
+            _ = cotangent.mul_(-0.37)
         _ = captured.replay()
         lab.device.wait()
         kept = [result.detach().clone() for result in captured.results]
