@@ -463,6 +463,29 @@ def test_plans_without_sums_leave_a_gradient_in_half_precision(name):
         assert planning.weight_adds_up(costs, sweep) == name.startswith("some rows")
 
 
+class Kernels(TorchDispatchMode):
+    """The names of all operations but views."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and not out._is_view():
+            self.names.append(str(func))
+        return out
+
+
+def test_kernels_of_a_product_are_counted():
+    target, record = Target(torch.zeros(8).long(), ignore_index=-100), torch.ones(5, 8, dtype=torch.float64)
+    scale = LossScale(torch.ones(8))
+    with Kernels() as small:
+        _ = driver.rows_with_gradient(target, record, scale, 1)
+    both_products, input_of_rows_that_count = 2, 1
+    assert len(small.names) + both_products + input_of_rows_that_count == planning.PRODUCT_KERNELS, small.names
+
+
 @pytest.mark.parametrize("name", PLANS)
 def test_operations_are_counted(name, as_on_a_gpu, narrow_products):
     (N, D, V), chunk, sweep = PLANS[name]
