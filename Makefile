@@ -77,7 +77,7 @@ test-interpreter: install-dev
 
 # on a machine with a GPU, with whatever torch and Triton its Python has: nothing is installed but the core
 test-gpu:
-	@bash tools/on_gpu.sh -m pytest tests/conformance tests/kernels/triton tests/torch/sources/test_plan.py -k "triton or plan" -p no:randomly -q
+	@bash tools/on_gpu.sh -m pytest tests/conformance tests/kernels/triton tests/torch/sources/test_plan.py tests/torch/sources/test_plan_carried_out.py -k "triton or plan" -p no:randomly -q
 
 bench-gpu:
 	@bash tools/on_gpu.sh -m benchmarks.gpu
