@@ -28,6 +28,9 @@ PAIRS = (
 CLASSES = {50257: 4103, 128256: 4608}
 """GPT-2's and Llama 3's vocabulary, and what stands in for them where cases are small."""
 
+HEADS = ((512, 32000, "bfloat16"), (4096, 32000, "bfloat16"), (512, 5003, "bfloat16"), (512, 5003, "float32"))
+"""Rows, classes and dtype. Rows of 5003 classes are read once, and float32 gradients take the place of logits."""
+
 
 def items(lab: Lab) -> Iterator[Item]:
     """Yield the parts of the stage."""
@@ -45,5 +48,5 @@ def items(lab: Lab) -> Iterator[Item]:
     yield Item("replayed from a graph", partial(behaviour.graphs, lab))
     yield Item("nothing waits for the device", partial(behaviour.waiting, lab))
     yield Item("more than 2³¹ logits", partial(behaviour.large, lab))
-    for N in (512, 4096):
-        yield Item(f"head of {N} rows", partial(behaviour.head, lab, N))
+    for N, V, dtype in HEADS:
+        yield Item(f"head of {N} rows, {V} classes, {dtype}", partial(behaviour.head, lab, N, V, dtype))

@@ -75,6 +75,7 @@ def _run(item: Item, lab: Lab, emit: Callable[[Record], None]) -> None:
 
 def verdict(shares: dict[str, float]) -> Record:
     """Return what a record says of errors, each as a share of the error that is allowed."""
+    shares = {name: float(f"{share:.4g}") for name, share in shares.items()}
     wrong = {name: share for name, share in shares.items() if not share <= 1}  # NaN is wrong
     found: Record = {"shares": shares}
     if wrong:

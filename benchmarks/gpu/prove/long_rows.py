@@ -78,7 +78,7 @@ def confident(lab: Lab, dtype: str) -> Iterator[Record]:
 
 def share_of(got: Tensor, want: float, relative: float) -> float:
     """Return the largest error as a share of what is allowed; a record holds 1 + rest in double."""
-    return float(f"{(got.double() - want).abs().max().item() / (relative * abs(want) + 2.0**-51):.4g}")
+    return (got.double() - want).abs().max().item() / (relative * abs(want) + 2.0**-51)
 
 
 def compute(given: Rows) -> Results:

@@ -70,9 +70,7 @@ def shares(rows: Rows, results: Results, threads: int) -> dict[str, float]:
             return _part(case, found, None if record is None else record[:, here], gradient[here])
 
     with ThreadPoolExecutor(threads) as pool:
-        return {
-            name: float(f"{share:.4g}") for name, share in together(pool.map(part, range(0, len(logits), step))).items()
-        }
+        return together(pool.map(part, range(0, len(logits), step)))
 
 
 def _case(dtype: str, logits: Any, target: Target, scores: Scores, cotangents: Any) -> Any:

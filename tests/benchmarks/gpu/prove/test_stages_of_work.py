@@ -148,7 +148,7 @@ def test_tables_show_the_records_and_the_machine(monkeypatch: pytest.MonkeyPatch
     kernel = dict(zip(KERNEL, ("row_stats", 40, 0, 512, 4, 48), strict=True))
     records = [
         measured("correct", "plain, bfloat16, 50257 classes", shares={"loss": 0.25, "gradient": 0.5}),
-        measured("correct", "head of 512 rows", status="failed", reason="a|b"),
+        measured("correct", "head of 512 rows, 5003 classes, float32", status="failed", reason="a|b"),
         measured("ceilings", "llama3-head", product="dW", tflops={"narrow": 700.0, "wide": 650.0, "added": 600.0}),
         measured(
             "logits", "llama3", contender="crossent", median_seconds={"forward": 5e-4, "both": 1.5e-3},
@@ -180,4 +180,4 @@ def test_tables_show_the_records_and_the_machine(monkeypatch: pytest.MonkeyPatch
         "prove-longest": ["| `row_grad` | – | 1.00 | 1.03 ms | – |"],
     }.items():
         assert all(cell in shown[name] for cell in cells), shown[name]
-    assert [r["case"] for r in tables.wrong(records)] == ["head of 512 rows"]
+    assert [r["case"] for r in tables.wrong(records)] == ["head of 512 rows, 5003 classes, float32"]
