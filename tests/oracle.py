@@ -257,22 +257,46 @@ def check_row_stats(backend: Any, case: Case, truth: Truth) -> Any:
 
 
 def check_few(backend: Any, case: Case, truth: Truth) -> None:
-    """Check rows without a record against the same bounds, and the sums against what is written of rows."""
+    """Check rows without a record against the same bounds, and their sum and mean against what is written of rows."""
     outputs = check_outputs(backend, case, truth, None)
     check_row_grad(backend, case, truth, None)
-    losses = outputs["loss"].values()
-    sums = backend.few_sums(case.logits, case.target, case.scores)
-    bound = max(1, case.rows) * 2.0**-53 * np.abs(losses).sum()
-    assert worst(np.array(sums.loss), losses.sum(), bound) <= 1, f"the sum of {case.name}"
+    check_row_loss(backend, case, truth, outputs["loss"].values(), recorded=False)
+
+
+def check_row_loss(backend: Any, case: Case, truth: Truth, losses: Any, *, recorded: bool) -> None:
+    """Check sum and mean of losses that were written before, and the record beside them but for its tilt."""
+    wide = np.float64 if case.wide else np.float32
+    record, room = Guarded(None, (len(FIELDS), case.rows), np.float64), np.full(case.rows, np.nan, wide)
+    kept = (record.view, room) if recorded else (None, None)
+    total, mean = (backend.row_loss(case.logits, case.target, case.scores, *kept, mean=mean) for mean in (False, True))
+    rounding = max(1, case.rows) * 2.0**-53
+    bound = (rounding + unit(case)) * np.abs(losses).sum()  # a sum may be one of losses that were not rounded
+    assert worst(np.array(total.loss), losses.sum(), bound) <= 1, f"the sum of {case.name}"
+    assert total.scale == 1
+    weight = row_weights(case).sum()
+    if weight == 0:
+        assert np.isnan(mean.loss)
+    else:
+        np.testing.assert_allclose(1 / mean.scale, weight, rtol=2 * rounding + unit(case))  # weights are rounded
+        size = (bound + unit(case) * np.abs(losses.sum())) / abs(weight)
+        assert worst(np.array(mean.loss), losses.sum() / weight, size) <= 1, f"the mean of {case.name}"
+    if recorded:
+        values = record.values()
+        values[FIELDS.index("tilt")] = truth.stats.tilt
+        check_record(case, truth, values)
+
+
+def row_weights(case: Case) -> Any:
+    """What each row weighs in a mean."""
     target, weights = case.target, np.ones(case.rows)
-    if target.kind == "index":
-        index = np.asarray(target.index).astype(np.int64)
-        local = np.clip(index - target.first_class, 0, case.logits.shape[1] - 1)
-        here = local == index - target.first_class
-        if target.weight is not None:
-            weights = np.where(here, decode(target.weight)[local], 1.0)
-        weights = np.where(index == target.ignore_index, 0.0, weights)
-    np.testing.assert_allclose(sums.weight, weights.sum(), rtol=max(1, case.rows) * 2.0**-53)
+    if target.kind != "index":
+        return weights
+    index = np.asarray(target.index).astype(np.int64)
+    local = np.clip(index - target.first_class, 0, case.logits.shape[1] - 1)
+    here = local == index - target.first_class
+    if target.weight is not None:
+        weights = np.where(here, decode(target.weight)[local], 1.0)
+    return np.where(index == target.ignore_index, 0.0, weights)
 
 
 def check_row_grad(backend: Any, case: Case, truth: Truth, record: Any) -> Any:
@@ -321,6 +345,7 @@ def check_rows(backend: Any, case: Case, truth: Truth) -> None:
     """All of the above."""
     record = check_row_stats(backend, case, truth)
     check_row_grad(backend, case, truth, record)
+    check_row_loss(backend, case, truth, RowStats(*record).loss, recorded=True)
     check_row_fused(backend, case, truth)
     check_row_fused(backend, case, truth, in_place=True)
     if 0 < case.logits.shape[1] <= backend.few_classes and case.target.kind != "topk":

@@ -4,7 +4,8 @@ Each is the interpolant at Chebyshev nodes of the relative error's natural weigh
 
 * expm1(r) / r on |r| ≤ log(2) / 2, for e^d = 2^n e^r;
 * log1p(r) / r on √½ − 1 ≤ r ≤ √2 − 1, for the logarithm that divides nothing;
-* (atanh(√w) / √w − 1) / w on 0 ≤ w ≤ 1/9, for log1p(u) = 2 atanh(u / (2 + u)) with 0 ≤ u ≤ 1.
+* (atanh(√w) / √w − 1) / w on 0 ≤ w ≤ 1/9, for log1p(u) = 2 atanh(u / (2 + u)) with 0 ≤ u ≤ 1;
+* (tanh(√w) / √w − 1) / w on 0 ≤ w ≤ 0.09, for tanh near 0 on GPUs (kernels/triton/tiles.py).
 """
 
 from __future__ import annotations
@@ -44,6 +45,11 @@ def atanh_ratio(w: mp.mpf) -> mp.mpf:
     return (mp.atanh(root) / root - 1) / w if w else mp.mpf(1) / 3
 
 
+def tanh_ratio(w: mp.mpf) -> mp.mpf:
+    root = mp.sqrt(w)
+    return (mp.tanh(root) / root - 1) / w if w else -mp.mpf(1) / 3
+
+
 if __name__ == "__main__":
     half = mp.log(2) / 2
     for degree, bits in ((5, 24), (11, 53)):
@@ -51,3 +57,4 @@ if __name__ == "__main__":
     report("log1p(r)/r", log1p_ratio, mp.sqrt(0.5) - 1, mp.sqrt(2) - 1, 9, 24)
     for degree, bits in ((4, 24), (11, 53)):
         report("(atanh(√w)/√w-1)/w", atanh_ratio, mp.mpf(0), mp.mpf(1) / 9, degree, bits)
+    report("(tanh(√w)/√w-1)/w", tanh_ratio, mp.mpf(0), mp.mpf("0.09"), 2, 24)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent import kernels
-from crossent.kernels.backend import NO_OUTPUTS, BinaryOperands, Cotangents, LossScale, RowOutputs
+from crossent.kernels.backend import NO_OUTPUTS, BinaryOperands, Cotangents, LossScale, Reduced, RowOutputs
 from tests import data
 
 
@@ -103,13 +103,11 @@ class Adapter:
             given, to = lend.reals(logits), RowOutputs(*map(lend.reals, outputs))
             self.module.row_stats(given, lend.target(target), scores, lend.reals(record), to, extend=extend)
 
-    def few_sums(self, logits: Any, target: Any, scores: Any) -> Any:
+    def row_loss(self, logits: Any, target: Any, scores: Any, record: Any, losses: Any, *, mean: bool) -> Any:
         with self.lending() as lend:
-            return self.module.few_sums(lend.reals(logits), lend.target(target), scores)
-
-    def sums(self, loss: Any, index: Any, weight: Any, ignore_index: int) -> Any:
-        with self.lending() as lend:
-            return self.module.sums(lend.reals(loss), lend.integers(index), lend.reals(weight), ignore_index)
+            given, kept = lend.reals(logits), [lend.reals(x) for x in (record, losses)]
+            loss, scale = self.module.row_loss(given, lend.target(target), scores, *kept, mean=mean)
+            return Reduced(float(loss), float(scale))
 
     def row_grad(self, logits: Any, target: Any, scores: Any, record: Any, cotangents: Any, grad: Any) -> None:
         with self.lending() as lend:

@@ -11,7 +11,7 @@ import torch.nn.functional as nnf
 
 import crossent.torch as F
 from crossent.kernels import cpu
-from crossent.kernels.backend import NO_OUTPUTS, Cotangents
+from crossent.kernels.backend import NO_OUTPUTS, Cotangents, Reduced
 from crossent.spec import Scores
 from tests import data, oracle
 from tests.torch import plain
@@ -46,6 +46,9 @@ class Core:
         cpu.row_stats(logits, self.target(target), self.scores(scores), record, outputs)
         self.after_stats(logits, target, record, outputs)
 
+    def row_loss(self, logits, target, scores, record, losses, *, mean):
+        return cpu.row_loss(logits, self.target(target), self.scores(scores), record, losses, mean=mean)
+
     def row_grad(self, logits, target, scores, record, cotangents, grad):
         cpu.row_grad(logits, self.target(target), self.scores(scores), record, self.cotangents(cotangents), grad)
         self.after_grad(logits, target, grad)
@@ -61,14 +64,14 @@ class Few(Core):
 
     few_classes = cpu.FEW_CLASSES
 
-    def few_sums(self, logits, target, scores):
-        return cpu.few_sums(logits, target, scores)
 
-
-class FewSumsCountOneMore(Few):
-    def few_sums(self, logits, target, scores):
-        sums = super().few_sums(logits, target, scores)
-        return sums._replace(weight=sums.weight + 1)
+class FewMeansCountOneMore(Few):
+    def row_loss(self, logits, target, scores, record, losses, *, mean):
+        found = super().row_loss(logits, target, scores, record, losses, mean=mean)
+        if record is not None or not mean:
+            return found
+        scale = 1 / (1 / found.scale + 1)
+        return Reduced(found.loss / found.scale * scale, scale)
 
 
 class FewLossesAreRounded(Few):

@@ -30,9 +30,9 @@ __all__ = [
     "BinaryOperands",
     "Cotangents",
     "LossScale",
+    "Reduced",
     "RowOutputs",
     "Scalar",
-    "Sums",
 ]
 
 BinaryKind = Literal["logits", "probabilities"]
@@ -78,11 +78,11 @@ class BinaryOperands(NamedTuple):
         return element_error("input", of_input, place)
 
 
-class Sums(NamedTuple):
-    """Numerator and denominator of a mean: Σ loss, and the sum of the weights of the rows that count."""
+class Reduced(NamedTuple):
+    """The sum or mean of the losses of rows, and its derivative by each of them."""
 
     loss: Scalar
-    weight: Scalar
+    scale: Scalar
 
 
 class Backend(Protocol):
@@ -124,10 +124,21 @@ class Backend(Protocol):
         """
         ...
 
-    def sums(self, loss: Array, index: Array | None, weight: Array | None, ignore_index: int) -> Sums:
-        """Return Σ loss, and Σ weight[index] over the rows that are not ignored; without weight, their number.
+    def row_loss(
+        self,
+        logits: Array,
+        target: Target,
+        scores: Scores,
+        record: Array | None,
+        losses: Array | None,
+        *,
+        mean: bool,
+    ) -> Reduced:
+        """Return the sum or mean of the losses of all rows, and write what a backward of loss and lse needs of them.
 
-        Without an index no row is ignored, and the second sum is the number of rows.
+        The record's tilt may be left out. `losses` (N,) is memory for the losses; where the record is None, it is too.
+        A mean divides by Σ weight[index] over the rows that are not ignored; without weight, or for other targets than
+        one class a row, by the number of these rows. Raises as `row_stats` does.
         """
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from crossent.kernels.backend import NO_OUTPUTS, BinaryKind, BinaryOperands, Cotangents, LossScale, RowOutputs, Sums
+from crossent.kernels.backend import NO_OUTPUTS, BinaryKind, BinaryOperands, Cotangents, LossScale, Reduced, RowOutputs
 from crossent.spec import Array, Scores, Target, class_error, probability_error
 
 try:
@@ -87,15 +87,41 @@ def row_stats(
     _check(_built().row_stats(*_bound(logits, target, scores), record, *outputs, extend), logits, target)
 
 
-def sums(loss: Array, index: Array | None, weight: Array | None, ignore_index: int) -> Sums:
-    """Return numerator and denominator of a mean, as floats: `Backend.sums`."""
+def row_loss(
+    logits: Array, target: Target, scores: Scores, record: Array | None, losses: Array | None, *, mean: bool
+) -> Reduced:
+    """Return sum or mean of the losses and its derivative by each, as floats: `Backend.row_loss`."""
+    if record is None:
+        found = few_sums(logits, target, scores)
+    else:
+        row_stats(logits, target, scores, record, RowOutputs(losses))
+        index: Any = target.index if target.kind == "index" else None
+        found = sums(losses, index, target.weight, target.ignore_index)
+    if not mean:
+        return Reduced(found.loss, 1.0)
+    scale = float("nan") if found.weight == 0 else 1.0 / found.weight
+    return Reduced(found.loss * scale, scale)
+
+
+class Sums(NamedTuple):
+    """Numerator and denominator of a mean: Σ loss, and the sum of the weights of the rows that count."""
+
+    loss: float
+    weight: float
+
+
+def sums(loss: Any, index: Array | None, weight: Array | None, ignore_index: int) -> Sums:
+    """Return Σ loss, and Σ weight[index] over the rows that are not ignored; without weight, their number.
+
+    Without an index no row is ignored, and the second sum is the number of rows.
+    """
     return Sums(*_built().sums(loss, index, weight, ignore_index))
 
 
 def few_sums(logits: Array, target: Target, scores: Scores) -> Sums:
-    """Return numerator and denominator of the mean loss of few classes, as floats; nothing is kept of the rows.
+    """Return numerator and denominator of the mean loss of few classes; nothing is kept of the rows.
 
-    It is `row_stats` without a record, and `sums`, in one pass; only the CPU has this. Raises as `row_stats` does.
+    It is `row_stats` without a record, and `sums`, in one pass. Raises as `row_stats` does.
     """
     loss, weight, found = _built().few_sums(*_bound(logits, target, scores))
     _check(found, logits, target)

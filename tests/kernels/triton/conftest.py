@@ -47,6 +47,12 @@ def device(monkeypatch):
     return DEVICE
 
 
+@pytest.fixture
+def rng(request):
+    """Random numbers, others with each seed of pytest-randomly, which pytest prints."""
+    return np.random.default_rng(request.config.getoption("randomly_seed", 0) % 2**32)
+
+
 @pytest.fixture(autouse=True)
 def quiet():
     """A GPU does not warn of NaN and overflow."""

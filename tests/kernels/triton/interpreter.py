@@ -24,6 +24,7 @@ FUNCTIONS = {
     "log": np.log,
     "log1p": np.log1p,
     "tanh": np.tanh,
+    "fast_dividef": np.divide,
 }
 
 
@@ -106,9 +107,11 @@ def _remember_shapes() -> None:
 
 
 def _in_numpy(function: Any) -> Any:
-    def call(x: Any) -> Any:
+    def call(*arguments: Any) -> Any:
+        *_, x = arguments  # numbers come first
+        given = [a.handle.data if isinstance(a, tl.tensor) else a for a in arguments]
         with np.errstate(all="ignore"):
-            values = np.asarray(function(x.handle.data)).astype(x.handle.data.dtype)
+            values = np.asarray(function(*given)).astype(x.handle.data.dtype)
         return tl.tensor(TensorHandle(values, x.handle.dtype.scalar), x.type)
 
     return call

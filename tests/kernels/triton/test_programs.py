@@ -86,7 +86,7 @@ def mutant(tmp_path, function, right, wrong):
 
 def test_the_race_for_the_edge_of_a_row_is_found(tmp_path, monkeypatch):
     z = torch.randn(2, 5003, generator=torch.Generator().manual_seed(0))
-    target = Target(torch.tensor([17, 5002]), smoothing=0.1)
+    target = Target(torch.tensor([[17, 17], [17, 5002]]), torch.full((2, 2), 0.5))
     want = evaluate(z, target)
     monkeypatch.setattr(backend, "rows", mutant(tmp_path, "row_grad", OWN, "(part == 0)"))
     with pytest.raises(Race, match=r"row_grad: program \d of 4 writes memory"):
@@ -94,4 +94,4 @@ def test_the_race_for_the_edge_of_a_row_is_found(tmp_path, monkeypatch):
     for order in ORDERS[:2]:
         with unwatched(), in_order(order):
             wrong = np.abs(evaluate(z, target)["grad"] - want["grad"]).max()
-        assert (wrong > 0.5) == (order == "reversed")
+        assert (wrong > 0.25) == (order == "reversed")

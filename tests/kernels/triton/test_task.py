@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
-from crossent.kernels.triton.task import Task
-from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_GATHERED, HAS_LOSS, HAS_PROB, HAS_SQUARE, HAS_WEIGHT
+from crossent.kernels.triton.task import Task, kind_of_gradient
+from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_GATHERED, HAS_LOSS, HAS_LSE, HAS_SQUARE, HAS_WEIGHT
 from crossent.spec import Scores, Target
 
 
@@ -38,8 +38,8 @@ def test_contiguous_rows_of_many_classes_are_read_by_whole_accesses(shape, dtype
 
 def test_rows_that_begin_differently_from_those_of_the_gradient_are_read_one_by_one():
     task, grad = task_of(4, 1000), torch.empty(4, 1001)[:, :1000]
-    assert task.tile(task.axes.matrix(torch.empty(4, 1000))).wide
-    assert not task.tile(task.axes.matrix(grad)).wide
+    assert task.tile(task.axes.placed(torch.empty(4, 1000))).wide
+    assert not task.tile(task.axes.placed(grad)).wide
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64, 513, 5000])
@@ -65,31 +65,54 @@ def test_absent_arrays_have_a_stand_in_and_no_flag():
     assert task.cotangents(Cotangents(g, None, g)).flags == HAS_LOSS | HAS_ENTROPY
     assert task.cotangents(LossScale(g)).flags == HAS_LOSS
     assert task.cotangents(LossScale(g, g)).flags == HAS_LOSS | HAS_SQUARE
-    expanded = task.cotangents(Cotangents(torch.ones(()).expand(4))).arrays
-    assert (expanded.loss.numel(), expanded.loss_step) == (1, 0)  # one number for all rows
+    steps = task.cotangents(Cotangents(torch.ones(()).expand(4), None, torch.ones(8)[::2])).steps
+    assert (steps.loss, steps.lse, steps.entropy) == (0, 0, 2)  # the first is one number for all rows
 
 
 def test_flags_say_what_the_target_has():
-    weight = torch.ones(10)
     assert task_of(4, 10).flags == 0
-    assert task_of(4, 10, weight=weight).flags == HAS_WEIGHT
-    topk = Target(torch.zeros(4, 2, dtype=torch.long), torch.ones(4, 2), weight)
-    assert Task.of(torch.empty(4, 10), topk, Scores()).flags == HAS_WEIGHT | HAS_PROB
+    assert task_of(4, 10, weight=torch.ones(10)).flags == HAS_WEIGHT
 
 
-def test_one_class_a_row_has_kernels_of_its_own():
-    assert not task_of(4, 10).measured
+def topk(*shape, scores=Scores()):  # noqa: B008  frozen
+    return Task.of(torch.empty(shape), Target(torch.zeros(4, 2, dtype=torch.long), torch.ones(4, 2)), scores)
+
+
+def test_targets_that_are_nothing_but_classes_have_kernels_of_their_own():
+    capped = Scores(1.0, 30.0)
+    for task in (task_of(4, 10), task_of(4, 10, scores=capped), topk(4, 10)):
+        assert not task.measured
     assert task_of(4, 10, smoothing=0.1).measured
-    assert task_of(4, 10, scores=Scores(1.0, 30.0)).measured
+    assert Task.of(torch.empty(4, 10), Target(prob=torch.empty(4, 10)), Scores()).measured
 
 
-def test_logits_that_the_gradient_replaces_are_gathered_first():
-    task = task_of(4, 10, smoothing=0.1)
+def test_one_class_a_row_and_no_class_are_worked_on_apart_from_several():
+    dense = Task.of(torch.empty(4, 10), Target(prob=torch.empty(4, 10)), Scores())
+    assert (task_of(4, 10).named_at_once(1), dense.named_at_once(1)) == (1, 0)
+    assert topk(4, 10).named_at_once(1) > topk(4, 10).named_at_once(64) > 1
+    assert (task_of(4, 10).row_tile.U, dense.row_tile.U) == (1, 0)
+    assert topk(4, 10).row_tile.U > 1
+
+
+def test_few_classes_have_a_thread_a_row_or_eight_of_them():
+    assert task_of(4, 10).few_tile.M == task_of(2, 60, 50).few_tile.M == 1
+    assert task_of(4, 60).few_tile.M == 8
+
+
+def test_kernels_of_the_gradient_go_by_the_cotangents_that_there_are():
+    assert kind_of_gradient(HAS_LOSS) == 0
+    assert kind_of_gradient(HAS_LSE) == kind_of_gradient(HAS_LOSS | HAS_SQUARE) == 1
+    assert kind_of_gradient(HAS_LOSS | HAS_LSE | HAS_ENTROPY) == 2
+
+
+def test_logits_of_several_classes_are_gathered_before_the_gradient_replaces_them():
+    task = topk(4, 10)
     assert task.gathered(torch.empty(4, 10)) == (task.logits, 0)
     gathered = task.gathered(task.logits)
     assert gathered.flags == HAS_GATHERED
-    torch.testing.assert_close(gathered.arrays, task.logits[:, :1], equal_nan=True)
-    assert task_of(4, 10).gathered(task.logits).flags == 0  # its one logit is read before anything is written
+    torch.testing.assert_close(gathered.arrays, task.logits[:, :1].expand(4, 2), equal_nan=True)
+    one = task_of(4, 10, smoothing=0.1)
+    assert one.gathered(one.logits).flags == 0  # its one logit is read before anything is written
 
 
 def test_more_classes_than_a_gpu_counts_are_refused():

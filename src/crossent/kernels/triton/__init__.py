@@ -1,8 +1,9 @@
 """The Triton backend: the row functions on NVIDIA and AMD GPUs, for torch tensors. No call waits for the device.
 
 Here are the functions of the contract (`crossent.kernels.backend`); behind them live `task` and `elements` (a call in
-the form of its kernels), and the kernels: `rows` over `record` and `tiles`, `binary`, `scaling`. Importing this package
-imports neither torch nor Triton, so that `why_not` can say that one is missing; nobody else imports the modules.
+the form of its kernels), and the kernels: `rows`, `finish` and `few` over `lanes`, `record`, `gradient` and `tiles`,
+`binary`, `scaling`. Importing this package imports neither torch nor Triton, so that `why_not` can say that one is
+missing; nobody else imports the modules.
 
 What differs from the CPU: a class that does not exist, or a target probability that is negative or not finite, makes
 loss and gradient of its row NaN, because to raise is to wait for the device. With CROSSENT_VALIDATE=1 in the
@@ -23,22 +24,22 @@ from crossent.kernels.backend import (
     BinaryOperands,
     Cotangents,
     LossScale,
+    Reduced,
     RowOutputs,
     Scalar,
-    Sums,
 )
-from crossent.kernels.checks import as_int64, check_elements, check_target
+from crossent.kernels.checks import check_elements, check_target
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
 
 if TYPE_CHECKING:
-    from crossent.kernels.triton.task import Task
+    from crossent.kernels.triton.task import Given, Task
 
-FEW_CLASSES = 0  # every row keeps its record
+FEW_CLASSES = 64
 _OLDEST = (3, 6)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
 _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill
-_MERGED_ROWS = 128
+_REDUCED = 1024  # sums that are added side by side, in the one program that makes the mean
 
 
 def why_not() -> str | None:
@@ -71,52 +72,80 @@ def row_stats(
     extend: bool = False,
 ) -> None:
     """Write the record of each row, and loss, lse and entropy where wanted: `Backend.row_stats`."""
-    from crossent.kernels.triton import rows as kernels
+    task = _task(logits, target, scores)
+    if task.places.all:
+        with _on(logits):
+            _stats(task, record, outputs, extend=extend)
+
+
+def row_loss(logits: Any, target: Target, scores: Scores, record: Any, losses: Any, *, mean: bool) -> Reduced:
+    """Return sum or mean of the losses and its derivative by each, as tensors of shape (): `Backend.row_loss`.
+
+    The mean is made in the same order every time, so that it has the same bits.
+    """
+    from crossent.kernels.triton import finish
+
+    torch = import_module("torch")
+    task = _task(logits, target, scores)
+    loss, scale = task.spare.new_empty(()), task.spare.new_empty((), dtype=torch.float64)
+    with _on(logits):
+        sums = _stats(task, record, NO_OUTPUTS, tilted=False, summed=True)
+        reduce: Any = finish.reduce_losses[(1,)]  # pyright: ignore[reportIndexIssue]
+        reduce(sums, loss, scale, programs=len(sums), B=_REDUCED, MEAN=mean)
+    return Reduced(loss, scale)
+
+
+def _stats(
+    task: Task, record: Any, outputs: RowOutputs, *, extend: bool = False, tilted: bool = True, summed: bool = False
+) -> Any:
+    """Launch the kernels of `row_stats`; if summed, return the sums of blocks of rows (blocks, 2)."""
+    from crossent.kernels.triton import few, rows
     from crossent.kernels.triton.tiles import HAS_RECORD
 
-    task = _task(logits, target, scores)
-    rows = record.shape[1]
-    if rows == 0:
-        return
-    tile, to = task.tile(), task.outputs(outputs)
-    flags, parts = to.flags | (HAS_RECORD if extend else 0), task.parts(tile, _SHORTEST_PART)
-    with _on(logits):
-        if parts.number == 1:
-            task.launch(
-                kernels.row_stats, tile, 1, (record, to.arrays),
-                flags=task.flags | flags, span=parts.span, record_step=record.stride(0), part_step=0,
-            )  # fmt: skip
-            return
-        each = record.new_empty((parts.number, len(FIELDS), rows))
+    to, places = task.outputs(outputs), task.places
+    flags = task.flags | to.flags | (HAS_RECORD if extend else 0)
+    if record is None:
+        tile = task.few_tile
+        sums = task.new_sums(tile.R) if summed else task.spare
         task.launch(
-            kernels.row_stats, tile, parts.number, (each, to.arrays),
-            flags=task.flags, span=parts.span, record_step=rows, part_step=len(FIELDS) * rows,
+            few.few_stats, tile, 1, (task.prob.data, task.label, task.weight, to.arrays, sums),
+            (task.prob.at, task.named, task.classes, places, flags),
+            M=tile.M, U=tile.U, TILTED=outputs.entropy is not None, K=min(1, task.classes.picks), SUMMED=summed,
         )  # fmt: skip
-        merge: Any = kernels.merge_parts[(-(-rows // _MERGED_ROWS),)]
-        merge(
-            each, task.named, task.classes, record, to.arrays, rows=rows, flags=flags, parts=parts.number,
-            record_step=record.stride(0), R=_MERGED_ROWS, DENSE=task.dense,
-        )  # fmt: skip
+        return sums
+    tile = task.tile()
+    parts = task.parts(tile, _SHORTEST_PART)
+    each = task.spare.new_empty((parts.number, len(FIELDS), places.all))
+    task.launch(
+        rows.row_stats, tile, parts.number, (task.prob.data, task.label, task.label_prob, task.weight, each),
+        (task.prob.at, task.named, task.classes, places, flags, parts.span),
+        M=tile.M * tile.U // 16 if tile.wide else tile.M, U=tile.U, WIDE=tile.wide, TILTED=tilted,
+    )  # fmt: skip
+    return _finish(task, each, record, to, flags, tilted=tilted, summed=summed)
 
 
-def sums(loss: Any, index: Any, weight: Any, ignore_index: int) -> Sums:
-    """Return numerator and denominator of a mean, as float64 tensors of shape (): `Backend.sums`."""
-    torch = import_module("torch")
-    total = loss.sum(dtype=torch.float64)
-    if index is None:
-        return Sums(total, torch.full_like(total, loss.shape[0]))
-    index = as_int64(index)
-    counted = index != ignore_index
-    if weight is not None:
-        counted = torch.where(counted, weight[index.clamp(0, weight.shape[0] - 1)], 0.0)
-    return Sums(total, counted.sum(dtype=torch.float64))
+def _finish(
+    task: Task, each: Any, record: Any, outputs: Given, flags: int, *, tilted: bool = True, summed: bool = False
+) -> Any:
+    from crossent.kernels.triton import finish
+
+    tile = task.row_tile
+    sums = task.new_sums(tile.R) if summed else task.spare
+    task.launch(
+        finish.finish, tile, 1, (task.label, task.label_prob, task.weight, each, record, outputs.arrays, sums),
+        (task.named, task.classes, task.places, flags, len(each), record.stride(0)),
+        TILTED=tilted, K=tile.U, SUMMED=summed,
+    )  # fmt: skip
+    return sums
 
 
 def row_grad(logits: Any, target: Target, scores: Scores, record: Any, cotangents: Cotangents, grad: Any) -> None:
     """Write the gradient of each row, in half precision for float32 logits if `grad` is: `Backend.row_grad`."""
     from crossent.kernels.triton.task import Task
 
-    _row_grad(Task.of(logits, target, scores), record, Cotangents(*cotangents), grad)
+    task = Task.of(logits, target, scores)
+    with _on(logits):
+        _grad(task, record, Cotangents(*cotangents), grad)
 
 
 def row_fused(
@@ -133,41 +162,60 @@ def row_fused(
     Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice.
     """
     from crossent.kernels.triton import rows as kernels
-    from crossent.kernels.triton.task import Tile
+    from crossent.kernels.triton.task import Tile, kind_of_gradient
 
     task, scale = _task(logits, target, scores), LossScale(*scale)
-    to = task.axes.matrix(grad)
+    to = task.axes.placed(grad)
     tile = task.tile(to)
     fitting = [shape for shape in _ONE_READ if logits.shape[1] + tile.U <= shape[0]]
-    if not tile.wide or not fitting or task.capped:
-        row_stats(logits, target, scores, record, outputs)
-        _row_grad(task, record, scale, grad)
-        return
     if record.shape[1] == 0:
         return
-    columns, warps = fitting[-1]
-    whole = Tile(True, 1, columns // tile.U, tile.U, warps)
-    results, g, gathered = task.outputs(outputs), task.cotangents(scale), task.gathered(grad)
     with _on(logits):
+        if not tile.wide or not fitting or task.capped:
+            _ = _stats(task, record, outputs)
+            _grad(task, record, scale, grad)
+            return
+        columns, warps = fitting[-1]
+        whole = Tile(True, 1, columns // tile.U, tile.U, warps)
+        results, g, gathered = task.outputs(outputs), task.cotangents(scale), task.gathered(grad)
+        flags = task.flags | g.flags | gathered.flags
+        each = task.spare.new_empty((1, *record.shape))
         task.launch(
-            kernels.row_fused, whole, 1, (record, results.arrays, g.arrays, gathered.arrays, to),
-            flags=task.flags | results.flags | gathered.flags, cotangent_flags=g.flags, record_step=record.stride(0),
+            kernels.row_fused, whole, 1,
+            (task.prob.data, task.label, task.label_prob, task.weight, each, g.arrays, gathered.arrays, to.data),
+            (task.prob.at, task.named, task.classes, task.places, g.steps, to.at, flags),
+            M=whole.M, U=whole.U, G=kind_of_gradient(g.flags), K=task.named_at_once(1),
         )  # fmt: skip
+        _ = _finish(task, each, record, results, task.flags | results.flags)
 
 
-def _row_grad(task: Task, record: Any, cotangents: Cotangents | LossScale, grad: Any) -> None:
-    from crossent.kernels.triton import rows as kernels
+def _grad(task: Task, record: Any, cotangents: Cotangents | LossScale, grad: Any) -> None:
+    from crossent.kernels.triton import few, rows
+    from crossent.kernels.triton.task import kind_of_gradient
 
-    if record.shape[1] == 0:
+    if task.places.all == 0:
         return
-    to = task.axes.matrix(grad)
-    tile = task.tile(to)
-    g, gathered, parts = task.cotangents(cotangents), task.gathered(grad), task.parts(tile, tile.M * tile.U)
-    with _on(task.logits):
+    to, g = task.axes.placed(grad), task.cotangents(cotangents)
+    kind, places = kind_of_gradient(g.flags), task.places
+    if record is None:
+        tile = task.few_tile
         task.launch(
-            kernels.row_grad, tile, parts.number, (record, g.arrays, gathered.arrays, to),
-            flags=task.flags | g.flags | gathered.flags, span=parts.span, record_step=record.stride(0),
+            few.few_grad, tile, 1, (task.prob.data, task.label, task.weight, g.arrays, grad),
+            (task.prob.at, task.named, task.classes, places, g.steps, to.at, task.flags | g.flags),
+            M=tile.M, U=tile.U, G=kind, K=min(1, task.classes.picks),
         )  # fmt: skip
+        return
+    tile, gathered = task.tile(to), task.gathered(grad)
+    parts = task.parts(tile, tile.M * tile.U)
+    task.launch(
+        rows.row_grad, tile, parts.number,
+        (task.prob.data, task.label, task.label_prob, task.weight, record, g.arrays, gathered.arrays, grad),
+        (
+            task.prob.at, task.named, task.classes, places, g.steps, to.at, task.flags | g.flags | gathered.flags,
+            parts.span, record.stride(0),
+        ),
+        M=tile.M, U=tile.U, WIDE=tile.wide, G=kind, K=task.named_at_once(tile.R),
+    )  # fmt: skip
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Any) -> Scalar:

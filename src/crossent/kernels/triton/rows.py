@@ -1,9 +1,11 @@
 """The row functions as Triton kernels, for NVIDIA and AMD and for Triton 3.6 to 3.9: statistics, gradient, and both.
 
-Where a tile lies and what it holds is in `tiles`, the record in `record`, the gradient in `gradient`. Every kernel
-takes T, the dtype it computes in, and the shape R, M, U of its tiles; CAPPED, whether there is a softcap; MEASURED,
-whether the target is more than one class a row; DENSE, whether it has a probability for each column; and K, how many
-of the classes that a target names are worked on at once.
+Where a tile lies and what it holds is in `tiles`, statistics of lanes in `lanes`, the gradient in `gradient`; what is
+done once a row and not once a column in `finish`. Every kernel takes T, the dtype it computes in, and the shape R, M, U
+of its tiles; CAPPED, whether there is a softcap; MEASURED, whether the target is more than the classes that it names;
+DENSE, whether it has a probability for each column; TILTED, whether entropies are wanted; G, of what the gradient is
+(`gradient`); K, how many of the classes that a target names are worked on at once: 1 if it names one without a
+probability, 0 if none; and BATCHED, whether there is more than one batch of rows.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
@@ -16,166 +18,181 @@ from crossent.kernels.triton.gradient import (
     gradient_of,
     has_gradient,
     named_value,
+    of_record,
     slopes,
     write_named,
     write_tile,
 )
-from crossent.kernels.triton.record import (
-    Record,
-    fold,
-    load_record,
-    merged,
-    no_columns,
-    record_of,
-    save_record,
-    with_named,
-    without_target,
-)
+from crossent.kernels.triton.lanes import across, fold, joined, no_columns
+from crossent.kernels.triton.record import load_record, record_of, save_lanes, with_named
 from crossent.kernels.triton.tiles import (
-    HAS_RECORD,
+    Matrix,
     Measure,
+    Named,
     block_of,
     edge_places,
-    is_ignored,
-    nowhere,
     origin_of,
     phi_of,
-    place_of,
     read_tile,
     tile_places,
 )
 
-_RECORD, _FIELDS = tl.constexpr(HAS_RECORD), tl.constexpr(len(Record._fields))
-_UNSPECIALIZED = ["rows", "row_batch", "row_step", "flags", "span", "record_step", "part_step", "parts"]
+_NUMBERS = ["z", "p", "named", "classes", "rows", "steps", "to", "flags", "span", "record_step"]
+_ARRAYS = ["label", "label_prob", "weight", "parts", "record", "cotangents", "gathered"]
+_UNSPECIALIZED = {"do_not_specialize": _NUMBERS, "do_not_specialize_on_alignment": _ARRAYS}
 
 
-@triton.jit(do_not_specialize=_UNSPECIALIZED)
-def row_stats(
-    logits, prob, named, classes, weight, record, outputs,
-    rows: "i64", row_batch: "i64", row_step: "i64", flags: "i32", span: "i32", record_step: "i64", part_step: "i64",
-    keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
-    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr,
-    CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr,
+@triton.jit
+def _two_tiles(
+    logits, phi, measure, block, at, wanted, T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr,
+    CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
-    """Write the record and the outputs of each row, or the record of one part of the vocabulary of `span` columns."""
-    phi, measure = phi_of(unit, cap, T, CAPPED), Measure(prob, named, classes, weight, flags, keep, spread)
-    block, part = block_of(logits, measure, rows, row_batch, row_step, R, U, WIDE, DENSE), tl.program_id(1)
+    """Return x and the target measure of two wide tiles, one after the other, joined to one of twice the columns."""
+    columns = measure.classes.columns
+    place, live = tile_places(at, block.phase, columns, M, U, True)
+    x, _, p = read_tile(logits, phi, measure, block, place, live & wanted, T, U, True, CAPPED, MEASURED, DENSE)
+    place, live = tile_places(at + M * U, block.phase, columns, M, U, True)
+    y, _, q = read_tile(logits, phi, measure, block, place, live & wanted, T, U, True, CAPPED, MEASURED, DENSE)
+    return joined(x, y, R, M, 2 * U), joined(p, q, R, M, 2 * U)
+
+
+@triton.jit(**_UNSPECIALIZED)
+def row_stats(
+    logits, prob, label, label_prob, weight, parts,
+    z, p, named, classes, rows, flags: "i32", span: "i32",
+    keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
+    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
+    MEASURED: tl.constexpr, DENSE: tl.constexpr, TILTED: tl.constexpr, BATCHED: tl.constexpr,
+):  # fmt: skip
+    """Write the statistics of each row, or of one part of its vocabulary of `span` columns, for `finish`."""
+    logits = Matrix(logits, z.batch, z.row, z.col)
+    targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
+    phi = phi_of(unit, cap, T, CAPPED)
+    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    block, part = block_of(logits, measure, rows, R, U, WIDE, DENSE, BATCHED), tl.program_id(1)
     wanted = block.wanted[:, None, None]
-    start = tl.multiple_of(part * span, M * U)
+    start = tl.multiple_of(part * span, M * 16 if WIDE else M * U)
     stop = tl.minimum(start + span, classes.columns + (U if WIDE else 0))
 
     lanes = no_columns(R, M, T)
-    for at in range(start, stop, M * U):
-        place, live = tile_places(at, block.phase, classes.columns, M, U, WIDE)
-        x, _, p = read_tile(logits, phi, measure, block, place, live & wanted, T, U, WIDE, CAPPED, MEASURED, DENSE)
-        lanes = fold(lanes, x, p, phi.rate, MEASURED)
-    edges = no_columns(R, 1, T)
-    edge_x = edges.peak[:, :, None]
+    if WIDE:  # several tiles at once: a thread has some accesses underway, and sixteen columns to compare
+        for at in range(start, stop, M * 16):
+            x, q = _two_tiles(logits, phi, measure, block, at, wanted, T, R, M, U, CAPPED, MEASURED, DENSE)
+            if U == 4:
+                y, r = _two_tiles(
+                    logits, phi, measure, block, at + 2 * M * U, wanted, T, R, M, U, CAPPED, MEASURED, DENSE
+                )
+                x, q = joined(x, y, R, M, 16), joined(q, r, R, M, 16)
+            lanes = fold(lanes, x, q, phi.rate, R, M, 16, MEASURED, TILTED)
+    else:
+        for at in range(start, stop, M * U):
+            place, live = tile_places(at, block.phase, classes.columns, M, U, False)
+            x, _, q = read_tile(logits, phi, measure, block, place, live & wanted, T, U, False, CAPPED, MEASURED, DENSE)
+            lanes = fold(lanes, x, q, phi.rate, R, M, U, MEASURED, TILTED)
     if WIDE:
-        place, live = edge_places(block.phase, classes.columns, U)
-        live = live & wanted & (place >= start) & (place < stop)
-        edge_x, _, p = read_tile(logits, phi, measure, block, place, live, T, U, False, CAPPED, MEASURED, DENSE)
-        edges = fold(edges, edge_x, p, phi.rate, MEASURED)
-    r = record_of(lanes, edges, edge_x, logits, phi, block, start, stop, classes.columns, T, M, U, WIDE, CAPPED)
-    if not DENSE:
-        r = with_named(r, logits, phi, measure, block, start - block.phase, stop - block.phase, T, K, CAPPED)
-    held = load_record(record, record_step, block.number, block.wanted & (flags & _RECORD != 0))
-    r = without_target(merged(held, r), block.ignored, part == 0)
-    save_record(record + part * part_step, record_step, block.number, block.exists, outputs, flags, r)
+        for first in tl.static_range(0, 2 * U, M):
+            place, live = edge_places(first, block.phase, classes.columns, M, U)
+            live = live & wanted & (place >= start) & (place < stop)
+            x, _, q = read_tile(logits, phi, measure, block, place, live, T, U, False, CAPPED, MEASURED, DENSE)
+            lanes = fold(lanes, x, q, phi.rate, R, M, 1, MEASURED, TILTED)
+    s = across(lanes, phi.rate, MEASURED, TILTED)
+    save_lanes(parts, part, rows.all, block.number, block.exists, s, MEASURED, TILTED)
 
 
-@triton.jit(do_not_specialize=_UNSPECIALIZED)
-def merge_parts(
-    source, named, classes, record, outputs, rows: "i64", flags: "i32", parts: "i32", record_step: "i64",
-    R: tl.constexpr, DENSE: tl.constexpr,
-):  # fmt: skip
-    """Merge the records of all parts of the vocabulary in order, and write the outputs."""
-    _, number, exists = place_of(rows, R)
-    ignored = nowhere(exists) if DENSE else is_ignored(named, classes, number, exists)
-    r = load_record(record, record_step, number, exists & (ignored == 0) & (flags & _RECORD != 0))
-    for part in range(parts):
-        r = merged(r, load_record(source + part * (_FIELDS * rows), rows, number, exists))
-    save_record(record, record_step, number, exists, outputs, flags, r)
-
-
-@triton.jit(do_not_specialize=_UNSPECIALIZED)
+@triton.jit(**_UNSPECIALIZED)
 def row_grad(
-    logits, prob, named, classes, weight, record, cotangents, gathered, grad,
-    rows: "i64", row_batch: "i64", row_step: "i64", flags: "i32", span: "i32", record_step: "i64",
+    logits, prob, label, label_prob, weight, record, cotangents, gathered, grad,
+    z, p, named, classes, rows, steps, to, flags: "i32", span: "i32", record_step,
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
-    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr,
-    CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr,
+    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
+    MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of each row, or of one part of the vocabulary; it may take the place of the logits."""
-    phi, measure = phi_of(unit, cap, T, CAPPED), Measure(prob, named, classes, weight, flags, keep, spread)
-    block, part = block_of(logits, measure, rows, row_batch, row_step, R, U, WIDE, DENSE), tl.program_id(1)
-    exists, to = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
+    logits, grad = Matrix(logits, z.batch, z.row, z.col), Matrix(grad, to.batch, to.row, to.col)
+    targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
+    phi = phi_of(unit, cap, T, CAPPED)
+    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    block, part = block_of(logits, measure, rows, R, U, WIDE, DENSE, BATCHED), tl.program_id(1)
+    exists, origin = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
     start = tl.multiple_of(part * span, M * U)
     stop = tl.minimum(start + span, classes.columns + (U if WIDE else 0))
 
-    g = gradient_of(load_record(record, record_step, block.number, block.exists), cotangents, block, flags)
-    wanted, factors = has_gradient(block, g), for_tiles(g, temperature, T, CAPPED)
+    r = load_record(record, record_step, block.number, block.exists)
+    norm = of_record(r, temperature, T, CAPPED, G)
+    g = gradient_of(r, norm, cotangents, steps, block.number, block.wanted, flags, G)
+    wanted = has_gradient(block.wanted, g)
+    factors, readable = for_tiles(g, wanted, T), wanted[:, None, None]
     begin, end = start - block.phase, stop - block.phase
-    one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED)
+    one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
     tl.debug_barrier()  # the gradient may take the place of what was read
     for at in range(start, stop, M * U):
         place, live = tile_places(at, block.phase, classes.columns, M, U, WIDE)
         live = live & exists
-        read = live & wanted[:, None, None]
-        x, slope, p = read_tile(logits, phi, measure, block, place, read, T, U, WIDE, CAPPED, MEASURED, DENSE)
-        value = slopes(factors, x, slope, p, wanted, phi.rate, MEASURED)
-        write_tile(grad, to, block.phase, place, live, value, one, U, WIDE, MEASURED)
+        x, slope, q = read_tile(
+            logits, phi, measure, block, place, live & readable, T, U, WIDE, CAPPED, MEASURED, DENSE
+        )
+        value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
+        write_tile(grad, origin, block.phase, place, live, value, one, U, WIDE, K)
     if WIDE:
-        place, live = edge_places(block.phase, classes.columns, U)
-        live = live & exists & (place >= start) & (place < stop)
-        read = live & wanted[:, None, None]
-        x, slope, p = read_tile(logits, phi, measure, block, place, read, T, U, False, CAPPED, MEASURED, DENSE)
-        value = slopes(factors, x, slope, p, wanted, phi.rate, MEASURED)
-        write_tile(grad, to, block.phase, place, live, value, one, U, False, MEASURED)
-    if MEASURED and not DENSE:
-        write_named(logits, gathered, phi, measure, block, wanted, g, grad, to, begin, end, T, K, CAPPED)
+        for first in tl.static_range(0, 2 * U, M):
+            place, live = edge_places(first, block.phase, classes.columns, M, U)
+            live = live & exists & (place >= start) & (place < stop)
+            x, slope, q = read_tile(
+                logits, phi, measure, block, place, live & readable, T, U, False, CAPPED, MEASURED, DENSE
+            )
+            value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
+            write_tile(grad, origin, block.phase, place, live, value, one, U, False, K)
+    if K > 1:
+        write_named(
+            logits, gathered, phi, measure, block, wanted, g, grad, origin, begin, end, T, K, CAPPED, MEASURED, G
+        )
 
 
-@triton.jit(do_not_specialize=_UNSPECIALIZED)
+@triton.jit(**_UNSPECIALIZED)
 def row_fused(
-    logits, prob, named, classes, weight, record, outputs, cotangents, gathered, grad,
-    rows: "i64", row_batch: "i64", row_step: "i64", flags: "i32", cotangent_flags: "i32", record_step: "i64",
+    logits, prob, label, label_prob, weight, parts, cotangents, gathered, grad,
+    z, p, named, classes, rows, steps, to, flags: "i32",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
-    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr,
-    CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr,
+    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr,
+    MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
 ):  # fmt: skip
-    """Do both for rows of contiguous columns that fit one wide tile: each column is read once."""
-    phi, measure = phi_of(unit, cap, T, CAPPED), Measure(prob, named, classes, weight, flags, keep, spread)
-    block = block_of(logits, measure, rows, row_batch, row_step, R, U, WIDE, DENSE)
-    exists, to = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
+    """Do both for a row of contiguous columns that fits one wide tile: each column is read once."""
+    logits, grad = Matrix(logits, z.batch, z.row, z.col), Matrix(grad, to.batch, to.row, to.col)
+    targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
+    phi = phi_of(unit, cap, T, CAPPED)
+    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    block = block_of(logits, measure, rows, R, U, True, DENSE, BATCHED)
+    exists, origin = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
     begin = tl.zeros([R], tl.int32)
     end = begin + classes.columns
 
-    place, live = tile_places(0, block.phase, classes.columns, M, U, WIDE)
+    place, live = tile_places(0, block.phase, classes.columns, M, U, True)
     read = live & block.wanted[:, None, None]
-    x, slope, p = read_tile(logits, phi, measure, block, place, read, T, U, WIDE, CAPPED, MEASURED, DENSE)
-    edge_place, edge_live = edge_places(block.phase, classes.columns, U)
+    x, slope, q = read_tile(logits, phi, measure, block, place, read, T, U, True, CAPPED, MEASURED, DENSE)
+    edge_place, edge_live = edge_places(0, block.phase, classes.columns, M, U)
     read = edge_live & block.wanted[:, None, None]
-    edge_x, edge_slope, edge_p = read_tile(
+    edge_x, edge_slope, edge_q = read_tile(
         logits, phi, measure, block, edge_place, read, T, U, False, CAPPED, MEASURED, DENSE
     )
-    lanes = fold(no_columns(R, M, T), x, p, phi.rate, MEASURED)
-    edges = fold(no_columns(R, 1, T), edge_x, edge_p, phi.rate, MEASURED)
-    r = record_of(
-        lanes, edges, edge_x, logits, phi, block, 0, classes.columns + U, classes.columns, T, M, U, WIDE, CAPPED
-    )
-    if not DENSE:
-        r = with_named(r, logits, phi, measure, block, begin, end, T, K, CAPPED)
-    r = without_target(r, block.ignored, block.exists)
-    save_record(record, record_step, block.number, block.exists, outputs, flags, r)
+    lanes = fold(no_columns(R, M, T), x, q, phi.rate, R, M, U, MEASURED, True)
+    lanes = fold(lanes, edge_x, edge_q, phi.rate, R, M, 1, MEASURED, True)
+    r = across(lanes, phi.rate, MEASURED, True)
+    save_lanes(parts, 0, rows.all, block.number, block.exists, r, MEASURED, True)
 
-    g = gradient_of(r, cotangents, block, cotangent_flags)
-    wanted, factors = has_gradient(block, g), for_tiles(g, temperature, T, CAPPED)
-    one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED)
+    r = record_of(r, phi.scale, MEASURED, True)
+    if K > 0:
+        r = with_named(r, logits, phi, measure, block.number, block.origin, block.wanted, T, K, CAPPED)
+    g = gradient_of(r, of_record(r, temperature, T, CAPPED, G), cotangents, steps, block.number, block.wanted, flags, G)
+    wanted = has_gradient(block.wanted, g)
+    factors = for_tiles(g, wanted, T)
+    one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
     tl.debug_barrier()  # the gradient may take the place of what was read
-    value = slopes(factors, x, slope, p, wanted, phi.rate, MEASURED)
-    write_tile(grad, to, block.phase, place, live & exists, value, one, U, WIDE, MEASURED)
-    value = slopes(factors, edge_x, edge_slope, edge_p, wanted, phi.rate, MEASURED)
-    write_tile(grad, to, block.phase, edge_place, edge_live & exists, value, one, U, False, MEASURED)
-    if MEASURED and not DENSE:
-        write_named(logits, gathered, phi, measure, block, wanted, g, grad, to, begin, end, T, K, CAPPED)
+    x, edge_x = tl.where(wanted[:, None, None], x, 0.0), tl.where(wanted[:, None, None], edge_x, 0.0)
+    value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
+    write_tile(grad, origin, block.phase, place, live & exists, value, one, U, True, K)
+    value = slopes(factors, edge_x, edge_slope, edge_q, phi.rate, MEASURED, G)
+    write_tile(grad, origin, block.phase, edge_place, edge_live & exists, value, one, U, False, K)
+    if K > 1:
+        write_named(
+            logits, gathered, phi, measure, block, wanted, g, grad, origin, begin, end, T, K, CAPPED, MEASURED, G
+        )

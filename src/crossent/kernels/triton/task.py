@@ -12,17 +12,28 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
+from crossent.kernels.backend import Cotangents as GivenCotangents
+from crossent.kernels.backend import LossScale, RowOutputs
 from crossent.kernels.checks import as_int64
-from crossent.kernels.triton.gradient import StridedCotangents
-from crossent.kernels.triton.tiles import HAS_GATHERED, HAS_PROB, HAS_WEIGHT, Classes, Matrix, Named
+from crossent.kernels.triton.gradient import Cotangents, CotangentSteps
+from crossent.kernels.triton.tiles import (
+    HAS_ENTROPY,
+    HAS_GATHERED,
+    HAS_LSE,
+    HAS_SQUARE,
+    HAS_WEIGHT,
+    Classes,
+    NamedStrides,
+    Rows,
+    Strides,
+)
 from crossent.spec import NO_CLASS, Scores, Target
 
 _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 _PROGRAMS = 512  # enough to fill a GPU: rows are split among more programs if there are fewer
 _PICKS = 16  # classes that a target names, worked on at once where a program has few rows
 _MOST_REGISTERS = 255
-_LONG_ROW, _SHORT_ROW = 4096, 64
+_LONG_ROW, _SHORT_ROW = 2048, 64
 _SIDE_BY_SIDE = 32  # rows next to each other in memory, or short ones, that are worked on together
 
 
@@ -45,10 +56,16 @@ class _Shape(NamedTuple):
     warps: int
 
 
-# Wide tiles. Twice as many lanes of long rows would need more registers than there are with a softcap.
-_LONG, _MIDDLE = _Shape(1, 512, 8), _Shape(4, 64, 4)
+# Wide tiles, of whose lanes each has eight columns in one access (or four, and there are twice as many): some accesses
+# of a thread are underway at once.
+_LONG, _MIDDLE = _Shape(1, 256, 4), _Shape(1, 64, 1)
 # Tiles of many rows side by side, and of whatever else there is.
 _SHORT, _ANY = _Shape(64, 1, 2), _Shape(1, 256, 4)
+# Tiles of few classes: a thread has a row, or eight threads have one whose columns are next to each other.
+_ALONE, _SHARED = _Shape(512, 1, 4), _Shape(32, 8, 4)
+_LONGEST_ALONE = 16
+# What is done once a row: a thread has a row, or some of the classes that its target names.
+_FINISHED, _FINISHED_NAMED, _NAMED_AT_ONCE = 128, 32, 8
 
 
 class Parts(NamedTuple):
@@ -65,6 +82,21 @@ class Given(NamedTuple):
     flags: int
 
 
+class PlacedCotangents(NamedTuple):
+    """Cotangents as a kernel takes them."""
+
+    arrays: Cotangents
+    steps: CotangentSteps
+    flags: int
+
+
+class Placed(NamedTuple):
+    """An array of the shape of the logits, and where its rows and columns are."""
+
+    data: Any
+    at: Strides
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Axes:
     """Which axis of (N, V) or (outer, V, inner) holds the rows of a batch, the longer one, and which the batches."""
@@ -79,9 +111,9 @@ class _Axes:
         outer, _, inner = logits.shape
         return cls(2, 0) if inner >= min(outer, _SIDE_BY_SIDE) else cls(0, 2)
 
-    def matrix(self, x: Any) -> Matrix:
+    def placed(self, x: Any) -> Placed:
         """Return an array of the shape of the logits as the kernels take it."""
-        return Matrix(x, 0 if self.batch is None else x.stride(self.batch), x.stride(self.row), x.stride(1))
+        return Placed(x, Strides(0 if self.batch is None else x.stride(self.batch), x.stride(self.row), x.stride(1)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -91,10 +123,12 @@ class Task:
     logits: Any
     axes: _Axes
     target: Target
-    named: Named
+    label: Any
+    label_prob: Any
+    named: NamedStrides
     classes: Classes
     weight: Any
-    prob: Matrix
+    prob: Placed
     numbers: dict[str, float]
     capped: bool
     flags: int
@@ -113,23 +147,23 @@ class Task:
         index: Any = target.index
         prob: Any = target.prob
         weight: Any = target.weight
-        named, picks = Named(spare, 0, 0, spare, 0, 0), 0
+        label, label_prob, named, picks = spare, spare, NamedStrides(0, 0, 0, 0), 0
         if index is not None:
             label = index if index.dtype in (torch.int32, torch.int64) else as_int64(index)
             row, col = (*label.stride(), 0)[:2]
             picks = 1 if label.ndim == 1 else label.shape[1]
-            named = Named(label, row, col, spare, 0, 0)
+            named = NamedStrides(row, col, 0, 0)
             if prob is not None:
-                prob = prob.to(dtype)
-                named, flags = Named(label, row, col, prob, *prob.stride()), flags | HAS_PROB
+                label_prob = prob.to(dtype)
+                named = NamedStrides(row, col, *label_prob.stride())
         if weight is not None:
             weight, flags = weight.to(dtype).contiguous(), flags | HAS_WEIGHT
         number = V if target.num_classes is None else target.num_classes
         return cls(
-            logits, axes, target, named,
+            logits, axes, target, label, label_prob, named,
             Classes(V, target.first_class, number, target.ignore_index if target.kind == "index" else NO_CLASS, picks),
             spare if weight is None else weight,
-            axes.matrix(prob if index is None else logits),
+            axes.placed(prob if index is None else logits),
             {
                 "keep": 1.0 - target.smoothing,
                 "spread": target.smoothing / max(1, number),
@@ -151,32 +185,75 @@ class Task:
         return 1 if self.axes.batch is None else self.logits.shape[self.axes.batch]
 
     @property
+    def places(self) -> Rows:
+        """How many rows there are, and where they are in arrays (N,)."""
+        rows, batches = self.rows, self.batches
+        return Rows(rows, rows * batches, *((1, batches) if self.axes.batch == 2 else (rows, 1)))
+
+    @property
     def dense(self) -> bool:
         """Whether the target has a probability for each column."""
         return self.target.index is None
 
     @property
     def measured(self) -> bool:
-        """Whether the kernels for general targets do it; those for one class a row are faster."""
-        return self.target.kind != "index" or self.target.smoothing != 0 or self.capped
+        """Whether the target is more than the classes that it names: kernels for those alone are faster."""
+        return self.dense or self.target.smoothing != 0
 
-    def tile(self, *others: Matrix) -> Tile:
+    @property
+    def columns(self) -> int:
+        """Number of classes at hand."""
+        return self.classes.columns
+
+    @property
+    def named_alone(self) -> bool:
+        """Whether the target names one class without a probability."""
+        return self.target.kind == "index"
+
+    def tile(self, *others: Placed) -> Tile:
         """Return the tile for rows that lie like the logits, the dense target, and others of their shape."""
-        z, V = self.axes.matrix(self.logits), self.classes.columns
+        z, V = self.axes.placed(self.logits), self.columns
         arrays = (z, *([self.prob] if self.dense else []), *others)
         U = 16 // self.logits.element_size()
         if V > _SHORT_ROW and self.logits.dtype != torch.float64 and all(_aligned(m, z, U) for m in arrays):
             shape = _LONG if V > _LONG_ROW else _MIDDLE
-            return Tile(True, shape.rows, shape.lanes, U, shape.warps)
-        beside = z.row == 1 and z.col != 1 and self.rows >= _SIDE_BY_SIDE
+            return Tile(True, shape.rows, shape.lanes * 8 // U, U, shape.warps)
+        beside = z.at.row == 1 and z.at.col != 1 and self.rows >= _SIDE_BY_SIDE
         shape = _SHORT if V <= _SHORT_ROW or beside else _ANY
         return Tile(False, shape.rows, shape.lanes, min(U, 4), shape.warps)
 
+    @property
+    def few_tile(self) -> Tile:
+        """The tile for few classes."""
+        alone = self.columns <= _LONGEST_ALONE or self.logits.stride(1) != 1
+        shape = _ALONE if alone else _SHARED
+        return Tile(False, shape.rows, shape.lanes, 1, shape.warps)
+
+    @property
+    def row_tile(self) -> Tile:
+        """Rows of a program with one thread a row, and in U how many classes that the target names are read at once."""
+        if self.dense or self.named_alone:
+            return Tile(False, _FINISHED, 1, int(self.named_alone), 4)
+        return Tile(False, _FINISHED_NAMED, 1, _NAMED_AT_ONCE, 4)
+
+    def named_at_once(self, rows: int) -> int:
+        """Return how many classes that a target names a program of so many rows works on at once: 1 if there is one."""
+        if self.dense or self.named_alone:
+            return int(self.named_alone)
+        return _PICKS if rows <= _PICKS else 2
+
+    def new_sums(self, rows: int) -> Any:
+        """Return memory for sums of blocks of so many rows: of their losses, and of what they weigh in a mean."""
+        return self.spare.new_empty((self.programs(rows), 2), dtype=torch.float64)
+
+    def programs(self, rows: int) -> int:
+        """Return how many blocks of so many rows there are."""
+        return self.batches * -(-self.rows // rows)
+
     def parts(self, tile: Tile, shortest: int) -> Parts:
         """Return the number of parts and the columns per part; each part has at least `shortest` columns."""
-        columns, block = self.classes.columns + (tile.U if tile.wide else 0), tile.M * tile.U
-        programs = self.batches * -(-self.rows // tile.R)
-        most = min(-(-_PROGRAMS // max(1, programs)), max(1, columns // shortest))
+        columns, block = self.columns + (tile.U if tile.wide else 0), tile.M * tile.U
+        most = min(-(-_PROGRAMS // max(1, self.programs(tile.R))), max(1, columns // shortest))
         span = -(-columns // (most * block)) * block
         return Parts(max(1, -(-columns // span)), span)
 
@@ -184,55 +261,56 @@ class Task:
         """Return loss, lse and entropy as kernels take them."""
         return Given(RowOutputs(*(self.spare if x is None else x for x in outputs)), _flags(outputs))
 
-    def cotangents(self, given: Cotangents | LossScale) -> Given:
+    def cotangents(self, given: GivenCotangents | LossScale) -> PlacedCotangents:
         """Return cotangents of loss, lse, entropy and the square of lse as kernels take them."""
-        if isinstance(given, Cotangents):
+        if isinstance(given, GivenCotangents):
             arrays: tuple[Any, ...] = (*given, None)
         else:
             arrays = (given.loss, None, None, given.lse_squared)
-        strided: list[Any] = []
-        for array in arrays:
-            all_equal = array is None or array.stride(0) == 0
-            g = self.spare if array is None else (array[:1] if all_equal else array).to(self.spare.dtype)
-            strided += [g, 0 if all_equal else g.stride(0)]
-        return Given(StridedCotangents(*strided), _flags(arrays))
+        placed = Cotangents(*(self.spare if x is None else x for x in arrays))
+        steps = CotangentSteps(*(0 if x is None else x.stride(0) for x in arrays))
+        return PlacedCotangents(placed, steps, _flags(arrays))
 
     def gathered(self, grad: Any) -> Given:
         """Return the array where a kernel of the gradient reads the logits of the classes that the target names.
 
-        They are gathered beforehand where the gradient takes the place of the logits and is written first.
+        They are gathered beforehand where there are several and the gradient takes the place of the logits.
         """
-        if self.dense or not self.measured or grad.data_ptr() != self.logits.data_ptr():
+        if self.dense or self.named_alone or grad.data_ptr() != self.logits.data_ptr():
             return Given(self.logits, 0)
-        label = (self.named.label.long() - self.classes.first).clamp(0, self.classes.columns - 1)
-        label = label.reshape(label.shape[0], -1)
+        label = (self.label.long() - self.classes.first).clamp(0, self.columns - 1)
         if self.logits.ndim == 2:
             return Given(self.logits.gather(1, label).contiguous(), HAS_GATHERED)
         outer, _, inner = self.logits.shape
         named = self.logits.gather(1, label.view(outer, inner, -1).movedim(2, 1))
         return Given(named.movedim(1, 2).reshape(label.shape).contiguous(), HAS_GATHERED)
 
-    def launch(self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], **numbers: Any) -> None:
-        """Run a kernel of `rows` over all rows, with one program for each part of a block of rows."""
-        row_batch, row_step = (1, self.batches) if self.axes.batch == 2 else (self.rows, 1)  # in arrays (N,)
+    # What kernels are launched with
+
+    def launch(
+        self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], numbers: Sequence[Any], **more: Any
+    ) -> None:
+        """Run a kernel over all rows, with one program for each part of a block of rows."""
         # left to itself, ptxas saves registers by spilling one or two
         roomy = (self.measured or self.spare.dtype == torch.float64) and torch.version.hip is None
         limit = {"maxnreg": _MOST_REGISTERS} if roomy else {}
-        grid = (self.batches * -(-self.rows // tile.R), parts)
-        kernel[grid](
-            self.axes.matrix(self.logits), self.prob, self.named, self.classes, self.weight, *arrays,
-            rows=self.rows, row_batch=row_batch, row_step=row_step, **self.numbers,
+        kernel[(self.programs(tile.R), parts)](
+            self.logits, *arrays, self.axes.placed(self.logits).at, *numbers, **self.numbers,
             T=_TYPES[self.spare.dtype], CAPPED=self.capped, MEASURED=self.measured, DENSE=self.dense,
-            K=_PICKS if self.measured and tile.R <= _PICKS else 1, R=tile.R, M=tile.M, U=tile.U, WIDE=tile.wide,
-            num_warps=tile.warps, **limit, **numbers,
+            BATCHED=self.batches > 1, R=tile.R, num_warps=tile.warps, **limit, **more,
         )  # fmt: skip
 
 
-def _aligned(m: Matrix, like: Matrix, U: int) -> bool:
+def _aligned(m: Placed, like: Placed, U: int) -> bool:
     """Return whether columns are contiguous, and rows begin as far after a multiple of U elements as the others do."""
-    same = (m.row - like.row) % U == 0 and (m.batch - like.batch) % U == 0
-    return m.col == 1 and same and m.data.data_ptr() % (U * m.data.element_size()) == 0
+    same = (m.at.row - like.at.row) % U == 0 and (m.at.batch - like.at.batch) % U == 0
+    return m.at.col == 1 and same and m.data.data_ptr() % (U * m.data.element_size()) == 0
 
 
 def _flags(arrays: Sequence[Any]) -> int:
     return sum(1 << k for k, x in enumerate(arrays) if x is not None)
+
+
+def kind_of_gradient(flags: int) -> int:
+    """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are."""
+    return 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)

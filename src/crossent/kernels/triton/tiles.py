@@ -17,30 +17,41 @@ import triton.language as tl
 from triton.language.extra import libdevice
 
 # Flags: which of the optional arrays are there; any array of the same type stands in for an absent one.
-HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_PROB, HAS_RECORD, HAS_GATHERED = (1 << k for k in range(8))
+HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_RECORD, HAS_GATHERED = (1 << k for k in range(7))
 
-_WEIGHT, _PROB = tl.constexpr(HAS_WEIGHT), tl.constexpr(HAS_PROB)
+_WEIGHT = tl.constexpr(HAS_WEIGHT)
+
+_LOG2E = tl.constexpr(1.4426950408889634)
+# tanh y / y − 1 for |y| < _NEAR, coefficients of y², y⁴ and y⁶ from tools/make_coefficients.py
+_NEAR, _TANH_3, _TANH_5, _TANH_7 = (tl.constexpr(x) for x in (0.3, -0.3333328613, 0.1332387352, -0.05113267622))
 
 
-# Arguments of the kernels
+# Arguments of the kernels: arrays come by themselves, because compilers want to know how they are aligned, and all
+# numbers in tuples that are not specialized, because a number that is 1 or a multiple of 16 would be another kernel.
 
 
-class Matrix(NamedTuple):
-    """An array of rows and columns in batches: column c of row r of batch b is data[b · batch + r · row + c · col]."""
+class Strides(NamedTuple):
+    """Where an array has its numbers: column c of row r of batch b is b · batch + r · row + c · col elements on."""
 
-    data: Any
     batch: int
     row: int
     col: int
 
 
-class Named(NamedTuple):
-    """Classes that an index target names, with their probabilities: number k of row i is label[i · row + k · col]."""
+class Rows(NamedTuple):
+    """The rows: how many a batch has and how many there are, how far apart batches and rows are in arrays (N,)."""
 
-    label: Any
+    number: int
+    all: int
+    batch: int
+    step: int
+
+
+class NamedStrides(NamedTuple):
+    """Where classes that a target names are, and their probabilities: k of row i is i · row + k · col elements on."""
+
     row: int
     col: int
-    prob: Any
     prob_row: int
     prob_col: int
 
@@ -59,6 +70,26 @@ class Classes(NamedTuple):
 
 
 # Records that a kernel makes of its arguments
+
+
+class Matrix(NamedTuple):
+    """An array of rows and columns in batches."""
+
+    data: Any
+    batch: Any
+    row: Any
+    col: Any
+
+
+class Named(NamedTuple):
+    """The classes that a target names, and their probabilities."""
+
+    label: Any
+    row: Any
+    col: Any
+    prob: Any
+    prob_row: Any
+    prob_col: Any
 
 
 class Phi(NamedTuple):
@@ -113,12 +144,12 @@ def phi_of(unit, cap, T: tl.constexpr, CAPPED: tl.constexpr):
 
 @triton.jit
 def block_of(
-    logits, measure, rows, row_batch, row_step, R: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr,
-    DENSE: tl.constexpr,
+    logits, measure, rows, R: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr,
+    BATCHED: tl.constexpr,
 ):  # fmt: skip
     """Return the rows of this program."""
-    batch, row, exists = place_of(rows, R)
-    number = batch * row_batch + row * row_step
+    batch, row, exists = place_of(rows, R, BATCHED)
+    number = batch * rows.batch + row * rows.step
     origin = origin_of(logits, batch, row)
     ignored = nowhere(exists) if DENSE else is_ignored(measure.named, measure.classes, number, exists)
     prob_origin = origin_of(measure.prob, batch, row) if DENSE else origin
@@ -143,11 +174,14 @@ def nowhere(mask):
 
 
 @triton.jit
-def place_of(rows, R: tl.constexpr):
+def place_of(rows, R: tl.constexpr, BATCHED: tl.constexpr):
     """Return the batch of this program, its rows, and which of them exist."""
-    block, blocks = tl.program_id(0), ((rows + R - 1) // R).to(tl.int32)
-    row = (block % blocks).to(tl.int64) * R + tl.arange(0, R)
-    return (block // blocks).to(tl.int64), row, row < rows
+    block, batch = tl.program_id(0), tl.zeros([], tl.int64)
+    if BATCHED:
+        blocks = ((rows.number + R - 1) // R).to(tl.int32)
+        block, batch = block % blocks, (block // blocks).to(tl.int64)
+    row = block.to(tl.int64) * R + tl.arange(0, R)
+    return batch, row, row < rows.number
 
 
 @triton.jit
@@ -183,11 +217,14 @@ def are_inside(group, place, phase, columns, U: tl.constexpr, WIDE: tl.constexpr
 
 
 @triton.jit
-def edge_places(phase, columns, U: tl.constexpr):
-    """Return the places before the first whole group and after the last as a tile [R, 1, 2U], and which there are."""
-    k, head = tl.arange(0, 2 * U)[None, None, :], ((U - phase) % U)[:, None, None]
+def edge_places(first, phase, columns, M: tl.constexpr, U: tl.constexpr):
+    """Return the 2 U places before the first whole group and after the last, from `first` on, and which there are.
+
+    They lie one in a lane, [R, M, 1].
+    """
+    k, head = first + tl.arange(0, M)[None, :, None], ((U - phase) % U)[:, None, None]
     column = tl.where(k < U, k, columns - (columns - head) % U + k - U)
-    return column + phase[:, None, None], ((k < U) & (k < head)) | ((k >= U) & (column < columns))
+    return column + phase[:, None, None], ((k < U) & (k < head)) | ((k >= U) & (k < 2 * U) & (column < columns))
 
 
 @triton.jit
@@ -219,14 +256,47 @@ def read_tile(
 
 
 @triton.jit
-def scored(z, phi, CAPPED: tl.constexpr):
-    """Return x, and the slope ds/dz."""
+def scored(z, phi, live, CAPPED: tl.constexpr):
+    """Return x, −inf where it is not live, and the slope ds/dz; without a softcap z is −inf there already.
+
+    tanh y = ±(1 − u) / (1 + u) with u = e^(−2|y|), but near 0, where 1 − u has no digits: there it is y times a
+    polynomial of y². Its derivative is 4 u / (1 + u)².
+    """
     if CAPPED:
         y = z * (phi.unit / phi.cap)
-        u = tl.exp(-2.0 * tl.abs(y))
-        return phi.cap * libdevice.tanh(y), 4.0 * u / ((1.0 + u) * (1.0 + u)) * phi.unit
+        size = tl.abs(y)
+        u = tl.exp2(size * (-2.0 * _LOG2E))
+        inverse = inverse_of(1.0 + u)
+        slope = ((4.0 * phi.unit) * u) * (inverse * inverse)
+        nowhere = tl.where(live, 0.0, float("-inf"))
+        if z.dtype == tl.float64:
+            return phi.cap * libdevice.tanh(y) + nowhere, slope
+        else:
+            square, unit = y * y, phi.unit
+            near = z * (unit + square * (unit * _TANH_3 + square * (unit * _TANH_5 + square * (unit * _TANH_7))))
+            far = with_sign_of(phi.cap - phi.cap * u, z) * inverse + nowhere
+            return tl.where(size < _NEAR, near, far), slope
     else:
         return z, phi.unit
+
+
+@triton.jit
+def inverse_of(x):
+    """Return 1 / x for 1 ≤ x < 2¹²⁶."""
+    if x.dtype == tl.float64:
+        return 1.0 / x
+    else:
+        return libdevice.fast_dividef(1.0, x)  # one instruction, where a division has ten
+
+
+@triton.jit
+def with_sign_of(size, x):
+    """Return a number ≥ 0 with the sign of another."""
+    if x.dtype == tl.float64:
+        return tl.where(x < 0, -size, size)
+    else:
+        sign = x.to(tl.int32, bitcast=True) & -2147483648
+        return (size.to(tl.int32, bitcast=True) | sign).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -236,10 +306,7 @@ def read_scores(
     """Return x, −inf where a column is not live, and the slope."""
     where = address(logits, block.origin, block.phase, place, U, WIDE)
     z = tl.load(where, mask=live, other=float("-inf")).to(T)
-    x, slope = scored(z, phi, CAPPED)
-    if CAPPED:
-        x = tl.where(live, x, float("-inf"))
-    return x, slope
+    return scored(z, phi, live, CAPPED)
 
 
 @triton.jit
@@ -273,7 +340,7 @@ def is_ignored(named, classes, number, exists):
 
 
 @triton.jit
-def named_class(measure, number, k, there):
+def named_class(measure, number, k, there, K: tl.constexpr):
     """Return the column of a class that a target names, whether it is one of these, and its measure in float64.
 
     A class that does not exist, unless its probability is 0, or a number that is no probability, makes the measure NaN;
@@ -284,11 +351,12 @@ def named_class(measure, number, k, there):
     exists = (label >= 0) & (label < classes.number)
     here = there & exists & (label >= classes.first) & (label - classes.first < classes.columns)
     column = tl.where(here, label - classes.first, 0)
-    given = there & (measure.flags & _PROB != 0)
-    prob = tl.load(named.prob + number * named.prob_row + k * named.prob_col, mask=given, other=1.0)
-    prob = _probability(prob.to(tl.float64))
-    wrong = there & (((label != classes.ignored) & (exists == 0) & (prob != 0)) | (prob != prob))
-    p = measure.keep * weight_at(measure, column, here) * prob
+    p, wrong = measure.keep * weight_at(measure, column, here), there & (label != classes.ignored) & (exists == 0)
+    if K != 1:
+        prob = tl.load(named.prob + number * named.prob_row + k * named.prob_col, mask=there, other=1.0)
+        prob = _probability(prob.to(tl.float64))
+        wrong = (wrong & (prob != 0)) | (there & (prob != prob))
+        p *= prob
     return column, here, tl.where(wrong, float("nan"), tl.where(here, p, 0.0))
 
 
@@ -296,3 +364,13 @@ def named_class(measure, number, k, there):
 def weight_at(measure, column, here):
     """Return the class weight of columns in float64, 1 where there is none."""
     return tl.load(measure.weight + column, mask=here & (measure.flags & _WEIGHT != 0), other=1.0).to(tl.float64)
+
+
+@triton.jit
+def row_weight(measure, number, wanted, K: tl.constexpr):
+    """Return what rows weigh in a mean, in float64: the class weight of the one class that the target names, or 1."""
+    weight = tl.where(wanted, 1.0, 0.0).to(tl.float64)
+    if K == 1:
+        column, here, _ = named_class(measure, number, 0, wanted, K)
+        weight = tl.where(here, weight_at(measure, column, here), weight)
+    return weight

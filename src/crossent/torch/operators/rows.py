@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from crossent.kernels.backend import Cotangents, RowOutputs
+from crossent.kernels.backend import Cotangents
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
 from crossent.torch.base.backends import backend, few_classes
@@ -193,21 +193,15 @@ row_stats = register(
 
 def _row_loss(call: RowLossCall) -> ReducedLoss:
     rows, source = call.rows, call.rows.source
-    target, rows_of = rows.target_of(source), backend(rows.logits)
-    dtype = loss_dtype(rows.logits.dtype)
-    if not rows.keeps_record:
-        record = rows.logits.new_empty((len(FIELDS), 0), dtype=torch.float64)
-        loss, weight = rows_of.few_sums(source.logits, target, rows.scores)
-    else:
+    target, dtype = rows.target_of(source), loss_dtype(rows.logits.dtype)
+    if rows.keeps_record:
         losses, record = rows.new_record
-        rows_of.row_stats(source.logits, target, rows.scores, record, RowOutputs(losses))
-        index = target.index if target.kind == "index" else None
-        loss, weight = rows_of.sums(losses, index, target.weight, target.ignore_index)
+        kept_record: Tensor | None = record
+    else:
+        losses, kept_record, record = None, None, rows.logits.new_empty((len(FIELDS), 0), dtype=torch.float64)
+    loss, scale = backend(rows.logits).row_loss(source.logits, target, rows.scores, kept_record, losses, mean=call.mean)
     if isinstance(loss, Tensor):  # not known here, and not waited for
-        scale = weight.reciprocal() if call.mean else torch.ones_like(weight)
-        return ReducedLoss((loss * scale).to(dtype), scale, record)
-    scale = float("nan") if weight == 0 else 1.0 / weight
-    loss, scale = (loss * scale, scale) if call.mean else (loss, 1.0)
+        return ReducedLoss(loss, scale, record)
     return ReducedLoss(_scalar(loss, dtype), _scalar(scale, torch.float64), record)
 
 

@@ -1,0 +1,115 @@
+"""Rows of few classes as Triton kernels: their statistics are computed again for the gradient, and nothing is kept.
+
+A program sums rows over their classes and has all of them at once, in the dtype of the computation: what is small stays
+apart from what is large (`lanes`), so that nothing need be in float64. Constants are those of `rows`.
+"""
+
+# No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+from crossent.kernels.triton.gradient import (
+    OF_ENTROPY,
+    for_tiles,
+    gradient_of,
+    has_gradient,
+    named_value,
+    normaliser,
+    slopes,
+    write_tile,
+)
+from crossent.kernels.triton.lanes import across, fold, no_columns
+from crossent.kernels.triton.record import record_of, save_outputs, with_named, without_target
+from crossent.kernels.triton.tiles import (
+    Matrix,
+    Measure,
+    Named,
+    block_of,
+    origin_of,
+    phi_of,
+    read_tile,
+    row_weight,
+    tile_places,
+)
+
+_UNSPECIALIZED = {
+    "do_not_specialize": ["z", "p", "named", "classes", "rows", "steps", "to", "flags"],
+    "do_not_specialize_on_alignment": [
+        "logits", "prob", "label", "weight", "outputs", "sums", "cotangents", "grad",
+    ],
+}  # fmt: skip
+
+
+@triton.jit
+def _summed(
+    logits, phi, measure, block, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, T: tl.constexpr,
+    CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr, TILTED: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """Return the record of rows, and peak and rest of their normalisers in the dtype of the computation."""
+    lanes, wanted = no_columns(R, M, T), block.wanted[:, None, None]
+    for at in range(0, measure.classes.columns, M * U):
+        place, live = tile_places(at, block.phase, measure.classes.columns, M, U, False)
+        x, _, p = read_tile(logits, phi, measure, block, place, live & wanted, T, U, False, CAPPED, MEASURED, DENSE)
+        lanes = fold(lanes, x, p, phi.rate, R, M, U, MEASURED, TILTED)
+    r = across(lanes, phi.rate, MEASURED, TILTED)
+    record = record_of(r, phi.scale, MEASURED, TILTED)
+    if K > 0:
+        record = with_named(record, logits, phi, measure, block.number, block.origin, block.wanted, T, K, CAPPED)
+    return record, r.peak, tl.where(record.total > 0, r.rest, (record.total - 1.0).to(T))
+
+
+@triton.jit(**_UNSPECIALIZED)
+def few_stats(
+    logits, prob, label, weight, outputs, sums,
+    z, p, named, classes, rows, flags: "i32",
+    keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
+    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
+    DENSE: tl.constexpr, TILTED: tl.constexpr, K: tl.constexpr, SUMMED: tl.constexpr, BATCHED: tl.constexpr,
+):  # fmt: skip
+    """Write loss, lse and entropy of each row, and sums of R losses."""
+    logits = Matrix(logits, z.batch, z.row, z.col)
+    targets = Named(label, named.row, named.col, weight, named.prob_row, named.prob_col)
+    phi = phi_of(unit, cap, T, CAPPED)
+    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    block = block_of(logits, measure, rows, R, U, False, DENSE, BATCHED)
+    r, _, rest = _summed(logits, phi, measure, block, R, M, U, T, CAPPED, MEASURED, DENSE, TILTED, K)
+    log_total = tl.where(block.ignored, 0.0, libdevice.log1p(rest)).to(tl.float64)
+    loss = save_outputs(outputs, block.number, block.exists, flags, without_target(r, block.ignored), log_total)
+    if SUMMED:
+        program = tl.program_id(0)
+        tl.store(sums + 2 * program, tl.sum(tl.where(block.wanted, loss, 0.0), 0))
+        tl.store(sums + 2 * program + 1, tl.sum(row_weight(measure, block.number, block.wanted, K), 0))
+
+
+@triton.jit(**_UNSPECIALIZED)
+def few_grad(
+    logits, prob, label, weight, cotangents, grad,
+    z, p, named, classes, rows, steps, to, flags: "i32",
+    keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
+    T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
+    DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of each row; it may not take the place of the logits."""
+    logits, grad = Matrix(logits, z.batch, z.row, z.col), Matrix(grad, to.batch, to.row, to.col)
+    targets = Named(label, named.row, named.col, weight, named.prob_row, named.prob_col)
+    phi = phi_of(unit, cap, T, CAPPED)
+    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    block = block_of(logits, measure, rows, R, U, False, DENSE, BATCHED)
+    origin = origin_of(grad, block.batch, block.row)
+    r, peak, rest = _summed(logits, phi, measure, block, R, M, U, T, CAPPED, MEASURED, DENSE, G == OF_ENTROPY, K)
+    norm = normaliser(peak, rest, G)
+    g = gradient_of(r, norm, cotangents, steps, block.number, block.wanted, flags, G)
+    wanted = has_gradient(block.wanted, g)
+    factors = for_tiles(g, wanted, T)
+    one = named_value(
+        logits, logits.data, phi, measure, block, wanted, g, 0, classes.columns, R, T, CAPPED, MEASURED, G, K
+    )
+    for at in range(0, classes.columns, M * U):
+        place, live = tile_places(at, block.phase, classes.columns, M, U, False)
+        live = live & block.exists[:, None, None]
+        read = live & wanted[:, None, None]
+        x, slope, q = read_tile(logits, phi, measure, block, place, read, T, U, False, CAPPED, MEASURED, DENSE)
+        value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
+        write_tile(grad, origin, block.phase, place, live, value, one, U, False, K)
