@@ -130,7 +130,11 @@ def in_place(call: Draw) -> Any:
         logits = held.as_strided(call.logits.shape, held.stride())
         record = torch.full((5, len(one)), NAN, dtype=torch.float64)
         if name == "fused":
-            backend.row_fused(logits, call.target, call.scores, LossScale(one), record, logits)
+            loss = torch.full(
+                (len(one),), NAN, dtype=call.cotangents[0].dtype if logits.dtype == torch.float64 else None
+            )
+            backend.row_fused(logits, call.target, call.scores, LossScale(one), record, logits, RowOutputs(loss))
+            found["loss"] = loss.double().numpy()
         else:
             backend.row_stats(logits, call.target, call.scores, record, RowOutputs())
             backend.row_grad(logits, call.target, call.scores, record, Cotangents(*call.cotangents), logits)

@@ -84,14 +84,14 @@ def row_loss(logits: Any, target: Target, scores: Scores, record: Any, losses: A
     The mean is made in the same order every time, so that it has the same bits.
     """
     from crossent.kernels.triton import finish
+    from crossent.kernels.triton.launch import launch
 
     torch = import_module("torch")
     task = _task(logits, target, scores)
     loss, scale = task.spare.new_empty(()), task.spare.new_empty((), dtype=torch.float64)
     with _on(logits):
         sums = _stats(task, record, NO_OUTPUTS, tilted=False, summed=True)
-        reduce: Any = finish.reduce_losses[(1,)]  # pyright: ignore[reportIndexIssue]
-        reduce(sums, loss, scale, programs=len(sums), B=_REDUCED, MEAN=mean)
+        launch(finish.reduce_losses, (1, 1, 1), (sums, loss, scale), (len(sums),), {"B": _REDUCED, "MEAN": mean})
     return Reduced(loss, scale)
 
 
@@ -127,14 +127,16 @@ def _stats(
 def _finish(
     task: Task, each: Any, record: Any, outputs: Given, flags: int, *, tilted: bool = True, summed: bool = False
 ) -> Any:
+    """Launch the kernel that makes records of the statistics of parts; without these, of the record what is wanted."""
     from crossent.kernels.triton import finish
 
     tile = task.row_tile
     sums = task.new_sums(tile.R) if summed else task.spare
+    parts, number, named = (task.spare, 0, 0) if each is None else (each, len(each), tile.U)
     task.launch(
-        finish.finish, tile, 1, (task.label, task.label_prob, task.weight, each, record, outputs.arrays, sums),
-        (task.named, task.classes, task.places, flags, len(each), record.stride(0)),
-        TILTED=tilted, K=tile.U, SUMMED=summed,
+        finish.finish, tile, 1, (task.label, task.label_prob, task.weight, parts, record, outputs.arrays, sums),
+        (task.named, task.classes, task.places, flags, number, record.stride(0)),
+        TILTED=tilted, K=named, SUMMED=summed,
     )  # fmt: skip
     return sums
 
@@ -163,6 +165,7 @@ def row_fused(
     """
     from crossent.kernels.triton import rows as kernels
     from crossent.kernels.triton.task import Tile, kind_of_gradient
+    from crossent.kernels.triton.tiles import HAS_RECORD
 
     task, scale = _task(logits, target, scores), LossScale(*scale)
     to = task.axes.placed(grad)
@@ -179,14 +182,14 @@ def row_fused(
         whole = Tile(True, 1, columns // tile.U, tile.U, warps)
         results, g, gathered = task.outputs(outputs), task.cotangents(scale), task.gathered(grad)
         flags = task.flags | g.flags | gathered.flags
-        each = task.spare.new_empty((1, *record.shape))
         task.launch(
             kernels.row_fused, whole, 1,
-            (task.prob.data, task.label, task.label_prob, task.weight, each, g.arrays, gathered.arrays, to.data),
-            (task.prob.at, task.named, task.classes, task.places, g.steps, to.at, flags),
+            (task.prob.data, task.label, task.label_prob, task.weight, record, g.arrays, gathered.arrays, to.data),
+            (task.prob.at, task.named, task.classes, task.places, g.steps, to.at, flags, record.stride(0)),
             M=whole.M, U=whole.U, G=kind_of_gradient(g.flags), K=task.named_at_once(1),
         )  # fmt: skip
-        _ = _finish(task, each, record, results, task.flags | results.flags)
+        if results.flags:  # not from the logits, whose place the gradient may have taken
+            _ = _finish(task, None, record, results, task.flags | results.flags | HAS_RECORD)
 
 
 def _grad(task: Task, record: Any, cotangents: Cotangents | LossScale, grad: Any) -> None:

@@ -46,7 +46,10 @@ def finish(
     T: tl.constexpr, R: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr,
     TILTED: tl.constexpr, K: tl.constexpr, SUMMED: tl.constexpr, BATCHED: tl.constexpr,
 ):  # fmt: skip
-    """Merge the statistics of all parts of each row in order, and write record, outputs, and sums of R losses."""
+    """Merge the statistics of all parts of each row in order, and write record, outputs, and sums of R losses.
+
+    Without parts, the record is there already.
+    """
     logits = Matrix(logits, z.batch, z.row, z.col)
     targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
     phi = phi_of(unit, cap, T, CAPPED)
@@ -56,7 +59,8 @@ def finish(
     ignored = nowhere(exists) if DENSE else is_ignored(targets, classes, at, exists)
     wanted = exists & (ignored == 0)
 
-    r = record_of(load_lanes(parts, 0, rows.all, at, wanted, MEASURED, TILTED), phi.scale, MEASURED, TILTED)
+    there = wanted & (number > 0)
+    r = record_of(load_lanes(parts, 0, rows.all, at, there, MEASURED, TILTED), phi.scale, MEASURED, TILTED)
     for part in range(1, number):
         r = merged(
             r, record_of(load_lanes(parts, part, rows.all, at, wanted, MEASURED, TILTED), phi.scale, MEASURED, TILTED)

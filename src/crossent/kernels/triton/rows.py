@@ -24,7 +24,7 @@ from crossent.kernels.triton.gradient import (
     write_tile,
 )
 from crossent.kernels.triton.lanes import across, fold, joined, no_columns
-from crossent.kernels.triton.record import load_record, record_of, save_lanes, with_named
+from crossent.kernels.triton.record import load_record, record_of, save_lanes, save_record, with_named, without_target
 from crossent.kernels.triton.tiles import (
     Matrix,
     Measure,
@@ -150,8 +150,8 @@ def row_grad(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_fused(
-    logits, prob, label, label_prob, weight, parts, cotangents, gathered, grad,
-    z, p, named, classes, rows, steps, to, flags: "i32",
+    logits, prob, label, label_prob, weight, record, cotangents, gathered, grad,
+    z, p, named, classes, rows, steps, to, flags: "i32", record_step,
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr,
     MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
@@ -177,11 +177,11 @@ def row_fused(
     lanes = fold(no_columns(R, M, T), x, q, phi.rate, R, M, U, MEASURED, True)
     lanes = fold(lanes, edge_x, edge_q, phi.rate, R, M, 1, MEASURED, True)
     r = across(lanes, phi.rate, MEASURED, True)
-    save_lanes(parts, 0, rows.all, block.number, block.exists, r, MEASURED, True)
 
     r = record_of(r, phi.scale, MEASURED, True)
     if K > 0:
         r = with_named(r, logits, phi, measure, block.number, block.origin, block.wanted, T, K, CAPPED)
+    save_record(record, record_step, block.number, block.exists, without_target(r, block.ignored))
     g = gradient_of(r, of_record(r, temperature, T, CAPPED, G), cotangents, steps, block.number, block.wanted, flags, G)
     wanted = has_gradient(block.wanted, g)
     factors = for_tiles(g, wanted, T)

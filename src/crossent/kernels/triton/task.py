@@ -16,6 +16,7 @@ from crossent.kernels.backend import Cotangents as GivenCotangents
 from crossent.kernels.backend import LossScale, RowOutputs
 from crossent.kernels.checks import as_int64
 from crossent.kernels.triton.gradient import Cotangents, CotangentSteps
+from crossent.kernels.triton.launch import launch
 from crossent.kernels.triton.tiles import (
     HAS_ENTROPY,
     HAS_GATHERED,
@@ -75,6 +76,16 @@ class Parts(NamedTuple):
     span: int
 
 
+class Numbers(NamedTuple):
+    """The last arguments of every kernel of rows that are no constants."""
+
+    keep: float
+    spread: float
+    unit: float
+    temperature: float
+    cap: float
+
+
 class Given(NamedTuple):
     """Arrays as a kernel takes them, another in place of each that is absent, and flags of those that are there."""
 
@@ -129,7 +140,7 @@ class Task:
     classes: Classes
     weight: Any
     prob: Placed
-    numbers: dict[str, float]
+    numbers: Numbers
     capped: bool
     flags: int
     spare: Any
@@ -164,13 +175,10 @@ class Task:
             Classes(V, target.first_class, number, target.ignore_index if target.kind == "index" else NO_CLASS, picks),
             spare if weight is None else weight,
             axes.placed(prob if index is None else logits),
-            {
-                "keep": 1.0 - target.smoothing,
-                "spread": target.smoothing / max(1, number),
-                "unit": 1.0 / scores.temperature,
-                "temperature": float(scores.temperature),
-                "cap": float(scores.softcap or 1.0),
-            },
+            Numbers(
+                1.0 - target.smoothing, target.smoothing / max(1, number),
+                1.0 / scores.temperature, float(scores.temperature), float(scores.softcap or 1.0),
+            ),
             scores.softcap is not None, flags, spare,
         )  # fmt: skip
 
@@ -285,19 +293,20 @@ class Task:
         named = self.logits.gather(1, label.view(outer, inner, -1).movedim(2, 1))
         return Given(named.movedim(1, 2).reshape(label.shape).contiguous(), HAS_GATHERED)
 
-    # What kernels are launched with
-
     def launch(
-        self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], numbers: Sequence[Any], **more: Any
+        self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], numbers: Sequence[Any], **constants: Any
     ) -> None:
         """Run a kernel over all rows, with one program for each part of a block of rows."""
         # left to itself, ptxas saves registers by spilling one or two
         roomy = (self.measured or self.spare.dtype == torch.float64) and torch.version.hip is None
         limit = {"maxnreg": _MOST_REGISTERS} if roomy else {}
-        kernel[(self.programs(tile.R), parts)](
-            self.logits, *arrays, self.axes.placed(self.logits).at, *numbers, **self.numbers,
-            T=_TYPES[self.spare.dtype], CAPPED=self.capped, MEASURED=self.measured, DENSE=self.dense,
-            BATCHED=self.batches > 1, R=tile.R, num_warps=tile.warps, **limit, **more,
+        constants |= {
+            "T": _TYPES[self.spare.dtype], "CAPPED": self.capped, "MEASURED": self.measured, "DENSE": self.dense,
+            "BATCHED": self.batches > 1, "R": tile.R,
+        }  # fmt: skip
+        launch(
+            kernel, (self.programs(tile.R), parts, 1), (self.logits, *arrays),
+            (self.axes.placed(self.logits).at, *numbers, *self.numbers), constants, num_warps=tile.warps, **limit,
         )  # fmt: skip
 
 
