@@ -48,6 +48,11 @@ def test_outputs_that_are_not_wanted_are_none():
     assert RowOutputs(loss) == (loss, None, None)
 
 
+def test_the_registry_knows_which_backend_adds_a_bias():
+    assert kernels.adds_bias("triton")
+    assert not kernels.adds_bias("cpu")
+
+
 def test_the_registry_knows_why_not():
     assert "cpu" in kernels.names()
     assert kernels.why_not("cpu") is None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from crossent.kernels import triton as backend
-from crossent.kernels.backend import BinaryOperands, Cotangents, LossScale, RowOutputs
+from crossent.kernels.backend import BiasedLogits, BinaryOperands, Cotangents, LossScale, RowOutputs
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
 
@@ -70,6 +70,8 @@ def calls() -> Iterator[Call]:
         yield from row_calls("one read", (4096, V), name, kind)
     yield from row_calls("one read", (4096, ONE_READ[0]), "f16", "index")
     yield from row_calls("even", (32, 128256), "bf16", "index")  # few rows: records of parts, merged
+    for layout, shape in (("long", (4096, 50257)), ("even", (4096, 128256)), ("one read", (4096, ONE_READ[1]))):
+        yield from row_calls(layout, shape, "f32", "index biased")  # a linear layer's
     for name, kind, weighted in itertools.product(("bf16", "f32", "f64"), ("logits", "probabilities"), (False, True)):
         yield from binary_calls(name, kind, weighted)
     for pair in (("f32", "f32"), ("f32", "bf16"), ("f32", "f16"), ("bf16", "bf16"), ("f16", "f16"), ("f64", "f64")):
@@ -107,6 +109,7 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
     dtype, rows = DTYPES[name], rows_of(shape)
     logits = empty(shape[0], 2 * shape[1], dtype=dtype)[:, ::2] if layout == "apart" else empty(*shape, dtype=dtype)
     scores, target = Scores(1.0, 30.0 if "capped" in kind else None), target_of(kind, shape, dtype)
+    given_logits = BiasedLogits(logits, empty(shape[1], dtype=torch.bfloat16)) if "biased" in kind else logits
     record = empty(len(FIELDS), rows, dtype=torch.float64)
     vectors: Any = tuple(empty(rows, dtype=computed(dtype)) for _ in range(3))
     to = {"": logits}
@@ -120,12 +123,12 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
     if layout == "one read":
         scale, outputs = LossScale(*vectors[:2]), RowOutputs(*vectors)
         for suffix, grad in to.items():
-            yield call("row_fused", suffix, logits, target, scores, scale, record, grad, outputs)
+            yield call("row_fused", suffix, given_logits, target, scores, scale, record, grad, outputs)
         return
     for more, given in (("", (*vectors[:2], None)), (ENTROPY, vectors)):
-        yield call("row_stats", "", logits, target, scores, record, RowOutputs(*given), more=more)
+        yield call("row_stats", "", given_logits, target, scores, record, RowOutputs(*given), more=more)
         for suffix, grad in to.items():
-            yield call("row_grad", suffix, logits, target, scores, record, Cotangents(*given), grad, more=more)
+            yield call("row_grad", suffix, given_logits, target, scores, record, Cotangents(*given), grad, more=more)
 
 
 def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[Call]:

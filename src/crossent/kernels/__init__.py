@@ -32,6 +32,11 @@ def few_classes(name: str) -> int:
     return _module(name).FEW_CLASSES
 
 
+def adds_bias(name: str) -> bool:
+    """Return whether the backend of this name takes `BiasedLogits`: its `ADDS_BIAS`."""
+    return _module(name).ADDS_BIAS
+
+
 def get(name: str) -> Backend:
     """Return the backend of this name.
 

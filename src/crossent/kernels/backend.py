@@ -26,6 +26,7 @@ from crossent.stats import Cotangents
 __all__ = [
     "NO_OUTPUTS",
     "Backend",
+    "BiasedLogits",
     "BinaryKind",
     "BinaryOperands",
     "Cotangents",
@@ -52,6 +53,16 @@ class RowOutputs(NamedTuple):
 
 NO_OUTPUTS = RowOutputs()
 """The record alone is wanted."""
+
+
+class BiasedLogits(NamedTuple):
+    """Logits without the bias (V,) of their layer, which a backend that has `ADDS_BIAS` adds as it reads them.
+
+    It is added in the dtype of the computation, before temperature and softcap.
+    """
+
+    without_bias: Array
+    bias: Array
 
 
 class LossScale(NamedTuple):
@@ -94,6 +105,9 @@ class Backend(Protocol):
 
     FEW_CLASSES: int
     """So many classes need no record; 0 if all do."""
+
+    ADDS_BIAS: bool
+    """Whether `row_stats`, `row_grad` and `row_fused` take `BiasedLogits` in place of logits."""
 
     def why_not(self) -> str | None:
         """Return None if the backend can be used here, else the reason and what to do about it."""

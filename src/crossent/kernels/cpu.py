@@ -21,6 +21,7 @@ else:
 
 
 FEW_CLASSES = 0 if _core is None else int(_core.few_classes)
+ADDS_BIAS = False
 
 
 class StepOptions(NamedTuple):

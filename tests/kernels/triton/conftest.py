@@ -17,7 +17,7 @@ import pytest
 from crossent import kernels
 
 HERE = Path(__file__).parent
-IN_EVERY_ORDER = {"test_binary", "test_gradient", "test_record", "test_rows_parts", "test_scaling"}
+IN_EVERY_ORDER = {"test_binary", "test_gradient", "test_record", "test_rows_bias", "test_rows_parts", "test_scaling"}
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     from tests.kernels.triton import interpreter

@@ -30,15 +30,16 @@ def test_plans_of_a_gpu_by_its_kernels(plan, device, monkeypatch):
     monkeypatch.setattr(sources, "operand_dtype", lambda dtype, _device=None: dtype)
     monkeypatch.setattr(sources, "multiply", widened)
     x, w = (torch.randn(n, D).bfloat16().requires_grad_() for n in (N, V))
+    b = torch.randn(V).bfloat16().requires_grad_()
     target = torch.randint(V, (N,))
     target[::7] = -100
     assert one_sweep(sources.costs_of(x, w), chunk_bytes) == sweep
-    loss = F.linear_cross_entropy(x, w, target, z_loss=0.01, softcap=5.0, chunk_bytes=chunk_bytes)
-    exact = [t.detach().double().requires_grad_() for t in (x, w)]
-    z = 5.0 * torch.tanh(exact[0] @ exact[1].t() / 5.0)
+    loss = F.linear_cross_entropy(x, w, target, linear_bias=b, z_loss=0.01, softcap=5.0, chunk_bytes=chunk_bytes)
+    exact = [t.detach().double().requires_grad_() for t in (x, w, b)]
+    z = 5.0 * torch.tanh((exact[0] @ exact[1].t() + exact[2]) / 5.0)
     true = nnf.cross_entropy(z, target) + 0.01 * z.logsumexp(1)[target >= 0].square().mean()
     torch.testing.assert_close(loss.double(), true, rtol=1e-5, atol=1e-6)
-    for got, want in zip(torch.autograd.grad(loss, (x, w)), torch.autograd.grad(true, exact), strict=True):
+    for got, want in zip(torch.autograd.grad(loss, (x, w, b)), torch.autograd.grad(true, exact), strict=True):
         assert (got.double() - want).norm() <= 2**-8 * want.norm()  # logits' gradients are rounded, and these
 
 

@@ -24,6 +24,7 @@ def test_dtypes_alignment_and_wide_numbers_are_told_apart():
     ]
     assert all(other != alike for other in others)
     assert others[2] != others[3]
+    assert len({tuple(kinds((x, bias), ())) for bias in (None, x, x[1:], x.bfloat16())}) == 4  # or there is none
     assert hash(tuple(alike)) == hash(tuple(kinds((x,), (Strides(0, 100, 1), 5, 0.5))))
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from crossent.kernels.triton.task import Given, Task
 
 FEW_CLASSES = 64
+ADDS_BIAS = True
 _OLDEST = (3, 6)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
 _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill
@@ -74,7 +75,7 @@ def row_stats(
     """Write the record of each row, and loss, lse and entropy where wanted: `Backend.row_stats`."""
     task = _task(logits, target, scores)
     if task.places.all:
-        with _on(logits):
+        with _on(task.logits):
             _stats(task, record, outputs, extend=extend)
 
 
@@ -146,7 +147,7 @@ def row_grad(logits: Any, target: Target, scores: Scores, record: Any, cotangent
     from crossent.kernels.triton.task import Task
 
     task = Task.of(logits, target, scores)
-    with _on(logits):
+    with _on(task.logits):
         _grad(task, record, Cotangents(*cotangents), grad)
 
 
@@ -170,10 +171,10 @@ def row_fused(
     task, scale = _task(logits, target, scores), LossScale(*scale)
     to = task.axes.placed(grad)
     tile = task.tile(to)
-    fitting = [shape for shape in _ONE_READ if logits.shape[1] + tile.U <= shape[0]]
+    fitting = [shape for shape in _ONE_READ if task.columns + tile.U <= shape[0]]
     if record.shape[1] == 0:
         return
-    with _on(logits):
+    with _on(task.logits):
         if not tile.wide or not fitting or task.capped:
             _ = _stats(task, record, outputs)
             _grad(task, record, scale, grad)
@@ -262,9 +263,10 @@ def _validated() -> bool:
 def _task(logits: Any, target: Target, scores: Scores) -> Task:
     from crossent.kernels.triton.task import Task
 
+    task = Task.of(logits, target, scores)
     if _validated():
-        check_target(target, logits.shape)
-    return Task.of(logits, target, scores)
+        check_target(target, task.logits.shape)
+    return task
 
 
 def _on(tensor: Any) -> AbstractContextManager[Any]:

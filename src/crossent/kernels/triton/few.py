@@ -23,6 +23,7 @@ from crossent.kernels.triton.gradient import (
 from crossent.kernels.triton.lanes import across, fold, no_columns
 from crossent.kernels.triton.record import record_of, save_outputs, with_named, without_target
 from crossent.kernels.triton.tiles import (
+    Logits,
     Matrix,
     Measure,
     Named,
@@ -37,7 +38,7 @@ from crossent.kernels.triton.tiles import (
 _UNSPECIALIZED = {
     "do_not_specialize": ["z", "p", "named", "classes", "rows", "steps", "to", "flags"],
     "do_not_specialize_on_alignment": [
-        "logits", "prob", "label", "weight", "outputs", "sums", "cotangents", "grad",
+        "logits", "bias", "prob", "label", "weight", "outputs", "sums", "cotangents", "grad",
     ],
 }  # fmt: skip
 
@@ -62,14 +63,15 @@ def _summed(
 
 @triton.jit(**_UNSPECIALIZED)
 def few_stats(
-    logits, prob, label, weight, outputs, sums,
+    logits, bias, prob, label, weight, outputs, sums,
     z, p, named, classes, rows, flags: "i32",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
     DENSE: tl.constexpr, TILTED: tl.constexpr, K: tl.constexpr, SUMMED: tl.constexpr, BATCHED: tl.constexpr,
+    GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write loss, lse and entropy of each row, and sums of R losses."""
-    logits = Matrix(logits, z.batch, z.row, z.col)
+    logits = Logits(logits, z.batch, z.row, z.col, bias, GROUPED)
     targets = Named(label, named.row, named.col, weight, named.prob_row, named.prob_col)
     phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
@@ -85,14 +87,14 @@ def few_stats(
 
 @triton.jit(**_UNSPECIALIZED)
 def few_grad(
-    logits, prob, label, weight, cotangents, grad,
+    logits, bias, prob, label, weight, cotangents, grad,
     z, p, named, classes, rows, steps, to, flags: "i32",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
-    DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
+    DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr, GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of each row; it may not take the place of the logits."""
-    logits, grad = Matrix(logits, z.batch, z.row, z.col), Matrix(grad, to.batch, to.row, to.col)
+    logits, grad = Logits(logits, z.batch, z.row, z.col, bias, GROUPED), Matrix(grad, to.batch, to.row, to.col)
     targets = Named(label, named.row, named.col, weight, named.prob_row, named.prob_col)
     phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)

@@ -18,7 +18,7 @@ from crossent.kernels.triton.record import (
 )
 from crossent.kernels.triton.tiles import (
     HAS_RECORD,
-    Matrix,
+    Logits,
     Measure,
     Named,
     is_ignored,
@@ -33,24 +33,24 @@ _RECORD = tl.constexpr(HAS_RECORD)
 _UNSPECIALIZED = {
     "do_not_specialize": ["z", "named", "classes", "rows", "flags", "number", "record_step", "programs"],
     "do_not_specialize_on_alignment": [
-        "logits", "label", "label_prob", "weight", "parts", "record", "outputs", "sums", "loss", "scale",
+        "logits", "bias", "label", "label_prob", "weight", "parts", "record", "outputs", "sums", "loss", "scale",
     ],
 }  # fmt: skip
 
 
 @triton.jit(**_UNSPECIALIZED)
 def finish(
-    logits, label, label_prob, weight, parts, record, outputs, sums,
+    logits, bias, label, label_prob, weight, parts, record, outputs, sums,
     z, named, classes, rows, flags: "i32", number: "i32", record_step,
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr,
-    TILTED: tl.constexpr, K: tl.constexpr, SUMMED: tl.constexpr, BATCHED: tl.constexpr,
+    TILTED: tl.constexpr, K: tl.constexpr, SUMMED: tl.constexpr, BATCHED: tl.constexpr, GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Merge the statistics of all parts of each row in order, and write record, outputs, and sums of R losses.
 
     Without parts, the record is there already.
     """
-    logits = Matrix(logits, z.batch, z.row, z.col)
+    logits = Logits(logits, z.batch, z.row, z.col, bias, GROUPED)
     targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
     phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(logits, targets, classes, weight, flags, keep, spread)

@@ -13,6 +13,7 @@ from crossent.kernels.triton.tiles import (
     HAS_LSE,
     HAS_SQUARE,
     address,
+    biased,
     inverse_of,
     named_class,
     scored,
@@ -171,7 +172,8 @@ def _at_named(
     if MEASURED:
         p += measure.spread * weight_at(measure, column, here)
     at = tl.where(measure.flags & _GATHERED != 0, number * measure.classes.picks + k, origin + column * logits.col)
-    x, slope = scored(tl.load(gathered + at, mask=here, other=0.0).to(T), phi, here, CAPPED)
+    z = tl.load(gathered + at, mask=here, other=0.0).to(T)
+    x, slope = scored(biased(z, logits, column, here), phi, here, CAPPED)
     norm = g.norm
     d = (x - norm.peak) * phi.rate
     e = tl.exp2(d * LOG2E)

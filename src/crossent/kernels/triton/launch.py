@@ -46,6 +46,8 @@ def kinds(arrays: tuple[Any, ...], numbers: tuple[Any, ...]) -> list[Any]:
         if isinstance(x, torch.Tensor):
             found.append(x.dtype)
             found.append(x.data_ptr() % 16)
+        elif x is None:
+            found.append(None)
         else:
             found += [each.dtype for each in x]
     found.append(arrays[0].device)

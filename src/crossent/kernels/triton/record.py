@@ -10,6 +10,7 @@ from crossent.kernels.triton.tiles import (
     HAS_ENTROPY,
     HAS_LOSS,
     HAS_LSE,
+    biased,
     named_class,
     scored,
 )
@@ -179,6 +180,6 @@ def _named(
     column, here, p = named_class(measure, number, k, there, K)
     p = tl.where(here | (p != p), p, 0.0)
     z = tl.load(logits.data + (origin + column * logits.col), mask=here, other=0.0).to(T)
-    x, _ = scored(z, phi, here, CAPPED)
+    x, _ = scored(biased(z, logits, column, here), phi, here, CAPPED)
     d = x.to(tl.float64) * phi.scale - _finite(peak)
     return tl.where(p == 0, 0.0, p * d), p

@@ -5,7 +5,8 @@ done once a row and not once a column in `finish`. Every kernel takes T, the dty
 of its tiles; CAPPED, whether there is a softcap; MEASURED, whether the target is more than the classes that it names;
 DENSE, whether it has a probability for each column; TILTED, whether entropies are wanted; G, of what the gradient is
 (`gradient`); K, how many of the classes that a target names are worked on at once: 1 if it names one without a
-probability, 0 if none; and BATCHED, whether there is more than one batch of rows.
+probability, 0 if none; BATCHED, whether there is more than one batch of rows; and GROUPED, whether the bias, if there
+is one (it is None otherwise), is read in groups of columns as wide tiles of logits are.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
@@ -26,6 +27,7 @@ from crossent.kernels.triton.gradient import (
 from crossent.kernels.triton.lanes import across, fold, joined, no_columns
 from crossent.kernels.triton.record import load_record, record_of, save_lanes, save_record, with_named, without_target
 from crossent.kernels.triton.tiles import (
+    Logits,
     Matrix,
     Measure,
     Named,
@@ -58,14 +60,14 @@ def _two_tiles(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_stats(
-    logits, prob, label, label_prob, weight, parts,
+    logits, bias, prob, label, label_prob, weight, parts,
     z, p, named, classes, rows, flags: "i32", span: "i32",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
-    MEASURED: tl.constexpr, DENSE: tl.constexpr, TILTED: tl.constexpr, BATCHED: tl.constexpr,
+    MEASURED: tl.constexpr, DENSE: tl.constexpr, TILTED: tl.constexpr, BATCHED: tl.constexpr, GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write the statistics of each row, or of one part of its vocabulary of `span` columns, for `finish`."""
-    logits = Matrix(logits, z.batch, z.row, z.col)
+    logits = Logits(logits, z.batch, z.row, z.col, bias, GROUPED)
     targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
     phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
@@ -101,14 +103,15 @@ def row_stats(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_grad(
-    logits, prob, label, label_prob, weight, record, cotangents, gathered, grad,
+    logits, bias, prob, label, label_prob, weight, record, cotangents, gathered, grad,
     z, p, named, classes, rows, steps, to, flags: "i32", span: "i32", record_step,
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
     MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
+    GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of each row, or of one part of the vocabulary; it may take the place of the logits."""
-    logits, grad = Matrix(logits, z.batch, z.row, z.col), Matrix(grad, to.batch, to.row, to.col)
+    logits, grad = Logits(logits, z.batch, z.row, z.col, bias, GROUPED), Matrix(grad, to.batch, to.row, to.col)
     targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
     phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
@@ -150,14 +153,15 @@ def row_grad(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_fused(
-    logits, prob, label, label_prob, weight, record, cotangents, gathered, grad,
+    logits, bias, prob, label, label_prob, weight, record, cotangents, gathered, grad,
     z, p, named, classes, rows, steps, to, flags: "i32", record_step,
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr,
     MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
+    GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Do both for a row of contiguous columns that fits one wide tile: each column is read once."""
-    logits, grad = Matrix(logits, z.batch, z.row, z.col), Matrix(grad, to.batch, to.row, to.col)
+    logits, grad = Logits(logits, z.batch, z.row, z.col, bias, GROUPED), Matrix(grad, to.batch, to.row, to.col)
     targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
     phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)

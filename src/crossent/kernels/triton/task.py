@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
+from crossent.kernels.backend import BiasedLogits, LossScale, RowOutputs
 from crossent.kernels.backend import Cotangents as GivenCotangents
-from crossent.kernels.backend import LossScale, RowOutputs
 from crossent.kernels.checks import as_int64
 from crossent.kernels.triton.gradient import Cotangents, CotangentSteps
 from crossent.kernels.triton.launch import launch
@@ -34,6 +34,7 @@ _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 _PROGRAMS = 512  # enough to fill a GPU: rows are split among more programs if there are fewer
 _PICKS = 16  # classes that a target names, worked on at once where a program has few rows
 _MOST_REGISTERS = 255
+_ACCESS = 16  # bytes of the longest access of a thread
 _LONG_ROW, _SHORT_ROW = 2048, 64
 _SIDE_BY_SIDE = 32  # rows next to each other in memory, or short ones, that are worked on together
 
@@ -132,6 +133,8 @@ class Task:
     """Rows, target and scores of a call."""
 
     logits: Any
+    bias: Any
+    """A bias (V,) that the kernels add, or None."""
     axes: _Axes
     target: Target
     label: Any
@@ -148,7 +151,10 @@ class Task:
 
     @classmethod
     def of(cls, logits: Any, target: Target, scores: Scores) -> Task:
-        """Return the task of a call."""
+        """Return the task of a call; the logits may be `BiasedLogits`."""
+        bias: Any = None
+        if isinstance(logits, BiasedLogits):
+            logits, bias = logits.without_bias, logits.bias.contiguous()
         V = logits.shape[1]
         if V >= 2**31:
             raise ValueError(f"a GPU takes fewer than 2**31 classes, got {V}; split the vocabulary")
@@ -171,7 +177,7 @@ class Task:
             weight, flags = weight.to(dtype).contiguous(), flags | HAS_WEIGHT
         number = V if target.num_classes is None else target.num_classes
         return cls(
-            logits, axes, target, label, label_prob, named,
+            logits, bias, axes, target, label, label_prob, named,
             Classes(V, target.first_class, number, target.ignore_index if target.kind == "index" else NO_CLASS, picks),
             spare if weight is None else weight,
             axes.placed(prob if index is None else logits),
@@ -222,7 +228,7 @@ class Task:
         """Return the tile for rows that lie like the logits, the dense target, and others of their shape."""
         z, V = self.axes.placed(self.logits), self.columns
         arrays = (z, *([self.prob] if self.dense else []), *others)
-        U = 16 // self.logits.element_size()
+        U = _ACCESS // self.logits.element_size()
         if V > _SHORT_ROW and self.logits.dtype != torch.float64 and all(_aligned(m, z, U) for m in arrays):
             shape = _LONG if V > _LONG_ROW else _MIDDLE
             return Tile(True, shape.rows, shape.lanes * 8 // U, U, shape.warps)
@@ -302,12 +308,19 @@ class Task:
         limit = {"maxnreg": _MOST_REGISTERS} if roomy else {}
         constants |= {
             "T": _TYPES[self.spare.dtype], "CAPPED": self.capped, "MEASURED": self.measured, "DENSE": self.dense,
-            "BATCHED": self.batches > 1, "R": tile.R,
+            "BATCHED": self.batches > 1, "GROUPED": self._grouped(tile), "R": tile.R,
         }  # fmt: skip
         launch(
-            kernel, (self.programs(tile.R), parts, 1), (self.logits, *arrays),
+            kernel, (self.programs(tile.R), parts, 1), (self.logits, self.bias, *arrays),
             (self.axes.placed(self.logits).at, *numbers, *self.numbers), constants, num_warps=tile.warps, **limit,
         )  # fmt: skip
+
+    def _grouped(self, tile: Tile) -> bool:
+        """Return whether kernels read the bias in groups of columns, as they read the logits."""
+        if self.bias is None or not tile.wide or self.bias.data_ptr() % _ACCESS != 0:
+            return False
+        at = self.axes.placed(self.logits).at
+        return at.row % tile.U == 0 and at.batch % tile.U == 0  # every row begins at a multiple of U elements
 
 
 def _aligned(m: Placed, like: Placed, U: int) -> bool:

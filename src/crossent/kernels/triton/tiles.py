@@ -81,6 +81,20 @@ class Matrix(NamedTuple):
     col: Any
 
 
+class Logits(NamedTuple):
+    """The logits as a matrix, and the bias (V,) that is added where they are read, None if there is none.
+
+    `grouped` tells whether rows begin at multiples of U elements, so that U numbers of the bias are one access too.
+    """
+
+    data: Any
+    batch: Any
+    row: Any
+    col: Any
+    bias: Any
+    grouped: Any
+
+
 class Named(NamedTuple):
     """The classes that a target names, and their probabilities."""
 
@@ -248,7 +262,12 @@ def read_tile(
 
     p leaves out the classes that an index target names; unless MEASURED there is nothing else, and p is not to be used.
     """
-    x, slope = read_scores(logits, phi, block, place, live, T, U, WIDE, CAPPED)
+    z = tl.load(address(logits, block.origin, block.phase, place, U, WIDE), mask=live, other=float("-inf")).to(T)
+    if WIDE and logits.grouped:
+        z = biased(z, logits, place, live)
+    else:
+        z = biased(z, logits, place - block.phase[:, None, None], live)
+    x, slope = scored(z, phi, live, CAPPED)
     if MEASURED:
         return x, slope, _read_measure(measure, block, place, live, T, U, WIDE, DENSE)
     else:
@@ -300,13 +319,12 @@ def with_sign_of(size, x):
 
 
 @triton.jit
-def read_scores(
-    logits, phi, block, place, live, T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr
-):
-    """Return x, −inf where a column is not live, and the slope."""
-    where = address(logits, block.origin, block.phase, place, U, WIDE)
-    z = tl.load(where, mask=live, other=float("-inf")).to(T)
-    return scored(z, phi, live, CAPPED)
+def biased(z, logits, column, here):
+    """Return logits z with the bias of their columns added."""
+    if logits.bias is None:
+        return z
+    else:
+        return z + tl.load(logits.bias + column, mask=here, other=0.0).to(z.dtype)
 
 
 @triton.jit

@@ -26,6 +26,12 @@ def few_classes(x: torch.Tensor) -> int:
     return 0 if name is None else kernels.few_classes(name)
 
 
+def adds_bias(x: torch.Tensor) -> bool:
+    """Return whether the backend of a tensor adds a bias to logits where it reads them."""
+    name = BACKENDS.get(x.device.type)
+    return name is not None and kernels.adds_bias(name)
+
+
 @functools.cache
 def why_no_backend(device_type: str) -> str | None:
     """Return None if there is a backend for tensors on devices of this type, else the reason."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
+from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, RowOutputs
 from crossent.kernels.checks import check_target
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
@@ -69,6 +69,10 @@ class TiledRows:
         positions = self.source.positions
         return tile if positions == 1 else tile.unflatten(1, (-1, positions))
 
+    def logits(self, tile: Tensor, bias: Tensor | None) -> Any:
+        """Return a tile of logits in the form of the kernels, with the bias that these add."""
+        return self.shaped(tile) if bias is None else BiasedLogits(self.shaped(tile), bias)
+
 
 def check_targets(task: TiledRows, like: Tensor) -> None:
     """Raise for the first row whose target is no class or no probability, before anything is multiplied.
@@ -89,11 +93,12 @@ def statistics(task: TiledRows, tiles: Tiles, shape: TileShape, results: RowResu
         here = rows.of(source.positions)
         part = record.new_empty((record.shape[0], rows.size * source.positions))
         for classes in spans(source.classes, shape.classes):
-            logits = task.shaped(tiles.logits(rows, classes))
+            tile = tiles.logits(rows, classes)
+            logits = task.logits(tile, tiles.bias(classes))
             last = classes.end == source.classes
             written = RowOutputs(*(x[here] if last else None for x in results[:3]))
             target, extend = task.target_of(rows, classes), classes.begin > 0
-            backend(logits).row_stats(logits, target, task.scores, part, written, extend=extend)
+            backend(tile).row_stats(logits, target, task.scores, part, written, extend=extend)
         record[:, here] = part
 
 
@@ -132,10 +137,10 @@ def _add_gradients(task: TiledRows, tiles: Tiles, sums: GradientSums, tiling: Ti
         for rows in spans(source.size, shape.rows):
             here = rows.of(source.positions)
             tile = tiles.logits(rows, classes)
-            gradient, logits = sums.place(tile, rows), task.shaped(tile)
+            gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(classes))
             parts = Cotangents(*(None if g is None else g[here] for g in cotangents))
             target, part = task.target_of(rows, classes), record[:, here].contiguous()
-            backend(logits).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
+            backend(tile).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
             sums.add(gradient, rows, classes, counted)
         sums.end(classes)
 
@@ -156,12 +161,12 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
     for rows in spans(source.size, sweep.rows):
         here = rows.of(source.positions)
         tile = tiles.logits(rows, classes)
-        gradient, logits = sums.place(tile, rows), task.shaped(tile)
+        gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(classes))
         part = record.new_empty((record.shape[0], rows.size * source.positions))
         scales = LossScale(loss_scale[here], None if lse_scale is None else lse_scale[here])
         written = RowOutputs(*(x[here] for x in results[:3]))
         target = task.target_of(rows, classes)
-        backend(logits).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
+        backend(tile).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
         record[:, here] = part
         sums.add(gradient, rows, classes, counted)
     return sums.result()
@@ -194,14 +199,15 @@ def _keep_gradients(
     for rows in spans(source.size, sweep.rows):
         here = rows.of(source.positions)
         tile = tiles.logits(rows, every)
-        logits, part = task.shaped(tile), results.record.new_empty((len(results.record), rows.size * source.positions))
+        logits = task.logits(tile, tiles.bias(every))
+        part = results.record.new_empty((len(results.record), rows.size * source.positions))
         written = RowOutputs(*(x[here] for x in results[:3]))
-        backend(logits).row_stats(logits, task.target_of(rows, every), task.scores, part, written)
+        backend(tile).row_stats(logits, task.target_of(rows, every), task.scores, part, written)
         results.record[:, here] = part
         parts = _cotangents(LossScale(loss_scale[here], None if squared is None else squared[here]), results.lse[here])
         tile, target = tile[:, first.of(source.positions)], task.target_of(rows, first)
-        gradient = sums.place(tile, rows)
-        backend(logits).row_grad(task.shaped(tile), target, task.scores, part, parts, task.shaped(gradient))
+        gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(first))
+        backend(tile).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
         sums.add(gradient, rows, first, counted)
 
 
@@ -259,7 +265,8 @@ def prob_gradient(task: TiledRows, chunk_bytes: int, record: Tensor, g_loss: Ten
     gradient = torch.empty_like(prob, memory_format=torch.contiguous_format)
     for rows in spans(source.size, rows_of_tile):
         own = rows.of(source.positions)
-        logits = task.shaped(tiles.logits(rows, classes))
+        tile, bias = tiles.logits(rows, classes), tiles.bias(classes)
+        logits = task.shaped(tile if bias is None else tile.add_(bias))
         total = LogTotal(record[0, own].to(wide), record[1, own].log().to(wide)) if groups else None
         here = slice(rows.begin, rows.end) if task.target.kind == "dense" else own
         gradient[here] = prob_grad(logits, task.target_of(rows, classes), task.scores, g_loss[own], total)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from crossent.torch.base.backends import adds_bias
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.ranks.gathered import InputGradient
@@ -115,6 +116,7 @@ class LinearTiles:
         """Of logits and of sums."""
         self.in_place = self.dtype == self.wide
         """Whether gradients of logits take the place of the logits."""
+        self._without_bias = source.positions == 1 and adds_bias(source.input)
         rows, classes = shape
         self._shape = (rows, padded(classes * source.positions))
         self._buffer: Tensor | None = None
@@ -171,11 +173,17 @@ class LinearTiles:
         self._multiply(rows, classes, tile)
         return tile
 
+    def bias(self, classes: Span) -> Tensor | None:
+        """Return the bias of classes where the backend adds it as it reads a tile: a pass less than in a product."""
+        bias = self.source.bias
+        return None if bias is None or not self._without_bias else bias[classes.begin : classes.end]
+
     def _multiply(self, rows: Span, classes: Span, tile: Tensor) -> None:
         weight, bias = self.operands(classes)
-        if bias is not None:
-            _ = tile.copy_(bias)
-        multiply(self.input(rows), weight.t(), tile, add=bias is not None)
+        if bias is None or self._without_bias:
+            multiply(self.input(rows), weight.t(), tile)
+        else:
+            multiply(self.input(rows), weight.t(), tile.copy_(bias), add=True)
 
     def gradient(self, tile: Tensor) -> Tensor:
         """Return memory for the gradient of a tile in the dtype that its products take; it may be the tile itself."""

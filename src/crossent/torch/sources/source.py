@@ -61,6 +61,10 @@ class Tiles(Protocol):
         """Return a tile of logits (n, v · positions), in memory that the next tile takes."""
         ...
 
+    def bias(self, classes: Span) -> Tensor | None:
+        """Return the bias (v,) that whoever reads a tile of these classes adds to it, None if it has been added."""
+        ...
+
 
 class GradientSums(Protocol):
     """The gradients of a source's operands, as sums over tiles."""

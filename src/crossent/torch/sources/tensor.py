@@ -87,6 +87,9 @@ class TensorTiles(NamedTuple):
         """Return a tile of a matrix of logits."""
         return self.source.tensor[rows.begin : rows.end, classes.begin : classes.end]
 
+    def bias(self, classes: Span) -> None:
+        """Return None: there is no bias."""
+
 
 class TensorSums:
     """The gradient of logits that exist; each tile's is written in its place, and nothing is added up."""
