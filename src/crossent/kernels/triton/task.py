@@ -154,7 +154,7 @@ class Task:
         """Return the task of a call; the logits may be `BiasedLogits`."""
         bias: Any = None
         if isinstance(logits, BiasedLogits):
-            logits, bias = logits.without_bias, logits.bias.contiguous()
+            logits, bias = logits.without_bias, logits.bias
         V = logits.shape[1]
         if V >= 2**31:
             raise ValueError(f"a GPU takes fewer than 2**31 classes, got {V}; split the vocabulary")
@@ -177,7 +177,7 @@ class Task:
             weight, flags = weight.to(dtype).contiguous(), flags | HAS_WEIGHT
         number = V if target.num_classes is None else target.num_classes
         return cls(
-            logits, bias, axes, target, label, label_prob, named,
+            logits, None if bias is None else bias.contiguous(), axes, target, label, label_prob, named,
             Classes(V, target.first_class, number, target.ignore_index if target.kind == "index" else NO_CLASS, picks),
             spare if weight is None else weight,
             axes.placed(prob if index is None else logits),
