@@ -270,7 +270,8 @@ def check_row_loss(backend: Any, case: Case, truth: Truth, losses: Any, *, recor
     kept = (record.view, room) if recorded else (None, None)
     total, mean = (backend.row_loss(case.logits, case.target, case.scores, *kept, mean=mean) for mean in (False, True))
     rounding = max(1, case.rows) * 2.0**-53
-    bound = (rounding + unit(case)) * np.abs(losses).sum()  # a sum may be one of losses that were not rounded
+    # a sum may be one of losses that were not rounded, and is rounded itself
+    bound = (rounding + 2 * unit(case)) * np.abs(losses).sum()
     assert worst(np.array(total.loss), losses.sum(), bound) <= 1, f"the sum of {case.name}"
     assert total.scale == 1
     weight = row_weights(case).sum()

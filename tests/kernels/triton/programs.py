@@ -7,6 +7,7 @@ where a program writes memory that another one reads or writes, the launch raise
 
 from __future__ import annotations
 
+import os
 import random
 import zlib
 from collections.abc import Iterator
@@ -129,13 +130,13 @@ def unwatched() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def program_order(request: Any) -> Iterator[str]:
-    """The order of the programs: that of the parametrization, else one that the name of the test and the seed draw.
+    """The order of the programs: that of the parametrization, or CROSSENT_PROGRAM_ORDER, or one that the test draws.
 
-    The seed is that of pytest-randomly, which pytest prints.
+    It is drawn by the name of the test and the seed of pytest-randomly, which pytest prints.
     """
     seed = request.config.getoption("randomly_seed", 0)
     drawn = random.Random(f"{seed} {zlib.crc32(request.node.nodeid.encode())}")
-    order = getattr(request, "param", None) or drawn.choice(ORDERS)
+    order = getattr(request, "param", None) or os.environ.get("CROSSENT_PROGRAM_ORDER") or drawn.choice(ORDERS)
     with in_order(order, drawn.randrange(2**32)):
         yield order
 
