@@ -1,9 +1,9 @@
 """Compile every kernel for all targets, print what they need, and fail where that is too much.
 
 It fails where a kernel spills registers, needs more shared memory than the chip has, or accesses less than 16 bytes at
-once where rows are contiguous; with --budgets also where one of the kernels that losses spend their time in needs more
-than its budget (`tools.gpu_build.budgets`). A target is compiled again only if kernels, launcher, this check or the
-compiler have changed.
+once where rows are contiguous; where one of the kernels that losses spend their time in needs more than its budget
+(`tools.gpu_build.budgets`); and where rows of few classes wait for each other. A target is compiled again only if
+kernels, launcher, this check or the compiler have changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     _ = parser.add_argument("--targets", nargs="*", choices=list(CHIPS), default=list(CHIPS))
     _ = parser.add_argument("--all", action="store_true", help="print every variant, with its loops")
-    _ = parser.add_argument("--budgets", action="store_true", help="fail where a budget is not kept")
     args = parser.parse_args()
     begin = time.time()
     jobs = [Job(target, share) for target in args.targets for share in range(SHARES)]
@@ -38,7 +37,7 @@ def main() -> int:
             show_one(b)
     show(built)
     print(f"{len(built)} kernels for {len(args.targets)} targets in {time.time() - begin:.0f} s")
-    return verdict(built, budgets=args.budgets)
+    return verdict(built)
 
 
 if __name__ == "__main__":

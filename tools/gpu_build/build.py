@@ -20,6 +20,10 @@ SHARES = 4
 """Processes that share the work for one target, one after the other on each processor."""
 
 
+_JOINED = 16
+"""Columns of a lane that the statistics have at once in wide tiles, however many one access has."""
+
+
 class Job(NamedTuple):
     """One share of all calls for one target, compiled in a process of its own."""
 
@@ -94,6 +98,8 @@ def _built(target: str, call: Call, launched: Launched) -> Built:
 
 def _tile(call: Call, launched: Launched, threads: int) -> Tile:
     R, M, U = (launched.arguments.get(name, 0) for name in "RMU")
+    if launched.name == "row_stats" and launched.arguments["WIDE"]:
+        U = _JOINED
     arrays = 2 if "dense" in call.kind else 1
     return Tile(R * M * U / threads, DTYPES[call.dtype].itemsize, arrays)
 

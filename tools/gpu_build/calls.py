@@ -13,6 +13,7 @@ from crossent.kernels import triton as backend
 from crossent.kernels.backend import BiasedLogits, BinaryOperands, Cotangents, LossScale, RowOutputs
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
+from tools.gpu_build.budgets import FEW_LAYOUTS
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
 KINDS = ("index", "index capped", "topk", "smoothed capped", "dense", "dense capped")
@@ -26,9 +27,13 @@ LAYOUTS = {
     "short": ((4096, 10),),
     "beside": ((2, 19, 4096),),  # classes in the middle, as for segmentation
     "apart": ((64, 100),),  # columns apart
+    "few": ((4096, 10), (4096, 50)),  # a thread a row, eight threads a row
+    "few beside": ((2, 19, 4096),),
 }
 ONE_READ = (1500, 8000)
-ENTROPY = " with entropy"
+LSE, ENTROPY = " with lse", " with entropy"
+"""Added to the kind of a call whose gradient is of more than the loss."""
+WITH_LSE = ("index", "smoothed capped")
 
 
 class Call(NamedTuple):
@@ -65,7 +70,8 @@ def calls() -> Iterator[Call]:
         known = (name, kind) in EVEN if layout == "even" else kind in FEWER_KINDS.get(name, KINDS)
         if known and not (name == "f64" and layout in {"long", "even", "middle"}):  # which has no wide tiles
             for shape in shapes:
-                yield from row_calls(layout, shape, name, kind)
+                if not (kind == "topk" and layout in FEW_LAYOUTS):  # which has a record
+                    yield from row_calls(layout, shape, name, kind)
     for V, name, kind in itertools.product(ONE_READ, ("bf16", "f32"), ("index", "topk", "dense")):
         yield from row_calls("one read", (4096, V), name, kind)
     yield from row_calls("one read", (4096, ONE_READ[0]), "f16", "index")
@@ -109,26 +115,30 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
     dtype, rows = DTYPES[name], rows_of(shape)
     logits = empty(shape[0], 2 * shape[1], dtype=dtype)[:, ::2] if layout == "apart" else empty(*shape, dtype=dtype)
     scores, target = Scores(1.0, 30.0 if "capped" in kind else None), target_of(kind, shape, dtype)
-    given_logits = BiasedLogits(logits, empty(shape[1], dtype=torch.bfloat16)) if "biased" in kind else logits
-    record = empty(len(FIELDS), rows, dtype=torch.float64)
+    z = BiasedLogits(logits, empty(shape[1], dtype=torch.bfloat16)) if "biased" in kind else logits
+    few = layout in FEW_LAYOUTS
+    record = None if few else empty(len(FIELDS), rows, dtype=torch.float64)
     vectors: Any = tuple(empty(rows, dtype=computed(dtype)) for _ in range(3))
-    to = {"": logits}
-    if name == "f32" and layout not in {"short", "apart"}:  # what the linear loss asks for
+    to = {"": empty(*shape, dtype=dtype) if few else logits}
+    if name == "f32" and layout not in {"short", "apart", *FEW_LAYOUTS}:  # what the linear loss asks for
         to["bf16"] = empty(*shape, dtype=torch.bfloat16)
 
-    def call(function: str, to: str, *arguments: Any, more: str = "") -> Call:
-        run = getattr(backend, function)
-        return Call(function, layout, kind + more, name, shape, to, lambda: run(*arguments))
+    def call(function: str, to: str, *arguments: Any, more: str = "", **options: Any) -> Call:
+        run = partial(getattr(backend, function), *arguments, **options)
+        return Call(function, layout, kind + more, name, shape, to, run)
 
     if layout == "one read":
         scale, outputs = LossScale(*vectors[:2]), RowOutputs(*vectors)
         for suffix, grad in to.items():
-            yield call("row_fused", suffix, given_logits, target, scores, scale, record, grad, outputs)
+            yield call("row_fused", suffix, z, target, scores, scale, record, grad, outputs)
         return
-    for more, given in (("", (*vectors[:2], None)), (ENTROPY, vectors)):
-        yield call("row_stats", "", given_logits, target, scores, record, RowOutputs(*given), more=more)
-        for suffix, grad in to.items():
-            yield call("row_grad", suffix, given_logits, target, scores, record, Cotangents(*given), grad, more=more)
+    for more, wanted in (("", vectors[:2]), (ENTROPY, vectors)) if few else (("", vectors),):
+        yield call("row_stats", "", z, target, scores, record, RowOutputs(*wanted), more=more)
+    yield call("row_loss", "", z, target, scores, record, None if few else vectors[0], mean=True)
+    for suffix, grad in to.items():
+        for more, given in (("", vectors[:1]), (LSE, vectors[:2]), (ENTROPY, vectors)):
+            if more != LSE or kind in WITH_LSE:
+                yield call("row_grad", suffix, z, target, scores, record, Cotangents(*given), grad, more=more)
 
 
 def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[Call]:

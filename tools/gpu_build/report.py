@@ -38,9 +38,9 @@ def show(built: list[Built]) -> None:
         )
 
 
-def verdict(built: list[Built], *, budgets: bool = False) -> int:
+def verdict(built: list[Built]) -> int:
     """Print what is wrong, and return 1 if anything is."""
-    wrong = [(b, found) for b in built if (found := faults(b, budgets=budgets))]
+    wrong = [(b, found) for b in built if (found := faults(b))]
     for b, found in wrong:
         print(f"{b.target} {b.kernel}, {b.call}: {'; '.join(found)}")
     print(f"{len(wrong)} of {len(built)} wrong")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
-from crossent.kernels.triton.task import Task, kind_of_gradient
+from crossent.kernels.triton.task import Task
 from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_GATHERED, HAS_LOSS, HAS_LSE, HAS_SQUARE, HAS_WEIGHT
 from crossent.spec import Scores, Target
 
@@ -65,7 +65,8 @@ def test_absent_arrays_have_a_stand_in_and_no_flag():
     assert task.cotangents(Cotangents(g, None, g)).flags == HAS_LOSS | HAS_ENTROPY
     assert task.cotangents(LossScale(g)).flags == HAS_LOSS
     assert task.cotangents(LossScale(g, g)).flags == HAS_LOSS | HAS_SQUARE
-    steps = task.cotangents(Cotangents(torch.ones(()).expand(4), None, torch.ones(8)[::2])).steps
+    double = torch.ones(8, dtype=torch.float64)
+    steps = task.cotangents(Cotangents(double[0].expand(4), None, double[::2])).steps
     assert (steps.loss, steps.lse, steps.entropy) == (0, 0, 2)  # the first is one number for all rows
 
 
@@ -100,9 +101,34 @@ def test_few_classes_have_a_thread_a_row_or_eight_of_them():
 
 
 def test_kernels_of_the_gradient_go_by_the_cotangents_that_there_are():
-    assert kind_of_gradient(HAS_LOSS) == 0
-    assert kind_of_gradient(HAS_LSE) == kind_of_gradient(HAS_LOSS | HAS_SQUARE) == 1
-    assert kind_of_gradient(HAS_LOSS | HAS_LSE | HAS_ENTROPY) == 2
+    def kind(task, flags):
+        return task.kind_of_gradient(task.tile(), flags)
+
+    task = task_of(4, 1000)
+    assert kind(task, HAS_LOSS) == 0
+    assert kind(task, HAS_LSE) == kind(task, HAS_LOSS | HAS_SQUARE) == 1
+    assert kind(task, HAS_LOSS | HAS_LSE | HAS_ENTROPY) == 2
+    few = task_of(4, 10)  # rarer calls share a kernel where rows are not long
+    assert (kind(few, HAS_LOSS), kind(few, HAS_LSE)) == (0, 2)
+    assert kind(task_of(4, 10, smoothing=0.1), HAS_LOSS) == kind(task_of(4, 10, dtype=torch.float64), HAS_LOSS) == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "narrow", "want"),
+    [
+        (task_of(4, 10), torch.float32, True, torch.float32),
+        (task_of(4, 10), torch.float16, True, torch.float32),
+        (task_of(4, 10), torch.float64, True, torch.float64),
+        (task_of(4, 10, smoothing=0.1), torch.float32, True, torch.float64),
+        (task_of(4, 10, dtype=torch.float64), torch.float32, True, torch.float64),
+        (task_of(4, 1000), torch.bfloat16, False, torch.float64),
+    ],
+)
+def test_cotangents_have_one_dtype_that_holds_them(task, given, narrow, want):
+    loss, entropy = torch.rand(4).to(given), torch.ones(4, dtype=torch.float16)
+    arrays = task.cotangents(Cotangents(loss, None, entropy), narrow=narrow).arrays
+    assert {x.dtype for x in arrays} == {want}
+    assert torch.equal(arrays.loss.double(), loss.double())
 
 
 def test_logits_of_several_classes_are_gathered_before_the_gradient_replaces_them():

@@ -101,26 +101,30 @@ def _stats(
 ) -> Any:
     """Launch the kernels of `row_stats`; if summed, return the sums of blocks of rows (blocks, 2)."""
     from crossent.kernels.triton import few, rows
-    from crossent.kernels.triton.tiles import HAS_RECORD
+    from crossent.kernels.triton.tiles import HAS_RECORD, HAS_SUMS
 
     to, places = task.outputs(outputs), task.places
-    flags = task.flags | to.flags | (HAS_RECORD if extend else 0)
+    flags = task.flags | to.flags | (HAS_RECORD if extend else 0) | (HAS_SUMS if summed else 0)
     if record is None:
         tile = task.few_tile
-        sums = task.new_sums(tile.R) if summed else task.spare
+        sums = task.new_sums(tile.R)
         task.launch(
             few.few_stats, tile, 1, (task.prob.data, task.label, task.weight, to.arrays, sums),
-            (task.prob.at, task.named, task.classes, places, flags),
-            M=tile.M, U=tile.U, TILTED=outputs.entropy is not None, K=min(1, task.classes.picks), SUMMED=summed,
+            (task.prob.at, task.classes, places, flags),
+            M=tile.M, U=tile.U, MEASURED=task.measured, TILTED=task.tilted(tile, outputs.entropy is not None),
+            K=min(1, task.classes.picks),
         )  # fmt: skip
         return sums
     tile = task.tile()
+    tilted = task.tilted(tile, tilted)
     parts = task.parts(tile, _SHORTEST_PART)
     each = task.spare.new_empty((parts.number, len(FIELDS), places.all))
+    kernel = rows.row_stats if tile.wide else rows.row_stats_one_by_one
     task.launch(
-        rows.row_stats, tile, parts.number, (task.prob.data, task.label, task.label_prob, task.weight, each),
-        (task.prob.at, task.named, task.classes, places, flags, parts.span),
-        M=tile.M * tile.U // 16 if tile.wide else tile.M, U=tile.U, WIDE=tile.wide, TILTED=tilted,
+        kernel, tile, parts.number, (task.prob.data, task.label, task.label_prob, task.weight, each),
+        (task.prob.at, task.classes, places, flags, parts.span),
+        M=tile.M * tile.U // 16 if tile.wide else tile.M, U=tile.U, WIDE=tile.wide, MEASURED=task.measured,
+        TILTED=tilted,
     )  # fmt: skip
     return _finish(task, each, record, to, flags, tilted=tilted, summed=summed)
 
@@ -130,14 +134,16 @@ def _finish(
 ) -> Any:
     """Launch the kernel that makes records of the statistics of parts; without these, of the record what is wanted."""
     from crossent.kernels.triton import finish
+    from crossent.kernels.triton.tiles import HAS_MEASURE, HAS_TILT
 
     tile = task.row_tile
-    sums = task.new_sums(tile.R) if summed else task.spare
+    sums = task.new_sums(tile.R) if summed else record  # which stands in for it
     parts, number, named = (task.spare, 0, 0) if each is None else (each, len(each), tile.U)
+    flags |= (HAS_MEASURE if task.measured else 0) | (HAS_TILT if tilted else 0)
     task.launch(
         finish.finish, tile, 1, (task.label, task.label_prob, task.weight, parts, record, outputs.arrays, sums),
-        (task.named, task.classes, task.places, flags, number, record.stride(0)),
-        TILTED=tilted, K=named, SUMMED=summed,
+        (task.classes, task.places, flags, number, record.stride(0)),
+        K=named,
     )  # fmt: skip
     return sums
 
@@ -165,7 +171,7 @@ def row_fused(
     Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice.
     """
     from crossent.kernels.triton import rows as kernels
-    from crossent.kernels.triton.task import Tile, kind_of_gradient
+    from crossent.kernels.triton.task import Tile
     from crossent.kernels.triton.tiles import HAS_RECORD
 
     task, scale = _task(logits, target, scores), LossScale(*scale)
@@ -186,8 +192,9 @@ def row_fused(
         task.launch(
             kernels.row_fused, whole, 1,
             (task.prob.data, task.label, task.label_prob, task.weight, record, g.arrays, gathered.arrays, to.data),
-            (task.prob.at, task.named, task.classes, task.places, g.steps, to.at, flags, record.stride(0)),
-            M=whole.M, U=whole.U, G=kind_of_gradient(g.flags), K=task.named_at_once(1),
+            (task.prob.at, task.classes, task.places, g.steps, to.at, flags, record.stride(0)),
+            M=whole.M, U=whole.U, MEASURED=task.measured, G=task.kind_of_gradient(whole, g.flags),
+            K=task.named_at_once(1),
         )  # fmt: skip
         if results.flags:  # not from the logits, whose place the gradient may have taken
             _ = _finish(task, None, record, results, task.flags | results.flags | HAS_RECORD)
@@ -195,30 +202,31 @@ def row_fused(
 
 def _grad(task: Task, record: Any, cotangents: Cotangents | LossScale, grad: Any) -> None:
     from crossent.kernels.triton import few, rows
-    from crossent.kernels.triton.task import kind_of_gradient
 
     if task.places.all == 0:
         return
-    to, g = task.axes.placed(grad), task.cotangents(cotangents)
-    kind, places = kind_of_gradient(g.flags), task.places
+    to, g = task.axes.placed(grad), task.cotangents(cotangents, narrow=record is None)
+    places = task.places
     if record is None:
         tile = task.few_tile
         task.launch(
             few.few_grad, tile, 1, (task.prob.data, task.label, task.weight, g.arrays, grad),
-            (task.prob.at, task.named, task.classes, places, g.steps, to.at, task.flags | g.flags),
-            M=tile.M, U=tile.U, G=kind, K=min(1, task.classes.picks),
+            (task.prob.at, task.classes, places, g.steps, to.at, task.flags | g.flags),
+            M=tile.M, U=tile.U, MEASURED=task.measured, G=task.kind_of_gradient(tile, g.flags),
+            K=min(1, task.classes.picks),
         )  # fmt: skip
         return
     tile, gathered = task.tile(to), task.gathered(grad)
     parts = task.parts(tile, tile.M * tile.U)
     task.launch(
-        rows.row_grad, tile, parts.number,
+        rows.row_grad if tile.wide else rows.row_grad_one_by_one, tile, parts.number,
         (task.prob.data, task.label, task.label_prob, task.weight, record, g.arrays, gathered.arrays, grad),
         (
-            task.prob.at, task.named, task.classes, places, g.steps, to.at, task.flags | g.flags | gathered.flags,
+            task.prob.at, task.classes, places, g.steps, to.at, task.flags | g.flags | gathered.flags,
             parts.span, record.stride(0),
         ),
-        M=tile.M, U=tile.U, WIDE=tile.wide, G=kind, K=task.named_at_once(tile.R),
+        M=tile.M, U=tile.U, WIDE=tile.wide, MEASURED=task.measured, G=task.kind_of_gradient(tile, g.flags),
+        K=task.named_at_once(tile.R),
     )  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from triton.language.extra import libdevice
 
 from crossent.kernels.triton.gradient import (
     OF_ENTROPY,
+    Cotangents,
+    CotangentSteps,
     for_tiles,
     gradient_of,
     has_gradient,
@@ -21,12 +23,16 @@ from crossent.kernels.triton.gradient import (
     write_tile,
 )
 from crossent.kernels.triton.lanes import across, fold, no_columns
-from crossent.kernels.triton.record import record_of, save_outputs, with_named, without_target
+from crossent.kernels.triton.record import record_of, save_outputs, save_sums, with_named, without_target
 from crossent.kernels.triton.tiles import (
+    NUMBERS,
+    Classes,
     Logits,
     Matrix,
     Measure,
     Named,
+    Outputs,
+    Rows,
     block_of,
     origin_of,
     phi_of,
@@ -36,9 +42,9 @@ from crossent.kernels.triton.tiles import (
 )
 
 _UNSPECIALIZED = {
-    "do_not_specialize": ["z", "p", "named", "classes", "rows", "steps", "to", "flags"],
+    "do_not_specialize": NUMBERS,
     "do_not_specialize_on_alignment": [
-        "logits", "bias", "prob", "label", "weight", "outputs", "sums", "cotangents", "grad",
+        "logits", "bias", "prob", "label", "weight", "sums", *Cotangents._fields, "grad",
     ],
 }  # fmt: skip
 
@@ -63,41 +69,48 @@ def _summed(
 
 @triton.jit(**_UNSPECIALIZED)
 def few_stats(
-    logits, bias, prob, label, weight, outputs, sums,
-    z, p, named, classes, rows, flags: "i32",
+    logits, bias, prob, label, weight, loss, lse, entropy, sums,
+    z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
+    columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
+    rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64", flags: "i32",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
-    DENSE: tl.constexpr, TILTED: tl.constexpr, K: tl.constexpr, SUMMED: tl.constexpr, BATCHED: tl.constexpr,
+    DENSE: tl.constexpr, TILTED: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
     GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write loss, lse and entropy of each row, and sums of R losses."""
-    logits = Logits(logits, z.batch, z.row, z.col, bias, GROUPED)
-    targets = Named(label, named.row, named.col, weight, named.prob_row, named.prob_col)
+    logits = Logits(logits, z_batch, z_row, z_col, bias, GROUPED)
+    classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
     phi = phi_of(unit, cap, T, CAPPED)
-    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    measure = Measure(Matrix(prob, p_batch, p_row, p_col), Named(label, weight), classes, weight, flags, keep, spread)
     block = block_of(logits, measure, rows, R, U, False, DENSE, BATCHED)
     r, _, rest = _summed(logits, phi, measure, block, R, M, U, T, CAPPED, MEASURED, DENSE, TILTED, K)
     log_total = tl.where(block.ignored, 0.0, libdevice.log1p(rest)).to(tl.float64)
-    loss = save_outputs(outputs, block.number, block.exists, flags, without_target(r, block.ignored), log_total)
-    if SUMMED:
-        program = tl.program_id(0)
-        tl.store(sums + 2 * program, tl.sum(tl.where(block.wanted, loss, 0.0), 0))
-        tl.store(sums + 2 * program + 1, tl.sum(row_weight(measure, block.number, block.wanted, K), 0))
+    outputs = Outputs(loss, lse, entropy)
+    losses = save_outputs(outputs, block.number, block.exists, flags, without_target(r, block.ignored), log_total)
+    save_sums(sums, losses, row_weight(measure, block.number, block.wanted, K), block.wanted, flags)
 
 
 @triton.jit(**_UNSPECIALIZED)
 def few_grad(
-    logits, bias, prob, label, weight, cotangents, grad,
-    z, p, named, classes, rows, steps, to, flags: "i32",
+    logits, bias, prob, label, weight, loss, lse, entropy, square, grad,
+    z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
+    columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
+    rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
+    loss_step: "i64", lse_step: "i64", entropy_step: "i64", square_step: "i64",
+    to_batch: "i64", to_row: "i64", to_col: "i64", flags: "i32",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
-    DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr, GROUPED: tl.constexpr,
+    DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
+    GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of each row; it may not take the place of the logits."""
-    logits, grad = Logits(logits, z.batch, z.row, z.col, bias, GROUPED), Matrix(grad, to.batch, to.row, to.col)
-    targets = Named(label, named.row, named.col, weight, named.prob_row, named.prob_col)
+    logits, grad = Logits(logits, z_batch, z_row, z_col, bias, GROUPED), Matrix(grad, to_batch, to_row, to_col)
+    cotangents = Cotangents(loss, lse, entropy, square)
+    steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)
+    classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
     phi = phi_of(unit, cap, T, CAPPED)
-    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    measure = Measure(Matrix(prob, p_batch, p_row, p_col), Named(label, weight), classes, weight, flags, keep, spread)
     block = block_of(logits, measure, rows, R, U, False, DENSE, BATCHED)
     origin = origin_of(grad, block.batch, block.row)
     r, peak, rest = _summed(logits, phi, measure, block, R, M, U, T, CAPPED, MEASURED, DENSE, G == OF_ENTROPY, K)

@@ -13,14 +13,19 @@ from crossent.kernels.triton.record import (
     record_of,
     save_outputs,
     save_record,
+    save_sums,
     with_named,
     without_target,
 )
 from crossent.kernels.triton.tiles import (
     HAS_RECORD,
+    NUMBERS,
+    Classes,
     Logits,
     Measure,
     Named,
+    Outputs,
+    Rows,
     is_ignored,
     nowhere,
     origin_of,
@@ -31,51 +36,48 @@ from crossent.kernels.triton.tiles import (
 
 _RECORD = tl.constexpr(HAS_RECORD)
 _UNSPECIALIZED = {
-    "do_not_specialize": ["z", "named", "classes", "rows", "flags", "number", "record_step", "programs"],
+    "do_not_specialize": [*NUMBERS, "parts_number", "programs"],
     "do_not_specialize_on_alignment": [
-        "logits", "bias", "label", "label_prob", "weight", "parts", "record", "outputs", "sums", "loss", "scale",
+        "logits", "bias", "label", "label_prob", "weight", "parts", "record", "loss", "lse", "entropy", "sums", "scale",
     ],
 }  # fmt: skip
 
 
 @triton.jit(**_UNSPECIALIZED)
 def finish(
-    logits, bias, label, label_prob, weight, parts, record, outputs, sums,
-    z, named, classes, rows, flags: "i32", number: "i32", record_step,
+    logits, bias, label, label_prob, weight, parts, record, loss, lse, entropy, sums,
+    z_batch: "i64", z_row: "i64", z_col: "i64",
+    columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
+    rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
+    flags: "i32", parts_number: "i32", record_step: "i64",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
-    T: tl.constexpr, R: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr,
-    TILTED: tl.constexpr, K: tl.constexpr, SUMMED: tl.constexpr, BATCHED: tl.constexpr, GROUPED: tl.constexpr,
+    T: tl.constexpr, R: tl.constexpr, CAPPED: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr,
+    BATCHED: tl.constexpr, GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Merge the statistics of all parts of each row in order, and write record, outputs, and sums of R losses.
 
     Without parts, the record is there already.
     """
-    logits = Logits(logits, z.batch, z.row, z.col, bias, GROUPED)
-    targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
+    logits = Logits(logits, z_batch, z_row, z_col, bias, GROUPED)
+    classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
     phi = phi_of(unit, cap, T, CAPPED)
-    measure = Measure(logits, targets, classes, weight, flags, keep, spread)
-    batch, row, exists = place_of(rows, R, BATCHED)
-    at = batch * rows.batch + row * rows.step
-    ignored = nowhere(exists) if DENSE else is_ignored(targets, classes, at, exists)
+    measure = Measure(logits, Named(label, label_prob), classes, weight, flags, keep, spread)
+    batch, row, at, exists = place_of(rows, R, BATCHED)
+    ignored = nowhere(exists) if DENSE else is_ignored(measure.named, classes, at, exists)
     wanted = exists & (ignored == 0)
 
-    there = wanted & (number > 0)
-    r = record_of(load_lanes(parts, 0, rows.all, at, there, MEASURED, TILTED), phi.scale, MEASURED, TILTED)
-    for part in range(1, number):
-        r = merged(
-            r, record_of(load_lanes(parts, part, rows.all, at, wanted, MEASURED, TILTED), phi.scale, MEASURED, TILTED)
-        )
+    there = wanted & (parts_number > 0)
+    r = record_of(load_lanes(parts, 0, rows.all, at, there, flags), phi.scale, True, True)
+    for part in range(1, parts_number):
+        r = merged(r, record_of(load_lanes(parts, part, rows.all, at, wanted, flags), phi.scale, True, True))
     if K > 0:
         r = with_named(r, logits, phi, measure, at, origin_of(logits, batch, row), wanted, T, K, CAPPED)
     if flags & _RECORD != 0:
         r = merged(load_record(record, record_step, at, wanted), r)
     r = without_target(r, ignored)
     save_record(record, record_step, at, exists, r)
-    loss = save_outputs(outputs, at, exists, flags, r, libdevice.log(r.total))
-    if SUMMED:
-        program = tl.program_id(0)
-        tl.store(sums + 2 * program, tl.sum(tl.where(wanted, loss, 0.0), 0))
-        tl.store(sums + 2 * program + 1, tl.sum(row_weight(measure, at, wanted, K), 0))
+    losses = save_outputs(Outputs(loss, lse, entropy), at, exists, flags, r, libdevice.log(r.total))
+    save_sums(sums, losses, row_weight(measure, at, wanted, K), wanted, flags)
 
 
 @triton.jit(**_UNSPECIALIZED)

@@ -171,7 +171,9 @@ def _at_named(
             p += tl.where(same_here & (same == column), more, 0.0)
     if MEASURED:
         p += measure.spread * weight_at(measure, column, here)
-    at = tl.where(measure.flags & _GATHERED != 0, number * measure.classes.picks + k, origin + column * logits.col)
+    at = origin + column * logits.col
+    if K > 1:  # one class is read before anything is written
+        at = tl.where(measure.flags & _GATHERED != 0, number * measure.classes.picks + k, at)
     z = tl.load(gathered + at, mask=here, other=0.0).to(T)
     x, slope = scored(biased(z, logits, column, here), phi, here, CAPPED)
     norm = g.norm

@@ -10,11 +10,15 @@ from crossent.kernels.triton.tiles import (
     HAS_ENTROPY,
     HAS_LOSS,
     HAS_LSE,
+    HAS_MEASURE,
+    HAS_SUMS,
+    HAS_TILT,
     biased,
     named_class,
     scored,
 )
 
+_MEASURE, _TILT, _SUMS = tl.constexpr(HAS_MEASURE), tl.constexpr(HAS_TILT), tl.constexpr(HAS_SUMS)
 _LOSS, _LSE, _ENTROPY = tl.constexpr(HAS_LOSS), tl.constexpr(HAS_LSE), tl.constexpr(HAS_ENTROPY)
 
 
@@ -45,17 +49,15 @@ def save_lanes(parts, part, rows, number, exists, r, MEASURED: tl.constexpr, TIL
 
 
 @triton.jit
-def load_lanes(parts, part, rows, number, there, MEASURED: tl.constexpr, TILTED: tl.constexpr):
-    """Return the statistics of one part of each row, in x; those of no columns where there is none."""
+def load_lanes(parts, part, rows, number, there, flags):
+    """Return the statistics of one part of each row, in x; those of no columns, or 0, where there is none."""
     at = parts + (part * (5 * rows) + number)
     peak = tl.load(at, mask=there, other=float("-inf"))
     rest = tl.load(at + rows, mask=there, other=0.0)
-    score, mass, tilt = rest, rest, rest
-    if MEASURED:
-        score = tl.load(at + 2 * rows, mask=there, other=0.0)
-        mass = tl.load(at + 3 * rows, mask=there, other=0.0)
-    if TILTED:
-        tilt = tl.load(at + 4 * rows, mask=there, other=0.0)
+    measured, tilted = there & (flags & _MEASURE != 0), there & (flags & _TILT != 0)
+    score = tl.load(at + 2 * rows, mask=measured, other=0.0)
+    mass = tl.load(at + 3 * rows, mask=measured, other=0.0)
+    tilt = tl.load(at + 4 * rows, mask=tilted, other=0.0)
     return Lanes(peak, rest, score, mass, tilt)
 
 
@@ -152,6 +154,14 @@ def save_outputs(outputs, number, exists, flags, r, log_total):
     entropy = log_total - r.tilt * _reciprocal(r.total)
     tl.store(outputs.entropy + number, entropy, mask=exists & (flags & _ENTROPY != 0))
     return loss
+
+
+@triton.jit
+def save_sums(sums, loss, weight, wanted, flags):
+    """Write the sums of a program's losses, and of what its rows weigh in a mean, where they are wanted."""
+    at, there = sums + 2 * tl.program_id(0), flags & _SUMS != 0
+    tl.store(at, tl.sum(tl.where(wanted, loss, 0.0), 0), mask=there)
+    tl.store(at + 1, tl.sum(weight, 0), mask=there)
 
 
 @triton.jit

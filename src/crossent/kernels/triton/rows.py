@@ -11,10 +11,14 @@ is one (it is None otherwise), is read in groups of columns as wide tiles of log
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
 from crossent.kernels.triton.gradient import (
+    Cotangents,
+    CotangentSteps,
     for_tiles,
     gradient_of,
     has_gradient,
@@ -27,10 +31,13 @@ from crossent.kernels.triton.gradient import (
 from crossent.kernels.triton.lanes import across, fold, joined, no_columns
 from crossent.kernels.triton.record import load_record, record_of, save_lanes, save_record, with_named, without_target
 from crossent.kernels.triton.tiles import (
+    NUMBERS,
+    Classes,
     Logits,
     Matrix,
     Measure,
     Named,
+    Rows,
     block_of,
     edge_places,
     origin_of,
@@ -39,9 +46,9 @@ from crossent.kernels.triton.tiles import (
     tile_places,
 )
 
-_NUMBERS = ["z", "p", "named", "classes", "rows", "steps", "to", "flags", "span", "record_step"]
-_ARRAYS = ["label", "label_prob", "weight", "parts", "record", "cotangents", "gathered"]
-_UNSPECIALIZED = {"do_not_specialize": _NUMBERS, "do_not_specialize_on_alignment": _ARRAYS}
+_ARRAYS = ["label", "label_prob", "weight", "parts", "record", *Cotangents._fields, "gathered"]
+_UNSPECIALIZED = {"do_not_specialize": NUMBERS, "do_not_specialize_on_alignment": _ARRAYS}
+_ONE_BY_ONE = _UNSPECIALIZED | {"do_not_specialize_on_alignment": [*_ARRAYS, "logits", "bias", "prob", "grad"]}
 
 
 @triton.jit
@@ -61,16 +68,21 @@ def _two_tiles(
 @triton.jit(**_UNSPECIALIZED)
 def row_stats(
     logits, bias, prob, label, label_prob, weight, parts,
-    z, p, named, classes, rows, flags: "i32", span: "i32",
+    z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
+    columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
+    rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64", flags: "i32", span: "i32",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
-    MEASURED: tl.constexpr, DENSE: tl.constexpr, TILTED: tl.constexpr, BATCHED: tl.constexpr, GROUPED: tl.constexpr,
+    MEASURED: tl.constexpr, DENSE: tl.constexpr, TILTED: tl.constexpr, BATCHED: tl.constexpr,
+    GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write the statistics of each row, or of one part of its vocabulary of `span` columns, for `finish`."""
-    logits = Logits(logits, z.batch, z.row, z.col, bias, GROUPED)
-    targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
+    logits = Logits(logits, z_batch, z_row, 1 if WIDE else z_col, bias, GROUPED)
+    classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
     phi = phi_of(unit, cap, T, CAPPED)
-    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    measure = Measure(
+        Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
+    )
     block, part = block_of(logits, measure, rows, R, U, WIDE, DENSE, BATCHED), tl.program_id(1)
     wanted = block.wanted[:, None, None]
     start = tl.multiple_of(part * span, M * 16 if WIDE else M * U)
@@ -92,8 +104,8 @@ def row_stats(
             x, _, q = read_tile(logits, phi, measure, block, place, live & wanted, T, U, False, CAPPED, MEASURED, DENSE)
             lanes = fold(lanes, x, q, phi.rate, R, M, U, MEASURED, TILTED)
     if WIDE:
-        for first in tl.static_range(0, 2 * U, M):
-            place, live = edge_places(first, block.phase, classes.columns, M, U)
+        for edge in tl.static_range(0, 2 * U, M):
+            place, live = edge_places(edge, block.phase, classes.columns, M, U)
             live = live & wanted & (place >= start) & (place < stop)
             x, _, q = read_tile(logits, phi, measure, block, place, live, T, U, False, CAPPED, MEASURED, DENSE)
             lanes = fold(lanes, x, q, phi.rate, R, M, 1, MEASURED, TILTED)
@@ -103,18 +115,27 @@ def row_stats(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_grad(
-    logits, bias, prob, label, label_prob, weight, record, cotangents, gathered, grad,
-    z, p, named, classes, rows, steps, to, flags: "i32", span: "i32", record_step,
+    logits, bias, prob, label, label_prob, weight, record, loss, lse, entropy, square, gathered, grad,
+    z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
+    columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
+    rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
+    loss_step: "i64", lse_step: "i64", entropy_step: "i64", square_step: "i64",
+    to_batch: "i64", to_row: "i64", to_col: "i64", flags: "i32", span: "i32", record_step: "i64",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
     MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
     GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of each row, or of one part of the vocabulary; it may take the place of the logits."""
-    logits, grad = Logits(logits, z.batch, z.row, z.col, bias, GROUPED), Matrix(grad, to.batch, to.row, to.col)
-    targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
+    logits = Logits(logits, z_batch, z_row, 1 if WIDE else z_col, bias, GROUPED)
+    grad = Matrix(grad, to_batch, to_row, 1 if WIDE else to_col)
+    cotangents = Cotangents(loss, lse, entropy, square)
+    steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)
+    classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
     phi = phi_of(unit, cap, T, CAPPED)
-    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    measure = Measure(
+        Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
+    )
     block, part = block_of(logits, measure, rows, R, U, WIDE, DENSE, BATCHED), tl.program_id(1)
     exists, origin = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
     start = tl.multiple_of(part * span, M * U)
@@ -137,8 +158,8 @@ def row_grad(
         value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
         write_tile(grad, origin, block.phase, place, live, value, one, U, WIDE, K)
     if WIDE:
-        for first in tl.static_range(0, 2 * U, M):
-            place, live = edge_places(first, block.phase, classes.columns, M, U)
+        for edge in tl.static_range(0, 2 * U, M):
+            place, live = edge_places(edge, block.phase, classes.columns, M, U)
             live = live & exists & (place >= start) & (place < stop)
             x, slope, q = read_tile(
                 logits, phi, measure, block, place, live & readable, T, U, False, CAPPED, MEASURED, DENSE
@@ -153,18 +174,27 @@ def row_grad(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_fused(
-    logits, bias, prob, label, label_prob, weight, record, cotangents, gathered, grad,
-    z, p, named, classes, rows, steps, to, flags: "i32", record_step,
+    logits, bias, prob, label, label_prob, weight, record, loss, lse, entropy, square, gathered, grad,
+    z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
+    columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
+    rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
+    loss_step: "i64", lse_step: "i64", entropy_step: "i64", square_step: "i64",
+    to_batch: "i64", to_row: "i64", to_col: "i64", flags: "i32", record_step: "i64",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
     T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr,
     MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
     GROUPED: tl.constexpr,
 ):  # fmt: skip
     """Do both for a row of contiguous columns that fits one wide tile: each column is read once."""
-    logits, grad = Logits(logits, z.batch, z.row, z.col, bias, GROUPED), Matrix(grad, to.batch, to.row, to.col)
-    targets = Named(label, named.row, named.col, label_prob, named.prob_row, named.prob_col)
+    logits = Logits(logits, z_batch, z_row, 1, bias, GROUPED)
+    grad = Matrix(grad, to_batch, to_row, 1)
+    cotangents = Cotangents(loss, lse, entropy, square)
+    steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)
+    classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
     phi = phi_of(unit, cap, T, CAPPED)
-    measure = Measure(Matrix(prob, p.batch, p.row, p.col), targets, classes, weight, flags, keep, spread)
+    measure = Measure(
+        Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
+    )
     block = block_of(logits, measure, rows, R, U, True, DENSE, BATCHED)
     exists, origin = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
     begin = tl.zeros([R], tl.int32)
@@ -200,3 +230,8 @@ def row_fused(
         write_named(
             logits, gathered, phi, measure, block, wanted, g, grad, origin, begin, end, T, K, CAPPED, MEASURED, G
         )
+
+
+# The same where columns are read one by one, however they are aligned
+row_stats_one_by_one: Any = triton.jit(**_ONE_BY_ONE)(row_stats.fn)
+row_grad_one_by_one: Any = triton.jit(**_ONE_BY_ONE)(row_grad.fn)

@@ -24,7 +24,6 @@ from crossent.kernels.triton.tiles import (
     HAS_SQUARE,
     HAS_WEIGHT,
     Classes,
-    NamedStrides,
     Rows,
     Strides,
 )
@@ -139,7 +138,6 @@ class Task:
     target: Target
     label: Any
     label_prob: Any
-    named: NamedStrides
     classes: Classes
     weight: Any
     prob: Placed
@@ -164,20 +162,17 @@ class Task:
         index: Any = target.index
         prob: Any = target.prob
         weight: Any = target.weight
-        label, label_prob, named, picks = spare, spare, NamedStrides(0, 0, 0, 0), 0
+        label, label_prob, picks = spare, spare, 0
         if index is not None:
-            label = index if index.dtype in (torch.int32, torch.int64) else as_int64(index)
-            row, col = (*label.stride(), 0)[:2]
+            label = as_int64(index).contiguous()
             picks = 1 if label.ndim == 1 else label.shape[1]
-            named = NamedStrides(row, col, 0, 0)
             if prob is not None:
-                label_prob = prob.to(dtype)
-                named = NamedStrides(row, col, *label_prob.stride())
+                label_prob = prob.to(dtype).contiguous()
         if weight is not None:
             weight, flags = weight.to(dtype).contiguous(), flags | HAS_WEIGHT
         number = V if target.num_classes is None else target.num_classes
         return cls(
-            logits, None if bias is None else bias.contiguous(), axes, target, label, label_prob, named,
+            logits, None if bias is None else bias.contiguous(), axes, target, label, label_prob,
             Classes(V, target.first_class, number, target.ignore_index if target.kind == "index" else NO_CLASS, picks),
             spare if weight is None else weight,
             axes.placed(prob if index is None else logits),
@@ -275,15 +270,40 @@ class Task:
         """Return loss, lse and entropy as kernels take them."""
         return Given(RowOutputs(*(self.spare if x is None else x for x in outputs)), _flags(outputs))
 
-    def cotangents(self, given: GivenCotangents | LossScale) -> PlacedCotangents:
-        """Return cotangents of loss, lse, entropy and the square of lse as kernels take them."""
+    def cotangents(self, given: GivenCotangents | LossScale, *, narrow: bool = False) -> PlacedCotangents:
+        """Return cotangents of loss, lse, entropy and the square of lse as kernels take them, all in float64.
+
+        If narrow, those of a task that names one class for each row are in float32, unless one is in float64: rows of
+        few classes cost little more than to read them.
+        """
         if isinstance(given, GivenCotangents):
             arrays: tuple[Any, ...] = (*given, None)
         else:
             arrays = (given.loss, None, None, given.lse_squared)
-        placed = Cotangents(*(self.spare if x is None else x for x in arrays))
+        wide = any(x is not None and x.dtype == torch.float64 for x in arrays)
+        dtype = torch.float32 if narrow and not wide and self._is_plain else torch.float64
+        arrays = tuple(None if x is None else x.to(dtype) for x in arrays)
+        absent = next((x for x in arrays if x is not None), self.spare)
+        placed = Cotangents(*(absent if x is None else x for x in arrays))
         steps = CotangentSteps(*(0 if x is None else x.stride(0) for x in arrays))
         return PlacedCotangents(placed, steps, _flags(arrays))
+
+    def tilted(self, tile: Tile, wanted: bool) -> bool:
+        """Return whether a kernel of statistics makes the tilt: also unwanted, where it is not worth another kernel."""
+        return wanted or not (tile.wide or self._is_plain)
+
+    def kind_of_gradient(self, tile: Tile, flags: int) -> int:
+        """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are.
+
+        It is made for all of them also where another kernel is not worth it.
+        """
+        kind = 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)
+        return kind if tile.wide or (kind == 0 and self._is_plain) else 2
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether rows are as most are: the target names one class and no more, and all is computed in float32."""
+        return self.named_alone and not self.measured and self.spare.dtype == torch.float32
 
     def gathered(self, grad: Any) -> Given:
         """Return the array where a kernel of the gradient reads the logits of the classes that the target names.
@@ -307,12 +327,14 @@ class Task:
         roomy = (self.measured or self.spare.dtype == torch.float64) and torch.version.hip is None
         limit = {"maxnreg": _MOST_REGISTERS} if roomy else {}
         constants |= {
-            "T": _TYPES[self.spare.dtype], "CAPPED": self.capped, "MEASURED": self.measured, "DENSE": self.dense,
-            "BATCHED": self.batches > 1, "GROUPED": self._grouped(tile), "R": tile.R,
+            "T": _TYPES[self.spare.dtype], "CAPPED": self.capped, "DENSE": self.dense,
+            "BATCHED": self.batches > 1 or not (tile.wide or self._is_plain), "GROUPED": self._grouped(tile),
+            "R": tile.R,
         }  # fmt: skip
+        numbers = (*self.axes.placed(self.logits).at, *_each(numbers), *self.numbers)
         launch(
-            kernel, (self.programs(tile.R), parts, 1), (self.logits, self.bias, *arrays),
-            (self.axes.placed(self.logits).at, *numbers, *self.numbers), constants, num_warps=tile.warps, **limit,
+            kernel, (self.programs(tile.R), parts, 1), (self.logits, self.bias, *_each(arrays)), numbers, constants,
+            num_warps=tile.warps, **limit,
         )  # fmt: skip
 
     def _grouped(self, tile: Tile) -> bool:
@@ -329,10 +351,10 @@ def _aligned(m: Placed, like: Placed, U: int) -> bool:
     return m.at.col == 1 and same and m.data.data_ptr() % (U * m.data.element_size()) == 0
 
 
+def _each(values: Sequence[Any]) -> list[Any]:
+    """Return values one by one, those of tuples in the place of these."""
+    return [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
+
+
 def _flags(arrays: Sequence[Any]) -> int:
     return sum(1 << k for k, x in enumerate(arrays) if x is not None)
-
-
-def kind_of_gradient(flags: int) -> int:
-    """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are."""
-    return 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)

@@ -18,6 +18,8 @@ from triton.language.extra import libdevice
 
 # Flags: which of the optional arrays are there; any array of the same type stands in for an absent one.
 HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_RECORD, HAS_GATHERED = (1 << k for k in range(7))
+# And of what parts of rows have beside their sums, and whether sums of losses are wanted.
+HAS_MEASURE, HAS_TILT, HAS_SUMS = (1 << k for k in range(7, 10))
 
 _WEIGHT = tl.constexpr(HAS_WEIGHT)
 
@@ -26,8 +28,16 @@ _LOG2E = tl.constexpr(1.4426950408889634)
 _NEAR, _TANH_3, _TANH_5, _TANH_7 = (tl.constexpr(x) for x in (0.3, -0.3333328613, 0.1332387352, -0.05113267622))
 
 
-# Arguments of the kernels: arrays come by themselves, because compilers want to know how they are aligned, and all
-# numbers in tuples that are not specialized, because a number that is 1 or a multiple of 16 would be another kernel.
+# Arguments of the kernels come one by one, because Triton compiles a kernel anew for every number in a tuple that is 1
+# or a multiple of 16, and for every array in one that is aligned, whatever it is not to specialize. Kernels make the
+# tuples below of them.
+
+NUMBERS = [
+    "z_batch", "z_row", "z_col", "p_batch", "p_row", "p_col", "columns", "first", "number", "ignored", "picks",
+    "rows", "all_rows", "batch_step", "row_step", "loss_step", "lse_step", "entropy_step", "square_step",
+    "to_batch", "to_row", "to_col", "flags", "span", "record_step",
+]  # fmt: skip
+"""Names of numbers that no kernel is specialised for."""
 
 
 class Strides(NamedTuple):
@@ -47,15 +57,6 @@ class Rows(NamedTuple):
     step: int
 
 
-class NamedStrides(NamedTuple):
-    """Where classes that a target names are, and their probabilities: k of row i is i · row + k · col elements on."""
-
-    row: int
-    col: int
-    prob_row: int
-    prob_col: int
-
-
 class Classes(NamedTuple):
     """The columns at hand: how many, the class of the first, the number of all classes, which class is ignored.
 
@@ -69,7 +70,12 @@ class Classes(NamedTuple):
     picks: int
 
 
-# Records that a kernel makes of its arguments
+class Outputs(NamedTuple):
+    """Arrays (N,) that receive loss, lse and entropy of each row."""
+
+    loss: Any
+    lse: Any
+    entropy: Any
 
 
 class Matrix(NamedTuple):
@@ -96,14 +102,10 @@ class Logits(NamedTuple):
 
 
 class Named(NamedTuple):
-    """The classes that a target names, and their probabilities."""
+    """The classes that a target names, and their probabilities: those of a row, and of rows, are next to each other."""
 
     label: Any
-    row: Any
-    col: Any
     prob: Any
-    prob_row: Any
-    prob_col: Any
 
 
 class Phi(NamedTuple):
@@ -162,8 +164,7 @@ def block_of(
     BATCHED: tl.constexpr,
 ):  # fmt: skip
     """Return the rows of this program."""
-    batch, row, exists = place_of(rows, R, BATCHED)
-    number = batch * rows.batch + row * rows.step
+    batch, row, number, exists = place_of(rows, R, BATCHED)
     origin = origin_of(logits, batch, row)
     ignored = nowhere(exists) if DENSE else is_ignored(measure.named, measure.classes, number, exists)
     prob_origin = origin_of(measure.prob, batch, row) if DENSE else origin
@@ -189,13 +190,16 @@ def nowhere(mask):
 
 @triton.jit
 def place_of(rows, R: tl.constexpr, BATCHED: tl.constexpr):
-    """Return the batch of this program, its rows, and which of them exist."""
+    """Return the batch of this program, its rows, their numbers in arrays (N,), and which of them exist."""
     block, batch = tl.program_id(0), tl.zeros([], tl.int64)
     if BATCHED:
         blocks = ((rows.number + R - 1) // R).to(tl.int32)
         block, batch = block % blocks, (block // blocks).to(tl.int64)
     row = block.to(tl.int64) * R + tl.arange(0, R)
-    return batch, row, row < rows.number
+    number = row
+    if BATCHED:
+        number = batch * rows.batch + row * rows.step
+    return batch, row, number, row < rows.number
 
 
 @triton.jit
@@ -354,7 +358,8 @@ def _read_measure(
 @triton.jit
 def is_ignored(named, classes, number, exists):
     """Return which rows have the ignored class."""
-    return exists & (tl.load(named.label + number * named.row, mask=exists, other=0).to(tl.int64) == classes.ignored)
+    there = exists & (classes.picks == 1)
+    return there & (tl.load(named.label + number, mask=there, other=0).to(tl.int64) == classes.ignored)
 
 
 @triton.jit
@@ -365,13 +370,14 @@ def named_class(measure, number, k, there, K: tl.constexpr):
     nothing is read for it.
     """
     named, classes = measure.named, measure.classes
-    label = tl.load(named.label + number * named.row + k * named.col, mask=there, other=0).to(tl.int64)
+    at = number * (1 if K == 1 else classes.picks) + k
+    label = tl.load(named.label + at, mask=there, other=0).to(tl.int64)
     exists = (label >= 0) & (label < classes.number)
     here = there & exists & (label >= classes.first) & (label - classes.first < classes.columns)
     column = tl.where(here, label - classes.first, 0)
     p, wrong = measure.keep * weight_at(measure, column, here), there & (label != classes.ignored) & (exists == 0)
     if K != 1:
-        prob = tl.load(named.prob + number * named.prob_row + k * named.prob_col, mask=there, other=1.0)
+        prob = tl.load(named.prob + at, mask=there, other=1.0)
         prob = _probability(prob.to(tl.float64))
         wrong = (wrong & (prob != 0)) | (there & (prob != prob))
         p *= prob
