@@ -36,6 +36,15 @@ def test_contiguous_rows_of_many_classes_are_read_by_whole_accesses(shape, dtype
         assert size & (size - 1) == 0  # Triton's shapes are powers of two
 
 
+@pytest.mark.parametrize("columns", [1000, 50_000])
+@pytest.mark.parametrize(("hip", "threads"), [(None, 32), ("6.4", 64)])
+def test_threads_of_wide_tiles_have_a_whole_access_each(monkeypatch, columns, hip, threads):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    for dtype in (torch.bfloat16, torch.float32):
+        tile = task_of(4, columns, dtype=dtype).tile()
+        assert tile.warps * threads <= tile.M * tile.U // 16  # lanes of the statistics, which have sixteen columns
+
+
 def test_rows_that_begin_differently_from_those_of_the_gradient_are_read_one_by_one():
     task, grad = task_of(4, 1000), torch.empty(4, 1001)[:, :1000]
     assert task.tile(task.axes.placed(torch.empty(4, 1000))).wide

@@ -60,6 +60,8 @@ class _Shape(NamedTuple):
 # Wide tiles, of whose lanes each has eight columns in one access (or four, and there are twice as many): some accesses
 # of a thread are underway at once.
 _LONG, _MIDDLE = _Shape(1, 256, 4), _Shape(1, 64, 1)
+# A warp of AMD's has 64 threads: with more of them than lanes, accesses would be shorter.
+_LONG_OF_AMD, _MIDDLE_OF_AMD = _Shape(1, 256, 2), _Shape(1, 128, 1)
 # Tiles of many rows side by side, and of whatever else there is.
 _SHORT, _ANY = _Shape(64, 1, 2), _Shape(1, 256, 4)
 # Tiles of few classes: a thread has a row, or eight threads have one whose columns are next to each other.
@@ -226,6 +228,8 @@ class Task:
         U = _ACCESS // self.logits.element_size()
         if V > _SHORT_ROW and self.logits.dtype != torch.float64 and all(_aligned(m, z, U) for m in arrays):
             shape = _LONG if V > _LONG_ROW else _MIDDLE
+            if torch.version.hip is not None:
+                shape = _LONG_OF_AMD if V > _LONG_ROW else _MIDDLE_OF_AMD
             return Tile(True, shape.rows, shape.lanes * 8 // U, U, shape.warps)
         beside = z.at.row == 1 and z.at.col != 1 and self.rows >= _SIDE_BY_SIDE
         shape = _SHORT if V <= _SHORT_ROW or beside else _ANY
