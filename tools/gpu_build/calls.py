@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,6 +76,8 @@ def calls() -> Iterator[Call]:
     for V, name, kind in itertools.product(ONE_READ, ("bf16", "f32"), ("index", "topk", "dense")):
         yield from row_calls("one read", (4096, V), name, kind)
     yield from row_calls("one read", (4096, ONE_READ[0]), "f16", "index")
+    for call in row_calls("one read", (4096, 128256), "f32", "index"):
+        yield call._replace(layout="one kernel", run=partial(_by_one_kernel, call.run))
     yield from row_calls("even", (32, 128256), "bf16", "index")  # few rows: records of parts, merged
     for layout, shape in (("long", (4096, 50257)), ("even", (4096, 128256)), ("one read", (4096, ONE_READ[1]))):
         yield from row_calls(layout, shape, "f32", "index biased")  # a linear layer's
@@ -82,6 +85,15 @@ def calls() -> Iterator[Call]:
         yield from binary_calls(name, kind, weighted)
     for pair in (("f32", "f32"), ("f32", "bf16"), ("f32", "f16"), ("bf16", "bf16"), ("f16", "f16"), ("f64", "f64")):
         yield from scale_calls(*pair)
+
+
+def _by_one_kernel(run: Callable[[], Any]) -> Any:
+    """Call with the switch on for the kernel whose second pass reads from a cache."""
+    os.environ["CROSSENT_GPU_ONE_KERNEL"] = "1"
+    try:
+        return run()
+    finally:
+        del os.environ["CROSSENT_GPU_ONE_KERNEL"]
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Any:

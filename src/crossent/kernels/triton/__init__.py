@@ -1,9 +1,9 @@
 """The Triton backend: the row functions on NVIDIA and AMD GPUs, for torch tensors. No call waits for the device.
 
 Here are the functions of the contract (`crossent.kernels.backend`); behind them live `task` and `elements` (a call in
-the form of its kernels), and the kernels: `rows`, `finish` and `few` over `lanes`, `record`, `gradient` and `tiles`,
-`binary`, `scaling`. Importing this package imports neither torch nor Triton, so that `why_not` can say that one is
-missing; nobody else imports the modules.
+the form of its kernels), and the kernels: `rows`, `cached`, `finish` and `few` over `lanes`, `record`, `gradient` and
+`tiles`, `binary`, `scaling`. Importing this package imports neither torch nor Triton, so that `why_not` can say that
+one is missing; nobody else imports the modules.
 
 What differs from the CPU: a class that does not exist, or a target probability that is negative or not finite, makes
 loss and gradient of its row NaN, because to raise is to wait for the device. With CROSSENT_VALIDATE=1 in the
@@ -33,13 +33,15 @@ from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
 
 if TYPE_CHECKING:
-    from crossent.kernels.triton.task import Given, Task
+    from crossent.kernels.triton.task import Given, Task, Tile
 
 FEW_CLASSES = 64
 ADDS_BIAS = True
 _OLDEST = (3, 6)
 _SHORTEST_PART = 16384  # columns; statistics of shorter parts are not worth merging
 _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows, and their warps; longer ones spill
+_CACHED_PART, _CACHED_PROGRAMS = 10240, 4  # columns of a program that waits for others, programs of a multiprocessor
+_CACHED_LANES = 128  # join statistics of its row: fewer than it has threads are 3000 instructions in Triton 3.6
 _REDUCED = 1024  # sums that are added side by side, in the one program that makes the mean
 
 
@@ -168,7 +170,8 @@ def row_fused(
 ) -> None:
     """Write the record of each row and the gradient of a weighted sum of losses: `Backend.row_fused`.
 
-    Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice.
+    Rows of at most 8 thousand contiguous columns are read once, longer ones and those under a softcap twice: by two
+    kernels, or with CROSSENT_GPU_ONE_KERNEL=1 in the environment by one, if they are longer.
     """
     from crossent.kernels.triton import rows as kernels
     from crossent.kernels.triton.task import Tile
@@ -181,6 +184,9 @@ def row_fused(
     if record.shape[1] == 0:
         return
     with _on(task.logits):
+        if _one_kernel(task, tile):
+            _cached(task, tile, record, scale, grad, outputs)
+            return
         if not tile.wide or not fitting or task.capped:
             _ = _stats(task, record, outputs)
             _grad(task, record, scale, grad)
@@ -198,6 +204,56 @@ def row_fused(
         )  # fmt: skip
         if results.flags:  # not from the logits, whose place the gradient may have taken
             _ = _finish(task, None, record, results, task.flags | results.flags | HAS_RECORD)
+
+
+def _one_kernel(task: Task, tile: Tile) -> bool:
+    """Return whether the kernel that reads logits again from a cache is asked for, and is one for these rows.
+
+    It is for the environment to say until a GPU has measured it: CROSSENT_GPU_ONE_KERNEL=1.
+    """
+    asked = os.environ.get("CROSSENT_GPU_ONE_KERNEL") == "1"
+    plain = tile.wide and task.batches == 1 and (task.dense or task.named_alone)
+    return asked and plain and task.columns > _ONE_READ[0][0]
+
+
+def _cached(task: Task, tile: Tile, record: Any, scale: LossScale, grad: Any, outputs: RowOutputs) -> None:
+    """Launch the kernel of `cached`, in the interpreter one half after the other: there nobody could wait."""
+    from crossent.kernels.triton import cached
+    from crossent.kernels.triton.tiles import HAS_RECORD
+
+    torch = import_module("torch")
+    to, g, number, rows = task.axes.placed(grad), task.cotangents(scale), task.places.all, task.places
+    span = -(-_CACHED_PART // (tile.M * tile.U)) * tile.M * tile.U
+    parts = -(-(task.columns + tile.U) // span)
+    each, chosen = task.spare.new_empty((parts, len(FIELDS), number)), task.spare.new_empty(number)
+    turns = torch.zeros(number + 1, dtype=torch.int32, device=grad.device)
+    halves, programs = [(True, True)], _CACHED_PROGRAMS * _units(grad)
+    if interpreted():
+        halves, programs = [(True, False), (False, True)], number * parts
+    for first, second in halves:
+        task.launch(
+            cached.row_cached, tile, 1,
+            (
+                task.prob.data, task.label, task.label_prob, task.weight, each, chosen, turns, record, g.arrays,
+                to.data,
+            ),
+            (
+                task.prob.at, task.classes, rows, g.steps, to.at, task.flags | g.flags, span, parts,
+                number * parts, record.stride(0),
+            ),
+            programs=min(programs, number * parts), M=tile.M, U=tile.U, MEASURED=task.measured,
+            G=task.kind_of_gradient(tile, g.flags),
+            K=task.named_at_once(1), PARTS=max(_CACHED_LANES, 1 << (parts - 1).bit_length()),
+            FIRST=first, SECOND=second,
+        )  # fmt: skip
+    results = task.outputs(outputs)
+    if results.flags:
+        _ = _finish(task, None, record, results, task.flags | results.flags | HAS_RECORD)
+
+
+def _units(x: Any) -> int:
+    """Return how many multiprocessors the device of a tensor has."""
+    return import_module("torch").cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
 
 
 def _grad(task: Task, record: Any, cotangents: Cotangents | LossScale, grad: Any) -> None:

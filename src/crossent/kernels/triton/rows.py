@@ -65,6 +65,64 @@ def _two_tiles(
     return joined(x, y, R, M, 2 * U), joined(p, q, R, M, 2 * U)
 
 
+@triton.jit
+def statistics(
+    logits, phi, measure, block, start, stop, T: tl.constexpr, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr,
+    WIDE: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr, DENSE: tl.constexpr, TILTED: tl.constexpr,
+):  # fmt: skip
+    """Return the statistics of rows [R] in places [start, stop)."""
+    wanted = block.wanted[:, None, None]
+    lanes = no_columns(R, M, T)
+    if WIDE:  # several tiles at once: a thread has some accesses underway, and sixteen columns to compare
+        for at in range(start, stop, M * 16):
+            x, q = _two_tiles(logits, phi, measure, block, at, wanted, T, R, M, U, CAPPED, MEASURED, DENSE)
+            if U == 4:
+                y, r = _two_tiles(
+                    logits, phi, measure, block, at + 2 * M * U, wanted, T, R, M, U, CAPPED, MEASURED, DENSE
+                )
+                x, q = joined(x, y, R, M, 16), joined(q, r, R, M, 16)
+            lanes = fold(lanes, x, q, phi.rate, R, M, 16, MEASURED, TILTED)
+    else:
+        for at in range(start, stop, M * U):
+            place, live = tile_places(at, block.phase, measure.classes.columns, M, U, False)
+            x, _, q = read_tile(logits, phi, measure, block, place, live & wanted, T, U, False, CAPPED, MEASURED, DENSE)
+            lanes = fold(lanes, x, q, phi.rate, R, M, U, MEASURED, TILTED)
+    if WIDE:
+        for edge in tl.static_range(0, 2 * U, M):
+            place, live = edge_places(edge, block.phase, measure.classes.columns, M, U)
+            live = live & wanted & (place >= start) & (place < stop)
+            x, _, q = read_tile(logits, phi, measure, block, place, live, T, U, False, CAPPED, MEASURED, DENSE)
+            lanes = fold(lanes, x, q, phi.rate, R, M, 1, MEASURED, TILTED)
+    return across(lanes, phi.rate, MEASURED, TILTED)
+
+
+@triton.jit
+def write_columns(
+    logits, phi, measure, block, g, wanted, one, grad, origin, start, stop,
+    T: tl.constexpr, M: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, CAPPED: tl.constexpr,
+    MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """Write the gradient of rows in places [start, stop), but for several classes that a target names."""
+    factors, exists, readable = for_tiles(g, wanted, T), block.exists[:, None, None], wanted[:, None, None]
+    for at in range(start, stop, M * U):
+        place, live = tile_places(at, block.phase, measure.classes.columns, M, U, WIDE)
+        live = live & exists
+        x, slope, q = read_tile(
+            logits, phi, measure, block, place, live & readable, T, U, WIDE, CAPPED, MEASURED, DENSE
+        )
+        value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
+        write_tile(grad, origin, block.phase, place, live, value, one, U, WIDE, K)
+    if WIDE:
+        for edge in tl.static_range(0, 2 * U, M):
+            place, live = edge_places(edge, block.phase, measure.classes.columns, M, U)
+            live = live & exists & (place >= start) & (place < stop)
+            x, slope, q = read_tile(
+                logits, phi, measure, block, place, live & readable, T, U, False, CAPPED, MEASURED, DENSE
+            )
+            value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
+            write_tile(grad, origin, block.phase, place, live, value, one, U, False, K)
+
+
 @triton.jit(**_UNSPECIALIZED)
 def row_stats(
     logits, bias, prob, label, label_prob, weight, parts,
@@ -84,32 +142,10 @@ def row_stats(
         Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
     )
     block, part = block_of(logits, measure, rows, R, U, WIDE, DENSE, BATCHED), tl.program_id(1)
-    wanted = block.wanted[:, None, None]
     start = tl.multiple_of(part * span, M * 16 if WIDE else M * U)
     stop = tl.minimum(start + span, classes.columns + (U if WIDE else 0))
 
-    lanes = no_columns(R, M, T)
-    if WIDE:  # several tiles at once: a thread has some accesses underway, and sixteen columns to compare
-        for at in range(start, stop, M * 16):
-            x, q = _two_tiles(logits, phi, measure, block, at, wanted, T, R, M, U, CAPPED, MEASURED, DENSE)
-            if U == 4:
-                y, r = _two_tiles(
-                    logits, phi, measure, block, at + 2 * M * U, wanted, T, R, M, U, CAPPED, MEASURED, DENSE
-                )
-                x, q = joined(x, y, R, M, 16), joined(q, r, R, M, 16)
-            lanes = fold(lanes, x, q, phi.rate, R, M, 16, MEASURED, TILTED)
-    else:
-        for at in range(start, stop, M * U):
-            place, live = tile_places(at, block.phase, classes.columns, M, U, False)
-            x, _, q = read_tile(logits, phi, measure, block, place, live & wanted, T, U, False, CAPPED, MEASURED, DENSE)
-            lanes = fold(lanes, x, q, phi.rate, R, M, U, MEASURED, TILTED)
-    if WIDE:
-        for edge in tl.static_range(0, 2 * U, M):
-            place, live = edge_places(edge, block.phase, classes.columns, M, U)
-            live = live & wanted & (place >= start) & (place < stop)
-            x, _, q = read_tile(logits, phi, measure, block, place, live, T, U, False, CAPPED, MEASURED, DENSE)
-            lanes = fold(lanes, x, q, phi.rate, R, M, 1, MEASURED, TILTED)
-    s = across(lanes, phi.rate, MEASURED, TILTED)
+    s = statistics(logits, phi, measure, block, start, stop, T, R, M, U, WIDE, CAPPED, MEASURED, DENSE, TILTED)
     save_lanes(parts, part, rows.all, block.number, block.exists, s, MEASURED, TILTED)
 
 
@@ -137,7 +173,7 @@ def row_grad(
         Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
     )
     block, part = block_of(logits, measure, rows, R, U, WIDE, DENSE, BATCHED), tl.program_id(1)
-    exists, origin = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
+    origin = origin_of(grad, block.batch, block.row)
     start = tl.multiple_of(part * span, M * U)
     stop = tl.minimum(start + span, classes.columns + (U if WIDE else 0))
 
@@ -145,27 +181,13 @@ def row_grad(
     norm = of_record(r, temperature, T, CAPPED, G)
     g = gradient_of(r, norm, cotangents, steps, block.number, block.wanted, flags, G)
     wanted = has_gradient(block.wanted, g)
-    factors, readable = for_tiles(g, wanted, T), wanted[:, None, None]
     begin, end = start - block.phase, stop - block.phase
     one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
     tl.debug_barrier()  # the gradient may take the place of what was read
-    for at in range(start, stop, M * U):
-        place, live = tile_places(at, block.phase, classes.columns, M, U, WIDE)
-        live = live & exists
-        x, slope, q = read_tile(
-            logits, phi, measure, block, place, live & readable, T, U, WIDE, CAPPED, MEASURED, DENSE
-        )
-        value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
-        write_tile(grad, origin, block.phase, place, live, value, one, U, WIDE, K)
-    if WIDE:
-        for edge in tl.static_range(0, 2 * U, M):
-            place, live = edge_places(edge, block.phase, classes.columns, M, U)
-            live = live & exists & (place >= start) & (place < stop)
-            x, slope, q = read_tile(
-                logits, phi, measure, block, place, live & readable, T, U, False, CAPPED, MEASURED, DENSE
-            )
-            value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
-            write_tile(grad, origin, block.phase, place, live, value, one, U, False, K)
+    write_columns(
+        logits, phi, measure, block, g, wanted, one, grad, origin, start, stop,
+        T, M, U, WIDE, CAPPED, MEASURED, DENSE, G, K,
+    )  # fmt: skip
     if K > 1:
         write_named(
             logits, gathered, phi, measure, block, wanted, g, grad, origin, begin, end, T, K, CAPPED, MEASURED, G

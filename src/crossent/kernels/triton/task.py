@@ -324,9 +324,10 @@ class Task:
         return Given(named.movedim(1, 2).reshape(label.shape).contiguous(), HAS_GATHERED)
 
     def launch(
-        self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], numbers: Sequence[Any], **constants: Any
-    ) -> None:
-        """Run a kernel over all rows, with one program for each part of a block of rows."""
+        self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], numbers: Sequence[Any],
+        *, programs: int | None = None, **constants: Any,
+    ) -> None:  # fmt: skip
+        """Run a kernel over all rows, with one program for each part of a block of rows unless it has so many."""
         # left to itself, ptxas saves registers by spilling one or two
         roomy = (self.measured or self.spare.dtype == torch.float64) and torch.version.hip is None
         limit = {"maxnreg": _MOST_REGISTERS} if roomy else {}
@@ -337,8 +338,8 @@ class Task:
         }  # fmt: skip
         numbers = (*self.axes.placed(self.logits).at, *_each(numbers), *self.numbers)
         launch(
-            kernel, (self.programs(tile.R), parts, 1), (self.logits, self.bias, *_each(arrays)), numbers, constants,
-            num_warps=tile.warps, **limit,
+            kernel, (programs or self.programs(tile.R), parts, 1), (self.logits, self.bias, *_each(arrays)), numbers,
+            constants, num_warps=tile.warps, **limit,
         )  # fmt: skip
 
     def _grouped(self, tile: Tile) -> bool:
