@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
+from crossent.kernels import triton
 from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, RowOutputs
 from crossent.kernels.triton.task import Task
 from crossent.spec import Scores, Target
@@ -131,3 +132,15 @@ def on_device(target: Target) -> Target:
 def agree(found: dict[str, Any], want: dict[str, Any], limit: float) -> None:
     for name, x in want.items():
         torch.testing.assert_close(found[name].cpu().double(), x, rtol=0, atol=limit, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@each(("V", "few"), [(130, False), (10, True)])
+def test_a_mean_loss_takes_a_bias(V, few):
+    z, bias = 3 * torch.randn(ROWS, V), torch.randn(V)
+    target, p = drawn("index", V)
+    record = None if few else torch.empty(len(FIELDS), ROWS, dtype=torch.float64, device=DEVICE)
+    losses = None if few else torch.empty(ROWS, device=DEVICE)
+    given = BiasedLogits(z.to(DEVICE), bias.to(DEVICE))
+    loss, _ = triton.row_loss(given, on_device(target), PLAIN, record, losses, mean=True)
+    want = exactly(z.double() + bias.double(), p, PLAIN)["loss"].mean()
+    torch.testing.assert_close(loss.double().cpu(), want, rtol=0, atol=bound(z + bias))

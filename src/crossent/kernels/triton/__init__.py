@@ -92,7 +92,7 @@ def row_loss(logits: Any, target: Target, scores: Scores, record: Any, losses: A
     torch = import_module("torch")
     task = _task(logits, target, scores)
     loss, scale = task.spare.new_empty(()), task.spare.new_empty((), dtype=torch.float64)
-    with _on(logits):
+    with _on(task.logits):
         sums = _stats(task, record, NO_OUTPUTS, tilted=False, summed=True)
         launch(finish.reduce_losses, (1, 1, 1), (sums, loss, scale), (len(sums),), {"B": _REDUCED, "MEAN": mean})
     return Reduced(loss, scale)
