@@ -34,7 +34,10 @@ LAYOUTS = {
 ONE_READ = (1500, 8000)
 LSE, ENTROPY = " with lse", " with entropy"
 """Added to the kind of a call whose gradient is of more than the loss."""
-WITH_LSE = ("index", "smoothed capped")
+WITH_MORE = {"": KINDS, LSE: ("index",), ENTROPY: ("index", "smoothed capped", "dense")}
+"""Kinds of targets for which such gradients are compiled, and for the logits' own dtype: others differ in a few terms."""
+ALIKE = ("even", "middle", "apart")
+"""Layouts in which they differ from "long" by the number of warps, or by strides."""
 
 
 class Call(NamedTuple):
@@ -149,7 +152,7 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
     yield call("row_loss", "", z, target, scores, record, None if few else vectors[0], mean=True)
     for suffix, grad in to.items():
         for more, given in (("", vectors[:1]), (LSE, vectors[:2]), (ENTROPY, vectors)):
-            if more != LSE or kind in WITH_LSE:
+            if not more or (kind in WITH_MORE[more] and not suffix and layout not in ALIKE):
                 yield call("row_grad", suffix, z, target, scores, record, Cotangents(*given), grad, more=more)
 
 
