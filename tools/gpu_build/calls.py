@@ -35,7 +35,7 @@ ONE_READ = (1500, 8000)
 LSE, ENTROPY = " with lse", " with entropy"
 """Added to the kind of a call whose gradient is of more than the loss."""
 WITH_MORE = {"": KINDS, LSE: ("index",), ENTROPY: ("index", "smoothed capped", "dense")}
-"""Kinds of targets for which such gradients are compiled, and for the logits' own dtype: others differ in a few terms."""
+"""Kinds of targets for which such gradients are compiled, in the dtype of the logits: others differ in a few terms."""
 ALIKE = ("even", "middle", "apart")
 """Layouts in which they differ from "long" by the number of warps, or by strides."""
 
