@@ -88,7 +88,7 @@ def test_the_race_for_the_edge_of_a_row_is_found(tmp_path, monkeypatch):
     z = torch.randn(2, 5003, generator=torch.Generator().manual_seed(0))
     target = Target(torch.tensor([[17, 17], [17, 5002]]), torch.full((2, 2), 0.5))
     want = evaluate(z, target)
-    monkeypatch.setattr(backend, "rows", mutant(tmp_path, "row_grad", OWN, "(part == 0)"))
+    monkeypatch.setattr(backend, "rows", mutant(tmp_path, "write_columns", OWN, "(start == 0)"))
     with pytest.raises(Race, match=r"row_grad: program \d of 4 writes memory"):
         _ = evaluate(z, target)
     for order in ORDERS[:2]:
