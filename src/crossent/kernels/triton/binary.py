@@ -5,7 +5,7 @@ A weight of 0 removes: the element, or its positive term, counts nothing whateve
 
 # No `from __future__ import annotations`: Triton reads the annotation "i64" as the type of an argument.
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -16,17 +16,29 @@ _LOG_UP = tl.constexpr(64 * 0.6931471805599453)
 _SMALLEST = tl.constexpr(1.2e-38)
 
 
-class Grid(NamedTuple):
-    """An array of two axes, of the shape of all others: element (i, j) is data[i · row + j · col]."""
+_NUMBERS = [
+    "x_row", "x_col", "t_row", "t_col", "w_row", "w_col", "r_row", "r_col", "g_row", "g_col", "size", "columns",
+]  # fmt: skip
+_ARRAYS = ["x", "t", "weight", "pos_weight", "cotangent", "out", "sums"]
 
-    data: Any
-    row: int
-    col: int
+
+def _kernel(function: Any, *, aligned: bool) -> Any:
+    """Return a kernel of which no number makes another one, and no alignment unless its arrays are always aligned."""
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    return triton.jit(
+        function,
+        do_not_specialize=[name for name in _NUMBERS if name in names],
+        do_not_specialize_on_alignment=[name for name in _ARRAYS if name in names and not aligned],
+    )
 
 
 @triton.jit
-def _load(x, i, j, valid, T: tl.constexpr):
-    return tl.load(x.data + i * x.row + j * x.col, mask=valid, other=0.0).to(T)
+def _load(x, row, col, i, j, valid, T: tl.constexpr, PLAIN: tl.constexpr):
+    """Return elements (i, j) of an array of two axes: x[i · row + j · col], or x[j] if PLAIN."""
+    if PLAIN:
+        return tl.load(x + j, mask=valid, other=0.0).to(T)
+    else:
+        return tl.load(x + i * row + j * col, mask=valid, other=0.0).to(T)
 
 
 @triton.jit
@@ -75,38 +87,59 @@ def _places(size, columns, B: tl.constexpr, FLAT: tl.constexpr):
 
 
 @triton.jit
-def _operands(x, t, weight, pos_weight, i, j, valid, T: tl.constexpr, B: tl.constexpr, WEIGHTED: tl.constexpr):
-    """Return the four operands; weights are 1 if there are none."""
-    x, t = _load(x, i, j, valid, T), _load(t, i, j, valid, T)
-    w, r = tl.full([B], 1.0, T), tl.full([B], 1.0, T)
+def _weights(
+    weight, pos_weight, w_row, w_col, r_row, r_col, i, j, valid,
+    T: tl.constexpr, B: tl.constexpr, WEIGHTED: tl.constexpr, PLAIN: tl.constexpr,
+):  # fmt: skip
+    """Return the two weights; they are 1 if there are none."""
     if WEIGHTED:
-        w, r = _load(weight, i, j, valid, T), _load(pos_weight, i, j, valid, T)
-    return x, t, w, r
+        w = _load(weight, w_row, w_col, i, j, valid, T, PLAIN)
+        return w, _load(pos_weight, r_row, r_col, i, j, valid, T, PLAIN)
+    else:
+        return tl.full([B], 1.0, T), tl.full([B], 1.0, T)
 
 
-@triton.jit(do_not_specialize=["columns"])
 def binary_loss(
-    x, t, weight, pos_weight, out, sums, size, columns: "i64",
-    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr,
+    x, t, weight, pos_weight, out, sums,
+    x_row: "i64", x_col: "i64", t_row: "i64", t_col: "i64", w_row: "i64", w_col: "i64", r_row: "i64", r_col: "i64",
+    size: "i64", columns: "i64",
+    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr, PLAIN: tl.constexpr,
     LOGITS: tl.constexpr, WEIGHTED: tl.constexpr, STORED: tl.constexpr,
 ):  # fmt: skip
-    """Write the loss of each element if STORED, and the sum of each program's elements."""
+    """Write the loss of each element if STORED, and the sum of each program's elements.
+
+    If FLAT there is one row; if PLAIN its arrays are contiguous and aligned, and 16 divides its length.
+    """
+    if PLAIN:
+        size = tl.multiple_of(size // 16 * 16, 16)
     k, valid, i, j = _places(size, columns, B, FLAT)
-    x, t, w, r = _operands(x, t, weight, pos_weight, i, j, valid, T, B, WEIGHTED)
+    x, t = _load(x, x_row, x_col, i, j, valid, T, PLAIN), _load(t, t_row, t_col, i, j, valid, T, PLAIN)
+    w, r = _weights(weight, pos_weight, w_row, w_col, r_row, r_col, i, j, valid, T, B, WEIGHTED, PLAIN)
     loss = tl.where(w == 0, 0.0, w * _loss(x, t, r, LOGITS))
     if STORED:
         tl.store(out + k, loss, mask=valid)
     tl.store(sums + tl.program_id(0), tl.sum(tl.where(valid, loss, 0.0)))
 
 
-@triton.jit(do_not_specialize=["columns"])
 def binary_grad(
-    x, t, weight, pos_weight, cotangent, out, size, columns: "i64",
-    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr, LOGITS: tl.constexpr, WEIGHTED: tl.constexpr,
+    x, t, weight, pos_weight, cotangent, out,
+    x_row: "i64", x_col: "i64", t_row: "i64", t_col: "i64", w_row: "i64", w_col: "i64", r_row: "i64", r_col: "i64",
+    g_row: "i64", g_col: "i64", size: "i64", columns: "i64",
+    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr, PLAIN: tl.constexpr,
+    LOGITS: tl.constexpr, WEIGHTED: tl.constexpr,
 ):  # fmt: skip
     """Write the derivative of each element's loss with respect to the input, times its cotangent."""
+    if PLAIN:
+        size = tl.multiple_of(size // 16 * 16, 16)
     k, valid, i, j = _places(size, columns, B, FLAT)
-    g = _load(cotangent, i, j, valid, T)
-    x, t, w, r = _operands(x, t, weight, pos_weight, i, j, valid, T, B, WEIGHTED)
+    g = _load(cotangent, g_row, g_col, i, j, valid, T, PLAIN)
+    x, t = _load(x, x_row, x_col, i, j, valid, T, PLAIN), _load(t, t_row, t_col, i, j, valid, T, PLAIN)
+    w, r = _weights(weight, pos_weight, w_row, w_col, r_row, r_col, i, j, valid, T, B, WEIGHTED, PLAIN)
     factor = w * g
-    tl.store(out + k, tl.where(factor == 0, 0.0, factor * _slope(x, t, r, LOGITS)), mask=valid)
+    value = tl.where(factor == 0, 0.0, factor * _slope(x, t, r, LOGITS))
+    tl.store(out + k, value, mask=valid)
+
+
+any_loss, any_grad = _kernel(binary_loss, aligned=False), _kernel(binary_grad, aligned=False)
+plain_loss, plain_grad = _kernel(binary_loss, aligned=True), _kernel(binary_grad, aligned=True)
+"""The second two are for arrays that are PLAIN: compilers know of these that they are aligned."""

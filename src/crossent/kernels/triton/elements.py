@@ -10,7 +10,8 @@ import torch
 import triton.language as tl
 
 from crossent.kernels.backend import BinaryOperands
-from crossent.kernels.triton.binary import Grid, binary_grad, binary_loss
+from crossent.kernels.triton.binary import any_grad, any_loss, plain_grad, plain_loss
+from crossent.kernels.triton.launch import launch
 
 _BLOCK, _WARPS = 1024, 4
 _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
@@ -23,12 +24,30 @@ class Axis(NamedTuple):
     strides: tuple[int, ...]
 
 
+class Grid(NamedTuple):
+    """An array of two axes, of the shape of all others: element (i, j) is data[i · row + j · col]."""
+
+    data: Any
+    row: int
+    col: int
+
+
 class Grids(NamedTuple):
     """The arrays of a call on two axes, the length of the second, and whether one of the weights is there."""
 
     arrays: list[Grid]
     columns: int
     weighted: bool
+
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """The arrays."""
+        return tuple(grid.data for grid in self.arrays)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """How far apart rows and columns of each array are."""
+        return tuple(step for grid in self.arrays for step in (grid.row, grid.col))
 
 
 def loss(logits: bool, operands: BinaryOperands, out: Any) -> Any:
@@ -37,12 +56,11 @@ def loss(logits: bool, operands: BinaryOperands, out: Any) -> Any:
     dtype, programs = _computed(x), -(-x.numel() // _BLOCK)
     sums = x.new_empty((programs,), dtype=dtype)
     if programs:
-        grids = grids_of(operands)
-        kernel: Any = binary_loss[(programs,)]
-        kernel(
-            *grids.arrays, sums if out is None else out, sums, x.numel(), grids.columns,
-            T=_TYPES[dtype], B=_BLOCK, LOGITS=logits, WEIGHTED=grids.weighted, STORED=out is not None,
-            **_shape(x.numel(), grids.columns),
+        grids, to = grids_of(operands), sums if out is None else out
+        constants = _constants(x, grids, to) | {"LOGITS": logits, "STORED": out is not None}
+        launch(
+            plain_loss if constants["PLAIN"] else any_loss, (programs, 1, 1), (*grids.data, to, sums),
+            (*grids.strides, x.numel(), grids.columns), constants, **_options(x, grids),
         )  # fmt: skip
     return sums.sum()
 
@@ -53,18 +71,25 @@ def grad(logits: bool, operands: BinaryOperands, cotangent: Any, out: Any) -> No
     programs = -(-x.numel() // _BLOCK)
     if programs:
         grids = grids_of(operands, cotangent)
-        kernel: Any = binary_grad[(programs,)]
-        kernel(
-            *grids.arrays, out, x.numel(), grids.columns,
-            T=_TYPES[_computed(x)], B=_BLOCK, LOGITS=logits, WEIGHTED=grids.weighted,
-            **_shape(x.numel(), grids.columns),
+        constants = _constants(x, grids, out) | {"LOGITS": logits}
+        launch(
+            plain_grad if constants["PLAIN"] else any_grad, (programs, 1, 1), (*grids.data, out),
+            (*grids.strides, x.numel(), grids.columns), constants, **_options(x, grids),
         )  # fmt: skip
 
 
-def _shape(size: int, columns: int) -> dict[str, Any]:
-    """Return whether there is one row, and how a program is compiled: left to itself, ptxas spills a register."""
-    flat = columns == size
-    return {"FLAT": flat, "num_warps": _WARPS} | ({} if flat or torch.version.hip else {"maxnreg": 255})
+def _constants(x: Any, grids: Grids, out: Any) -> dict[str, Any]:
+    """Return what a kernel is compiled for beside dtypes."""
+    size, flat = x.numel(), grids.columns == x.numel()
+    contiguous = flat and size % 16 == 0 and all(grid.col == 1 for grid in grids.arrays)
+    plain = contiguous and all(a.data_ptr() % 16 == 0 for a in (*grids.data, out))
+    return {"T": _TYPES[_computed(x)], "B": _BLOCK, "FLAT": flat, "PLAIN": plain, "WEIGHTED": grids.weighted}
+
+
+def _options(x: Any, grids: Grids) -> dict[str, Any]:
+    """Return how a program is compiled: left to itself, ptxas spills a register where there are two axes."""
+    flat = grids.columns == x.numel()
+    return {"num_warps": _WARPS} | ({} if flat or torch.version.hip else {"maxnreg": 255})
 
 
 def _computed(x: Any) -> torch.dtype:
