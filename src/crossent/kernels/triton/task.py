@@ -32,7 +32,7 @@ from crossent.spec import NO_CLASS, Scores, Target
 _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 _PROGRAMS = 512  # enough to fill a GPU: rows are split among more programs if there are fewer
 _PICKS = 16  # classes that a target names, worked on at once where a program has few rows
-_MOST_REGISTERS = 255
+_MOST_REGISTERS, _FEW_WARPS = 255, 8  # more warps hold a row as a whole
 _ACCESS = 16  # bytes of the longest access of a thread
 _LONG_ROW, _SHORT_ROW = 2048, 64
 _SIDE_BY_SIDE = 32  # rows next to each other in memory, or short ones, that are worked on together
@@ -329,8 +329,8 @@ class Task:
     ) -> None:  # fmt: skip
         """Run a kernel over all rows, with one program for each part of a block of rows unless it has so many."""
         # left to itself, ptxas saves registers by spilling one or two
-        roomy = (self.measured or self.spare.dtype == torch.float64) and torch.version.hip is None
-        limit = {"maxnreg": _MOST_REGISTERS} if roomy else {}
+        large = self.measured or self.spare.dtype == torch.float64 or tile.warps > _FEW_WARPS
+        limit = {"maxnreg": _MOST_REGISTERS} if large and torch.version.hip is None else {}
         constants |= {
             "T": _TYPES[self.spare.dtype], "CAPPED": self.capped, "DENSE": self.dense,
             "BATCHED": self.batches > 1 or not (tile.wide or self._is_plain), "GROUPED": self._grouped(tile),
