@@ -1,6 +1,6 @@
 """Counts of the Triton backend without a GPU: compile keys of the conformance suite, launches and host time of a loss.
 
-    python -m tests.kernels.triton.counts keys | launches | time
+    python -m tests.kernels.triton.counts keys | launches | remembered | time
 
 Each prints a line of JSON. It needs a process of its own, because `launches.install` changes Triton for good.
 """
@@ -8,6 +8,7 @@ Each prints a line of JSON. It needs a process of its own, because `launches.ins
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import random
@@ -27,6 +28,7 @@ import torch
 
 import crossent.torch as F
 from crossent.kernels import cpu
+from crossent.kernels.triton import launch
 from tests.conformance import adapters
 from tests.kernels.triton.launches import LOG, counted, install, tensors
 
@@ -115,6 +117,29 @@ def launches() -> dict[str, dict[str, list[str]]]:
     return found
 
 
+def remembered() -> dict[str, int]:
+    """Return how many kernels calls led to that differ in strides, offsets and sizes, and how many were passed over.
+
+    The calls are made twice, the second time without the memory of `launch`: what Triton compiles then, it was not
+    asked for at first, and another kernel was started in its place.
+    """
+    shapes = (1, 16), (3, 17), (40, 64), (40, 1000), (33, 5003)
+    found = {}
+    for what in ("compiled", "passed over"):
+        LOG.clear()
+        for dtype, (rows, columns), pad, offset in itertools.product(
+            (torch.float32, torch.bfloat16), shapes, (0, 1, 16), (0, 1, 8)
+        ):
+            if what == "passed over":
+                launch._compiled.clear()
+            memory = torch.zeros(offset + rows * (columns + pad), dtype=dtype)
+            z = memory[offset:].view(rows, columns + pad)[:, :columns].requires_grad_()
+            F.cross_entropy(z, torch.zeros(rows, dtype=torch.long)).backward()
+            F.binary_cross_entropy_with_logits(z, torch.zeros(rows, columns, dtype=dtype)).backward()
+        found[what] = len(LOG.keys)
+    return found
+
+
 def host_time(rounds: str = "60") -> dict[str, dict[str, float]]:
     """Return the host time of a mean loss, in µs and in times that of three kernels of torch, medians of many rounds.
 
@@ -172,7 +197,12 @@ def main() -> None:
     """Count what the command line asks for."""
     what, *arguments = sys.argv[1:]
     install()
-    counts: dict[str, Callable[..., Any]] = {"keys": compile_keys, "launches": launches, "time": host_time}
+    counts: dict[str, Callable[..., Any]] = {
+        "keys": compile_keys,
+        "launches": launches,
+        "remembered": remembered,
+        "time": host_time,
+    }
     print(json.dumps(counts[what](*arguments)))
 
 

@@ -80,3 +80,9 @@ def test_a_mean_loss_launches_few_kernels():
     for name, of in count("launches").items():
         for way, most in LAUNCHES.items():
             assert len(of[way]) <= most, (name, of[way])
+
+
+def test_a_kernel_that_is_remembered_is_the_one_that_triton_would_start():
+    counts = count("remembered")
+    assert counts["compiled"] > 10
+    assert counts["passed over"] == 0

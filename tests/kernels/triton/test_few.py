@@ -11,7 +11,7 @@ import torch
 
 from crossent.kernels.backend import Cotangents, RowOutputs
 from crossent.spec import Scores, Target
-from tests import data, oracle
+from tests import oracle
 from tests.kernels.triton.calls import APART, FLAT, HELD, INF, NAN, ODD, PLAIN, backend, draw
 
 each = pytest.mark.parametrize
@@ -70,8 +70,3 @@ def test_what_is_not_finite_stays_in_its_row():
     assert got[4] == INF
     assert got[5] == 0
     assert got[6].isnan()  # a class that does not exist
-
-
-def test_layouts_are_in_the_middle_and_apart():
-    assert {row[4] for row in ROWS} >= {FLAT, ODD, APART}
-    assert len(APART.order) == 3 == len(data.LAYOUTS["classes in the middle"].order)
