@@ -85,19 +85,33 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
                 "with process_group it counts the classes of all ranks"
             )
         return NO_SHARDS if num_classes == columns else Shards(NO_RANKS, 0, num_classes)
-    if not isinstance(group, dist.ProcessGroup):
-        hint = "; use mesh.get_group()" if hasattr(group, "get_group") else ""
-        raise TypeError(f"process_group must be a torch.distributed.ProcessGroup, got {type(group).__name__}{hint}")
+    groups = check_group("process_group", group)
     ranks, rank = dist.get_world_size(group), dist.get_rank(group)
-    if rank < 0:
-        raise ValueError("this rank is not in process_group, and has no shard of these classes")
     first = rank * columns if first_class is None else first_class
     classes = ranks * columns if num_classes is None else num_classes
-    if ranks > 1:
-        return Shards(Ranks((group.group_name,)), first, classes)
+    if groups:
+        return Shards(Ranks(groups), first, classes)
     if held(columns, first, classes) != classes:
         raise missing_classes(held(columns, first, classes), classes)
     return Shards(NO_RANKS, 0, classes)
+
+
+def check_group(name: str, group: Any) -> tuple[str, ...]:
+    """Return the name of a process group, and nothing for a group of one rank, who needs nobody else.
+
+    Raises
+    ------
+    TypeError
+        If it is no process group.
+    ValueError
+        If this rank is not in it.
+    """
+    if not isinstance(group, dist.ProcessGroup):
+        hint = "; use mesh.get_group()" if hasattr(group, "get_group") else ""
+        raise TypeError(f"{name} must be a torch.distributed.ProcessGroup, got {type(group).__name__}{hint}")
+    if dist.get_rank(group) < 0:
+        raise ValueError(f"this rank is not in {name}; pass the group that it shares the call with, or None")
+    return (group.group_name,) if dist.get_world_size(group) > 1 else ()
 
 
 def missing_classes(found: int, classes: int) -> ValueError:
