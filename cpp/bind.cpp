@@ -39,7 +39,8 @@ struct Call {
 };
 
 Call prepare(const In& logits, const In& index, const In& prob, const In& weight, double smoothing,
-             int64_t ignore_index, int64_t first_class, int64_t num_classes, double temperature, double softcap) {
+             int64_t ignore_index, int64_t first_class, int64_t num_classes, double temperature, double softcap,
+             const In& row_temperature) {
     Call call;
     RowTask& task = call.task;
     task.logits = matrix_of(logits, "logits");
@@ -55,6 +56,12 @@ Call prepare(const In& logits, const In& index, const In& prob, const In& weight
     task.first_class = first_class;
     task.temperature = temperature;
     task.softcap = softcap;
+    if (row_temperature.is_valid()) {
+        require(row_temperature.ndim() == 1 && static_cast<int64_t>(row_temperature.shape(0)) == task.rows,
+                "row_temperature must have shape (rows,)");
+        const Type type = real_type_of(row_temperature, "row_temperature");
+        if (task.rows > 0) task.row_temperature = {row_temperature.data(), type, row_temperature.stride(0)};
+    }
     call.measure.smoothing = smoothing;
     call.measure.num_classes = num_classes;
     if (index.is_valid()) {
@@ -84,18 +91,19 @@ Call prepare(const In& logits, const In& index, const In& prob, const In& weight
 
 nb::object described(const Problem& problem) {
     if (problem.row < 0) return nb::none();
-    if (problem.column < 0) return nb::make_tuple(problem.row, problem.column, problem.index);
+    if (problem.column == -1) return nb::make_tuple(problem.row, problem.column, problem.index);
     return nb::make_tuple(problem.row, problem.column, problem.prob);
 }
 
 #define TARGET_ARGUMENTS                                                                                         \
     const In &logits, const In &index, const In &prob, const In &weight, double smoothing, int64_t ignore_index, \
-        int64_t first_class, int64_t num_classes, double temperature, double softcap
-#define TARGET_VALUES \
-    logits, index, prob, weight, smoothing, ignore_index, first_class, num_classes, temperature, softcap
+        int64_t first_class, int64_t num_classes, double temperature, double softcap, const In &row_temperature
+#define TARGET_VALUES                                                                                     \
+    logits, index, prob, weight, smoothing, ignore_index, first_class, num_classes, temperature, softcap, \
+        row_temperature
 #define TARGET_NAMES                                                                                   \
     "logits"_a, "index"_a.none(), "prob"_a.none(), "weight"_a.none(), "smoothing"_a, "ignore_index"_a, \
-        "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a
+        "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a, "row_temperature"_a.none()
 
 const std::string record_text =
     "record must be a contiguous float64 array of shape (" + std::to_string(record_fields) + ", rows)";

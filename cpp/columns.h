@@ -3,6 +3,8 @@
 // transposed.
 #pragma once
 
+#include <algorithm>
+
 #include "target.h"
 #include "vectors.h"
 
@@ -17,6 +19,45 @@ struct Lane {  // a number of each row of a tile
     Lane() : at{} {}
     T& operator[](int64_t i) { return at[i]; }
     const T& operator[](int64_t i) const { return at[i]; }
+};
+
+// phi of each row of a tile: as in Phi, side by side. Made once for a task, and loaded for a tile.
+template <class T>
+struct LanePhi {
+    T cap, zero_log;
+    bool scaled;  // whether a unit may be another number than 1
+    Lane<T> inner, unit;
+    Lane<double> temperature, score_unit;
+
+    explicit LanePhi(const RowTask& task) {
+        const Phi<T> phi(task, task.temperature);
+        cap = phi.cap, zero_log = phi.zero_log;
+        scaled = phi.unit != T(1) || task.row_temperature.data != nullptr;
+        std::fill_n(inner.at, tile_rows, phi.inner);
+        std::fill_n(unit.at, tile_rows, phi.unit);
+        std::fill_n(temperature.at, tile_rows, phi.temperature);
+        std::fill_n(score_unit.at, tile_rows, phi.score_unit);
+    }
+
+    // Takes the temperatures of rows [row, row + n), if rows have their own.
+    void load(const RowTask& task, int64_t row, int64_t n) {
+        const Vector& own = task.row_temperature;
+        if (own.data == nullptr) return;
+        load_run(own.data, own.type, row * own.stride, own.stride, n, temperature.at);
+        const double softcap = task.softcap;
+        const bool capped = softcap > 0;
+#pragma omp simd
+        for (int64_t i = 0; i < tile_rows; ++i) {
+            score_unit[i] = 1 / temperature[i];
+            inner[i] = static_cast<T>(capped ? 1 / (temperature[i] * softcap) : 0);
+            unit[i] = static_cast<T>(capped ? 1 : score_unit[i]);
+        }
+    }
+
+    template <class Storage>
+    double score_at(int64_t i, Storage z, double& slope) const {
+        return crossent::score_at(z, cap, inner[i], score_unit[i], slope);
+    }
 };
 
 // Column v of a tile begins at first + v * step.

@@ -86,6 +86,20 @@ Problem check_picks(const RowTask& task, int64_t num_classes, int64_t begin, int
     return {};
 }
 
+// The first row in [begin, end) with a target whose temperature is out of range.
+Problem check_temperatures(const RowTask& task, int64_t begin, int64_t end) {
+    const Vector& own = task.row_temperature;
+    const bool some_ignored = task.picks == 1 && task.prob.data == nullptr;
+    for (int64_t row = begin; row < end && own.data != nullptr; ++row) {
+        const double value = load_real<double>(own.data, own.type, row * own.stride);
+        if (is_scale(value)) continue;
+        const bool ignored = some_ignored && load_integer(task.index.data, task.index.type,
+                                                          row * task.index.outer_stride) == task.ignore_index;
+        if (!ignored) return {row, -2, 0, value};
+    }
+    return {};
+}
+
 template <class Run>
 void with_measures(RowTask& task, const Measure& measure, const Run& run) {
     task.num_classes = measure.num_classes;
@@ -120,6 +134,7 @@ Problem checked_rows(RowTask& task, const Measure& measure,
     std::atomic<bool> starved{false};
     with_measures(task, measure, [&] {
         parallel_ranges(task.rows, grain_rows(task), [&](int64_t begin, int64_t end) {
+            first.report(check_temperatures(task, begin, end));
             Problem problem = check_picks(task, measure.num_classes, begin, end);
             if (problem.row < 0 && !kernel(task, begin, end, problem)) starved = true;
             first.report(problem);
@@ -133,12 +148,15 @@ Problem checked_rows(RowTask& task, const Measure& measure,
 Problem few_parts(RowTask& task, const Measure& measure, std::vector<Sums>* parts) {
     const int64_t rows_per_part = few_part(task), count = (task.rows + rows_per_part - 1) / rows_per_part;
     if (parts != nullptr) parts->resize(static_cast<size_t>(count));
+    const bool checked = task.loss != nullptr || task.lse != nullptr || task.entropy != nullptr || parts != nullptr;
     FirstProblem first;
     with_measures(task, measure, [&] {
         parallel_ranges(count, 1, [&](int64_t begin, int64_t end) {
             for (int64_t part = begin; part < end; ++part) {
+                const int64_t row = part * rows_per_part, row_end = std::min(task.rows, row + rows_per_part);
+                if (checked) first.report(check_temperatures(task, row, row_end));
                 Problem problem;
-                kernels().few_rows(task, part * rows_per_part, std::min(task.rows, (part + 1) * rows_per_part), problem,
+                kernels().few_rows(task, row, row_end, problem,
                                    parts == nullptr ? nullptr : &(*parts)[static_cast<size_t>(part)]);
                 first.report(problem);
             }

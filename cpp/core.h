@@ -16,7 +16,11 @@ struct Measure {
     int64_t num_classes = 0;
 };
 
-// Each returns the first entry of a target that cannot be, if there is one; the results are then undefined.
+// What scores can be made of: crossent.spec.is_scale.
+inline bool is_scale(double value) { return 1e-15 <= value && value <= 1e15; }
+
+// Each returns the first entry of a target, or temperature of a row, that cannot be, if there is one; the results are
+// then undefined. row_grad does not look for them.
 // They throw std::bad_alloc if there is no memory for the few rows that a strided class axis needs.
 Problem row_stats(RowTask task, const Measure& measure);
 Problem row_fused(RowTask task, const Measure& measure);

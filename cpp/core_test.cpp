@@ -103,6 +103,28 @@ size_t run_binary(uint64_t seed) {
     return std::hash<std::string>()(std::string(grad.memory.begin(), grad.memory.end()));
 }
 
+// A temperature out of range is found wherever it is, unless its row is ignored.
+void check_wrong_temperature(Rows& r) {
+    if (r.rows == 0 || r.target.problem.row >= 0) return;
+    const int64_t wrong = r.draw.below(r.rows);
+    Doubles temperatures(static_cast<size_t>(r.rows), 1);
+    temperatures[static_cast<size_t>(wrong)] = r.draw.of({0.0, -1.0, 1e-16, 1e16, infinity, nan});
+    const bool ignored =
+        r.kind == Kind::index && r.target.index.integers[static_cast<size_t>(wrong)] == r.task.ignore_index;
+    const int64_t found = ignored ? -1 : wrong;
+    Results unused;
+    RowTask given = r.task_of(r.target, unused);
+    given.row_temperature = {temperatures.data(), Type::f64, 1};
+    CHECK(row_stats(given, r.measure).row == found);
+    CHECK(row_fused(given, r.measure).row == found);
+    if (!is_few(given)) return;
+    given.record = nullptr;
+    const Problem problem = row_stats(given, r.measure);
+    Sums sums;
+    CHECK(problem.row == found && (ignored || problem.column == -2));
+    CHECK(few_sums(given, r.measure, sums).row == found);
+}
+
 // Sums of losses and of the weights of labels, many of which are no class; returns the hash of what came out.
 size_t run_sums(uint64_t seed) {
     Draw draw{std::mt19937_64(seed)};
@@ -212,7 +234,9 @@ std::vector<size_t> sweep(uint64_t seed, size_t types, const Integers& all_rows,
                 const int64_t columns = all_columns[k % all_columns.size()];
                 context = "type " + std::to_string(type) + ", " + std::to_string(rows) + " x " +
                           std::to_string(columns) + ", seed " + std::to_string(++seed);
-                hashes.push_back(Rows(seed, real_types[type], rows, columns).run());
+                Rows task(seed, real_types[type], rows, columns);
+                hashes.push_back(task.run());
+                check_wrong_temperature(task);
             }
         }
     }

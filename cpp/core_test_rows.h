@@ -42,7 +42,8 @@ struct Rows {
     Kind kind;
     RowTask task;
     Measure measure;
-    Array logits, weight, g[5];  // g: cotangents of loss, lse and entropy, then of the fused loss and lse^2
+    Array logits, weight, row_temperature,
+        g[5];  // g: cotangents of loss, lse and entropy, then of the fused loss and lse^2
     Target target, garbage;
 
     Rows(uint64_t seed, Type type_, int64_t rows_, int64_t columns_)
@@ -93,6 +94,18 @@ struct Rows {
             g[k].reals.resize(static_cast<size_t>(rows));
         }
         task.logits = logits.matrix();
+        if (draw.one_in(3)) {
+            row_temperature = Array(draw, draw.of(real_types), {rows}, Use::read).fill([&] {
+                return draw.of({1.0, 0.7, 3.0, 0.25 + draw.uniform()});
+            });
+            task.row_temperature = row_temperature.vector();
+            task.temperature = nan;  // which nobody is to read
+        }
+    }
+
+    double temperature_of(int64_t row) const {
+        return task.row_temperature.data == nullptr ? task.temperature
+                                                    : row_temperature.reals[static_cast<size_t>(row)];
     }
 
     Integers shape() const { return {rows / inner, columns, inner}; }
@@ -158,15 +171,16 @@ struct Rows {
         Row r;
         r.ignored = ignored;
         if (ignored) return r;
-        const double cap = task.softcap, u = compute == Type::f64 ? 0x1p-53 : 0x1p-24;
+        const double cap = task.softcap, temperature = temperature_of(row),
+                     u = compute == Type::f64 ? 0x1p-53 : 0x1p-24;
         double peak = -infinity, rest = 0, ties = 0, target_score = 0, mass = 0, tilt = 0, target_size = 0,
                furthest = 0;
         double saturation = 0;
         for (size_t v = 0; v < p.size(); ++v) {
-            const double scaled = logits.reals[element(row, v)] / task.temperature, y = cap > 0 ? scaled / cap : 0,
+            const double scaled = logits.reals[element(row, v)] / temperature, y = cap > 0 ? scaled / cap : 0,
                          small = std::exp(-2 * std::fabs(y));
             r.d.push_back(cap > 0 ? cap * std::tanh(y) : scaled);
-            r.slope.push_back(4 * small / ((1 + small) * (1 + small)) / task.temperature);
+            r.slope.push_back(4 * small / ((1 + small) * (1 + small)) / temperature);
             peak = r.d[v] > peak ? r.d[v] : peak;
             saturation = std::max(saturation, std::min(std::fabs(y), 50.0));
         }
@@ -252,7 +266,8 @@ struct Rows {
         given = task_of(garbage, skipped);
         given.record = stats.record.data();
         row_grad(given, measure);
-        for (const Array* input : {&logits, &weight, &g[0], &g[1], &g[2], &g[3], &g[4]}) CHECK(input->unchanged());
+        for (const Array* input : {&logits, &weight, &row_temperature, &g[0], &g[1], &g[2], &g[3], &g[4]})
+            CHECK(input->unchanged());
         for (const Target* t : {&target, &garbage}) CHECK(t->index.unchanged() && t->prob.unchanged());
         given = task_of(target, fused);
         if (std::count(logits.stride.begin(), logits.stride.end(), 0) == 0 && draw.one_in(2)) {  // in place

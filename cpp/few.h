@@ -40,14 +40,19 @@ class FewRows {
 
   public:
     const RowTask& task;
-    const Phi<T> phi;
+    LanePhi<T> phi;
     FewTargets<T> targets;
     FewSums<T> sums;
     FewFactors<T> factors;
     int64_t row = 0, n = 0;  // the rows at hand
 
-    explicit FewRows(const RowTask& task_) : task(task_), phi(task_), targets(task_) {
-        std::fill_n(sums.target_slope.at, tile_rows, phi.unit);
+    explicit FewRows(const RowTask& task_) : task(task_), phi(task_), targets(task_) { sums.target_slope = phi.unit; }
+
+    // Reads the targets and the temperatures of rows [row, row + n).
+    void load() {
+        targets.load(row, n);
+        phi.load(task, row, n);
+        if (task.row_temperature.data != nullptr) sums.target_slope = phi.unit;
     }
 
     bool capped() const { return task.softcap > 0; }
@@ -153,9 +158,9 @@ class FewRows {
 
     void write_lse() const {
         Lane<T> lse;
-        const double score_unit = capped() ? 1 : phi.score_unit;
+        const bool is_capped = capped();
         for (int64_t i = 0; i < tile_rows; ++i) {
-            const double peak = static_cast<double>(sums.peak[i]) * score_unit;
+            const double peak = static_cast<double>(sums.peak[i]) * (is_capped ? 1 : phi.score_unit[i]);
             lse[i] = static_cast<T>(peak + static_cast<double>(factors.log_total[i]));
         }
         write_valid(task.lse, lse);
@@ -180,15 +185,15 @@ class FewRows {
         FewFactors<T>& f = factors;
         Lane<T> g_loss;
         load_cotangent(task.g_loss, g_loss);
-        const T unit = phi.unit, infinite = std::numeric_limits<T>::infinity(), normal = std::numeric_limits<T>::min();
+        const T infinite = std::numeric_limits<T>::infinity(), normal = std::numeric_limits<T>::min();
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
             const T c = either(targets.keep[i] == T(0), T(0), g_loss[i]), inverse = T(1) / total_[i];
-            const T of_a = c * unit * inverse, size = size_of(of_a);
+            const T of_a = c * phi.unit[i] * inverse, size = size_of(of_a);
             const T lower = s.ties[i] + (s.rest[i] - s.target_e[i]), beside_peak = (s.ties[i] - T(1)) + s.rest[i];
             const T rest = either(s.target_d[i] == T(0), beside_peak, lower), q = s.target_e[i] * inverse;
             const T near = T(0) - c * (rest * inverse), far = c * q - c;
-            const T at_target = either(q > T(0.5), near, far) * unit;
+            const T at_target = either(q > T(0.5), near, far) * phi.unit[i];
             const T least = either(size < T(1), least_for(size), normal);
             f.least[i] = either(c == T(0), infinite, least);
             f.factor[i] = either(c == T(0), T(0), of_a);
@@ -204,7 +209,7 @@ class FewRows {
         load_cotangent(task.g_loss, g_loss);
         load_cotangent(task.g_lse, g_lse);
         load_cotangent(task.g_entropy, g_entropy);
-        const T unit = phi.unit, infinite = std::numeric_limits<T>::infinity(), normal = std::numeric_limits<T>::min();
+        const T infinite = std::numeric_limits<T>::infinity(), normal = std::numeric_limits<T>::min();
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
             const T sum = s.peak[i] + total_[i] + g_loss[i], g = g_loss[i];
@@ -224,7 +229,7 @@ class FewRows {
         }
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
-            const T inverse = T(1) / total_[i], of_a = f.a[i] * unit * inverse;
+            const T inverse = T(1) / total_[i], of_a = f.a[i] * phi.unit[i] * inverse;
             const T size = plain ? size_of(of_a) : inverse * (size_of(f.a[i]) + size_of(f.b[i]));
             const T lower = s.ties[i] + (s.rest[i] - s.target_e[i]), beside_peak = (s.ties[i] - T(1)) + s.rest[i];
             const T rest = either(s.target_d[i] == T(0), beside_peak, lower);
@@ -240,7 +245,7 @@ class FewRows {
             f.least[i] = either(idle, infinite, least);
             f.factor[i] = either(idle, T(0), plain ? of_a : inverse);
             f.at_target[i] = either(idle, T(0), at_target);
-            f.of_target[i] = f.c[i] * unit;
+            f.of_target[i] = f.c[i] * phi.unit[i];
         }
     }
 

@@ -85,12 +85,13 @@ class FewAcross {
     };
 
     void cap() {
-        const Phi<T> phi = rows_.phi;
+        const LanePhi<T>& phi = rows_.phi;
+        const T cap = phi.cap;
         for (int64_t v = 0; v < task_.columns; ++v) {
             const T* const z = x_[v];
             T *const x = room_x_ + v * tile_rows, *const slope = slope_ + v * tile_rows;
 #pragma omp simd
-            for (int64_t i = 0; i < tile_rows; ++i) x[i] = phi.scored(z[i], slope[i]);
+            for (int64_t i = 0; i < tile_rows; ++i) x[i] = capped_score(z[i], phi.inner[i], cap, slope[i]);
         }
         x_ = {room_x_, tile_rows};
     }
@@ -107,35 +108,37 @@ class FewAcross {
 
     template <bool kept>
     Bits add_by_options(int64_t first) {
-        return rows_.capped() ? add_by_base<kept, true>(first) : add_by_base<kept, false>(first);
+        if (rows_.capped()) return add_by_base<kept, true, false>(first);
+        return rows_.phi.scaled ? add_by_base<kept, false, true>(first) : add_by_base<kept, false, false>(first);
     }
 
-    template <bool kept, bool capped>
+    template <bool kept, bool capped, bool scaled>
     Bits add_by_base(int64_t first) {
         switch (rows_.base()) {
-            case Base::dense: return add<kept, capped, Base::dense, true>(first);
-            case Base::spread: return add<kept, capped, Base::spread, true>(first);
+            case Base::dense: return add<kept, capped, scaled, Base::dense, true>(first);
+            case Base::spread: return add<kept, capped, scaled, Base::spread, true>(first);
             case Base::none: break;
         }
-        return rows_.tilted() ? add<kept, capped, Base::none, true>(first)
-                              : add<kept, capped, Base::none, false>(first);
+        return rows_.tilted() ? add<kept, capped, scaled, Base::none, true>(first)
+                              : add<kept, capped, scaled, Base::none, false>(first);
     }
 
     // The sums of rows [first, first + lanes), which stay in registers; `kept` exponentials are for the gradient.
     // Returns the bits of the largest probability: larger than those of infinity for NaN and negative numbers.
-    template <bool kept, bool capped, Base base, bool tilted>
+    template <bool kept, bool capped, bool scaled, Base base, bool tilted>
     Bits add(int64_t first) {
         constexpr bool dense = base == Base::dense, measured = base != Base::none;
         constexpr int64_t size = lanes<T>;
-        const T unit = rows_.phi.unit, zero_log = rows_.phi.zero_log;
+        const T zero_log = rows_.phi.zero_log;
         FewSums<T>& s = rows_.sums;
-        alignas(64) T reference[size], rest[size] = {}, ties[size] = {}, tilt[size] = {}, score[size] = {};
+        alignas(64) T reference[size], unit[size], rest[size] = {}, ties[size] = {}, tilt[size] = {}, score[size] = {};
         alignas(64) T mass[size] = {}, target_d[size] = {}, target_e[size] = {}, target_slope[size] = {};
         alignas(64) Int column[size];
         alignas(64) Bits largest[size] = {};
 #pragma omp simd
         for (int64_t k = 0; k < size; ++k) {
             reference[k] = reference_of(s.peak[first + k]);
+            if (scaled) unit[k] = rows_.phi.unit[first + k];
             column[k] = rows_.targets.column[first + k];
         }
         const T *x = x_[0] + first, *prob = dense ? prob_[0] + first : nullptr, *slope = slope_ + first;
@@ -149,7 +152,7 @@ class FewAcross {
             const T keep = rows_.targets.keep_of[v], spread = rows_.targets.spread_of[v];
 #pragma omp simd
             for (int64_t k = 0; k < size; ++k) {
-                const T d = (x[k] - reference[k]) * unit;
+                const T apart = x[k] - reference[k], d = scaled ? apart * unit[k] : apart;
                 const T clamped = either(d < zero_log, zero_log, d), e = exp_clamped(clamped);
                 const T tie = either(d == T(0), T(1), T(0));
                 const bool hit = column[k] == v_;
@@ -217,16 +220,16 @@ class FewAcross {
         const T *const e = room_e_ + v * tile_rows, *const x = x_[v], *const slope = slope_ + v * tile_rows;
         const bool dense = rows_.targets.dense(), capped = rows_.capped();
         const T* const prob = dense ? prob_[v] : x;
-        const T unit = rows_.phi.unit, keep = dense ? rows_.targets.keep_of[v] : T(0),
-                spread = rows_.targets.spread_of[v];
+        const T keep = dense ? rows_.targets.keep_of[v] : T(0), spread = rows_.targets.spread_of[v];
+        const T* const unit = rows_.phi.unit.at;
         const Int v_ = static_cast<Int>(v);
         Lane<T> p, by;
         for (int64_t i = 0; i < tile_rows; ++i) p[i] = either(dense, prob[i] * keep, T(0)) + spread;
-        for (int64_t i = 0; i < tile_rows; ++i) by[i] = capped ? slope[i] : unit;
+        for (int64_t i = 0; i < tile_rows; ++i) by[i] = capped ? slope[i] : unit[i];
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
             const T reference = reference_of(rows_.sums.peak[i]);
-            const T logq = (x[i] - reference) * unit - f.log_total[i];
+            const T logq = (x[i] - reference) * unit[i] - f.log_total[i];
             const T q = either(e[i] >= f.least[i], e[i], T(0)) * f.factor[i];
             const T value =
                 (q * (f.a[i] + f.b[i] * either(logq < lowest_log<T>, lowest_log<T>, logq)) - f.c[i] * p[i]) * by[i];

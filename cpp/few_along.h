@@ -186,8 +186,8 @@ class FewAlong {
             case Base::none: break;
         }
         if (rows_.tilted()) return add<kept, Base::none, true, true>(first, end);
-        rows_.phi.unit == T(1) ? add<kept, Base::none, false, false>(first, end)
-                               : add<kept, Base::none, false, true>(first, end);
+        rows_.phi.scaled ? add<kept, Base::none, false, true>(first, end)
+                         : add<kept, Base::none, false, false>(first, end);
     }
 
     // The sums of all rows; `kept` exponentials are for the gradient, and else the probabilities are looked at.
@@ -195,7 +195,7 @@ class FewAlong {
     void add(int64_t first, int64_t end) {
         constexpr bool dense = base == Base::dense, measured = base != Base::none;
         const TileRows<const Storage> m = logits();
-        const T unit = rows_.phi.unit, zero_log = rows_.phi.zero_log, infinite = std::numeric_limits<T>::infinity();
+        const T zero_log = rows_.phi.zero_log, infinite = std::numeric_limits<T>::infinity();
         const T *const keep_of = rows_.targets.keep_of, *const spread_of = rows_.targets.spread_of;
         const int64_t over = m.columns % size, skip_ = over == 0 ? 0 : size - over, whole = m.columns - over;
         const Int skip = static_cast<Int>(skip_);  // classes that the last vector repeats
@@ -205,7 +205,7 @@ class FewAlong {
             const Storage* const z = m.data + i * m.row_stride;
             fetch(z + some * m.row_stride, bytes);
             if (kept) fetch(to.data + i * to.row_stride, m.columns * static_cast<int64_t>(sizeof(Out)));
-            const T reference = reference_of(rows_.sums.peak[i]);
+            const T reference = reference_of(rows_.sums.peak[i]), unit = rows_.phi.unit[i];
             const T* const prob = dense ? load_prob(i) : nullptr;
             T* const kept_e = e_ + i * m.columns;
             alignas(64) T wide[size], below[size], power[size], rest[size] = {}, ties[size] = {}, tilt[size] = {},
@@ -280,7 +280,7 @@ class FewAlong {
         const TileRows<const Storage> m = logits();
         const TileRows<Out> to = grad();
         const bool dense = rows_.targets.dense();
-        const T *const keep = rows_.targets.keep_of, *const spread = rows_.targets.spread_of, unit = rows_.phi.unit;
+        const T *const keep = rows_.targets.keep_of, *const spread = rows_.targets.spread_of;
         if (!dense) std::fill_n(p_, columns_, T(0));
         for (int64_t i = 0; i < m.rows; ++i) {
             Out* const out = to.data + i * to.row_stride;
@@ -291,7 +291,7 @@ class FewAlong {
             const Storage* const z = m.data + i * m.row_stride;
             const T *const e = e_ + i * columns_, *const prob = dense ? load_prob(i) : p_;
             const T a = f.a[i], b = f.b[i], c = f.c[i], least_ = f.least[i], factor = f.factor[i],
-                    log_total = f.log_total[i], reference = reference_of(rows_.sums.peak[i]);
+                    log_total = f.log_total[i], reference = reference_of(rows_.sums.peak[i]), unit = rows_.phi.unit[i];
             alignas(64) T wide[size], value[size], last[size];
             const auto compute = [&](int64_t v, T* values) {
                 const T* const x = load_vector(z + v, wide);

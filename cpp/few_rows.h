@@ -17,7 +17,7 @@ void work_on_few_by(const RowTask& task, int64_t begin, int64_t end, Problem& pr
     for (rows.row = begin; rows.row < end; rows.row += rows.n) {
         const int64_t same_outer = task.inner_rows == 1 ? end : task.inner_rows - rows.row % task.inner_rows;
         rows.n = least(tile_rows, least(end - rows.row, same_outer));
-        rows.targets.load(rows.row, rows.n);
+        rows.load();
         if (results && rows.targets.wrong) {
             problem = rows.targets.problem(rows.row, rows.n);
             return;

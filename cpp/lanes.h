@@ -35,7 +35,7 @@ class LaneReader {
     Lane<T> x, slope, p, base;  // base: p without the smoothing
     const bool capped, measured;
 
-    LaneReader(const RowTask& task, const Tile& tile, const Phi<T>& phi)
+    LaneReader(const RowTask& task, const Tile& tile, const LanePhi<T>& phi)
         : capped(task.softcap > 0), measured((dense(task)) || task.spread != nullptr), task_(task), tile_(tile),
           phi_(phi), first_(offset(task, task.logits, tile.row)), stride_(row_stride(task, task.logits)) {}
 
@@ -50,7 +50,7 @@ class LaneReader {
         }
         if (!capped) return;
 #pragma omp simd
-        for (int64_t i = 0; i < tile_rows; ++i) x[i] = phi_.scored(x[i], slope[i]);
+        for (int64_t i = 0; i < tile_rows; ++i) x[i] = capped_score(x[i], phi_.inner[i], phi_.cap, slope[i]);
     }
 
     void load_measure(int64_t v, Problem* problem) {
@@ -71,7 +71,7 @@ class LaneReader {
 
     double score(int64_t i, int64_t column, double& slope_) const {
         const auto* z = static_cast<const Storage*>(task_.logits.data);
-        return score_at(phi_, z[first_ + i * stride_ + column * task_.logits.column_stride], slope_);
+        return phi_.score_at(i, z[first_ + i * stride_ + column * task_.logits.column_stride], slope_);
     }
 
   private:
@@ -85,14 +85,14 @@ class LaneReader {
 
     const RowTask& task_;
     const Tile& tile_;
-    const Phi<T>& phi_;
+    const LanePhi<T>& phi_;
     const int64_t first_, stride_;
 };
 
 template <class Storage>
-void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, Problem* problem) {
+void lane_records(const RowTask& task, const Tile& tile, const LanePhi<typename Compute<Storage>::type>& phi,
+                  LaneRecords& records, Problem* problem) {
     using T = typename Compute<Storage>::type;
-    const Phi<T> phi(task);
     LaneReader<Storage> reader(task, tile, phi);
     Lane<T> peak, reference;
 #pragma omp simd
@@ -106,7 +106,8 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
     for (int64_t i = 0; i < tile_rows; ++i)
         reference[i] = peak[i] == -std::numeric_limits<T>::infinity() ? T(0) : peak[i];
 
-    const T unit = phi.unit, zero_log = phi.zero_log;  // copies, which no store can change
+    const T zero_log = phi.zero_log;  // a copy, which no store can change
+    const T* const unit = phi.unit.at;
     Lane<double> ties;
     for (int64_t begin = 0; begin < task.columns; begin += classes_per_fold) {
         Lane<T> rest, tied, tilt;
@@ -115,7 +116,7 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             reader.load(v);
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) {
-                const T d = (reader.x[i] - reference[i]) * unit;
+                const T d = (reader.x[i] - reference[i]) * unit[i];
                 const T clamped = d < zero_log ? zero_log : d;
                 const T e = exp_clamped(clamped);
                 const T tie = d == T(0) ? T(1) : T(0);
@@ -127,7 +128,7 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             reader.load_measure(v, problem);
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) {
-                const T d = (reader.x[i] - reference[i]) * unit;
+                const T d = (reader.x[i] - reference[i]) * unit[i];
                 target_score[i] += static_cast<double>(reader.p[i] == T(0) ? T(0) : reader.p[i] * d);
                 mass[i] += static_cast<double>(reader.base[i]);
             }
@@ -141,12 +142,12 @@ void lane_records(const RowTask& task, const Tile& tile, LaneRecords& records, P
             records.mass[i] += mass[i];
         }
     }
-    const double score_unit = reader.capped ? 1 : phi.score_unit;
+    const bool is_capped = reader.capped;
 #pragma omp simd
     for (int64_t i = 0; i < tile_rows; ++i) {
         records.total[i] += ties[i];
         records.mass[i] += task.spread_total;
-        records.peak[i] = static_cast<double>(peak[i]) * score_unit;
+        records.peak[i] = static_cast<double>(peak[i]) * (is_capped ? 1 : phi.score_unit[i]);
     }
     for (int64_t i = 0; i < tile.n && task.picks > 0; ++i) {
         const int64_t row = tile.row + i;
@@ -205,10 +206,9 @@ void lane_patches(const RowTask& task, const Tile& tile, const LaneReader<Storag
 }
 
 template <class Storage, class Out>
-void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& records,
-                   const LaneCoefficients& coefficients, double* patches) {
+void lane_gradient(const RowTask& task, const Tile& tile, const LanePhi<typename Compute<Storage>::type>& phi,
+                   const LaneRecords& records, const LaneCoefficients& coefficients, double* patches) {
     using T = typename Compute<Storage>::type;
-    const Phi<T> phi(task);
     LaneReader<Storage> reader(task, tile, phi);
     const int64_t first = offset(task, task.grad, tile.row), stride = row_stride(task, task.grad);
     Lane<double> log_total;
@@ -227,36 +227,36 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LaneRecords& rec
 #pragma omp simd
     for (int64_t i = 0; i < tile_rows; ++i) {
         const double scale =
-            plain ? coefficients.a[i] * static_cast<double>(phi.unit) / records.total[i] : 1 / records.total[i];
+            plain ? coefficients.a[i] * static_cast<double>(phi.unit[i]) / records.total[i] : 1 / records.total[i];
         const double size =
             std::fabs(plain ? scale : scale * (std::fabs(coefficients.a[i]) + std::fabs(coefficients.b[i])));
         floor[i] = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
         factor[i] = static_cast<T>(scale);
-        peak[i] = static_cast<T>(reader.capped ? records.peak[i] : records.peak[i] * task.temperature);
+        peak[i] = static_cast<T>(reader.capped ? records.peak[i] : records.peak[i] * phi.temperature[i]);
         log_total_[i] = static_cast<T>(log_total[i]);
         a[i] = static_cast<T>(coefficients.a[i]);
         b[i] = static_cast<T>(coefficients.b[i]);
         c[i] = static_cast<T>(coefficients.c[i]);
     }
-    const T unit = phi.unit;
+    const T* const unit = phi.unit.at;
     const bool capped = reader.capped;
     for (int64_t v = 0; v < task.columns; ++v) {
         reader.load(v);
         if (plain) {
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) {
-                const T value = exp_nonpositive((reader.x[i] - peak[i]) * unit, floor[i]) * factor[i];
+                const T value = exp_nonpositive((reader.x[i] - peak[i]) * unit[i], floor[i]) * factor[i];
                 result[i] = active[i] == T(0) ? T(0) : value;
             }
         } else {
             if (reader.measured) reader.load_measure(v, nullptr);
 #pragma omp simd
             for (int64_t i = 0; i < tile_rows; ++i) {
-                const T d = (reader.x[i] - peak[i]) * unit;
+                const T d = (reader.x[i] - peak[i]) * unit[i];
                 const T q = exp_nonpositive(d, floor[i]) * factor[i];
                 const T logq = d - log_total_[i];
                 const T value = q * (a[i] + b[i] * (logq < lowest_log<T> ? lowest_log<T> : logq)) - c[i] * reader.p[i];
-                result[i] = active[i] == T(0) ? T(0) : value * (capped ? reader.slope[i] : unit);
+                result[i] = active[i] == T(0) ? T(0) : value * (capped ? reader.slope[i] : unit[i]);
             }
         }
         store_run(static_cast<Out*>(task.grad.data) + first + v * task.grad.column_stride, stride, tile.n, result.at);

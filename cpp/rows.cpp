@@ -90,15 +90,17 @@ void work_on_rows(const RowTask& task, Work work, int64_t begin, int64_t end, Pr
 template <class Storage, class Out>
 void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, Problem& problem, void* room) {
     using T = typename Compute<Storage>::type;
+    LanePhi<T> phi(task);
     for (int64_t row = begin; row < end;) {
         const int64_t same_outer = task.inner_rows == 1 ? end - row : task.inner_rows - row % task.inner_rows;
         const Tile tile = {row, least(tile_rows, least(end - row, same_outer))};
         LaneRecords records;
         LaneCoefficients coefficients;
+        phi.load(task, tile.row, tile.n);
         if (work == Work::grad) {
             for (int64_t i = 0; i < tile.n; ++i) records.set(i, saved(task, row + i));
         } else {
-            lane_records<Storage>(task, tile, records, &problem);
+            lane_records<Storage>(task, tile, phi, records, &problem);
             for (int64_t i = 0; i < tile.n; ++i) records.set(i, extended(task, row + i, records.get(i)));
             Lane<double> log_total;
             for (int64_t i = 0; i < tile_rows; ++i) log_total[i] = log_positive(records.total[i]);
@@ -110,7 +112,7 @@ void work_on_lanes(const RowTask& task, Work work, int64_t begin, int64_t end, P
                 coefficients.set(i, work == Work::grad ? gradient_coefficients(task, row + i, record)
                                                        : fused_coefficients(task, row + i, record));
             }
-            lane_gradient<Storage, Out>(task, tile, records, coefficients, static_cast<double*>(room));
+            lane_gradient<Storage, Out>(task, tile, phi, records, coefficients, static_cast<double*>(room));
         }
         row += tile.n;
     }

@@ -177,7 +177,7 @@ template <class Storage>
 Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_t row, Problem* problem) {
     using T = typename Compute<Storage>::type;
     if (ignored(task, row)) return ignored_record;
-    const Phi<T> phi(task);
+    const Phi<T> phi(task, temperature_of(task, row));
     const bool measured = prob.data != nullptr || task.spread != nullptr;
     alignas(64) T buffer[block_size<T>], slope[block_size<T>], room[3 * block_size<T>];
     Record record;
@@ -222,7 +222,7 @@ Record row_record(const RowTask& task, const Storage* z, const Run& prob, int64_
         if (column < 0) continue;
         double slope_;
         const double measure = pick_measure<T>(task, row, pick, column);
-        const double score = score_at(phi, z[column], slope_);
+        const double score = score_at(z[column], phi.cap, phi.inner, phi.score_unit, slope_);
         picked.mass += measure;
         if (measure != 0) picked.target_score += measure * (record.peak == -infinity ? score : score - record.peak);
     }
@@ -289,7 +289,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
         std::memset(static_cast<void*>(grad), 0, bytes);
         return;
     }
-    const Phi<T> phi(task);
+    const Phi<T> phi(task, temperature_of(task, row));
     const bool capped = phi.cap > T(0);
     const double log_total = std::log(record.total);
 
@@ -300,7 +300,8 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
         for (int64_t other = 0; other < task.picks; ++other) {  // the same class may be picked twice
             if (pick_column(task, row, other) == column) measure += pick_measure<T>(task, row, other, column);
         }
-        const double logq = score_at(phi, z[column], slope) - record.peak - log_total;
+        const double score = score_at(z[column], phi.cap, phi.inner, phi.score_unit, slope);
+        const double logq = score - record.peak - log_total;
         const double q_less_1 = std::expm1(logq);
         const double entropic = coefficients.b == 0 || q_less_1 == -1 ? 0 : coefficients.b * (1 + q_less_1) * logq;
         const double target = measure == 0 ? 0 : coefficients.c * measure;
@@ -313,7 +314,7 @@ void row_gradient(const RowTask& task, const Storage* z, const Run& prob, int64_
     const double size = std::fabs(plain ? factor : factor * (std::fabs(coefficients.a) + std::fabs(coefficients.b)));
     RowFactors<T> f;
     f.unit = phi.unit;
-    f.peak = static_cast<T>(capped ? record.peak : record.peak * task.temperature);
+    f.peak = static_cast<T>(capped ? record.peak : record.peak * phi.temperature);
     f.floor = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
     f.inverse_total = static_cast<T>(factor);
     f.log_total = static_cast<T>(log_total);

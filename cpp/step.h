@@ -46,9 +46,6 @@ inline bool read_number(nb::handle value, int64_t& number) {
     return overflow == 0;
 }
 
-// What scores can be made of: crossent.spec.is_scale.
-inline bool is_scale(double value) { return 1e-15 <= value && value <= 1e15; }
-
 // Whatever is unusual or wrong makes a `read_` false: the caller then takes the way that can say what it is.
 class StepArguments {
   public:

@@ -25,31 +25,42 @@ T opaque(T value) {
     return hidden;
 }
 
-// phi, and how far apart two scores are: unit times the difference of what `scored` returns.
+inline double temperature_of(const RowTask& task, int64_t row) {
+    const Vector& own = task.row_temperature;
+    return own.data == nullptr ? task.temperature : load_real<double>(own.data, own.type, row * own.stride);
+}
+
+// softcap * tanh(z * inner), where inner is 1 / (temperature * softcap).
+template <class T>
+CROSSENT_INLINE T capped_score(T z, T inner, T cap, T& slope) {
+    T tanh;
+    tanh_and_slope(z * inner, tanh, slope);
+    slope *= inner * cap;
+    return tanh * cap;
+}
+
+// phi of a row, and how far apart two scores are: unit times the difference of what `scored` returns.
 template <class T>
 struct Phi {
     T cap, inner, unit;
-    double score_unit;  // 1 / temperature; scores are exact multiples of it where there is no softcap
+    double temperature, score_unit;  // 1 / temperature; scores are exact multiples of it where there is no softcap
     T zero_log = opaque(Limits<T>::zero_log);
-    explicit Phi(const RowTask& task)
+    Phi(const RowTask& task, double temperature_)
         : cap(static_cast<T>(task.softcap)),
-          inner(static_cast<T>(task.softcap > 0 ? 1 / (task.temperature * task.softcap) : 0)),
-          unit(static_cast<T>(task.softcap > 0 ? 1 : 1 / task.temperature)), score_unit(1 / task.temperature) {}
+          inner(static_cast<T>(task.softcap > 0 ? 1 / (temperature_ * task.softcap) : 0)),
+          unit(static_cast<T>(task.softcap > 0 ? 1 : 1 / temperature_)), temperature(temperature_),
+          score_unit(1 / temperature_) {}
 
-    CROSSENT_INLINE T scored(T z, T& slope) const {
-        T tanh;
-        tanh_and_slope(z * inner, tanh, slope);
-        slope *= inner * cap;
-        return tanh * cap;
-    }
+    CROSSENT_INLINE T scored(T z, T& slope) const { return capped_score(z, inner, cap, slope); }
 };
 
+// The score of one logit; the unit of scores is 1 / temperature.
 template <class Storage, class T>
-inline double score_at(const Phi<T>& phi, Storage z, double& slope) {
-    slope = phi.score_unit;
-    if (phi.cap == T(0)) return static_cast<double>(widen(z)) * phi.score_unit;
+inline double score_at(Storage z, T cap, T inner, double score_unit, double& slope) {
+    slope = score_unit;
+    if (cap == T(0)) return static_cast<double>(widen(z)) * score_unit;
     T slope_;
-    const double score = phi.scored(widen(z), slope_);
+    const double score = capped_score(widen(z), inner, cap, slope_);
     slope = slope_;
     return score;
 }

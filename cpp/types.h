@@ -25,9 +25,10 @@ struct Vector {
     int64_t stride = 0;
 };
 
-struct Problem {  // the first entry of a target that cannot be; row < 0: there is none
-    int64_t row = -1, column = 0, index = 0;
-    double prob = 0;
+// The first entry of a target, or temperature of a row, that cannot be; row < 0: there is none.
+struct Problem {
+    int64_t row = -1, column = 0, index = 0;  // of a class the column is -1, of a temperature -2
+    double prob = 0;                          // or the temperature
 };
 
 // Logits, target and options of a row function, and where its results go.
@@ -46,6 +47,7 @@ struct RowTask {
     int64_t ignore_index = 0, first_class = 0, num_classes = 0;
     Vector weight;                        // (columns,) class weights as they were passed, or none
     double temperature = 1, softcap = 0;  // softcap 0: none
+    Vector row_temperature;               // (rows,) in place of the temperature, or none
     double* record = nullptr;             // (record_fields, rows), record.h; none for few_rows
     bool extend = false;                  // row_stats: the record holds other columns of the rows already
     void *loss = nullptr, *lse = nullptr, *entropy = nullptr;  // (rows,) in compute type, or none

@@ -111,7 +111,8 @@ class Truth:
         d = np.where(valid[:, None], s - stats.peak[:, None], 0.0)
         capped = case.scores.softcap is not None
         # tanh is off by u |s|; in float64 so is z / temperature, here and in the reference
-        off = np.abs(s) + np.abs(stats.peak)[:, None] if capped or (case.wide and case.scores.temperature != 1) else 0.0
+        scaled = bool(np.any(temperature_of(case.scores) != 1))
+        off = np.abs(s) + np.abs(stats.peak)[:, None] if capped or (case.wide and scaled) else 0.0
         size = np.abs(d)
         D = size + off
         e = np.exp(d)
@@ -152,7 +153,7 @@ class Truth:
         scale = q * ((a_sum + g_entropy * np.abs(logq)) * (1 + q_off) + a_off + np.reshape(a_bound, (-1, 1)))
         scale += q * g_entropy * q_off + g_loss * p
         if case.scores.softcap is not None:
-            scale *= 1 + 2 * np.abs(z / (case.scores.temperature * case.scores.softcap))
+            scale *= 1 + 2 * np.abs(z / (temperature_of(case.scores) * case.scores.softcap))
         size = a_sum + g_entropy * (1 + np.abs(logq)) + g_loss * p
         named = named_columns(target, *z.shape) * 2.0**-53 / unit(case)  # there q a is (q − 1) a + a, in double
         least = float(np.finfo(np.float64 if case.wide else np.float32).tiny) / unit(case)  # q and slopes underflow
@@ -172,10 +173,17 @@ def named_columns(target: Target, rows: int, V: int) -> Any:
 
 def slope_of(z: Any, scores: Scores) -> Any:
     """phi'(z), with relative accuracy where tanh is nearly 1."""
+    T = temperature_of(scores)
     if scores.softcap is None:
-        return np.full_like(z, 1 / scores.temperature)
-    u = np.exp(-2 * np.abs(z) / (scores.temperature * scores.softcap))
-    return 4 * u / (1 + u) ** 2 / scores.temperature
+        return np.ones_like(z) / T
+    u = np.exp(-2 * np.abs(z) / (T * scores.softcap))
+    return 4 * u / (1 + u) ** 2 / T
+
+
+def temperature_of(scores: Scores) -> Any:
+    """The temperature of all rows, or of each, (N, 1)."""
+    own: Any = scores.row_temperature
+    return scores.temperature if own is None else decode(own)[:, None]
 
 
 def unit(case: Case) -> float:
@@ -306,7 +314,15 @@ def check_row_grad(backend: Any, case: Case, truth: Truth, record: Any) -> Any:
         truth.known["grad"] = truth.grad(case, case.cotangents)
     want, scale = truth.known["grad"]
     out = Guarded(case.grad_layout, case.logits.shape, case.logits.dtype)
-    inputs = Inputs.of(case.logits, case.target.index, case.target.prob, case.target.weight, record, *case.cotangents)
+    inputs = Inputs.of(
+        case.logits,
+        case.target.index,
+        case.target.prob,
+        case.target.weight,
+        case.scores.row_temperature,
+        record,
+        *case.cotangents,
+    )
     backend.row_grad(case.logits, case.target, case.scores, record, Cotangents(*case.cotangents), out.view)
     inputs.check()
     got = as_rows(out.values())

@@ -16,11 +16,13 @@ from crossent.stats import FIELDS, Cotangents, RowStats
 
 def score_and_slope(logits: Any, scores: Scores) -> tuple[Any, Any]:
     """Return s = phi(z) and phi'(z)."""
-    z = np.asarray(logits, np.float64) / scores.temperature
+    own: Any = scores.row_temperature
+    T: Any = scores.temperature if own is None else np.asarray(own, np.float64)[:, None]
+    z = np.asarray(logits, np.float64) / T
     if scores.softcap is None:
-        return z, np.full_like(z, 1.0 / scores.temperature)
+        return z, np.full_like(z, 1.0) / T
     t, u = np.tanh(z / scores.softcap), np.exp(-2.0 * np.abs(z / scores.softcap))
-    return scores.softcap * t, 4.0 * u / (1.0 + u) ** 2 / scores.temperature  # 1 − t² without the cancellation
+    return scores.softcap * t, 4.0 * u / (1.0 + u) ** 2 / T  # 1 − t² without the cancellation
 
 
 def target_measure(target: Target, rows: int, columns: int) -> tuple[Any, Any]:

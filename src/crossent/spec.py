@@ -16,6 +16,10 @@ LAST_CLASS = 2**63 - 1
 """The largest class index; what is larger, in an array of uint64, is read as this one. There are never so many."""
 
 
+LEAST_SCALE, LARGEST_SCALE = 1e-15, 1e15
+"""Bounds of temperatures and softcaps."""
+
+
 class Array(Protocol):
     """An array of any library, known by its shape and dtype: NumPy's, torch's and JAX's."""
 
@@ -32,7 +36,7 @@ class Array(Protocol):
 
 def is_scale(value: float) -> bool:
     """Return whether a number can be a temperature or a softcap: products and quotients of two fit float32."""
-    return 1e-15 <= value <= 1e15
+    return LEAST_SCALE <= value <= LARGEST_SCALE
 
 
 def _is_known(value: object) -> bool:
@@ -44,6 +48,15 @@ def _is_known(value: object) -> bool:
 class Scores:
     """Scores s = phi(z) of logits z: phi(z) = z / temperature, then softcap · tanh(· / softcap) if there is a softcap.
 
+    Parameters
+    ----------
+    temperature
+        The temperature of all rows; 1 if each row has its own.
+    softcap
+        The bound of the scores; None for no bound.
+    row_temperature
+        The temperature of each row, (N,), floating-point; None if all have the same. Backends check its range.
+
     Raises
     ------
     ValueError
@@ -52,8 +65,11 @@ class Scores:
 
     temperature: float = 1.0
     softcap: float | None = None
+    row_temperature: Array | None = None
 
     def __post_init__(self) -> None:
+        if self.row_temperature is not None and _is_known(self.temperature) and self.temperature != 1.0:
+            raise ValueError(f"rows that have a temperature each have no other, got temperature={self.temperature!r}")
         for name, value in (("temperature", self.temperature), ("softcap", self.softcap)):
             if value is None or not _is_known(value) or is_scale(value):
                 continue
@@ -131,6 +147,13 @@ def probability_error(value: float, row: int, column: int) -> ValueError:
     """Return the error for a target probability that is negative, infinite or NaN."""
     fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "fix the data"
     return ValueError(f"target probability {value!r} (row {row}, column {column}) is not a finite number ≥ 0; {fix}")
+
+
+def temperature_error(value: float, row: int) -> ValueError:
+    """Return the error for a temperature of a row that is not between 1e-15 and 1e15."""
+    return ValueError(
+        f"temperature must be between 1e-15 and 1e15, got {value!r} (row {row}); 1.0 leaves the logits as they are"
+    )
 
 
 def element_error(name: str, value: float, place: tuple[int, ...]) -> ValueError:

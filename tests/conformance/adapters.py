@@ -45,6 +45,10 @@ class Loan:
             weight=self.reals(target.weight),
         )
 
+    def scores(self, scores: Any) -> Any:
+        own = scores.row_temperature
+        return scores if own is None else dataclasses.replace(scores, row_temperature=self.reals(own))
+
 
 def as_tensor(array: Any) -> Any:
     """The same memory as a torch tensor, also of an array that is read-only."""
@@ -62,6 +66,8 @@ class Adapter:
     """Instruction sets that the tests choose in turn; the empty name is the only, or the best one."""
     slow = False
     """Whether tests are to try a few of their arguments only."""
+    by_row = True
+    """Whether rows may have a temperature each."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -101,18 +107,22 @@ class Adapter:
     ) -> None:
         with self.lending() as lend:
             given, to = lend.reals(logits), RowOutputs(*map(lend.reals, outputs))
-            self.module.row_stats(given, lend.target(target), scores, lend.reals(record), to, extend=extend)
+            self.module.row_stats(
+                given, lend.target(target), lend.scores(scores), lend.reals(record), to, extend=extend
+            )
 
     def row_loss(self, logits: Any, target: Any, scores: Any, record: Any, losses: Any, *, mean: bool) -> Any:
         with self.lending() as lend:
             given, kept = lend.reals(logits), [lend.reals(x) for x in (record, losses)]
-            loss, scale = self.module.row_loss(given, lend.target(target), scores, *kept, mean=mean)
+            loss, scale = self.module.row_loss(given, lend.target(target), lend.scores(scores), *kept, mean=mean)
             return Reduced(float(loss), float(scale))
 
     def row_grad(self, logits: Any, target: Any, scores: Any, record: Any, cotangents: Any, grad: Any) -> None:
         with self.lending() as lend:
             given, g = lend.reals(logits), Cotangents(*map(lend.reals, cotangents))
-            self.module.row_grad(given, lend.target(target), scores, lend.reals(record), g, lend.reals(grad))
+            self.module.row_grad(
+                given, lend.target(target), lend.scores(scores), lend.reals(record), g, lend.reals(grad)
+            )
 
     def row_fused(
         self, logits: Any, target: Any, scores: Any, scale: Any, record: Any, grad: Any, outputs: Any = NO_OUTPUTS
@@ -120,7 +130,9 @@ class Adapter:
         with self.lending() as lend:
             given, to = lend.reals(logits), RowOutputs(*map(lend.reals, outputs))
             factors = LossScale(*map(lend.reals, scale))
-            self.module.row_fused(given, lend.target(target), scores, factors, lend.reals(record), lend.reals(grad), to)
+            self.module.row_fused(
+                given, lend.target(target), lend.scores(scores), factors, lend.reals(record), lend.reals(grad), to
+            )
 
     def binary_loss(self, kind: Any, operands: Any, out: Any) -> float:
         with self.lending() as lend:
@@ -213,7 +225,7 @@ class Triton(Adapter):
     and one set of arguments of every other test. CROSSENT_EVERY=1 in the environment makes it take all.
     """
 
-    backwards = False
+    backwards = by_row = False
     slow = os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("CROSSENT_EVERY") != "1"
     lengths = (1, 2, 17, 64, 65, 513, 2041, 4097, 5003)  # on either side of every change of tile
 

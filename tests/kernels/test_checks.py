@@ -60,6 +60,23 @@ def test_classes_beyond_int64_are_no_ignored_ones(wrong):
         assert ignore_index not in checks.as_int64(index, ignore_index).tolist()
 
 
+@pytest.mark.parametrize("wrong", [0.0, -1.0, 9e-16, 2e15, float("inf"), float("nan")])
+def test_temperatures(wrong):
+    T, record = torch.ones(6, dtype=torch.float64), empty_record(6)
+    targets = Target(torch.zeros(6, dtype=torch.long)), Target(prob=torch.full((6, 200), 0.2))
+    for target in targets:
+        checks.check_temperatures(None, target)
+        checks.check_temperatures(T, target)
+    T[3] = T[4] = wrong
+    for target in targets:
+        with pytest.raises(ValueError, match=r"temperature must be between .*\(row 3\)") as ours:
+            checks.check_temperatures(T, target)
+        with pytest.raises(ValueError, match="temperature") as theirs:
+            cpu.row_stats(np.zeros((6, 200), np.float32), target, Scores(1.0, None, T), record)
+        assert str(ours.value) == str(theirs.value)
+    checks.check_temperatures(T, Target(torch.tensor([0, 1, 2, -7, -7, 3]), ignore_index=-7))
+
+
 def test_class_indices_as_int64():
     for dtype in (torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.int64, torch.uint64):
         found = checks.as_int64(torch.tensor([3, 127], dtype=dtype))

@@ -147,7 +147,10 @@ class SoftmaxCall:
         z = z.where(self.valid[:, None])
         z = z.where(np.isfinite(z.value.max(1))[:, None])  # rows that hold anything, and are removed by their weight
         cap = a.get("softcap")
-        self.rows = Softmax.of(z, float(a.get("temperature", 1.0)), None if cap is None else float(cap))
+        T = a.get("temperature", 1.0)
+        of_rows = isinstance(T, Tensor) and T.ndim > 0
+        T = exact(T).reshape(-1, 1) if of_rows else float(T)
+        self.rows = Softmax.of(z, T, None if cap is None else float(cap))
         self._closing()
 
     def _rows(self, x: Any) -> Any:

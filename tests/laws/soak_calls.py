@@ -240,6 +240,8 @@ def _with_options(d: Draw, call: Call, shape: tuple[int, ...], dtype: torch.dtyp
         a["label_smoothing"] = d.one(0.0, 0.1, 0.5, float(d.rng.random()), 1.0)
     if d.chance(0.3):
         a["temperature"] = d.one(0.05, 0.5, 2.0, 10.0, float(d.rng.uniform(0.1, 3)), 2)
+    if rows and d.chance(0.2):
+        a["temperature"] = d.tensor(d.rng.choice([0.0625, 0.5, 1.0, 1.5, 10.0], rows), d.one(*REAL, torch.float64))
     if d.chance(0.25):
         a["softcap"] = d.one(5.0, 30.0, 50, np.float32(20), float(d.rng.uniform(1, 100)))
     if d.chance(0.35):

@@ -59,8 +59,8 @@ class Softmax:
     u: float
 
     @classmethod
-    def of(cls, z: Near, temperature: float, softcap: float | None) -> Softmax:
-        """Return the statistics of the scores of logits (N, V)."""
+    def of(cls, z: Near, temperature: Any, softcap: float | None) -> Softmax:
+        """Return the statistics of the scores of logits (N, V), for one temperature or those of the rows (N, 1)."""
         u, rows = z.u, np.arange(len(z.value))
         if softcap is None:
             inner, slope = z, Near.exact(np.full(z.value.shape, 1.0 / temperature), u).rounded(2)
@@ -71,8 +71,9 @@ class Softmax:
         d = inner - peak[:, None]
         d = Near.of(np.where(inner.value == peak.value[:, None], 0.0, d.value), d.off, u)
         if softcap is None:
-            d, peak = d.map(lambda x: x / temperature).rounded(2), peak.map(lambda x: x / temperature).rounded(2)
-            if u < 2.0**-50 and temperature != 1:
+            of_row = np.reshape(temperature, -1)
+            d, peak = d.map(lambda x: x / temperature).rounded(2), peak.map(lambda x: x / of_row).rounded(2)
+            if u < 2.0**-50 and np.any(of_row != 1):
                 d = d.less_precise(2 * u * (np.abs(d.value) + 2 * np.abs(peak.value[:, None])))
         e = d.exp()
         others = np.ones(z.value.shape, bool)
@@ -133,7 +134,7 @@ class Softmax:
         return log_total[:, None] - self.d.less_precise(self.spread)
 
 
-def _capped(z: Near, temperature: float, softcap: float) -> tuple[Near, Near]:
+def _capped(z: Near, temperature: Any, softcap: float) -> tuple[Near, Near]:
     """Return scores softcap · tanh(z / (T · softcap)) and their slope."""
     u, y = z.u, z.value / (temperature * softcap)
     off_y = z.off / (temperature * softcap) + np.where(np.isfinite(y), 3 * u * np.abs(y), 0.0)

@@ -193,6 +193,24 @@ class SoftcapForgotten(Core):
         return Scores(scores.temperature)
 
 
+class TemperatureOfTheNextRow(Core):
+    """The vector read from one row too far on, as by a chunk that begins elsewhere."""
+
+    def scores(self, scores):
+        return dataclasses.replace(scores, row_temperature=np.roll(scores.row_temperature, 1))
+
+
+class TemperatureOfTheFirstRow(Core):
+    def scores(self, scores):
+        own = scores.row_temperature
+        return dataclasses.replace(scores, row_temperature=np.full_like(own, own[0]))
+
+
+class TemperatureOfRowsForgotten(Core):
+    def scores(self, scores):
+        return dataclasses.replace(scores, row_temperature=None)
+
+
 class EntropyHasNoGradient(Core):
     def cotangents(self, cotangents):
         return cotangents._replace(entropy=None)
@@ -224,13 +242,17 @@ MUTANTS = {
     if isinstance(mutant, type) and issubclass(mutant, Core) and mutant not in (Core, Few)
 }
 ONLY_FLOAT64 = {"RecordInFloat32"}
+OF_ROWS = {name for name in MUTANTS if name.startswith("TemperatureOf")}
 ONLY_INDEX = {"IgnoredRowCounted"}
 NOT_TOPK = {name for name, mutant in MUTANTS.items() if issubclass(mutant, Few)}
 
 
-def survives(backend, kind, dtype):
-    """Whether every case of seventeen classes passes, `row_fused` in place and not."""
+def survives(backend, kind, dtype, *, by_row=False):
+    """Whether every case of seventeen classes passes, `row_fused` in place and not, or one with row temperatures."""
     for case in data.cases(kind, 17, dtype):
+        if by_row:
+            T = np.array([0.5, 1.0, 2.0, 0.7, 1.5, 3.0])
+            case = dataclasses.replace(case, scores=Scores(1.0, case.scores.softcap, T))  # noqa: PLW2901
         try:
             oracle.check_rows(backend, case, oracle.Truth.of(case))
         except AssertionError:
@@ -241,8 +263,9 @@ def survives(backend, kind, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", data.KINDS)
 def test_the_real_backend_survives_in_pieces(kind, dtype):
-    assert survives(Core(), kind, dtype)
-    assert survives(Few(), kind, dtype)
+    for by_row in (False, True):
+        assert survives(Core(), kind, dtype, by_row=by_row)
+        assert survives(Few(), kind, dtype, by_row=by_row)
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
@@ -258,7 +281,8 @@ def test_the_real_backend_survives_in_pieces(kind, dtype):
 def test_no_mutant_survives(name, kind):
     for dtype in ("float32", "float64"):
         if dtype == "float64" or name not in ONLY_FLOAT64:
-            assert not survives(MUTANTS[name](), kind, dtype), f"{name} passes as a backend for {dtype}"
+            by_row = name in OF_ROWS
+            assert not survives(MUTANTS[name](), kind, dtype, by_row=by_row), f"{name} passes as a backend for {dtype}"
 
 
 class BinaryCore:

@@ -143,6 +143,17 @@ def test_a_temperature_is_a_scale_of_the_logits(r, temperature):
 
 
 @laws
+@given(rows(), st.lists(st.sampled_from([0.25, 0.5, 2.0, 8.0, 0.7, 3.0]), min_size=1, max_size=5))
+def test_a_temperature_of_each_row_is_a_scale_of_its_logits(r, some):
+    T = np.resize(np.array(some), r.N)
+    a = evaluate(cpu, r.logits, r.target, Scores(1.0, None, T))
+    b = evaluate(cpu, r.logits / T[:, None].astype(r.logits.dtype), r.target)
+    for name in ("loss", "lse", "entropy"):
+        close(getattr(a, name), getattr(b, name), 300 / min(some))
+    close(a.grad, b.grad / T[:, None], 300 / min(some))
+
+
+@laws
 @given(rows())
 def test_a_very_high_softcap_is_none(r):
     a, b = evaluate(cpu, r.logits, r.target, Scores(1.0, 1e9)), evaluate(cpu, r.logits, r.target)

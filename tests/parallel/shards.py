@@ -24,6 +24,8 @@ CLOSE = 1e-12
 KINDS = ("index", "ignored", "topk", "dense")
 STATS = ("lse", "logprob", "entropy", "confidence", "correct")
 SMOOTH = ("loss", "lse", "logprob", "entropy")
+WARM = {"temperature": True, "softcap": 3.0, "z_loss": 0.1, "sample_weight": True}
+"""Options with a temperature of each row."""
 ALL = {"weight": True, "label_smoothing": 0.2, "temperature": 0.6, "softcap": 3.0, "z_loss": 0.1, "sample_weight": True}
 LAYOUTS = ("default", "padded", "only padding", "uneven", "empty", "backwards")
 
@@ -89,6 +91,8 @@ class Call:
             target = (plain.topk_of if kind == "topk" else plain.probs_of)(shape, requires_grad=True)
         if options.get("weight") is True:
             options["weight"] = torch.rand(plain.classes_of(shape), dtype=torch.float64) + 0.1
+        if options.get("temperature") is True:
+            options["temperature"] = torch.rand(plain.rows_of(shape), dtype=torch.float64) + 0.5
         if options.get("sample_weight") is True:
             options["sample_weight"] = (torch.rand(plain.rows_of(shape), dtype=torch.float64) + 0.1).requires_grad_()
         return cls(z, target, {k: v for k, v in options.items() if v is not None and v is not False})

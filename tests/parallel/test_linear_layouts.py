@@ -211,7 +211,7 @@ def in_dtype(_: Any, dtype: torch.dtype) -> list[str]:
     wrong: list[str] = []
     for turn, ((x, w), kind) in enumerate(every(TWO, KINDS)):
         _ = torch.manual_seed(turn)
-        option, layout = list(WITH)[turn % 8], Layout(square(), x, w)
+        option, layout = list(WITH)[turn % len(WITH)], Layout(square(), x, w)
         args, options = draw(WIDE, kind, option, bias=True, spread=(1.0, 3.0)[turn % 2])
         args = tuple(plain.cast(a, dtype) for a in args)
         options = {k: plain.cast(v, dtype) for k, v in options.items()} | {"reduction": REDUCTIONS[turn % 3]}

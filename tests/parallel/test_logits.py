@@ -37,7 +37,7 @@ SHAPES = ((5, 11), (2, 11, 3), (11,), (1, 11, 2, 2))
 GRID = {
     "weight": (False, True),
     "label_smoothing": (0.0, 0.2),
-    ("temperature", "softcap"): ((1.0, None), (0.6, None), (1.7, 3.0)),
+    ("temperature", "softcap"): ((1.0, None), (0.6, None), (1.7, 3.0), (True, 3.0)),
     "z_loss": (0.0, 0.01),
     "sample_weight": (False, True),
     "reduction": ("mean", "sum", "none"),

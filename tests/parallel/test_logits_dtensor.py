@@ -18,7 +18,7 @@ from torch.distributed.tensor.parallel import loss_parallel
 import crossent.torch as F
 from crossent.torch import TopK
 from tests.parallel.ranks import square
-from tests.parallel.shards import ALL, KINDS, SMOOTH, STATS, Call, apart, axis_of, cut, leaf, nothing_wrong
+from tests.parallel.shards import ALL, KINDS, SMOOTH, STATS, WARM, Call, apart, axis_of, cut, leaf, nothing_wrong
 from tests.torch import plain
 
 pytestmark = pytest.mark.slow
@@ -68,6 +68,8 @@ def spread(call: Call, mesh: Any, placements: Any, way: str, padding: int = 0) -
         target = given(target, of_rows)
     if "sample_weight" in options:
         options["sample_weight"] = given(options["sample_weight"], of_rows)
+    if isinstance(options.get("temperature"), Tensor):
+        options["temperature"] = given(options["temperature"], of_rows)
     if "weight" in options:
         options["weight"] = given(
             options["weight"], [Shard(0) if p == Shard(axis) else Replicate() for p in placements]
@@ -156,6 +158,29 @@ def two_dimensions(_group, placements):
 @pytest.mark.parametrize("placements", TWO, ids=str)
 def test_two_dimensions_of_a_mesh(ranks, placements):
     nothing_wrong(ranks.run(4, two_dimensions, placements))
+
+
+def temperatures(_group):
+    _ = torch.manual_seed(28)
+    mesh = square()
+    found: list[str] = []
+    for turn, (kind, way, placements) in enumerate(itertools.product(KINDS, WAYS, TWO)):
+        options = {"reduction": ("mean", "none", "sum")[turn % 3], "return_stats": turn % 2 < 1}
+        call = Call.draw(((5, 11), (3, 10, 2))[turn % 5 % 2], kind, **options, **WARM)
+        found += check(mesh, call, placements, way, padding=(0, 1)[turn % 5 % 2])
+    y, T = torch.randint(7, (6,)), put(torch.rand(6) + 0.5, mesh, (Shard(0), Replicate()))
+    z = put(torch.randn(6, 7), mesh, (Shard(0), Shard(1)))
+    for wrong, words in ((T.detach().requires_grad_(), "gradient"), (torch.ones(5), "(6,)")):
+        try:
+            _ = F.cross_entropy(z, y, temperature=wrong)
+            found.append(f"{words} is no error")
+        except ValueError as error:
+            found += [] if words in str(error) else [str(error)]
+    return found
+
+
+def test_temperatures_of_rows(ranks):
+    nothing_wrong(ranks.run(4, temperatures))
 
 
 def pixels(_group):

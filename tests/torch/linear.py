@@ -49,6 +49,7 @@ WITH = {  # every option alone and all together; C and N stand for a number for 
     "weight": {"weight": "C"},
     "smoothing": {"label_smoothing": 0.2},
     "temperature": {"temperature": 0.6},
+    "temperatures": {"temperature": "N"},
     "softcap": {"softcap": 4.0},
     "z-loss": {"z_loss": 1e-2},
     "sample weight": {"sample_weight": "N"},
@@ -88,6 +89,8 @@ def linear_cross_entropy(
     def rows(x: Tensor) -> Tensor:
         return x.reshape(len(z), *x.shape[len(lead) :])
 
+    if isinstance(temperature := options.get("temperature"), Tensor):
+        options["temperature"] = rows(temperature)
     target = TopK(rows(target.index), rows(target.prob)) if isinstance(target, TopK) else rows(target)
     result = plain.cross_entropy(
         z,
@@ -157,6 +160,8 @@ def draw(
     options = dict(WITH[option])
     s = leaf("sample_weight", torch.rand(shape.rows, dtype=torch.float64)) if "sample_weight" in options else None
     _ = options.pop("sample_weight", None)
+    if options.get("temperature") == "N":
+        options["temperature"] = torch.rand(shape.rows, dtype=torch.float64) + 0.5
     if "weight" in options:
         options["weight"] = torch.rand(shape.C, dtype=torch.float64) + 0.1
     return (x, w, target_of(shape, kind, differentiable="prob" not in frozen), b, s), options

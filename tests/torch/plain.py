@@ -23,8 +23,9 @@ def last(x: Tensor) -> Tensor:
     return x if x.ndim <= 1 else x.movedim(1, -1)
 
 
-def scores_of(input: Tensor, temperature: float, softcap: float | None) -> Tensor:  # noqa: A002
-    z = last(input) / temperature
+def scores_of(input: Tensor, temperature: Any, softcap: float | None) -> Tensor:  # noqa: A002
+    by_row = isinstance(temperature, Tensor) and temperature.ndim > 0
+    z = last(input) / (temperature.unsqueeze(-1) if by_row else temperature)
     return z if softcap is None else softcap * torch.tanh(z / softcap)
 
 
@@ -52,7 +53,7 @@ def rows(
     weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
-    temperature: float = 1.0,
+    temperature: Any = 1.0,
     softcap: float | None = None,
 ) -> dict[str, Tensor]:
     """Loss and statistics of each row; an ignored row has zeros."""
@@ -92,7 +93,7 @@ def cross_entropy(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-    temperature: float = 1.0,
+    temperature: Any = 1.0,
     softcap: float | None = None,
     z_loss: float = 0.0,
     sample_weight: Tensor | None = None,

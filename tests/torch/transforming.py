@@ -117,6 +117,13 @@ def _topk(home: Any, z: Tensor, p: Tensor, s: Tensor) -> Tensor:
     return home.cross_entropy(z, TopK(TOP, p), temperature=0.7, z_loss=0.1, sample_weight=s)
 
 
+@case("temperatures", (N, V), (2, V, 2), (N,), share=(2,))
+def _temperatures(home: Any, z: Tensor, pixels: Tensor, s: Tensor) -> Tensor:
+    T = torch.linspace(0.5, 2.0, N)
+    loss = home.cross_entropy(pixels, INDEX.reshape(2, 2), temperature=T.reshape(2, 2), softcap=2.0, reduction="sum")
+    return loss + home.cross_entropy(z, INDEX, temperature=T, z_loss=0.1, sample_weight=s)
+
+
 @case("statistics", (N, V), (N,), share=(1,))
 def _statistics(home: Any, z: Tensor, s: Tensor) -> Tensor:
     loss, stats = home.cross_entropy(z, INDEX, softcap=2.0, z_loss=0.1, sample_weight=s, return_stats=True)

@@ -134,7 +134,8 @@ class Backend(Protocol):
         IndexError
             If a class index is neither `target.ignore_index` nor among the classes; one of probability 0 may be any.
         ValueError
-            If a target probability is negative, infinite or NaN.
+            If a target probability is negative, infinite or NaN, or the temperature of a row with a target is not
+            between 1e-15 and 1e15.
         """
         ...
 

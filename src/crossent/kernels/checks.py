@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from crossent.kernels.backend import BinaryKind, BinaryOperands
-from crossent.spec import LAST_CLASS, NO_CLASS, Target, class_error, probability_error
+from crossent.spec import (
+    LARGEST_SCALE,
+    LAST_CLASS,
+    LEAST_SCALE,
+    NO_CLASS,
+    Target,
+    class_error,
+    probability_error,
+    temperature_error,
+)
 
 _AT_ONCE = 2**20
 
@@ -55,6 +64,31 @@ def check_target(target: Target, shape: tuple[int, ...]) -> None:
             part = prob[i:j] if prob.ndim == 2 else prob[i:j].movedim(1, 2).flatten(0, 1)
             row, column = (~((part >= 0) & (part < float("inf")))).nonzero()[0].tolist()
             raise probability_error(float(part[row, column]), i * rows_of + row, column)
+
+
+def check_temperatures(row_temperature: Any, target: Target) -> None:
+    """Raise for the first row whose temperature (N,), a torch tensor, is out of range; None is none.
+
+    A row without a target may have any temperature.
+
+    Raises
+    ------
+    ValueError
+        If a temperature is not between 1e-15 and 1e15.
+    """
+    if row_temperature is None:
+        return
+    wrong = ~in_range(row_temperature)
+    if target.kind == "index":
+        wrong &= as_int64(target.index) != target.ignore_index
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise temperature_error(float(row_temperature[row]), row)
+
+
+def in_range(row_temperature: Any) -> Any:
+    """Return which temperatures are in the range of `spec.is_scale`."""
+    return (row_temperature >= LEAST_SCALE) & (row_temperature <= LARGEST_SCALE)
 
 
 def check_elements(kind: BinaryKind, operands: BinaryOperands) -> None:

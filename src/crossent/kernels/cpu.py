@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from crossent.kernels.backend import NO_OUTPUTS, BinaryKind, BinaryOperands, Cotangents, LossScale, Reduced, RowOutputs
-from crossent.spec import Array, Scores, Target, class_error, probability_error
+from crossent.spec import Array, Scores, Target, class_error, probability_error, temperature_error
 
 try:
     import crossent._core as _core  # noqa: PLR0402  not the package's face  # pyright: ignore[reportMissingModuleSource]
@@ -37,11 +37,14 @@ class StepOptions(NamedTuple):
 
 
 class _Wrong(NamedTuple):
-    """The first entry of a target that cannot be: a class (column −1) or a probability."""
+    """The first entry that cannot be: a class (column −1), the temperature of a row (−2), or a probability."""
 
     row: int
     column: int
     value: int | float
+
+
+_OF_TEMPERATURE = -2
 
 
 def why_not() -> str | None:
@@ -203,6 +206,7 @@ def _bound(logits: Array, target: Target, scores: Scores) -> tuple[Any, ...]:
         logits.shape[1] if target.num_classes is None else target.num_classes,
         scores.temperature,
         scores.softcap or 0.0,
+        scores.row_temperature,
     )
 
 
@@ -212,6 +216,8 @@ def _check(found: tuple[int, int, int | float] | None, logits: Array, target: Ta
     wrong = _Wrong(*found)
     if wrong.column >= 0:
         raise probability_error(float(wrong.value), wrong.row, wrong.column)
+    if wrong.column == _OF_TEMPERATURE:
+        raise temperature_error(float(wrong.value), wrong.row)
     rows = logits.shape[0] * (logits.shape[2] if len(logits.shape) == 3 else 1)
     raise class_error(int(wrong.value), wrong.row, rows, target, target.num_classes or logits.shape[1])
 

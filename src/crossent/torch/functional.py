@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 def cross_entropy(
     input: Tensor, target: Tensor | TargetKind, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
-    temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[False] = ..., process_group: ProcessGroup | None = ..., first_class: int | None = ...,
-    num_classes: int | None = ...,
+    temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
+    sample_weight: Tensor | None = ..., return_stats: Literal[False] = ..., process_group: ProcessGroup | None = ...,
+    first_class: int | None = ..., num_classes: int | None = ...,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def cross_entropy(
     input: Tensor, target: Tensor | TargetKind, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
-    temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[True], process_group: ProcessGroup | None = ..., first_class: int | None = ...,
-    num_classes: int | None = ...,
+    temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
+    sample_weight: Tensor | None = ..., return_stats: Literal[True], process_group: ProcessGroup | None = ...,
+    first_class: int | None = ..., num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
 @overridable
 def cross_entropy(
@@ -61,7 +61,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     *,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     softcap: float | None = None,
     z_loss: float = 0.0,
     sample_weight: Tensor | None = None,
@@ -103,7 +103,9 @@ def cross_entropy(
     label_smoothing
         ε in [0, 1], spread evenly over all classes.
     temperature
-        Divides the logits; positive.
+        Divides the logits; between 1e-15 and 1e15. A number, or a tensor with a number for each row, in the shape of
+        the loss with reduction="none" and of any real dtype. A constant: it gets no gradient. Ignored rows may have
+        any temperature.
     softcap
         Soft bound of the scores, as in Gemma 2; None for no bound.
     z_loss
@@ -133,8 +135,8 @@ def cross_entropy(
     IndexError
         If a class index is neither `ignore_index` nor in [0, V − 1].
     ValueError
-        If shapes do not fit, an option is out of its range, a target probability is negative, infinite or NaN, or
-        `ignore_index` ≥ 0 is combined with probabilities.
+        If shapes do not fit, an option is out of its range, `temperature` or `weight` wants a gradient, a target
+        probability is negative, infinite or NaN, or `ignore_index` ≥ 0 is combined with probabilities.
     TypeError
         If the logits are not floating-point, or the target has a dtype that fits neither kind.
     NotImplementedError

@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
-    temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[False] = ..., chunk_bytes: int | None = ..., process_group: ProcessGroup | None = ...,
-    first_class: int | None = ..., num_classes: int | None = ...,
+    temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
+    sample_weight: Tensor | None = ..., return_stats: Literal[False] = ..., chunk_bytes: int | None = ...,
+    process_group: ProcessGroup | None = ..., first_class: int | None = ..., num_classes: int | None = ...,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
-    temperature: float = ..., softcap: float | None = ..., z_loss: float = ..., sample_weight: Tensor | None = ...,
-    return_stats: Literal[True], chunk_bytes: int | None = ..., process_group: ProcessGroup | None = ...,
-    first_class: int | None = ..., num_classes: int | None = ...,
+    temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
+    sample_weight: Tensor | None = ..., return_stats: Literal[True], chunk_bytes: int | None = ...,
+    process_group: ProcessGroup | None = ..., first_class: int | None = ..., num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
 @overridable
 def linear_cross_entropy(
@@ -66,7 +66,7 @@ def linear_cross_entropy(
     reduction: str = "mean",
     ignore_index: int | None = None,
     label_smoothing: float = 0.0,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     softcap: float | None = None,
     z_loss: float = 0.0,
     sample_weight: Tensor | None = None,
@@ -131,8 +131,8 @@ def linear_cross_entropy(
     IndexError
         If a class index is neither `ignore_index` nor in [0, V − 1].
     ValueError
-        If shapes do not fit, an option is out of its range, a target probability is negative, infinite or NaN, or
-        `ignore_index` is given beside probabilities.
+        If shapes do not fit, an option is out of its range, `temperature` or `weight` wants a gradient, a target
+        probability is negative, infinite or NaN, or `ignore_index` is given beside probabilities.
     TypeError
         If the operands are not floating-point or differ in dtype, or the target has a dtype that fits neither kind.
     NotImplementedError
@@ -196,11 +196,11 @@ def _local_loss(arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple
     if gathered is not None:
         gathered = gathered.reshape(-1, gathered.shape[-1])
         rows = rows._replace(ranks=dataclasses.replace(ranks, gathered=gathered))
-    call = _linear_call(layer, arguments, rows)
+    call = _linear_call(layer, rows)
     return _in_one_or_two_sweeps(call, rows, chunk_bytes)
 
 
-def _linear_call(layer: LayerOperands, arguments: Arguments, rows: CheckedRows) -> LinearCall:
+def _linear_call(layer: LayerOperands, rows: CheckedRows) -> LinearCall:
     """Return the call of the operators: matrices of rows and of classes and positions."""
     x, weight, bias = layer
     width, positions = math.prod(weight.shape[:-1]), math.prod(weight.shape[1:-1])
@@ -210,7 +210,7 @@ def _linear_call(layer: LayerOperands, arguments: Arguments, rows: CheckedRows) 
         None if bias is None else bias.reshape(width),
         positions,
         _of_positions(rows.target, positions),
-        arguments.scores,
+        rows.scores,
         rows.ranks,
     )
 
@@ -250,7 +250,7 @@ def _in_one_or_two_sweeps(
     if not alone:
         frozen = [name for name in LayerOperands._fields if not getattr(wanted, name)]
         facts = {"the dtype": str(call.input.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
-        check_same_call(rows, call.scores, **facts)
+        check_same_call(rows, **facts)
     size = rows.layout.shape.numel() * loss_dtype(call.input.dtype).itemsize
     keep = not plainly and wanted.of_source and size <= chunk_bytes
     return finished(rows, linear_stats(LinearStatsCall(call, keep, chunk_bytes)).rows, again)

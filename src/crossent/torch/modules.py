@@ -290,7 +290,7 @@ def _check_options(
     ignore_index: int | None, label_smoothing: float, temperature: float, softcap: float | None, z_loss: float
 ) -> None:
     """Raise where the first step of training would: a number is of a wrong type or out of its range."""
-    _ = scores_of(temperature, softcap)
+    _ = scores_of(real("temperature", temperature), softcap)
     check_numbers(real("label_smoothing", label_smoothing), real("z_loss", z_loss))
     if ignore_index is not None:
         _ = ignore_index_of(ignore_index)

@@ -72,7 +72,7 @@ OPERATORS = {
 TARGET = (
     "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, int first_class, int? num_classes"
 )
-SCORES = "float temperature, float? softcap"
+SCORES = "float temperature, float? softcap, Tensor? row_temperature"
 NUMBERS = "Tensor? unread=None"
 SWEEP = "bool[] wants, int chunk_bytes"
 COTANGENTS = "Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy"
@@ -166,6 +166,11 @@ def value_of(kind: str, at: int) -> Any:
     return values[kind.removesuffix("?")]
 
 
+def values_of(cls: type[OperatorCall]) -> list[Any]:
+    """A flat list of a call; beside temperatures of rows there is no other than 1."""
+    return [1.0 if x.name == "temperature" else value_of(x.type, at) for at, x in enumerate(cls.leaves())]
+
+
 def leaves_of(value: Any) -> list[Any]:
     """Values of all fields, those of values with fields in their place; found without the code under test."""
     if not dataclasses.is_dataclass(value):
@@ -175,7 +180,7 @@ def leaves_of(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("cls", CALLS, ids=lambda cls: cls.__name__)
 def test_every_call_is_that_of_its_flat_list(cls):
-    flat = [value_of(leaf.type, at) for at, leaf in enumerate(cls.leaves())]
+    flat = values_of(cls)
     call = cls.unflatten(iter(flat))
     for again in (leaves_of(call), call.flatten(), cls.unflatten(call.flatten()).flatten()):
         assert all(a is b for a, b in zip(again, flat, strict=True))
@@ -184,7 +189,7 @@ def test_every_call_is_that_of_its_flat_list(cls):
 
 
 def test_values_within_a_call_keep_their_classes():
-    flat = [value_of(leaf.type, at) for at, leaf in enumerate(RowCall.leaves())]
+    flat = values_of(RowCall)
     call = RowCall.unflatten(flat)
     assert isinstance(call.target, Target)
     assert isinstance(call.scores, Scores)
@@ -271,7 +276,7 @@ def test_a_backward_gets_the_call_of_its_forward():
 
 @pytest.mark.parametrize("cls", CALLS, ids=lambda cls: cls.__name__)
 def test_every_call_comes_back(cls):
-    flat = [value_of(leaf.type, at) for at, leaf in enumerate(cls.leaves())]
+    flat = values_of(cls)
     call, found = cls.unflatten(flat), []
 
     class Look(torch.autograd.Function):

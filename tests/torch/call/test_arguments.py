@@ -24,6 +24,7 @@ from crossent.torch.call.arguments import (
     Sharding,
     check_same_call,
     checked,
+    row_scores,
     sample_weight_of,
     scores_of,
     sharding_of,
@@ -123,6 +124,17 @@ def test_scores_of_a_call():
         _ = scores_of(learnt, None)
     with pytest.raises(ValueError, match="softcap is a constant"):
         _ = scores_of(1.0, learnt)
+
+
+def test_scores_of_rows_are_vectors_of_float64():
+    z, T = torch.randn(2, 5, 3), torch.rand(2, 3).add(0.5)
+    found = checked(call(z, torch.zeros(2, 3).long())._replace(scores=scores_of(T, 3.0)), layout_of(z)).scores
+    assert (found.temperature, found.softcap) == (1.0, 3.0)
+    assert torch.equal(found.row_temperature, T.reshape(-1).double())
+    assert row_scores(Scores(0.7), layout_of(z)) == Scores(0.7)
+    for own in (torch.tensor([1, 2, 3, 2**40]), torch.rand(4).to(torch.float8_e5m2), torch.rand(8).double()[::2]):
+        row_temperature = row_scores(Scores(1.0, None, own), layout_of(Z)).row_temperature
+        assert torch.equal(row_temperature, own.double())
 
 
 # Rows
@@ -298,14 +310,14 @@ def test_ranks_compare_everything_that_makes_a_call(monkeypatch):
     rows = checked(
         call(Z, Y, weight=weight, label_smoothing=0.1, closing=Closing("sum", s, 0.2), return_stats=True), layout_of(Z)
     )
-    check_same_call(rows, Scores(0.7, 3.0), **{"the dtype": "float32"})
+    check_same_call(rows._replace(scores=Scores(0.7, 3.0)), **{"the dtype": "float32"})
     ((ranks, number, facts),) = asked
     assert ranks is rows.ranks
     assert number == 4
     assert facts == {
         "num_classes": None, "reduction": "sum", "the kind of target": "index", "weight": [5], "label_smoothing": 0.1,
-        "ignore_index": -100, "temperature": 0.7, "softcap": 3.0, "sample_weight": True, "z_loss": 0.2,
-        "return_stats": True, "the dtype": "float32",
+        "ignore_index": -100, "temperature": 0.7, "a temperature for each row": False, "softcap": 3.0,
+        "sample_weight": True, "z_loss": 0.2, "return_stats": True, "the dtype": "float32",
     }  # fmt: skip
     scalars = (str, int, float, bool, list, type(None))  # which ranks can send each other
     assert all(isinstance(x, scalars) for x in facts.values())

@@ -31,6 +31,7 @@ SCALED = {
 OPTIONS = {
     "temperature": {"temperature": 1.7},
     "softcap": {"softcap": 2.0, "temperature": 0.5},
+    "temperatures": {"temperature": "of each row"},
     "z-loss": {"z_loss": 0.1, "label_smoothing": 0.1},
     "statistics": {"reduction": "none", "return_stats": True},
 }
@@ -42,14 +43,17 @@ def test_crossents_own_loss_takes_lazy_logits(scale, options, fused):
     results = []
     for head, x in pair():
         y = torch.arange(x.shape[0] * x.shape[1]) % head.out_features
+        if options.get("temperature") == "of each row":
+            options = options | {"temperature": torch.linspace(0.5, 2.0, len(y))}
         found = F.cross_entropy(scale(head(x)).view(-1, head.out_features), y, **options)
         if options.get("return_stats"):
             found = found[0].square().sum() + found[1].entropy.sum() + found[1].lse.mean()
         found.backward()
         results.append([found.detach(), x.grad, head.weight.grad])
     torch.testing.assert_close(*results)
-    a_cap_of_a_cap = "capped" in next(k for k, v in SCALED.items() if v is scale) and "softcap" in options
-    assert len(fused) == (0 if a_cap_of_a_cap else 1)
+    capped = "capped" in next(k for k, v in SCALED.items() if v is scale)
+    beyond = capped and ("softcap" in options or isinstance(options.get("temperature"), torch.Tensor))
+    assert len(fused) == (0 if beyond else 1)  # a cap of a cap, and a cap for each row, are no scores
 
 
 # Which losses are fused
@@ -138,6 +142,16 @@ def test_scores_of_scores_are_scores(inner, outer):
     else:
         torch.testing.assert_close(phi(z, found), phi(phi(z, inner), outer), rtol=1e-13, atol=1e-13)
     assert fusing._scores(None, outer) is None
+
+
+def test_steps_multiply_the_temperature_of_each_row():
+    own = torch.tensor([1, 2, 3])
+    found = fusing._scores(Scores(0.7), Scores(1.0, 5.0, own))
+    assert (found.temperature, found.softcap) == (1.0, 5.0)
+    assert torch.equal(found.row_temperature, own.double() * 0.7)
+    given = Scores(1.0, None, own)
+    assert fusing._scores(Scores(), given) is given
+    assert fusing._scores(Scores(1.0, 5.0), given) is None
 
 
 # After a loss

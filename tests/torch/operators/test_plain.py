@@ -17,7 +17,8 @@ from crossent.torch.operators import plain
 
 KINDS = ("index", "topk", "dense")
 SHAPES = ((6, 7), (2, 7, 3))
-PHIS = (Scores(), Scores(0.7), Scores(1.7, 3.0))
+WARM = np.linspace(0.5, 2, 6)
+PHIS = (Scores(), Scores(0.7), Scores(1.7, 3.0), Scores(1.0, None, WARM), Scores(1.0, 3.0, WARM))
 
 
 def draw(kind, shape, *, weighted=False, smoothing=0.0):
@@ -88,7 +89,9 @@ def test_results_and_gradients_are_those_of_the_reference(scores, kind, shape):
     for weighted, smoothing in itertools.product((False, True), (0.0, 0.2)):
         target = draw(kind, shape, weighted=weighted, smoothing=smoothing)
         z = (3 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
-        outputs = plain.row_outputs(z, target, scores)
+        own: Any = scores.row_temperature
+        as_tensors = dataclasses.replace(scores, row_temperature=None if own is None else torch.as_tensor(own))
+        outputs = plain.row_outputs(z, target, as_tensors)
         rows = as_rows(z.detach())
         want = reference.row_stats(rows, in_numpy(target), scores)
         for name, out in outputs._asdict().items():
@@ -97,6 +100,17 @@ def test_results_and_gradients_are_those_of_the_reference(scores, kind, shape):
         (got,) = torch.autograd.grad(outputs, z, list(g))
         wanted = reference.row_grad(rows, in_numpy(target), scores, want, tuple(g.numpy()))
         np.testing.assert_allclose(as_rows(got), wanted, rtol=1e-11, atol=1e-13)
+
+
+def test_a_temperature_out_of_range_makes_its_row_nan_where_nobody_can_look():
+    z, T = torch.randn(4, 5, dtype=torch.float64).requires_grad_(), torch.tensor([1.0, 0.0, 1e16, 0.0])
+    target = Target(torch.tensor([0, 1, 2, -100]), ignore_index=-100)
+    outputs = plain.row_outputs(z, target, Scores(1.0, None, T))
+    assert outputs.loss.isnan().tolist() == [False, True, True, False]
+    (g,) = torch.autograd.grad(outputs.loss.sum(), z)
+    assert g.isnan().any(1).tolist() == [False, True, True, False]
+    with pytest.raises(ValueError, match=r"temperature must be between 1e-15 and 1e15, got 0\.0 \(row 1\)"):
+        _ = plain.row_results(z, target, Scores(1.0, None, T))
 
 
 def test_rows_without_a_target_may_hold_anything():

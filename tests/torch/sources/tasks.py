@@ -20,7 +20,7 @@ from crossent.torch.sources.tensor import TensorSource
 from tests.torch import plain
 
 KINDS = ("index", "topk", "dense")
-OPTIONS = ("nothing", "everything")
+OPTIONS = ("nothing", "everything", "temperatures")
 IGNORED = -100
 
 
@@ -87,7 +87,10 @@ def draw(
     D: int = 5,
     ignored: float = 0.3,
 ) -> Rows:
-    """Random operands and a target; with everything: class weights, smoothing, temperature and softcap."""
+    """Random operands and a target; with everything: class weights, smoothing, temperature and softcap.
+
+    With temperatures the same, and a temperature of each row.
+    """
     double = torch.float64
     x, w = torch.randn(N, D, dtype=double).to(dtype), torch.randn(V * positions, D, dtype=double).to(dtype)
     rows = N * positions
@@ -104,7 +107,8 @@ def draw(
         return Rows(x, w, None, positions, Target(**base), Scores())
     bias = torch.randn(V * positions, dtype=double).to(dtype)
     weight = torch.rand(V, dtype=double) + 0.5
-    return Rows(x, w, bias, positions, Target(**base, weight=weight, smoothing=0.2), Scores(0.7, 3.0))
+    scores = Scores(0.7, 3.0) if option == "everything" else Scores(1.0, 3.0, torch.rand(rows, dtype=double) + 0.5)
+    return Rows(x, w, bias, positions, Target(**base, weight=weight, smoothing=0.2), scores)
 
 
 def shapes(N: int, V: int) -> list[TileShape]:

@@ -290,7 +290,8 @@ def test_gradients_of_probabilities_are_those_of_autograd(chunk_bytes, positions
     flat, V = rows.flat_target(), rows.classes
     prob: Any = flat.prob
     leaf = prob.clone().requires_grad_()
-    s = rows.logits() / rows.scores.temperature
+    own: Any = rows.scores.row_temperature
+    s = rows.logits() / (rows.scores.temperature if own is None else own[:, None])
     if rows.scores.softcap is not None:
         s = rows.scores.softcap * torch.tanh(s / rows.scores.softcap)
     p = leaf if flat.index is None else torch.zeros(rows.number, V).double().scatter_add(1, flat.index, leaf)

@@ -14,11 +14,13 @@ from crossent.torch.ranks.collectives import LogTotal
 from crossent.torch.sources.probabilities import prob_grad, scores_of
 
 PHIS = (Scores(), Scores(0.7), Scores(1.7, 3.0))
-SHAPES = ((5, 7), (2, 7, 3))
+SHAPES = ((6, 7), (2, 7, 3))
+WARM = torch.linspace(0.5, 2, 6, dtype=torch.float64)
 
 
 def log_softmax(z, scores):
-    s = z / scores.temperature
+    own = scores.row_temperature
+    s = z / scores.temperature if own is None else z / (own[:, None] if z.ndim == 2 else own.view(2, 1, 3))
     s = s if scores.softcap is None else scores.softcap * torch.tanh(s / scores.softcap)
     return s.log_softmax(1)
 
@@ -51,7 +53,7 @@ def draw(kind, shape, *, weighted=False, smoothing=0.0):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", ["dense", "topk"])
-@pytest.mark.parametrize("scores", PHIS, ids=str)
+@pytest.mark.parametrize("scores", [*PHIS, Scores(1.0, None, WARM), Scores(1.0, 3.0, WARM)], ids=str)
 def test_gradients_are_those_of_autograd(scores, kind, shape):
     for weighted, smoothing in itertools.product((False, True), (0.0, 0.2, 1.0)):
         z, target = draw(kind, shape, weighted=weighted, smoothing=smoothing)

@@ -152,6 +152,10 @@ class Task:
     @classmethod
     def of(cls, logits: Any, target: Target, scores: Scores) -> Task:
         """Return the task of a call; the logits may be `BiasedLogits`."""
+        if scores.row_temperature is not None:
+            raise NotImplementedError(
+                "the GPU kernels take one temperature for all rows; divide the logits by temperature.unsqueeze(1)"
+            )
         bias: Any = None
         if isinstance(logits, BiasedLogits):
             logits, bias = logits.without_bias, logits.bias

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from crossent.spec import Scores, Target
 from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.call.checks import (
     check_companion,
+    check_constant,
     check_number_type,
     check_numbers,
     check_weight,
@@ -58,6 +60,7 @@ class Arguments(NamedTuple):
     """None if the caller passed none."""
     label_smoothing: float
     scores: Scores
+    """With temperatures of rows as the caller passed them; `CheckedRows.scores` has them in the form of the kernels."""
     closing: Closing
     return_stats: bool
     sharding: Sharding
@@ -165,12 +168,13 @@ class RowClosing(NamedTuple):
 
 
 class CheckedRows(NamedTuple):
-    """Rows of a call after all checks: target and closing in the form of the kernels, and the ranks that share it."""
+    """Rows of a call after all checks: target, scores and closing as the kernels take them, and the ranks."""
 
     layout: LogitsLayout
     target: Target
     class_weight: Tensor | None
     """Weights of all classes; `target` has the weights of the classes at hand."""
+    scores: Scores
     closing: Closing
     ranks: Ranks
     return_stats: bool
@@ -184,11 +188,17 @@ class CheckedRows(NamedTuple):
 _AS_THEY_ARE = Scores()
 
 
-def scores_of(temperature: float, softcap: float | None) -> Scores:
-    """Return the scores of a call; raise if temperature or softcap is out of range."""
+def scores_of(temperature: float | Tensor, softcap: float | None) -> Scores:
+    """Return the scores of a call; raise if temperature or softcap is out of range.
+
+    A tensor with axes has a temperature for each row, and is checked together with these.
+    """
     if type(temperature) is float and temperature == 1.0 and softcap is None:
         return _AS_THEY_ARE
-    return Scores(real("temperature", temperature), None if softcap is None else real("softcap", softcap))
+    cap = None if softcap is None else real("softcap", softcap)
+    if isinstance(temperature, Tensor) and temperature.ndim > 0:
+        return Scores(1.0, cap, temperature)
+    return Scores(real("temperature", temperature), cap)
 
 
 def sharding_of(process_group: Any, first_class: int | None, num_classes: int | None) -> Sharding:
@@ -221,7 +231,8 @@ def checked(arguments: Arguments, layout: LogitsLayout) -> CheckedRows:
         first_class=first,  # beyond the last class there is only padding
         num_classes=shards.num_classes,
     )  # fmt: skip
-    return CheckedRows(layout, target, weight, closing, shards.ranks, arguments.return_stats)
+    scores = row_scores(arguments.scores, layout)
+    return CheckedRows(layout, target, weight, scores, closing, shards.ranks, arguments.return_stats)
 
 
 def check_options(arguments: Arguments, layout: LogitsLayout, classes: int) -> None:
@@ -244,12 +255,29 @@ def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout) -> Tensor:
     return sample_weight.reshape(-1).to(loss_dtype(layout.dtype))
 
 
-def check_same_call(rows: CheckedRows, scores: Scores, **facts: Any) -> None:
+def row_scores(scores: Scores, layout: LogitsLayout) -> Scores:
+    """Return the scores with temperatures of rows as a vector of float64; raise unless these fit the rows."""
+    own: Any = scores.row_temperature
+    if own is None:
+        return scores
+    check_companion("temperature", own, layout.device)
+    check_constant("temperature", own)
+    if own.dtype == torch.bool:
+        raise TypeError("temperature must be a number, or a tensor of numbers, got torch.bool; use temperature.float()")
+    if own.shape != layout.rows:
+        raise ValueError(
+            f"temperature must be a number, or a tensor of the shape of the rows {tuple(layout.rows)}, "
+            f"got shape {tuple(own.shape)}"
+        )
+    return dataclasses.replace(scores, row_temperature=own.reshape(-1).to(torch.float64))
+
+
+def check_same_call(rows: CheckedRows, **facts: Any) -> None:
     """Raise on every rank if the ranks do not make the same call; only while debugging.
 
     `facts` are what else must be the same.
     """
-    target, closing, weight = rows.target, rows.closing, rows.class_weight
+    target, closing, weight, scores = rows.target, rows.closing, rows.class_weight, rows.scores
     call = {
         "num_classes": target.num_classes,
         "reduction": closing.reduction,
@@ -258,6 +286,7 @@ def check_same_call(rows: CheckedRows, scores: Scores, **facts: Any) -> None:
         "label_smoothing": target.smoothing,
         "ignore_index": target.ignore_index,
         "temperature": scores.temperature,
+        "a temperature for each row": scores.row_temperature is not None,
         "softcap": scores.softcap,
         "sample_weight": closing.sample_weight is not None,
         "z_loss": closing.z_loss,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from crossent.spec import Scores
@@ -92,7 +93,13 @@ def _scores(steps: Scores | None, loss: Scores) -> Scores | None:
     """Return the scores of logits after their own steps, or None if temperature and softcap do not say them."""
     if steps is None or (steps.softcap is not None and loss.softcap is not None):  # a cap of a cap is neither
         return None
-    softcap = loss.softcap
+    softcap, own = loss.softcap, loss.row_temperature
+    if own is not None:
+        if steps.softcap is not None:  # it would be another cap for each row
+            return None
+        if steps.temperature == 1.0:
+            return loss
+        return dataclasses.replace(loss, row_temperature=torch.as_tensor(own).double() * steps.temperature)
     if steps.softcap is not None:  # cap tanh(z) / t = (cap / t) tanh(z)
         softcap = steps.softcap / loss.temperature
     return scores_or_none(steps.temperature * loss.temperature, softcap)

@@ -150,6 +150,7 @@ class LinearCall(OperatorCall):
         source, target = dataclasses.replace(source, rows=rows), dataclasses.replace(target, index=index)
         each = torch.arange(positions, device=rows.device)
         places = rows if positions == 1 else (rows[:, None] * positions + each).view(-1)
+        task = dataclasses.replace(task, scores=task.scores_at(places))
         return PackedRows(dataclasses.replace(task, source=source, target=target), places)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from crossent.kernels.backend import BinaryOperands
-from crossent.kernels.checks import check_target
+from crossent.kernels.checks import check_target, check_temperatures
 from crossent.spec import Scores, Target
 from crossent.torch.base.transforms import look_at
 from crossent.torch.base.values import RowResults, loss_dtype, without_autocast
@@ -75,7 +75,7 @@ def row_outputs(logits: Tensor, target: Target, scores: Scores, groups: Sequence
 
 def row_results(logits: Tensor, target: Target, scores: Scores, groups: Sequence[str] = ()) -> RowResults:
     """Return loss, lse and entropy of each row, and the record, a constant; raise for a class that does not exist."""
-    check_numbers(target, logits.shape)
+    check_numbers(target, scores, logits.shape)
     with without_autocast(logits):
         scored = _scored(logits, target, scores, groups)
         return RowResults(*_outputs(scored, groups), _record(scored, groups))
@@ -139,13 +139,16 @@ def times(share: Tensor, cost: Tensor) -> Tensor:
     return share * cost.masked_fill((share == 0) & ~_is_finite(cost), 0.0)
 
 
-def check_numbers(target: Target, shape: Sequence[int]) -> None:
-    """Raise for a class that does not exist and for what is no probability, if the numbers can be looked at.
+def check_numbers(target: Target, scores: Scores, shape: Sequence[int]) -> None:
+    """Raise for a class that does not exist, for what is no probability and for a temperature that is out of range.
 
-    Under `vmap` the rows are counted through all samples.
+    Numbers that cannot be looked at are not. Under `vmap` the rows are counted through all samples.
     """
 
-    def check(index: Tensor | None, prob: Tensor | None) -> None:
+    def check(index: Tensor | None, prob: Tensor | None, row_temperature: Tensor | None) -> None:
+        if row_temperature is not None and (target.kind != "index" or index is not None):
+            of_rows = target if index is None else dataclasses.replace(target, index=index.reshape(-1))
+            check_temperatures(row_temperature.reshape(-1), of_rows)
         if index is not None and target.kind == "index":
             check_target(dataclasses.replace(target, index=index.reshape(-1)), classes)
         elif prob is not None and target.kind == "dense":
@@ -155,7 +158,7 @@ def check_numbers(target: Target, shape: Sequence[int]) -> None:
             check_target(Target(index, prob), classes)
 
     classes = (0, target.num_classes or shape[1])
-    look_at(check, target.index, target.prob)  # pyright: ignore[reportArgumentType]
+    look_at(check, target.index, target.prob, scores.row_temperature)  # pyright: ignore[reportArgumentType]
 
 
 def binary_loss(kind: str, operands: BinaryOperands) -> Tensor:

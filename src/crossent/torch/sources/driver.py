@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, RowOutputs
-from crossent.kernels.checks import check_target
+from crossent.kernels.checks import check_target, check_temperatures
 from crossent.spec import Scores, Target
 from crossent.stats import RowStats
 from crossent.torch.base.backends import backend
@@ -64,6 +64,15 @@ class TiledRows:
             num_classes=target.num_classes or self.source.classes,
         )
 
+    def scores_of(self, rows: Span) -> Scores:
+        """Return the scores of rows."""
+        return self.scores_at(rows.of(self.source.positions))
+
+    def scores_at(self, places: slice | Tensor) -> Scores:
+        """Return the scores with the temperatures at these places among all."""
+        own: Any = self.scores.row_temperature
+        return self.scores if own is None else dataclasses.replace(self.scores, row_temperature=own[places])
+
     def shaped(self, tile: Tensor) -> Tensor:
         """Return a tile in the form of the kernels, (n, v) or (n, v, P)."""
         positions = self.source.positions
@@ -75,12 +84,13 @@ class TiledRows:
 
 
 def check_targets(task: TiledRows, like: Tensor) -> None:
-    """Raise for the first row whose target is no class or no probability, before anything is multiplied.
+    """Raise for the first row whose target or temperature cannot be, before anything is multiplied.
 
     On a GPU that is to wait for it, and is done with CROSSENT_VALIDATE=1 only.
     """
     if like.is_cpu or os.environ.get("CROSSENT_VALIDATE") == "1":
         check_target(task.target, (task.source.size, task.source.classes, task.source.positions))
+        check_temperatures(task.scores.row_temperature, task.target)
 
 
 def statistics(task: TiledRows, tiles: Tiles, shape: TileShape, results: RowResults) -> None:
@@ -97,8 +107,8 @@ def statistics(task: TiledRows, tiles: Tiles, shape: TileShape, results: RowResu
             logits = task.logits(tile, tiles.bias(classes))
             last = classes.end == source.classes
             written = RowOutputs(*(x[here] if last else None for x in results[:3]))
-            target, extend = task.target_of(rows, classes), classes.begin > 0
-            backend(tile).row_stats(logits, target, task.scores, part, written, extend=extend)
+            target, scores, extend = task.target_of(rows, classes), task.scores_of(rows), classes.begin > 0
+            backend(tile).row_stats(logits, target, scores, part, written, extend=extend)
         record[:, here] = part
 
 
@@ -139,8 +149,8 @@ def _add_gradients(task: TiledRows, tiles: Tiles, sums: GradientSums, tiling: Ti
             tile = tiles.logits(rows, classes)
             gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(classes))
             parts = Cotangents(*(None if g is None else g[here] for g in cotangents))
-            target, part = task.target_of(rows, classes), record[:, here].contiguous()
-            backend(tile).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
+            target, scores, part = task.target_of(rows, classes), task.scores_of(rows), record[:, here].contiguous()
+            backend(tile).row_grad(logits, target, scores, part, parts, task.shaped(gradient))
             sums.add(gradient, rows, classes, counted)
         sums.end(classes)
 
@@ -165,8 +175,8 @@ def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResul
         part = record.new_empty((record.shape[0], rows.size * source.positions))
         scales = LossScale(loss_scale[here], None if lse_scale is None else lse_scale[here])
         written = RowOutputs(*(x[here] for x in results[:3]))
-        target = task.target_of(rows, classes)
-        backend(tile).row_fused(logits, target, task.scores, scales, part, task.shaped(gradient), written)
+        target, scores = task.target_of(rows, classes), task.scores_of(rows)
+        backend(tile).row_fused(logits, target, scores, scales, part, task.shaped(gradient), written)
         record[:, here] = part
         sums.add(gradient, rows, classes, counted)
     return sums.result()
@@ -202,12 +212,13 @@ def _keep_gradients(
         logits = task.logits(tile, tiles.bias(every))
         part = results.record.new_empty((len(results.record), rows.size * source.positions))
         written = RowOutputs(*(x[here] for x in results[:3]))
-        backend(tile).row_stats(logits, task.target_of(rows, every), task.scores, part, written)
+        scores = task.scores_of(rows)
+        backend(tile).row_stats(logits, task.target_of(rows, every), scores, part, written)
         results.record[:, here] = part
         parts = _cotangents(LossScale(loss_scale[here], None if squared is None else squared[here]), results.lse[here])
         tile, target = tile[:, first.of(source.positions)], task.target_of(rows, first)
         gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(first))
-        backend(tile).row_grad(logits, target, task.scores, part, parts, task.shaped(gradient))
+        backend(tile).row_grad(logits, target, scores, part, parts, task.shaped(gradient))
         sums.add(gradient, rows, first, counted)
 
 
@@ -269,7 +280,7 @@ def prob_gradient(task: TiledRows, chunk_bytes: int, record: Tensor, g_loss: Ten
         logits = task.shaped(tile if bias is None else tile.add_(bias))
         total = LogTotal(record[0, own].to(wide), record[1, own].log().to(wide)) if groups else None
         here = slice(rows.begin, rows.end) if task.target.kind == "dense" else own
-        gradient[here] = prob_grad(logits, task.target_of(rows, classes), task.scores, g_loss[own], total)
+        gradient[here] = prob_grad(logits, task.target_of(rows, classes), task.scores_of(rows), g_loss[own], total)
     if task.target.kind == "topk":
         add_up((gradient,), groups)
     return gradient

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from crossent.kernels.checks import in_range
 from crossent.spec import Scores, Target
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.collectives import LogTotal, log_sum_exp
@@ -15,8 +18,20 @@ from crossent.torch.ranks.collectives import LogTotal, log_sum_exp
 def scores_of(logits: Tensor, scores: Scores) -> Tensor:
     """Return s = phi(z) in float64 for float64 logits, else in float32."""
     z = logits.to(loss_dtype(logits.dtype))
-    z = z / scores.temperature
+    z = z / temperature_of(z, scores)
     return z if scores.softcap is None else scores.softcap * torch.tanh(z / scores.softcap)
+
+
+def temperature_of(logits: Tensor, scores: Scores) -> Any:
+    """Return the temperature of all rows, or one of each row, with a class axis and in the dtype of the logits.
+
+    A temperature of a row that is out of range is NaN, where nobody could raise.
+    """
+    if scores.row_temperature is None:
+        return scores.temperature
+    own = torch.as_tensor(scores.row_temperature)
+    own = torch.where(in_range(own), own, torch.nan).to(logits.dtype)
+    return own.reshape(logits.shape[:1] + logits.shape[2:]).unsqueeze(1)
 
 
 def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, total: LogTotal | None = None) -> Tensor:
