@@ -36,6 +36,7 @@ class Case(NamedTuple):
 
 CASES: dict[str, Case] = {}
 INDEX = torch.tensor([2, -100, 0, 4])
+SQUARE, WARM = INDEX.reshape(2, 2), torch.linspace(0.5, 2.0, N)
 TOP = torch.tensor([[0, 3], [1, 1], [4, 2], [2, 0]])
 CLASS_WEIGHT = torch.tensor([0.5, 2.0, 1.0, 0.0, 1.5], dtype=torch.float64)
 
@@ -117,11 +118,15 @@ def _topk(home: Any, z: Tensor, p: Tensor, s: Tensor) -> Tensor:
     return home.cross_entropy(z, TopK(TOP, p), temperature=0.7, z_loss=0.1, sample_weight=s)
 
 
-@case("temperatures", (N, V), (2, V, 2), (N,), share=(2,))
-def _temperatures(home: Any, z: Tensor, pixels: Tensor, s: Tensor) -> Tensor:
-    T = torch.linspace(0.5, 2.0, N)
-    loss = home.cross_entropy(pixels, INDEX.reshape(2, 2), temperature=T.reshape(2, 2), softcap=2.0, reduction="sum")
-    return loss + home.cross_entropy(z, INDEX, temperature=T, z_loss=0.1, sample_weight=s)
+@case("temperatures", (N, V), (2, V, 2))
+def _temperatures(home: Any, z: Tensor, pixels: Tensor) -> Tensor:
+    T = WARM.to(z.dtype)
+    if home is F:
+        loss = home.cross_entropy(pixels, SQUARE, temperature=T.reshape(2, 2), reduction="sum")
+        return loss + home.cross_entropy(z, INDEX, temperature=T)
+    return home.cross_entropy(pixels / T.reshape(2, 1, 2), SQUARE, reduction="sum") + home.cross_entropy(
+        z / T[:, None], INDEX
+    )
 
 
 @case("statistics", (N, V), (N,), share=(1,))
