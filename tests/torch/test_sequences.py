@@ -81,6 +81,17 @@ def test_all_tokens_count_without_a_mask(mean: Any) -> None:
         )
 
 
+def test_boundaries_may_be_a_strided_view() -> None:
+    """As of pairs of sequences: `cu_seqlens[::2]`."""
+    packed = boundaries([2, 1, 3, 4])
+    found = F.token_weights(cu_seqlens=packed[::2], mean="sequence")
+    assert torch.equal(found, F.token_weights(cu_seqlens=boundaries([3, 7]), mean="sequence"))
+    ids = torch.arange(10)
+    assert torch.equal(
+        F.next_token_labels(ids, cu_seqlens=packed[::2]), F.next_token_labels(ids, cu_seqlens=boundaries([3, 7]))
+    )
+
+
 @pytest.mark.parametrize("mean", MEANS)
 def test_one_row_of_packed_tokens_keeps_its_shape(mean: Any) -> None:
     mask, packed = torch.tensor([1, 0, 1, 1, 1]), boundaries([2, 3])

@@ -267,7 +267,7 @@ def _boundaries(cu_seqlens: Any) -> Tensor:
             "begin and end: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
         )
     look_at(_check_boundaries, cu_seqlens)
-    return cu_seqlens.long()
+    return cu_seqlens.long().contiguous()  # of a strided view, searchsorted would warn
 
 
 def _check_boundaries(cu_seqlens: Tensor | None) -> None:

@@ -118,7 +118,7 @@ def draw(rng: Any) -> Draw:
     scores = Scores(0.7, 20.0) if kind == "capped" else Scores(float(rng.choice([1.0, 1.7])))
     cotangents = tuple(torch.from_numpy(rng.normal(size=N)) for _ in range(3))
     one = task.Task.of(logits, target, scores)
-    return Draw(logits, target, scores, cotangents, one.parts(one.tile(), 1).number)
+    return Draw(logits, target, scores, cotangents, one.fixed_parts(one.tile(), 1).number)
 
 
 def in_place(call: Draw) -> Any:

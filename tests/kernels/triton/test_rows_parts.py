@@ -51,7 +51,7 @@ def test_a_part_without_any_number_but_the_label_has_a_finite_loss(V, rows, lowe
         z[:, lowest : V - 1] = -torch.inf
     labels = torch.full((rows,), V - 1)
     task = Task.of(z, Target(labels), PLAIN)
-    assert task.parts(task.tile(), triton._SHORTEST_PART).number > 1
+    assert task.fixed_parts(task.tile(), triton._SHORTEST_PART).number > 1
     loss, record = torch.full((rows,), NAN), torch.full((5, rows), NAN, dtype=torch.float64)
     backend.row_stats(z, Target(labels), PLAIN, record, RowOutputs(loss))
     want = nnf.cross_entropy(z.double(), labels, reduction="none")

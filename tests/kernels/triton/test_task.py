@@ -62,6 +62,8 @@ def test_parts_cover_the_columns_and_are_not_too_short(rows, columns):
     assert span % (tile.M * tile.U) == 0
     assert number == 1 or span >= 16_384
     assert number == 1 or rows < 513  # enough rows fill the GPU by themselves
+    alone = task_of(1, columns)
+    assert task.fixed_parts(tile, 16_384) == alone.parts(alone.tile(), 16_384)  # whose sums are merged alike
 
 
 def test_absent_arrays_have_a_stand_in_and_no_flag():

@@ -119,7 +119,7 @@ def _stats(
         return sums
     tile = task.tile()
     tilted = task.tilted(tile, tilted)
-    parts = task.parts(tile, _SHORTEST_PART)
+    parts = task.fixed_parts(tile, _SHORTEST_PART)
     each = task.spare.new_empty((parts.number, len(FIELDS), places.all))
     kernel = rows.row_stats if tile.wide else rows.row_stats_one_by_one
     task.launch(

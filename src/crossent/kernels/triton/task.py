@@ -268,9 +268,19 @@ class Task:
         return self.batches * -(-self.rows // rows)
 
     def parts(self, tile: Tile, shortest: int) -> Parts:
-        """Return the number of parts and the columns per part; each part has at least `shortest` columns."""
+        """Return the number of parts and the columns per part; each part has at least `shortest` columns.
+
+        Few rows are split so that a GPU is full, many are not.
+        """
+        return self._split(tile, shortest, -(-_PROGRAMS // max(1, self.programs(tile.R))))
+
+    def fixed_parts(self, tile: Tile, shortest: int) -> Parts:
+        """Return the same for any number of rows: sums of parts have the same bits however many rows there are."""
+        return self._split(tile, shortest, _PROGRAMS)
+
+    def _split(self, tile: Tile, shortest: int, most: int) -> Parts:
         columns, block = self.columns + (tile.U if tile.wide else 0), tile.M * tile.U
-        most = min(-(-_PROGRAMS // max(1, self.programs(tile.R))), max(1, columns // shortest))
+        most = min(most, max(1, columns // shortest))
         span = -(-columns // (most * block)) * block
         return Parts(max(1, -(-columns // span)), span)
 
