@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
+
+from crossent.torch.sources import linear
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,3 +29,17 @@ def quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """The products of linear losses, each as the numbers that it multiplies."""
+    found = list[int]()
+    multiply = linear.multiply
+
+    def counting(a: Any, b: Any, to: Any, **how: Any) -> None:
+        found.append(a.shape[0] * a.shape[1] * b.shape[1])
+        multiply(a, b, to, **how)
+
+    monkeypatch.setattr(linear, "multiply", counting)
+    return found

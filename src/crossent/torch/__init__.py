@@ -6,6 +6,7 @@ out), `sources` (where logits come from, a tile at a time), `ranks` (who holds w
 import `crossent.kernels` and the plain modules; nothing but the demonstration and `doctor` imports this package.
 """
 
+from crossent.torch.call.closings import ClosingRows
 from crossent.torch.call.results import Stats
 from crossent.torch.call.targets import TopK
 from crossent.torch.functional import (
@@ -22,6 +23,7 @@ from crossent.torch.sequences import next_token_labels, token_weights
 __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
+    "ClosingRows",
     "CrossEntropyLoss",
     "LinearCrossEntropyLoss",
     "Stats",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from crossent.torch.call.checks import (
     check_number_type,
     in_kernel_dtype,
 )
+from crossent.torch.call.closings import row_function_of
 from crossent.torch.call.dtensor import of_elements, stand_in
 from crossent.torch.call.results import Stats, reduction_of
 from crossent.torch.call.targets import TargetKind
@@ -39,7 +41,8 @@ def cross_entropy(
     input: Tensor, target: Tensor | TargetKind, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
     temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
-    sample_weight: Tensor | None = ..., return_stats: Literal[False] = ..., process_group: ProcessGroup | None = ...,
+    sample_weight: Tensor | None = ..., closing: Callable[..., Tensor] | None = ..., operands: Sequence[Tensor] = ...,
+    segments: Tensor | None = ..., return_stats: Literal[False] = ..., process_group: ProcessGroup | None = ...,
     first_class: int | None = ..., num_classes: int | None = ...,
 ) -> Tensor: ...  # fmt: skip
 @overload
@@ -47,7 +50,8 @@ def cross_entropy(
     input: Tensor, target: Tensor | TargetKind, weight: Tensor | None = ..., size_average: bool | None = ...,
     ignore_index: int = ..., reduce: bool | None = ..., reduction: str = ..., label_smoothing: float = ..., *,
     temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
-    sample_weight: Tensor | None = ..., return_stats: Literal[True], process_group: ProcessGroup | None = ...,
+    sample_weight: Tensor | None = ..., closing: Callable[..., Tensor] | None = ..., operands: Sequence[Tensor] = ...,
+    segments: Tensor | None = ..., return_stats: Literal[True], process_group: ProcessGroup | None = ...,
     first_class: int | None = ..., num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
 @overridable
@@ -65,6 +69,9 @@ def cross_entropy(
     softcap: float | None = None,
     z_loss: float = 0.0,
     sample_weight: Tensor | None = None,
+    closing: Callable[..., Tensor] | None = None,
+    operands: Sequence[Tensor] = (),
+    segments: Tensor | None = None,
     return_stats: bool = False,
     process_group: ProcessGroup | None = None,
     first_class: int | None = None,
@@ -114,6 +121,16 @@ def cross_entropy(
     sample_weight
         Weight s of each row, in the shape of the loss with reduction="none". A weight of 0 removes the row, even if its
         loss is infinite or NaN: value and gradient are exactly 0.
+    closing, operands
+        A function of the rows that returns a loss for each, `closing(rows, *operands)`, in place of the cross-entropy.
+        `rows` has the vectors (n,) `logprob`, `loss`, `lse`, `entropy`, `confidence`, `correct` and `segments`; see
+        `ClosingRows`. The operands are constants for each row, in the rows' shape or with more axes. Reduction,
+        sample weights, the z-loss and what a mean divides by are as without it; ignored rows, and rows of weight 0, do
+        not reach it and cost 0. A loss of a row may depend on that row only: CROSSENT_VALIDATE=1 evaluates some rows
+        alone and raises if it does not hold.
+    segments
+        Numbers of sequences, integers in the rows' shape, for a closing whose losses depend on whole sequences; it
+        reads them as `rows.segments`, and rows with the same number always come to it together.
     return_stats
         Also return `Stats` of the rows.
     process_group
@@ -165,22 +182,32 @@ def cross_entropy(
     >>> cross_entropy(logits, torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
     tensor(1.3296)
 
+    A policy gradient with an entropy bonus, in place of the cross-entropy:
+
+    >>> advantage = torch.tensor([1.0, -1.0])
+    >>> def policy(rows, advantage):
+    ...     return -advantage * rows.logprob - 0.01 * rows.entropy
+    >>> cross_entropy(logits, torch.tensor([0, 0]), closing=policy, operands=(advantage,), reduction="none")
+    tensor([ 0.3487, -2.3116])
+
     References
     ----------
     Shannon (1948), https://doi.org/10.1002/j.1538-7305.1948.tb01338.x. Label smoothing: Szegedy et al. (2016),
     https://arxiv.org/abs/1512.00567. z-loss: Chowdhery et al. (2022), https://arxiv.org/abs/2204.02311.
     """
-    usual = size_average is reduce is sample_weight is process_group is first_class is num_classes is None
+    usual = size_average is reduce is sample_weight is closing is process_group is first_class is num_classes is None
+    usual = usual and segments is None and type(operands) is tuple and not operands
     if usual and return_stats is False and type(reduction) is str and reduction in ("mean", "sum"):
         options = StepOptions(reduction == "mean", ignore_index, label_smoothing, z_loss, temperature, softcap)
         loss = loss_of_few(input, target, weight, options)
         if loss is not None:
             return loss
-    closing = Closing(reduction_of(reduction, size_average, reduce), sample_weight, z_loss)
+    function = row_function_of(closing, operands, segments)
+    of_rows = Closing(reduction_of(reduction, size_average, reduce), sample_weight, z_loss, function)
     scores = scores_of(temperature, softcap)
     sharding = sharding_of(process_group, first_class, num_classes)
     arguments = Arguments(
-        input, target, weight, ignore_index, label_smoothing, scores, closing, return_stats, sharding, NO_SHARDS
+        input, target, weight, ignore_index, label_smoothing, scores, of_rows, return_stats, sharding, NO_SHARDS
     ).bound()
     if isinstance(input, LazyLogits) and input.stays_lazy():
         fused = fused_loss(arguments)

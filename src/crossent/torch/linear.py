@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -23,10 +24,12 @@ from crossent.torch.call.arguments import (
     sharding_of,
 )
 from crossent.torch.call.checks import chunk_bytes_of
+from crossent.torch.call.closings import row_function_of
 from crossent.torch.call.dtensor import of_layer
 from crossent.torch.call.layout import LayerOperands, layout_of_layer
-from crossent.torch.call.results import Stats, finished, reduction_of, stats_of
+from crossent.torch.call.results import Stats, finished, reduction_of, stats_of, view_of
 from crossent.torch.call.targets import NOT_OF_PROBABILITIES, TargetKind, is_soft
+from crossent.torch.operators.closed_loss import closed_loss
 from crossent.torch.operators.linear_call import LinearCall
 from crossent.torch.operators.linear_loss import LinearLossCall, linear_loss
 from crossent.torch.operators.linear_stats import LinearStatsCall, linear_stats
@@ -44,7 +47,8 @@ def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
-    sample_weight: Tensor | None = ..., return_stats: Literal[False] = ..., chunk_bytes: int | None = ...,
+    sample_weight: Tensor | None = ..., closing: Callable[..., Tensor] | None = ..., operands: Sequence[Tensor] = ...,
+    segments: Tensor | None = ..., return_stats: Literal[False] = ..., chunk_bytes: int | None = ...,
     process_group: ProcessGroup | None = ..., first_class: int | None = ..., num_classes: int | None = ...,
 ) -> Tensor: ...  # fmt: skip
 @overload
@@ -52,7 +56,8 @@ def linear_cross_entropy(
     input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
-    sample_weight: Tensor | None = ..., return_stats: Literal[True], chunk_bytes: int | None = ...,
+    sample_weight: Tensor | None = ..., closing: Callable[..., Tensor] | None = ..., operands: Sequence[Tensor] = ...,
+    segments: Tensor | None = ..., return_stats: Literal[True], chunk_bytes: int | None = ...,
     process_group: ProcessGroup | None = ..., first_class: int | None = ..., num_classes: int | None = ...,
 ) -> tuple[Tensor, Stats]: ...  # fmt: skip
 @overridable
@@ -70,6 +75,9 @@ def linear_cross_entropy(
     softcap: float | None = None,
     z_loss: float = 0.0,
     sample_weight: Tensor | None = None,
+    closing: Callable[..., Tensor] | None = None,
+    operands: Sequence[Tensor] = (),
+    segments: Tensor | None = None,
     return_stats: bool = False,
     chunk_bytes: int | None = None,
     process_group: ProcessGroup | None = None,
@@ -110,6 +118,21 @@ def linear_cross_entropy(
         Rows of this class contribute neither loss nor gradient, nor on CPUs any work; None means −100. Indices only.
     sample_weight
         Weight of each row, in the shape of the loss with reduction="none"; 0 removes the row, whatever it holds.
+    closing, operands
+        A function of the rows that returns a loss for each, `closing(rows, *operands)`, in place of the cross-entropy.
+        `rows` has the vectors (n,) `logprob`, `loss`, `lse`, `entropy`, `confidence`, `correct` and `segments`; see
+        `ClosingRows`. The operands are constants for each row, in the rows' shape or with more axes. Reduction,
+        sample weights, the z-loss and what a mean divides by are as without it; ignored rows, and rows of weight 0, do
+        not reach it and cost 0. A loss of a row may depend on that row only: CROSSENT_VALIDATE=1 evaluates some rows
+        alone and raises if it does not hold. With "mean" or "sum" it is called with the rows of a chunk at a time,
+        while the forward has their logits, so that a loss of any form takes three products. It takes four products
+        under `torch.compile` and function transforms, on shards of the classes, where it uses `logprob` beside class
+        weights or smoothing, and where it uses a tensor from outside that wants a gradient.
+    segments
+        Numbers of sequences, integers in the rows' shape, for a closing whose losses depend on whole sequences; it
+        reads them as `rows.segments`, and rows with the same number always come to it together.
+        Chunks end where sequences do. Where one does not fit into a chunk, or the rows of one are apart, the logits
+        are multiplied twice.
     chunk_bytes
         How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB on GPUs; a tile has one logit
         at least. It changes results by rounding only. If fewer than 128 rows of logits fit (32 or 64 on CPUs with
@@ -165,13 +188,14 @@ def linear_cross_entropy(
     ----------
     Chunks of the vocabulary: Wijmans et al. (2025), https://arxiv.org/abs/2411.09009.
     """
-    closing = Closing(reduction_of(reduction), sample_weight, z_loss)
+    function = row_function_of(closing, operands, segments)
+    of_rows = Closing(reduction_of(reduction), sample_weight, z_loss, function)
     scores = scores_of(temperature, softcap)
     chunk_bytes = chunk_bytes_of(chunk_bytes)
     layer = LayerOperands(input, linear_weight, linear_bias)
     sharding = sharding_of(process_group, first_class, num_classes)
     arguments = Arguments(
-        layer, target, weight, ignore_index, label_smoothing, scores, closing, return_stats, sharding, NO_SHARDS
+        layer, target, weight, ignore_index, label_smoothing, scores, of_rows, return_stats, sharding, NO_SHARDS
     ).bound()
     return loss_of_layer(arguments, chunk_bytes)
 
@@ -238,22 +262,38 @@ def _in_one_or_two_sweeps(
 
     def again(target: Target) -> RowResults:
         other = dataclasses.replace(call, target=_of_positions(target, call.positions))
-        return linear_stats(LinearStatsCall(other, False, chunk_bytes)).rows
+        return linear_stats(LinearStatsCall(other, "nothing", chunk_bytes)).rows
 
     plainly = wants_plain_operations()  # which are the same for each plan, and so must their graphs be
     sweeps = alone and reduced and wanted.of_source and constant and not plainly
     if sweeps and one_sweep(costs, chunk_bytes) is not None:
-        found = linear_loss(
-            LinearLossCall(call, samples, closing.z_loss, closing.reduction == "mean", wanted[:3], chunk_bytes)
-        )
-        return (found.reduced, stats_of(rows, found.rows, again)) if rows.return_stats else found.reduced
+        mean = closing.reduction == "mean"
+        whole = LinearLossCall(call, samples, closing.z_loss, mean, wanted[:3], chunk_bytes)
+        found = linear_loss(whole) if closing.function is None else closed_loss(whole, closing.function)
+        if found is not None:
+            view = view_of(rows, found.rows, again)
+            return (found.reduced, stats_of(rows, view)) if rows.return_stats else found.reduced
     if not alone:
         frozen = [name for name in LayerOperands._fields if not getattr(wanted, name)]
         facts = {"the dtype": str(call.input.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
         check_same_call(rows, **facts)
-    size = rows.layout.shape.numel() * loss_dtype(call.input.dtype).itemsize
-    keep = not plainly and wanted.of_source and size <= chunk_bytes
+    keep = _kept(call, wanted, chunk_bytes) if wanted.of_source and not plainly else "nothing"
     return finished(rows, linear_stats(LinearStatsCall(call, keep, chunk_bytes)).rows, again)
+
+
+def _kept(call: LinearCall, wanted: Wanted, chunk_bytes: int) -> str:
+    """Return what two sweeps keep for the backward: all logits where they fit, or the derivative of a frozen head.
+
+    The derivative costs a product in the forward, and saves two in the backward.
+    """
+    rows, itemsize = call.features.shape[0], loss_dtype(call.input.dtype).itemsize
+    if rows * call.linear_weight.shape[0] * itemsize <= chunk_bytes:
+        return "logits"
+    of_input = wanted == Wanted(input=True) and call.positions == 1 and call.ranks.alone
+    fits = rows * call.input.shape[1] * itemsize <= chunk_bytes
+    if of_input and fits and one_sweep(costs_of(call.input, call.linear_weight), chunk_bytes) is not None:
+        return "derivative"
+    return "nothing"
 
 
 def _wants_gradient(x: Tensor | None) -> bool:

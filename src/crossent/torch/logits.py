@@ -28,10 +28,10 @@ def _local_loss(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
     layout = layout_of(logits, shard=bool(arguments.shards.ranks.groups))
     rows, closing = checked(arguments, layout), arguments.closing
     call = RowCall(layout.flat(logits), rows.target, rows.scores, rows.ranks.groups)
-    plain = closing.z_loss == 0.0 and closing.sample_weight is None and rows.ranks.alone
-    if plain and closing.reduction != "none" and not rows.return_stats:
+    plain = closing.z_loss == 0.0 and closing.sample_weight is None and closing.function is None
+    if plain and rows.ranks.alone and closing.reduction != "none" and not rows.return_stats:
         return row_loss(RowLossCall(call, closing.reduction == "mean"))
     if not rows.ranks.alone:
         check_same_call(rows, **{"the dtype": str(logits.dtype)})
-    call = dataclasses.replace(call, recorded=rows.return_stats)
+    call = dataclasses.replace(call, recorded=rows.return_stats or closing.function is not None)
     return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))

@@ -317,7 +317,7 @@ def test_ranks_compare_everything_that_makes_a_call(monkeypatch):
     assert facts == {
         "num_classes": None, "reduction": "sum", "the kind of target": "index", "weight": [5], "label_smoothing": 0.1,
         "ignore_index": -100, "temperature": 0.7, "a temperature for each row": False, "softcap": 3.0,
-        "sample_weight": True, "z_loss": 0.2, "return_stats": True, "the dtype": "float32",
+        "sample_weight": True, "closing": False, "z_loss": 0.2, "return_stats": True, "the dtype": "float32",
     }  # fmt: skip
     scalars = (str, int, float, bool, list, type(None))  # which ranks can send each other
     assert all(isinstance(x, scalars) for x in facts.values())

@@ -14,7 +14,7 @@ from crossent.spec import Scores
 from crossent.torch import Stats, TopK
 from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing, checked
 from crossent.torch.call.layout import layout_of
-from crossent.torch.call.results import finished, reduction_of, stats_of
+from crossent.torch.call.results import finished, reduction_of, stats_of, view_of
 from crossent.torch.operators.rows import RowCall, row_stats
 from crossent.torch.ranks.shards import NO_SHARDS
 from tests.torch import plain
@@ -86,7 +86,7 @@ def test_statistics_are_those_of_plain_operations(smoothing, weighted, kind):
     weight = torch.rand(7, dtype=torch.float64) if weighted else None
     z = plain.logits_of(SHAPE, 3.0).detach()
     rows, results, again, asked = call(z, target, weight, smoothing)
-    got = stats_of(rows, results, again)
+    got = stats_of(rows, view_of(rows, results, again))
     want = plain.rows(z, target, weight, label_smoothing=smoothing)
     for field in dataclasses.fields(Stats):
         x = getattr(got, field.name)

@@ -165,7 +165,7 @@ class Elsewhere(torch.Tensor):
 def test_the_slow_twin_gives_the_same(padding, option, positions, kind):
     rows = draw(kind, option, positions=positions)
     call = call_of(rows, padding=padding)
-    got = linear_stats(LinearStatsCall(call, False, 200)).rows
+    got = linear_stats(LinearStatsCall(call, "nothing", 200)).rows
     agree(linear_stats_plain(call), got, torch.float64)
 
 
@@ -181,11 +181,11 @@ def test_what_is_recomputed_is_the_gradient_of_the_slow_twin(positions, kind):
     inputs = [*leaves, *([] if prob is None else [prob])]
     g = [plain.cotangent_like(torch.empty(rows.number), k) for k in range(3)]
 
-    def close(results: RowResults) -> tuple[torch.Tensor, ...]:
+    def close(_, results: RowResults) -> tuple[torch.Tensor, ...]:
         return results.loss.square(), results.lse, results.entropy
 
     found = recomputed(call, close, [g[0], None, g[2]])
-    outputs = close(linear_stats_plain(call))
+    outputs = close(call, linear_stats_plain(call))
     wanted = torch.autograd.grad([outputs[0], outputs[2]], inputs, [g[0], g[2]], create_graph=True)
     for a, b in zip([x for x in found if x is not None], wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)

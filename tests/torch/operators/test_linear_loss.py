@@ -41,7 +41,7 @@ def operands(call: LinearLossCall) -> list[Tensor]:
 
 def in_two_steps(call: LinearLossCall) -> Tensor:
     """The same loss by the statistics of the rows, and the closing of all of them."""
-    rows = linear_stats(LinearStatsCall(call.head, False, call.chunk_bytes)).rows
+    rows = linear_stats(LinearStatsCall(call.head, "nothing", call.chunk_bytes)).rows
     closing = Closing("mean" if call.mean else "sum", call.sample_weight, call.z_loss)
     return RowClosing(closing, call.head.target, call.head.target.weight).reduced(rows.loss, rows.lse)
 
@@ -65,7 +65,7 @@ def test_one_sweep_is_two_steps(mean, positions, kind):
 def test_the_results_of_the_rows_have_gradients_too():
     rows = draw("topk", "everything", positions=3)
     call = call_of(rows, z_loss=0.1)
-    found, statistics = linear_loss(call), linear_stats(LinearStatsCall(call.head, False, 2**20))
+    found, statistics = linear_loss(call), linear_stats(LinearStatsCall(call.head, "nothing", 2**20))
     both = []
     for reduced, rows_of in ((found.reduced, found.rows), (in_two_steps(call), statistics.rows)):
         parts = [reduced, *rows_of[:3]]

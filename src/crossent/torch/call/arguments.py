@@ -23,6 +23,7 @@ from crossent.torch.call.checks import (
     ignore_index_of,
     in_kernel_dtype,
 )
+from crossent.torch.call.closings import RowFunction, RowView, checked_function, closed
 from crossent.torch.call.layout import LayerOperands, LogitsLayout
 from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.agreement import check_agreement
@@ -42,11 +43,15 @@ NOT_SHARDED = Sharding()
 
 
 class Closing(NamedTuple):
-    """How row losses become the result: reduction, sample weights (N,), strength of the z-loss."""
+    """How row losses become the result: reduction, sample weights (N,), strength of the z-loss.
+
+    Where the caller wrote a closing, its losses are reduced in place of those of the rows.
+    """
 
     reduction: Reduction
     sample_weight: Tensor | None
     z_loss: float
+    function: RowFunction | None = None
 
 
 class Arguments(NamedTuple):
@@ -143,14 +148,28 @@ class RowClosing(NamedTuple):
         counts = self.counts(torch.float64)
         return LossScale(share(counts.weight), z_loss * share(counts.valid) if z_loss != 0.0 else None)
 
+    def removed(self, dtype: torch.dtype) -> Tensor | None:
+        """Return which rows a closing does not see: ignored ones, and those of weight 0; None if there are none."""
+        samples, valid = self.closing.sample_weight, self.counts(dtype).valid
+        if samples is None or samples.requires_grad:
+            return None if valid is None else ~valid
+        return samples == 0 if valid is None else (samples == 0) | ~valid
+
     def reduced(self, loss: Tensor, lse: Tensor) -> Tensor:
         """Return the loss of the call: row losses reduced with their sample weights, and the z-loss."""
-        reduction, samples, z_loss = self.closing
+        reduction, samples, z_loss, _ = self.closing
         counts = self.counts(loss.dtype) if reduction != "none" else RowCounts(None, None)
         if samples is not None:
             loss, lse = (self._without_removed(x, samples) for x in (loss, lse))
         result = self._reduce(loss, counts.weight)
         return result if z_loss == 0.0 else result + self._reduce(closings.z_loss(lse, z_loss), counts.valid)
+
+    def closed(self, view: RowView) -> Tensor:
+        """Return the loss of the call from what is known of its rows: `reduced`, after the caller's closing."""
+        loss, function = view.results.loss, self.closing.function
+        if function is not None:
+            loss = closed(function, view, self.removed(loss.dtype))
+        return self.reduced(loss, view.results.lse)
 
     @staticmethod
     def _without_removed(x: Tensor, samples: Tensor) -> Tensor:
@@ -223,8 +242,9 @@ def checked(arguments: Arguments, layout: LogitsLayout) -> CheckedRows:
     check_options(arguments, layout, shards.num_classes or layout.classes)
     weight = in_kernel_dtype(arguments.weight, layout.dtype)
     if closing.sample_weight is not None:
-        samples = sample_weight_of(closing.sample_weight, layout)
-        closing = Closing(closing.reduction, samples, closing.z_loss)
+        closing = closing._replace(sample_weight=sample_weight_of(closing.sample_weight, layout))
+    if closing.function is not None:
+        closing = closing._replace(function=checked_function(closing.function, layout))
     first = shards.first_class if shards.num_classes is None else min(shards.first_class, shards.num_classes)
     target = Target(
         found.index, found.prob, shards.local(weight, layout.classes), arguments.label_smoothing, ignore_index,
@@ -290,6 +310,7 @@ def check_same_call(rows: CheckedRows, **facts: Any) -> None:
         "softcap": scores.softcap,
         "sample_weight": closing.sample_weight is not None,
         "z_loss": closing.z_loss,
+        "closing": closing.function is not None,
         "return_stats": rows.return_stats,
         **facts,
     }

@@ -17,6 +17,7 @@ from torch import Tensor
 from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, check_options, row_scores, sample_weight_of
+from crossent.torch.call.closings import checked_function
 from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer
 from crossent.torch.call.results import Stats
 from crossent.torch.call.targets import TargetKind, target_rows
@@ -78,14 +79,18 @@ class _Mesh:
     def arguments(self, arguments: Arguments, layout: LogitsLayout, shards: Shards) -> Arguments:
         """Return this rank's part of the arguments of a call."""
         closing, scores = arguments.closing, arguments.scores
-        samples = self.local(closing.sample_weight, self.placements())
+        samples, function = self.local(closing.sample_weight, self.placements()), closing.function
+        if function is not None:
+            function = function.map(lambda x: self.local(x, self.placements()))
         if scores.row_temperature is not None:
             own = self.local(scores.row_temperature, self.placements())
             scores = dataclasses.replace(scores, row_temperature=own)
         return arguments._replace(
-            target=self.target(arguments.target, layout), scores=scores,
-            closing=closing._replace(sample_weight=samples), shards=shards,
-        )  # fmt: skip
+            target=self.target(arguments.target, layout),
+            scores=scores,
+            closing=closing._replace(sample_weight=samples, function=function),
+            shards=shards,
+        )
 
     def groups(self, dimensions: Sequence[int]) -> tuple[str, ...]:
         """Return the names of this rank's groups along dimensions of the mesh, without groups of one rank."""
@@ -152,8 +157,8 @@ def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any) -> Arguments
         raise ValueError("DTensors carry their shards; leave out process_group and first_class")
     target, closing, num_classes = arguments.target, arguments.closing, sharding.num_classes
     parts = target.tensors() if isinstance(target, TargetKind) else [target]
-    scores = arguments.scores
-    for x in (*parts, arguments.weight, closing.sample_weight, scores.row_temperature):
+    scores, constants = arguments.scores, () if closing.function is None else closing.function.tensors
+    for x in (*parts, arguments.weight, closing.sample_weight, scores.row_temperature, *constants):
         if is_dtensor(x) and x.device_mesh != mesh:  # pyright: ignore
             raise ValueError("the DTensors of a call must be on one mesh, that of the input; distribute them over it")
     ignore_index = -100 if arguments.ignore_index is None else arguments.ignore_index
@@ -162,6 +167,8 @@ def _checked(arguments: Arguments, layout: LogitsLayout, mesh: Any) -> Arguments
         _ = sample_weight_of(stand_in(closing.sample_weight), layout)
     if scores.row_temperature is not None:
         _ = row_scores(dataclasses.replace(scores, row_temperature=stand_in(scores.row_temperature)), layout)
+    if closing.function is not None:
+        _ = checked_function(closing.function.map(stand_in), layout)
     if num_classes is not None and not 1 <= num_classes <= layout.classes:
         raise ValueError(f"num_classes is {num_classes}, and must be between 1 and the {layout.classes} classes stored")
     classes = num_classes or layout.classes

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import _reduction as _legacy
 
@@ -14,12 +13,9 @@ from crossent import closing
 from crossent.closing import Reduction
 from crossent.numbers import switch
 from crossent.spec import Target
-from crossent.stats import RowStats
 from crossent.torch.base.values import RowResults
 from crossent.torch.call.arguments import CheckedRows
-from crossent.torch.call.targets import most_probable_of_topk
-from crossent.torch.ranks.records import most_probable
-from crossent.torch.ranks.shards import held
+from crossent.torch.call.closings import RowView
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,40 +60,19 @@ def finished(
     rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]
 ) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of the call, or (loss, Stats); `again` gives results of the same logits for another target."""
-    loss = rows.row_closing.reduced(results.loss, results.lse)
+    view = view_of(rows, results, again)
+    loss = rows.row_closing.closed(view)
     if rows.closing.reduction == "none" and len(rows.layout.rows) != 1:
         loss = loss.reshape(rows.layout.rows)
-    return (loss, stats_of(rows, results, again)) if rows.return_stats else loss
+    return (loss, stats_of(rows, view)) if rows.return_stats else loss
 
 
-def stats_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]) -> Stats:
-    """Return the Stats of the rows; `again` gives results of the same logits for another target."""
-    target, loss, record = rows.target, results.loss, results.record
-    plain = results
-    if target.weight is not None or target.smoothing != 0.0:
-        plain = again(dataclasses.replace(target, weight=None, smoothing=0.0))
-    confidence = record[1].reciprocal().to(loss.dtype)
-    of_best = plain.record
-    if target.kind != "index":
-        with torch.no_grad():
-            best = _most_probable(rows)
-            of_best = again(dataclasses.replace(target, index=best, prob=None, weight=None, smoothing=0.0)).record
-    else:
-        index: Any = target.index
-        confidence = torch.where(index.long() != target.ignore_index, confidence, 0.0)
-    best_stats = RowStats(*of_best)
-    correct = (best_stats.target_score >= 0) & (best_stats.mass > 0)
-    parts = (results.lse, -plain.loss, results.entropy, confidence, correct)
+def view_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]) -> RowView:
+    """Return what is known of the rows of a call; `again` gives results of the same logits for another target."""
+    return RowView(rows.target, results, again, rows.ranks.groups)
+
+
+def stats_of(rows: CheckedRows, view: RowView) -> Stats:
+    """Return the Stats of the rows."""
+    parts = (view.results.lse, view.logprob, view.results.entropy, view.confidence, view.correct)
     return Stats(*(part.reshape(rows.layout.rows) for part in parts))
-
-
-def _most_probable(rows: CheckedRows) -> Tensor:
-    """Return the most probable class of each row of a soft target."""
-    target = rows.target
-    index: Any = target.index
-    prob: Any = target.prob
-    if index is not None:
-        best = most_probable_of_topk(index.long(), prob)
-        return torch.where((prob != 0).any(1), best, target.ignore_index)  # the classes of padding are none
-    here = held(prob.shape[1], target.first_class, target.num_classes)
-    return most_probable(prob[:, :here], target, rows.ranks.groups)

@@ -56,7 +56,8 @@ def fused_loss(arguments: Arguments) -> Any:
     scores = _scores(layer.scores(), arguments.scores)
     if scores is None or not same_dtype or logits.ndim > 2 or isinstance(target, LazyLogits):
         return NotImplemented
-    if layer.shifted and (arguments.return_stats or arguments.closing.z_loss != 0.0):
+    closing = arguments.closing
+    if layer.shifted and (arguments.return_stats or closing.z_loss != 0.0 or closing.function is not None):
         return NotImplemented
     logits.check()
     if not isinstance(target, (Tensor, TargetKind)):  # pyright: ignore[reportUnnecessaryIsInstance]

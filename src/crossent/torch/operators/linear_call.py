@@ -178,11 +178,13 @@ class PackedRows(NamedTuple):
 
 
 def recomputed(
-    call: LinearCall, close: Callable[[RowResults], Sequence[Tensor]], cotangents: Sequence[Tensor | None]
+    call: LinearCall,
+    close: Callable[[LinearCall, RowResults], Sequence[Tensor]],
+    cotangents: Sequence[Tensor | None],
 ) -> LinearGradients:
     """Return differentiable gradients: everything once more, in differentiable operations, with all of the logits.
 
-    `close` returns the tensors that the cotangents belong to, from the results of the rows.
+    `close` returns the tensors that the cotangents belong to, from a copy of the call and the results of its rows.
     """
     again = torch.is_grad_enabled()
     operands = (call.input, call.linear_weight, call.linear_bias, call.target.prob)
@@ -195,7 +197,7 @@ def recomputed(
             linear_bias=inputs[2],
             target=dataclasses.replace(call.target, prob=inputs[3]),
         )
-        outputs = close(linear_stats_plain(copy))
+        outputs = close(copy, linear_stats_plain(copy))
         pairs = [(out, g) for out, g in zip(outputs, cotangents, strict=True) if g is not None]
         wanted = [x for x in inputs if x is not None and x.requires_grad]
         found = iter(

@@ -7,17 +7,22 @@ in differentiable torch operations.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from crossent.kernels.backend import LossScale
+from crossent.spec import Target
 from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Backward, Forward, Wants, in_plain_backward, keeps_graph, register
 from crossent.torch.base.register import Gradients as ByName
 from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.call.arguments import Closing, RowClosing
+from crossent.torch.call.closings import RowFunction, RowView
 from crossent.torch.operators.linear_call import LinearCall, LinearGradients, linear_stats_plain, recomputed
 from crossent.torch.operators.linear_stats import LinearStatsCall, gradients_like, stats_gradients, wanted_of
 from crossent.torch.sources import driver
@@ -44,7 +49,7 @@ class LinearLossCall(OperatorCall):
         return RowClosing(closing, self.head.target, self.head.target.weight)  # pyright: ignore[reportArgumentType]
 
     @property
-    def sweep(self) -> Sweep:
+    def chunks(self) -> Sweep:
         """The chunks of the sweep."""
         costs = costs_of(self.head.input, self.head.linear_weight)
         return one_sweep(costs, self.chunk_bytes) or Sweep(max(1, costs.rows))
@@ -77,31 +82,54 @@ class LinearLoss(NamedTuple):
 
 
 def _linear_loss(call: LinearLossCall) -> LinearLoss:
-    head, closing = call.head, call.closing
+    found = sweep(call, lambda scale, results, places: scale, call.chunks)
+    return found.loss(call.closing.reduced(found.results.loss, found.results.lse))
+
+
+class Swept(NamedTuple):
+    """Results of the rows of a sweep, and the gradients of the operands."""
+
+    results: RowResults
+    gradients: list[Tensor]
+
+    def loss(self, reduced: Tensor) -> LinearLoss:
+        """Return the outputs of the operator."""
+        return LinearLoss(reduced, *self.results, *self.gradients)
+
+
+MakeClosing = Callable[[LossScale, RowResults, Tensor | None], Any]
+"""Makes what a sweep takes for a closing, from the scale and the memory of the rows that have a target, and their
+places among all rows (None: all rows have one)."""
+
+
+def sweep(call: LinearLossCall, closing_of: MakeClosing, chunks: Sweep) -> Swept:
+    """Compute the results of all rows and the gradients of the operands in one sweep."""
+    head = call.head
     results, packed = head.new_results(), head.packed()
-    source, task = packed.source, packed.task
-    parts = results if packed.places is None else head.new_results(source.size)
-    scale = closing.scale(results)
+    parts = results if packed.places is None else head.new_results(packed.source.size)
+    scale = call.closing.scale(results)
     taken = scale._replace(loss=packed.take(scale.loss), lse_squared=packed.take(scale.lse_squared))
-    found = driver.one_sweep(task, call.sweep, taken, parts, call.wanted)
+    closing = closing_of(taken, parts, packed.places)
+    found = driver.one_sweep(packed.task, chunks, closing, parts, call.wanted)
     packed.put(results, parts)
-    gradients = head.padded(LinearGradients(*found)).filled(head.input)[:3]
-    return LinearLoss(closing.reduced(results.loss, results.lse), *results, *gradients)
+    return Swept(results, head.padded(LinearGradients(*found)).filled(head.input)[:3])
 
 
 def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
     head, results = call.head, call.head.new_results()
     wide = loss_dtype(head.input.dtype)
-    adds_up = weight_adds_up(costs_of(head.input, head.linear_weight), call.sweep)
+    adds_up = weight_adds_up(costs_of(head.input, head.linear_weight), call.chunks)
     dtypes = (wide, wide if adds_up else head.linear_weight.dtype, wide)
     gradients = [g.to(dtype) for g, dtype in zip(gradients_like(head, call.wanted), dtypes, strict=False)]
     return LinearLoss(results.loss.new_empty(()), *results, *gradients)
 
 
-def _save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss) -> None:
+def save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss, function: RowFunction | None = None) -> None:
+    """Keep what the backward needs, which is also that of a loss with a closing that the caller wrote."""
     output = LinearLoss(*output)
     gradients = (output.g_input, output.g_weight, output.g_bias)
-    keep(ctx, call, output.record)
+    keep(ctx, call, output.record, *(() if function is None else function.tensors))
+    ctx.function = function if function is None else function.map(lambda _: None)  # its tensors are saved
     # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
     ctx.gradients = [g if want else None for g, want in zip(gradients, call.wants, strict=False)]
     ctx.dtypes = (call.head.input.dtype, *[call.head.linear_weight.dtype] * 2)
@@ -109,7 +137,7 @@ def _save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss) -> Non
     ctx.mark_non_differentiable(output.record, *gradients)
 
 
-def _linear_loss_backward(
+def linear_loss_backward(
     ctx: Any,
     wants: Wants,
     g: Tensor | None,
@@ -118,13 +146,21 @@ def _linear_loss_backward(
     g_entropy: Tensor | None,
     *_: Any,
 ) -> ByName:
+    """Return the gradients of the operands for cotangents of the loss and of the results of the rows."""
     of_rows = (g_loss, g_lse, g_entropy)
     if torch.is_grad_enabled():
-        call: LinearLossCall = kept(ctx).call
-        closing = call.closing
+        call: LinearLossCall
+        call, (_record, *tensors) = kept(ctx)
+        closing, saved = call.closing, iter(tensors)
+        if ctx.function is not None:
+            function = ctx.function.map(lambda _: next(saved))
+            closing = closing._replace(closing=closing.closing._replace(function=function))
 
-        def close(results: RowResults) -> tuple[Tensor, ...]:
-            return closing.reduced(results.loss, results.lse), *results[:3]
+        def close(head: LinearCall, results: RowResults) -> tuple[Tensor, ...]:
+            def again(target: Target) -> RowResults:
+                return linear_stats_plain(dataclasses.replace(head, target=target))
+
+            return closing.closed(RowView(head.target, results, again)), *results[:3]
 
         return recomputed(call.head, close, (g, *of_rows))._asdict()
     found = LinearGradients()
@@ -133,8 +169,8 @@ def _linear_loss_backward(
     elif not keeps_graph():
         ctx.gradients = None
     if any(x is not None for x in of_rows):
-        call, (record,) = kept(ctx)
-        stats = LinearStatsCall(call.head, False, call.chunk_bytes)
+        call, (record, *_constants) = kept(ctx)
+        stats = LinearStatsCall(call.head, "nothing", call.chunk_bytes)
         found += stats_gradients(stats, record, record.new_empty((0,)), of_rows, wanted_of(wants))
     return found._asdict()
 
@@ -177,7 +213,7 @@ def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
 
 def _linear_loss_flops(call: LinearLossCall) -> int:
     """Count the logits, those that are made twice, and the gradients of input and weight."""
-    rest, (rows, features) = call.sweep.rest, call.head.input.shape
+    rest, (rows, features) = call.chunks.rest, call.head.input.shape
     again = 0 if rest is None else 2 * rows * features * rest.logits
     return call.head.products(1 + call.wanted.input + call.wanted.linear_weight) + again
 
@@ -187,5 +223,5 @@ linear_loss = register(
     LinearLossCall,
     LinearLoss,
     Forward(_linear_loss, _linear_loss_fake, _linear_loss_plain, _linear_loss_flops),
-    Backward(_save_linear_loss, _linear_loss_backward),
+    Backward(save_linear_loss, linear_loss_backward),
 )

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -155,34 +156,90 @@ def _add_gradients(task: TiledRows, tiles: Tiles, sums: GradientSums, tiling: Ti
         sums.end(classes)
 
 
-def one_sweep(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, wanted: Wanted) -> Any:
+class Chunk(NamedTuple):
+    """Rows of a sweep while their logits are there: their target, their results, and results for another target."""
+
+    target: Target
+    results: RowResults
+    again: Callable[[Target], RowResults]
+
+
+class SweepClosing(Protocol):
+    """A closing that a sweep evaluates on each chunk, in place of a sum that is known beforehand."""
+
+    cotangents: Cotangents
+    """Cotangents of all rows, those of a chunk as soon as the closing was called with it."""
+
+    def spans(self, most: int) -> list[Span]:
+        """Return the rows of each chunk, at most so many."""
+        ...
+
+    def __call__(self, rows: slice, chunk: Chunk) -> Cotangents:
+        """Return the cotangents of a chunk's loss, lse and entropy."""
+        ...
+
+
+def one_sweep(
+    task: TiledRows, sweep: Sweep, closing: LossScale | SweepClosing, results: RowResults, wanted: Wanted
+) -> Any:
     """Write loss, lse and entropy of all rows and the record, and return the gradients of the source's operands.
 
-    The function differentiated is Σ scale.loss · loss + scale.lse_squared · lse².
+    The function differentiated is Σ scale.loss · loss + scale.lse_squared · lse², or what a closing makes of each row.
     """
     if sweep.rest is not None:
-        return _partly_twice(task, sweep, scale, results, wanted)
-    source, record = task.source, results.record
-    loss_scale: Any = scale.loss
-    lse_scale: Any = scale.lse_squared
-    classes, counted = Span(0, source.classes), RowsThatCount(task, record, scale)
+        return _partly_twice(task, sweep, closing, results, wanted)
+    source, classes = task.source, Span(0, task.source.classes)
+    counted = RowsThatCount(task, results.record, _known(closing))
     tiles = source.tiles(TileShape(min(sweep.rows, source.size), source.classes))
     sums = source.sums_by_rows(tiles, wanted, sweep)
-    for rows in spans(source.size, sweep.rows):
+    for rows in _chunks(source, sweep, closing):
         here = rows.of(source.positions)
         tile = tiles.logits(rows, classes)
         gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(classes))
-        part = record.new_empty((record.shape[0], rows.size * source.positions))
-        scales = LossScale(loss_scale[here], None if lse_scale is None else lse_scale[here])
-        written = RowOutputs(*(x[here] for x in results[:3]))
-        target, scores = task.target_of(rows, classes), task.scores_of(rows)
-        backend(tile).row_fused(logits, target, scores, scales, part, task.shaped(gradient), written)
-        record[:, here] = part
+        to, scores = task.shaped(gradient), task.scores_of(rows)
+        if isinstance(closing, LossScale):
+            part, scale = _new_part(results, here), _part(closing, here)
+            written, target = RowOutputs(*(x[here] for x in results[:3])), task.target_of(rows, classes)
+            backend(tile).row_fused(logits, target, scores, scale, part, to, written)
+            results.record[:, here] = part
+        else:
+            chunk = _chunk(task, logits, rows, results)
+            parts = closing(here, chunk)
+            backend(tile).row_grad(logits, chunk.target, scores, chunk.results.record, parts, to)
         sums.add(gradient, rows, classes, counted)
     return sums.result()
 
 
-def _partly_twice(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, wanted: Wanted) -> Any:
+def _chunks(source: Source, sweep: Sweep, closing: LossScale | SweepClosing) -> list[Span]:
+    """Return the rows of each chunk of a sweep."""
+    return spans(source.size, sweep.rows) if isinstance(closing, LossScale) else closing.spans(sweep.rows)
+
+
+def _chunk(task: TiledRows, logits: Any, rows: Span, results: RowResults) -> Chunk:
+    """Write the results of whole rows, whose logits are there, and return them."""
+    here = rows.of(task.source.positions)
+    loss, lse, entropy = (x[here] for x in results[:3])
+    part = RowResults(loss, lse, entropy, _new_part(results, here))
+    target, scores = task.target_of(rows, Span(0, task.source.classes)), task.scores_of(rows)
+    backend(part.loss).row_stats(logits, target, scores, part.record, part.outputs)
+    results.record[:, here] = part.record
+
+    def again(other: Target) -> RowResults:
+        found = RowResults(*map(torch.empty_like, part))
+        backend(part.loss).row_stats(logits, other, scores, found.record, found.outputs)
+        return found
+
+    return Chunk(target, part, again)
+
+
+def _new_part(results: RowResults, here: slice) -> Tensor:
+    """Return memory for the record of some rows."""
+    return results.record.new_empty((len(results.record), here.stop - here.start))
+
+
+def _partly_twice(
+    task: TiledRows, sweep: Sweep, closing: LossScale | SweepClosing, results: RowResults, wanted: Wanted
+) -> Any:
     """Do one sweep in which the gradients of the first classes are kept; make the logits of the others twice."""
     source, rest = task.source, sweep.rest or Rest(0, 1)
     first = Span(0, source.classes - -(-rest.logits // source.positions))
@@ -190,42 +247,56 @@ def _partly_twice(task: TiledRows, sweep: Sweep, scale: LossScale, results: RowR
     tiles = source.tiles(shape)
     sums = source.sums_in_parts(tiles, wanted, shape)
     sums.begin(first)
-    _keep_gradients(task, sweep, scale, results, sums, first)
+    _keep_gradients(task, sweep, closing, results, sums, first)
     sums.end(first)
     tiling = Tiling(shape, Span(first.end, source.classes))
-    _add_gradients(task, tiles, sums, tiling, Rows(results.record, _cotangents(scale, results.lse)))
+    every = _cotangents(closing, results.lse) if isinstance(closing, LossScale) else closing.cotangents
+    _add_gradients(task, tiles, sums, tiling, Rows(results.record, every))
     return sums.result()
 
 
 def _keep_gradients(
-    task: TiledRows, sweep: Sweep, scale: LossScale, results: RowResults, sums: GradientSums, first: Span
+    task: TiledRows,
+    sweep: Sweep,
+    closing: LossScale | SweepClosing,
+    results: RowResults,
+    sums: GradientSums,
+    first: Span,
 ) -> None:
     """Write the results of all rows, and the gradients of the first classes."""
     source, every = task.source, Span(0, task.source.classes)
-    counted = RowsThatCount(task, results.record, scale)
-    loss_scale: Any = scale.loss
-    squared: Any = scale.lse_squared
+    counted = RowsThatCount(task, results.record, _known(closing))
     tiles = source.tiles(TileShape(min(sweep.rows, source.size), source.classes))
-    for rows in spans(source.size, sweep.rows):
+    for rows in _chunks(source, sweep, closing):
         here = rows.of(source.positions)
         tile = tiles.logits(rows, every)
-        logits = task.logits(tile, tiles.bias(every))
-        part = results.record.new_empty((len(results.record), rows.size * source.positions))
-        written = RowOutputs(*(x[here] for x in results[:3]))
-        scores = task.scores_of(rows)
-        backend(tile).row_stats(logits, task.target_of(rows, every), scores, part, written)
-        results.record[:, here] = part
-        parts = _cotangents(LossScale(loss_scale[here], None if squared is None else squared[here]), results.lse[here])
+        chunk = _chunk(task, task.logits(tile, tiles.bias(every)), rows, results)
+        if isinstance(closing, LossScale):
+            parts = _cotangents(_part(closing, here), chunk.results.lse)
+        else:
+            parts = closing(here, chunk)
         tile, target = tile[:, first.of(source.positions)], task.target_of(rows, first)
         gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(first))
-        backend(tile).row_grad(logits, target, scores, part, parts, task.shaped(gradient))
+        backend(tile).row_grad(logits, target, task.scores_of(rows), chunk.results.record, parts, task.shaped(gradient))
         sums.add(gradient, rows, first, counted)
+
+
+def _part(scale: LossScale, here: slice) -> LossScale:
+    """Return the scale of some rows."""
+    loss: Any = scale.loss
+    squared: Any = scale.lse_squared
+    return LossScale(loss[here], None if squared is None else squared[here])
 
 
 def _cotangents(scale: LossScale, lse: Tensor) -> Cotangents:
     """Return the cotangents of loss and lse that the scale of a sum of losses and squares of lse leads to."""
     factor: Any = scale.lse_squared
     return Cotangents(scale.loss, None if factor is None else 2 * factor * lse)
+
+
+def _known(closing: LossScale | SweepClosing) -> Cotangents | LossScale:
+    """Return what says which rows have a gradient: a scale, or the cotangents that a closing leads to."""
+    return closing if isinstance(closing, LossScale) else closing.cotangents
 
 
 class RowsThatCount:
