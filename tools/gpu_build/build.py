@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,7 @@ _JOINED = 16
 
 
 class Job(NamedTuple):
-    """One share of all calls for one target, compiled in a process of its own."""
+    """One share of all kernels for one target, compiled in a process of its own."""
 
     target: str
     share: int
@@ -42,14 +43,14 @@ class Launched(NamedTuple):
 
 
 def build(job: Job) -> list[Built]:
-    """Compile one share of all calls for one target, in a process of its own."""
-    return compiled(job.target, (call for k, call in enumerate(calls()) if k % SHARES == job.share))
+    """Compile one share of all kernels for one target, in a process of its own."""
+    return compiled(job.target, calls(), job.share)
 
 
-def compiled(target: str, wanted: Iterable[Call]) -> list[Built]:
-    """Compile what calls launch for a target; of calls that lead to the same machine code the first is named."""
+def compiled(target: str, wanted: Iterable[Call], share: int | None = None) -> list[Built]:
+    """Compile what calls launch for a target, or a share of it; of calls that lead to one kernel the first is named."""
     results: dict[str, Built] = {}
-    with _launches(CHIPS[target]) as made:
+    with _launches(CHIPS[target], share) as made:
         for call in wanted:
             made.clear()
             _ = call.run()
@@ -60,12 +61,20 @@ def compiled(target: str, wanted: Iterable[Call]) -> list[Built]:
 
 
 @contextmanager
-def _launches(chip: Chip) -> Iterator[list[Launched]]:
-    """Let every launch of Triton compile for a chip and nothing else, and append it to a list."""
+def _launches(chip: Chip, share: int | None) -> Iterator[list[Launched]]:
+    """Let every launch of Triton compile for a chip and nothing else, and append it to a list.
+
+    Kernels take turns in the shares; those of other shares are left out.
+    """
     made: list[Launched] = []
+    turns: dict[Any, int] = {}
     run, hip = JITFunction.run, torch.version.hip
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        dtypes = [x.dtype if isinstance(x, torch.Tensor) else None for x in args]
+        turn = turns.setdefault((id(self), *dtypes, *sorted(options.items(), key=itemgetter(0))), len(turns))
+        if share is not None and turn % SHARES != share:
+            return None
         begin = time.perf_counter()
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         arguments = dict(zip(self.arg_names, args, strict=False)) | options

@@ -7,6 +7,7 @@ arrays; it knows no reduction, no framework's autograd and no other backend. Eve
 
 from __future__ import annotations
 
+import functools
 from importlib import import_module
 from typing import cast
 
@@ -51,5 +52,6 @@ def get(name: str) -> Backend:
     return _module(name)
 
 
+@functools.cache
 def _module(name: str) -> Backend:
     return cast("Backend", import_module(f"crossent.kernels.{name}"))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as nnf
 
 from crossent.kernels.backend import BiasedLogits, LossScale, RowOutputs
-from crossent.kernels.triton.task import Task
+from crossent.kernels.triton.launch import Launch
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
 from tests.kernels.triton.calls import DEVICE, PLAIN, backend, bound
@@ -41,13 +41,13 @@ def called(z: Any, bias: Any, target: Target, scores: Scores, in_place: bool) ->
 def watched(monkeypatch: Any) -> list[str]:
     """Names of the kernels that are launched from now on."""
     names: list[str] = []
-    launch = Task.launch
+    run = Launch.__call__
 
-    def call(task: Task, kernel: Any, *args: Any, **options: Any) -> None:
-        names.append(kernel.fn.__name__)
-        launch(task, kernel, *args, **options)
+    def call(launch: Launch, *arrays: Any) -> None:
+        names.append(launch.kernel.fn.__name__)
+        run(launch, *arrays)
 
-    monkeypatch.setattr(Task, "launch", call)
+    monkeypatch.setattr(Launch, "__call__", call)
     return names
 
 

@@ -58,22 +58,25 @@ def test_compile_keys_of_some_tests_are_counted():
     assert counts["launches"] > counts["keys"]
 
 
-def test_the_host_time_of_a_mean_loss_is_measured():
-    for of in count("time", "2").values():
-        assert of["both, µs"] > of["forward, µs"] > of["three kernels, µs"] > 0
-
-
-COMPILE_KEYS = {"rows": 600, "elements": 650}
-"""A GPU compiles a kernel in two to four seconds. The goal is 300 in all (docs/decisions/0027 says what is left)."""
+COMPILE_KEYS = 300
+"""A GPU compiles a kernel in two to four seconds (docs/decisions/0027)."""
 LAUNCHES = {"forward": 3, "backward": 2}
+HOST_TIME = {"forward": 13.0, "both": 26.0}
+"""Times the dispatch of three kernels of torch, which is 4 to 5 µs where this was measured: 60 µs for a forward."""
 
 
 def test_the_conformance_suite_has_few_compile_keys():
     counts = count("keys")
     assert set(counts["tests"]) == {"passed"}
-    elements = sum(n for name, n in counts["kernels"].items() if name.startswith("binary"))
-    assert elements <= COMPILE_KEYS["elements"], counts["kernels"]
-    assert counts["keys"] - elements <= COMPILE_KEYS["rows"], counts["kernels"]
+    assert counts["keys"] <= COMPILE_KEYS, counts["kernels"]
+
+
+@pytest.mark.alone
+def test_the_host_time_of_a_mean_loss_is_small():
+    for name, of in count("time", "20").items():
+        assert of["both, µs"] > of["forward, µs"] > of["three kernels, µs"] > 0
+        for way, most in HOST_TIME.items():
+            assert of[f"{way}, times three kernels"] <= most, (name, of)
 
 
 def test_a_mean_loss_launches_few_kernels():

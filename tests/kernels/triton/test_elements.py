@@ -6,15 +6,13 @@ import pytest
 import torch
 
 from crossent.kernels.backend import BinaryOperands
-from crossent.kernels.triton.elements import Axis, grids_of, merged_axes
+from crossent.kernels.triton.binary import HAS_POS_WEIGHT, HAS_WEIGHT
+from crossent.kernels.triton.elements import Axis, converted, grids_of, merged_axes
 
 
-def elements(grids, size):
-    """What a kernel reads: element k of each array."""
-    rows = size // grids.columns
-    return [
-        torch.as_strided(grid.data, (rows, grids.columns), (grid.row, grid.col)).reshape(-1) for grid in grids.arrays
-    ]
+def elements(grid, size, columns):
+    """What a kernel reads: element k of an array."""
+    return torch.as_strided(grid.data, (size // columns, columns), (grid.row, grid.col)).reshape(-1)
 
 
 LAYOUTS = {
@@ -33,9 +31,11 @@ def test_arrays_keep_their_elements(shape, layout):
     w = torch.rand(shape[-1]).expand(shape)
     for operands in (BinaryOperands(x, t), BinaryOperands(x, t, w)):
         grids = grids_of(operands, t)
-        want = [x, t, *([torch.ones(shape) if a is None else a for a in operands[2:]] if grids.weighted else [x, x]), t]
-        for got, exact in zip(elements(grids, x.numel()), want, strict=True):
-            assert torch.equal(got, exact.reshape(-1))
+        for grid, exact in zip(grids.arrays, (*operands, t), strict=True):
+            if exact is None:
+                assert grid.data is None
+            else:
+                assert torch.equal(elements(grid, x.numel(), grids.columns), exact.reshape(-1))
 
 
 def test_axes_merge_where_every_array_lets_them():
@@ -45,7 +45,31 @@ def test_axes_merge_where_every_array_lets_them():
     assert merged_axes((1, 1), [torch.empty(1, 1)]) == [Axis(1, (0,))]
 
 
-def test_weights_are_there_if_one_of_them_is():
+def test_flags_say_which_weights_are_there():
     x = torch.empty(4)
-    assert not grids_of(BinaryOperands(x, x)).weighted
-    assert grids_of(BinaryOperands(x, x, None, x)).weighted
+    assert grids_of(BinaryOperands(x, x)).flags == 0
+    assert grids_of(BinaryOperands(x, x, x)).flags == HAS_WEIGHT
+    assert grids_of(BinaryOperands(x, x, None, x)).flags == HAS_POS_WEIGHT
+
+
+def test_an_expanded_array_is_converted_before_it_is_expanded():
+    x = torch.rand(3, 5).half()
+    for given in (x, x.t(), x[:1].expand(4, 5), x[:, :1].expand(3, 7), x[0, 0].expand(2, 3)):
+        got = converted(given, torch.float32)
+        assert torch.equal(got, given.float())
+        assert [step == 0 for step in got.stride()] == [step == 0 for step in given.stride()]
+    assert converted(x, torch.float16) is x
+
+
+@pytest.mark.parametrize(("dtype", "of_target", "want"), [
+    (torch.bfloat16, torch.bfloat16, torch.bfloat16),  # nothing is copied of the usual call
+    (torch.bfloat16, torch.float16, torch.float32),
+    (torch.float32, torch.bfloat16, torch.float32),
+    (torch.float64, torch.float32, torch.float64),
+])  # fmt: skip
+def test_arrays_have_few_dtypes(dtype, of_target, want):
+    x, t, w = torch.rand(4).to(dtype), torch.rand(4).to(of_target), torch.rand(4).half()
+    of_x, target, weight, _, cotangent = grids_of(BinaryOperands(x, t, w), w).arrays
+    assert (of_x.data.dtype, target.data.dtype) == (dtype, want)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert weight.data.dtype == cotangent.data.dtype == wide

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossent.kernels import triton
-from crossent.kernels.triton import finish
+from crossent.kernels.triton import finish, functions
 from crossent.spec import Target
 from tests.kernels.triton.calls import NAN, PLAIN, backend
 
@@ -19,7 +18,7 @@ each = pytest.mark.parametrize
 def test_sums_of_programs_are_reduced_in_float64(programs, mean, rng):
     sums = torch.from_numpy(rng.uniform(0, 3, (programs, 2)))
     loss, scale = torch.empty(()), torch.empty((), dtype=torch.float64)
-    finish.reduce_losses[(1,)](sums, loss, scale, programs=programs, B=triton._REDUCED, MEAN=mean)
+    finish.reduce_losses[(1,)](sums, loss, scale, programs=programs, mean=int(mean), B=functions.REDUCED)
     total, weight = sums.numpy().sum(0)
     by = 1 / weight if mean else 1.0
     np.testing.assert_allclose(scale.item(), by, rtol=programs * 2.0**-53)

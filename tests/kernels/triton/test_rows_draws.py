@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from crossent import reference
-from crossent.kernels import triton
 from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
-from crossent.kernels.triton import task
+from crossent.kernels.triton import arguments, functions, task
 from crossent.spec import Scores, Target
 from tests.kernels.triton.calls import INF, NAN, backend, bound, evaluate, in_numpy, same_bits
 from tests.kernels.triton.programs import ORDERS, in_order
@@ -45,6 +44,14 @@ def rng(request):
     return np.random.default_rng([seed % 2**32, request.param])
 
 
+@pytest.fixture(autouse=True)
+def forgotten():
+    """What is remembered of calls is forgotten before tiles become small, and after."""
+    arguments.forget()
+    yield
+    arguments.forget()
+
+
 def make_small(monkeypatch: Any, rng: Any) -> None:
     """Small tiles, short parts, and a GPU that few or many programs fill."""
     rows = int(rng.choice([1, 4]))
@@ -54,8 +61,8 @@ def make_small(monkeypatch: Any, rng: Any) -> None:
         ("_SHORT_ROW", 8), ("_PROGRAMS", int(rng.choice([12, 512]))),
     ):  # fmt: skip
         monkeypatch.setattr(task, name, value)
-    monkeypatch.setattr(triton, "_SHORTEST_PART", 1)
-    monkeypatch.setattr(triton, "_ONE_READ", ((256, 4),) if rng.random() < 0.5 else ())
+    monkeypatch.setattr(functions, "SHORTEST_PART", 1)
+    monkeypatch.setattr(functions, "_ONE_READ", ((256, 4),) if rng.random() < 0.5 else ())
 
 
 def rows_of(rng: Any, N: int, V: int, dtype: Any) -> Any:

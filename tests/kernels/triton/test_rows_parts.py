@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
-from crossent.kernels import triton
 from crossent.kernels.backend import RowOutputs
+from crossent.kernels.triton.functions import SHORTEST_PART
 from crossent.kernels.triton.task import Task
 from crossent.spec import Scores, Target
 from tests.kernels.triton.calls import NAN, PLAIN, backend, bound, evaluate
@@ -51,7 +51,7 @@ def test_a_part_without_any_number_but_the_label_has_a_finite_loss(V, rows, lowe
         z[:, lowest : V - 1] = -torch.inf
     labels = torch.full((rows,), V - 1)
     task = Task.of(z, Target(labels), PLAIN)
-    assert task.fixed_parts(task.tile(), triton._SHORTEST_PART).number > 1
+    assert task.fixed_parts(task.tile(), SHORTEST_PART).number > 1
     loss, record = torch.full((rows,), NAN), torch.full((5, rows), NAN, dtype=torch.float64)
     backend.row_stats(z, Target(labels), PLAIN, record, RowOutputs(loss))
     want = nnf.cross_entropy(z.double(), labels, reduction="none")

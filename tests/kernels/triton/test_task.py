@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crossent.kernels.backend import Cotangents, LossScale, RowOutputs
 from crossent.kernels.triton.task import Task
-from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_GATHERED, HAS_LOSS, HAS_LSE, HAS_SQUARE, HAS_WEIGHT
+from crossent.kernels.triton.tiles import HAS_CAP, HAS_ENTROPY, HAS_LOSS, HAS_LSE, HAS_SQUARE, HAS_WEIGHT
 from crossent.spec import Scores, Target
 
 
@@ -66,24 +65,10 @@ def test_parts_cover_the_columns_and_are_not_too_short(rows, columns):
     assert task.fixed_parts(tile, 16_384) == alone.parts(alone.tile(), 16_384)  # whose sums are merged alike
 
 
-def test_absent_arrays_have_a_stand_in_and_no_flag():
-    task = task_of(4, 10)
-    loss, g = torch.empty(4), torch.ones(4)
-    outputs = task.outputs(RowOutputs(loss=loss))
-    assert outputs.arrays.loss is loss
-    assert outputs.arrays.lse is outputs.arrays.entropy is task.spare
-    assert outputs.flags == HAS_LOSS
-    assert task.cotangents(Cotangents(g, None, g)).flags == HAS_LOSS | HAS_ENTROPY
-    assert task.cotangents(LossScale(g)).flags == HAS_LOSS
-    assert task.cotangents(LossScale(g, g)).flags == HAS_LOSS | HAS_SQUARE
-    double = torch.ones(8, dtype=torch.float64)
-    steps = task.cotangents(Cotangents(double[0].expand(4), None, double[::2])).steps
-    assert (steps.loss, steps.lse, steps.entropy) == (0, 0, 2)  # the first is one number for all rows
-
-
 def test_flags_say_what_the_target_has():
     assert task_of(4, 10).flags == 0
     assert task_of(4, 10, weight=torch.ones(10)).flags == HAS_WEIGHT
+    assert task_of(4, 10, scores=Scores(1.0, 5.0)).flags == HAS_CAP
 
 
 def topk(*shape, scores=Scores()):  # noqa: B008  frozen
@@ -109,47 +94,41 @@ def test_one_class_a_row_and_no_class_are_worked_on_apart_from_several():
 def test_few_classes_have_a_thread_a_row_or_eight_of_them():
     assert task_of(4, 10).few_tile.M == task_of(2, 60, 50).few_tile.M == 1
     assert task_of(4, 60).few_tile.M == 8
+    rare = task_of(4, 60, dtype=torch.float64), task_of(4, 60, scores=Scores(1.0, 5.0))
+    assert {task.few_tile.M for task in rare} == {1}
 
 
-def test_kernels_of_the_gradient_go_by_the_cotangents_that_there_are():
-    def kind(task, flags):
-        return task.kind_of_gradient(task.tile(), flags)
-
-    task = task_of(4, 1000)
-    assert kind(task, HAS_LOSS) == 0
-    assert kind(task, HAS_LSE) == kind(task, HAS_LOSS | HAS_SQUARE) == 1
-    assert kind(task, HAS_LOSS | HAS_LSE | HAS_ENTROPY) == 2
-    few = task_of(4, 10)  # rarer calls share a kernel where rows are not long
-    assert (kind(few, HAS_LOSS), kind(few, HAS_LSE)) == (0, 2)
-    assert kind(task_of(4, 10, smoothing=0.1), HAS_LOSS) == kind(task_of(4, 10, dtype=torch.float64), HAS_LOSS) == 2
+def kernel(task, flags):
+    """What a kernel of the gradient is made for: the kind of cotangents, and whether there is a measure."""
+    kind = task.kind_of_gradient(task.tile(), flags)
+    return kind, task.measured_by(task.tile(), kind)
 
 
-@pytest.mark.parametrize(
-    ("task", "given", "narrow", "want"),
-    [
-        (task_of(4, 10), torch.float32, True, torch.float32),
-        (task_of(4, 10), torch.float16, True, torch.float32),
-        (task_of(4, 10), torch.float64, True, torch.float64),
-        (task_of(4, 10, smoothing=0.1), torch.float32, True, torch.float64),
-        (task_of(4, 10, dtype=torch.float64), torch.float32, True, torch.float64),
-        (task_of(4, 1000), torch.bfloat16, False, torch.float64),
-    ],
-)
-def test_cotangents_have_one_dtype_that_holds_them(task, given, narrow, want):
-    loss, entropy = torch.rand(4).to(given), torch.ones(4, dtype=torch.float16)
-    arrays = task.cotangents(Cotangents(loss, None, entropy), narrow=narrow).arrays
-    assert {x.dtype for x in arrays} == {want}
-    assert torch.equal(arrays.loss.double(), loss.double())
+def test_kernels_of_long_rows_do_no_more_for_a_column_than_they_have_to():
+    index, dense = task_of(4, 1000), Task.of(torch.empty(4, 1000), Target(prob=torch.empty(4, 1000)), Scores())
+    assert kernel(index, HAS_LOSS) == (0, False)
+    assert kernel(index, HAS_LSE) == kernel(index, HAS_LOSS | HAS_SQUARE) == (1, False)
+    assert kernel(index, HAS_LOSS | HAS_LSE | HAS_ENTROPY) == (2, False)
+    assert kernel(task_of(4, 1000, scores=Scores(1.0, 5.0)), HAS_LOSS) == (0, False)
+    # what lse costs a row and not a column is no kernel of its own for rarer targets
+    assert kernel(dense, HAS_LOSS) == kernel(dense, HAS_LSE) == kernel(task_of(4, 1000, smoothing=0.1), HAS_LOSS)
+    assert kernel(dense, HAS_LOSS) == (1, True)
+    assert not index.tilted(index.tile(), False)
+    assert not dense.tilted(dense.tile(), False)
 
 
-def test_logits_of_several_classes_are_gathered_before_the_gradient_replaces_them():
-    task = topk(4, 10)
-    assert task.gathered(torch.empty(4, 10)) == (task.logits, 0)
-    gathered = task.gathered(task.logits)
-    assert gathered.flags == HAS_GATHERED
-    torch.testing.assert_close(gathered.arrays, task.logits[:, :1].expand(4, 2), equal_nan=True)
-    one = task_of(4, 10, smoothing=0.1)
-    assert one.gathered(one.logits).flags == 0  # its one logit is read before anything is written
+def test_rarer_calls_share_a_kernel_where_rows_are_not_long():
+    usual, whole = task_of(4, 10), (2, True)
+    assert kernel(usual, HAS_LOSS) == (0, False)
+    assert kernel(usual, HAS_LSE) == kernel(usual, HAS_ENTROPY) == whole
+    assert not usual.tilted(usual.tile(), False)
+    for rare in (
+        task_of(4, 10, smoothing=0.1), task_of(4, 10, dtype=torch.float64), task_of(4, 10, scores=Scores(1.0, 5.0)),
+        topk(4, 10),
+    ):  # fmt: skip
+        assert kernel(rare, HAS_LOSS) == whole
+        assert rare.tilted(rare.tile(), False)
+        assert rare.measured_by(rare.tile())
 
 
 def test_more_classes_than_a_gpu_counts_are_refused():

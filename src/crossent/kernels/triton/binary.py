@@ -15,9 +15,15 @@ _UP = tl.constexpr(2.0**64)  # brings denormal numbers, which the logarithm take
 _LOG_UP = tl.constexpr(64 * 0.6931471805599453)
 _SMALLEST = tl.constexpr(1.2e-38)
 
+# Flags: which of the optional arrays are there; any array of the same type stands in for an absent one. Weights and
+# cotangents have the dtype of the computation.
+HAS_LOSS, HAS_WEIGHT, HAS_POS_WEIGHT = (1 << k for k in range(3))
+_LOSS, _WEIGHT, _POS_WEIGHT = tl.constexpr(HAS_LOSS), tl.constexpr(HAS_WEIGHT), tl.constexpr(HAS_POS_WEIGHT)
+
 
 _NUMBERS = [
     "x_row", "x_col", "t_row", "t_col", "w_row", "w_col", "r_row", "r_col", "g_row", "g_col", "size", "columns",
+    "flags",
 ]  # fmt: skip
 _ARRAYS = ["x", "t", "weight", "pos_weight", "cotangent", "out", "sums"]
 
@@ -77,64 +83,69 @@ def _slope(x, t, pos_weight, LOGITS: tl.constexpr):
 
 
 @triton.jit
-def _places(size, columns, B: tl.constexpr, FLAT: tl.constexpr):
-    """Return positions, which of them exist, and their rows and columns; if FLAT there is one row."""
+def _places(size, columns, B: tl.constexpr, PLAIN: tl.constexpr):
+    """Return positions, which of them exist, and their rows and columns; if PLAIN there is one row."""
     k = tl.program_id(0).to(tl.int64) * B + tl.arange(0, B)
-    if FLAT:
-        return k, k < size, k * 0, k
-    else:
-        return k, k < size, k // columns, k % columns
+    i, j = k * 0, k
+    if not PLAIN and columns < size:  # a division that an array in one piece does without
+        i = k // columns
+        j = k - i * columns
+    return k, k < size, i, j
 
 
 @triton.jit
-def _weights(
-    weight, pos_weight, w_row, w_col, r_row, r_col, i, j, valid,
-    T: tl.constexpr, B: tl.constexpr, WEIGHTED: tl.constexpr, PLAIN: tl.constexpr,
-):  # fmt: skip
-    """Return the two weights; they are 1 if there are none."""
-    if WEIGHTED:
-        w = _load(weight, w_row, w_col, i, j, valid, T, PLAIN)
-        return w, _load(pos_weight, r_row, r_col, i, j, valid, T, PLAIN)
+def _weight(data, row, col, i, j, valid, T: tl.constexpr, B: tl.constexpr, PLAIN: tl.constexpr):
+    """Return a weight, 1 where it is not valid; if PLAIN there is none."""
+    if PLAIN:
+        return tl.full([B], 1.0, T)
     else:
-        return tl.full([B], 1.0, T), tl.full([B], 1.0, T)
+        return tl.load(data + i * row + j * col, mask=valid, other=1.0)
+
+
+@triton.jit
+def _cotangent(data, row, col, i, j, valid, T: tl.constexpr, B: tl.constexpr, PLAIN: tl.constexpr):
+    """Return the cotangent of each element; if PLAIN they are next to each other, or one for all."""
+    if PLAIN:
+        return tl.full([B], 0.0, T) + tl.load(data) if col == 0 else tl.load(data + j, mask=valid, other=0.0)
+    else:
+        return tl.load(data + i * row + j * col, mask=valid, other=0.0)
 
 
 def binary_loss(
     x, t, weight, pos_weight, out, sums,
     x_row: "i64", x_col: "i64", t_row: "i64", t_col: "i64", w_row: "i64", w_col: "i64", r_row: "i64", r_col: "i64",
-    size: "i64", columns: "i64",
-    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr, PLAIN: tl.constexpr,
-    LOGITS: tl.constexpr, WEIGHTED: tl.constexpr, STORED: tl.constexpr,
+    size: "i64", columns: "i64", flags: "i32",
+    T: tl.constexpr, B: tl.constexpr, PLAIN: tl.constexpr, LOGITS: tl.constexpr,
 ):  # fmt: skip
-    """Write the loss of each element if STORED, and the sum of each program's elements.
+    """Write the loss of each element where it is wanted, and the sum of each program's elements.
 
-    If FLAT there is one row; if PLAIN its arrays are contiguous and aligned, and 16 divides its length.
+    If PLAIN there are no weights, input and target are contiguous and aligned, and 16 divides their length.
     """
     if PLAIN:
         size = tl.multiple_of(size // 16 * 16, 16)
-    k, valid, i, j = _places(size, columns, B, FLAT)
+    k, valid, i, j = _places(size, columns, B, PLAIN)
     x, t = _load(x, x_row, x_col, i, j, valid, T, PLAIN), _load(t, t_row, t_col, i, j, valid, T, PLAIN)
-    w, r = _weights(weight, pos_weight, w_row, w_col, r_row, r_col, i, j, valid, T, B, WEIGHTED, PLAIN)
+    w = _weight(weight, w_row, w_col, i, j, valid & (flags & _WEIGHT != 0), T, B, PLAIN)
+    r = _weight(pos_weight, r_row, r_col, i, j, valid & (flags & _POS_WEIGHT != 0), T, B, PLAIN)
     loss = tl.where(w == 0, 0.0, w * _loss(x, t, r, LOGITS))
-    if STORED:
-        tl.store(out + k, loss, mask=valid)
+    tl.store(out + k, loss, mask=valid & (flags & _LOSS != 0))
     tl.store(sums + tl.program_id(0), tl.sum(tl.where(valid, loss, 0.0)))
 
 
 def binary_grad(
     x, t, weight, pos_weight, cotangent, out,
     x_row: "i64", x_col: "i64", t_row: "i64", t_col: "i64", w_row: "i64", w_col: "i64", r_row: "i64", r_col: "i64",
-    g_row: "i64", g_col: "i64", size: "i64", columns: "i64",
-    T: tl.constexpr, B: tl.constexpr, FLAT: tl.constexpr, PLAIN: tl.constexpr,
-    LOGITS: tl.constexpr, WEIGHTED: tl.constexpr,
+    g_row: "i64", g_col: "i64", size: "i64", columns: "i64", flags: "i32",
+    T: tl.constexpr, B: tl.constexpr, PLAIN: tl.constexpr, LOGITS: tl.constexpr,
 ):  # fmt: skip
     """Write the derivative of each element's loss with respect to the input, times its cotangent."""
     if PLAIN:
         size = tl.multiple_of(size // 16 * 16, 16)
-    k, valid, i, j = _places(size, columns, B, FLAT)
-    g = _load(cotangent, g_row, g_col, i, j, valid, T, PLAIN)
+    k, valid, i, j = _places(size, columns, B, PLAIN)
+    g = _cotangent(cotangent, g_row, g_col, i, j, valid, T, B, PLAIN)
     x, t = _load(x, x_row, x_col, i, j, valid, T, PLAIN), _load(t, t_row, t_col, i, j, valid, T, PLAIN)
-    w, r = _weights(weight, pos_weight, w_row, w_col, r_row, r_col, i, j, valid, T, B, WEIGHTED, PLAIN)
+    w = _weight(weight, w_row, w_col, i, j, valid & (flags & _WEIGHT != 0), T, B, PLAIN)
+    r = _weight(pos_weight, r_row, r_col, i, j, valid & (flags & _POS_WEIGHT != 0), T, B, PLAIN)
     factor = w * g
     value = tl.where(factor == 0, 0.0, factor * _slope(x, t, r, LOGITS))
     tl.store(out + k, value, mask=valid)

@@ -10,11 +10,20 @@ import torch
 import triton.language as tl
 
 from crossent.kernels.backend import BinaryOperands
-from crossent.kernels.triton.binary import any_grad, any_loss, plain_grad, plain_loss
-from crossent.kernels.triton.launch import launch
+from crossent.kernels.triton.binary import (
+    HAS_LOSS,
+    HAS_POS_WEIGHT,
+    HAS_WEIGHT,
+    any_grad,
+    any_loss,
+    plain_grad,
+    plain_loss,
+)
+from crossent.kernels.triton.launch import Launch
 
 _BLOCK, _WARPS = 1024, 4
 _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
+_FLAGS = HAS_WEIGHT, HAS_POS_WEIGHT
 
 
 class Axis(NamedTuple):
@@ -33,11 +42,11 @@ class Grid(NamedTuple):
 
 
 class Grids(NamedTuple):
-    """The arrays of a call on two axes, the length of the second, and whether one of the weights is there."""
+    """The arrays of a call on two axes, the length of the second, and which of the weights are there."""
 
     arrays: list[Grid]
     columns: int
-    weighted: bool
+    flags: int
 
     @property
     def data(self) -> tuple[Any, ...]:
@@ -57,11 +66,13 @@ def loss(logits: bool, operands: BinaryOperands, out: Any) -> Any:
     sums = x.new_empty((programs,), dtype=dtype)
     if programs:
         grids, to = grids_of(operands), sums if out is None else out
-        constants = _constants(x, grids, to) | {"LOGITS": logits, "STORED": out is not None}
-        launch(
-            plain_loss if constants["PLAIN"] else any_loss, (programs, 1, 1), (*grids.data, to, sums),
-            (*grids.strides, x.numel(), grids.columns), constants, **_options(x, grids),
+        flags = grids.flags | (0 if out is None else HAS_LOSS)
+        constants = _constants(x, grids, to) | {"LOGITS": logits}
+        launch = Launch(
+            plain_loss if constants["PLAIN"] else any_loss, (programs, 1, 1),
+            (*grids.strides, x.numel(), grids.columns, flags), constants, **_options(constants["PLAIN"]),
         )  # fmt: skip
+        launch(*_present(grids.data, sums), to, sums)
     return sums.sum()
 
 
@@ -72,24 +83,31 @@ def grad(logits: bool, operands: BinaryOperands, cotangent: Any, out: Any) -> No
     if programs:
         grids = grids_of(operands, cotangent)
         constants = _constants(x, grids, out) | {"LOGITS": logits}
-        launch(
-            plain_grad if constants["PLAIN"] else any_grad, (programs, 1, 1), (*grids.data, out),
-            (*grids.strides, x.numel(), grids.columns), constants, **_options(x, grids),
+        launch = Launch(
+            plain_grad if constants["PLAIN"] else any_grad, (programs, 1, 1),
+            (*grids.strides, x.numel(), grids.columns, grids.flags), constants, **_options(constants["PLAIN"]),
         )  # fmt: skip
+        launch(*_present(grids.data, grids.data[-1]), out)
+
+
+def _present(arrays: Sequence[Any], other: Any) -> tuple[Any, ...]:
+    """Return the arrays, another one of the dtype of the computation in place of each weight that is absent."""
+    return tuple(other if x is None else x for x in arrays)
 
 
 def _constants(x: Any, grids: Grids, out: Any) -> dict[str, Any]:
-    """Return what a kernel is compiled for beside dtypes."""
-    size, flat = x.numel(), grids.columns == x.numel()
-    contiguous = flat and size % 16 == 0 and all(grid.col == 1 for grid in grids.arrays)
-    plain = contiguous and all(a.data_ptr() % 16 == 0 for a in (*grids.data, out))
-    return {"T": _TYPES[_computed(x)], "B": _BLOCK, "FLAT": flat, "PLAIN": plain, "WEIGHTED": grids.weighted}
+    """Return what a kernel is compiled for beside dtypes: the usual call has a kernel of its own."""
+    size, (of_input, of_target, _, _, *of_cotangent) = x.numel(), grids.arrays
+    contiguous = grids.columns == size and size % 16 == 0 and of_input.col == of_target.col == 1
+    apart = any(grid.col not in {0, 1} for grid in of_cotangent)
+    arrays = [*grids.data, out]
+    plain = contiguous and not (grids.flags or apart) and all(a is None or a.data_ptr() % 16 == 0 for a in arrays)
+    return {"T": _TYPES[_computed(x)], "B": _BLOCK, "PLAIN": plain}
 
 
-def _options(x: Any, grids: Grids) -> dict[str, Any]:
+def _options(plain: bool) -> dict[str, Any]:
     """Return how a program is compiled: left to itself, ptxas spills a register where there are two axes."""
-    flat = grids.columns == x.numel()
-    return {"num_warps": _WARPS} | ({} if flat or torch.version.hip else {"maxnreg": 255})
+    return {"num_warps": _WARPS} | ({} if plain or torch.version.hip else {"maxnreg": 255})
 
 
 def _computed(x: Any) -> torch.dtype:
@@ -97,22 +115,33 @@ def _computed(x: Any) -> torch.dtype:
 
 
 def grids_of(operands: BinaryOperands, *more: Any) -> Grids:
-    """Return input, target, weight, pos_weight and more arrays of their shape on two axes.
+    """Return input, target, weight, pos_weight (None if absent) and more arrays of their shape on two axes.
 
     Neighbouring axes become one where every array lets them. What is left over is copied, weights and all: arrays that
-    lie in memory in many different ways are rare.
+    lie in memory in many different ways are rare. Weights and more arrays get the dtype of the computation, and so does
+    a target that has neither this nor the dtype of the input: else there would be a kernel for each of their dtypes.
     """
     x: Any = operands.input
-    weighted = operands.weight is not None or operands.pos_weight is not None
-    one = x.new_ones(()).expand(x.shape) if weighted else x
-    given: list[Any] = [one if a is None else a for a in (*operands, *more)]
-    axes = merged_axes(x.shape, given)
+    dtype, target = _computed(x), operands.target
+    read: Any = target if target.dtype == x.dtype else converted(target, dtype)
+    optional = (operands.weight, operands.pos_weight)
+    given = [x, read, *(None if a is None else converted(a, dtype) for a in (*optional, *more))]
+    axes = merged_axes(x.shape, [a for a in given if a is not None])
     if len(axes) > 2:
-        given = [a.contiguous() for a in given]
-        axes = merged_axes(x.shape, given)
+        given = [None if a is None else a.contiguous() for a in given]
+        axes = merged_axes(x.shape, [a for a in given if a is not None])
     rows, columns = axes if len(axes) == 2 else (Axis(1, (0,) * len(given)), *axes)
-    arrays = [Grid(*parts) for parts in zip(given, rows.strides, columns.strides, strict=True)]
-    return Grids(arrays, columns.length, weighted)
+    steps = zip(rows.strides, columns.strides, strict=False)
+    arrays = [Grid(None, 0, 0) if a is None else Grid(a, *next(steps)) for a in given]
+    return Grids(arrays, columns.length, sum(flag for flag, a in zip(_FLAGS, optional, strict=True) if a is not None))
+
+
+def converted(x: Any, dtype: torch.dtype) -> Any:
+    """Return an array in a dtype; an expanded one is converted before it is expanded."""
+    if x.dtype == dtype:
+        return x
+    once = x[tuple(slice(1) if step == 0 else slice(None) for step in x.stride())]
+    return once.to(dtype).expand(x.shape)
 
 
 def merged_axes(shape: Sequence[int], arrays: Sequence[Any]) -> list[Axis]:

@@ -23,7 +23,14 @@ from crossent.kernels.triton.gradient import (
     write_tile,
 )
 from crossent.kernels.triton.lanes import across, fold, no_columns
-from crossent.kernels.triton.record import record_of, save_outputs, save_sums, with_named, without_target
+from crossent.kernels.triton.record import (
+    Outputs,
+    record_of,
+    save_outputs,
+    save_sums,
+    with_named,
+    without_target,
+)
 from crossent.kernels.triton.tiles import (
     NUMBERS,
     Classes,
@@ -31,7 +38,6 @@ from crossent.kernels.triton.tiles import (
     Matrix,
     Measure,
     Named,
-    Outputs,
     Rows,
     block_of,
     origin_of,

@@ -7,6 +7,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 
 from crossent.kernels.triton.record import (
+    Outputs,
     load_lanes,
     load_record,
     merged,
@@ -18,13 +19,14 @@ from crossent.kernels.triton.record import (
     without_target,
 )
 from crossent.kernels.triton.tiles import (
+    HAS_CAP,
     HAS_RECORD,
     NUMBERS,
     Classes,
     Logits,
     Measure,
     Named,
-    Outputs,
+    Phi,
     Rows,
     is_ignored,
     nowhere,
@@ -34,9 +36,9 @@ from crossent.kernels.triton.tiles import (
     row_weight,
 )
 
-_RECORD = tl.constexpr(HAS_RECORD)
+_CAP, _RECORD = tl.constexpr(HAS_CAP), tl.constexpr(HAS_RECORD)
 _UNSPECIALIZED = {
-    "do_not_specialize": [*NUMBERS, "parts_number", "programs"],
+    "do_not_specialize": [*NUMBERS, "parts_number", "programs", "mean"],
     "do_not_specialize_on_alignment": [
         "logits", "bias", "label", "label_prob", "weight", "parts", "record", "loss", "lse", "entropy", "sums", "scale",
     ],
@@ -51,19 +53,19 @@ def finish(
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
     flags: "i32", parts_number: "i32", record_step: "i64",
     keep: "fp64", spread: "fp64", unit: "fp64", temperature: "fp64", cap: "fp64",
-    T: tl.constexpr, R: tl.constexpr, CAPPED: tl.constexpr, DENSE: tl.constexpr, K: tl.constexpr,
-    BATCHED: tl.constexpr, GROUPED: tl.constexpr,
+    T: tl.constexpr, R: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """Merge the statistics of all parts of each row in order, and write record, outputs, and sums of R losses.
 
-    Without parts, the record is there already.
+    Without parts, the record is there already. With a thread a row, flags cost less than kernels for what they tell.
     """
-    logits = Logits(logits, z_batch, z_row, z_col, bias, GROUPED)
+    logits = Logits(logits, z_batch, z_row, z_col, bias, False)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, CAPPED)
+    phi = phi_of(unit, cap, T, True)
+    phi = Phi(phi.unit, phi.cap, phi.rate, tl.where(flags & _CAP != 0, 1.0, unit))
     measure = Measure(logits, Named(label, label_prob), classes, weight, flags, keep, spread)
-    batch, row, at, exists = place_of(rows, R, BATCHED)
-    ignored = nowhere(exists) if DENSE else is_ignored(measure.named, classes, at, exists)
+    batch, row, at, exists = place_of(rows, R, True)
+    ignored = nowhere(exists) if K == 0 else is_ignored(measure.named, classes, at, exists)
     wanted = exists & (ignored == 0)
 
     there = wanted & (parts_number > 0)
@@ -71,7 +73,7 @@ def finish(
     for part in range(1, parts_number):
         r = merged(r, record_of(load_lanes(parts, part, rows.all, at, wanted, flags), phi.scale, True, True))
     if K > 0:
-        r = with_named(r, logits, phi, measure, at, origin_of(logits, batch, row), wanted, T, K, CAPPED)
+        r = with_named(r, logits, phi, measure, at, origin_of(logits, batch, row), there, T, K, True)
     if flags & _RECORD != 0:
         r = merged(load_record(record, record_step, at, wanted), r)
     r = without_target(r, ignored)
@@ -81,7 +83,7 @@ def finish(
 
 
 @triton.jit(**_UNSPECIALIZED)
-def reduce_losses(sums, loss, scale, programs: "i32", B: tl.constexpr, MEAN: tl.constexpr):
+def reduce_losses(sums, loss, scale, programs: "i32", mean: "i32", B: tl.constexpr):
     """Write the sum or mean of all losses, and its derivative by each of them, in one program: in the same order."""
     total, weight = tl.zeros([B], tl.float64), tl.zeros([B], tl.float64)
     for first in range(0, programs, B):
@@ -90,6 +92,6 @@ def reduce_losses(sums, loss, scale, programs: "i32", B: tl.constexpr, MEAN: tl.
         total += tl.load(sums + 2 * program, mask=there, other=0.0)
         weight += tl.load(sums + 2 * program + 1, mask=there, other=0.0)
     whole = tl.sum(total, 0)
-    by = 1.0 / tl.sum(weight, 0) if MEAN else whole * 0.0 + 1.0
+    by = tl.where(mean != 0, 1.0 / tl.sum(weight, 0), 1.0)
     tl.store(loss, whole * by)
     tl.store(scale, by)

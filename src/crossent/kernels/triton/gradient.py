@@ -170,7 +170,7 @@ def _at_named(
             same, same_here, more = named_class(measure, number, other, there, K)
             p += tl.where(same_here & (same == column), more, 0.0)
     if MEASURED:
-        p += measure.spread * weight_at(measure, column, here)
+        p += tl.where(measure.spread == 0, 0.0, measure.spread * weight_at(measure, column, here))
     at = origin + column * logits.col
     if K > 1:  # one class is read before anything is written
         at = tl.where(measure.flags & _GATHERED != 0, number * measure.classes.picks + k, at)

@@ -15,27 +15,61 @@ _compiled: dict[Any, Any] = {}
 """Compiled kernels by constants and kinds of arguments, with the constants in the order of the parameters."""
 
 
-def launch(
-    kernel: Any,
-    grid: tuple[int, int, int],
-    arrays: tuple[Any, ...],
-    numbers: tuple[Any, ...],
-    constants: dict[str, Any],
-    **options: Any,
-) -> None:
-    """Run a kernel. Its parameters are arrays, numbers, and last constants in any order."""
-    if not isinstance(kernel, JITFunction):  # interpreted
-        kernel[grid](*arrays, *numbers, **constants)
-        return
-    key = (kernel.fn, *constants.values(), *options.values(), *kinds(arrays))
-    found = _compiled.get(key)
-    if found is None:
-        compiled = kernel[grid](*arrays, *numbers, **constants, **options)
-        if compiled is not None:
-            _compiled[key] = compiled, tuple(constants[name] for name in kernel.arg_names if name in constants)
-        return
-    compiled, ordered = found
-    compiled[grid](*arrays, *numbers, *ordered)
+class Launch:
+    """A launch but for its arrays, which are of the same dtypes, and as well aligned, every time.
+
+    Called with the arrays it runs the kernel. Parameters of a kernel are arrays, numbers, and last constants in any
+    order.
+    """
+
+    __slots__ = ("_constants", "_grid", "_kernel", "_numbers", "_options", "_rest", "_run")
+
+    def __init__(
+        self,
+        kernel: Any,
+        grid: tuple[int, int, int],
+        numbers: tuple[Any, ...],
+        constants: dict[str, Any],
+        **options: Any,
+    ) -> None:
+        self._kernel, self._grid, self._numbers = kernel, grid, numbers
+        self._constants, self._options = constants, options
+        self._run: Any = None
+        self._rest: tuple[Any, ...] = ()
+
+    @property
+    def kernel(self) -> Any:
+        """The kernel."""
+        return self._kernel
+
+    def __call__(self, *arrays: Any) -> None:
+        """Run the kernel."""
+        if self._run is not None:
+            self._run(*arrays, *self._rest)
+        elif is_interpreted(self._kernel):
+            self._kernel[self._grid](*arrays, *self._numbers, **self._constants)
+        else:
+            self._first(arrays)
+
+    def _first(self, arrays: tuple[Any, ...]) -> None:
+        """Run the kernel, and remember what is run and with what beside the arrays."""
+        kernel, grid, numbers, constants = self._kernel, self._grid, self._numbers, self._constants
+        key = (kernel.fn, *constants.values(), *self._options.values(), *kinds(arrays))
+        known = _compiled.get(key)
+        compiled = kernel[grid](*arrays, *numbers, **constants, **self._options) if known is None else known
+        if compiled is None:
+            return
+        names = [name for name in kernel.arg_names if name in constants]
+        self._run, self._rest = compiled[grid], (*numbers, *(constants[name] for name in names))
+        if known is None:
+            _compiled[key] = compiled  # and Triton has run it
+        else:
+            self._run(*arrays, *self._rest)
+
+
+def is_interpreted(kernel: Any) -> bool:
+    """Return whether Triton runs a kernel in NumPy."""
+    return not isinstance(kernel, JITFunction)
 
 
 def kinds(arrays: tuple[Any, ...]) -> list[Any]:

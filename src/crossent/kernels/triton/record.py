@@ -7,6 +7,7 @@ import triton.language as tl
 
 from crossent.kernels.triton.lanes import LOG2E, Lanes
 from crossent.kernels.triton.tiles import (
+    HAS_CAP,
     HAS_ENTROPY,
     HAS_LOSS,
     HAS_LSE,
@@ -18,6 +19,7 @@ from crossent.kernels.triton.tiles import (
     scored,
 )
 
+_CAP = tl.constexpr(HAS_CAP)
 _MEASURE, _TILT, _SUMS = tl.constexpr(HAS_MEASURE), tl.constexpr(HAS_TILT), tl.constexpr(HAS_SUMS)
 _LOSS, _LSE, _ENTROPY = tl.constexpr(HAS_LOSS), tl.constexpr(HAS_LSE), tl.constexpr(HAS_ENTROPY)
 
@@ -30,6 +32,14 @@ class Record(NamedTuple):
     target_score: Any
     mass: Any
     tilt: Any
+
+
+class Outputs(NamedTuple):
+    """Arrays (N,) that receive loss, lse and entropy of each row."""
+
+    loss: Any
+    lse: Any
+    entropy: Any
 
 
 # Statistics of parts of rows, float32 for the float32 kernels, wait in an array [part, field, row] for `finish`
@@ -190,6 +200,9 @@ def _named(
     column, here, p = named_class(measure, number, k, there, K)
     p = tl.where(here | (p != p), p, 0.0)
     z = tl.load(logits.data + (origin + column * logits.col), mask=here, other=0.0).to(T)
-    x, _ = scored(biased(z, logits, column, here), phi, here, CAPPED)
+    z = biased(z, logits, column, here)
+    x, _ = scored(z, phi, here, CAPPED)
+    if CAPPED:  # kernels with a thread a row are not compiled for a softcap
+        x = tl.where(measure.flags & _CAP != 0, x, z)
     d = x.to(tl.float64) * phi.scale - _finite(peak)
     return tl.where(p == 0, 0.0, p * d), p

@@ -1,25 +1,23 @@
-"""A call of the row functions in the form of their kernels: arrays as pointers and strides, rows as programs.
+"""What calls of the row functions have in common: where arrays lie, how rows become programs, which kernels run.
 
-Everything here is a function of shapes, strides and dtypes alone, so that results never depend on the device's state.
+Everything here is a function of shapes, strides, dtypes and options alone, so that results never depend on the device's
+state. It is worked out once for all calls that are alike in these (`arguments`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import triton.language as tl
 
-from crossent.kernels.backend import BiasedLogits, LossScale, RowOutputs
-from crossent.kernels.backend import Cotangents as GivenCotangents
-from crossent.kernels.checks import as_int64
-from crossent.kernels.triton.gradient import Cotangents, CotangentSteps
-from crossent.kernels.triton.launch import launch
+from crossent.kernels.backend import BiasedLogits
+from crossent.kernels.triton.launch import Launch
 from crossent.kernels.triton.tiles import (
+    HAS_CAP,
     HAS_ENTROPY,
-    HAS_GATHERED,
     HAS_LSE,
     HAS_SQUARE,
     HAS_WEIGHT,
@@ -29,11 +27,12 @@ from crossent.kernels.triton.tiles import (
 )
 from crossent.spec import NO_CLASS, Scores, Target
 
+Prepared = TypeVar("Prepared")
 _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 _PROGRAMS = 512  # enough to fill a GPU: rows are split among more programs if there are fewer
 _PICKS = 16  # classes that a target names, worked on at once where a program has few rows
 _MOST_REGISTERS, _FEW_WARPS = 255, 8  # more warps hold a row as a whole
-_ACCESS = 16  # bytes of the longest access of a thread
+ACCESS = 16  # bytes of the longest access of a thread
 _LONG_ROW, _SHORT_ROW = 2048, 64
 _SIDE_BY_SIDE = 32  # rows next to each other in memory, or short ones, that are worked on together
 
@@ -88,30 +87,14 @@ class Numbers(NamedTuple):
     cap: float
 
 
-class Given(NamedTuple):
-    """Arrays as a kernel takes them, another in place of each that is absent, and flags of those that are there."""
-
-    arrays: Any
-    flags: int
-
-
-class PlacedCotangents(NamedTuple):
-    """Cotangents as a kernel takes them."""
-
-    arrays: Cotangents
-    steps: CotangentSteps
-    flags: int
-
-
 class Placed(NamedTuple):
-    """An array of the shape of the logits, and where its rows and columns are."""
+    """Where the rows and columns of an array of the shape of the logits are, and whether it begins at an access."""
 
-    data: Any
     at: Strides
+    aligned: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Axes:
+class _Axes(NamedTuple):
     """Which axis of (N, V) or (outer, V, inner) holds the rows of a batch, the longer one, and which the batches."""
 
     row: int
@@ -125,29 +108,40 @@ class _Axes:
         return cls(2, 0) if inner >= min(outer, _SIDE_BY_SIDE) else cls(0, 2)
 
     def placed(self, x: Any) -> Placed:
-        """Return an array of the shape of the logits as the kernels take it."""
-        return Placed(x, Strides(0 if self.batch is None else x.stride(self.batch), x.stride(self.row), x.stride(1)))
+        """Return where an array of the shape of the logits is."""
+        at = Strides(0 if self.batch is None else x.stride(self.batch), x.stride(self.row), x.stride(1))
+        return Placed(at, x.data_ptr() % ACCESS == 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """Rows, target and scores of a call."""
+    """Rows, target and scores of a call, but for its arrays."""
 
-    logits: Any
-    bias: Any
-    """A bias (V,) that the kernels add, or None."""
+    dtype: torch.dtype
+    """Dtype of the logits."""
+    shape: tuple[int, ...]
     axes: _Axes
-    target: Target
-    label: Any
-    label_prob: Any
+    logits: Placed
+    prob: Placed | None
+    """Where the probabilities of a dense target are."""
+    bias_aligned: bool | None
+    """Whether there is a bias that begins at an access; None if there is none."""
     classes: Classes
-    weight: Any
-    prob: Placed
+    smoothed: bool
+    named_alone: bool
+    """Whether the target names one class without a probability."""
+    converts: bool
+    """Whether the probabilities of a dense target have to be converted: there is no kernel for their dtype."""
     numbers: Numbers
-    capped: bool
     flags: int
+    number: int
+    """Number of rows."""
     spare: Any
     """An array of the dtype of the computation that stands in for absent ones."""
+    spare_sums: Any
+    """The same for sums, which are float64."""
+    prepared: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    """Launches of this task by what else they depend on."""
 
     @classmethod
     def of(cls, logits: Any, target: Target, scores: Scores) -> Task:
@@ -163,74 +157,75 @@ class Task:
         if V >= 2**31:
             raise ValueError(f"a GPU takes fewer than 2**31 classes, got {V}; split the vocabulary")
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        spare = torch.empty(1, dtype=dtype, device=logits.device)
-        axes, flags = _Axes.of(logits), 0
+        axes = _Axes.of(logits)
         index: Any = target.index
         prob: Any = target.prob
-        weight: Any = target.weight
-        label, label_prob, picks = spare, spare, 0
-        if index is not None:
-            label = as_int64(index).contiguous()
-            picks = 1 if label.ndim == 1 else label.shape[1]
-            if prob is not None:
-                label_prob = prob.to(dtype).contiguous()
-        if weight is not None:
-            weight, flags = weight.to(dtype).contiguous(), flags | HAS_WEIGHT
+        picks = 0 if index is None else 1 if index.ndim == 1 else index.shape[1]
         number = V if target.num_classes is None else target.num_classes
-        return cls(
-            logits, None if bias is None else bias.contiguous(), axes, target, label, label_prob,
+        task = cls(
+            logits.dtype, tuple(logits.shape), axes, axes.placed(logits), axes.placed(prob) if index is None else None,
+            None if bias is None else bias.data_ptr() % ACCESS == 0,
             Classes(V, target.first_class, number, target.ignore_index if target.kind == "index" else NO_CLASS, picks),
-            spare if weight is None else weight,
-            axes.placed(prob if index is None else logits),
+            target.smoothing != 0, target.kind == "index", False,
             Numbers(
                 1.0 - target.smoothing, target.smoothing / max(1, number),
                 1.0 / scores.temperature, float(scores.temperature), float(scores.softcap or 1.0),
             ),
-            scores.softcap is not None, flags, spare,
+            (0 if target.weight is None else HAS_WEIGHT) | (0 if scores.softcap is None else HAS_CAP),
+            logits.shape[0] * (logits.shape[2] if logits.ndim == 3 else 1),
+            torch.empty(1, dtype=dtype, device=logits.device),
+            torch.empty(1, dtype=torch.float64, device=logits.device),
         )  # fmt: skip
+        unlike = index is None and prob.dtype not in (logits.dtype, dtype)
+        return dataclasses.replace(task, converts=True) if unlike and not task.tile().wide else task
 
     @property
     def rows(self) -> int:
         """Number of rows of a batch."""
-        return self.logits.shape[self.axes.row]
+        return self.shape[self.axes.row]
 
     @property
     def batches(self) -> int:
         """Number of batches."""
-        return 1 if self.axes.batch is None else self.logits.shape[self.axes.batch]
+        return 1 if self.axes.batch is None else self.shape[self.axes.batch]
 
     @property
     def places(self) -> Rows:
         """How many rows there are, and where they are in arrays (N,)."""
         rows, batches = self.rows, self.batches
-        return Rows(rows, rows * batches, *((1, batches) if self.axes.batch == 2 else (rows, 1)))
+        return Rows(rows, self.number, *((1, batches) if self.axes.batch == 2 else (rows, 1)))
+
+    @property
+    def prob_at(self) -> Strides:
+        """Where the probabilities of a dense target are; where there are none, anywhere."""
+        return (self.prob or self.logits).at
 
     @property
     def dense(self) -> bool:
         """Whether the target has a probability for each column."""
-        return self.target.index is None
+        return self.prob is not None
 
     @property
     def measured(self) -> bool:
         """Whether the target is more than the classes that it names: kernels for those alone are faster."""
-        return self.dense or self.target.smoothing != 0
+        return self.dense or self.smoothed
+
+    @property
+    def capped(self) -> bool:
+        """Whether there is a softcap."""
+        return self.flags & HAS_CAP != 0
 
     @property
     def columns(self) -> int:
         """Number of classes at hand."""
         return self.classes.columns
 
-    @property
-    def named_alone(self) -> bool:
-        """Whether the target names one class without a probability."""
-        return self.target.kind == "index"
-
     def tile(self, *others: Placed) -> Tile:
         """Return the tile for rows that lie like the logits, the dense target, and others of their shape."""
-        z, V = self.axes.placed(self.logits), self.columns
-        arrays = (z, *([self.prob] if self.dense else []), *others)
-        U = _ACCESS // self.logits.element_size()
-        if V > _SHORT_ROW and self.logits.dtype != torch.float64 and all(_aligned(m, z, U) for m in arrays):
+        z, V = self.logits, self.columns
+        arrays = (z, *(() if self.prob is None else (self.prob,)), *others)
+        U = ACCESS // self.dtype.itemsize
+        if V > _SHORT_ROW and self.dtype != torch.float64 and all(_aligned(m, z, U) for m in arrays):
             shape = _LONG if V > _LONG_ROW else _MIDDLE
             if torch.version.hip is not None:
                 shape = _LONG_OF_AMD if V > _LONG_ROW else _MIDDLE_OF_AMD
@@ -242,8 +237,8 @@ class Task:
     @property
     def few_tile(self) -> Tile:
         """The tile for few classes."""
-        alone = self.columns <= _LONGEST_ALONE or self.logits.stride(1) != 1
-        shape = _ALONE if alone else _SHARED
+        rare = self.capped or self.spare.dtype == torch.float64
+        shape = _ALONE if self.columns <= _LONGEST_ALONE or self.logits.at.col != 1 or rare else _SHARED
         return Tile(False, shape.rows, shape.lanes, 1, shape.warps)
 
     @property
@@ -258,10 +253,6 @@ class Task:
         if self.dense or self.named_alone:
             return int(self.named_alone)
         return _PICKS if rows <= _PICKS else 2
-
-    def new_sums(self, rows: int) -> Any:
-        """Return memory for sums of blocks of so many rows: of their losses, and of what they weigh in a mean."""
-        return self.spare.new_empty((self.programs(rows), 2), dtype=torch.float64)
 
     def programs(self, rows: int) -> int:
         """Return how many blocks of so many rows there are."""
@@ -284,96 +275,83 @@ class Task:
         span = -(-columns // (most * block)) * block
         return Parts(max(1, -(-columns // span)), span)
 
-    def outputs(self, outputs: RowOutputs) -> Given:
-        """Return loss, lse and entropy as kernels take them."""
-        return Given(RowOutputs(*(self.spare if x is None else x for x in outputs)), _flags(outputs))
-
-    def cotangents(self, given: GivenCotangents | LossScale, *, narrow: bool = False) -> PlacedCotangents:
-        """Return cotangents of loss, lse, entropy and the square of lse as kernels take them, all in float64.
-
-        If narrow, those of a task that names one class for each row are in float32, unless one is in float64: rows of
-        few classes cost little more than to read them.
-        """
-        if isinstance(given, GivenCotangents):
-            arrays: tuple[Any, ...] = (*given, None)
-        else:
-            arrays = (given.loss, None, None, given.lse_squared)
-        wide = any(x is not None and x.dtype == torch.float64 for x in arrays)
-        dtype = torch.float32 if narrow and not wide and self._is_plain else torch.float64
-        arrays = tuple(None if x is None else x.to(dtype) for x in arrays)
-        absent = next((x for x in arrays if x is not None), self.spare)
-        placed = Cotangents(*(absent if x is None else x for x in arrays))
-        steps = CotangentSteps(*(0 if x is None else x.stride(0) for x in arrays))
-        return PlacedCotangents(placed, steps, _flags(arrays))
-
-    def tilted(self, tile: Tile, wanted: bool) -> bool:
-        """Return whether a kernel of statistics makes the tilt: also unwanted, where it is not worth another kernel."""
-        return wanted or not (tile.wide or self._is_plain)
-
-    def kind_of_gradient(self, tile: Tile, flags: int) -> int:
-        """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are.
-
-        It is made for all of them also where another kernel is not worth it.
-        """
-        kind = 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)
-        return kind if tile.wide or (kind == 0 and self._is_plain) else 2
+    # Which kernel of a family it is. Those that do no more than they have to are for wide tiles, whose columns are most
+    # of the work, and for the usual target. All other calls share one that does everything: each takes seconds to
+    # compile.
 
     @property
-    def _is_plain(self) -> bool:
-        """Whether rows are as most are: the target names one class and no more, and all is computed in float32."""
-        return self.named_alone and not self.measured and self.spare.dtype == torch.float32
+    def is_usual(self) -> bool:
+        """Whether rows are as most are: the target names one class, scores are the logits, all in float32."""
+        return self.named_alone and not (self.smoothed or self.capped) and self.spare.dtype == torch.float32
 
-    def gathered(self, grad: Any) -> Given:
-        """Return the array where a kernel of the gradient reads the logits of the classes that the target names.
+    def tilted(self, tile: Tile, wanted: bool) -> bool:
+        """Return whether a kernel of statistics makes the tilt."""
+        return wanted or not (tile.wide or self.is_usual)
 
-        They are gathered beforehand where there are several and the gradient takes the place of the logits.
-        """
-        if self.dense or self.named_alone or grad.data_ptr() != self.logits.data_ptr():
-            return Given(self.logits, 0)
-        label = (self.label.long() - self.classes.first).clamp(0, self.columns - 1)
-        if self.logits.ndim == 2:
-            return Given(self.logits.gather(1, label).contiguous(), HAS_GATHERED)
-        outer, _, inner = self.logits.shape
-        named = self.logits.gather(1, label.view(outer, inner, -1).movedim(2, 1))
-        return Given(named.movedim(1, 2).reshape(label.shape).contiguous(), HAS_GATHERED)
+    def kind_of_gradient(self, tile: Tile, flags: int) -> int:
+        """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are."""
+        kind = 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)
+        if tile.wide:  # lse costs nothing a column
+            return kind if self.named_alone and not self.smoothed else max(kind, 1)
+        return kind if kind == 0 and self.is_usual else 2
+
+    def measured_by(self, tile: Tile, kind: int = 0) -> bool:
+        """Return whether a kernel reads a measure beside the classes that are named, for a kind of gradient."""
+        return self.measured or not (tile.wide or (self.is_usual and kind == 0))
+
+    def once(self, key: Any, prepare: Callable[[], Prepared]) -> Prepared:
+        """Return what is prepared for launches of this task, by what else it depends on."""
+        found = self.prepared.get(key)
+        if found is None:
+            found = self.prepared[key] = prepare()
+        return found
 
     def launch(
-        self, kernel: Any, tile: Tile, parts: int, arrays: Sequence[Any], numbers: Sequence[Any],
-        *, programs: int | None = None, **constants: Any,
-    ) -> None:  # fmt: skip
-        """Run a kernel over all rows, with one program for each part of a block of rows unless it has so many."""
-        # left to itself, ptxas saves registers by spilling one or two
-        large = self.measured or self.spare.dtype == torch.float64 or tile.warps > _FEW_WARPS
-        limit = {"maxnreg": _MOST_REGISTERS} if large and torch.version.hip is None else {}
-        constants |= {
-            "T": _TYPES[self.spare.dtype], "CAPPED": self.capped, "DENSE": self.dense,
-            "BATCHED": self.batches > 1 or not (tile.wide or self._is_plain), "GROUPED": self._grouped(tile),
-            "R": tile.R,
-        }  # fmt: skip
-        numbers = (*self.axes.placed(self.logits).at, *_each(numbers), *self.numbers)
-        launch(
-            kernel, (programs or self.programs(tile.R), parts, 1), (self.logits, self.bias, *_each(arrays)), numbers,
-            constants, num_warps=tile.warps, **limit,
+        self, kernel: Any, tile: Tile, parts: int, numbers: Sequence[Any], *, programs: int | None = None,
+        **constants: Any,
+    ) -> Launch:  # fmt: skip
+        """Return the launch of a kernel over all rows, with one program for each part of a block of rows.
+
+        There may be another number of programs.
+        """
+        return self._launch(
+            kernel, tile, (programs or self.programs(tile.R), parts, 1), numbers,
+            constants | {
+                "CAPPED": self.capped, "DENSE": self.dense, "BATCHED": self.batches > 1 or not tile.wide,
+                "GROUPED": self._grouped(tile),
+            },
+            free=not (constants["MEASURED"] or self.spare.dtype == torch.float64 or tile.warps > _FEW_WARPS),
         )  # fmt: skip
+
+    def launch_of_rows(self, kernel: Any, numbers: Sequence[Any]) -> Launch:
+        """Return the launch of a kernel with a thread for each row."""
+        tile = self.row_tile
+        return self._launch(kernel, tile, (self.programs(tile.R), 1, 1), numbers, {"K": tile.U}, free=False)
+
+    def _launch(
+        self, kernel: Any, tile: Tile, grid: tuple[int, int, int], numbers: Sequence[Any], constants: Any, *, free: bool
+    ) -> Launch:
+        """Return a launch; unless it is free to choose, ptxas, which may spill one or two, gets all registers."""
+        limit = {} if free or torch.version.hip is not None else {"maxnreg": _MOST_REGISTERS}
+        constants = constants | {"T": _TYPES[self.spare.dtype], "R": tile.R}
+        return Launch(
+            kernel, grid, (*self.logits.at, *_each(numbers), *self.numbers), constants, num_warps=tile.warps, **limit
+        )
 
     def _grouped(self, tile: Tile) -> bool:
         """Return whether kernels read the bias in groups of columns, as they read the logits."""
-        if self.bias is None or not tile.wide or self.bias.data_ptr() % _ACCESS != 0:
+        if not self.bias_aligned or not tile.wide:
             return False
-        at = self.axes.placed(self.logits).at
+        at = self.logits.at
         return at.row % tile.U == 0 and at.batch % tile.U == 0  # every row begins at a multiple of U elements
 
 
 def _aligned(m: Placed, like: Placed, U: int) -> bool:
     """Return whether columns are contiguous, and rows begin as far after a multiple of U elements as the others do."""
     same = (m.at.row - like.at.row) % U == 0 and (m.at.batch - like.at.batch) % U == 0
-    return m.at.col == 1 and same and m.data.data_ptr() % (U * m.data.element_size()) == 0
+    return m.at.col == 1 and same and m.aligned
 
 
 def _each(values: Sequence[Any]) -> list[Any]:
     """Return values one by one, those of tuples in the place of these."""
     return [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
-
-
-def _flags(arrays: Sequence[Any]) -> int:
-    return sum(1 << k for k, x in enumerate(arrays) if x is not None)

@@ -20,6 +20,8 @@ from triton.language.extra import libdevice
 HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_RECORD, HAS_GATHERED = (1 << k for k in range(7))
 # And of what parts of rows have beside their sums, and whether sums of losses are wanted.
 HAS_MEASURE, HAS_TILT, HAS_SUMS = (1 << k for k in range(7, 10))
+# And whether there is a softcap, for kernels that are not compiled for one.
+HAS_CAP = 1 << 10
 
 _WEIGHT = tl.constexpr(HAS_WEIGHT)
 
@@ -68,14 +70,6 @@ class Classes(NamedTuple):
     number: int
     ignored: int
     picks: int
-
-
-class Outputs(NamedTuple):
-    """Arrays (N,) that receive loss, lse and entropy of each row."""
-
-    loss: Any
-    lse: Any
-    entropy: Any
 
 
 class Matrix(NamedTuple):
@@ -190,11 +184,16 @@ def nowhere(mask):
 
 @triton.jit
 def place_of(rows, R: tl.constexpr, BATCHED: tl.constexpr):
-    """Return the batch of this program, its rows, their numbers in arrays (N,), and which of them exist."""
-    block, batch = tl.program_id(0), tl.zeros([], tl.int64)
-    if BATCHED:
+    """Return the batch of this program, its rows, their numbers in arrays (N,), and which of them exist.
+
+    Unless BATCHED there is one batch.
+    """
+    block = tl.program_id(0)
+    batch = block.to(tl.int64) * 0
+    if BATCHED and rows.number < rows.all:  # a division that most calls do without
         blocks = ((rows.number + R - 1) // R).to(tl.int32)
-        block, batch = block % blocks, (block // blocks).to(tl.int64)
+        batch = (block // blocks).to(tl.int64)
+        block = block % blocks
     row = block.to(tl.int64) * R + tl.arange(0, R)
     number = row
     if BATCHED:
@@ -342,12 +341,13 @@ def _read_measure(
     measure, block, place, live, T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr
 ):
     """Return the target measure without the classes that an index target names."""
-    p = measure.spread.to(T)
+    p, there = measure.spread.to(T), live & (measure.flags & _WEIGHT != 0)
     if DENSE:
         where = address(measure.prob, block.prob_origin, block.phase, place, U, WIDE)
         prob = tl.load(where, mask=live, other=0.0)
         p = measure.keep.to(T) * _probability(prob.to(T)) + p
-    there = live & (measure.flags & _WEIGHT != 0)
+    else:  # where nothing is spread, a weight may be infinite
+        there = there & (measure.spread != 0)
     w = tl.load(measure.weight + (place - block.phase[:, None, None]), mask=there, other=1.0).to(T)
     return tl.where(live, w * p, 0.0)
 

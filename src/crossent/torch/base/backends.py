@@ -22,7 +22,7 @@ def backend(x: torch.Tensor) -> Any:
 
 def few_classes(x: torch.Tensor) -> int:
     """Return how many classes of logits on the device of a tensor need no record."""
-    name = BACKENDS.get(x.device.type)
+    name = BACKENDS.get("cpu" if x.is_cpu else x.device.type)
     return 0 if name is None else kernels.few_classes(name)
 
 

@@ -123,6 +123,8 @@ def register(
 
     Direct.__name__ = name
     Direct._backward_cls.__name__ = f"{name}Backward"  # pyright: ignore  # what profilers and graphs of autograd show
+    function: Any = super(torch.autograd.Function, Direct)
+    apply = function.apply  # without what torch does in Python for function transforms, which `call` has excluded
 
     def call(arguments: Any, *, plain: bool = False) -> Any:
         if plain:  # the caller has looked already, and nothing wants a gradient
@@ -137,7 +139,7 @@ def register(
         if not plain or has_tangents(tensors):
             return named(watched(arguments))
         if wants_grad and torch.is_grad_enabled():
-            output = Direct.apply(arguments, *tensors)
+            output = apply(arguments, *tensors)
             return output if first or returns is Tensor else returns(*output)
         if torch.autograd._profiler_enabled():  # pyright: ignore
             with torch.profiler.record_function(name):

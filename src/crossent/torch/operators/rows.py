@@ -52,9 +52,9 @@ class RowCall(OperatorCall):
     @property
     def keeps_record(self) -> bool:
         """Whether a backward needs the record of the rows."""
-        columns = self.source.classes
-        few = 0 < columns <= few_classes(self.logits)
-        return not few or bool(self.groups) or self.target.kind == "topk"
+        if self.groups or (self.target.index is not None and self.target.prob is not None):
+            return True
+        return not 0 < self.source.classes <= few_classes(self.logits)
 
     @property
     def new_record(self) -> RowRecord:
@@ -195,7 +195,7 @@ def _row_loss(call: RowLossCall) -> ReducedLoss:
     rows, source = call.rows, call.rows.source
     target, dtype = rows.target_of(source), loss_dtype(rows.logits.dtype)
     if rows.keeps_record:
-        losses, record = rows.new_record
+        losses, record = new_record(rows.number, rows.logits)
         kept_record: Tensor | None = record
     else:
         losses, kept_record, record = None, None, rows.logits.new_empty((len(FIELDS), 0), dtype=torch.float64)
