@@ -79,6 +79,8 @@ def faults(built: Built) -> list[str]:
 def _faults_of_all(built: Built) -> list[str]:
     f, most = built.facts, CHIPS[built.target].shared_program
     found = [f"{f.spilled} bytes spilled"] if f.spilled else []
+    if f.warps == 0:
+        found.append(f"{f.registers} registers, too many for its warps: it cannot start")
     if f.shared > most:
         found.append(f"{f.shared} bytes of shared memory, more than {most}")
     writes = built.function in {"row_grad", "row_fused"}

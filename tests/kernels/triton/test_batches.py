@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from crossent.kernels import triton
-from crossent.kernels.triton import task
+from crossent.kernels.triton import arguments, functions, task
 from crossent.spec import Target
 from tests.kernels.triton.calls import evaluate
 from tests.torch.alone import Rows, different
@@ -40,10 +39,12 @@ def test_rows_whose_classes_lie_apart(V: int, device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("kind", ["index", "dense"])
-def test_rows_that_several_programs_share(kind: str, monkeypatch: Any) -> None:
+def test_rows_that_several_programs_share(kind: str, monkeypatch: Any, request: Any) -> None:
     """The parts of a row are those of a single one, though many rows fill a GPU without parts."""
     monkeypatch.setattr(task, "_PROGRAMS", 2)
-    monkeypatch.setattr(triton, "_SHORTEST_PART", 2048)
+    monkeypatch.setattr(functions, "SHORTEST_PART", 2048)
+    arguments.forget()  # whose rows have other parts
+    request.addfinalizer(arguments.forget)
     rows = Rows(5, 9000, torch.float32, kind, "plain")
 
     def results(batch: torch.Tensor) -> dict[str, torch.Tensor]:

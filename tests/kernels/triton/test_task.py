@@ -113,21 +113,17 @@ def test_kernels_of_long_rows_do_no_more_for_a_column_than_they_have_to():
     # what lse costs a row and not a column is no kernel of its own for rarer targets
     assert kernel(dense, HAS_LOSS) == kernel(dense, HAS_LSE) == kernel(task_of(4, 1000, smoothing=0.1), HAS_LOSS)
     assert kernel(dense, HAS_LOSS) == (1, True)
-    assert not index.tilted(index.tile(), False)
-    assert not dense.tilted(dense.tile(), False)
 
 
 def test_rarer_calls_share_a_kernel_where_rows_are_not_long():
     usual, whole = task_of(4, 10), (2, True)
     assert kernel(usual, HAS_LOSS) == (0, False)
     assert kernel(usual, HAS_LSE) == kernel(usual, HAS_ENTROPY) == whole
-    assert not usual.tilted(usual.tile(), False)
     for rare in (
         task_of(4, 10, smoothing=0.1), task_of(4, 10, dtype=torch.float64), task_of(4, 10, scores=Scores(1.0, 5.0)),
         topk(4, 10),
     ):  # fmt: skip
         assert kernel(rare, HAS_LOSS) == whole
-        assert rare.tilted(rare.tile(), False)
         assert rare.measured_by(rare.tile())
 
 

@@ -76,7 +76,8 @@ def call_of(logits: Any, target: Target, scores: Scores) -> Call:
     """
     bias: Any = None
     if type(logits) is BiasedLogits:
-        logits, bias = logits.without_bias, logits.bias.contiguous()
+        logits, bias = logits
+        bias = bias.contiguous()
     index: Any = target.index
     prob: Any = target.prob
     weight: Any = target.weight
@@ -128,9 +129,9 @@ def cotangents_of(task: Task, given: GivenCotangents | LossScale, *, narrow: boo
         arrays: tuple[Any, ...] = (*given, None)
     else:
         arrays = (given.loss, None, None, given.lse_squared)
-    loss, *others = arrays
-    narrow = narrow and task.is_usual and loss is not None and all(x is None for x in others)
-    dtype = torch.float32 if narrow and loss.dtype is not torch.float64 else torch.float64
+    alone = all(x is None for x in arrays[1:])
+    wide = any(x is not None and x.dtype is torch.float64 for x in arrays)
+    dtype = torch.float32 if narrow and task.is_usual and alone and not wide else torch.float64
     arrays = tuple([x if x is None or x.dtype is dtype else x.to(dtype) for x in arrays])
     absent = next((x for x in arrays if x is not None), task.spare)
     placed = Cotangents(*[absent if x is None else x for x in arrays])

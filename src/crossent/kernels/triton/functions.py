@@ -109,7 +109,7 @@ def _statistics(call: Call, record: Any, outputs: RowOutputs, *, extend: bool = 
 
 def _prepare_statistics(task: Task, flags: int, step: int, tilted: bool) -> _Statistics:
     tile = task.tile()
-    tilted, measured = task.tilted(tile, tilted), task.measured_by(tile)
+    tilted, measured = tilted or not tile.wide, task.measured_by(tile)
     number, span = task.fixed_parts(tile, SHORTEST_PART)
     flags |= task.flags
     sweep = task.launch(
@@ -126,7 +126,7 @@ def _prepare_few(task: Task, flags: int) -> _Statistics:
     tile = task.few_tile
     sweep = task.launch(
         few.few_stats, tile, 1, (task.prob_at, task.classes, task.places, task.flags | flags),
-        M=tile.M, U=tile.U, MEASURED=task.measured_by(tile), TILTED=task.tilted(tile, flags & HAS_ENTROPY != 0),
+        M=tile.M, U=tile.U, MEASURED=task.measured_by(tile), TILTED=flags & HAS_ENTROPY != 0 or not task.is_usual,
         K=min(1, task.classes.picks),
     )  # fmt: skip
     return _Statistics(sweep, sweep, 1, task.programs(tile.R))
@@ -224,7 +224,8 @@ def row_fused(
 def _prepare_fused(task: Task, to: Placed, g: PlacedCotangents, flags: int, step: int) -> Any:
     """Return the launch that reads rows once, False if they do not fit one tile or there is a softcap."""
     tile = task.tile(to)
-    fitting = [shape for shape in _ONE_READ if task.columns + tile.U <= shape[0]]
+    most = _ONE_READ[1:] if task.dense else _ONE_READ  # with probabilities, sixteen warps have too few registers
+    fitting = [shape for shape in most if task.columns + tile.U <= shape[0]]
     if not tile.wide or not fitting or task.capped:
         return False
     columns, warps = fitting[-1]

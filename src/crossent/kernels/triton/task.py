@@ -32,6 +32,7 @@ _TYPES = {torch.float32: tl.float32, torch.float64: tl.float64}
 _PROGRAMS = 512  # enough to fill a GPU: rows are split among more programs if there are fewer
 _PICKS = 16  # classes that a target names, worked on at once where a program has few rows
 _MOST_REGISTERS, _FEW_WARPS = 255, 8  # more warps hold a row as a whole
+_REGISTERS = 65536  # of a multiprocessor: a program that wants more cannot start
 ACCESS = 16  # bytes of the longest access of a thread
 _LONG_ROW, _SHORT_ROW = 2048, 64
 _SIDE_BY_SIDE = 32  # rows next to each other in memory, or short ones, that are worked on together
@@ -284,10 +285,6 @@ class Task:
         """Whether rows are as most are: the target names one class, scores are the logits, all in float32."""
         return self.named_alone and not (self.smoothed or self.capped) and self.spare.dtype == torch.float32
 
-    def tilted(self, tile: Tile, wanted: bool) -> bool:
-        """Return whether a kernel of statistics makes the tilt."""
-        return wanted or not (tile.wide or self.is_usual)
-
     def kind_of_gradient(self, tile: Tile, flags: int) -> int:
         """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are."""
         kind = 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)
@@ -332,7 +329,8 @@ class Task:
         self, kernel: Any, tile: Tile, grid: tuple[int, int, int], numbers: Sequence[Any], constants: Any, *, free: bool
     ) -> Launch:
         """Return a launch; unless it is free to choose, ptxas, which may spill one or two, gets all registers."""
-        limit = {} if free or torch.version.hip is not None else {"maxnreg": _MOST_REGISTERS}
+        most = min(_MOST_REGISTERS, _REGISTERS // (32 * tile.warps))
+        limit = {} if free or torch.version.hip is not None else {"maxnreg": most}
         constants = constants | {"T": _TYPES[self.spare.dtype], "R": tile.R}
         return Launch(
             kernel, grid, (*self.logits.at, *_each(numbers), *self.numbers), constants, num_warps=tile.warps, **limit
