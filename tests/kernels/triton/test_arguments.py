@@ -86,6 +86,13 @@ def test_calls_that_are_alike_have_one_task():
     assert len({id(task) for task in tasks}) == len(tasks)
 
 
+def test_a_temperature_of_each_row_is_refused_also_where_a_call_without_it_is_remembered():
+    logits, target = torch.empty(4, 1000), Target(torch.zeros(4, dtype=torch.long))
+    _ = call_of(logits, target, Scores())
+    with pytest.raises(NotImplementedError):
+        _ = call_of(logits, target, Scores(row_temperature=torch.ones(4)))
+
+
 def test_tasks_do_not_pile_up(monkeypatch):
     monkeypatch.setattr(arguments, "_MOST_TASKS", 3)
     arguments.forget()

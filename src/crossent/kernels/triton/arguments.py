@@ -88,7 +88,7 @@ def call_of(logits: Any, target: Target, scores: Scores) -> Call:
         None if bias is None else (bias.dtype, bias.data_ptr() % ACCESS),
         (prob.dtype, prob.stride(), prob.data_ptr() % ACCESS) if index is None else index.shape,
         prob is None, weight is None, target.smoothing, target.ignore_index, target.first_class, target.num_classes,
-        scores.temperature, scores.softcap, torch.version.hip,
+        scores.temperature, scores.softcap, scores.row_temperature is None, torch.version.hip,
     )  # fmt: skip
     task = _tasks.get(key)
     if task is None:
