@@ -292,7 +292,7 @@ def test_operators_keep_their_contracts(device):
     weight = torch.rand(5, device=device)
     options = {
         "weight": weight, "smoothing": 0.1, "ignore_index": -100, "first_class": 0, "num_classes": None,
-        "temperature": 0.7, "softcap": 3.0, "groups": [], "recorded": False,
+        "temperature": 0.7, "softcap": 3.0, "row_temperature": None, "groups": [], "recorded": False,
     }  # fmt: skip
     index = (z, torch.randint(5, (4,), device=device), None, *options.values())
     topk = (z, torch.randint(5, (4, 2), device=device), prob, *options.values())
