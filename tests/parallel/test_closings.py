@@ -49,6 +49,19 @@ def test_shards_of_the_classes(ranks: Ranks, n: int) -> None:
     agree(ranks.run(n, on_shards))
 
 
+def with_nothing_on_the_last_rank(group: Any) -> list[str]:
+    _ = torch.manual_seed(0)
+    args, options = draw(ROWS, "index", "weight", bias=True)
+    args[2][-2:] = -100
+    options |= {"closing": clipped, "operands": tuple(torch.randn(ROWS.rows, dtype=torch.float64) for _ in range(2))}
+    layout = Layout(DeviceMesh.from_group(group, "cpu"), (S0,), (R,), whole=True, by_rows=False, padding=0)
+    return layouts.check(layout, args, options)
+
+
+def test_a_rank_whose_rows_are_all_ignored_calls_the_closing_too(ranks: Ranks) -> None:
+    agree(ranks.run(2, with_nothing_on_the_last_rank))
+
+
 def on_a_mesh(group: Any) -> list[str]:
     wrong: list[str] = []
     mesh = DeviceMesh.from_group(group, "cpu")

@@ -58,7 +58,9 @@ def test_an_ignored_row_is_gone_whatever_it_holds(bad, dtype):
         (loss, *stats), (dx, dw, db) = step(ours, (x, w, y, b, s), options)
         got = [loss[keep] if reduction == "none" else loss, *(part[keep] for part in stats)], [dx[keep], dw, db]
         less = x.detach()[keep].requires_grad_(), w, y[keep], b, None if s is None else s.detach()[keep]
-        check(dtype, got, less, options)
+        temperature = options.get("temperature")
+        of_rows = {"temperature": temperature[keep]} if isinstance(temperature, torch.Tensor) else {}
+        check(dtype, got, less, options | of_rows)
         _, more = ours(x, w, y, b, s, **options, return_stats=True)
         for part in (dx, *stats, more.confidence, more.correct):
             assert torch.equal(part[~keep], torch.zeros_like(part[~keep]))

@@ -97,6 +97,8 @@ def test_logits(name, kind):
         options: dict[str, Any] = dict(linear.WITH[option])
         options |= {"weight": torch.rand(shape.C, dtype=torch.float64) + 0.1} if "weight" in options else {}
         rows_shape = torch.Size(plain.rows_of(z_shape))
+        if options.get("temperature") == "N":
+            options["temperature"] = torch.rand(rows_shape, dtype=torch.float64) + 0.5
         if "sample_weight" in options:
             options["sample_weight"] = torch.rand(rows_shape, dtype=torch.float64) * (torch.rand(rows_shape) < 0.7)
         operands, segments = drawn(rows_shape)

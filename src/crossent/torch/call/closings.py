@@ -21,7 +21,7 @@ from crossent.torch.call.checks import check_companion, check_constant
 from crossent.torch.call.layout import LogitsLayout
 from crossent.torch.call.targets import most_probable_of_topk
 from crossent.torch.ranks.records import most_probable
-from crossent.torch.ranks.shards import held
+from crossent.torch.ranks.shards import NO_RANKS, Ranks, held
 
 VALIDATED_ROWS = 64
 """So many rows, or sequences, of the first chunk are evaluated one by one with CROSSENT_VALIDATE=1."""
@@ -38,10 +38,10 @@ class RowView:
         target: Target,
         results: RowResults,
         again: Callable[[Target], RowResults],
-        groups: tuple[str, ...] = (),
+        ranks: Ranks = NO_RANKS,
     ) -> None:
-        self.target, self.results = target, results
-        self._again, self._groups = again, groups
+        self.target, self.results, self.ranks = target, results, ranks
+        self._again = again
         self._plain: RowResults | None = None
 
     @property
@@ -72,7 +72,7 @@ class RowView:
         of_best = self.plain.record
         if self.target.kind != "index":
             with torch.no_grad():
-                best = _most_probable(self.target, self._groups)
+                best = _most_probable(self.target, self.ranks.groups)
                 hard = dataclasses.replace(self.target, index=best, prob=None, weight=None, smoothing=0.0)
                 of_best = self._again(hard).record
         stats = RowStats(*of_best)
@@ -101,8 +101,9 @@ def _most_probable(target: Target, groups: tuple[str, ...]) -> Tensor:
 class ClosingRows:
     """The rows that a closing is called with; each attribute is a vector (n,), in nats.
 
-    Rows that are ignored or have a sample weight of 0 are left out. (Under function transforms and compilers, which
-    cannot leave rows out, they are there with zeros, and what the closing returns for them does not matter.)
+    Rows that are ignored or have a sample weight of 0 are left out; one of several ranks may have no row left. (Under
+    function transforms and compilers, which cannot leave rows out, they are there with zeros, and what the closing
+    returns for them does not matter.)
 
     Attributes
     ----------
@@ -243,7 +244,7 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None) -> Tens
     loss = view.results.loss
     if places is None:
         return _called(function, ClosingRows(view, function.segments, lambda x: x), loss)
-    if not len(places):
+    if not len(places) and view.ranks.alone:  # else other ranks have rows, and wait for this one
         return loss.masked_fill(torch.ones_like(loss, dtype=torch.bool), 0.0)
     function = function.take(places)
     losses = _called(function, ClosingRows(view, function.segments, lambda x: x[places]), loss[places])

@@ -69,7 +69,7 @@ def finished(
 
 def view_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]) -> RowView:
     """Return what is known of the rows of a call; `again` gives results of the same logits for another target."""
-    return RowView(rows.target, results, again, rows.ranks.groups)
+    return RowView(rows.target, results, again, rows.ranks)
 
 
 def stats_of(rows: CheckedRows, view: RowView) -> Stats:

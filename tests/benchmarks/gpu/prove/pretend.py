@@ -123,6 +123,7 @@ def play_cuda() -> None:
         "device": lambda _: contextlib.nullcontext(), "set_sync_debug_mode": set_sync_debug_mode,
         "synchronize": lambda: CUDA.wait("synchronize"), "reset_peak_memory_stats": lambda: None,
         "memory_allocated": lambda: 10**9, "max_memory_allocated": lambda: 3 * 10**9, "empty_cache": lambda: None,
+        "current_device": lambda: 0,
     }  # fmt: skip
     for name, stand_in in stand_ins.items():
         assert hasattr(torch.cuda, name)
