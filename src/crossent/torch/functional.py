@@ -130,7 +130,8 @@ def cross_entropy(
         alone and raises if it does not hold.
     segments
         Numbers of sequences, integers in the rows' shape, for a closing whose losses depend on whole sequences; it
-        reads them as `rows.segments`, and rows with the same number always come to it together.
+        reads them as `rows.segments`, and rows with the same number always come to it together. Not under
+        `torch.compile` and function transforms, which cannot leave ignored rows out.
     return_stats
         Also return `Stats` of the rows.
     process_group

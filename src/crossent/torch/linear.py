@@ -119,20 +119,13 @@ def linear_cross_entropy(
     sample_weight
         Weight of each row, in the shape of the loss with reduction="none"; 0 removes the row, whatever it holds.
     closing, operands
-        A function of the rows that returns a loss for each, `closing(rows, *operands)`, in place of the cross-entropy.
-        `rows` has the vectors (n,) `logprob`, `loss`, `lse`, `entropy`, `confidence`, `correct` and `segments`; see
-        `ClosingRows`. The operands are constants for each row, in the rows' shape or with more axes. Reduction,
-        sample weights, the z-loss and what a mean divides by are as without it; ignored rows, and rows of weight 0, do
-        not reach it and cost 0. A loss of a row may depend on that row only: CROSSENT_VALIDATE=1 evaluates some rows
-        alone and raises if it does not hold. With "mean" or "sum" it is called with the rows of a chunk at a time,
-        while the forward has their logits, so that a loss of any form takes three products. It takes four products
-        under `torch.compile` and function transforms, on shards of the classes, where it uses `logprob` beside class
-        weights or smoothing, and where it uses a tensor from outside that wants a gradient.
+        As in `cross_entropy`. With "mean" or "sum" the closing is called with the rows of a chunk at a time, while the
+        forward has their logits, so that a loss of any form takes three products. It takes four products under
+        `torch.compile` and function transforms, on shards of the classes, where it uses `logprob` beside class weights
+        or smoothing, and where it uses a tensor from outside that wants a gradient.
     segments
-        Numbers of sequences, integers in the rows' shape, for a closing whose losses depend on whole sequences; it
-        reads them as `rows.segments`, and rows with the same number always come to it together.
-        Chunks end where sequences do. Where one does not fit into a chunk, or the rows of one are apart, the logits
-        are multiplied twice.
+        As in `cross_entropy`. Chunks end where sequences do. Where one does not fit into a chunk, or the rows of one
+        are apart, the logits are multiplied twice.
     chunk_bytes
         How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB on GPUs; a tile has one logit
         at least. It changes results by rounding only. If fewer than 128 rows of logits fit (32 or 64 on CPUs with

@@ -391,6 +391,22 @@ def test_function_transforms(head):
     plain.agree("result", got, want, None, 1e-10)
 
 
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("head", [False, True])
+def test_whole_sequences_are_refused_where_rows_cannot_be_left_out(head):
+    args, _ = draw(linear.ROWS, "ignored")
+    operands, segments = drawn(torch.Size(linear.ROWS.rows))
+    x, w, y = (a.detach() for a in args[:3])
+    how: dict[str, Any] = {"closing": over_sequences, "operands": operands, "segments": segments}
+
+    def loss(x: Tensor) -> Tensor:
+        return F.linear_cross_entropy(x, w, y, **how) if head else F.cross_entropy(x @ w.T, y, **how)
+
+    assert loss(x).isfinite()
+    with pytest.raises(NotImplementedError, match="segments need rows left out"):
+        _ = torch.func.grad(loss)(x)
+
+
 def test_lazy_logits_stay_lazy():
     results = []
     for head, x in pair():

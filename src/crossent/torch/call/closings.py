@@ -233,10 +233,17 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None) -> Tens
     ------
     TypeError, ValueError
         If the closing returns no vector of row losses, or one that does not depend on the rows.
+    NotImplementedError
+        If whole sequences are asked for where rows cannot be left out.
     """
     places = None
     if removed is not None:
         if is_watched():
+            if function.segments is not None:
+                raise NotImplementedError(
+                    "segments need rows left out, which torch.compile, function transforms and modes cannot do; "
+                    "call the loss outside of them, or leave segments out if each row's loss depends on that row only"
+                )
             taken = ClosingRows(view, function.segments, lambda x: x.masked_fill(removed, 0))
             return _called(function, taken, view.results.loss).masked_fill(removed, 0.0)
         if removed.any():
