@@ -42,7 +42,10 @@ BROKEN = [
     (f"{GOOD[:-9]}\n{GOOD}\n", "line 1: not JSON"),
     (json.dumps(records.CHAT, indent=1)[:-20], "in one JSON value: not JSON: .* at line"),
     (b'{"logprobs": [-1], "tokens": ["\xff"]}', "line 1: byte 31 is not UTF-8"),
-    (gzip.compress(GOOD.encode()), "line 1: the file is compressed; unpack it with gunzip"),
+    *(  # bytes of the date that look like the end of a line, and like the beginning of a value
+        (gzip.compress(GOOD.encode(), mtime=date), "line 1: the file is compressed; unpack it with gunzip")
+        for date in (0, 0x0A0A0A0A, 0x0A5B, 0x7B0A5B0A)
+    ),
     (GOOD.encode("utf-16"), "not UTF-8"),
     ("[" * 100_000, "line 1: nested too deeply"),
     ('{"logprobs": [-' + "9" * 5000 + "]}", "line 1: not JSON that can be read: Exceeds the limit"),

@@ -299,6 +299,13 @@ def refusals() -> dict[str, tuple[Any, Any, type[Exception], str]]:
         ),
         "tensor": (lambda rows, x: rows.loss, two, TypeError, r"tuple of tensors, got Tensor; use operands=\(x,\)"),
         "no function": (3, (), TypeError, r"closing must be a function of \(rows, \*operands\), got int"),
+        "other parameters": (lambda rows, x: rows.loss, (), TypeError, r"called with \(rows\), .* missing .* 'x'"),
+        "a class": (
+            object,
+            (torch.ones(5),),
+            TypeError,
+            r"closing is called with \(rows, \*operands\) with 1 operands",
+        ),
         "no closing": (None, (two,), ValueError, "operands are for a closing and do nothing without one"),
     }
 

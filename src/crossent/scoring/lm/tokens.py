@@ -259,6 +259,8 @@ def _records(path: Path) -> Iterator[LogRecord]:
             if not line.strip(b"\xef\xbb\xbf \t\r\n"):
                 continue
             where = f"line {number}"
+            if number == 1 and line.startswith(b"\x1f\x8b"):
+                raise LogError(f"{path}, {where}: the file is compressed; unpack it with gunzip first")
             try:
                 value = _parsed(line)
             except LogError as error:
@@ -296,8 +298,6 @@ def _parsed(line: bytes) -> Any:
     """Return the JSON value of a line."""
     if len(line) > LONGEST:
         raise LogError(f"longer than {LONGEST} bytes; write one JSON object per line")
-    if line.startswith(b"\x1f\x8b"):
-        raise LogError("the file is compressed; unpack it with gunzip first")
     try:
         return json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ A closing sees rows as `ClosingRows`. It is called with all rows, or with those 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -187,7 +188,7 @@ def row_function_of(closing: Any, operands: Any, segments: Any) -> RowFunction |
     Raises
     ------
     TypeError
-        If the closing cannot be called, or the operands are no tuple of tensors.
+        If the closing cannot be called with rows and operands, or the operands are no tuple of tensors.
     ValueError
         If operands or segments are passed without a closing.
     """
@@ -200,8 +201,24 @@ def row_function_of(closing: Any, operands: Any, segments: Any) -> RowFunction |
         raise TypeError(f"closing must be a function of (rows, *operands), got {type(closing).__name__}")
     if isinstance(operands, Tensor) or not isinstance(operands, (tuple, list)):
         raise TypeError(f"operands must be a tuple of tensors, got {type(operands).__name__}; use operands=(x,)")
+    _check_takes(closing, len(operands))
     function: Any = closing
     return RowFunction(function, tuple(operands), segments)
+
+
+def _check_takes(closing: Any, number: int) -> None:
+    """Raise if a closing cannot be called with rows and so many operands."""
+    if torch.compiler.is_compiling():
+        return
+    try:
+        signature = inspect.signature(closing)
+    except (TypeError, ValueError):  # some functions of C have none
+        return
+    try:
+        _ = signature.bind(None, *[None] * number)
+    except TypeError as error:
+        given = "(rows)" if number == 0 else f"(rows, *operands) with {number} operands"
+        raise TypeError(f"closing is called with {given}, which it does not take: {error}") from None
 
 
 def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction:
