@@ -318,6 +318,13 @@ void py_binary_grad(BINARY_ARGUMENTS, const In& cotangent, const Out& out) {
     binary_grad(task);
 }
 
+int64_t* places_of(const Out& place, int64_t rows) {
+    require(place.ndim() == 1 && static_cast<int64_t>(place.shape(0)) == rows && (rows <= 1 || place.stride(0) == 1) &&
+                type_of(place, "place") == Type::i64,
+            "place must be a contiguous int64 array of shape (rows,)");
+    return static_cast<int64_t*>(place.data());
+}
+
 void py_row_summary(const In& values, const In& index, const Out& result, const Out& place, bool entropic) {
     SummaryTask task;
     require(values.ndim() == 2, "values must have axes (rows, columns)");
@@ -333,12 +340,21 @@ void py_row_summary(const In& values, const In& index, const Out& result, const 
     }
     task.result =
         vectors_of<double>(result, 5, task.rows, "result must be a contiguous float64 array of shape (5, rows)");
-    require(place.ndim() == 1 && static_cast<int64_t>(place.shape(0)) == task.rows &&
-                (task.rows <= 1 || place.stride(0) == 1) && type_of(place, "place") == Type::i64,
-            "place must be a contiguous int64 array of shape (rows,)");
-    task.place = static_cast<int64_t*>(place.data());
+    task.place = places_of(place, task.rows);
     const Unlocked unlocked;
     row_summary(task);
+}
+
+void py_row_peaks(const In& values, const Out& peak, const Out& place) {
+    PeakTask task;
+    require(values.ndim() == 2, "values must have axes (rows, columns)");
+    task.values = matrix_of(values, "values");
+    task.rows = static_cast<int64_t>(values.shape(0));
+    task.columns = static_cast<int64_t>(values.shape(1));
+    task.peak = vectors_of<double>(peak, 1, task.rows, "peak must be a contiguous float64 array of shape (1, rows)");
+    task.place = places_of(place, task.rows);
+    const Unlocked unlocked;
+    row_peaks(task);
 }
 
 void py_math(const std::string& function, const In& in, const Out& out) {
@@ -373,6 +389,7 @@ NB_MODULE(_core, m) {
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
     m.def("row_summary", &py_row_summary, "values"_a, "index"_a.none(), "result"_a, "place"_a, "entropic"_a);
+    m.def("row_peaks", &py_row_peaks, "values"_a, "peak"_a, "place"_a);
     m.def("math", &py_math, "function"_a, "in"_a, "out"_a);
     m.def("isa", [] { return isa(); });
     m.def("available_isas", &available_isas);

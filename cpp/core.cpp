@@ -336,4 +336,9 @@ void row_summary(const SummaryTask& task) {
     parallel_ranges(task.rows, grain, [&](int64_t begin, int64_t end) { kernels().row_summary(task, begin, end); });
 }
 
+void row_peaks(const PeakTask& task) {
+    const int64_t grain = std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, task.columns));
+    parallel_ranges(task.rows, grain, [&](int64_t begin, int64_t end) { kernels().row_peaks(task, begin, end); });
+}
+
 }  // namespace crossent

@@ -63,6 +63,7 @@ int64_t binary_loss(BinaryTask task);
 void binary_grad(BinaryTask task);
 
 void row_summary(const SummaryTask& task);
+void row_peaks(const PeakTask& task);
 
 int64_t element_size(Type type);
 bool is_real(Type type);

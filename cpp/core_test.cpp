@@ -172,6 +172,9 @@ size_t run_summary(uint64_t seed) {
     Integers place(count, -1);
     row_summary(
         {values.matrix(), rows, columns, indexed ? index.vector() : Vector{}, true, result.data(), place.data()});
+    Doubles peaks(count, nan);
+    Integers peak_places(count, -1);
+    row_peaks({values.matrix(), rows, columns, peaks.data(), peak_places.data()});
     const double eps = type == Type::f64 ? 0x1p-53 : 0x1p-24;
     for (size_t i = 0; i < count; ++i) {
         const double* const x = values.reals.data() + i * static_cast<size_t>(columns);
@@ -194,6 +197,8 @@ size_t run_summary(uint64_t seed) {
         check_value("entropy", Type::f64, result[4 * count + i], entropy,
                     (70 * eps + static_cast<double>(columns) * 0x1p-53) * information);
         CHECK(place[i] == first);
+        check_value("peak", Type::f64, peaks[i], peak, 0);
+        CHECK(peak_places[i] == first);
     }
     CHECK(values.unchanged() && index.unchanged());
     return std::hash<std::string_view>()(

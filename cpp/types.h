@@ -90,6 +90,14 @@ struct SummaryTask {
     int64_t* place = nullptr;
 };
 
+// The largest value of each row, -inf if there is none, and its first column.
+struct PeakTask {
+    Matrix values;
+    int64_t rows = 0, columns = 0;
+    double* peak = nullptr;
+    int64_t* place = nullptr;
+};
+
 // The elementary functions of math.h, which tests call by name.
 enum class Function : int32_t { exp, log1p, tanh, tanh_slope, log, log1m, information };
 constexpr const char* function_names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m", "information"};
@@ -105,6 +113,7 @@ struct Kernels {
     int64_t (*binary_loss)(const BinaryTask&, int64_t begin, int64_t end);  // first element that is wrong, or -1
     void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
     void (*row_summary)(const SummaryTask&, int64_t begin, int64_t end);
+    void (*row_peaks)(const PeakTask&, int64_t begin, int64_t end);
     void (*math)(Function, Type, const void* in, void* out, int64_t size);  // for tests
 };
 

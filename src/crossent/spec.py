@@ -77,6 +77,29 @@ class Scores:
             bounds = " between 1e-15 and 1e15" if 0 < value < float("inf") else ""
             raise ValueError(f"{name} must be a positive finite number{bounds}, got {value!r}; {why}")
 
+    @property
+    def doubled(self) -> Scores:
+        """The scores 2 s: their normaliser is Σ e^(2 s), so that log Σ q² = lse(2 s) − 2 lse(s).
+
+        They are exactly twice these scores in floating point too, because both options change by a power of two.
+
+        Raises
+        ------
+        ValueError
+            If temperature or softcap is so close to its bound that the other one is beyond it.
+        """
+        softcap, own = None if self.softcap is None else 2 * self.softcap, self.row_temperature
+        try:
+            if own is not None:
+                halves: Any = own
+                return Scores(1.0, softcap, halves / 2)
+            return Scores(self.temperature / 2, softcap)
+        except ValueError:
+            raise ValueError(
+                "statistics of rows need the normaliser of doubled scores, so temperature must be at least 2e-15 and "
+                f"softcap at most 5e14, got {self.temperature!r} and {self.softcap!r}"
+            ) from None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:

@@ -111,7 +111,7 @@ def check(
     names, roots = list(leaves), list(values.values())
     grads = torch.autograd.grad(roots, list(leaves.values()), list(gs.values()), create_graph=twice, retain_graph=True)
     prefix = "all" if stats or twice else "loss"
-    found = values | {k: getattr(more, k) for k in ("confidence", "correct") if stats}
+    found = values | {k: getattr(more, k) for k in ("confidence", "correct", "predicted") if stats}
     found |= {f"{prefix} by {k}": g for k, g in zip(names, grads, strict=True)}
     if twice:
         there = {k: g for k, g in zip(names, grads, strict=True) if g.requires_grad}

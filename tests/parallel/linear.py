@@ -22,7 +22,7 @@ REDUCTIONS = ("mean", "sum", "none")
 WITHIN = 1e-12
 """How far float64 may be from one process, relative to the larger of 1 and the number."""
 LEAVES = ("input", "linear_weight", "prob", "linear_bias", "sample_weight")
-DIFFERENTIABLE = ("lse", "logprob", "entropy")
+DIFFERENTIABLE = ("lse", "logprob", "entropy", "log_sum_squares")
 alone = linear.by_position(F.linear_cross_entropy)
 
 
@@ -125,9 +125,13 @@ def outcome(
     """Values, gradients for random cotangents, and if wanted the gradients of these."""
     result = function(*args, **options, return_stats=True) if stats else function(*args, **options)
     loss, more = result if stats else (result, {})
-    more = more if isinstance(more, dict) else {k: getattr(more, k) for k in (*DIFFERENTIABLE, "confidence", "correct")}
+    more = (
+        more
+        if isinstance(more, dict)
+        else {k: getattr(more, k) for k in (*DIFFERENTIABLE, "confidence", "correct", "predicted")}
+    )
     parts = {"loss": loss} | {k: more[k] for k in DIFFERENTIABLE if stats}
-    found = dict(parts) | {k: more[k] for k in ("confidence", "correct") if stats}
+    found = dict(parts) | {k: more[k] for k in ("confidence", "correct", "predicted") if stats}
     leaves = named_leaves(args)
     kept: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
     gs = {k: plain.cotangent_like(x, seed).to(x.dtype) for seed, (k, x) in enumerate(parts.items())}

@@ -22,8 +22,8 @@ CLOSE = 1e-12
 """What float64 may be off by, relative to the number where that is above 1."""
 
 KINDS = ("index", "ignored", "topk", "dense")
-STATS = ("lse", "logprob", "entropy", "confidence", "correct")
-SMOOTH = ("loss", "lse", "logprob", "entropy")
+STATS = ("lse", "logprob", "entropy", "confidence", "correct", "log_sum_squares", "predicted")
+SMOOTH = ("loss", "lse", "logprob", "entropy", "log_sum_squares")
 WARM = {"temperature": True, "softcap": 3.0, "z_loss": 0.1, "sample_weight": True}
 """Options with a temperature of each row."""
 ALL = {"weight": True, "label_smoothing": 0.2, "temperature": 0.6, "softcap": 3.0, "z_loss": 0.1, "sample_weight": True}

@@ -69,7 +69,7 @@ def without_gradients(group: Any) -> list[str]:
         want, wanted = alone(*args, **options, return_stats=True)
         if loss.requires_grad or stats.lse.requires_grad:
             wrong.append(f"{kind}: a gradient")
-        names = (*DIFFERENTIABLE, "confidence", "correct")
+        names = (*DIFFERENTIABLE, "confidence", "correct", "predicted")
         got = {"loss": loss} | {k: getattr(stats, k) for k in names}
         wrong += differ(got, {"loss": want.detach()} | {k: getattr(wanted, k).detach() for k in names}, kind)
     return wrong

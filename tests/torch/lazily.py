@@ -90,8 +90,28 @@ def expressions(text):
     return [part.strip() for part in text.replace("\n", ";").split(";") if part.strip()]
 
 
+def selective_log_softmax(z, index):
+    """What trainers of reinforcement learning do to logits in full precision."""
+    index = index.unsqueeze(-1) if index.ndim < z.ndim else index
+    selected = torch.gather(z, dim=-1, index=index)
+    return selected - torch.stack([torch.logsumexp(rows, dim=-1) for rows in z]).unsqueeze(-1)
+
+
+def by_rows(z, index):
+    """What they do in half precision: a loop over sequences."""
+    index = index.unsqueeze(-1) if index.ndim < z.ndim else index
+    pairs = zip(z, index, strict=True)
+    return torch.stack([nnf.log_softmax(rows, dim=-1).gather(dim=-1, index=labels) for rows, labels in pairs])
+
+
+NAMES = {
+    "torch": torch, "nn": nn, "nnf": nnf, "F": F, "operator": operator,
+    "selective_log_softmax": selective_log_softmax, "by_rows": by_rows,
+}  # fmt: skip
+
+
 def value(text, z, a=None):
-    return eval(text, {"z": z, "a": a, "torch": torch, "nn": nn, "nnf": nnf, "F": F, "operator": operator})
+    return eval(text, NAMES | {"z": z, "a": a})
 
 
 class Largest(TorchDispatchMode):

@@ -72,11 +72,13 @@ def rows(
         "entropy": -(p * torch.where(torch.isneginf(logp), 0.0, logp)).sum(-1),
         "confidence": p.max(-1).values,
         "correct": s.gather(-1, label).squeeze(-1) >= s.max(-1).values,
+        "log_sum_squares": (2 * logp).logsumexp(-1),
+        "predicted": s.argmax(-1),
         "weight": (base.detach() * w).sum(-1)
         if target_is_hard(target, input)
         else torch.ones(valid.shape, dtype=s.dtype),
     }
-    out = {k: torch.where(valid, v, torch.zeros((), dtype=v.dtype)) for k, v in out.items()}
+    out = {k: torch.where(valid, v, torch.full((), -(k == "predicted"), dtype=v.dtype)) for k, v in out.items()}
     out["valid"] = valid.to(s.dtype)
     return out
 

@@ -244,14 +244,17 @@ def test_statistics_and_their_gradients(kind, dtype):
         _, rival = plain.cross_entropy(rival_z, rival_target, **options)
         floor = plain.FLOOR[torch.float64 if dtype == torch.float64 else torch.float32]
         plain.agree("loss", loss, want_loss, None, 2 * floor)
-        for name in ("lse", "logprob", "entropy", "confidence"):
+        for name in ("lse", "logprob", "entropy", "confidence", "log_sum_squares"):
             got = getattr(stats, name)
             assert got.dtype == loss.dtype
             assert got.shape == rows_of(shape)
             plain.agree(name, got, want[name], rival[name], floor)
         assert stats.correct.dtype == torch.bool
         assert torch.equal(stats.correct, want["correct"].bool())
-        for k, name in enumerate(("lse", "logprob", "entropy")):
+        assert torch.equal(stats.predicted, want["predicted"])
+        # that of log Σ q² is a sum of two that are rounded each, and cancel in confident rows; logq.py has others
+        of_squares = ("log_sum_squares",) if dtype == torch.float64 else ()
+        for k, name in enumerate(("lse", "logprob", "entropy", *of_squares)):
             for inputs, exact_inputs, rivals in zip(
                 plain.leaves(z, target),
                 plain.leaves(exact_z, exact_target),

@@ -68,14 +68,15 @@ def test_statistics_and_their_gradients(kind, dtype):
         )
         other, rival = rival_of(*rivals, **options)
         plain.agree("loss", loss, wanted, other, floor)
-        for name in ("lse", "logprob", "entropy", "confidence"):
+        for name in ("lse", "logprob", "entropy", "confidence", "log_sum_squares"):
             got = getattr(stats, name)
             assert (got.dtype, got.shape) == (wide, shape.rows)
             plain.agree(name, got, want[name], rival[name], floor)
         assert stats.correct.dtype == torch.bool
         assert torch.equal(stats.correct, want["correct"].bool())
+        assert torch.equal(stats.predicted, want["predicted"])
         kept = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
-        for k, name in enumerate(("lse", "logprob", "entropy")):
+        for k, name in enumerate(("lse", "logprob", "entropy", "log_sum_squares")):
             g = plain.cotangent_like(want[name], k)
             got = torch.autograd.grad(getattr(stats, name), plain.leaves(*args), g.to(wide), **kept)
             exact = torch.autograd.grad(want[name], plain.leaves(*exacts), g, **kept)

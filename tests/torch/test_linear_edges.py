@@ -18,7 +18,7 @@ ours = linear.by_position(F.linear_cross_entropy)
 dtypes = pytest.mark.parametrize("dtype", plain.DTYPES, ids=str)
 
 
-DIFFERENTIABLE = ("lse", "logprob", "entropy")
+DIFFERENTIABLE = ("lse", "logprob", "entropy", "log_sum_squares")
 
 
 def step(function, args, options):
@@ -26,7 +26,7 @@ def step(function, args, options):
     loss, stats = function(*args, **options, return_stats=True)
     stats = stats if isinstance(stats, dict) else {name: getattr(stats, name) for name in DIFFERENTIABLE}
     parts = [loss, *(stats[name] for name in DIFFERENTIABLE)]
-    total = sum(c * x.sum() for c, x in zip((1.0, 0.3, -0.7, 0.5), parts, strict=True))
+    total = sum(c * x.sum() for c, x in zip((1.0, 0.3, -0.7, 0.5, 0.2), parts, strict=True))
     return parts, torch.autograd.grad(total, (args[0], args[1], args[3]))
 
 
@@ -208,5 +208,5 @@ def test_stats_of_dense_targets_with_one_position_are_those_without_the_axis(opt
     loss, stats = F.linear_cross_entropy(x, head, p, return_stats=True, **options)
     again, same = F.linear_cross_entropy(x, head[:, None], p[:, :, None], return_stats=True, **options)
     assert torch.equal(loss, again)
-    for name in (*DIFFERENTIABLE, "confidence", "correct"):
+    for name in (*DIFFERENTIABLE, "confidence", "correct", "predicted"):
         assert torch.equal(getattr(stats, name), getattr(same, name).squeeze(1))

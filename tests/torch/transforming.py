@@ -5,6 +5,7 @@ Tests of function transforms and of tracers go through all of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -132,11 +133,10 @@ def _temperatures(home: Any, z: Tensor, pixels: Tensor) -> Tensor:
 @case("statistics", (N, V), (N,), share=(1,))
 def _statistics(home: Any, z: Tensor, s: Tensor) -> Tensor:
     loss, stats = home.cross_entropy(z, INDEX, softcap=2.0, z_loss=0.1, sample_weight=s, return_stats=True)
-    if home is F:
-        parts = stats.lse, stats.logprob, stats.entropy, stats.confidence.detach(), stats.correct.to(z.dtype)
-    else:
-        parts = stats["lse"], stats["logprob"], stats["entropy"], stats["confidence"].detach(), stats["correct"]
-    return loss + sum(k * (part * s).sum() for k, part in enumerate(parts[:4], 1)) + (parts[4].to(z.dtype)).sum()
+    of = functools.partial(getattr, stats) if home is F else stats.__getitem__
+    parts = of("lse"), of("logprob"), of("entropy"), of("confidence").detach(), of("log_sum_squares")
+    counts = of("correct").to(z.dtype).sum() + of("predicted").to(z.dtype).sum()
+    return loss + sum(k * (part * s).sum() for k, part in enumerate(parts, 1)) + counts
 
 
 @case("linear soft", (N, D), (V, D), (N, V), share=(2,))
@@ -147,5 +147,5 @@ def _linear_soft(home: Any, x: Tensor, w: Tensor, p: Tensor) -> Tensor:
 @case("linear statistics", (N, D), (V, D))
 def _linear_statistics(home: Any, x: Tensor, w: Tensor) -> Tensor:
     loss, stats = home.linear_cross_entropy(x, w, INDEX, softcap=3.0, return_stats=True)
-    lse, entropy = (stats.lse, stats.entropy) if home is F else (stats["lse"], stats["entropy"])
-    return loss + (lse * entropy).sum()
+    of = functools.partial(getattr, stats) if home is F else stats.__getitem__
+    return loss + (of("lse") * of("entropy") * of("log_sum_squares")).sum()

@@ -1,9 +1,9 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies.
 
-The public face is `functional`, `linear`, `modules`, `lm_head` and `sequences`, and users import this module only.
-Below it lie the folders `lazy` (lazy logits), `operators` (what torch's dispatcher sees), `call` (arguments in, results
-out), `sources` (where logits come from, a tile at a time), `ranks` (who holds which classes and rows) and `base`. They
-import `crossent.kernels` and the plain modules; nothing but the demonstration and `doctor` imports this package.
+The public face is `functional`, `linear`, `log_probabilities`, `modules`, `lm_head` and `sequences`. Users import this
+module only. Below it lie the folders `lazy` (lazy logits), `operators` (what torch's dispatcher sees), `call` (call in,
+results out), `sources` (where logits come from, a tile at a time), `ranks` (who holds which classes and rows) and
+`base`. They import `crossent.kernels` and the plain modules; nothing but the demonstration and `doctor` imports this.
 """
 
 from crossent.torch.call.closings import ClosingRows
@@ -16,6 +16,7 @@ from crossent.torch.functional import (
 )
 from crossent.torch.linear import linear_cross_entropy
 from crossent.torch.lm_head import fuse_lm_head, unfuse_lm_head
+from crossent.torch.log_probabilities import linear_logprobs, logprobs
 from crossent.torch.modules import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, LinearCrossEntropyLoss
 from crossent.torch.ranks.records import all_reduce
 from crossent.torch.sequences import next_token_labels, token_weights
@@ -34,6 +35,8 @@ __all__ = [
     "cross_entropy",
     "fuse_lm_head",
     "linear_cross_entropy",
+    "linear_logprobs",
+    "logprobs",
     "next_token_labels",
     "token_weights",
     "unfuse_lm_head",

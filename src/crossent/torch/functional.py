@@ -168,10 +168,11 @@ def cross_entropy(
     the classes too.
 
     For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 2, both
-    float64, the backward nothing (a `TopK` that wants a gradient: a SUM of its size). `Stats` of soft, smoothed or
-    class-weighted targets take that pair again, and of soft ones another, and a MAX and a MIN of N. Each group that
-    shares the rows adds up two numbers, for z-loss four. With CROSSENT_VALIDATE=1, ranks that make different calls get
-    an error that names the difference; without it they hang or fail in torch.distributed.
+    float64, the backward nothing (a `TopK` that wants a gradient: a SUM of its size). `Stats` take that pair again, and
+    a MAX and a MIN of N; those of soft, smoothed or class-weighted targets take another such pair, and of soft ones one
+    more, and a MAX and a MIN of N. Each group that shares the rows adds up two numbers, for z-loss four. With
+    CROSSENT_VALIDATE=1, ranks that make different calls get an error that names the difference; without it they hang or
+    fail in torch.distributed.
 
     Examples
     --------

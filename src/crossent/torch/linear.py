@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -203,6 +203,18 @@ def loss_of_layer(arguments: Arguments, chunk_bytes: int | None = None) -> Tenso
 
 def _local_loss(arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of a layer on this rank, and of the classes and rows on other ranks."""
+    return _in_one_or_two_sweeps(*checked_layer(arguments), chunk_bytes)
+
+
+class LayerRows(NamedTuple):
+    """A call of the operators, and its rows after all checks."""
+
+    call: LinearCall
+    rows: CheckedRows
+
+
+def checked_layer(arguments: Arguments) -> LayerRows:
+    """Return the call of a layer on this rank, and its rows; raise if an argument does not fit."""
     layer, ranks = _autocast(arguments.operands), arguments.shards.ranks
     gathered = None if ranks.gathered is None else ranks.gathered.to(layer.input.dtype)
     whole = layer if gathered is None else layer._replace(input=gathered)
@@ -213,8 +225,7 @@ def _local_loss(arguments: Arguments, chunk_bytes: int | None) -> Tensor | tuple
     if gathered is not None:
         gathered = gathered.reshape(-1, gathered.shape[-1])
         rows = rows._replace(ranks=dataclasses.replace(ranks, gathered=gathered))
-    call = _linear_call(layer, rows)
-    return _in_one_or_two_sweeps(call, rows, chunk_bytes)
+    return LayerRows(_linear_call(layer, rows), rows)
 
 
 def _linear_call(layer: LayerOperands, rows: CheckedRows) -> LinearCall:
@@ -261,17 +272,19 @@ def _in_one_or_two_sweeps(
     sweeps = alone and reduced and wanted.of_source and constant and not plainly
     if sweeps and one_sweep(costs, chunk_bytes) is not None:
         mean = closing.reduction == "mean"
-        whole = LinearLossCall(call, samples, closing.z_loss, mean, wanted[:3], chunk_bytes)
+        whole = LinearLossCall(call, samples, closing.z_loss, mean, wanted[:3], chunk_bytes, rows.return_stats)
         found = linear_loss(whole) if closing.function is None else closed_loss(whole, closing.function)
+        if found is not None and not rows.return_stats:
+            return found.reduced
         if found is not None:
-            view = view_of(rows, found.rows, again)
-            return (found.reduced, stats_of(rows, view)) if rows.return_stats else found.reduced
+            return found.reduced, stats_of(rows, view_of(rows, found.rows, again), found.prediction)
     if not alone:
         frozen = [name for name in LayerOperands._fields if not getattr(wanted, name)]
         facts = {"the dtype": str(call.input.dtype), "chunk_bytes": chunk_bytes, "what gets no gradient": frozen}
         check_same_call(rows, **facts)
     keep = _kept(call, wanted, chunk_bytes) if wanted.of_source and not plainly else "nothing"
-    return finished(rows, linear_stats(LinearStatsCall(call, keep, chunk_bytes)).rows, again)
+    found = linear_stats(LinearStatsCall(call, keep, chunk_bytes, rows.return_stats))
+    return finished(rows, found.rows, again, lambda: found.prediction)
 
 
 def _kept(call: LinearCall, wanted: Wanted, chunk_bytes: int) -> str:

@@ -6,11 +6,13 @@ import dataclasses
 
 from torch import Tensor
 
-from crossent.torch.base.values import is_dtensor
+from crossent.spec import Target
+from crossent.torch.base.values import RowResults, is_dtensor
 from crossent.torch.call.arguments import Arguments, check_same_call, checked
 from crossent.torch.call.dtensor import of_logits
 from crossent.torch.call.layout import layout_of
 from crossent.torch.call.results import Stats, finished
+from crossent.torch.operators.prediction import prediction
 from crossent.torch.operators.rows import RowCall, RowLossCall, row_loss, row_stats
 
 
@@ -34,4 +36,8 @@ def _local_loss(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
     if not rows.ranks.alone:
         check_same_call(rows, **{"the dtype": str(logits.dtype)})
     call = dataclasses.replace(call, recorded=rows.return_stats or closing.function is not None)
-    return finished(rows, row_stats(call), lambda target: row_stats(dataclasses.replace(call, target=target)))
+
+    def again(target: Target) -> RowResults:
+        return row_stats(dataclasses.replace(call, target=target))
+
+    return finished(rows, row_stats(call), again, lambda: prediction(call))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch.distributed.device_mesh import DeviceMesh
@@ -95,7 +97,7 @@ def logits_in_one_dimension(group):
     padded = of_logits(call(put(z, mesh, Shard(1)), y, sharding=Sharding(num_classes=7))).arguments
     assert (padded.shards.first_class, padded.shards.num_classes) == (5 * rank, 7)
     # results: rows lie as the logits' rows
-    stats = Stats(*(numbers(N)[HALVES[rank]] + k for k in range(5)))
+    stats = Stats(*(numbers(N)[HALVES[rank]] + k for k in range(len(dataclasses.fields(Stats)))))
     loss, more = rows.finish((numbers(N)[HALVES[rank]], stats))
     assert loss.placements == (Shard(0),)
     assert loss.shape == (N,)

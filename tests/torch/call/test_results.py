@@ -15,6 +15,7 @@ from crossent.torch import Stats, TopK
 from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing, checked
 from crossent.torch.call.layout import layout_of
 from crossent.torch.call.results import finished, reduction_of, stats_of, view_of
+from crossent.torch.operators.prediction import prediction
 from crossent.torch.operators.rows import RowCall, row_stats
 from crossent.torch.ranks.shards import NO_SHARDS
 from tests.torch import plain
@@ -44,12 +45,12 @@ def test_two_results_of_one_call_share_no_memory():
     loss, stats = F.cross_entropy(
         z, TopK(torch.zeros(4, 1).long(), torch.ones(4, 1)), reduction="none", return_stats=True
     )
-    parts = [loss, stats.lse, stats.logprob, stats.entropy, stats.confidence]
+    parts = [loss, stats.lse, stats.logprob, stats.entropy, stats.confidence, stats.log_sum_squares]
     assert len({x.data_ptr() for x in parts}) == len(parts)
 
 
 def call(z, target, weight=None, smoothing=0.0, *, reduction="none", return_stats=True):
-    """The rows of a call, their results, how results for another target are had, and for which they were."""
+    """Rows of a call, their results, how others are had for another target, for which they were, and predictions."""
     closing = Closing(reduction, None, 0.0)
     arguments = Arguments(z, target, weight, None, smoothing, Scores(), closing, return_stats, NOT_SHARDED, NO_SHARDS)
     layout = layout_of(z)
@@ -59,7 +60,8 @@ def call(z, target, weight=None, smoothing=0.0, *, reduction="none", return_stat
         asked.append(other)
         return row_stats(RowCall(layout.flat(z), other, Scores(), recorded=True))
 
-    return rows, row_stats(RowCall(layout.flat(z), rows.target, Scores(), recorded=True)), again, asked
+    of_rows = RowCall(layout.flat(z), rows.target, Scores(), recorded=True)
+    return rows, row_stats(of_rows), again, asked, lambda: prediction(of_rows)
 
 
 SHAPE = (3, 7, 2)
@@ -85,8 +87,8 @@ def test_statistics_are_those_of_plain_operations(smoothing, weighted, kind):
     target = TARGETS[kind]()
     weight = torch.rand(7, dtype=torch.float64) if weighted else None
     z = plain.logits_of(SHAPE, 3.0).detach()
-    rows, results, again, asked = call(z, target, weight, smoothing)
-    got = stats_of(rows, view_of(rows, results, again))
+    rows, results, again, asked, predict = call(z, target, weight, smoothing)
+    got = stats_of(rows, view_of(rows, results, again), predict())
     want = plain.rows(z, target, weight, label_smoothing=smoothing)
     for field in dataclasses.fields(Stats):
         x = getattr(got, field.name)
@@ -103,8 +105,8 @@ def test_statistics_are_those_of_plain_operations(smoothing, weighted, kind):
 def test_a_loss_in_its_shape_and_statistics_if_asked_for(reduction):
     z = plain.logits_of(SHAPE).detach()
     for return_stats in (False, True):
-        rows, results, again, _ = call(z, TARGETS["index"](), reduction=reduction, return_stats=return_stats)
-        found = finished(rows, results, again)
+        rows, results, again, _, predict = call(z, TARGETS["index"](), reduction=reduction, return_stats=return_stats)
+        found = finished(rows, results, again, predict)
         loss = found[0] if return_stats else found
         assert isinstance(found, tuple) == return_stats
         assert loss.shape == ((3, 2) if reduction == "none" else ())

@@ -9,6 +9,7 @@ import torch.nn.functional as nnf
 import crossent.torch as F
 from crossent.spec import Scores
 from crossent.torch.lazy import fusing
+from crossent.torch.lazy.logits import LazyLogits
 from tests.torch.lazily import V, others, pair
 
 
@@ -54,6 +55,23 @@ def test_crossents_own_loss_takes_lazy_logits(scale, options, fused):
     capped = "capped" in next(k for k, v in SCALED.items() if v is scale)
     beyond = capped and ("softcap" in options or isinstance(options.get("temperature"), torch.Tensor))
     assert len(fused) == (0 if beyond else 1)  # a cap of a cap, and a cap for each row, are no scores
+
+
+@pytest.mark.parametrize("scale", SCALED.values(), ids=SCALED)
+@pytest.mark.parametrize("K", [None, 1, 3])
+def test_log_probabilities_of_lazy_logits_make_none(scale, K):
+    results = []
+    for head, x in pair():
+        classes = torch.arange(x.shape[0] * x.shape[1]).view(x.shape[:2]) % head.out_features
+        if K is not None:
+            classes = torch.stack([(classes + k) % head.out_features for k in range(K)], -1)
+        z = scale(head(x))
+        found = F.logprobs(z, classes, temperature=0.7)
+        total = found.logprob.square().sum() + found.entropy.sum() + (found.lse * found.log_sum_squares).sum()
+        total.backward()
+        results.append([total.detach(), found.predicted, found.correct, x.grad, head.weight.grad])
+        assert not isinstance(z, LazyLogits) or not z.was_read()
+    torch.testing.assert_close(*results)
 
 
 # Which losses are fused

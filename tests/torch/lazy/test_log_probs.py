@@ -34,14 +34,21 @@ nn.NLLLoss(a.w)(z[1].log_softmax(1), a.y[1])
 nnf.nll_loss(z[0].log_softmax(-1), a.ignored[0], a.w, reduction="none")
 nnf.nll_loss(z[0].log_softmax(-1), a.y[0].byte())
 nnf.nll_loss(-z[0].log_softmax(-1) / 2, a.y[0]); nnf.nll_loss((z[0] + a.row).log_softmax(-1), a.y[0])
+z.log_softmax(-1).gather(-1, a.y[..., None].expand(2, 7, 3)); z.gather(-1, a.y[..., None]).squeeze(-1)
+(z / 2).gather(-1, torch.stack([a.y, a.y, a.y + 1], -1) % 11); (torch.tanh(z / 2) * 3).gather(-1, a.y[..., None])
+z.logsumexp(-1); torch.logsumexp((z + a.row) / 3, 2, keepdim=True); z[1].logsumexp((-1,)); z[:, 2:].logsumexp(-1)
+z.gather(-1, a.y[..., None]).squeeze(-1) - z.logsumexp(-1); selective_log_softmax(z, a.y); by_rows(z, a.y)
+selective_log_softmax(z / 2, torch.stack([a.y, a.y], -1)); by_rows(z, a.y[..., None].expand(2, 7, 2))
+torch.cat([part.logsumexp(-1) for part in z.flatten(0, 1).split(4)])
 nnf.cross_entropy(z[0].log_softmax(-1), a.y[0]); F.cross_entropy(z[0].log_softmax(-1) / 2 + a.row, a.y[0])
 """
 READ = """
-z.log_softmax(-1).gather(-1, a.y[..., None].expand(2, 7, 3)); z.log_softmax(-1).gather(1, a.y[..., None] % 7)
+z.log_softmax(-1).gather(1, a.y[..., None] % 7); z.bfloat16().gather(-1, a.y[..., None])
+z.bfloat16().logsumexp(-1); z.logsumexp(1); z.logsumexp((0, 2)); z.log_softmax(-1).logsumexp(-1); z.unbind(2)[0]
 z.log_softmax(-1).gather(-1, a.y[:, :3, None]); z.log_softmax(-1).sum(); z.log_softmax(-1).sum(1)
 z.log_softmax(-1).sum((1, 2)); z.log_softmax(-1).mean(); z.log_softmax(-1).max(-1).values
 z.log_softmax(-1).tanh().gather(-1, a.y[..., None]); (z.log_softmax(-1) + a.row).gather(-1, a.y[..., None])
-z.gather(-1, a.y[..., None]); z.sum(-1); z.mean(-1); (-z).log_softmax(-1).sum(-1)
+z.sum(-1); z.mean(-1); (-z).log_softmax(-1).sum(-1)
 nnf.nll_loss(z.log_softmax(-1).transpose(1, 2), a.y); nnf.nll_loss(z[0], a.y[0])
 F.cross_entropy(z[0].log_softmax(-1) / 2, a.y[0], z_loss=0.1)
 F.cross_entropy(z[0].log_softmax(-1) / 2, a.y[0], return_stats=True)[1].lse

@@ -181,7 +181,7 @@ def test_what_is_recomputed_is_the_gradient_of_the_slow_twin(positions, kind):
     inputs = [*leaves, *([] if prob is None else [prob])]
     g = [plain.cotangent_like(torch.empty(rows.number), k) for k in range(3)]
 
-    def close(_, results: RowResults) -> tuple[torch.Tensor, ...]:
+    def close(_: LinearCall, results: RowResults) -> tuple[torch.Tensor, ...]:
         return results.loss.square(), results.lse, results.entropy
 
     found = recomputed(call, close, [g[0], None, g[2]])

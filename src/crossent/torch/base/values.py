@@ -40,6 +40,19 @@ class RowResults(NamedTuple):
         return RowOutputs(self.loss, self.lse, self.entropy)
 
 
+class PredictionResults(NamedTuple):
+    """Results of the prediction of each row alone, whatever its target.
+
+    The lse (N,) and the record (5, N) float64 of doubled scores, the most probable class (N,) int64 and its logit (N,)
+    float64.
+    """
+
+    squares_lse: Tensor
+    squares_record: Tensor
+    predicted: Tensor
+    peak: Tensor
+
+
 class RowRecord(NamedTuple):
     """Loss (N,) and record (5, N) of each row; a record (5, 0) is none."""
 

@@ -100,13 +100,14 @@ class _Mesh:
         """Return what makes DTensors of results, whose rows have this shape in all."""
         tensor = sys.modules["torch.distributed.tensor"]
         one = [tensor.Replicate()] * self.mesh.ndim
-        stride = torch.empty(shape, device="meta").stride()
 
         def distributed(x: Any, each: bool) -> Any:
             if not each:
                 return tensor.DTensor.from_local(x, self.mesh, one, run_check=False)
+            whole = torch.Size((*shape, *x.shape[len(shape) :]))  # log-probabilities have an axis of classes
+            stride = torch.empty(whole, device="meta").stride()
             return tensor.DTensor.from_local(
-                x.contiguous(), self.mesh, self.placements(), run_check=False, shape=shape, stride=stride
+                x.contiguous(), self.mesh, self.placements(), run_check=False, shape=whole, stride=stride
             )
 
         def finish(result: Any) -> Any:

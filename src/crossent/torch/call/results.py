@@ -13,16 +13,17 @@ from crossent import closing
 from crossent.closing import Reduction
 from crossent.numbers import switch
 from crossent.spec import Target
-from crossent.torch.base.values import RowResults
+from crossent.torch.base.values import PredictionResults, RowResults
 from crossent.torch.call.arguments import CheckedRows
 from crossent.torch.call.closings import RowView
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stats:
-    """Statistics of the prediction q = softmax of each row, in nats; 0 (and False) in ignored rows.
+    """Statistics of the prediction q = softmax of each row, in nats; 0 (False, and no class) in ignored rows.
 
-    Each has the shape of the loss with reduction="none". `lse`, `logprob` and `entropy` are differentiable.
+    Each has the shape of the loss with reduction="none"; `logprob` of `logprobs` has that of the classes. `lse`,
+    `logprob`, `entropy` and `log_sum_squares` are differentiable.
 
     Attributes
     ----------
@@ -36,7 +37,13 @@ class Stats:
     confidence
         Probability of the most probable class.
     correct
-        Whether no class has a higher score than the target's (than the most probable one of a soft target).
+        Whether no class has a higher score than the target's (than the most probable one of a soft target, or than the
+        best of several selected classes).
+    log_sum_squares
+        Log of Σ q², the probability that two draws from the prediction agree; −log_sum_squares is its Rényi entropy of
+        order 2.
+    predicted
+        The most probable class, int64, the first of equal ones; −1 in ignored rows and where a row holds NaN.
     """
 
     lse: Tensor
@@ -44,6 +51,12 @@ class Stats:
     entropy: Tensor
     confidence: Tensor
     correct: Tensor
+    log_sum_squares: Tensor
+    predicted: Tensor
+
+
+DIFFERENTIABLE = ("lse", "logprob", "entropy", "log_sum_squares")
+"""The statistics that have gradients."""
 
 
 def reduction_of(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> Reduction:
@@ -57,14 +70,20 @@ def reduction_of(reduction: str, size_average: bool | None = None, reduce: bool 
 
 
 def finished(
-    rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]
+    rows: CheckedRows,
+    results: RowResults,
+    again: Callable[[Target], RowResults],
+    predict: Callable[[], PredictionResults],
 ) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss of the call, or (loss, Stats); `again` gives results of the same logits for another target."""
+    """Return the loss of the call, or (loss, Stats).
+
+    `again` gives results of the same logits for another target, and `predict` those of their predictions.
+    """
     view = view_of(rows, results, again)
     loss = rows.row_closing.closed(view)
     if rows.closing.reduction == "none" and len(rows.layout.rows) != 1:
         loss = loss.reshape(rows.layout.rows)
-    return (loss, stats_of(rows, view)) if rows.return_stats else loss
+    return (loss, stats_of(rows, view, predict())) if rows.return_stats else loss
 
 
 def view_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]) -> RowView:
@@ -72,7 +91,30 @@ def view_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], Ro
     return RowView(rows.target, results, again, rows.ranks)
 
 
-def stats_of(rows: CheckedRows, view: RowView) -> Stats:
+def stats_of(rows: CheckedRows, view: RowView, prediction: PredictionResults) -> Stats:
     """Return the Stats of the rows."""
-    parts = (view.results.lse, view.logprob, view.results.entropy, view.confidence, view.correct)
+    lse, entropy, record = view.results.lse, view.results.entropy, view.results.record
+    parts = (
+        lse, view.logprob, entropy, view.confidence, view.correct,
+        log_sum_squares(lse, record, prediction), predicted_of(lse, prediction, view.valid),
+    )  # fmt: skip
     return Stats(*(part.reshape(rows.layout.rows) for part in parts))
+
+
+def log_sum_squares(lse: Tensor, record: Tensor, prediction: PredictionResults) -> Tensor:
+    """Return log Σ q² = lse(2 s) − 2 lse(s) of each row.
+
+    The value comes from the records, in whose difference the peaks cancel exactly. The gradient goes through the lse of
+    both scores.
+    """
+    peak, total, *_ = record
+    of_squares = prediction.squares_record
+    exact = (of_squares[0] - 2 * peak) + (of_squares[1].log() - 2 * total.log())
+    through = prediction.squares_lse - 2 * lse
+    return through + (exact.to(lse.dtype) - through).detach()
+
+
+def predicted_of(lse: Tensor, prediction: PredictionResults, valid: Tensor | None = None) -> Tensor:
+    """Return the most probable class of each row, −1 for a row that is not valid or has no normaliser."""
+    there = ~lse.isnan() if valid is None else valid & ~lse.isnan()
+    return prediction.predicted.masked_fill(~there, -1)

@@ -15,7 +15,7 @@ from crossent.spec import Scores
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing
 from crossent.torch.call.layout import LayerOperands
-from crossent.torch.call.results import reduction_of
+from crossent.torch.call.results import DIFFERENTIABLE, reduction_of
 from crossent.torch.call.targets import TargetKind
 from crossent.torch.lazy import log_probs, operations
 from crossent.torch.lazy.deferred import scores_or_none
@@ -24,6 +24,7 @@ from crossent.torch.lazy.results import results_of
 from crossent.torch.linear import loss_of_layer
 from crossent.torch.logits import loss_of_logits
 from crossent.torch.ranks.shards import NO_SHARDS
+from crossent.torch.selected_classes import selected_of_layer, selected_of_logits
 
 __all__ = ["fused_loss", "log_probs", "operations"]
 
@@ -78,8 +79,32 @@ def fused_loss(arguments: Arguments) -> Any:
     loss, *stats = results_of(logits, of_numbers, of_operands)
     if not stats:
         return loss
-    lse, logprob, entropy = stats
-    return loss, dataclasses.replace(made[0][1], lse=lse, logprob=logprob, entropy=entropy)
+    return loss, dataclasses.replace(made[0][1], **dict(zip(DIFFERENTIABLE, stats, strict=True)))
+
+
+def fused_selected(arguments: Arguments) -> Any:
+    """Return lse and statistics of lazy logits (V) or (N, V) beside several classes a row, or NotImplemented."""
+    logits: LazyLogits = arguments.operands
+    layer = logits._deferred
+    scores = _scores(layer.scores(), arguments.scores)
+    if scores is None or layer.shifted or loss_dtype(layer.dtype) != loss_dtype(layer.hidden.dtype) or logits.ndim > 2:
+        return NotImplemented
+    logits.check()
+    made: list[Any] = []
+
+    def of_operands(operands: LayerOperands) -> tuple[Tensor, ...]:
+        made.append(selected_of_layer(arguments._replace(operands=operands, scores=scores), None))
+        return _statistics(made[0])
+
+    def of_numbers(numbers: Tensor) -> tuple[Tensor, ...]:
+        return _statistics(selected_of_logits(arguments._replace(operands=numbers)))
+
+    stats = results_of(logits, of_numbers, of_operands)
+    return stats[0], dataclasses.replace(made[0], **dict(zip(DIFFERENTIABLE, stats, strict=True)))
+
+
+def _statistics(stats: Any) -> tuple[Tensor, ...]:
+    return tuple(getattr(stats, name) for name in DIFFERENTIABLE)
 
 
 def _differentiable(found: Any) -> tuple[Tensor, ...]:
@@ -87,7 +112,7 @@ def _differentiable(found: Any) -> tuple[Tensor, ...]:
     if isinstance(found, Tensor):
         return (found,)
     loss, stats = found
-    return loss, stats.lse, stats.logprob, stats.entropy
+    return loss, *_statistics(stats)
 
 
 def _scores(steps: Scores | None, loss: Scores) -> Scores | None:

@@ -1,8 +1,9 @@
-"""What stays lazy of log-probabilities: that of one class a row, their sum over the classes, and torch's nll_loss.
+"""What stays lazy of log-probabilities: those of some classes a row, their sum over the classes, and torch's nll_loss.
 
 Log-probabilities are lazy logits after a log_softmax, and perhaps multiplied by numbers. So the label smoother of
-Hugging Face's Trainer, log_softmax with gather, and nll_loss give their numbers without the logits. Each function takes
-the arguments of torch's function of that name, and returns NotImplemented where the numbers are needed after all.
+Hugging Face's Trainer, log_softmax with gather, and nll_loss give their numbers without the logits. So do, in full
+precision, the logits of some classes and the log-normaliser that trainers subtract from them. Each function takes the
+arguments of torch's function of that name, and returns NotImplemented where the numbers are needed after all.
 """
 
 # pyright: reportPrivateUsage=false
@@ -20,11 +21,12 @@ from crossent.spec import Scores
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing
 from crossent.torch.call.layout import LayerOperands
-from crossent.torch.call.results import reduction_of
+from crossent.torch.call.results import Stats, reduction_of
 from crossent.torch.lazy.logits import LazyLogits, lazily
 from crossent.torch.lazy.results import results_of
 from crossent.torch.linear import loss_of_layer
 from crossent.torch.ranks.shards import NO_SHARDS
+from crossent.torch.selected_classes import SelectedClasses, rows_arguments, selected_of_layer
 from crossent.torch.sources.linear import costs_of
 from crossent.torch.sources.plan import default_chunk_bytes
 
@@ -68,13 +70,97 @@ def _chunk_bytes(operands: LayerOperands, dtype: torch.dtype) -> int:
 
 @lazily("gather")
 def _gather(logits: LazyLogits, dim: Any, index: Any, **options: Any) -> Any:
-    """Return the log-probability of one class in each row."""
-    known, shape = _log_probs(logits), (*logits.shape[:-1], 1)
-    if known is None or options or dim not in (-1, logits.ndim - 1):
+    """Return the log-probabilities, or the logits, of K classes in each row."""
+    if options or dim not in (-1, logits.ndim - 1) or type(index) is not Tensor or index.dtype != torch.int64:
         return NotImplemented
-    if type(index) is not Tensor or index.dtype != torch.int64 or index.shape != shape or index.device != logits.device:
+    if index.ndim != logits.ndim or index.shape[:-1] != logits.shape[:-1] or index.device != logits.device:
         return NotImplemented
+    known = _log_probs(logits)
+    if known is None:
+        return _logits_of_classes(logits, index)
+    if index.shape[-1] == 1:
+        return _of_one_class(logits, index, known)
     scores, factor, dtype = known
+
+    def of_operands(operands: LayerOperands) -> tuple[Tensor, ...]:
+        return (factor * _of_classes(operands, index, scores, dtype).logprob,)
+
+    (found,) = results_of(logits, lambda numbers: (numbers.to(dtype).gather(-1, index).flatten(0, -2),), of_operands)
+    return found.to(logits.dtype).reshape(index.shape)
+
+
+def _of_classes(operands: LayerOperands, index: Tensor, scores: Scores, dtype: torch.dtype) -> Stats:
+    """Return the statistics of the rows of a layer, and the log-probabilities of K classes of each, (N, K)."""
+    operands = _rows_of(operands)
+    classes = SelectedClasses(index.reshape(-1, index.shape[-1]), _NONE_IGNORED)
+    arguments = rows_arguments(operands, classes, scores, NOT_SHARDED)
+    return selected_of_layer(arguments, _chunk_bytes(operands, dtype))
+
+
+def _full_scores(logits: LazyLogits) -> Scores | None:
+    """Return the scores that these logits are in full precision, or None if they are something else."""
+    layer, dtype = logits._deferred, logits.dtype
+    if layer.shifted or logits.numel() == 0 or dtype != loss_dtype(layer.hidden.dtype):
+        return None
+    logits.check()
+    return layer.scores()
+
+
+def _logits_of_classes(logits: LazyLogits, index: Tensor) -> Any:
+    """Return the logits of K classes in each row: their log-probabilities and the log-normaliser, added up."""
+    scores = _full_scores(logits)
+    if scores is None:
+        return NotImplemented
+
+    def of_numbers(numbers: Tensor) -> tuple[Tensor, ...]:
+        return numbers.gather(-1, index).flatten(0, -2), numbers.logsumexp(-1).reshape(-1)
+
+    def of_operands(operands: LayerOperands) -> tuple[Tensor, ...]:
+        stats = _of_classes(operands, index, scores, logits.dtype)
+        return stats.logprob + stats.lse[:, None], stats.lse
+
+    found, lse = results_of(logits, of_numbers, of_operands)
+    result: Any = found.reshape(index.shape)
+    # trainers subtract the log-normaliser next, maybe a few rows at a time
+    result._log_normaliser = lse.reshape(logits.shape[:-1])
+    logits._log_normaliser = weakref.ref(result._log_normaliser)  # pyright: ignore[reportAttributeAccessIssue]
+    return result
+
+
+@lazily("logsumexp")
+def _logsumexp(logits: LazyLogits, dim: Any, keepdim: bool = False) -> Any:
+    """Return the log-normaliser of each row."""
+    if isinstance(dim, (tuple, list)) and len(dim) == 1:  # pyright: ignore[reportUnknownArgumentType]
+        dim = dim[0]
+    scores = _full_scores(logits)
+    if scores is None or dim not in (-1, logits.ndim - 1):
+        return NotImplemented
+    shared, rows = _known_normaliser(logits), logits.shape[:-1]
+    if shared is None or (torch.is_grad_enabled() and logits.requires_grad and not shared.requires_grad):
+
+        def of_operands(operands: LayerOperands) -> tuple[Tensor, ...]:
+            operands = _rows_of(operands)
+            target = operands.input.new_zeros(len(operands.input), dtype=torch.int64)
+            found: Any = loss_of_layer(_arguments(operands, target, scores), _chunk_bytes(operands, logits.dtype))
+            return (found[1].lse,)
+
+        (shared,) = results_of(logits, lambda numbers: (numbers.logsumexp(-1).reshape(-1),), of_operands)
+    return shared.reshape((*rows, 1) if keepdim else rows)
+
+
+def _known_normaliser(logits: LazyLogits) -> Tensor | None:
+    """Return the log-normaliser of these logits if it was computed for them, or for logits that these are rows of."""
+    found: Tensor | None = getattr(logits, "_log_normaliser", lambda: None)()
+    origin = logits._origin
+    if found is not None or origin is None or origin.rows is None:
+        return found
+    every = _known_normaliser(origin.logits)
+    return None if every is None else origin.rows(every.unsqueeze(-1)).squeeze(-1)
+
+
+def _of_one_class(logits: LazyLogits, index: Tensor, known: _LogProbs) -> Any:
+    """Return the log-probability of one class in each row."""
+    shape, (scores, factor, dtype) = index.shape, known
     target, V = index.reshape(-1), logits.shape[-1]
 
     def of_numbers(numbers: Tensor) -> tuple[Tensor, ...]:

@@ -252,6 +252,28 @@ def _getitem(logits: LazyLogits, key: Any) -> Any:
     return _view(logits, lambda real: real[keys])
 
 
+@lazily("__iter__")
+def _iter(logits: LazyLogits) -> Any:
+    """Return the logits one after the other along the first axis, as loops over sequences ask for them."""
+    if logits.ndim < 2:
+        return NotImplemented
+    return iter([_getitem(logits, place) for place in range(len(logits))])
+
+
+@lazily("unbind")
+def _unbind(logits: LazyLogits, dim: int = 0) -> Any:
+    return NotImplemented if dim != 0 or logits.ndim < 2 else tuple(_iter(logits))
+
+
+@lazily("split")
+def _split(logits: LazyLogits, split_size: Any, dim: int = 0) -> Any:
+    if not isinstance(split_size, int) or isinstance(split_size, bool) or dim != 0 or logits.ndim < 2:
+        return NotImplemented
+    if split_size < 1 or len(logits) == 0:
+        return NotImplemented
+    return tuple(_getitem(logits, slice(k, k + split_size)) for k in range(0, len(logits), split_size))
+
+
 @lazily("detach")
 def _detach(logits: LazyLogits) -> Any:
     return alias(logits)

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from crossent.spec import Scores, Target
 from crossent.torch.base.operator_call import OperatorCall, operator_call
-from crossent.torch.base.values import RowResults, loss_dtype, new_record, partial_view, without_autocast
+from crossent.torch.base.values import (
+    PredictionResults,
+    RowResults,
+    loss_dtype,
+    new_record,
+    partial_view,
+    without_autocast,
+)
 from crossent.torch.operators.rows import RowCall, row_stats
 from crossent.torch.ranks.collectives import share
 from crossent.torch.ranks.gathered import gather_rows
@@ -81,6 +88,15 @@ class LinearCall(OperatorCall):
         _, _ = loss.zero_(), record.zero_()
         _ = record[1].fill_(1.0)
         return RowResults(loss, torch.zeros_like(loss), torch.zeros_like(loss), record)
+
+    def new_predictions(self, *, wanted: bool) -> PredictionResults:
+        """Return memory for results of predictions of all rows if they are wanted, as of rows without a target."""
+        number = self.features.shape[0] * self.positions if wanted else 0
+        lse, record = new_record(number, self.input)
+        _, _ = lse.zero_(), record.zero_()
+        _ = record[1].fill_(1.0)
+        predicted = torch.full_like(lse, -1, dtype=torch.int64)
+        return PredictionResults(lse, record, predicted, torch.full_like(lse, -torch.inf, dtype=torch.float64))
 
     def unpadded(self) -> LinearCall:
         """Return the call without padding."""
@@ -170,7 +186,7 @@ class PackedRows(NamedTuple):
         """Return the entries of these rows in an array whose last axis is all rows."""
         return vectors if vectors is None or self.places is None else vectors[..., self.places]
 
-    def put(self, results: RowResults, packed: RowResults) -> None:
+    def put(self, results: Sequence[Tensor], packed: Sequence[Tensor]) -> None:
         """Write the results of these rows into the results of all rows."""
         if self.places is not None:
             for to, part in zip(results, packed, strict=True):
@@ -210,6 +226,11 @@ def recomputed(
 
 def linear_stats_plain(call: LinearCall) -> RowResults:
     """Compute linear_stats with all logits in memory: its slow twin, differentiable any number of times."""
+    return row_stats(rows_of_layer(call))
+
+
+def rows_of_layer(call: LinearCall) -> RowCall:
+    """Return the call of all logits of a layer, made in differentiable operations."""
     ranks, wide, call = call.ranks, loss_dtype(call.input.dtype), call.unpadded()
     weight, bias = share(call.linear_weight, ranks.row_groups), share(call.linear_bias, ranks.row_groups)
     if ranks.gathered is None:
@@ -221,4 +242,4 @@ def linear_stats_plain(call: LinearCall) -> RowResults:
         logits = torch.nn.functional.linear(features.to(wide), weight.to(wide), bias)
     positions = call.positions
     logits = logits if positions == 1 else logits.unflatten(1, (weight.shape[0] // max(1, positions), positions))
-    return row_stats(RowCall(logits, call.target, call.scores, ranks.groups, recorded=True))
+    return RowCall(logits, call.target, call.scores, ranks.groups, recorded=True)

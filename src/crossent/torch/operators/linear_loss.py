@@ -20,11 +20,22 @@ from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Backward, Forward, Wants, in_plain_backward, keeps_graph, register
 from crossent.torch.base.register import Gradients as ByName
-from crossent.torch.base.values import RowResults, loss_dtype
+from crossent.torch.base.values import PredictionResults, RowResults, loss_dtype
 from crossent.torch.call.arguments import Closing, RowClosing
 from crossent.torch.call.closings import RowFunction, RowView
-from crossent.torch.operators.linear_call import LinearCall, LinearGradients, linear_stats_plain, recomputed
-from crossent.torch.operators.linear_stats import LinearStatsCall, gradients_like, stats_gradients, wanted_of
+from crossent.torch.operators.linear_call import LinearCall, LinearGradients, recomputed, rows_of_layer
+from crossent.torch.operators.linear_stats import (
+    LinearStatsCall,
+    ReadPredictions,
+    Squares,
+    gradients_like,
+    stats_gradients,
+    wanted_of,
+    wanted_squares,
+    with_squares,
+)
+from crossent.torch.operators.prediction import prediction
+from crossent.torch.operators.rows import row_stats
 from crossent.torch.sources import driver
 from crossent.torch.sources.linear import costs_of
 from crossent.torch.sources.plan import Sweep, one_sweep, weight_adds_up
@@ -41,6 +52,8 @@ class LinearLossCall(OperatorCall):
     mean: bool
     wants: tuple[bool, ...]
     chunk_bytes: int
+    predicts: bool = False
+    """Whether the results of the predictions are wanted."""
 
     @property
     def closing(self) -> RowClosing:
@@ -74,6 +87,15 @@ class LinearLoss(NamedTuple):
     g_input: Tensor
     g_weight: Tensor
     g_bias: Tensor
+    squares_lse: Tensor
+    squares_record: Tensor
+    predicted: Tensor
+    peak: Tensor
+
+    @property
+    def prediction(self) -> PredictionResults:
+        """The results of the predictions."""
+        return PredictionResults(self.squares_lse, self.squares_record, self.predicted, self.peak)
 
     @property
     def rows(self) -> RowResults:
@@ -87,14 +109,15 @@ def _linear_loss(call: LinearLossCall) -> LinearLoss:
 
 
 class Swept(NamedTuple):
-    """Results of the rows of a sweep, and the gradients of the operands."""
+    """Results of the rows of a sweep, the gradients of the operands, and results of the predictions."""
 
     results: RowResults
     gradients: list[Tensor]
+    prediction: PredictionResults
 
     def loss(self, reduced: Tensor) -> LinearLoss:
         """Return the outputs of the operator."""
-        return LinearLoss(reduced, *self.results, *self.gradients)
+        return LinearLoss._make((reduced, *self.results, *self.gradients, *self.prediction))
 
 
 MakeClosing = Callable[[LossScale, RowResults, Tensor | None], Any]
@@ -106,13 +129,14 @@ def sweep(call: LinearLossCall, closing_of: MakeClosing, chunks: Sweep) -> Swept
     """Compute the results of all rows and the gradients of the operands in one sweep."""
     head = call.head
     results, packed = head.new_results(), head.packed()
+    reading = ReadPredictions(head, packed, wanted=call.predicts)
     parts = results if packed.places is None else head.new_results(packed.source.size)
     scale = call.closing.scale(results)
     taken = scale._replace(loss=packed.take(scale.loss), lse_squared=packed.take(scale.lse_squared))
     closing = closing_of(taken, parts, packed.places)
-    found = driver.one_sweep(packed.task, chunks, closing, parts, call.wanted)
+    found = driver.one_sweep(reading.task, chunks, closing, parts, call.wanted)
     packed.put(results, parts)
-    return Swept(results, head.padded(LinearGradients(*found)).filled(head.input)[:3])
+    return Swept(results, head.padded(LinearGradients(*found)).filled(head.input)[:3], reading.results())
 
 
 def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
@@ -121,36 +145,31 @@ def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
     adds_up = weight_adds_up(costs_of(head.input, head.linear_weight), call.chunks)
     dtypes = (wide, wide if adds_up else head.linear_weight.dtype, wide)
     gradients = [g.to(dtype) for g, dtype in zip(gradients_like(head, call.wanted), dtypes, strict=False)]
-    return LinearLoss(results.loss.new_empty(()), *results, *gradients)
+    of_predictions = head.new_predictions(wanted=call.predicts)
+    return LinearLoss._make((results.loss.new_empty(()), *results, *gradients, *of_predictions))
 
 
 def save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss, function: RowFunction | None = None) -> None:
     """Keep what the backward needs, which is also that of a loss with a closing that the caller wrote."""
     output = LinearLoss(*output)
     gradients = (output.g_input, output.g_weight, output.g_bias)
-    keep(ctx, call, output.record, *(() if function is None else function.tensors))
+    keep(ctx, call, output.record, output.squares_record, *(() if function is None else function.tensors))
     ctx.function = function if function is None else function.map(lambda _: None)  # its tensors are saved
     # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
     ctx.gradients = [g if want else None for g, want in zip(gradients, call.wants, strict=False)]
     ctx.dtypes = (call.head.input.dtype, *[call.head.linear_weight.dtype] * 2)
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output.record, *gradients)
+    ctx.mark_non_differentiable(output.record, *gradients, output.squares_record, output.predicted, output.peak)
 
 
-def linear_loss_backward(
-    ctx: Any,
-    wants: Wants,
-    g: Tensor | None,
-    g_loss: Tensor | None,
-    g_lse: Tensor | None,
-    g_entropy: Tensor | None,
-    *_: Any,
-) -> ByName:
+def linear_loss_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> ByName:
     """Return the gradients of the operands for cotangents of the loss and of the results of the rows."""
-    of_rows = (g_loss, g_lse, g_entropy)
+    given: Any = LinearLoss(*cotangents)  # pyright: ignore[reportArgumentType]
+    g, of_rows = given.reduced, (given.loss, given.lse, given.entropy)
+    of_squares = wanted_squares(given.squares_lse)
     if torch.is_grad_enabled():
         call: LinearLossCall
-        call, (_record, *tensors) = kept(ctx)
+        call, (_record, _squares, *tensors) = kept(ctx)
         closing, saved = call.closing, iter(tensors)
         if ctx.function is not None:
             function = ctx.function.map(lambda _: next(saved))
@@ -158,20 +177,21 @@ def linear_loss_backward(
 
         def close(head: LinearCall, results: RowResults) -> tuple[Tensor, ...]:
             def again(target: Target) -> RowResults:
-                return linear_stats_plain(dataclasses.replace(head, target=target))
+                return row_stats(rows_of_layer(dataclasses.replace(head, target=target)))
 
-            return closing.closed(RowView(head.target, results, again)), *results[:3]
+            reduced = closing.closed(RowView(head.target, results, again))
+            return reduced, *with_squares(head, results, of_squares)
 
-        return recomputed(call.head, close, (g, *of_rows))._asdict()
+        return recomputed(call.head, close, (g, *of_rows, of_squares))._asdict()
     found = LinearGradients()
     if g is not None:
         found = LinearGradients(*_scaled(ctx, g))
     elif not keeps_graph():
         ctx.gradients = None
-    if any(x is not None for x in of_rows):
-        call, (record, *_constants) = kept(ctx)
-        stats = LinearStatsCall(call.head, "nothing", call.chunk_bytes)
-        found += stats_gradients(stats, record, record.new_empty((0,)), of_rows, wanted_of(wants))
+    if any(x is not None for x in (*of_rows, of_squares)):
+        call, (record, squares_record, *_constants) = kept(ctx)
+        stats, squares = LinearStatsCall(call.head, "nothing", call.chunk_bytes), Squares(squares_record, of_squares)
+        found += stats_gradients(stats, record, record.new_empty((0,)), of_rows, wanted_of(wants), squares)
     return found._asdict()
 
 
@@ -206,9 +226,12 @@ def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
 
 
 def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
-    results = linear_stats_plain(call.head)
+    rows = rows_of_layer(call.head)
+    results = row_stats(rows)
+    of_predictions = prediction(rows) if call.predicts else call.head.new_predictions(wanted=False)
     none = LinearGradients().filled(call.head.input)[:3]  # autograd differentiates this one operation by operation
-    return LinearLoss(call.closing.reduced(results.loss, results.lse), *results, *none)
+    reduced = call.closing.reduced(results.loss, results.lse)
+    return LinearLoss._make((reduced, *results, *none, *of_predictions))
 
 
 def _linear_loss_flops(call: LinearLossCall) -> int:

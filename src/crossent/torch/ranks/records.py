@@ -58,7 +58,7 @@ def merge(record: Tensor, groups: Sequence[str], classes: ClassRange) -> None:
 
 
 def write_outputs(record: Tensor, target: Target, outputs: RowOutputs) -> None:
-    """Write loss, lse and entropy of a merged record.
+    """Write loss, lse and entropy of a merged record, whichever are wanted.
 
     A row without a target first gets the record of an ignored row.
     """
@@ -68,7 +68,8 @@ def write_outputs(record: Tensor, target: Target, outputs: RowOutputs) -> None:
     stats = RowStats(*record)
     for to, values in zip(outputs, (stats.loss, stats.lse, stats.entropy), strict=True):
         array: Any = to
-        array.copy_(values)
+        if array is not None:
+            array.copy_(values)
 
 
 def all_reduce(stats: RowStats, group: Any = None) -> RowStats:

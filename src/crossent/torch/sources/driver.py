@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -30,7 +30,17 @@ from crossent.torch.ranks.collectives import LogTotal, add_up
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
 from crossent.torch.sources.plan import Rest, Sweep, TileShape, even, tile_shape
 from crossent.torch.sources.probabilities import prob_grad
-from crossent.torch.sources.source import GradientSums, Source, Span, Tiles, Wanted, spans
+from crossent.torch.sources.source import (
+    GradientPart,
+    GradientSums,
+    Source,
+    Span,
+    Tile,
+    TileReader,
+    Tiles,
+    Wanted,
+    spans,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +54,10 @@ class TiledRows:
     target: Target
     scores: Scores
     ranks: Ranks = NO_RANKS
+    readers: tuple[TileReader, ...] = ()
+    """Who reads each tile of logits beside the row statistics."""
+    parts: tuple[GradientPart, ...] = ()
+    """What is added to the gradient of each tile."""
 
     def tile_shape(self, chunk_bytes: int) -> TileShape:
         """Return the shape of a tile of two sweeps."""
@@ -79,6 +93,11 @@ class TiledRows:
         positions = self.source.positions
         return tile if positions == 1 else tile.unflatten(1, (-1, positions))
 
+    def read(self, tile: Tile) -> None:
+        """Have a tile of logits read by everybody who wants to."""
+        for reader in self.readers:
+            reader.read(tile)
+
     def logits(self, tile: Tensor, bias: Tensor | None) -> Any:
         """Return a tile of logits in the form of the kernels, with the bias that these add."""
         return self.shaped(tile) if bias is None else BiasedLogits(self.shaped(tile), bias)
@@ -106,6 +125,7 @@ def statistics(task: TiledRows, tiles: Tiles, shape: TileShape, results: RowResu
         for classes in spans(source.classes, shape.classes):
             tile = tiles.logits(rows, classes)
             logits = task.logits(tile, tiles.bias(classes))
+            task.read(Tile(tile, tiles.bias(classes), rows, classes))
             last = classes.end == source.classes
             written = RowOutputs(*(x[here] if last else None for x in results[:3]))
             target, scores, extend = task.target_of(rows, classes), task.scores_of(rows), classes.begin > 0
@@ -151,7 +171,11 @@ def _add_gradients(task: TiledRows, tiles: Tiles, sums: GradientSums, tiling: Ti
             gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(classes))
             parts = Cotangents(*(None if g is None else g[here] for g in cotangents))
             target, scores, part = task.target_of(rows, classes), task.scores_of(rows), record[:, here].contiguous()
+            for further in task.parts:
+                further.begin(Tile(tile, tiles.bias(classes), rows, classes))
             backend(tile).row_grad(logits, target, scores, part, parts, task.shaped(gradient))
+            for further in task.parts:
+                further.finish(task.shaped(gradient))
             sums.add(gradient, rows, classes, counted)
         sums.end(classes)
 
@@ -195,6 +219,7 @@ def one_sweep(
     for rows in _chunks(source, sweep, closing):
         here = rows.of(source.positions)
         tile = tiles.logits(rows, classes)
+        task.read(Tile(tile, tiles.bias(classes), rows, classes))
         gradient, logits = sums.place(tile, rows), task.logits(tile, tiles.bias(classes))
         to, scores = task.shaped(gradient), task.scores_of(rows)
         if isinstance(closing, LossScale):
@@ -270,6 +295,7 @@ def _keep_gradients(
     for rows in _chunks(source, sweep, closing):
         here = rows.of(source.positions)
         tile = tiles.logits(rows, every)
+        task.read(Tile(tile, tiles.bias(every), rows, every))
         chunk = _chunk(task, task.logits(tile, tiles.bias(every)), rows, results)
         if isinstance(closing, LossScale):
             parts = _cotangents(_part(closing, here), chunk.results.lse)
@@ -312,16 +338,18 @@ class RowsThatCount:
         if rows not in self._found:
             task, positions = self._task, self._task.source.positions
             here = rows.of(positions)
-            given = type(self._given)(*(None if g is None else g[here] for g in self._given))
+            given = [None if g is None else g[here] for g in self._given]
+            given += [part.cotangent[here] for part in task.parts]
             target = task.target_of(rows, Span(0, task.source.classes))
             self._found[rows] = rows_with_gradient(target, self._record[:, here], given, positions)
         return self._found[rows]
 
 
-def rows_with_gradient(target: Target, record: Tensor, cotangents: Cotangents | LossScale, positions: int) -> Tensor:
+def rows_with_gradient(target: Target, record: Tensor, cotangents: Sequence[Any], positions: int) -> Tensor:
     """Return which rows of the source have a gradient at all: those that count, and whose target has a mass.
 
-    The others have gradient 0 whatever they hold, and a product must not multiply what they hold by it: 0 · NaN is NaN.
+    The cotangents are that of the loss and any number of others, None for none. The other rows have gradient 0 whatever
+    they hold, and a product must not multiply what they hold by it: 0 · NaN is NaN.
     """
     of_loss, *others = cotangents
     stats = RowStats(*record)

@@ -90,6 +90,43 @@ class GradientSums(Protocol):
         ...
 
 
+class Tile(NamedTuple):
+    """A tile of logits (n, v · positions), the bias that whoever reads it adds, and where it lies."""
+
+    logits: Tensor
+    bias: Tensor | None
+    rows: Span
+    classes: Span
+
+
+class TileReader(Protocol):
+    """Reads each tile of logits for something beside the row statistics, before a gradient takes the tile's place.
+
+    Tiles of the same rows come one after the other, in the order of their classes.
+    """
+
+    def read(self, tile: Tile) -> None:
+        """Read a tile."""
+        ...
+
+
+class GradientPart(Protocol):
+    """A part of the gradient of each tile that the row functions do not know of."""
+
+    @property
+    def cotangent(self) -> Tensor:
+        """A vector of all rows, 0 in rows that the part adds nothing to."""
+        ...
+
+    def begin(self, tile: Tile) -> None:
+        """Read a tile before its gradient takes its place."""
+        ...
+
+    def finish(self, gradient: Tensor) -> None:
+        """Add the part to the gradient of the tile begun with, in the form of the kernels."""
+        ...
+
+
 class Source(Protocol):
     """Where logits come from."""
 
