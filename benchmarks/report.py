@@ -10,6 +10,7 @@ from benchmarks.common.records import Record, by_case
 from benchmarks.linear import report as linear_report
 from benchmarks.logits import everyday_report, growth_report
 from benchmarks.logits import report as logits_report
+from benchmarks.rows import report as rows_report
 
 LAYOUTS: dict[str, Any] = {
     "logits": logits_report,
@@ -17,6 +18,7 @@ LAYOUTS: dict[str, Any] = {
     "growth": growth_report,
     "linear": linear_report,
     "scaling": linear_report,
+    "rows": rows_report,
 }
 """Modules that know the columns of a suite: each has grids, notes and a LEGEND."""
 

@@ -1,6 +1,7 @@
 """The suites that `python -m benchmarks` measures.
 
-Losses of logits, of few classes and few rows, sweeps of their sizes; losses of a linear layer, and sweeps of its sizes.
+Losses of logits, of few classes and few rows, sweeps of their sizes; losses of a linear layer, sweeps of its sizes, and
+losses of reinforcement learning on one.
 
 A suite is a folder: its cases; its contenders (losses, calls, work, LIMITS and FEWER); its errors (measure); and its
 report (grids, notes and a LEGEND).
@@ -23,8 +24,12 @@ from benchmarks.logits import contenders as logits_contenders
 from benchmarks.logits import errors as logits_errors
 from benchmarks.logits import everyday as everyday_cases
 from benchmarks.logits.cases import LogitsCase
+from benchmarks.rows import cases as rows_cases
+from benchmarks.rows import contenders as rows_contenders
+from benchmarks.rows import errors as rows_errors
+from benchmarks.rows.cases import RowsCase
 
-AnyCase = LogitsCase | LinearCase
+AnyCase = LogitsCase | LinearCase | RowsCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,14 @@ class Suite:
 
 _LINEAR = Suite(linear_contenders, linear_errors)
 _LOGITS = Suite(logits_contenders, logits_errors)
-SUITES = {"logits": _LOGITS, "everyday": _LOGITS, "growth": _LOGITS, "linear": _LINEAR, "scaling": _LINEAR}
+SUITES = {
+    "logits": _LOGITS,
+    "everyday": _LOGITS,
+    "growth": _LOGITS,
+    "linear": _LINEAR,
+    "scaling": _LINEAR,
+    "rows": Suite(rows_contenders, rows_errors),
+}
 
 
 def of(case: AnyCase) -> Suite:
@@ -53,6 +65,7 @@ def cases() -> list[AnyCase]:
         *everyday_cases.growth(),
         *linear_cases.CASES,
         *linear_cases.scaling(),
+        *rows_cases.CASES,
     ]
 
 

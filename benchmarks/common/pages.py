@@ -21,6 +21,7 @@ COMMANDS = {
     "growth": "python -m benchmarks --suite growth",
     "linear": "python -m benchmarks --suite linear",
     "scaling": "python -m benchmarks --suite scaling",
+    "rows": "python -m benchmarks --suite rows",
     "score": "python -m benchmarks.score",
     "coverage": "python -m benchmarks.coverage",
     "gpu": "make bench-gpu",
