@@ -217,19 +217,21 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LanePhi<typename
     lane_patches(task, tile, reader, records, log_total, coefficients, patches);
 
     bool entropic = false;
-    Lane<T> active, peak, floor, factor, log_total_, a, b, c, result;
+    Lane<T> active, peak, floor, factor, log_total_, a, b, c, simple, result;  // simple: q a, whatever is beside it
     for (int64_t i = 0; i < tile.n; ++i) {
         const bool wanted = coefficients.a[i] != 0 || coefficients.b[i] != 0 || coefficients.c[i] != 0;
         active[i] = wanted && !ignored(task, tile.row + i) ? T(1) : T(0);
         entropic = entropic || coefficients.b[i] != 0;
     }
-    const bool plain = !reader.capped && !reader.measured && !entropic;
+    const bool linear = !reader.capped && !reader.measured, plain = linear && !entropic;
 #pragma omp simd
     for (int64_t i = 0; i < tile_rows; ++i) {
+        const bool own = linear && coefficients.b[i] == 0;
         const double scale =
-            plain ? coefficients.a[i] * static_cast<double>(phi.unit[i]) / records.total[i] : 1 / records.total[i];
+            own ? coefficients.a[i] * static_cast<double>(phi.unit[i]) / records.total[i] : 1 / records.total[i];
         const double size =
-            std::fabs(plain ? scale : scale * (std::fabs(coefficients.a[i]) + std::fabs(coefficients.b[i])));
+            std::fabs(own ? scale : scale * (std::fabs(coefficients.a[i]) + std::fabs(coefficients.b[i])));
+        simple[i] = own ? T(1) : T(0);
         floor[i] = static_cast<T>(size < 1 ? Limits<T>::smallest - log_of_power_below(size) : Limits<T>::smallest);
         factor[i] = static_cast<T>(scale);
         peak[i] = static_cast<T>(reader.capped ? records.peak[i] : records.peak[i] * phi.temperature[i]);
@@ -256,7 +258,8 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LanePhi<typename
                 const T q = exp_nonpositive(d, floor[i]) * factor[i];
                 const T logq = d - log_total_[i];
                 const T value = q * (a[i] + b[i] * (logq < lowest_log<T> ? lowest_log<T> : logq)) - c[i] * reader.p[i];
-                result[i] = active[i] == T(0) ? T(0) : value * (capped ? reader.slope[i] : unit[i]);
+                const T general = value * (capped ? reader.slope[i] : unit[i]);
+                result[i] = active[i] == T(0) ? T(0) : (simple[i] == T(0) ? general : q);
             }
         }
         store_run(static_cast<Out*>(task.grad.data) + first + v * task.grad.column_stride, stride, tile.n, result.at);
