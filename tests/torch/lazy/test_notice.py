@@ -81,7 +81,7 @@ def test_what_bypasses_torch_functions():
 QUIET = """
 nnf.cross_entropy(z.view(-1, 11), a.y.view(-1)).backward(); z.shape; (z / 2 + a.row).log_softmax(-1); z.requires_grad
 F.cross_entropy(z[0], a.y[0], return_stats=True); z.log_softmax(-1).gather(-1, a.y[..., None]); len(z); z.float()[:, 1:]
-z.retain_grad(); z.register_hook(print)
+z.retain_grad(); z.register_hook(print); z.logsumexp(-1)
 """
 
 
@@ -125,8 +125,8 @@ def test_a_second_loss_of_the_numbers_warns():
     head, x = fused()
     z, a = head(x), others()
     _ = nnf.cross_entropy(z.view(-1, V), a.y.view(-1))
-    with pytest.warns(UserWarning, match="logsumexp"):
-        _ = z.logsumexp(-1)
+    with pytest.warns(UserWarning, match="exp"):
+        _ = z.exp()
 
 
 def test_each_model_warns_once():
