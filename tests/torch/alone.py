@@ -18,7 +18,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Rows:
-    """Logits (N, V), their target, sample weights, and cotangents; some of those of loss and lse are 0."""
+    """Logits (N, V), their target, sample weights, and cotangents, some of them 0."""
 
     def __init__(self, N: int, V: int, dtype: torch.dtype, kind: str, name: str) -> None:
         random = torch.Generator().manual_seed(N * V)
@@ -34,7 +34,7 @@ class Rows:
         narrow = torch.float64 if dtype == torch.float64 else torch.float32
         self.samples = torch.rand(N, generator=random).to(narrow)
         self.g = torch.randn(3, N, generator=random).to(narrow)
-        for k in range(2):
+        for k in range(3):
             self.g[k, k :: 4 + k] = 0
         index = torch.randint(V, (N,), generator=random)
         if masked:
@@ -86,7 +86,7 @@ class Rows:
         outputs = [loss, stats.lse, stats.entropy]
         found["gradient of all"] = first(torch.autograd.grad(outputs, x, list(g))[0])
         found["loss beside statistics"] = loss
-        for name in ("lse", "logprob", "entropy", "confidence", "correct"):
+        for name in ("lse", "logprob", "entropy", "confidence", "correct", "log_sum_squares", "predicted"):
             found[name] = getattr(stats, name)
         for name, given in (("sum", {}), ("weighted sum", options)):
             few = {k: v for k, v in self.options.items() if k != "z_loss"} | given
