@@ -10,15 +10,15 @@ import torch.nn.functional as nnf
 
 import crossent.torch as F
 from crossent.spec import NO_CLASS, Scores
-from crossent.torch.call import results
 from crossent.torch.operators import linear_selected, prediction
 from crossent.torch.operators import selected as operators
-from crossent.torch.sources import beside, most_probable, selected
+from crossent.torch.sources import beside, most_probable, selected, squares
 from crossent.torch.sources.selected import RowCotangents, SelectedCotangents
 from tests.torch import logq
 
-HOMES = (selected, beside, operators, linear_selected, most_probable, prediction, results)
+HOMES = (selected, beside, operators, linear_selected, most_probable, prediction)
 write_gradient, cotangents_of, columns_of = selected.write_gradient, selected.cotangents_of, selected.columns_of
+squares_gradient = squares._gradient
 logits_at, log_probabilities, peaks_of = selected.logits_at, selected.log_probabilities, most_probable.peaks_of
 
 
@@ -77,8 +77,17 @@ def the_last_of_equals(logits, bias=None):
     return found._replace(at=logits.shape[1] - 1 - found.at)
 
 
-def squares_without_the_lse(lse, record, of_predictions):
-    return of_predictions.squares_lse - 2 * lse.detach()
+def squares_without_the_lse(logits, scores, records, g):
+    return squares_gradient(logits, scores, records, g) + 2 * g[:, None] * softmax(logits, scores)
+
+
+def squares_of_plain_scores(logits, scores, records, g):
+    return squares_gradient(logits, dataclasses.replace(scores, softcap=None), records, g)
+
+
+def softmax(logits, scores):
+    s, slope = selected.scored(logits, scores)
+    return slope * s.softmax(1)
 
 
 MUTANTS = {
@@ -94,7 +103,8 @@ MUTANTS = {
     "of plain scores": {"log_probabilities": of_plain_scores},
     "in bfloat16": {"log_probabilities": in_bfloat16},
     "the last of equals": {"peaks_of": the_last_of_equals},
-    "squares without the lse": {"log_sum_squares": squares_without_the_lse},
+    "squares without the lse": {"_gradient": squares_without_the_lse},
+    "squares of plain scores": {"_gradient": squares_of_plain_scores},
 }
 
 
@@ -136,8 +146,8 @@ def test_no_mutant_survives(name, layer, monkeypatch):
         for home in HOMES:
             if hasattr(home, attribute):
                 monkeypatch.setattr(home, attribute, mutant)
-        if attribute == "log_sum_squares":
-            monkeypatch.setattr("crossent.torch.selected_classes.log_sum_squares", mutant)
+        if attribute == "_gradient":
+            monkeypatch.setattr(squares, attribute, mutant)
     assert not passes(layer)
 
 

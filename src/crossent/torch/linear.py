@@ -284,7 +284,7 @@ def _in_one_or_two_sweeps(
         check_same_call(rows, **facts)
     keep = _kept(call, wanted, chunk_bytes) if wanted.of_source and not plainly else "nothing"
     found = linear_stats(LinearStatsCall(call, keep, chunk_bytes, rows.return_stats))
-    return finished(rows, found.rows, again, lambda: found.prediction)
+    return finished(rows, found.rows, again, lambda _: found.prediction)
 
 
 def _kept(call: LinearCall, wanted: Wanted, chunk_bytes: int) -> str:

@@ -90,8 +90,8 @@ def logprobs(
 
     Notes
     -----
-    The backward reads the logits once for `logprob`, `lse` and `entropy`. The gradient of `log_sum_squares` is that of
-    the lse of doubled scores and −2 times that of the lse; of half-precision logits each of the two is rounded.
+    The backward reads the logits once for `logprob`, `lse` and `entropy`, and once more for `log_sum_squares`, whose
+    gradient 2 q_v (q_v / Σ q² − 1) is computed in float64.
     For each group of ranks that share the classes, the forward sends two times one MAX of N numbers and one SUM of
     4 N + 2, all float64, then a MAX and a MIN of N for `predicted`; K classes take one SUM of N · K more. The backward
     sends nothing.

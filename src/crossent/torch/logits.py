@@ -40,4 +40,4 @@ def _local_loss(arguments: Arguments) -> Tensor | tuple[Tensor, Stats]:
     def again(target: Target) -> RowResults:
         return row_stats(dataclasses.replace(call, target=target))
 
-    return finished(rows, row_stats(call), again, lambda: prediction(call))
+    return finished(rows, row_stats(call), again, lambda results: prediction(call, results.record))

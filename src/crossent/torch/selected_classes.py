@@ -15,7 +15,7 @@ from crossent.torch.base.values import INTEGER, PredictionResults, is_dtensor, l
 from crossent.torch.call.arguments import Arguments, CheckedRows, Closing, check_same_call, checked
 from crossent.torch.call.checks import check_companion, ignore_index_of
 from crossent.torch.call.layout import LogitsLayout, layout_of
-from crossent.torch.call.results import Stats, log_sum_squares, predicted_of
+from crossent.torch.call.results import Stats, predicted_of
 from crossent.torch.call.targets import TargetKind, TargetRows
 from crossent.torch.linear import checked_layer
 from crossent.torch.operators.linear_selected import LinearSelectedCall, linear_selected
@@ -95,7 +95,7 @@ def selected_of_logits(arguments: Arguments) -> Stats:
     call = RowCall(logits, rows.target, rows.scores, rows.ranks.groups, recorded=True)
     classes = given.matrix(layout)
     found = selected_stats(SelectedCall(call, classes))
-    return _stats_of_selected(found, prediction(call), classes)
+    return _stats_of_selected(found, prediction(call, found.record), classes)
 
 
 def selected_of_layer(arguments: Arguments, chunk_bytes: int | None) -> Stats:
@@ -143,7 +143,7 @@ def _stats_of_selected(found: SelectedResults, of_predictions: PredictionResults
         entropy=entropy,
         confidence=record[1].reciprocal().to(lse.dtype),
         correct=best,
-        log_sum_squares=log_sum_squares(lse, record, of_predictions),
+        log_sum_squares=of_predictions.log_sum_squares,
         predicted=predicted_of(lse, of_predictions),
     )
 

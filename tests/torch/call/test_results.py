@@ -61,7 +61,7 @@ def call(z, target, weight=None, smoothing=0.0, *, reduction="none", return_stat
         return row_stats(RowCall(layout.flat(z), other, Scores(), recorded=True))
 
     of_rows = RowCall(layout.flat(z), rows.target, Scores(), recorded=True)
-    return rows, row_stats(of_rows), again, asked, lambda: prediction(of_rows)
+    return rows, row_stats(of_rows), again, asked, lambda found: prediction(of_rows, found.record)
 
 
 SHAPE = (3, 7, 2)
@@ -88,7 +88,7 @@ def test_statistics_are_those_of_plain_operations(smoothing, weighted, kind):
     weight = torch.rand(7, dtype=torch.float64) if weighted else None
     z = plain.logits_of(SHAPE, 3.0).detach()
     rows, results, again, asked, predict = call(z, target, weight, smoothing)
-    got = stats_of(rows, view_of(rows, results, again), predict())
+    got = stats_of(rows, view_of(rows, results, again), predict(results))
     want = plain.rows(z, target, weight, label_smoothing=smoothing)
     for field in dataclasses.fields(Stats):
         x = getattr(got, field.name)

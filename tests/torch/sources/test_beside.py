@@ -16,6 +16,7 @@ from crossent.torch.sources.beside import PredictionReaders, SelectedReader, Squ
 from crossent.torch.sources.linear import LinearSource
 from crossent.torch.sources.plan import Sweep, TileShape
 from crossent.torch.sources.source import Wanted
+from crossent.torch.sources.squares import SquaresRecords
 
 N, D, V = 12, 4, 30
 
@@ -44,11 +45,12 @@ def test_predictions_are_read_however_tiles_are_cut(shape, positions):
     task, logits = task_of(positions)
     predictions = PredictionReaders(task, task.source.input)
     task = dataclasses.replace(task, readers=predictions.readers)
-    driver.statistics(task, task.source.tiles(shape), shape, results_for(task))
-    lse, record, predicted, peak = predictions.results((), ClassRange(0, V, V))
-    want = (2 * scores(logits)).logsumexp(1)
-    torch.testing.assert_close(lse, want)
-    torch.testing.assert_close(record[0] + record[1].log(), want)
+    results = results_for(task)
+    driver.statistics(task, task.source.tiles(shape), shape, results)
+    value, record, predicted, peak = predictions.results(results.record, (), ClassRange(0, V, V))
+    s = scores(logits)
+    torch.testing.assert_close(value, (2 * s.log_softmax(1)).logsumexp(1))
+    torch.testing.assert_close(record[0] + record[1].log(), (2 * s).logsumexp(1))
     assert torch.equal(predicted, logits.argmax(1))
     torch.testing.assert_close(peak, logits.amax(1))
 
@@ -59,31 +61,31 @@ def test_one_sweep_is_read_before_gradients_take_the_place_of_logits(sweep):
     predictions, z = PredictionReaders(task, task.source.input), torch.zeros(N, 2, dtype=torch.float64)
     classes = torch.randint(V, (N, 2))
     task = dataclasses.replace(task, readers=(*predictions.readers, SelectedReader(task, classes, z)))
-    scale = LossScale(torch.ones(N, dtype=torch.float64))
-    _ = driver.one_sweep(task, sweep, scale, results_for(task), Wanted(True, True, True))
-    lse, _, predicted, _ = predictions.results((), ClassRange(0, V, V))
-    torch.testing.assert_close(lse, (2 * scores(logits)).logsumexp(1))
+    scale, results = LossScale(torch.ones(N, dtype=torch.float64)), results_for(task)
+    _ = driver.one_sweep(task, sweep, scale, results, Wanted(True, True, True))
+    value, _, predicted, _ = predictions.results(results.record, (), ClassRange(0, V, V))
+    torch.testing.assert_close(value, (2 * scores(logits).log_softmax(1)).logsumexp(1))
     assert torch.equal(predicted, logits.argmax(1))
     torch.testing.assert_close(z, logits.gather(1, classes))
 
 
 @pytest.mark.parametrize("shape", [TileShape(12, 30), TileShape(5, 7)], ids=str)
-def test_the_part_of_doubled_scores_is_added_to_the_gradient(shape):
+def test_the_part_of_squares_is_added_to_the_gradient(shape):
     task, _ = task_of()
     results = results_for(task)
     predictions = PredictionReaders(task, task.source.input)
     reading = dataclasses.replace(task, readers=predictions.readers)
     driver.statistics(reading, task.source.tiles(shape), shape, results)
-    _, record, _, _ = predictions.results((), ClassRange(0, V, V))
+    _, record, _, _ = predictions.results(results.record, (), ClassRange(0, V, V))
     g_squares, g_lse = torch.randn(2, N, dtype=torch.float64)
     g_squares[3] = 0.0
-    adding = dataclasses.replace(task, parts=(SquaresPart(task, record, g_squares),))
+    adding = dataclasses.replace(task, parts=(SquaresPart(task, SquaresRecords(results.record, record), g_squares),))
     found = driver.gradients(
         adding, task.source.tiles(shape), shape, results.record, Cotangents(None, g_lse, None), Wanted(True, True, True)
     )
     leaves = [a.clone().requires_grad_() for a in (task.source.input, task.source.weight, task.source.bias)]
     s = scores(torch.nn.functional.linear(*leaves))
-    want = torch.autograd.grad([s.logsumexp(1), (2 * s).logsumexp(1)], leaves, [g_lse, g_squares])
+    want = torch.autograd.grad([s.logsumexp(1), (2 * s.log_softmax(1)).logsumexp(1)], leaves, [g_lse, g_squares])
     for got, exact in zip(found, want, strict=True):
         torch.testing.assert_close(got, exact)
 
@@ -93,10 +95,13 @@ def test_a_row_counts_for_the_weight_if_only_a_part_has_a_cotangent():
     with torch.no_grad():
         task.source.input[0] = torch.nan
     results, shape = results_for(task), TileShape(N, V)
-    driver.statistics(task, task.source.tiles(shape), shape, results)
+    predictions = PredictionReaders(task, task.source.input)
+    reading = dataclasses.replace(task, readers=predictions.readers)
+    driver.statistics(reading, task.source.tiles(shape), shape, results)
+    _, record, _, _ = predictions.results(results.record, (), ClassRange(0, V, V))
     g = torch.zeros(N, dtype=torch.float64)
     g[4] = 1.0
-    adding = dataclasses.replace(task, parts=(SquaresPart(task, results.record, g),))
+    adding = dataclasses.replace(task, parts=(SquaresPart(task, SquaresRecords(results.record, record), g),))
     found = driver.gradients(
         adding, task.source.tiles(shape), shape, results.record, Cotangents(), Wanted(linear_weight=True)
     )

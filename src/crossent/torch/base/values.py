@@ -43,11 +43,11 @@ class RowResults(NamedTuple):
 class PredictionResults(NamedTuple):
     """Results of the prediction of each row alone, whatever its target.
 
-    The lse (N,) and the record (5, N) float64 of doubled scores, the most probable class (N,) int64 and its logit (N,)
+    log Σ q² (N,), the record (5, N) float64 of doubled scores, the most probable class (N,) int64 and its logit (N,)
     float64.
     """
 
-    squares_lse: Tensor
+    log_sum_squares: Tensor
     squares_record: Tensor
     predicted: Tensor
     peak: Tensor

@@ -73,17 +73,17 @@ def finished(
     rows: CheckedRows,
     results: RowResults,
     again: Callable[[Target], RowResults],
-    predict: Callable[[], PredictionResults],
+    predict: Callable[[RowResults], PredictionResults],
 ) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of the call, or (loss, Stats).
 
-    `again` gives results of the same logits for another target, and `predict` those of their predictions.
+    `again` gives results of the same logits for another target, and `predict` those of the rows' predictions.
     """
     view = view_of(rows, results, again)
     loss = rows.row_closing.closed(view)
     if rows.closing.reduction == "none" and len(rows.layout.rows) != 1:
         loss = loss.reshape(rows.layout.rows)
-    return (loss, stats_of(rows, view, predict())) if rows.return_stats else loss
+    return (loss, stats_of(rows, view, predict(results))) if rows.return_stats else loss
 
 
 def view_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]) -> RowView:
@@ -93,25 +93,12 @@ def view_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], Ro
 
 def stats_of(rows: CheckedRows, view: RowView, prediction: PredictionResults) -> Stats:
     """Return the Stats of the rows."""
-    lse, entropy, record = view.results.lse, view.results.entropy, view.results.record
+    lse, entropy = view.results.lse, view.results.entropy
     parts = (
         lse, view.logprob, entropy, view.confidence, view.correct,
-        log_sum_squares(lse, record, prediction), predicted_of(lse, prediction, view.valid),
+        prediction.log_sum_squares, predicted_of(lse, prediction, view.valid),
     )  # fmt: skip
     return Stats(*(part.reshape(rows.layout.rows) for part in parts))
-
-
-def log_sum_squares(lse: Tensor, record: Tensor, prediction: PredictionResults) -> Tensor:
-    """Return log Σ q² = lse(2 s) − 2 lse(s) of each row.
-
-    The value comes from the records, in whose difference the peaks cancel exactly. The gradient goes through the lse of
-    both scores.
-    """
-    peak, total, *_ = record
-    of_squares = prediction.squares_record
-    exact = (of_squares[0] - 2 * peak) + (of_squares[1].log() - 2 * total.log())
-    through = prediction.squares_lse - 2 * lse
-    return through + (exact.to(lse.dtype) - through).detach()
 
 
 def predicted_of(lse: Tensor, prediction: PredictionResults, valid: Tensor | None = None) -> Tensor:

@@ -92,11 +92,11 @@ class LinearCall(OperatorCall):
     def new_predictions(self, *, wanted: bool) -> PredictionResults:
         """Return memory for results of predictions of all rows if they are wanted, as of rows without a target."""
         number = self.features.shape[0] * self.positions if wanted else 0
-        lse, record = new_record(number, self.input)
-        _, _ = lse.zero_(), record.zero_()
+        squares, record = new_record(number, self.input)
+        _, _ = squares.zero_(), record.zero_()
         _ = record[1].fill_(1.0)
-        predicted = torch.full_like(lse, -1, dtype=torch.int64)
-        return PredictionResults(lse, record, predicted, torch.full_like(lse, -torch.inf, dtype=torch.float64))
+        predicted = torch.full_like(squares, -1, dtype=torch.int64)
+        return PredictionResults(squares, record, predicted, torch.full_like(squares, -torch.inf, dtype=torch.float64))
 
     def unpadded(self) -> LinearCall:
         """Return the call without padding."""

@@ -87,7 +87,7 @@ class LinearLoss(NamedTuple):
     g_input: Tensor
     g_weight: Tensor
     g_bias: Tensor
-    squares_lse: Tensor
+    log_sum_squares: Tensor
     squares_record: Tensor
     predicted: Tensor
     peak: Tensor
@@ -95,7 +95,7 @@ class LinearLoss(NamedTuple):
     @property
     def prediction(self) -> PredictionResults:
         """The results of the predictions."""
-        return PredictionResults(self.squares_lse, self.squares_record, self.predicted, self.peak)
+        return PredictionResults(self.log_sum_squares, self.squares_record, self.predicted, self.peak)
 
     @property
     def rows(self) -> RowResults:
@@ -136,7 +136,7 @@ def sweep(call: LinearLossCall, closing_of: MakeClosing, chunks: Sweep) -> Swept
     closing = closing_of(taken, parts, packed.places)
     found = driver.one_sweep(reading.task, chunks, closing, parts, call.wanted)
     packed.put(results, parts)
-    return Swept(results, head.padded(LinearGradients(*found)).filled(head.input)[:3], reading.results())
+    return Swept(results, head.padded(LinearGradients(*found)).filled(head.input)[:3], reading.results(parts.record))
 
 
 def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
@@ -166,7 +166,7 @@ def linear_loss_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> 
     """Return the gradients of the operands for cotangents of the loss and of the results of the rows."""
     given: Any = LinearLoss(*cotangents)  # pyright: ignore[reportArgumentType]
     g, of_rows = given.reduced, (given.loss, given.lse, given.entropy)
-    of_squares = wanted_squares(given.squares_lse)
+    of_squares = wanted_squares(given.log_sum_squares)
     if torch.is_grad_enabled():
         call: LinearLossCall
         call, (_record, _squares, *tensors) = kept(ctx)
@@ -228,7 +228,7 @@ def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
 def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
     rows = rows_of_layer(call.head)
     results = row_stats(rows)
-    of_predictions = prediction(rows) if call.predicts else call.head.new_predictions(wanted=False)
+    of_predictions = prediction(rows, results.record) if call.predicts else call.head.new_predictions(wanted=False)
     none = LinearGradients().filled(call.head.input)[:3]  # autograd differentiates this one operation by operation
     reduced = call.closing.reduced(results.loss, results.lse)
     return LinearLoss._make((reduced, *results, *none, *of_predictions))

@@ -31,6 +31,7 @@ from crossent.torch.sources.linear import KeptTiles, LinearTiles
 from crossent.torch.sources.plan import TileShape, direct
 from crossent.torch.sources.selected import RowCotangents, SelectedRows
 from crossent.torch.sources.source import Wanted
+from crossent.torch.sources.squares import SquaresRecords
 
 
 @operator_call
@@ -71,7 +72,7 @@ class LinearSelected(NamedTuple):
     lse: Tensor
     entropy: Tensor
     logprob: Tensor
-    squares_lse: Tensor
+    log_sum_squares: Tensor
     z: Tensor
     record: Tensor
     squares_record: Tensor
@@ -87,7 +88,7 @@ class LinearSelected(NamedTuple):
     @property
     def prediction(self) -> PredictionResults:
         """Results of the predictions."""
-        return PredictionResults(self.squares_lse, self.squares_record, self.predicted, self.peak)
+        return PredictionResults(self.log_sum_squares, self.squares_record, self.predicted, self.peak)
 
 
 def _linear_selected(call: LinearSelectedCall) -> LinearSelected:
@@ -105,10 +106,10 @@ def _linear_selected(call: LinearSelectedCall) -> LinearSelected:
         merge(results.record, groups, head.class_range)
         write_outputs(results.record, task.target, results.outputs)
         add_up((z,), groups)
-    squares_lse, *of_predictions = predictions.results(groups, head.class_range)
+    log_sum_squares, *of_predictions = predictions.results(results.record, groups, head.class_range)
     logprob = selected.log_probabilities(z, head.scores, results.record, classes, number).to(results.lse.dtype)
     return LinearSelected._make(
-        (results.lse, results.entropy, logprob, squares_lse, z, results.record, *of_predictions, logits)
+        (results.lse, results.entropy, logprob, log_sum_squares, z, results.record, *of_predictions, logits)
     )
 
 
@@ -126,10 +127,11 @@ def _linear_selected_fake(call: LinearSelectedCall) -> LinearSelected:
 
 def _linear_selected_plain(call: LinearSelectedCall) -> LinearSelected:
     rows = rows_of_layer(call.head)
-    found, of_predictions = selected_stats(SelectedCall(rows, call.classes)), prediction(rows)
-    squares_lse, *others = of_predictions
+    found = selected_stats(SelectedCall(rows, call.classes))
+    of_predictions = prediction(rows, found.record)
+    log_sum_squares, *others = of_predictions
     none = call.head.input.new_zeros((0,))
-    of_rows = (found.lse, found.entropy, found.logprob, squares_lse, found.z, found.record)
+    of_rows = (found.lse, found.entropy, found.logprob, log_sum_squares, found.z, found.record)
     return LinearSelected._make((*of_rows, *others, none))
 
 
@@ -184,7 +186,7 @@ def _with_parts(call: LinearSelectedGradCall, packed: PackedRows) -> driver.Tile
         rows = SelectedRows(call.record, RowCotangents(call.g_lse, call.g_entropy), of_classes)
         parts.append(SelectedPart(task, own.classes, rows))
     if call.g_squares is not None:
-        parts.append(SquaresPart(task, call.squares_record, call.g_squares))
+        parts.append(SquaresPart(task, SquaresRecords(call.record, call.squares_record), call.g_squares))
     return dataclasses.replace(task, parts=tuple(parts))
 
 

@@ -29,6 +29,7 @@ from crossent.torch.sources.beside import PredictionReaders, SquaresPart
 from crossent.torch.sources.linear import KeptTiles, LinearTiles
 from crossent.torch.sources.plan import Sweep, TileShape, direct, one_sweep
 from crossent.torch.sources.source import Wanted
+from crossent.torch.sources.squares import SquaresRecords
 
 
 @operator_call
@@ -60,7 +61,7 @@ class LinearGradCall(OperatorCall):
     chunk_bytes: int
     squares_record: Tensor | None = None
     g_squares: Tensor | None = None
-    """Record and cotangent of the lse of doubled scores."""
+    """Record of doubled scores, and cotangent of log Σ q²."""
 
 
 class LinearResults(NamedTuple):
@@ -74,7 +75,7 @@ class LinearResults(NamedTuple):
     entropy: Tensor
     record: Tensor
     kept: Tensor
-    squares_lse: Tensor
+    log_sum_squares: Tensor
     squares_record: Tensor
     predicted: Tensor
     peak: Tensor
@@ -87,7 +88,7 @@ class LinearResults(NamedTuple):
     @property
     def prediction(self) -> PredictionResults:
         """The results of the predictions."""
-        return PredictionResults(self.squares_lse, self.squares_record, self.predicted, self.peak)
+        return PredictionResults(self.log_sum_squares, self.squares_record, self.predicted, self.peak)
 
 
 def wanted_of(wants: Wants) -> Wanted:
@@ -123,7 +124,7 @@ def _linear_stats(call: LinearStatsCall) -> LinearResults:
         merge(parts.record, head.ranks.groups, head.class_range)
         write_outputs(parts.record, task.target, parts.outputs)
     packed.put(results, parts)
-    return LinearResults(*results, logits, *reading.results())
+    return LinearResults(*results, logits, *reading.results(parts.record))
 
 
 class ReadPredictions:
@@ -136,10 +137,13 @@ class ReadPredictions:
         self.task = dataclasses.replace(packed.task, readers=readers)
         """The task for the driver."""
 
-    def results(self) -> PredictionResults:
-        """Return the results of the predictions of all rows, or of none if they are not wanted."""
+    def results(self, record: Tensor) -> PredictionResults:
+        """Return the results of the predictions of all rows, or of none if they are not wanted.
+
+        `record` is that of the packed rows, of the classes of all ranks.
+        """
         head, packed, readers = self._head, self._packed, self._readers
-        found = None if readers is None else readers.results(head.ranks.groups, head.class_range)
+        found = None if readers is None else readers.results(record, head.ranks.groups, head.class_range)
         if found is not None and packed.places is None:
             return found
         every = head.new_predictions(wanted=found is not None)
@@ -158,7 +162,7 @@ def _linear_derivative(call: LinearStatsCall) -> LinearResults:
     chunks = one_sweep(packed.source.costs, call.chunk_bytes) or Sweep(max(1, size))
     found = driver.one_sweep(reading.task, chunks, each, parts, Wanted(input=True))
     packed.put(results, parts)
-    return LinearResults(*results, found.input, *reading.results())
+    return LinearResults(*results, found.input, *reading.results(parts.record))
 
 
 def _linear_stats_fake(call: LinearStatsCall) -> LinearResults:
@@ -180,22 +184,22 @@ def _linear_stats_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -
     call, (record, memory, squares_record) = kept(ctx)
     g = LinearResults(*cotangents)  # pyright: ignore[reportArgumentType]
     of_rows = (g.loss, g.lse, g.entropy)
-    squares = Squares(squares_record, wanted_squares(g.squares_lse))
+    squares = Squares(squares_record, wanted_squares(g.log_sum_squares))
     return stats_gradients(call, record, memory, of_rows, wanted_of(wants), squares)._asdict()
 
 
 class Squares(NamedTuple):
-    """Record of doubled scores, and the cotangent of their lse; None is zero."""
+    """Record of doubled scores, and the cotangent of log Σ q²; None is zero."""
 
     record: Tensor | None = None
-    g_lse: Tensor | None = None
+    g: Tensor | None = None
 
 
 NO_SQUARES = Squares()
 
 
 def wanted_squares(g_squares: Tensor | None) -> Tensor | None:
-    """Return the cotangent of the lse of doubled scores, None where these were not computed."""
+    """Return the cotangent of log Σ q², None where it was not computed."""
     return None if g_squares is None or g_squares.shape[0] == 0 else g_squares
 
 
@@ -212,7 +216,7 @@ def stats_gradients(
     `memory` is what the forward kept.
     """
     if torch.is_grad_enabled():
-        g_squares = squares.g_lse
+        g_squares = squares.g
         return recomputed(call.head, lambda head, rows: with_squares(head, rows, g_squares), (*cotangents, g_squares))
     g_loss, g_lse, g_entropy = cotangents
     of_loss = LinearGradients()
@@ -221,11 +225,11 @@ def stats_gradients(
             g_each = g_loss.unsqueeze(1)
             g_input = torch.where(g_each == 0, 0.0, memory * g_each)  # a row without a part in it may hold NaN
             of_loss, g_loss = LinearGradients(g_input.to(call.head.input.dtype)), None
-        if g_lse is None and g_entropy is None and squares.g_lse is None:
+        if g_lse is None and g_entropy is None and squares.g is None:
             return of_loss
         memory = memory.new_empty((0,))
     wanted = wanted._replace(prob=wanted.prob and g_loss is not None)
-    if squares.g_lse is None:
+    if squares.g is None:
         squares = NO_SQUARES
     found = linear_grad(
         LinearGradCall(call.head, record, memory, g_loss, g_lse, g_entropy, wanted, call.chunk_bytes, *squares)
@@ -234,11 +238,13 @@ def stats_gradients(
 
 
 def with_squares(head: LinearCall, results: RowResults, g_squares: Tensor | None) -> tuple[Tensor, ...]:
-    """Return loss, lse and entropy of each row, and the lse of doubled scores, in differentiable operations.
+    """Return loss, lse and entropy of each row, and log Σ q², in differentiable operations.
 
     Without a cotangent of the last one anything does in its place.
     """
-    return *results[:3], results.lse if g_squares is None else prediction(rows_of_layer(head)).squares_lse
+    if g_squares is None:
+        return *results[:3], results.lse
+    return *results[:3], prediction(rows_of_layer(head), results.record).log_sum_squares
 
 
 # Their gradient ----------------------------------------------------------------------------------------------------
@@ -250,7 +256,7 @@ def _linear_grad(call: LinearGradCall) -> LinearGradients:
     record = packed.take(call.record)
     cotangents = Cotangents(*(packed.take(g) for g in (call.g_loss, call.g_lse, call.g_entropy)))
     if call.g_squares is not None:
-        part = SquaresPart(task, packed.take(call.squares_record), packed.take(call.g_squares))
+        part = SquaresPart(task, SquaresRecords(record, packed.take(call.squares_record)), packed.take(call.g_squares))
         task = dataclasses.replace(task, parts=(part,))
     # a second gradient of a tile takes as much memory as the tile
     shape = task.tile_shape(max(1, call.chunk_bytes // 2) if task.parts else call.chunk_bytes)
@@ -280,8 +286,9 @@ def _linear_grad_plain(call: LinearGradCall) -> LinearGradients:
 
 def _linear_stats_plain(call: LinearStatsCall) -> LinearResults:
     rows = rows_of_layer(call.head)
-    of_predictions = prediction(rows) if call.predicts else call.head.new_predictions(wanted=False)
-    return LinearResults._make((*row_stats(rows), call.head.input.new_zeros((0,)), *of_predictions))
+    found = row_stats(rows)
+    of_predictions = prediction(rows, found.record) if call.predicts else call.head.new_predictions(wanted=False)
+    return LinearResults._make((*found, call.head.input.new_zeros((0,)), *of_predictions))
 
 
 def _linear_stats_flops(call: LinearStatsCall) -> int:

@@ -1,18 +1,22 @@
-"""crossent::most_probable, and what else `Stats` hold of the prediction of each row of logits."""
+"""crossent::most_probable and crossent::log_sum_squares: what `Stats` hold of the prediction of each row of logits."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from crossent.torch.base.operator_call import OperatorCall, operator_call
-from crossent.torch.base.register import Forward, register
-from crossent.torch.base.values import PredictionResults
+from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
+from crossent.torch.base.register import Backward, Forward, Gradients, Wants, register
+from crossent.torch.base.values import PredictionResults, aliases, derivatives, new_record
+from crossent.torch.operators import plain
 from crossent.torch.operators.rows import RowCall, row_stats
+from crossent.torch.sources import squares
 from crossent.torch.sources.beside import without_target
 from crossent.torch.sources.most_probable import Peaks, no_peaks, peaks_of
+from crossent.torch.sources.squares import SquaresRecords
 
 
 @operator_call
@@ -54,9 +58,134 @@ def most_probable(call: RowCall) -> Peaks:
     return _peaks(MostProbableCall(call.source.logits.detach(), call.target.first_class, call.groups))
 
 
-def prediction(call: RowCall) -> PredictionResults:
-    """Return the results of the predictions of a call; `squares_lse` is differentiable by the logits."""
+# log Σ q² ----------------------------------------------------------------------------------------------------------
+
+
+@operator_call
+class SquaresCall(OperatorCall):
+    """Rows without a target, and the record of their scores."""
+
+    rows: RowCall
+    record: Tensor
+
+    @property
+    def doubled(self) -> RowCall:
+        """The rows with doubled scores."""
+        return dataclasses.replace(self.rows, scores=self.rows.scores.doubled)
+
+
+@operator_call
+class SquaresGradCall(OperatorCall):
+    """A call with the record of its doubled scores, and the cotangent (N,) of log Σ q²."""
+
+    squares: SquaresCall
+    doubled_record: Tensor
+    g: Tensor
+
+
+class SquaresResults(NamedTuple):
+    """log Σ q² of each row, (N,), and the record of its doubled scores."""
+
+    log_sum_squares: Tensor
+    record: Tensor
+
+
+def _squares(call: SquaresCall) -> SquaresResults:
+    value, record = _squares_fake(call)
+    record = row_stats(call.doubled, plain=True).record
+    return SquaresResults(SquaresRecords(call.record, record).log_sum_squares().to(value.dtype), record)
+
+
+def _squares_fake(call: SquaresCall) -> SquaresResults:
+    return SquaresResults(*new_record(call.rows.number, call.rows.logits))
+
+
+def _squares_plain(call: SquaresCall) -> SquaresResults:
+    record = row_stats(call.doubled).record
+    through, exact = _log_sum_squares(call), SquaresRecords(call.record, record).log_sum_squares()
+    return SquaresResults(through + (exact.to(through.dtype) - through).detach(), record)
+
+
+def _log_sum_squares(call: SquaresCall) -> Tensor:
+    """Return log Σ q² in plain torch operations, to differentiate."""
+    rows, source = call.rows, call.rows.source
+    target = rows.target_of(source)
+    both = (rows.scores, call.doubled.scores)
+    once, twice = (plain.row_outputs(source.logits, target, x, rows.groups).lse for x in both)
+    return twice - 2 * once
+
+
+def _save_squares(ctx: Any, call: SquaresCall, output: SquaresResults) -> None:
+    _, record = output
+    keep(ctx, call, record)
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(record)
+
+
+def _squares_backward(ctx: Any, wants: Wants, g: Tensor | None, *_: Any) -> Gradients:
+    call, (record,) = kept(ctx)
+    return {} if g is None or "logits" not in wants else {"logits": _squares_grad_of(SquaresGradCall(call, record, g))}
+
+
+def _squares_grad(call: SquaresGradCall) -> Tensor:
+    own, rows, source = call.squares, call.squares.rows, call.squares.rows.source
+    gradient, records = source.new_gradient(), SquaresRecords(own.record, call.doubled_record)
+    to, target = source.unpadded(gradient), rows.target_of(source)
+    squares.write_gradient(source.logits, target, rows.scores, records, call.g, to)
+    return gradient
+
+
+def _squares_grad_fake(call: SquaresGradCall) -> Tensor:
+    return torch.empty_like(call.squares.rows.logits)
+
+
+def _save_squares_grad(ctx: Any, call: SquaresGradCall, output: Tensor) -> None:
+    keep(ctx, call)
+
+
+def _squares_grad_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradients:
+    """Differentiate the gradient in plain torch operations; the records are recomputed."""
+    call, _ = kept(ctx)
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        inputs, grad = _differentiable_squares_grad(call, create_graph=True)
+        return dict(zip(("logits", "g"), derivatives(grad, inputs, cotangent, again=again), strict=True))
+
+
+def _squares_grad_plain(call: SquaresGradCall) -> Tensor:
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        return _differentiable_squares_grad(call, create_graph=again)[1]
+
+
+def _differentiable_squares_grad(call: SquaresGradCall, *, create_graph: bool) -> tuple[list[Any], Tensor]:
+    """Return the tensors that the gradient can be differentiated by, and the gradient of the logits."""
+    z, g = inputs = aliases(call.squares.rows.logits, call.g)
+    own = dataclasses.replace(call.squares, rows=dataclasses.replace(call.squares.rows, logits=z))
+    (grad,) = torch.autograd.grad(_log_sum_squares(own), z, g, create_graph=create_graph)
+    return inputs, grad
+
+
+_squares_grad_of = register(
+    "log_sum_squares_grad",
+    SquaresGradCall,
+    Tensor,
+    Forward(_squares_grad, _squares_grad_fake, _squares_grad_plain),
+    Backward(_save_squares_grad, _squares_grad_backward),
+)
+_squares_of = register(
+    "log_sum_squares",
+    SquaresCall,
+    SquaresResults,
+    Forward(_squares, _squares_fake, _squares_plain),
+    Backward(_save_squares, _squares_backward),
+)
+
+
+def prediction(call: RowCall, record: Tensor) -> PredictionResults:
+    """Return the results of the predictions of a call with this record; log Σ q² is differentiable by the logits."""
     target = without_target(call.target, call.number, call.logits.device)
-    squares = row_stats(dataclasses.replace(call, target=target, scores=call.scores.doubled, recorded=True))
+    rows = dataclasses.replace(call, target=target, recorded=True)
+    value, doubled = _squares_of(SquaresCall(rows, record))
     peaks = most_probable(call)
-    return PredictionResults(squares.lse, squares.record, peaks.at, peaks.value)
+    return PredictionResults(value, doubled, peaks.at, peaks.value)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crossent.kernels.backend import Cotangents, RowOutputs
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
 from crossent.torch.base.backends import backend
 from crossent.torch.base.values import PredictionResults, loss_dtype
-from crossent.torch.ranks.records import ClassRange, merge, write_outputs
+from crossent.torch.ranks.records import ClassRange, merge
+from crossent.torch.sources import squares
 from crossent.torch.sources.driver import TiledRows
 from crossent.torch.sources.most_probable import Peaks, no_peaks, peaks_of
 from crossent.torch.sources.selected import (
@@ -30,6 +30,7 @@ from crossent.torch.sources.selected import (
     write_gradient,
 )
 from crossent.torch.sources.source import Span, Tile
+from crossent.torch.sources.squares import SquaresRecords
 
 
 def without_target(target: Target, rows: int, device: torch.device) -> Target:
@@ -53,10 +54,10 @@ def doubled(task: TiledRows) -> TiledRows:
 
 
 class SquaresReader:
-    """Writes record (5, N) and lse (N,) of doubled scores: log Σ q² follows from them."""
+    """Writes the record (5, N) of doubled scores, from which log Σ q² follows."""
 
-    def __init__(self, task: TiledRows, record: Tensor, lse: Tensor) -> None:
-        self._task, self._record, self._lse = doubled(task), record, lse
+    def __init__(self, task: TiledRows, record: Tensor) -> None:
+        self._task, self._record = doubled(task), record
         self._part = record
 
     def read(self, tile: Tile) -> None:
@@ -66,10 +67,8 @@ class SquaresReader:
         first, last = tile.classes.begin == 0, tile.classes.end == source.classes
         if first:
             self._part = self._record.new_empty((len(self._record), tile.rows.size * source.positions))
-        written = RowOutputs(None, self._lse[here] if last else None)
         target, logits = task.target_of(tile.rows, tile.classes), task.logits(tile.logits, tile.bias)
-        scores = task.scores_of(tile.rows)
-        backend(tile.logits).row_stats(logits, target, scores, self._part, written, extend=not first)
+        backend(tile.logits).row_stats(logits, target, task.scores_of(tile.rows), self._part, extend=not first)
         if last:
             self._record[:, here] = self._part
 
@@ -96,18 +95,18 @@ class PredictionReaders:
         self._task = task
         self._record = like.new_zeros((len(FIELDS), rows), dtype=torch.float64)
         _ = self._record[0].fill_(-torch.inf)  # the record of no columns
-        self._lse = like.new_empty((rows,), dtype=loss_dtype(like.dtype))
+        self._dtype = loss_dtype(like.dtype)
         self._peaks = no_peaks(rows, task.target.first_class, like)
-        self.readers = SquaresReader(task, self._record, self._lse), PeaksReader(task, self._peaks)
+        self.readers = SquaresReader(task, self._record), PeaksReader(task, self._peaks)
         """Which the driver calls with each tile."""
 
-    def results(self, groups: Sequence[str], classes: ClassRange) -> PredictionResults:
-        """Return the results, of the classes of all ranks of the groups."""
+    def results(self, record: Tensor, groups: Sequence[str], classes: ClassRange) -> PredictionResults:
+        """Return the results, of the classes of all ranks of the groups; `record` is that of the scores, merged."""
         if groups:
             merge(self._record, groups, classes)
-            write_outputs(self._record, doubled(self._task).target, RowOutputs(None, self._lse))
             self._peaks = self._peaks.over(groups)
-        return PredictionResults(self._lse, self._record, self._peaks.at, self._peaks.value)
+        value = SquaresRecords(record, self._record).log_sum_squares().to(self._dtype)
+        return PredictionResults(value, self._record, self._peaks.at, self._peaks.value)
 
 
 class SelectedReader:
@@ -124,21 +123,20 @@ class SelectedReader:
 
 
 class SquaresPart:
-    """The gradient through the lse of doubled scores, from their record and its cotangent."""
+    """The gradient through log Σ q², from both records and its cotangent."""
 
-    def __init__(self, task: TiledRows, record: Tensor, cotangent: Tensor) -> None:
-        self._task, self._record, self.cotangent = doubled(task), record, cotangent
+    def __init__(self, task: TiledRows, records: SquaresRecords, cotangent: Tensor) -> None:
+        self._task, self._records, self.cotangent = task, records, cotangent
         self._part: Tensor | None = None
 
     def begin(self, tile: Tile) -> None:
         """Write the part of a tile into memory of its own."""
         task = self._task
-        here = tile.rows.of(task.source.positions)
-        self._part = task.shaped(torch.empty_like(tile.logits, memory_format=torch.contiguous_format))
-        target, logits = task.target_of(tile.rows, tile.classes), task.logits(tile.logits, tile.bias)
-        record, cotangents = self._record[:, here].contiguous(), Cotangents(None, self.cotangent[here], None)
-        scores = task.scores_of(tile.rows)
-        backend(tile.logits).row_grad(logits, target, scores, record, cotangents, self._part)
+        here, target = tile.rows.of(task.source.positions), task.target_of(tile.rows, tile.classes)
+        self._part = task.shaped(squares.new_gradient(tile.logits))
+        logits = task.shaped(tile.logits if tile.bias is None else tile.logits + tile.bias)
+        records, g = self._records.at(here), self.cotangent[here]
+        squares.write_gradient(logits, target, task.scores_of(tile.rows), records, g, self._part)
 
     def finish(self, gradient: Tensor) -> None:
         """Add the part to the gradient of the tile begun with."""

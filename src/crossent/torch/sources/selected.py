@@ -70,9 +70,12 @@ class Scored(NamedTuple):
 
 
 def scored(z: Tensor, scores: Scores) -> Scored:
-    """Return scores and slopes of logits (n, K) in float64."""
+    """Return scores and slopes of logits (n, K) or (n, K, P) in float64."""
     own: Any = scores.row_temperature
-    factor = torch.full_like(z, 1 / scores.temperature) if own is None else (1 / own.to(z.dtype))[:, None].expand_as(z)
+    if own is None:
+        factor = torch.full_like(z, 1 / scores.temperature)
+    else:
+        factor = own.to(z.dtype).reciprocal().reshape(z.shape[:1] + z.shape[2:]).unsqueeze(1).expand_as(z)
     if scores.softcap is None:
         return Scored(z * factor, factor)
     inner = z * (factor / scores.softcap)
