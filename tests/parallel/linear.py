@@ -208,7 +208,7 @@ def check_dtype(group: Any, cut: str, dtype: torch.dtype, args: tuple[Any, ...],
     for k, x in got.items():
         whole = split.whole(k.rpartition(" by ")[2], x)
         like = want[k].to(dtype if " by " in k else torch.float64 if dtype == torch.float64 else torch.float32)
-        if k != "correct" and whole.dtype != like.dtype:
+        if k not in ("correct", "predicted") and whole.dtype != like.dtype:
             wrong.append(f"{k} is {whole.dtype}")
         try:
             plain.agree(k, whole, want[k], rival[k], plain.FLOOR[like.dtype])

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from crossent.kernels.backend import NO_OUTPUTS
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS
 from crossent.torch.base.backends import backend
 from crossent.torch.base.values import PredictionResults, loss_dtype
-from crossent.torch.ranks.records import ClassRange, merge
+from crossent.torch.ranks.records import ClassRange, merge, write_outputs
 from crossent.torch.sources import squares
 from crossent.torch.sources.driver import TiledRows
 from crossent.torch.sources.most_probable import Peaks, no_peaks, peaks_of
@@ -104,6 +105,7 @@ class PredictionReaders:
         """Return the results, of the classes of all ranks of the groups; `record` is that of the scores, merged."""
         if groups:
             merge(self._record, groups, classes)
+            write_outputs(self._record, doubled(self._task).target, NO_OUTPUTS)
             self._peaks = self._peaks.over(groups)
         value = SquaresRecords(record, self._record).log_sum_squares().to(self._dtype)
         return PredictionResults(value, self._record, self._peaks.at, self._peaks.value)
