@@ -195,6 +195,34 @@ def linear_errors(records: list[Record]) -> pages.Lines:
     return lines
 
 
+ROWS = ["N × D × V", "× eager", "× TRL", "time / mean loss", "time / products", "extra MB", "eager's", "TRL's"]
+
+
+def rows(records: list[Record]) -> pages.Lines:
+    """Return times beside eager, TRL and the floors, and peaks of memory, of losses of reinforcement learning."""
+    return {
+        name: [
+            [
+                _about(case),
+                *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "trl")),
+                *(number(at(case["both"], "times_limit", floor)) for floor in ("mean", "products")),
+                *(size(case.get("memory", {}), who, 1e6) for who in ("crossent", "eager", "trl")),
+            ]
+        ]
+        for name, case in by_case(records).items()
+    }
+
+
+def rows_errors(records: list[Record]) -> pages.Lines:
+    """Return how far losses of reinforcement learning and their gradients are from float64."""
+    lines: pages.Lines = {}
+    for name, case in by_case(records).items():
+        for k, who in enumerate(case["error"]["errors"]):
+            cells = [error(case["error"], who, of) for of in ("loss", "dX", "dW")]
+            lines.setdefault(name, []).append(["" if k else _about(case), who, *cells])
+    return lines
+
+
 def gpu_logits(records: list[Record]) -> str:
     """Return the share of the bandwidth that losses of logits reach on a GPU, or that nobody has measured it."""
     heads = ["logits on an H100 or H200", "forward, of a copy's bandwidth", "both", "× compile", "extra MB"]
@@ -263,6 +291,8 @@ TABLES: dict[str, Table | Whole] = {
     "everyday-errors": Table("everyday", everyday_report.ERRORS, everyday_report.errors),
     "linear": Table("linear", LINEAR, linear),
     "linear-errors": Table("linear", ["N × D × V", "who", "chunks", "loss", "dX", "dW"], linear_errors, words=2),
+    "rows": Table("rows", ROWS, rows),
+    "rows-errors": Table("rows", ["N × D × V", "who", "loss", "dX", "dW"], rows_errors, words=2),
     "gpu-logits": Whole("gpu", gpu_logits),
     "gpu-linear": Whole("gpu", gpu_linear),
     "prove-checks": Whole("prove", gpu_tables.checks),

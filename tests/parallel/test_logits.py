@@ -113,7 +113,7 @@ def in_precision(group, dtype):
         first, _ = layout_of("uneven", dist.get_world_size(group), call.classes)[0][dist.get_rank(group)]
         narrow = torch.float64 if dtype == torch.float64 else torch.float32
         for name, x in got.items():
-            if name == "correct":
+            if name in ("correct", "predicted"):
                 found += apart(f"{call}: {name}", x, want[name])
                 continue
             gradient = name.startswith("gradient")

@@ -83,7 +83,8 @@ def all_ignored(group):
             (g,) = torch.autograd.grad(loss.sum() + stats.lse.sum() + stats.entropy.sum(), z)
             found += apart("gradient", g, torch.zeros_like(g))
             found += apart("loss", loss, torch.full_like(loss, math.nan if reduction == "mean" else 0.0))
-            found += [f"{name} is {getattr(stats, name)}" for name in STATS if getattr(stats, name).any()]
+            found += [f"{name} is not 0" for name in STATS if name != "predicted" and getattr(stats, name).any()]
+            found += [] if (stats.predicted == -1).all() else [f"predicted is {stats.predicted}"]
     return found
 
 

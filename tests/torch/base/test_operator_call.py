@@ -67,7 +67,10 @@ CALLS = classes_of_calls()
 OPERATORS = {
     "row_stats": "RowCall", "row_loss": "RowLossCall", "row_grad": "RowGradCall", "binary_loss": "BinaryLossCall",
     "binary_grad": "BinaryGradCall", "linear_stats": "LinearStatsCall", "linear_grad": "LinearGradCall",
-    "linear_loss": "LinearLossCall", "all_reduced": "ReduceCall",
+    "linear_loss": "LinearLossCall", "all_reduced": "ReduceCall", "most_probable": "MostProbableCall",
+    "log_sum_squares": "SquaresCall", "log_sum_squares_grad": "SquaresGradCall", "selected_stats": "SelectedCall",
+    "selected_grad": "SelectedGradCall", "linear_selected": "LinearSelectedCall",
+    "linear_selected_grad": "LinearSelectedGradCall",
 }  # fmt: skip
 TARGET = (
     "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, int first_class, int? num_classes"
@@ -101,7 +104,10 @@ def test_the_schema_of_a_nested_call_is_its_fields_in_order():
         (LinearCall, f"{HEAD}, {NUMBERS}"),
         (
             LinearGradCall,
-            f"{HEAD}, Tensor record, Tensor logits, {COTANGENTS}, bool[] wants, int chunk_bytes, {NUMBERS}",
+            (
+                f"{HEAD}, Tensor record, Tensor logits, {COTANGENTS}, bool[] wants, int chunk_bytes, "
+                f"Tensor? squares_record, Tensor? g_squares, {NUMBERS}"
+            ),
         ),
         (BinaryCall, "str kind, Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"),  # takes no float
     ],
