@@ -85,7 +85,7 @@ def main() -> None:
         if reconfigure := getattr(stream, "reconfigure", None):  # a terminal that lacks a character shows "?"
             reconfigure(errors="replace")
     try:
-        _require("torch", "transformers", "tokenizers", "matplotlib", "rich", "typer")
+        require("torch", "transformers", "tokenizers", "matplotlib", "rich", "typer")
         import typer
 
         typer.run(_command())
@@ -122,7 +122,7 @@ def _command() -> Any:
             ) from None
         file = None
         if not tiny:
-            _require("gguf", "accelerate")
+            require("gguf", "accelerate")
             file = smollm2.find(model, lambda line: console.print(line, soft_wrap=True, highlight=False)).resolve()
         smollm2.hush()
         options = Options(steps, batch, length, train, seed, file)
@@ -139,7 +139,8 @@ def _command() -> Any:
     return finetune_lm
 
 
-def _require(*modules: str) -> None:
+def require(*modules: str) -> None:
+    """Raise a UsageError unless the modules are installed."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         names, verb = " and ".join(missing), "is" if len(missing) == 1 else "are"
@@ -335,7 +336,9 @@ def train_live(console: Any, options: Options, ways: list[bool]) -> list[Run]:
                     event = worker.pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join()
-                    raise smollm2.UsageError(_died(TITLES[fused], worker.process.exitcode)) from None
+                    raise smollm2.UsageError(
+                        died(TITLES[fused], worker.process.exitcode, "--batch or --length")
+                    ) from None
                 if isinstance(event, Run):
                     runs[fused] = event
                     progress.update(worker.bar, state=f", {sum(event.seconds):.1f} s")
@@ -349,11 +352,10 @@ def train_live(console: Any, options: Options, ways: list[bool]) -> list[Run]:
     return [runs[fused] for fused in ways]
 
 
-def _died(title: str, code: int | None) -> str:
+def died(title: str, code: int | None, smaller: str) -> str:
+    """Return why a training ended early; `smaller` names options that save memory."""
     if code is not None and code < 0:
-        return (
-            f"the training {title} was killed by signal {-code}; if memory ran out, take a smaller --batch or --length"
-        )
+        return f"the training {title} was killed by signal {-code}; if memory ran out, take a smaller {smaller}"
     return f"the training {title} ended with exit code {code}; the error above says why"
 
 

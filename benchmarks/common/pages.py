@@ -22,6 +22,7 @@ COMMANDS = {
     "linear": "python -m benchmarks --suite linear",
     "scaling": "python -m benchmarks --suite scaling",
     "rows": "python -m benchmarks --suite rows",
+    "grpo": "python -m benchmarks.grpo",
     "score": "python -m benchmarks.score",
     "coverage": "python -m benchmarks.coverage",
     "gpu": "make bench-gpu",

@@ -101,7 +101,7 @@ def test_a_missing_package_is_named_with_its_command(smollm2: Any, monkeypatch: 
     program = import_module("finetune_lm")
     monkeypatch.setattr(program, "find_spec", lambda name: None if name in {"gguf", "rich"} else "there")
     with pytest.raises(smollm2.UsageError, match=r"gguf and rich are not installed: pip install '\.\[examples\]'"):
-        program._require("torch", "gguf", "rich")
+        program.require("torch", "gguf", "rich")
 
 
 def test_no_paragraph_is_both_trained_on_and_held_out(smollm2: Any):
