@@ -15,6 +15,7 @@ DRAWN = {
     "linear": ["large_vocabularies.memory", "large_vocabularies.time"],
     "scaling": ["proof.time", "proof.memory", "proof.error"],
     "coverage": ["scoring.coverage"],
+    "grpo": ["papers.grpo"],
 }
 """Pictures that are made of results, by suite of benchmarks."""
 
