@@ -157,7 +157,8 @@ class Truth:
         size = a_sum + g_entropy * (1 + np.abs(logq)) + g_loss * p
         named = named_columns(target, *z.shape) * 2.0**-53 / unit(case)  # there q a is (q − 1) a + a, in double
         least = float(np.finfo(np.float64 if case.wide else np.float32).tiny) / unit(case)  # q and slopes underflow
-        scale = slope * (scale + named * size) + least * (1 + slope) * (1 + np.abs(logq) + size)
+        steepest = slope if case.scores.softcap is None else slope + 4 / temperature_of(case.scores)  # times u ≥ 0
+        scale = slope * (scale + named * size) + least * (1 + steepest) * (1 + np.abs(logq) + size)
         return want, np.where(kept, scale, 0.0)
 
 

@@ -66,8 +66,8 @@ class Adapter:
     """Instruction sets that the tests choose in turn; the empty name is the only, or the best one."""
     slow = False
     """Whether tests are to try a few of their arguments only."""
-    by_row = True
-    """Whether rows may have a temperature each."""
+    raises = True
+    """Whether numbers that cannot be are errors; else their rows are NaN."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -225,7 +225,7 @@ class Triton(Adapter):
     and one set of arguments of every other test. CROSSENT_EVERY=1 in the environment makes it take all.
     """
 
-    backwards = by_row = False
+    backwards = raises = False
     slow = os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("CROSSENT_EVERY") != "1"
     lengths = (1, 2, 17, 64, 65, 513, 2041, 4097, 5003)  # on either side of every change of tile
 

@@ -211,6 +211,13 @@ class TemperatureOfRowsForgotten(Core):
         return dataclasses.replace(scores, row_temperature=None)
 
 
+class TemperatureOfRowsForgottenInTheGradient(Core):
+    def row_grad(self, logits, target, scores, record, cotangents, grad):
+        super().row_grad(logits, target, scores, record, cotangents, grad)
+        own = scores.row_temperature
+        grad *= own[:, None] if grad.ndim == 2 else own.reshape(len(grad), 1, -1)
+
+
 class EntropyHasNoGradient(Core):
     def cotangents(self, cotangents):
         return cotangents._replace(entropy=None)

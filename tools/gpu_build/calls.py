@@ -82,6 +82,7 @@ def calls() -> Iterator[Call]:
     for call in row_calls("one read", (4096, 128256), "f32", "index"):
         yield call._replace(layout="one kernel", run=partial(_by_one_kernel, call.run))
     yield from row_calls("even", (32, 128256), "bf16", "index")  # few rows: records of parts, merged
+    yield from row_calls("even", (4096, 128256), "bf16", "index by row")  # temperatures, in the kernels of all others
     for layout, shape in (("long", (4096, 50257)), ("even", (4096, 128256)), ("one read", (4096, ONE_READ[1]))):
         yield from row_calls(layout, shape, "f32", "index biased")  # a linear layer's
     for name, kind, weighted in itertools.product(("bf16", "f32", "f64"), ("logits", "probabilities"), (False, True)):
@@ -129,7 +130,8 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
     """Yield the calls of the row functions for one kind of target and one layout."""
     dtype, rows = DTYPES[name], rows_of(shape)
     logits = empty(shape[0], 2 * shape[1], dtype=dtype)[:, ::2] if layout == "apart" else empty(*shape, dtype=dtype)
-    scores, target = Scores(1.0, 30.0 if "capped" in kind else None), target_of(kind, shape, dtype)
+    own = empty(rows, dtype=torch.float64) if "by row" in kind else None
+    scores, target = Scores(1.0, 30.0 if "capped" in kind else None, own), target_of(kind, shape, dtype)
     z = BiasedLogits(logits, empty(shape[1], dtype=torch.bfloat16)) if "biased" in kind else logits
     few = layout in FEW_LAYOUTS
     record = None if few else empty(len(FIELDS), rows, dtype=torch.float64)

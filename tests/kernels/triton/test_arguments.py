@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, RowOutputs
 from crossent.kernels.triton import arguments
 from crossent.kernels.triton.arguments import call_of, cotangents_of, gathered, is_in_place, outputs_of
+from crossent.kernels.triton.scores import HAS_TEMPERATURES
 from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_LOSS, HAS_SQUARE
-from crossent.spec import Scores, Target
+from crossent.spec import LARGEST_SCALE, LEAST_SCALE, Scores, Target
+from tests.kernels.triton.calls import DEVICE, INF, NAN
 from tests.kernels.triton.test_task import task_of
 
 
@@ -45,6 +48,8 @@ def test_cotangents_have_one_dtype_that_holds_them(task, given, narrow, want):
         arrays = cotangents_of(task, Cotangents(loss, *others), narrow=narrow).arrays
         assert {x.dtype for x in arrays} == {dtype}
         assert torch.equal(arrays.loss.double(), loss.double())
+    (none,) = {x.dtype for x in cotangents_of(task, Cotangents(), narrow=narrow).arrays}  # of no other kernel
+    assert none == (torch.float32 if narrow and task.is_usual else torch.float64)
 
 
 def test_logits_of_several_classes_are_gathered_before_the_gradient_replaces_them():
@@ -74,6 +79,7 @@ def test_calls_that_are_alike_have_one_task():
         call_of(logits, Target(labels, first_class=1, num_classes=2000), Scores()),
         call_of(logits, Target(labels, num_classes=2000), Scores()),
         call_of(logits, Target(labels), Scores(0.5)), call_of(logits, Target(labels), Scores(1.0, 5.0)),
+        call_of(logits, Target(labels), Scores(row_temperature=torch.ones(4))),
         call_of(logits, Target(labels[:, None], torch.ones(4, 1)), Scores()),
         call_of(logits, Target(labels[:, None].expand(4, 2), torch.ones(4, 2)), Scores()),
         call_of(logits, Target(prob=logits), Scores()), call_of(logits, Target(prob=logits.half()), Scores()),
@@ -86,11 +92,27 @@ def test_calls_that_are_alike_have_one_task():
     assert len({id(task) for task in tasks}) == len(tasks)
 
 
-def test_a_temperature_of_each_row_is_refused_also_where_a_call_without_it_is_remembered():
-    logits, target = torch.empty(4, 1000), Target(torch.zeros(4, dtype=torch.long))
-    _ = call_of(logits, target, Scores())
-    with pytest.raises(NotImplementedError):
-        _ = call_of(logits, target, Scores(row_temperature=torch.ones(4)))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_temperatures_of_rows_stand_beside_their_reciprocals(step, dtype):
+    wrong = (0.0, -1.0, 9e-16, 1e-15 * (1 - 2.0**-52), 1e15 * (1 + 2.0**-52), 2e15, INF, -INF, NAN)
+    given = torch.tensor([1e-15, 1e15, 1.0, 1 / 3, 0.7, *wrong, *range(1, 300)], dtype=torch.float64).to(dtype)
+    given = (given[:1] if step == 0 else given.repeat_interleave(step)).to(DEVICE)
+    given = given.expand(300) if step == 0 else given[::step]
+    N = len(given)
+    call = call_of(torch.empty(N, 5, device=DEVICE), Target(torch.zeros(N).long().to(DEVICE)), Scores(1.0, None, given))
+    T = given.cpu().double().numpy()
+    T = np.where((T >= LEAST_SCALE) & (T <= LARGEST_SCALE), T, NAN)
+    np.testing.assert_array_equal(call.arrays.own.cpu().numpy(), np.stack([1 / T, T], 1))
+    assert call.task.flags & HAS_TEMPERATURES
+
+
+def test_rows_of_one_temperature_and_no_rows_have_no_temperatures_of_their_own():
+    one = call_of(torch.empty(4, 5), Target(torch.zeros(4).long()), Scores(0.7))
+    assert one.arrays.own is one.task.spare_sums
+    assert not one.task.flags & HAS_TEMPERATURES
+    none = call_of(torch.empty(0, 5), Target(torch.zeros(0).long()), Scores(row_temperature=torch.empty(0)))
+    assert none.arrays.own.shape == (0, 2)
 
 
 def test_tasks_do_not_pile_up(monkeypatch):

@@ -67,7 +67,7 @@ HOST_TIME = {"forward": 18.0, "both": 60.0}
 
 def test_the_conformance_suite_has_few_compile_keys():
     counts = count("keys")
-    assert set(counts["tests"]) <= {"passed", "skipped"}  # a GPU takes no temperature of each row
+    assert set(counts["tests"]) == {"passed"}
     assert counts["keys"] <= COMPILE_KEYS, counts["kernels"]
 
 

@@ -173,6 +173,8 @@ EXTRAS = {
     "softcap": {"softcap": 4.0},
     "z-loss": {"z_loss": 1e-2},
     "all": {"temperature": 1.7, "softcap": 3.0, "z_loss": 1e-2, "label_smoothing": 0.2},
+    "temperatures": {"temperature": "N"},
+    "all and temperatures": {"temperature": "N", "softcap": 3.0, "z_loss": 1e-2, "label_smoothing": 0.2},
 }
 
 
@@ -189,6 +191,8 @@ def test_what_torch_does_not_have(kind, extra, dtype, device):
     shape, reduction = ((5, 7), (2, 6, 3), (3, 70))[turn % 3], ("none", "mean", "sum")[turn // 2 % 3]
     samples = torch.rand(plain.rows_of(shape), dtype=torch.float64, requires_grad=True)
     options = EXTRAS[extra] | {"reduction": reduction, "weight": weight_of(shape[1])}
+    if options.get("temperature") == "N":
+        options["temperature"] = 0.05 + 3 * torch.rand(plain.rows_of(shape), dtype=torch.float64)
     args = (plain.logits_of(shape, 3.0), target_of(kind, shape), samples)
     exact = by_position(plain.cross_entropy)
     plain.compare(on(device, by_position(F.cross_entropy)), exact, exact, dtype, args, options)
@@ -295,8 +299,10 @@ def test_operators_keep_their_contracts(device):
         "temperature": 0.7, "softcap": 3.0, "row_temperature": None, "groups": [], "recorded": False,
     }  # fmt: skip
     index = (z, torch.randint(5, (4,), device=device), None, *options.values())
+    own = options | {"temperature": 1.0, "row_temperature": torch.rand(4, device=device, dtype=torch.float64) + 0.5}
     topk = (z, torch.randint(5, (4, 2), device=device), prob, *options.values())
     _ = torch.library.opcheck(ops.row_stats.default, index)
+    _ = torch.library.opcheck(ops.row_stats.default, (*index[:3], *own.values()))
     record = ops.row_stats.default(*topk)[3].detach()
     g = torch.randn(4, device=device, requires_grad=True)
     _ = torch.library.opcheck(ops.row_grad.default, (*topk, record, g, None, g))
@@ -332,6 +338,9 @@ LINEAR = {  # shape, kind of target, option, reduction, bytes of logits at a tim
     "picks": (linear.TOKENS, "topk", "z-loss", "mean", 64),
     "picks of one sample": (linear.Shape((1,), (3,), 6, 2), "topk", "temperature", "mean", None),
     "both": (linear.BOTH, "ignored", "weight", "none", 100),
+    "temperatures in chunks": (linear.LONG, "ignored", "temperatures", "mean", 2000),
+    "temperatures in tiles": (linear.WIDE, "index", "temperatures", "none", 1500),
+    "temperatures of positions": (linear.PIXELS, "dense", "temperatures", "sum", 48),
 }
 
 

@@ -18,19 +18,19 @@ M = 4
 @triton.jit
 def folded(data, out, steps, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, PAIRED: tl.constexpr):
     """Fold tiles [1, M, U] one after the other, or two at once, and write peak, rest and tilt of all."""
-    lanes = no_columns(R, M, tl.float64)
+    lanes, rate = no_columns(R, M, tl.float64), tl.full([R], 1.0, tl.float64)
     place = (tl.arange(0, M) * U)[None, :, None] + tl.arange(0, U)[None, None, :]
     if PAIRED:
         for step in range(0, steps, 2):
             x = tl.load(data + step * M * U + place)
             y = tl.load(data + (step + 1) * M * U + place)
             both = joined(x, y, R, M, 2 * U)
-            lanes = fold(lanes, both, both, 1.0, R, M, 2 * U, False, True)
+            lanes = fold(lanes, both, both, rate, R, M, 2 * U, False, True)
     else:
         for step in range(steps):
             x = tl.load(data + step * M * U + place)
-            lanes = fold(lanes, x, x, 1.0, R, M, U, False, True)
-    r = across(lanes, 1.0, False, True)
+            lanes = fold(lanes, x, x, rate, R, M, U, False, True)
+    r = across(lanes, rate, False, True)
     tl.store(out + tl.arange(0, 1), r.peak)
     tl.store(out + 1 + tl.arange(0, 1), r.rest)
     tl.store(out + 2 + tl.arange(0, 1), r.tilt)

@@ -123,6 +123,8 @@ def draw(rng: Any) -> Draw:
         labels[torch.from_numpy(rng.random(N) < 0.2)] = -100
         target = Target(labels, ignore_index=-100, **options)
     scores = Scores(0.7, 20.0) if kind == "capped" else Scores(float(rng.choice([1.0, 1.7])))
+    if rng.random() < 0.3:
+        scores = Scores(1.0, scores.softcap, torch.from_numpy(rng.choice([0.7, 1.0, 1.7], N)))
     cotangents = tuple(torch.from_numpy(rng.normal(size=N)) for _ in range(3))
     one = task.Task.of(logits, target, scores)
     return Draw(logits, target, scores, cotangents, one.fixed_parts(one.tile(), 1).number)

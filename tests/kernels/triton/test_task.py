@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from crossent.kernels.triton.scores import HAS_CAP
 from crossent.kernels.triton.task import Task
-from crossent.kernels.triton.tiles import HAS_CAP, HAS_ENTROPY, HAS_LOSS, HAS_LSE, HAS_SQUARE, HAS_WEIGHT
+from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_LOSS, HAS_LSE, HAS_SQUARE, HAS_WEIGHT
 from crossent.spec import Scores, Target
 
 

@@ -2,12 +2,12 @@
 
 Here are the functions of the contract (`crossent.kernels.backend`); behind them live `functions` (which kernels run),
 `arguments`, `task` and `elements` (a call in the form of its kernels), `launch`, and the kernels: `rows`, `cached`,
-`finish` and `few` over `lanes`, `record`, `gradient` and `tiles`, `binary`, `scaling`. Importing this package imports
-neither torch nor Triton, so that `why_not` can say that one is missing; nobody else imports the modules.
+`finish` and `few` over `lanes`, `record`, `gradient`, `tiles` and `scores`, `binary`, `scaling`. Importing this package
+imports neither torch nor Triton, so that `why_not` can say that one is missing; nobody else imports the modules.
 
-What differs from the CPU: a class that does not exist, or a target probability that is negative or not finite, makes
-loss and gradient of its row NaN, because to raise is to wait for the device. With CROSSENT_VALIDATE=1 in the
-environment they are errors here too, and every call waits.
+What differs from the CPU: a class that does not exist, a target probability that is negative or not finite, or a
+temperature of a row that is out of range makes loss and gradient of its row NaN, because to raise is to wait for the
+device. With CROSSENT_VALIDATE=1 in the environment they are errors here too, and every call waits.
 """
 
 from __future__ import annotations

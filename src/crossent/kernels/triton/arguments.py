@@ -15,11 +15,14 @@ from crossent.kernels.backend import BiasedLogits, LossScale, RowOutputs
 from crossent.kernels.backend import Cotangents as GivenCotangents
 from crossent.kernels.checks import as_int64
 from crossent.kernels.triton.gradient import Cotangents, CotangentSteps
+from crossent.kernels.triton.launch import Launch, on_device_of
+from crossent.kernels.triton.scores import own_temperatures
 from crossent.kernels.triton.task import ACCESS, Task
 from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_LOSS, HAS_LSE
 from crossent.spec import Scores, Target
 
 _MOST_TASKS = 1024
+_ROWS_OF_PROGRAM = 128
 _tasks: dict[Any, Task] = {}
 """Tasks by all that they are a function of; forgotten where there are many."""
 
@@ -34,6 +37,8 @@ class Arrays(NamedTuple):
     label: Any
     label_prob: Any
     weight: Any
+    own: Any
+    """1 / temperature and temperature of each row, (N, 2) in float64; absent if all rows have the same."""
 
 
 class Call(NamedTuple):
@@ -98,17 +103,33 @@ def call_of(logits: Any, target: Target, scores: Scores) -> Call:
         _tasks[key] = task
     spare = task.spare
     dtype = spare.dtype
+    if task.converts:
+        given = logits if bias is None else BiasedLogits(logits, bias)
+        return call_of(given, dataclasses.replace(target, prob=prob.to(dtype)), scores)
     if weight is None:
         weight = spare
     elif not (weight.dtype is dtype and weight.is_contiguous()):
         weight = weight.to(dtype).contiguous()
+    own = task.spare_sums if scores.row_temperature is None else _own_temperatures(task, scores.row_temperature)
     if index is not None:
         label_prob = spare if prob is None else prob.to(dtype).contiguous()
-        return Call(task, Arrays(logits, bias, logits, index, label_prob, weight))
-    if task.converts:
-        given = logits if bias is None else BiasedLogits(logits, bias)
-        return call_of(given, dataclasses.replace(target, prob=prob.to(dtype)), scores)
-    return Call(task, Arrays(logits, bias, prob, spare, spare, weight))
+        return Call(task, Arrays(logits, bias, logits, index, label_prob, weight, own))
+    return Call(task, Arrays(logits, bias, prob, spare, spare, weight, own))
+
+
+def _own_temperatures(task: Task, row_temperature: Any) -> Any:
+    """Return 1 / temperature and temperature of each row as kernels take them, without waiting for the numbers."""
+    given = row_temperature.to(torch.float64)
+    own, step = given.new_empty((task.number, 2)), given.stride(0)
+    if task.number:
+        programs, constants = -(-task.number // _ROWS_OF_PROGRAM), {"B": _ROWS_OF_PROGRAM}
+        launch = task.once(
+            ("temperatures", step),
+            lambda: Launch(own_temperatures, (programs, 1, 1), (task.number, step), constants),
+        )
+        with on_device_of(given):
+            launch(given, own)
+    return own
 
 
 def outputs_of(task: Task, outputs: RowOutputs) -> PlacedOutputs:
@@ -133,7 +154,8 @@ def cotangents_of(task: Task, given: GivenCotangents | LossScale, *, narrow: boo
     wide = any(x is not None and x.dtype is torch.float64 for x in arrays)
     dtype = torch.float32 if narrow and task.is_usual and alone and not wide else torch.float64
     arrays = tuple([x if x is None or x.dtype is dtype else x.to(dtype) for x in arrays])
-    absent = next((x for x in arrays if x is not None), task.spare)
+    spare = task.spare if dtype is torch.float32 else task.spare_sums
+    absent = next((x for x in arrays if x is not None), spare)
     placed = Cotangents(*[absent if x is None else x for x in arrays])
     steps = CotangentSteps(*[0 if x is None else x.stride(0) for x in arrays])
     return PlacedCotangents(placed, steps, sum(1 << k for k, x in enumerate(arrays) if x is not None))
@@ -147,7 +169,7 @@ def is_in_place(call: Call, grad: Any) -> bool:
 
 def gathered(call: Call) -> Any:
     """Return the logits of the classes that the target names, next to each other, (N, K)."""
-    (logits, _, _, label, _, _), task = call.arrays, call.task
+    logits, label, task = call.arrays.logits, call.arrays.label, call.task
     label = (label - task.classes.first).clamp(0, task.columns - 1)
     if logits.ndim == 2:
         return logits.gather(1, label).contiguous()

@@ -18,12 +18,14 @@ from crossent.kernels.triton.gradient import (
     CotangentSteps,
     gradient_of,
     has_gradient,
+    in_x,
     named_value,
     of_record,
 )
 from crossent.kernels.triton.lanes import Lanes, across
 from crossent.kernels.triton.record import Record, record_of, save_lanes, save_record, without_target
 from crossent.kernels.triton.rows import statistics, write_columns
+from crossent.kernels.triton.scores import Temperature, phi_of, scored
 from crossent.kernels.triton.tiles import (
     NUMBERS,
     Block,
@@ -39,14 +41,12 @@ from crossent.kernels.triton.tiles import (
     nowhere,
     origin_of,
     phase_of,
-    phi_of,
-    scored,
 )
 
 _UNSPECIALIZED = {
     "do_not_specialize": [*NUMBERS, "parts_number", "tickets"],
     "do_not_specialize_on_alignment": [
-        "label", "label_prob", "weight", "parts", "chosen", "turns", "record", *Cotangents._fields,
+        "label", "label_prob", "weight", "own", "parts", "chosen", "turns", "record", *Cotangents._fields,
     ],
 }  # fmt: skip
 
@@ -90,14 +90,15 @@ def _wait(arrived, number):
 
 @triton.jit
 def _part_of_row(
-    ticket, logits, phi, measure, parts, chosen, turns, record, cotangents, grad,
-    rows, steps, flags, span, number, record_step, temperature,
+    ticket, logits, temperature, cap, measure, parts, chosen, turns, record, cotangents, grad,
+    rows, steps, flags, span, number, record_step,
     T: tl.constexpr, M: tl.constexpr, U: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr,
     DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, PARTS: tl.constexpr, FIRST: tl.constexpr,
     SECOND: tl.constexpr,
 ):  # fmt: skip
     """Do one part of one row."""
     block, part = _row_of(ticket, number, logits, measure, rows, U, DENSE), ticket % number
+    phi = phi_of(temperature, cap, block.number, block.wanted, T, CAPPED)
     start = tl.multiple_of(part * span, M * U)
     stop = tl.minimum(start + span, measure.classes.columns + U)
     column, here, p = block.row, block.wanted, tl.zeros([1], tl.float64)
@@ -124,9 +125,10 @@ def _part_of_row(
             score = r.target_score + tl.where(p == 0, 0.0, p * d)
             r = Record(r.peak, r.total, score, r.mass + p, r.tilt)
         save_record(record, record_step, block.number, block.exists & (part == 0), without_target(r, block.ignored))
-        norm = of_record(r, temperature, T, CAPPED, G)
-        g = gradient_of(r, norm, cotangents, steps, block.number, block.wanted, flags, G)
+        g = gradient_of(r, of_record(r, T, G), cotangents, steps, block.number, block.wanted, flags, G)
         wanted, to = has_gradient(block.wanted, g), origin_of(grad, block.batch, block.row)
+        phi = phi_of(temperature, cap, block.number, wanted, T, CAPPED)
+        g = in_x(g, phi, T, CAPPED)
         begin, end = start - block.phase, stop - block.phase
         one = named_value(logits, logits.data, phi, measure, block, wanted, g, begin, end, 1, T, CAPPED, MEASURED, G, K)
         tl.debug_barrier()  # the gradient may take the place of what was read
@@ -138,7 +140,7 @@ def _part_of_row(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_cached(
-    logits, bias, prob, label, label_prob, weight, parts, chosen, turns, record, loss, lse, entropy, square, grad,
+    logits, bias, prob, label, label_prob, weight, own, parts, chosen, turns, record, loss, lse, entropy, square, grad,
     z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
     columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
@@ -155,7 +157,7 @@ def row_cached(
     cotangents = Cotangents(loss, lse, entropy, square)
     steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, CAPPED)
+    scale = Temperature(own, unit, temperature, flags)
     measure = Measure(
         Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
     )
@@ -163,14 +165,14 @@ def row_cached(
         ticket = tl.atomic_add(turns, 1, sem="relaxed", scope="gpu")
         while ticket < tickets:
             _part_of_row(
-                ticket, logits, phi, measure, parts, chosen, turns, record, cotangents, grad,
-                rows, steps, flags, span, parts_number, record_step, temperature,
+                ticket, logits, scale, cap, measure, parts, chosen, turns, record, cotangents, grad,
+                rows, steps, flags, span, parts_number, record_step,
                 T, M, U, CAPPED, MEASURED, DENSE, G, K, PARTS, FIRST, SECOND,
             )  # fmt: skip
             ticket = tl.atomic_add(turns, 1, sem="relaxed", scope="gpu")
     else:
         _part_of_row(
-            tl.program_id(0), logits, phi, measure, parts, chosen, turns, record, cotangents, grad,
-            rows, steps, flags, span, parts_number, record_step, temperature,
+            tl.program_id(0), logits, scale, cap, measure, parts, chosen, turns, record, cotangents, grad,
+            rows, steps, flags, span, parts_number, record_step,
             T, M, U, CAPPED, MEASURED, DENSE, G, K, PARTS, FIRST, SECOND,
         )  # fmt: skip

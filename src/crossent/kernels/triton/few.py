@@ -31,6 +31,7 @@ from crossent.kernels.triton.record import (
     with_named,
     without_target,
 )
+from crossent.kernels.triton.scores import Temperature, finite_where, phi_of
 from crossent.kernels.triton.tiles import (
     NUMBERS,
     Classes,
@@ -41,7 +42,6 @@ from crossent.kernels.triton.tiles import (
     Rows,
     block_of,
     origin_of,
-    phi_of,
     read_tile,
     row_weight,
     tile_places,
@@ -50,7 +50,7 @@ from crossent.kernels.triton.tiles import (
 _UNSPECIALIZED = {
     "do_not_specialize": NUMBERS,
     "do_not_specialize_on_alignment": [
-        "logits", "bias", "prob", "label", "weight", "sums", *Cotangents._fields, "grad",
+        "logits", "bias", "prob", "label", "weight", "own", "sums", *Cotangents._fields, "grad",
     ],
 }  # fmt: skip
 
@@ -75,7 +75,7 @@ def _summed(
 
 @triton.jit(**_UNSPECIALIZED)
 def few_stats(
-    logits, bias, prob, label, weight, loss, lse, entropy, sums,
+    logits, bias, prob, label, weight, own, loss, lse, entropy, sums,
     z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
     columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64", flags: "i32",
@@ -87,9 +87,9 @@ def few_stats(
     """Write loss, lse and entropy of each row, and sums of R losses."""
     logits = Logits(logits, z_batch, z_row, z_col, bias, GROUPED)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(Matrix(prob, p_batch, p_row, p_col), Named(label, weight), classes, weight, flags, keep, spread)
     block = block_of(logits, measure, rows, R, U, False, DENSE, BATCHED)
+    phi = phi_of(Temperature(own, unit, temperature, flags), cap, block.number, block.wanted, T, CAPPED)
     r, _, rest = _summed(logits, phi, measure, block, R, M, U, T, CAPPED, MEASURED, DENSE, TILTED, K)
     log_total = tl.where(block.ignored, 0.0, libdevice.log1p(rest)).to(tl.float64)
     outputs = Outputs(loss, lse, entropy)
@@ -99,7 +99,7 @@ def few_stats(
 
 @triton.jit(**_UNSPECIALIZED)
 def few_grad(
-    logits, bias, prob, label, weight, loss, lse, entropy, square, grad,
+    logits, bias, prob, label, weight, own, loss, lse, entropy, square, grad,
     z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
     columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
@@ -115,15 +115,15 @@ def few_grad(
     cotangents = Cotangents(loss, lse, entropy, square)
     steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(Matrix(prob, p_batch, p_row, p_col), Named(label, weight), classes, weight, flags, keep, spread)
     block = block_of(logits, measure, rows, R, U, False, DENSE, BATCHED)
+    phi = phi_of(Temperature(own, unit, temperature, flags), cap, block.number, block.wanted, T, CAPPED)
     origin = origin_of(grad, block.batch, block.row)
     r, peak, rest = _summed(logits, phi, measure, block, R, M, U, T, CAPPED, MEASURED, DENSE, G == OF_ENTROPY, K)
     norm = normaliser(peak, rest, G)
     g = gradient_of(r, norm, cotangents, steps, block.number, block.wanted, flags, G)
     wanted = has_gradient(block.wanted, g)
-    factors = for_tiles(g, wanted, T)
+    factors, phi = for_tiles(g, wanted, T), finite_where(wanted, phi, CAPPED)
     one = named_value(
         logits, logits.data, phi, measure, block, wanted, g, 0, classes.columns, R, T, CAPPED, MEASURED, G, K
     )

@@ -18,20 +18,18 @@ from crossent.kernels.triton.record import (
     with_named,
     without_target,
 )
+from crossent.kernels.triton.scores import HAS_CAP, Phi, Temperature, phi_of
 from crossent.kernels.triton.tiles import (
-    HAS_CAP,
     HAS_RECORD,
     NUMBERS,
     Classes,
     Logits,
     Measure,
     Named,
-    Phi,
     Rows,
     is_ignored,
     nowhere,
     origin_of,
-    phi_of,
     place_of,
     row_weight,
 )
@@ -40,14 +38,15 @@ _CAP, _RECORD = tl.constexpr(HAS_CAP), tl.constexpr(HAS_RECORD)
 _UNSPECIALIZED = {
     "do_not_specialize": [*NUMBERS, "parts_number", "programs", "mean"],
     "do_not_specialize_on_alignment": [
-        "logits", "bias", "label", "label_prob", "weight", "parts", "record", "loss", "lse", "entropy", "sums", "scale",
+        "logits", "bias", "label", "label_prob", "weight", "own", "parts", "record", "loss", "lse", "entropy", "sums",
+        "scale",
     ],
 }  # fmt: skip
 
 
 @triton.jit(**_UNSPECIALIZED)
 def finish(
-    logits, bias, label, label_prob, weight, parts, record, loss, lse, entropy, sums,
+    logits, bias, label, label_prob, weight, own, parts, record, loss, lse, entropy, sums,
     z_batch: "i64", z_row: "i64", z_col: "i64",
     columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
@@ -61,12 +60,12 @@ def finish(
     """
     logits = Logits(logits, z_batch, z_row, z_col, bias, False)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, True)
-    phi = Phi(phi.unit, phi.cap, phi.rate, tl.where(flags & _CAP != 0, 1.0, unit))
     measure = Measure(logits, Named(label, label_prob), classes, weight, flags, keep, spread)
     batch, row, at, exists = place_of(rows, R, True)
     ignored = nowhere(exists) if K == 0 else is_ignored(measure.named, classes, at, exists)
     wanted = exists & (ignored == 0)
+    phi = phi_of(Temperature(own, unit, temperature, flags), cap, at, wanted, T, False)
+    phi = Phi(phi.unit, phi.cap, phi.rate, tl.where(flags & _CAP != 0, 1.0, phi.scale), phi.temperature)
 
     there = wanted & (parts_number > 0)
     r = record_of(load_lanes(parts, 0, rows.all, at, there, flags), phi.scale, True, True)

@@ -6,7 +6,6 @@ A call that is like one before it finds its launches prepared, and only brings i
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from crossent.kernels.backend import (
     RowOutputs,
     Scalar,
 )
-from crossent.kernels.checks import check_elements, check_target
+from crossent.kernels.checks import check_elements, check_target, check_temperatures
 from crossent.kernels.triton import cached, elements, few, finish, rows, scaling
 from crossent.kernels.triton.arguments import (
     Call,
@@ -31,7 +30,7 @@ from crossent.kernels.triton.arguments import (
     is_in_place,
     outputs_of,
 )
-from crossent.kernels.triton.launch import Launch, is_interpreted
+from crossent.kernels.triton.launch import Launch, is_interpreted, on_device_of
 from crossent.kernels.triton.task import ACCESS, Placed, Task, Tile
 from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_GATHERED, HAS_MEASURE, HAS_RECORD, HAS_SUMS, HAS_TILT
 from crossent.spec import Scores, Target
@@ -42,7 +41,6 @@ _ONE_READ = ((8192, 16), (2048, 4))  # columns of the tiles that hold whole rows
 _CACHED_PART, _CACHED_PROGRAMS = 10240, 4  # columns of a program that waits for others, programs of a multiprocessor
 _CACHED_LANES = 128  # join statistics of its row: fewer than it has threads are 3000 instructions in Triton 3.6
 REDUCED = 1024  # sums that are added side by side, in the one program that makes the mean
-_HERE: AbstractContextManager[Any] = nullcontext()
 
 
 class _Statistics(NamedTuple):
@@ -58,7 +56,7 @@ def row_stats(logits: Any, target: Target, scores: Scores, record: Any, outputs:
     """Write the record of each row, and loss, lse and entropy where wanted: `Backend.row_stats`."""
     call = _call_of(logits, target, scores)
     if call.task.number:
-        with _on(call.arrays.logits):
+        with on_device_of(call.arrays.logits):
             _statistics(call, record, outputs, extend=extend)
 
 
@@ -67,7 +65,7 @@ def row_loss(logits: Any, target: Target, scores: Scores, record: Any, *, mean: 
 
     The mean is made in the same order every time, so that it has the same bits.
     """
-    task, (z, bias, prob, label, label_prob, weight) = _call_of(logits, target, scores)
+    task, (z, bias, prob, label, label_prob, weight, own) = _call_of(logits, target, scores)
     step = None if record is None else record.stride(0)
     key, spare = ("mean", step, mean), task.spare
     found = task.prepared.get(key)
@@ -76,13 +74,13 @@ def row_loss(logits: Any, target: Target, scores: Scores, record: Any, *, mean: 
     (sweep, end, parts, blocks), reduce = found
     new = spare.new_empty
     loss, scale, sums = new(()), new((), dtype=torch.float64), new((blocks, 2), dtype=torch.float64)
-    with _on(z):
+    with on_device_of(z):
         if record is None:
-            sweep(z, bias, prob, label, weight, spare, spare, spare, sums)
+            sweep(z, bias, prob, label, weight, own, spare, spare, spare, sums)
         else:
             each = new((parts, len(FIELDS), task.number))
-            sweep(z, bias, prob, label, label_prob, weight, each)
-            end(z, bias, label, label_prob, weight, each, record, spare, spare, spare, sums)
+            sweep(z, bias, prob, label, label_prob, weight, own, each)
+            end(z, bias, label, label_prob, weight, own, each, record, spare, spare, spare, sums)
         reduce(sums, loss, scale)
     return Reduced(loss, scale)
 
@@ -94,17 +92,17 @@ def _prepare_mean(task: Task, step: int | None, mean: bool) -> tuple[_Statistics
 
 def _statistics(call: Call, record: Any, outputs: RowOutputs, *, extend: bool = False) -> None:
     """Run the kernels of `row_stats`."""
-    task, (logits, bias, prob, label, label_prob, weight) = call
+    task, (logits, bias, prob, label, label_prob, weight, own) = call
     to = outputs_of(task, outputs)
     if record is None:
         few_rows = task.once(("few", to.flags), lambda: _prepare_few(task, to.flags))
-        few_rows.sweep(logits, bias, prob, label, weight, *to.arrays, task.spare_sums)
+        few_rows.sweep(logits, bias, prob, label, weight, own, *to.arrays, task.spare_sums)
         return
     step, flags = record.stride(0), to.flags | (HAS_RECORD if extend else 0)
     sweep, end, parts, _ = task.once(("statistics", flags, step), lambda: _prepare_statistics(task, flags, step, True))
     each = task.spare.new_empty((parts, len(FIELDS), task.number))
-    sweep(logits, bias, prob, label, label_prob, weight, each)
-    end(logits, bias, label, label_prob, weight, each, record, *to.arrays, record)
+    sweep(logits, bias, prob, label, label_prob, weight, own, each)
+    end(logits, bias, label, label_prob, weight, own, each, record, *to.arrays, record)
 
 
 def _prepare_statistics(task: Task, flags: int, step: int, tilted: bool) -> _Statistics:
@@ -134,7 +132,7 @@ def _prepare_few(task: Task, flags: int) -> _Statistics:
 
 def _from_record(call: Call, record: Any, outputs: RowOutputs) -> None:
     """Write loss, lse and entropy where wanted from the record, not from logits, whose place others may have taken."""
-    task, (logits, bias, _, label, label_prob, weight) = call
+    task, (logits, bias, _, label, label_prob, weight, own) = call
     to = outputs_of(task, outputs)
     if to.flags:
         flags, step = task.flags | to.flags | HAS_RECORD, record.stride(0)
@@ -142,24 +140,24 @@ def _from_record(call: Call, record: Any, outputs: RowOutputs) -> None:
             ("outputs", flags, step),
             lambda: task.launch_of_rows(finish.finish, (task.classes, task.places, flags, 0, step)),
         )
-        end(logits, bias, label, label_prob, weight, task.spare, record, *to.arrays, record)
+        end(logits, bias, label, label_prob, weight, own, task.spare, record, *to.arrays, record)
 
 
 def row_grad(logits: Any, target: Target, scores: Scores, record: Any, cotangents: Cotangents, grad: Any) -> None:
     """Write the gradient of each row, in half precision for float32 logits if `grad` is: `Backend.row_grad`."""
     call = call_of(logits, target, scores)
     if call.task.number:
-        with _on(grad):
+        with on_device_of(grad):
             g = cotangents_of(call.task, Cotangents(*cotangents), narrow=record is None)
             _gradient(call, record, g, grad)
 
 
 def _gradient(call: Call, record: Any, g: PlacedCotangents, grad: Any) -> None:
-    task, (logits, bias, prob, label, label_prob, weight) = call
+    task, (logits, bias, prob, label, label_prob, weight, own) = call
     key = (g.key, grad.dtype, grad.stride(), grad.data_ptr() % ACCESS)
     if record is None:
         few_rows = task.once(("few", key), lambda: _prepare_few_gradient(task, task.axes.placed(grad), g))
-        few_rows(logits, bias, prob, label, weight, *g.arrays, grad)
+        few_rows(logits, bias, prob, label, weight, own, *g.arrays, grad)
         return
     step, replaced = record.stride(0), is_in_place(call, grad)
     launch = task.once(
@@ -167,7 +165,7 @@ def _gradient(call: Call, record: Any, g: PlacedCotangents, grad: Any) -> None:
         lambda: _prepare_gradient(task, task.axes.placed(grad), g, HAS_GATHERED * replaced, step),
     )
     named = gathered(call) if replaced else logits
-    launch(logits, bias, prob, label, label_prob, weight, record, *g.arrays, named, grad)
+    launch(logits, bias, prob, label, label_prob, weight, own, record, *g.arrays, named, grad)
 
 
 def _prepare_few_gradient(task: Task, to: Placed, g: PlacedCotangents) -> Launch:
@@ -200,11 +198,11 @@ def row_fused(
     kernels, or with CROSSENT_GPU_ONE_KERNEL=1 in the environment by one, if they are longer.
     """
     call = _call_of(logits, target, scores)
-    task, (logits, bias, prob, label, label_prob, weight) = call
+    task, (logits, bias, prob, label, label_prob, weight, own) = call
     if task.number == 0:
         return
     g, replaced, step = cotangents_of(task, LossScale(*scale)), is_in_place(call, grad), record.stride(0)
-    with _on(grad):
+    with on_device_of(grad):
         if _one_kernel(task, grad):
             _cached(call, record, g, grad)
         else:
@@ -217,7 +215,7 @@ def row_fused(
                 _gradient(call, record, g, grad)
                 return
             named = gathered(call) if replaced else logits
-            launch(logits, bias, prob, label, label_prob, weight, record, *g.arrays, named, grad)
+            launch(logits, bias, prob, label, label_prob, weight, own, record, *g.arrays, named, grad)
         _from_record(call, record, outputs)
 
 
@@ -251,7 +249,7 @@ def _one_kernel(task: Task, grad: Any) -> bool:
 
 def _cached(call: Call, record: Any, g: PlacedCotangents, grad: Any) -> None:
     """Run the kernel of `cached`, in the interpreter one half after the other: there nobody could wait."""
-    task, (logits, bias, prob, label, label_prob, weight) = call
+    task, (logits, bias, prob, label, label_prob, weight, own) = call
     to, number = task.axes.placed(grad), task.number
     tile = task.tile(to)
     span = -(-_CACHED_PART // (tile.M * tile.U)) * tile.M * tile.U
@@ -272,7 +270,7 @@ def _cached(call: Call, record: Any, g: PlacedCotangents, grad: Any) -> None:
             G=task.kind_of_gradient(tile, g.flags), K=task.named_at_once(1),
             PARTS=max(_CACHED_LANES, 1 << (parts - 1).bit_length()), FIRST=first, SECOND=second,
         )  # fmt: skip
-        launch(logits, bias, prob, label, label_prob, weight, each, chosen, turns, record, *g.arrays, grad)
+        launch(logits, bias, prob, label, label_prob, weight, own, each, chosen, turns, record, *g.arrays, grad)
 
 
 def _units(x: Any) -> int:
@@ -287,19 +285,19 @@ def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Any) -> Scalar:
     """
     if _is_validated():
         check_elements(kind, operands)
-    with _on(operands.input):
+    with on_device_of(operands.input):
         return elements.loss(kind == "logits", operands, out)
 
 
 def binary_grad(kind: BinaryKind, operands: BinaryOperands, cotangent: Any, out: Any) -> None:
     """Write the derivative of each element's loss, times its cotangent: `Backend.binary_grad`."""
-    with _on(operands.input):
+    with on_device_of(operands.input):
         elements.grad(kind == "logits", operands, cotangent, out)
 
 
 def scale(x: Any, factor: Any, out: Any) -> None:
     """Write factor · x into `out`, rounded once to its dtype, without waiting for the factor."""
-    with _on(x):
+    with on_device_of(x):
         scaling.write_scaled(x, factor, out)
 
 
@@ -311,11 +309,5 @@ def _call_of(logits: Any, target: Target, scores: Scores) -> Call:
     call = call_of(logits, target, scores)
     if _is_validated():
         check_target(target, call.task.shape)
+        check_temperatures(scores.row_temperature, target)
     return call
-
-
-def _on(tensor: Any) -> AbstractContextManager[Any]:
-    """Return a context in which kernels run on the device of a tensor."""
-    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
-        return _HERE
-    return torch.cuda.device(tensor.device)

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from crossent.kernels.triton.lanes import LOG2E
+from crossent.kernels.triton.scores import as_column, inverse_of, scored
 from crossent.kernels.triton.tiles import (
     HAS_ENTROPY,
     HAS_GATHERED,
@@ -14,9 +15,7 @@ from crossent.kernels.triton.tiles import (
     HAS_SQUARE,
     address,
     biased,
-    inverse_of,
     named_class,
-    scored,
     weight_at,
 )
 
@@ -80,10 +79,9 @@ def normaliser(peak, rest, G: tl.constexpr):
 
 
 @triton.jit
-def of_record(r, temperature, T: tl.constexpr, CAPPED: tl.constexpr, G: tl.constexpr):
-    """Return the normaliser of rows from their records."""
-    peak = r.peak if CAPPED else r.peak * temperature
-    return normaliser(peak.to(T), (r.total - 1.0).to(T), G)
+def of_record(r, T: tl.constexpr, G: tl.constexpr):
+    """Return the normaliser of rows from their records, with the peak in scores (`in_x`)."""
+    return normaliser(r.peak, (r.total - 1.0).to(T), G)
 
 
 @triton.jit
@@ -111,6 +109,14 @@ def gradient_of(r, norm, cotangents, steps, number, wanted, flags, G: tl.constex
 
 
 @triton.jit
+def in_x(g, phi, T: tl.constexpr, CAPPED: tl.constexpr):
+    """Return the gradient of rows whose peak is in scores with the peak in x."""
+    norm = g.norm
+    peak = norm.peak if CAPPED else norm.peak * phi.temperature
+    return Gradient(Normaliser(peak.to(T), norm.rest, norm.inverse, norm.log_total), g.a, g.b, g.c)
+
+
+@triton.jit
 def has_gradient(wanted, g):
     """Return which rows have a gradient other than 0."""
     return wanted & ((g.a != 0) | (g.b != 0) | (g.c != 0))
@@ -128,7 +134,7 @@ def for_tiles(g, wanted, T: tl.constexpr):
 @triton.jit
 def slopes(g, x, slope, p, rate, MEASURED: tl.constexpr, G: tl.constexpr):
     """Return ds/dz · (q (a + b log q) − c p) of a tile, without the second term unless the entropy has a cotangent."""
-    d = x - g.norm.peak[:, None, None]
+    d, rate = x - g.norm.peak[:, None, None], rate[:, None, None]
     factor = (g.a * g.norm.inverse)[:, None, None]
     if G == OF_ENTROPY:
         logq = d * rate - g.norm.log_total[:, None, None]
@@ -228,7 +234,7 @@ def write_named(
         k = first + tl.arange(0, K)[None, :]
         there = wanted[:, None] & (k < measure.classes.picks)
         column, here, value = _at_named(
-            logits, gathered, phi, measure, block.number[:, None], block.origin[:, None], k, there, _as_column(g),
-            begin[:, None], end[:, None], T, CAPPED, MEASURED, G, K,
+            logits, gathered, as_column(phi), measure, block.number[:, None], block.origin[:, None], k, there,
+            _as_column(g), begin[:, None], end[:, None], T, CAPPED, MEASURED, G, K,
         )  # fmt: skip
         tl.store(grad.data + (to[:, None] + column * grad.col), value.to(T), mask=here)

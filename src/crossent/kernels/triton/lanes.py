@@ -25,7 +25,7 @@ class Lanes(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Σ e^d and Σ e^d d of lanes [R, M], d = rate · (x − peak), the second in the unit of x."""
+    """Σ e^d and Σ e^d d of lanes [R, M], d = rate · (x − peak), a rate for each row; the second in the unit of x."""
 
     total: Any
     tilt: Any
@@ -55,7 +55,7 @@ def joined(a, b, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr):
 def _with(sums, x, to, rate, TILTED: tl.constexpr):
     """Return the sums with columns [R, M, n] of each lane added."""
     d = x - to[:, :, None]
-    e = tl.exp2(d * (rate * LOG2E))
+    e = tl.exp2(d * (rate * LOG2E)[:, None, None])
     total, tilt = sums.total + tl.sum(e, 2), sums.tilt
     if TILTED:
         tilt += tl.sum(e * tl.maximum(d, LOWEST), 2)
@@ -84,7 +84,7 @@ def fold(
     peak = tl.maximum(lanes.peak, top)
     to = tl.maximum(peak, LOWEST)
     below = tl.minimum(lanes.peak, top, propagate_nan=tl.PropagateNan.ALL) - to
-    e, moved = tl.exp2(below * (rate * LOG2E)), top > lanes.peak
+    e, moved = tl.exp2(below * (rate * LOG2E)[:, None]), top > lanes.peak
     scale = tl.where(moved, e, 1.0)  # of what there was, to the new peak
     more = Sums(e, e)
     if TILTED:
@@ -118,7 +118,7 @@ def across(lanes, rate, MEASURED: tl.constexpr, TILTED: tl.constexpr):
     peak = tl.max(lanes.peak, 1)
     to = tl.maximum(peak, LOWEST)[:, None]
     d, is_top = lanes.peak - to, lanes.peak == peak[:, None]
-    e = tl.exp2(d * (rate * LOG2E))
+    e = tl.exp2(d * (rate * LOG2E)[:, None])
     rest = tl.sum(lanes.rest * e + tl.where(is_top, 0.0, e), 1) + (tl.sum(is_top.to(peak.dtype), 1) - 1.0)
     target_score, mass, tilt = rest, rest, rest
     if TILTED:

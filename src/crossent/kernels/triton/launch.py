@@ -7,10 +7,13 @@ annotated and for whose value no kernel is specialized: no tuple, whose numbers 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from triton.runtime.jit import JITFunction
 
+_HERE: AbstractContextManager[Any] = nullcontext()
 _compiled: dict[Any, Any] = {}
 """Compiled kernels by constants and kinds of arguments, with the constants in the order of the parameters."""
 
@@ -78,3 +81,10 @@ def kinds(arrays: tuple[Any, ...]) -> list[Any]:
     for x in arrays:
         found += (None, None) if x is None else (x.dtype, x.data_ptr() % 16 == 0)
     return found
+
+
+def on_device_of(tensor: Any) -> AbstractContextManager[Any]:
+    """Return a context in which kernels run on the device of a tensor."""
+    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
+        return _HERE
+    return torch.cuda.device(tensor.device)

@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 
 from crossent.kernels.triton.lanes import LOG2E, Lanes
+from crossent.kernels.triton.scores import HAS_CAP, as_column, scored
 from crossent.kernels.triton.tiles import (
-    HAS_CAP,
     HAS_ENTROPY,
     HAS_LOSS,
     HAS_LSE,
@@ -16,7 +16,6 @@ from crossent.kernels.triton.tiles import (
     HAS_TILT,
     biased,
     named_class,
-    scored,
 )
 
 _CAP = tl.constexpr(HAS_CAP)
@@ -186,7 +185,17 @@ def with_named(r, logits, phi, measure, number, origin, wanted, T: tl.constexpr,
             k = first + tl.arange(0, K)[None, :]
             there = wanted[:, None] & (k < measure.classes.picks)
             score, p = _named(
-                r.peak[:, None], logits, phi, measure, number[:, None], origin[:, None], k, there, T, K, CAPPED
+                r.peak[:, None],
+                logits,
+                as_column(phi),
+                measure,
+                number[:, None],
+                origin[:, None],
+                k,
+                there,
+                T,
+                K,
+                CAPPED,
             )
             target_score, mass = target_score + tl.sum(score, 1), mass + tl.sum(p, 1)
     return Record(r.peak, r.total, target_score, mass, r.tilt)

@@ -1,12 +1,12 @@
 """The row functions as Triton kernels, for NVIDIA and AMD and for Triton 3.6 to 3.9: statistics, gradient, and both.
 
-Where a tile lies and what it holds is in `tiles`, statistics of lanes in `lanes`, the gradient in `gradient`; what is
-done once a row and not once a column in `finish`. Every kernel takes T, the dtype it computes in, and the shape R, M, U
-of its tiles; CAPPED, whether there is a softcap; MEASURED, whether the target is more than the classes that it names;
-DENSE, whether it has a probability for each column; TILTED, whether entropies are wanted; G, of what the gradient is
-(`gradient`); K, how many of the classes that a target names are worked on at once: 1 if it names one without a
-probability, 0 if none; BATCHED, whether there is more than one batch of rows; and GROUPED, whether the bias, if there
-is one (it is None otherwise), is read in groups of columns as wide tiles of logits are.
+Where a tile lies and what it holds is in `tiles`, its scores in `scores`, statistics of lanes in `lanes`, the gradient
+in `gradient`; what is done once a row and not once a column in `finish`. Every kernel takes T, the dtype it computes
+in, and the shape R, M, U of its tiles; CAPPED, whether there is a softcap; MEASURED, whether the target is more than
+the classes that it names; DENSE, whether it has a probability for each column; TILTED, whether entropies are wanted; G,
+of what the gradient is (`gradient`); K, how many of the classes that a target names are worked on at once: 1 if it
+names one without a probability, 0 if none; BATCHED, whether there is more than one batch of rows; and GROUPED, whether
+the bias, if there is one (it is None otherwise), is read in groups of columns as wide tiles of logits are.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
@@ -22,6 +22,7 @@ from crossent.kernels.triton.gradient import (
     for_tiles,
     gradient_of,
     has_gradient,
+    in_x,
     named_value,
     of_record,
     slopes,
@@ -30,6 +31,7 @@ from crossent.kernels.triton.gradient import (
 )
 from crossent.kernels.triton.lanes import across, fold, joined, no_columns
 from crossent.kernels.triton.record import load_record, record_of, save_lanes, save_record, with_named, without_target
+from crossent.kernels.triton.scores import Temperature, finite_where, phi_of
 from crossent.kernels.triton.tiles import (
     NUMBERS,
     Classes,
@@ -41,12 +43,11 @@ from crossent.kernels.triton.tiles import (
     block_of,
     edge_places,
     origin_of,
-    phi_of,
     read_tile,
     tile_places,
 )
 
-_ARRAYS = ["label", "label_prob", "weight", "parts", "record", *Cotangents._fields, "gathered"]
+_ARRAYS = ["label", "label_prob", "weight", "own", "parts", "record", *Cotangents._fields, "gathered"]
 _UNSPECIALIZED = {"do_not_specialize": NUMBERS, "do_not_specialize_on_alignment": _ARRAYS}
 _ONE_BY_ONE = _UNSPECIALIZED | {"do_not_specialize_on_alignment": [*_ARRAYS, "logits", "bias", "prob", "grad"]}
 
@@ -125,7 +126,7 @@ def write_columns(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_stats(
-    logits, bias, prob, label, label_prob, weight, parts,
+    logits, bias, prob, label, label_prob, weight, own, parts,
     z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
     columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64", flags: "i32", span: "i32",
@@ -137,11 +138,11 @@ def row_stats(
     """Write the statistics of each row, or of one part of its vocabulary of `span` columns, for `finish`."""
     logits = Logits(logits, z_batch, z_row, 1 if WIDE else z_col, bias, GROUPED)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(
         Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
     )
     block, part = block_of(logits, measure, rows, R, U, WIDE, DENSE, BATCHED), tl.program_id(1)
+    phi = phi_of(Temperature(own, unit, temperature, flags), cap, block.number, block.wanted, T, CAPPED)
     start = tl.multiple_of(part * span, M * 16 if WIDE else M * U)
     stop = tl.minimum(start + span, classes.columns + (U if WIDE else 0))
 
@@ -151,7 +152,7 @@ def row_stats(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_grad(
-    logits, bias, prob, label, label_prob, weight, record, loss, lse, entropy, square, gathered, grad,
+    logits, bias, prob, label, label_prob, weight, own, record, loss, lse, entropy, square, gathered, grad,
     z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
     columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
@@ -168,7 +169,6 @@ def row_grad(
     cotangents = Cotangents(loss, lse, entropy, square)
     steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(
         Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
     )
@@ -177,10 +177,12 @@ def row_grad(
     start = tl.multiple_of(part * span, M * U)
     stop = tl.minimum(start + span, classes.columns + (U if WIDE else 0))
 
-    r = load_record(record, record_step, block.number, block.exists)
-    norm = of_record(r, temperature, T, CAPPED, G)
-    g = gradient_of(r, norm, cotangents, steps, block.number, block.wanted, flags, G)
+    there = block.row >= 0 if R == 1 else block.exists  # one row is always there, and loads need no other value
+    r = load_record(record, record_step, block.number, there)
+    g = gradient_of(r, of_record(r, T, G), cotangents, steps, block.number, block.wanted, flags, G)
     wanted = has_gradient(block.wanted, g)
+    phi = phi_of(Temperature(own, unit, temperature, flags), cap, block.number, wanted, T, CAPPED)
+    g = in_x(g, phi, T, CAPPED)
     begin, end = start - block.phase, stop - block.phase
     one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
     tl.debug_barrier()  # the gradient may take the place of what was read
@@ -196,7 +198,7 @@ def row_grad(
 
 @triton.jit(**_UNSPECIALIZED)
 def row_fused(
-    logits, bias, prob, label, label_prob, weight, record, loss, lse, entropy, square, gathered, grad,
+    logits, bias, prob, label, label_prob, weight, own, record, loss, lse, entropy, square, gathered, grad,
     z_batch: "i64", z_row: "i64", z_col: "i64", p_batch: "i64", p_row: "i64", p_col: "i64",
     columns: "i32", first: "i64", number: "i64", ignored: "i64", picks: "i32",
     rows: "i64", all_rows: "i64", batch_step: "i64", row_step: "i64",
@@ -213,11 +215,11 @@ def row_fused(
     cotangents = Cotangents(loss, lse, entropy, square)
     steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)
-    phi = phi_of(unit, cap, T, CAPPED)
     measure = Measure(
         Matrix(prob, p_batch, p_row, p_col), Named(label, label_prob), classes, weight, flags, keep, spread
     )
     block = block_of(logits, measure, rows, R, U, True, DENSE, BATCHED)
+    phi = phi_of(Temperature(own, unit, temperature, flags), cap, block.number, block.wanted, T, CAPPED)
     exists, origin = block.exists[:, None, None], origin_of(grad, block.batch, block.row)
     begin = tl.zeros([R], tl.int32)
     end = begin + classes.columns
@@ -238,12 +240,13 @@ def row_fused(
     if K > 0:
         r = with_named(r, logits, phi, measure, block.number, block.origin, block.wanted, T, K, CAPPED)
     save_record(record, record_step, block.number, block.exists, without_target(r, block.ignored))
-    g = gradient_of(r, of_record(r, temperature, T, CAPPED, G), cotangents, steps, block.number, block.wanted, flags, G)
-    wanted = has_gradient(block.wanted, g)
-    factors = for_tiles(g, wanted, T)
+    g = gradient_of(r, of_record(r, T, G), cotangents, steps, block.number, block.wanted, flags, G)
+    wanted, g = has_gradient(block.wanted, g), in_x(g, phi, T, CAPPED)
+    factors, phi = for_tiles(g, wanted, T), finite_where(wanted, phi, CAPPED)
     one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
     tl.debug_barrier()  # the gradient may take the place of what was read
     x, edge_x = tl.where(wanted[:, None, None], x, 0.0), tl.where(wanted[:, None, None], edge_x, 0.0)
+    slope, edge_slope = tl.where(wanted[:, None, None], slope, 0.0), tl.where(wanted[:, None, None], edge_slope, 0.0)
     value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)
     write_tile(grad, origin, block.phase, place, live & exists, value, one, U, True, K)
     value = slopes(factors, edge_x, edge_slope, edge_q, phi.rate, MEASURED, G)

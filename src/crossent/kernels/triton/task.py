@@ -15,8 +15,8 @@ import triton.language as tl
 
 from crossent.kernels.backend import BiasedLogits
 from crossent.kernels.triton.launch import Launch
+from crossent.kernels.triton.scores import HAS_CAP, HAS_TEMPERATURES
 from crossent.kernels.triton.tiles import (
-    HAS_CAP,
     HAS_ENTROPY,
     HAS_LSE,
     HAS_SQUARE,
@@ -147,10 +147,6 @@ class Task:
     @classmethod
     def of(cls, logits: Any, target: Target, scores: Scores) -> Task:
         """Return the task of a call; the logits may be `BiasedLogits`."""
-        if scores.row_temperature is not None:
-            raise NotImplementedError(
-                "the GPU kernels take one temperature for all rows; divide the logits by temperature.unsqueeze(1)"
-            )
         bias: Any = None
         if isinstance(logits, BiasedLogits):
             logits, bias = logits.without_bias, logits.bias
@@ -172,7 +168,8 @@ class Task:
                 1.0 - target.smoothing, target.smoothing / max(1, number),
                 1.0 / scores.temperature, float(scores.temperature), float(scores.softcap or 1.0),
             ),
-            (0 if target.weight is None else HAS_WEIGHT) | (0 if scores.softcap is None else HAS_CAP),
+            HAS_WEIGHT * (target.weight is not None) | HAS_CAP * (scores.softcap is not None)
+            | HAS_TEMPERATURES * (scores.row_temperature is not None),
             logits.shape[0] * (logits.shape[2] if logits.ndim == 3 else 1),
             torch.empty(1, dtype=dtype, device=logits.device),
             torch.empty(1, dtype=torch.float64, device=logits.device),

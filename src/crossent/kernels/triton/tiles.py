@@ -1,4 +1,4 @@
-"""Tiles of rows in Triton: where they lie, their scores and their target.
+"""Tiles of rows in Triton: where they lie, their logits and their target.
 
 A program works on a tile [R, M, U]: R rows, M lanes of each row, U neighbouring columns of each lane. A lane keeps
 statistics of its own, relative to a peak of its own, so that nothing crosses lanes before the row is read.
@@ -6,28 +6,20 @@ statistics of its own, relative to a peak of its own, so that nothing crosses la
 Where columns are contiguous (WIDE), lanes begin at addresses that are multiples of U elements, so that U columns are
 one access whatever the length of the row: `phase` is how far the row begins after such an address, groups of U columns
 that lie inside the row are read at once, and those at its two edges one by one. No address outside a row is touched.
-
-Inside, scores have the unit of the logits: x = temperature · s, or x = s under a softcap; s = rate · x.
 """
 
 from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
-from triton.language.extra import libdevice
+
+from crossent.kernels.triton.scores import as_tile, scored
 
 # Flags: which of the optional arrays are there; any array of the same type stands in for an absent one.
 HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_RECORD, HAS_GATHERED = (1 << k for k in range(7))
 # And of what parts of rows have beside their sums, and whether sums of losses are wanted.
 HAS_MEASURE, HAS_TILT, HAS_SUMS = (1 << k for k in range(7, 10))
-# And whether there is a softcap, for kernels that are not compiled for one.
-HAS_CAP = 1 << 10
-
 _WEIGHT = tl.constexpr(HAS_WEIGHT)
-
-_LOG2E = tl.constexpr(1.4426950408889634)
-# tanh y / y − 1 for |y| < _NEAR, coefficients of y², y⁴ and y⁶ from tools/make_coefficients.py
-_NEAR, _TANH_3, _TANH_5, _TANH_7 = (tl.constexpr(x) for x in (0.3, -0.3333328613, 0.1332387352, -0.05113267622))
 
 
 # Arguments of the kernels come one by one, because Triton compiles a kernel anew for every number in a tuple that is 1
@@ -102,18 +94,6 @@ class Named(NamedTuple):
     prob: Any
 
 
-class Phi(NamedTuple):
-    """Logits to x, and x to scores: x and its differences are in the dtype of the computation, `scale` in float64.
-
-    Two scores are rate · (x − x') apart, and a score is scale · x.
-    """
-
-    unit: Any
-    cap: Any
-    rate: Any
-    scale: Any
-
-
 class Measure(NamedTuple):
     """The target measure p_v = weight_v (keep · base_v + spread): its arrays, which of them are there, its numbers."""
 
@@ -145,14 +125,6 @@ class Block(NamedTuple):
 
 
 @triton.jit
-def phi_of(unit, cap, T: tl.constexpr, CAPPED: tl.constexpr):
-    """Return phi for 1 / temperature and softcap in float64."""
-    rate = opaque_one(unit.to(T)) if CAPPED else unit.to(T)
-    scale = 1.0 if CAPPED else unit
-    return Phi(unit.to(T), cap.to(T), rate, scale)
-
-
-@triton.jit
 def block_of(
     logits, measure, rows, R: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr,
     BATCHED: tl.constexpr,
@@ -165,12 +137,6 @@ def block_of(
     phase = phase_of(origin, U, WIDE)
     wanted = exists & (ignored == 0)
     return Block(batch, row, number, exists, ignored, wanted, origin, prob_origin, phase)
-
-
-@triton.jit
-def opaque_one(x):
-    """Return 1 in the dtype of x, as a number that the compiler cannot know: with the constant, AMD's spills."""
-    return x * 0.0 + 1.0
 
 
 @triton.jit
@@ -210,7 +176,7 @@ def origin_of(m, batch, row):
 @triton.jit
 def phase_of(origin, U: tl.constexpr, WIDE: tl.constexpr):
     """Return how far each row begins after a multiple of U elements; 0 if not WIDE."""
-    return (origin % (U if WIDE else 1)).to(tl.int32)
+    return (origin & (U - 1 if WIDE else 0)).to(tl.int32)  # no division, however long the number
 
 
 @triton.jit
@@ -239,8 +205,8 @@ def edge_places(first, phase, columns, M: tl.constexpr, U: tl.constexpr):
 
     They lie one in a lane, [R, M, 1].
     """
-    k, head = first + tl.arange(0, M)[None, :, None], ((U - phase) % U)[:, None, None]
-    column = tl.where(k < U, k, columns - (columns - head) % U + k - U)
+    k, head = first + tl.arange(0, M)[None, :, None], ((U - phase) & (U - 1))[:, None, None]
+    column = tl.where(k < U, k, columns - ((columns - head) & (U - 1)) + k - U)
     return column + phase[:, None, None], ((k < U) & (k < head)) | ((k >= U) & (k < 2 * U) & (column < columns))
 
 
@@ -270,55 +236,11 @@ def read_tile(
         z = biased(z, logits, place, live)
     else:
         z = biased(z, logits, place - block.phase[:, None, None], live)
-    x, slope = scored(z, phi, live, CAPPED)
+    x, slope = scored(z, as_tile(phi), live, CAPPED)
     if MEASURED:
         return x, slope, _read_measure(measure, block, place, live, T, U, WIDE, DENSE)
     else:
         return x, slope, x
-
-
-@triton.jit
-def scored(z, phi, live, CAPPED: tl.constexpr):
-    """Return x, −inf where it is not live, and the slope ds/dz; without a softcap z is −inf there already.
-
-    tanh y = ±(1 − u) / (1 + u) with u = e^(−2|y|), but near 0, where 1 − u has no digits: there it is y times a
-    polynomial of y². Its derivative is 4 u / (1 + u)².
-    """
-    if CAPPED:
-        y = z * (phi.unit / phi.cap)
-        size = tl.abs(y)
-        u = tl.exp2(size * (-2.0 * _LOG2E))
-        inverse = inverse_of(1.0 + u)
-        slope = ((4.0 * phi.unit) * u) * (inverse * inverse)
-        nowhere = tl.where(live, 0.0, float("-inf"))
-        if z.dtype == tl.float64:
-            return phi.cap * libdevice.tanh(y) + nowhere, slope
-        else:
-            square, unit = y * y, phi.unit
-            near = z * (unit + square * (unit * _TANH_3 + square * (unit * _TANH_5 + square * (unit * _TANH_7))))
-            far = with_sign_of(phi.cap - phi.cap * u, z) * inverse + nowhere
-            return tl.where(size < _NEAR, near, far), slope
-    else:
-        return z, phi.unit
-
-
-@triton.jit
-def inverse_of(x):
-    """Return 1 / x for 1 ≤ x < 2¹²⁶."""
-    if x.dtype == tl.float64:
-        return 1.0 / x
-    else:
-        return libdevice.fast_dividef(1.0, x)  # one instruction, where a division has ten
-
-
-@triton.jit
-def with_sign_of(size, x):
-    """Return a number ≥ 0 with the sign of another."""
-    if x.dtype == tl.float64:
-        return tl.where(x < 0, -size, size)
-    else:
-        sign = x.to(tl.int32, bitcast=True) & -2147483648
-        return (size.to(tl.int32, bitcast=True) | sign).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -372,9 +294,14 @@ def named_class(measure, number, k, there, K: tl.constexpr):
     named, classes = measure.named, measure.classes
     at = number * (1 if K == 1 else classes.picks) + k
     label = tl.load(named.label + at, mask=there, other=0).to(tl.int64)
-    exists = (label >= 0) & (label < classes.number)
-    here = there & exists & (label >= classes.first) & (label - classes.first < classes.columns)
-    column = tl.where(here, label - classes.first, 0)
+    local = label - classes.first
+    if K == 1:  # one comparison for two: without a sign, a negative number is beyond all classes
+        exists = label.to(tl.uint64) < classes.number.to(tl.uint64)
+        here = there & exists & (local.to(tl.uint64) < classes.columns.to(tl.uint64))
+    else:  # which spills registers here
+        exists = (label >= 0) & (label < classes.number)
+        here = there & exists & (local >= 0) & (local < classes.columns)
+    column = tl.where(here, local, 0)
     p, wrong = measure.keep * weight_at(measure, column, here), there & (label != classes.ignored) & (exists == 0)
     if K != 1:
         prob = tl.load(named.prob + at, mask=there, other=1.0)
