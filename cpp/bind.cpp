@@ -6,12 +6,9 @@
 
 #include <string>
 
-#include "array.h"
-#include "core.h"
 #include "dispatch.h"
-#include "operand.h"
 #include "parallel.h"
-#include "record.h"
+#include "row_arguments.h"
 #include "step.h"
 #include "unlocked.h"
 
@@ -21,92 +18,11 @@ using namespace nb::literals;
 namespace crossent {
 namespace {
 
-// A float64 array of `fields` contiguous vectors with one entry for each row.
-template <class T, class A>
-T* vectors_of(const A& array, int64_t fields, int64_t rows, const char* text) {
-    require(array.ndim() == 2 && static_cast<int64_t>(array.shape(0)) == fields &&
-                static_cast<int64_t>(array.shape(1)) == rows,
-            text);
-    require(type_of(array, "record") == Type::f64 && (rows <= 1 || array.stride(1) == 1) &&
-                (rows == 0 || array.stride(0) == rows),
-            text);
-    return static_cast<T*>(array.data());
-}
-
-struct Call {
-    RowTask task;
-    Measure measure;
-};
-
-Call prepare(const In& logits, const In& index, const In& prob, const In& weight, double smoothing,
-             int64_t ignore_index, int64_t first_class, int64_t num_classes, double temperature, double softcap,
-             const In& row_temperature) {
-    Call call;
-    RowTask& task = call.task;
-    task.logits = matrix_of(logits, "logits");
-    task.columns = static_cast<int64_t>(logits.shape(1));
-    task.inner_rows = logits.ndim() == 3 ? std::max<int64_t>(1, static_cast<int64_t>(logits.shape(2))) : 1;
-    task.rows =
-        static_cast<int64_t>(logits.shape(0)) * (logits.ndim() == 3 ? static_cast<int64_t>(logits.shape(2)) : 1);
-    require(temperature > 0 && softcap >= 0, "temperature must be positive and softcap not negative");
-    require(smoothing >= 0 && smoothing <= 1, "label_smoothing must be between 0.0 and 1.0");
-    require(first_class >= 0 && num_classes - first_class >= task.columns,
-            "the columns must be among the num_classes classes");
-    task.ignore_index = ignore_index;
-    task.first_class = first_class;
-    task.temperature = temperature;
-    task.softcap = softcap;
-    if (row_temperature.is_valid()) {
-        require(row_temperature.ndim() == 1 && static_cast<int64_t>(row_temperature.shape(0)) == task.rows,
-                "row_temperature must have shape (rows,)");
-        const Type type = real_type_of(row_temperature, "row_temperature");
-        if (task.rows > 0) task.row_temperature = {row_temperature.data(), type, row_temperature.stride(0)};
-    }
-    call.measure.smoothing = smoothing;
-    call.measure.num_classes = num_classes;
-    if (index.is_valid()) {
-        require(index.ndim() == (prob.is_valid() ? 2u : 1u) && static_cast<int64_t>(index.shape(0)) == task.rows,
-                "index must have shape (rows,), or (rows, K) beside prob");
-        const Type type = type_of(index, "index");
-        if (is_real(type)) throw nb::type_error("index must have an integer dtype");
-        task.picks = index.ndim() == 2 ? static_cast<int64_t>(index.shape(1)) : 1;
-        task.index = {index.data(), type, index.stride(0), 0, index.ndim() == 2 ? index.stride(1) : 0};
-        if (prob.is_valid()) {
-            require(same_shape(index, prob), "index and prob of a top-k target must have the same shape");
-            task.prob = {prob.data(), real_type_of(prob, "prob"), prob.stride(0), 0, prob.stride(1)};
-        }
-    } else {
-        require(prob.is_valid() && same_shape(logits, prob), "a dense target must have the shape of the logits");
-        task.prob = matrix_of(prob, "prob");
-    }
-    if (weight.is_valid()) {
-        require(weight.ndim() == 1 && static_cast<int64_t>(weight.shape(0)) == task.columns,
-                "weight must have one entry per column");
-        call.measure.weight = weight.data();
-        call.measure.weight_type = real_type_of(weight, "weight");
-        call.measure.weight_stride = weight.stride(0);
-    }
-    return call;
-}
-
 nb::object described(const Problem& problem) {
     if (problem.row < 0) return nb::none();
     if (problem.column == -1) return nb::make_tuple(problem.row, problem.column, problem.index);
     return nb::make_tuple(problem.row, problem.column, problem.prob);
 }
-
-#define TARGET_ARGUMENTS                                                                                         \
-    const In &logits, const In &index, const In &prob, const In &weight, double smoothing, int64_t ignore_index, \
-        int64_t first_class, int64_t num_classes, double temperature, double softcap, const In &row_temperature
-#define TARGET_VALUES                                                                                     \
-    logits, index, prob, weight, smoothing, ignore_index, first_class, num_classes, temperature, softcap, \
-        row_temperature
-#define TARGET_NAMES                                                                                   \
-    "logits"_a, "index"_a.none(), "prob"_a.none(), "weight"_a.none(), "smoothing"_a, "ignore_index"_a, \
-        "first_class"_a, "num_classes"_a, "temperature"_a, "softcap"_a, "row_temperature"_a.none()
-
-const std::string record_text =
-    "record must be a contiguous float64 array of shape (" + std::to_string(record_fields) + ", rows)";
 
 void* output_of(const Out& array, const RowTask& task) {
     if (!array.is_valid()) return nullptr;
@@ -118,15 +34,6 @@ void* output_of(const Out& array, const RowTask& task) {
     return array.data();
 }
 
-// The record of rows; only few classes with an index or a dense target have none.
-template <class T, class A>
-double* record_of(const A& array, const RowTask& task) {
-    if (array.is_valid())
-        return const_cast<double*>(vectors_of<T>(array, record_fields, task.rows, record_text.c_str()));
-    require(is_few(task), "without a record there may be at most few_classes columns, and no top-k target");
-    return nullptr;
-}
-
 #define RESULT_ARGUMENTS const Out &record, const Out &loss, const Out &lse, const Out &entropy
 #define RESULT_NAMES "record"_a.none(), "loss"_a.none(), "lse"_a.none(), "entropy"_a.none()
 
@@ -135,22 +42,6 @@ void set_results(RowTask& task, RESULT_ARGUMENTS) {
     task.loss = output_of(loss, task);
     task.lse = output_of(lse, task);
     task.entropy = output_of(entropy, task);
-}
-
-void set_grad(RowTask& task, const In& logits, const Out& grad) {
-    require(same_shape(logits, grad), "the gradient must have the shape of the logits");
-    task.grad = matrix_of(grad, "grad");
-    require(task.grad.type == task.logits.type || (task.grad.type == Type::bf16 && task.logits.type == Type::f32),
-            "the gradient must have the dtype of the logits, or be bfloat16 for float32 logits");
-    for (size_t k = 0; k < grad.ndim() && task.rows * task.columns > 0; ++k) {
-        require(grad.shape(k) <= 1 || grad.stride(k) != 0, "the gradient must not be an expanded view");
-    }
-}
-
-Vector vector_of(const In& array, int64_t rows, const char* name) {
-    if (!array.is_valid()) return {};
-    require(array.ndim() == 1 && static_cast<int64_t>(array.shape(0)) == rows, "cotangents must have shape (rows,)");
-    return {array.data(), real_type_of(array, name), array.stride(0)};
 }
 
 nb::object py_row_stats(TARGET_ARGUMENTS, RESULT_ARGUMENTS, bool extend) {
@@ -367,7 +258,8 @@ void py_math(const std::string& function, const In& in, const Out& out) {
             return kernels().math(static_cast<Function>(k), type, in.data(), out.data(),
                                   static_cast<int64_t>(in.shape(0)));
     }
-    throw nb::value_error("function must be exp, log1p, tanh, tanh_slope, log, log1m or information");
+    throw nb::value_error(
+        "function must be exp, log1p, tanh, tanh_slope, log, log1m, information or one of the excesses");
 }
 
 }  // namespace
@@ -384,6 +276,7 @@ NB_MODULE(_core, m) {
           "g_entropy"_a.none(), "grad"_a);
     m.def("row_fused", &py_row_fused, TARGET_NAMES, "loss_scale"_a, "lse_squared_scale"_a.none(), RESULT_NAMES,
           "grad"_a);
+    bind_pair(m);
     m.def("row_step", &py_row_step, "logits"_a.none(), "index"_a.none(), "weight"_a.none(), "options"_a,
           "grad"_a.none());
     m.def("binary_loss", &py_binary_loss, BINARY_NAMES, "out"_a.none());

@@ -245,6 +245,19 @@ void row_grad(RowTask task, const Measure& measure) {
     if (starved) throw std::bad_alloc();
 }
 
+void pair_stats(const PairTask& task) {
+    parallel_ranges(task.student.rows, grain_rows(task.student),
+                    [&](int64_t begin, int64_t end) { kernels().pair_stats(task, begin, end); });
+}
+
+void pair_grad(PairTask task, const Measure& measure) {
+    if (task.student.grad.data != task.teacher.logits.data) prefer_huge_grad(task.student);
+    with_measures(task.student, measure, [&] {
+        parallel_ranges(task.student.rows, grain_rows(task.student),
+                        [&](int64_t begin, int64_t end) { kernels().pair_grad(task, begin, end); });
+    });
+}
+
 Sums sums_of(const Vector& loss, const Vector& index, const Vector& weight, int64_t classes, int64_t ignore_index,
              int64_t rows) {
     constexpr int64_t rows_per_part = 128;

@@ -26,6 +26,11 @@ Problem row_stats(RowTask task, const Measure& measure);
 Problem row_fused(RowTask task, const Measure& measure);
 void row_grad(RowTask task, const Measure& measure);
 
+// A row and its teacher's. The records are complete, and pair_grad needs complete sums; neither looks for wrong
+// entries.
+void pair_stats(const PairTask& task);
+void pair_grad(PairTask task, const Measure& measure);
+
 // Rows of at most few_classes, of an index or a dense target, without a record: row_stats and row_grad of a task that
 // has none; few_sums computes nothing else than the Sums of their losses.
 bool is_few(const RowTask& task);

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <thread>
 
+#include "core_test_pair.h"
 #include "core_test_rows.h"
 #include "dispatch.h"
 #include "parallel.h"
@@ -252,6 +253,8 @@ std::vector<size_t> sweep(uint64_t seed, size_t types, const Integers& all_rows,
         hashes.push_back(run_sums(seed));
         context = "summary, seed " + std::to_string(seed);
         hashes.push_back(run_summary(seed));
+        context = "pair, seed " + std::to_string(seed);
+        hashes.push_back(run_pair(seed));
     }
     return hashes;
 }

@@ -1,6 +1,7 @@
 // Branch-free exp, log, log1p and tanh that compilers turn into vector code; coefficients from
 // tools/make_coefficients.py. Errors in float and double, held by tests/conformance/test_math.py: exp 1.25 ulp; log,
-// log1p and log1m 2 ulp; log_normal 3; tanh 3.5 ulp and its slope 6.
+// log1p and log1m 2 ulp; log_normal 3; tanh 3.5 ulp and its slope 6; those of excess 4 and
+// 8, of mixed_excess 24 and 8 for equal shares.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,7 @@ struct Limits;
 template <>
 struct Limits<float> {
     using Int = int32_t;
-    static constexpr int mantissa = 23;
+    static constexpr int mantissa = 23, bias = 127;
     static constexpr float log2e = 1.44269504089f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
     static constexpr float shifter = 12582912.0f + 127.0f;  // 1.5 * 2^23 + exponent bias: n + bias in the low bits
     static constexpr float smallest = -87.3365f;            // e^d is a normal number from here on
@@ -42,13 +43,18 @@ struct Limits<float> {
     static constexpr float log1p_ratio[] = {0.9999999994f, -0.499999885f,  0.3333334535f, -0.250015791f,
                                             0.2000093944f, -0.1660836941f, 0.141996501f,  -0.1326603136f,
                                             0.1280661044f, -0.07451186227f};
+    static constexpr float log1p_tail[] = {-0.4999999765f, 0.3333333003f,  -0.2500078124f,
+                                           0.2000123446f,  -0.1662664563f, 0.1420485595f,
+                                           -0.1312755565f, 0.1272267279f,  -0.07673641502f};
+    static constexpr float excess[] = {0.4999999913f,   0.1666660366f,   0.04165925536f,
+                                       0.008301170446f, 0.001324817964f, 0.0001374241909f};
     static constexpr float atanh[] = {0.3333333366f, 0.1999985317f, 0.14296179f, 0.108532879f, 0.1161216461f};
 };
 
 template <>
 struct Limits<double> {
     using Int = int64_t;
-    static constexpr int mantissa = 52;
+    static constexpr int mantissa = 52, bias = 1023;
     static constexpr double log2e = 1.4426950408889634074, ln2_high = 0.6931471803691238165,
                             ln2_low = 1.908214929270587816e-10;
     static constexpr double shifter = 6755399441055744.0 + 1023.0;
@@ -58,6 +64,10 @@ struct Limits<double> {
                                        0.041666666666666676764,   0.0083333333333196006109,   0.0013888888888879081845,
                                        0.00019841269890047113707, 0.000024801587336421322573, 2.7557240918578969823e-6,
                                        2.7557263301474754518e-7,  2.5110037605963777712e-8,   2.0918129454967065736e-9};
+    static constexpr double excess[] = {
+        0.49999999999999999908,   0.16666666666666640147,    0.041666666666654010454,    0.0083333333330965574966,
+        0.0013888888865978557497, 0.00019841268531480211807, 0.000024801539739718984905, 2.7556179049708927104e-6,
+        2.7539002753717310919e-7, 2.4856214837612004287e-8,  1.9527153064314620693e-9,   1.0509453754979482636e-10};
     static constexpr double atanh[] = {0.3333333333333333333,   0.20000000000000007739,  0.14285714285710971648,
                                        0.11111111111665993422,  0.090909090430028277259, 0.076923101269020811996,
                                        0.066665884745690892251, 0.058839988836205180801, 0.052401996171826370258,
@@ -75,6 +85,16 @@ CROSSENT_INLINE T polynomial(const T (&c)[n], T x) {
     T sum = c[n - 1];
     for (int k = n - 2; k >= 0; --k) sum = sum * x + c[k];
     return sum;
+}
+
+// The same in two interleaved halves: two short chains of operations in place of a long one.
+template <class T, int n>
+CROSSENT_INLINE T polynomial_by_halves(const T (&c)[n], T x) {
+    const T w = x * x;
+    T even = c[(n - 1) / 2 * 2], odd = c[n / 2 * 2 - 1];
+    for (int k = (n - 1) / 2 * 2 - 2; k >= 0; k -= 2) even = even * w + c[k];
+    for (int k = n / 2 * 2 - 3; k >= 1; k -= 2) odd = odd * w + c[k];
+    return odd * x + even;
 }
 
 // e^d = power + power * rest with power = 2^n, for zero_log <= d <= 0; NaN stays NaN, anything lower is nonsense.
@@ -158,6 +178,60 @@ CROSSENT_INLINE float log_normal(float x) {
     const float r = bits<float>(bits<uint32_t>(x) - (static_cast<uint32_t>(k) << L::mantissa)) - 1.0f;
     const float n = static_cast<float>(k);
     return n * L::ln2_high + (r * polynomial(L::log1p_ratio, r) + n * L::ln2_low);
+}
+
+// log(1 + r) - r for 1 + r from 1/sqrt(2) to sqrt(2), with relative accuracy down to the smallest r.
+CROSSENT_INLINE float log1p_tail(float r) { return r * r * polynomial_by_halves(Limits<float>::log1p_tail, r); }
+CROSSENT_INLINE double log1p_tail(double r) {
+    const double s = r / (r + 2.0), w = s * s;
+    return s * (2.0 * w * polynomial(Limits<double>::atanh, w) - r);
+}
+
+// e^d of d <= 0 and e^d - 1, both with relative accuracy; a lower or no number counts as zero_log.
+template <class T>
+struct Ratio {
+    T log, value, less;
+    CROSSENT_INLINE Ratio(T d, T zero_log) : log(d > zero_log ? d : zero_log) {
+        T power, rest;
+        exp_parts(log, power, rest);
+        value = power + power * rest;
+        less = power * rest + (power - T(1));
+    }
+    CROSSENT_INLINE Ratio(T log_, T value_, T less_) : log(log_), value(value_), less(less_) {}
+};
+
+// What a class adds to the divergence of two distributions from each other, of which one gives it the probability 1 and
+// the other one e^d: h(-d) to that of the first one, and e^d h(d) to that of the second, h(x) = x + e^-x - 1.
+template <class T>
+CROSSENT_INLINE void excess(T d, const Ratio<T>& ratio, T& of_first, T& of_second) {
+    const T series = ratio.log * ratio.log * polynomial_by_halves(Limits<T>::excess, ratio.log);
+    const bool near = d > T(-1);
+    of_first = either(near, series, ratio.less - d);
+    of_second = either(near, ratio.log * ratio.less - series, ratio.log * ratio.value - ratio.less);
+}
+
+// The same for their divergence from the mixture that has the shares 1 - w of the first one and w of the second, and
+// `log`, the logarithm of the mixture, from log(1 - w) to 0.
+template <class T>
+CROSSENT_INLINE void mixed_excess(const Ratio<T>& ratio, T w, T rest_of_w, T& log, T& of_first, T& of_second) {
+    using L = Limits<T>;
+    using Bits = std::make_unsigned_t<typename L::Int>;
+    const T less = w * ratio.less, mixture = rest_of_w + w * ratio.value;
+    // mixture = 2^n m, 1/sqrt(2) <= m < sqrt(2). Without a signed shift and a conversion, which AVX2 lacks for double:
+    // the biased exponent in the last bits of a number becomes that number by a subtraction.
+    constexpr Bits one = Bits{L::bias} << L::mantissa, whole = Bits{L::bias + L::mantissa} << L::mantissa;
+    const Bits exponent = (bits<Bits>(mixture) + (one - bits<Bits>(T(0.70710678118654752440)))) >> L::mantissa;
+    const T n = bits<T>(exponent | whole) - (T(Bits{1} << L::mantissa) + T(L::bias));
+    const T m = bits<T>(bits<Bits>(mixture) + one - (exponent << L::mantissa));
+    const bool close = n == T(0);  // where mixture - 1 would be rounded
+    const T r = either(close, less, m - T(1)), tail = log1p_tail(r);
+    log = n * L::ln2_high + (r + (tail + n * L::ln2_low));
+    of_first = either(close, -tail, less - log);
+    const T d = ratio.log - log, missing = rest_of_w * ratio.less;  // of the second one, beside the mixture
+    const T near = d * missing - mixture * (d * d * polynomial_by_halves(L::excess, d)),
+            far = ratio.value * d - missing;
+    const T second = either(d > T(-1), near, far);
+    of_second = second > T(0) ? second : T(0);  // a share of 1e-8 may round to less
 }
 
 // log(1 - x) for 0 <= x <= 1, with relative accuracy down to the smallest x.

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "binary.h"
+#include "pair.h"
 #include "peaks.h"
 #include "summary.h"
 
@@ -22,28 +23,12 @@ void save(const RowTask& task, int64_t row, const Record& r, double log_total) {
     put(task.entropy, log_total - r.tilt / r.total);
 }
 
-Record saved(const RowTask& task, int64_t row) {
-    Record r;
-    for (int64_t k = 0; k < record_fields; ++k) r.*record_members[k] = task.record[k * task.rows + row];
-    return r;
-}
-
 // The record of these columns, merged with the columns that the task's record holds already.
 Record extended(const RowTask& task, int64_t row, const Record& record) {
     if (!task.extend || ignored(task, row)) return record;
     Record whole = saved(task, row);
     merge(whole, record);
     return whole;
-}
-
-double at(const Vector& v, int64_t row) {
-    return v.data == nullptr ? 0 : load_real<double>(v.data, v.type, row * v.stride);
-}
-
-Coefficients coefficients_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
-    if (is_removed(r, g_loss)) g_loss = 0;
-    const double from_entropy = g_entropy == 0 ? 0 : g_entropy * (std::log(r.total) - r.tilt / r.total);
-    return {(g_loss == 0 ? 0 : g_loss * r.mass) + g_lse - from_entropy, -g_entropy, g_loss};
 }
 
 Coefficients gradient_coefficients(const RowTask& task, int64_t row, const Record& r) {
@@ -170,6 +155,22 @@ void few_rows(const RowTask& task, int64_t begin, int64_t end, Problem& problem,
     }
 }
 
+// What two classes add to divergences from each other, and from the mixture of equal shares, by their gap.
+template <class T>
+struct Excess {
+    T first, second, mixed_first, mixed_second;
+};
+
+template <class T>
+Excess<T> excess_of(T x) {
+    Excess<T> e;
+    T log;
+    const Ratio<T> ratio(x, Limits<T>::zero_log);
+    excess(x, ratio, e.first, e.second);
+    mixed_excess(ratio, T(0.5), T(0.5), log, e.mixed_first, e.mixed_second);
+    return e;
+}
+
 template <class T>
 void apply(Function function, const T* in, T* out, int64_t size) {
     const auto each = [&](const auto& f) {
@@ -193,6 +194,10 @@ void apply(Function function, const T* in, T* out, int64_t size) {
         case Function::log: return each([](T x) { return log_positive(x); });
         case Function::log1m: return each([](T x) { return log1m_unit(x); });
         case Function::information: return each([](T x) { return information(x); });
+        case Function::first: return each([](T x) { return excess_of(x).first; });
+        case Function::second: return each([](T x) { return excess_of(x).second; });
+        case Function::mixed_first: return each([](T x) { return excess_of(x).mixed_first; });
+        case Function::mixed_second: return each([](T x) { return excess_of(x).mixed_second; });
     }
 }
 
@@ -205,8 +210,8 @@ void math(Function function, Type type, const void* in, void* out, int64_t size)
 
 namespace CROSSENT_ISA {
 extern const Kernels kernels;
-const Kernels kernels = {row_stats,   row_grad,    row_fused, few_rows, binary_loss,
-                         binary_grad, row_summary, row_peaks, math};
+const Kernels kernels = {row_stats,   row_grad,  row_fused,  few_rows,  binary_loss, binary_grad,
+                         row_summary, row_peaks, pair_stats, pair_grad, math};
 }  // namespace CROSSENT_ISA
 
 }  // namespace crossent

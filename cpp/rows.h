@@ -235,6 +235,22 @@ struct Coefficients {
     double a, b, c;
 };
 
+inline double at(const Vector& v, int64_t row) {
+    return v.data == nullptr ? 0 : load_real<double>(v.data, v.type, row * v.stride);
+}
+
+inline Coefficients coefficients_of(double g_loss, double g_lse, double g_entropy, const Record& r) {
+    if (is_removed(r, g_loss)) g_loss = 0;
+    const double from_entropy = g_entropy == 0 ? 0 : g_entropy * (std::log(r.total) - r.tilt / r.total);
+    return {(g_loss == 0 ? 0 : g_loss * r.mass) + g_lse - from_entropy, -g_entropy, g_loss};
+}
+
+inline Record saved(const RowTask& task, int64_t row) {
+    Record r;
+    for (int64_t k = 0; k < record_fields; ++k) r.*record_members[k] = task.record[k * task.rows + row];
+    return r;
+}
+
 // log 2^k for the largest power of two that is not above x, a positive number or 0.
 inline double log_of_power_below(double x) {
     return static_cast<double>(bits<int64_t>(x) >> 52) * 0.6931471805599453 - 1023 * 0.6931471805599453;

@@ -55,6 +55,17 @@ struct RowTask {
     Vector loss_scale, lse_squared_scale;                      // of row_fused: cotangents of loss and of lse^2
 };
 
+// A row and its teacher's, another model's of the same classes: sums over their columns, and the gradient by the logits
+// of the row. Of the teacher's task logits, temperature, softcap and record are read.
+constexpr int64_t pair_sums = 4;  // KL(p|q), KL(q|p), KL(p|m), KL(q|m) for teacher p, student q, mixture m
+struct PairTask {
+    RowTask student, teacher;
+    double beta = 0, rest = 0;  // shares of teacher and student in the mixture; 0: no mixture is wanted
+    bool extend = false;        // pair_stats: the sums hold other columns already
+    double* sums = nullptr;     // (pair_sums, rows)
+    Vector g_kl, g_reverse, g_js;
+};
+
 // Sum of row losses, and of the weights of the rows that have a target: what a mean needs.
 struct Sums {
     double loss = 0, weight = 0;
@@ -99,8 +110,21 @@ struct PeakTask {
 };
 
 // The elementary functions of math.h, which tests call by name.
-enum class Function : int32_t { exp, log1p, tanh, tanh_slope, log, log1m, information };
-constexpr const char* function_names[] = {"exp", "log1p", "tanh", "tanh_slope", "log", "log1m", "information"};
+enum class Function : int32_t {
+    exp,
+    log1p,
+    tanh,
+    tanh_slope,
+    log,
+    log1m,
+    information,
+    first,
+    second,
+    mixed_first,
+    mixed_second
+};
+constexpr const char* function_names[] = {"exp",         "log1p", "tanh",   "tanh_slope",  "log",         "log1m",
+                                          "information", "first", "second", "mixed_first", "mixed_second"};
 
 // The functions that each instruction set supplies; a range is of rows, or of blocks of elements.
 struct Kernels {
@@ -114,6 +138,8 @@ struct Kernels {
     void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
     void (*row_summary)(const SummaryTask&, int64_t begin, int64_t end);
     void (*row_peaks)(const PeakTask&, int64_t begin, int64_t end);
+    void (*pair_stats)(const PairTask&, int64_t begin, int64_t end);
+    void (*pair_grad)(const PairTask&, int64_t begin, int64_t end);
     void (*math)(Function, Type, const void* in, void* out, int64_t size);  // for tests
 };
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from crossent.arrays import weighted
 from crossent.spec import Scores, Target
-from crossent.stats import FIELDS, Cotangents, RowStats
+from crossent.stats import FIELDS, Cotangents, PairCotangents, RowStats, Teacher
 
 
 def score_and_slope(logits: Any, scores: Scores) -> tuple[Any, Any]:
@@ -76,6 +76,86 @@ def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotan
         q = np.exp(logq)
         grad = slope * (q * (a + b * np.where(q == 0, 0.0, logq)) - c * p)
     return np.where(valid[:, None] & ((a != 0) | (b != 0) | (c != 0)), grad, 0.0)
+
+
+def pair_stats(logits: Any, scores: Scores, stats: RowStats, teacher: Teacher, beta: float | None = None) -> Any:
+    """Return KL(p‖q) and KL(q‖p) of each row, and with beta KL(p‖m) and KL(q‖m), m = β p + (1 − β) q: (2 or 4, N).
+
+    p is the teacher's softmax and q that of the logits (N, V). Each is a sum of terms p h(log p − log q) that are never
+    negative, h(x) = x + e^−x − 1: it is Σ p (log p − log q) because the probabilities of either sum to 1.
+    """
+    logp, logq, delta = log_pair(logits, scores, stats, teacher)
+    terms = [_terms(logp, logq, delta), _terms(logq, logp, -delta)]
+    if beta is not None:
+        with np.errstate(invalid="ignore"):
+            logm = np.logaddexp(np.log(beta) + logp, np.log1p(-beta) + logq)
+        terms += [_terms(logp, logm, _above_mixture(delta, beta)), _terms(logq, logm, _above_mixture(-delta, 1 - beta))]
+    return np.stack([term.sum(axis=1) for term in terms])
+
+
+def pair_grad(
+    logits: Any,
+    target: Target,
+    scores: Scores,
+    stats: RowStats,
+    teacher: Teacher,
+    beta: float | None,
+    sums: Any,
+    cotangents: PairCotangents,
+) -> Any:
+    """Return the gradient of `row_grad`, plus the derivatives of kl, reverse_kl and js by the logits (N, V).
+
+    They are phi'(z) times q − p, −q (δ + KL(q‖p)) with δ = log p − log q, and (1 − β) q (log q − log m − KL(q‖m)).
+    """
+    plain = row_grad(logits, target, scores, stats, Cotangents(*cotangents[:3]))
+    given = [np.zeros(len(plain)) if g is None else np.asarray(g, np.float64) for g in cotangents[3:]]
+    g_kl, g_reverse, g_js = (g[:, None] for g in given)
+    _, valid = target_measure(target, *plain.shape)
+    _, slope = score_and_slope(logits, scores)
+    logp, logq, delta = log_pair(logits, scores, stats, teacher)
+    with np.errstate(invalid="ignore", over="ignore"):  # the record of an ignored row is not of its logits
+        p, q = np.exp(logp), np.exp(logq)
+        pair = weighted(g_kl, np.where(delta >= 0, p, -q) * np.expm1(-np.abs(delta)))
+        pair = pair - weighted(g_reverse, weighted(q, delta + sums[1][:, None]))
+        if beta is not None:
+            share = _above_mixture(-delta, 1 - beta) - sums[3][:, None]
+            pair = pair + weighted(g_js, (1 - beta) * weighted(q, share))
+        return np.where(valid[:, None] & np.any([g != 0 for g in given], axis=0)[:, None], plain + slope * pair, plain)
+
+
+def log_pair(logits: Any, scores: Scores, stats: RowStats, teacher: Teacher) -> tuple[Any, Any, Any]:
+    """Return log p, log q and log p − log q, which is 0 where both are −inf."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        logq = score_and_slope(logits, scores)[0] - stats.peak[:, None] - np.log(stats.total)[:, None]
+        its = RowStats(*teacher.record)
+        logp = score_and_slope(teacher.logits, teacher.scores)[0] - its.peak[:, None] - np.log(its.total)[:, None]
+        return logp, logq, np.where(np.isneginf(logp) & np.isneginf(logq), 0.0, logp - logq)
+
+
+def _terms(logp: Any, logq: Any, x: Any) -> Any:
+    """Return p (x + e^−x − 1) for x = log p − log q, with relative accuracy and without overflow of e^−x.
+
+    Where x is negative it is q (1 − (1 + |x|) e^−|x|), and where it is small p x² / 2 (1 − x/3 + …).
+    """
+    size = np.abs(x)
+    with np.errstate(invalid="ignore"):
+        above = np.where(np.isposinf(x), np.inf, np.exp(logp) * (size + np.expm1(-size)))
+        below = np.exp(logq) * (1.0 - np.where(np.isposinf(size), 0.0, (1.0 + size) * np.exp(-size)))
+        near = np.clip(x, -0.5, 0.5)
+        series = np.zeros_like(near)
+        for k in range(19, 1, -1):
+            series = 1.0 - near / (k + 1.0) * series
+        return np.where(size < 0.5, np.exp(logp) * (near * near / 2.0 * series), np.where(x >= 0, above, below))
+
+
+def _above_mixture(x: Any, beta: float) -> Any:
+    """Return log p − log m, m = β p + (1 − β) q, for x = log p − log q: −log(β + (1 − β) e^−x)."""
+    with np.errstate(invalid="ignore"):
+        return np.where(
+            x >= 0,
+            -np.log1p((1.0 - beta) * np.expm1(-np.abs(x))),
+            -np.abs(x) - np.log1p(beta * np.expm1(-np.abs(x))),
+        )
 
 
 def binary_loss(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from crossent.arrays import log, namespace, weighted
+from crossent.spec import Scores
 
 # A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for what it is good
 # for; its formula in `reference.row_stats`, its bound in `tests/oracle.py`, its values in `tests/test_stats.py` and
@@ -98,12 +99,40 @@ FIELDS = tuple(field.name for field in fields(RowStats))
 """Names of the record's fields, in the order of its rows wherever it is one array (5, N)."""
 
 
+PAIR_SUMS = 4
+"""Sums of a row and its teacher's: KL(p‖q), KL(q‖p), KL(p‖m) and KL(q‖m), m = β p + (1 − β) q, in that order."""
+
+
 class Cotangents(NamedTuple):
     """Derivatives (N,) of a result with respect to loss, lse and entropy of each row; None is zero."""
 
     loss: Any = None
     lse: Any = None
     entropy: Any = None
+
+
+class Teacher(NamedTuple):
+    """A second model of the same rows and classes: its distribution p = softmax(t) beside the student's q."""
+
+    logits: Any
+    """(N, V) or (outer, V, inner), as the student's; dtype and strides may be others."""
+    scores: Scores
+    record: Any
+    """(5, N) float64, `FIELDS`: its record over all columns."""
+
+
+class PairCotangents(NamedTuple):
+    """Derivatives (N,) of a result with respect to what rows have with a teacher; None is zero."""
+
+    loss: Any = None
+    lse: Any = None
+    entropy: Any = None
+    kl: Any = None
+    """Of KL(p‖q)."""
+    reverse_kl: Any = None
+    """Of KL(q‖p)."""
+    js: Any = None
+    """Of β KL(p‖m) + (1 − β) KL(q‖m), m = β p + (1 − β) q."""
 
 
 class Coefficients(NamedTuple):

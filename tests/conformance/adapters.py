@@ -20,7 +20,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent import kernels
-from crossent.kernels.backend import NO_OUTPUTS, BinaryOperands, Cotangents, LossScale, Reduced, RowOutputs
+from crossent.kernels.backend import (
+    NO_OUTPUTS,
+    BinaryOperands,
+    Cotangents,
+    LossScale,
+    PairCotangents,
+    Reduced,
+    RowOutputs,
+    Teacher,
+)
 from tests import data
 
 
@@ -49,6 +58,9 @@ class Loan:
         own = scores.row_temperature
         return scores if own is None else dataclasses.replace(scores, row_temperature=self.reals(own))
 
+    def teacher(self, teacher: Any) -> Teacher:
+        return Teacher(self.reals(teacher.logits), self.scores(teacher.scores), self.reals(teacher.record))
+
 
 def as_tensor(array: Any) -> Any:
     """The same memory as a torch tensor, also of an array that is read-only."""
@@ -68,6 +80,8 @@ class Adapter:
     """Whether tests are to try a few of their arguments only."""
     raises = True
     """Whether numbers that cannot be are errors; else their rows are NaN."""
+    pairs = True
+    """Whether it has the functions of a row and its teacher's."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -133,6 +147,30 @@ class Adapter:
             self.module.row_fused(
                 given, lend.target(target), lend.scores(scores), factors, lend.reals(record), lend.reals(grad), to
             )
+
+    def pair_stats(
+        self, logits: Any, scores: Any, record: Any, teacher: Any, beta: Any, sums: Any, *, extend: bool = False
+    ) -> None:
+        with self.lending() as lend:
+            given = lend.reals(logits), lend.scores(scores), lend.reals(record), lend.teacher(teacher)
+            self.module.pair_stats(*given, beta, lend.reals(sums), extend=extend)
+
+    def pair_grad(
+        self,
+        logits: Any,
+        target: Any,
+        scores: Any,
+        record: Any,
+        teacher: Any,
+        beta: Any,
+        sums: Any,
+        cotangents: Any,
+        grad: Any,
+    ) -> None:
+        with self.lending() as lend:
+            given = lend.reals(logits), lend.target(target), lend.scores(scores), lend.reals(record)
+            g = PairCotangents(*map(lend.reals, cotangents))
+            self.module.pair_grad(*given, lend.teacher(teacher), beta, lend.reals(sums), g, lend.reals(grad))
 
     def binary_loss(self, kind: Any, operands: Any, out: Any) -> float:
         with self.lending() as lend:
@@ -225,7 +263,7 @@ class Triton(Adapter):
     and one set of arguments of every other test. CROSSENT_EVERY=1 in the environment makes it take all.
     """
 
-    backwards = raises = False
+    backwards = raises = pairs = False
     slow = os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("CROSSENT_EVERY") != "1"
     lengths = (1, 2, 17, 64, 65, 513, 2041, 4097, 5003)  # on either side of every change of tile
 

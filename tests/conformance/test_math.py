@@ -13,6 +13,7 @@ from crossent import _core
 
 SIZE = 60_000
 BOUND = {"exp": 1.25, "log1p": 2.0, "tanh": 3.5, "tanh_slope": 6.0, "log": 2.0, "log1m": 2.0}
+GAPS = {"first": 4.0, "second": 8.0, "mixed_first": 24.0, "mixed_second": 8.0}
 Wide = np.longdouble
 
 
@@ -98,6 +99,44 @@ def test_a_few_values_to_fifty_digits(dtype, isa):
             for at, got in zip(x, out, strict=True):
                 want = function(mpmath.mpf(float(at)))
                 assert abs(float(got) - want) <= BOUND[name] * float(np.spacing(abs(got)))
+
+
+def excesses(name, d):
+    """What a class adds to a divergence whose two probabilities are 1 and e^d, or to that from their mean."""
+    d = mpmath.mpf(float(d))
+    second = mpmath.exp(d)
+    other = {"first": second, "second": mpmath.mpf(1)}.get(name, (1 + second) / 2)
+    own = mpmath.mpf(1) if name in {"first", "mixed_first"} else second
+    return own * mpmath.log(own / other) - own + other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", GAPS)
+def test_excesses_are_exact_to_a_few_units_in_the_last_place(name, dtype, isa, record_property):
+    rng = np.random.default_rng(0)
+    least, most = (1e-7, 85.0) if dtype == np.float32 else (1e-15, 700.0)
+    sizes = np.concatenate([np.exp(rng.uniform(np.log(least), np.log(most), 700)), rng.uniform(0, 3, 700)])
+    edges = [1.0, np.nextafter(dtype(1), dtype(0)), np.log(2) / 2, least, most]
+    d = -np.concatenate([sizes, edges]).astype(dtype)
+    out = np.full_like(d, np.nan)
+    _core.math(name, d, out)
+    with mpmath.workdps(60):
+        want = [excesses(name, x) for x in d]
+        off = [abs(float(x) - y) / mpmath.mpf(float(np.spacing(dtype(y)))) for x, y in zip(out, want, strict=True)]
+    worst = int(np.argmax(off))
+    record_property("ulp", float(off[worst]))
+    assert off[worst] <= GAPS[name], f"{name}({d[worst]!r}) is off by {float(off[worst]):.3f} ulp"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_excesses_of_what_is_equal_or_infinitely_far(dtype, isa):
+    half = float(np.log(2))
+    for name, far in {"first": np.inf, "second": 1.0, "mixed_first": half - 0.5, "mixed_second": 0.5}.items():
+        out = np.full(2, np.nan, dtype)
+        _core.math(name, np.array([0.0, -np.inf], dtype), out)
+        assert out[0] == 0
+        assert out[1] == pytest.approx(far, rel=1e-6 if dtype == np.float32 else 1e-15), name
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -35,7 +35,8 @@ def test_every_backend_has_every_function_of_the_contract(name, function):
 
 def test_the_contract_names_what_torch_calls():
     assert set(FUNCTIONS) == {
-        "why_not", "row_stats", "row_loss", "row_grad", "row_fused", "binary_loss", "binary_grad",
+        "why_not", "row_stats", "row_loss", "row_grad", "row_fused", "pair_stats", "pair_grad", "binary_loss",
+        "binary_grad",
     }  # fmt: skip
 
 

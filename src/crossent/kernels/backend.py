@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, Protocol
 
 from crossent.spec import Array, Scores, Target, element_error
-from crossent.stats import Cotangents
+from crossent.stats import Cotangents, PairCotangents, Teacher
 
 __all__ = [
     "NO_OUTPUTS",
@@ -31,9 +31,11 @@ __all__ = [
     "BinaryOperands",
     "Cotangents",
     "LossScale",
+    "PairCotangents",
     "Reduced",
     "RowOutputs",
     "Scalar",
+    "Teacher",
 ]
 
 BinaryKind = Literal["logits", "probabilities"]
@@ -181,6 +183,59 @@ class Backend(Protocol):
         """Do `row_stats`, then write the gradient of Σ scale.loss · loss + scale.lse_squared · lse² into `grad`.
 
         `grad` may be the logits themselves. Raises as `row_stats` does; what `grad` holds is then undefined.
+        """
+        ...
+
+    def pair_stats(
+        self,
+        logits: Array,
+        scores: Scores,
+        record: Array,
+        teacher: Teacher,
+        beta: float | None,
+        sums: Array,
+        *,
+        extend: bool = False,
+    ) -> None:
+        """Write four sums over the columns of each row and its teacher's into `sums` (4, N) float64.
+
+        With student q, teacher p and m = β p + (1 − β) q, 0 < β < 1, they are KL(p‖q), KL(q‖p), KL(p‖m) and KL(q‖m);
+        the last two are not touched if beta is None. With `extend` the sums of other columns are there already, and
+        those of the logits are added. Both records are those of all columns.
+
+        The sums are those of terms that are never negative, and exactly 0 for a row that equals its teacher's in
+        numbers, dtype, scores and layout. A class that only one of the two rules out by a score of −∞ makes KL from the
+        other one +∞; both together cost nothing. A NaN or +∞ in either row, or a row of −∞ only, makes the sums NaN.
+
+        The record of an ignored row says nothing of its logits: its sums mean nothing, and are for the caller to clear.
+        """
+        ...
+
+    def pair_grad(
+        self,
+        logits: Array,
+        target: Target,
+        scores: Scores,
+        record: Array,
+        teacher: Teacher,
+        beta: float | None,
+        sums: Array,
+        cotangents: PairCotangents,
+        grad: Array,
+    ) -> None:
+        """Write the gradient by the student's logits of all that a row has with its teacher into `grad`.
+
+        It is that of `row_grad` for loss, lse and entropy, and with δ = log p − log q
+
+            phi'(z) (g_kl (q − p) − g_reverse_kl q (δ + KL(q‖p)) + g_js (1 − β) q (log q − log m − KL(q‖m))).
+
+        `sums` are those of `pair_stats` over all columns. A row that is ignored or whose cotangents are all 0 has the
+        gradient 0, and where those of the three divergences are 0 the teacher's row may hold anything. The gradient by
+        the teacher's logits is this function with student and teacher in each other's place, g_kl and g_reverse_kl
+        too, 1 − β for β, and the sums in the order 1, 0, 3, 2.
+
+        `grad` may be the memory of the logits or of the teacher's, element for element. Its dtype is that of the
+        logits, or bfloat16 for float32 logits.
         """
         ...
 

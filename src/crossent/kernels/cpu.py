@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from crossent.kernels.backend import NO_OUTPUTS, BinaryKind, BinaryOperands, Cotangents, LossScale, Reduced, RowOutputs
+from crossent.kernels.backend import (
+    NO_OUTPUTS,
+    BinaryKind,
+    BinaryOperands,
+    Cotangents,
+    LossScale,
+    PairCotangents,
+    Reduced,
+    RowOutputs,
+    Teacher,
+)
 from crossent.spec import Array, Scores, Target, class_error, probability_error, temperature_error
 
 try:
@@ -152,6 +162,37 @@ def row_fused(
     _check(_built().row_fused(*_bound(logits, target, scores), *scale, record, *outputs, grad), logits, target)
 
 
+def pair_stats(
+    logits: Array,
+    scores: Scores,
+    record: Array,
+    teacher: Teacher,
+    beta: float | None,
+    sums: Array,
+    *,
+    extend: bool = False,
+) -> None:
+    """Write the sums of each row with its teacher's, or add to them: `Backend.pair_stats`."""
+    _built().pair_stats(logits, *_phi(scores), record, *_with(teacher), beta, sums, extend)
+
+
+def pair_grad(
+    logits: Array,
+    target: Target,
+    scores: Scores,
+    record: Array,
+    teacher: Teacher,
+    beta: float | None,
+    sums: Array,
+    cotangents: PairCotangents,
+    grad: Array,
+) -> None:
+    """Write the gradient of each row with its teacher's: `Backend.pair_grad`."""
+    _built().pair_grad(
+        *_bound(logits, target, scores), record, *_with(teacher), beta, sums, *PairCotangents(*cotangents), grad
+    )
+
+
 def row_step(
     logits: Array, index: Array, weight: Array | None, options: StepOptions, grad: Array | None
 ) -> float | None:
@@ -213,10 +254,16 @@ def _bound(logits: Array, target: Target, scores: Scores) -> tuple[Any, ...]:
         target.ignore_index,
         target.first_class,
         logits.shape[1] if target.num_classes is None else target.num_classes,
-        scores.temperature,
-        scores.softcap or 0.0,
-        scores.row_temperature,
+        *_phi(scores),
     )
+
+
+def _phi(scores: Scores) -> tuple[Any, ...]:
+    return scores.temperature, scores.softcap or 0.0, scores.row_temperature
+
+
+def _with(teacher: Teacher) -> tuple[Any, ...]:
+    return teacher.logits, *_phi(teacher.scores), teacher.record
 
 
 def _check(found: tuple[int, int, int | float] | None, logits: Array, target: Target) -> None:

@@ -24,15 +24,18 @@ from crossent.kernels.backend import (
     BinaryOperands,
     Cotangents,
     LossScale,
+    PairCotangents,
     Reduced,
     RowOutputs,
     Scalar,
+    Teacher,
 )
 from crossent.spec import Scores, Target
 
 FEW_CLASSES = 64
 ADDS_BIAS = True
 _OLDEST = (3, 6)
+_NO_PAIRS = "divergences between two sets of logits have no GPU kernels yet; call them on tensors of the CPU"
 
 
 def why_not() -> str | None:
@@ -102,6 +105,35 @@ def row_fused(
     kernels, or with CROSSENT_GPU_ONE_KERNEL=1 in the environment by one, if they are longer.
     """
     _functions().row_fused(logits, target, scores, scale, record, grad, outputs)
+
+
+def pair_stats(
+    logits: Any,
+    scores: Scores,
+    record: Any,
+    teacher: Teacher,
+    beta: float | None,
+    sums: Any,
+    *,
+    extend: bool = False,
+) -> None:
+    """Refuse: there are no kernels for `Backend.pair_stats` on GPUs yet."""
+    raise NotImplementedError(_NO_PAIRS)
+
+
+def pair_grad(
+    logits: Any,
+    target: Target,
+    scores: Scores,
+    record: Any,
+    teacher: Teacher,
+    beta: float | None,
+    sums: Any,
+    cotangents: PairCotangents,
+    grad: Any,
+) -> None:
+    """Refuse: there are no kernels for `Backend.pair_grad` on GPUs yet."""
+    raise NotImplementedError(_NO_PAIRS)
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Any) -> Scalar:
