@@ -15,7 +15,7 @@ from torch import Tensor
 
 import crossent.torch as F
 from crossent.torch import TopK
-from tests.torch import plain
+from tests.torch import plain, teaching
 
 N, V, D = 4, 5, 3
 
@@ -149,3 +149,27 @@ def _linear_statistics(home: Any, x: Tensor, w: Tensor) -> Tensor:
     loss, stats = home.linear_cross_entropy(x, w, INDEX, softcap=3.0, return_stats=True)
     of = functools.partial(getattr, stats) if home is F else stats.__getitem__
     return loss + (of("lse") * of("entropy") * of("log_sum_squares")).sum()
+
+
+@case("divergences", (N, V), (N, V))
+def _divergences(home: Any, z: Tensor, t: Tensor) -> Tensor:
+    scores = {"temperature": 0.7, "softcap": 3.0, "teacher_temperature": 1.5, "target": INDEX, "beta": 0.3}
+    if home is F:
+        parts = [F.divergence(z, t, reduction="none", return_stats=True, kind=k, **scores)[0] for k in teaching.KINDS]
+    else:
+        found = teaching.statistics(z, t, **scores)
+        parts = [found[name] for name in teaching.KINDS.values()]
+    return (parts[0] + parts[1] ** 2).sum() + parts[2].sum()
+
+
+@case("sparse teachers", (N, V), (N, 2), share=(1,))
+def _sparse_teachers(home: Any, z: Tensor, p: Tensor) -> Tensor:
+    p = 0.4 * p + 0.05
+    if home is F:
+        return F.divergence(z, TopK(TOP, p), tail="bucket", reduction="sum")
+    once = (TOP[:, :1] == TOP[:, 1:]).to(p.dtype)  # the second row has one class twice
+    p = torch.cat((p[:, :1] + once * p[:, 1:], p[:, 1:] * (1 - once)), 1)
+    q = z.softmax(1).gather(1, TOP) * torch.cat((torch.ones_like(once), 1 - once), 1)
+    parts = torch.cat((p, 1 - p.sum(1, keepdim=True)), 1), torch.cat((q, 1 - q.sum(1, keepdim=True)), 1)
+    p, q = (x.masked_fill(x == 0, 1.0) for x in parts)
+    return (p * (p / q).log()).sum()

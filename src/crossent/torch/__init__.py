@@ -1,14 +1,16 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies.
 
-The public face is `functional`, `linear`, `log_probabilities`, `modules`, `lm_head` and `sequences`. Users import this
-module only. Below it lie the folders `lazy` (lazy logits), `operators` (what torch's dispatcher sees), `call` (call in,
-results out), `sources` (where logits come from, a tile at a time), `ranks` (who holds which classes and rows) and
-`base`. They import `crossent.kernels` and the plain modules; nothing but the demonstration and `doctor` imports this.
+The public face is `functional`, `linear`, `log_probabilities`, `divergence`, `modules`, `lm_head` and `sequences`.
+Users import this module only. Below it lie the folders `lazy` (lazy logits), `teachers` (what a student is compared
+with), `operators` (what torch's dispatcher sees), `call` (call in, results out), `sources` (where logits come from, a
+tile at a time), `ranks` (who holds which classes and rows) and `base`. They import `crossent.kernels` and the plain
+modules; nothing but the demonstration and `doctor` imports this.
 """
 
 from crossent.torch.call.closings import ClosingRows
-from crossent.torch.call.results import Stats
+from crossent.torch.call.results import DivergenceStats, Stats
 from crossent.torch.call.targets import TopK
+from crossent.torch.divergence import divergence
 from crossent.torch.functional import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -26,6 +28,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "ClosingRows",
     "CrossEntropyLoss",
+    "DivergenceStats",
     "LinearCrossEntropyLoss",
     "Stats",
     "TopK",
@@ -33,6 +36,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "divergence",
     "fuse_lm_head",
     "linear_cross_entropy",
     "linear_logprobs",

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as nnf
 
-from crossent.torch.call.layout import LayerOperands, layout_of, layout_of_layer
+from crossent.torch.call.layout import LayerOperands, layout_of, layout_of_layer, layout_of_rows
 from tests.torch import linear
 
 SHAPES = ((7,), (4, 7), (4, 7, 3), (4, 7, 3, 2), (0, 7), (4, 7, 0))
@@ -105,3 +105,15 @@ def test_operands_that_do_not_fit_each_other(name):
 
 def test_a_shard_of_a_layer_may_have_no_classes():
     assert layout_of_layer(LayerOperands(X, W[:0], None), shard=True).classes == 0
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (2, 3, 7), (2, 1, 3, 7)])
+def test_rows_before_the_classes(shape):
+    z = torch.randn(shape)
+    layout = layout_of_rows(z)
+    assert layout.rows == shape[:-1]
+    assert layout.classes == 7
+    assert torch.equal(layout.flat(z), z.reshape(-1, 7))
+    assert layout_of_rows(z[..., :0], shard=True).classes == 0
+    with pytest.raises(ValueError, match="have no classes; the class axis is the last one"):
+        _ = layout_of_rows(z[..., :0])

@@ -164,12 +164,15 @@ class RowClosing(NamedTuple):
         result = self._reduce(loss, counts.weight)
         return result if z_loss == 0.0 else result + self._reduce(closings.z_loss(lse, z_loss), counts.valid)
 
-    def closed(self, view: RowView) -> Tensor:
-        """Return the loss of the call from what is known of its rows: `reduced`, after the caller's closing."""
-        loss, function = view.results.loss, self.closing.function
+    def closed(self, view: RowView, loss: Tensor | None = None) -> Tensor:
+        """Return the loss of the call from what is known of its rows: `reduced`, after the caller's closing.
+
+        Without a closing the losses of the rows are `loss`, by default those of their target.
+        """
+        function = self.closing.function
         if function is not None:
-            loss = closed(function, view, self.removed(loss.dtype))
-        return self.reduced(loss, view.results.lse)
+            loss = closed(function, view, self.removed(view.results.loss.dtype))
+        return self.reduced(view.results.loss if loss is None else loss, view.results.lse)
 
     @staticmethod
     def _without_removed(x: Tensor, samples: Tensor) -> Tensor:
@@ -275,18 +278,18 @@ def sample_weight_of(sample_weight: Tensor, layout: LogitsLayout) -> Tensor:
     return sample_weight.reshape(-1).to(loss_dtype(layout.dtype))
 
 
-def row_scores(scores: Scores, layout: LogitsLayout) -> Scores:
+def row_scores(scores: Scores, layout: LogitsLayout, name: str = "temperature") -> Scores:
     """Return the scores with temperatures of rows as a vector of float64; raise unless these fit the rows."""
     own: Any = scores.row_temperature
     if own is None:
         return scores
-    check_companion("temperature", own, layout.device)
-    check_constant("temperature", own)
+    check_companion(name, own, layout.device)
+    check_constant(name, own)
     if own.dtype == torch.bool:
-        raise TypeError("temperature must be a number, or a tensor of numbers, got torch.bool; use temperature.float()")
+        raise TypeError(f"{name} must be a number, or a tensor of numbers, got torch.bool; use {name}.float()")
     if own.shape != layout.rows:
         raise ValueError(
-            f"temperature must be a number, or a tensor of the shape of the rows {tuple(layout.rows)}, "
+            f"{name} must be a number, or a tensor of the shape of the rows {tuple(layout.rows)}, "
             f"got shape {tuple(own.shape)}"
         )
     return dataclasses.replace(scores, row_temperature=own.reshape(-1).to(torch.float64))

@@ -58,6 +58,7 @@ class RowView:
     @property
     def logprob(self) -> Tensor:
         """Log-probability of the target class; for soft targets its expectation."""
+        self.check_target("logprob")
         return -self.plain.loss
 
     @property
@@ -70,6 +71,7 @@ class RowView:
     @property
     def correct(self) -> Tensor:
         """Whether no class has a higher score than the target's, or than the most probable one of a soft target."""
+        self.check_target("correct")
         of_best = self.plain.record
         if self.target.kind != "index":
             with torch.no_grad():
@@ -78,6 +80,21 @@ class RowView:
                 of_best = self._again(hard).record
         stats = RowStats(*of_best)
         return (stats.target_score >= 0) & (stats.mass > 0)
+
+    @property
+    def loss(self) -> Tensor:
+        """Cross-entropy of each row."""
+        self.check_target("loss")
+        return self.results.loss
+
+    def check_target(self, name: str) -> None:
+        """Raise for an attribute that needs a target where there is none; rows of a loss have one."""
+
+    def of_teacher(self, name: str) -> Tensor:
+        """Return what a closing reads of a teacher by the name of the attribute."""
+        raise AttributeError(
+            f"rows.{name} needs a teacher; call divergence(logits, teacher_logits, …) with this closing"
+        )
 
     @property
     def valid(self) -> Tensor | None:
@@ -123,6 +140,9 @@ class ClosingRows:
         Whether no class has a higher score than the target's; a constant.
     segments
         The numbers of the rows' sequences that were passed as `segments`, else None.
+    kl, reverse_kl, js, teacher_entropy, teacher_lse
+        In `divergence` only: KL(teacher‖student), KL(student‖teacher), their Jensen–Shannon divergence, and entropy and
+        log-normaliser of the teacher. Without a `target` its rows have neither `logprob`, `loss` nor `correct`.
     """
 
     def __init__(self, view: RowView, segments: Tensor | None, taken: Callable[[Tensor], Tensor]) -> None:
@@ -136,7 +156,7 @@ class ClosingRows:
     @property
     def loss(self) -> Tensor:
         """Cross-entropy of each row."""
-        return self._taken(self._view.results.loss)
+        return self._taken(self._view.loss)
 
     @property
     def lse(self) -> Tensor:
@@ -157,6 +177,31 @@ class ClosingRows:
     def correct(self) -> Tensor:
         """Whether no class has a higher score than the target's."""
         return self._taken(self._view.correct)
+
+    @property
+    def kl(self) -> Tensor:
+        """KL(teacher‖student)."""
+        return self._taken(self._view.of_teacher("kl"))
+
+    @property
+    def reverse_kl(self) -> Tensor:
+        """KL(student‖teacher)."""
+        return self._taken(self._view.of_teacher("reverse_kl"))
+
+    @property
+    def js(self) -> Tensor:
+        """Jensen–Shannon divergence of teacher and student."""
+        return self._taken(self._view.of_teacher("js"))
+
+    @property
+    def teacher_entropy(self) -> Tensor:
+        """Entropy of the teacher."""
+        return self._taken(self._view.of_teacher("teacher_entropy"))
+
+    @property
+    def teacher_lse(self) -> Tensor:
+        """Log of the teacher's normaliser."""
+        return self._taken(self._view.of_teacher("teacher_lse"))
 
 
 class RowFunction(NamedTuple):

@@ -18,8 +18,7 @@ from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, check_options, row_scores, sample_weight_of
 from crossent.torch.call.closings import checked_function
-from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer
-from crossent.torch.call.results import Stats
+from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer, layout_of_rows
 from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.collectives import sum_over
 from crossent.torch.ranks.shards import NO_RANKS, Ranks, Shards
@@ -33,6 +32,19 @@ class LocalCall(NamedTuple):
 
     arguments: Arguments
     finish: Finish
+
+
+class LocalHeads(NamedTuple):
+    """A call of global tensors whose classes are on the last axis as it is on this rank, and what places more of them.
+
+    The last two return this rank's part of an array, or of a target, with the axes of the logits, and with those of the
+    rows.
+    """
+
+    arguments: Arguments
+    finish: Finish
+    of_classes: Callable[[Any], Any]
+    of_rows: Callable[[Any], Any]
 
 
 class LocalElements(NamedTuple):
@@ -114,7 +126,8 @@ class _Mesh:
             loss, stats = result if isinstance(result, tuple) else (result, None)
             loss = distributed(loss, mode == "none")
             fields = () if stats is None else (getattr(stats, f.name) for f in dataclasses.fields(stats))
-            return loss if stats is None else (loss, Stats(*(distributed(x, True) for x in fields)))
+            placed = (None if x is None else distributed(x, True) for x in fields)
+            return loss if stats is None else (loss, type(stats)(*placed))  # pyright: ignore[reportArgumentType]
 
         return finish
 
@@ -207,6 +220,37 @@ def of_logits(arguments: Arguments) -> LocalCall:
     )
     arguments = placed.arguments(arguments, layout, shards)._replace(operands=placed.local(logits, logits.placements))
     return LocalCall(arguments, placed.finish(layout.rows, arguments.closing.reduction))
+
+
+def of_heads(arguments: Arguments) -> LocalHeads:
+    """Return a call of logits (…, V) beside others as it is on this rank.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the logits, or these are placed in a way that has no loss.
+    """
+    logits = arguments.operands
+    layout = layout_of_rows(stand_in(logits))
+    arguments = _checked(arguments, layout, logits.device_mesh)
+    placed = _placed("logits", logits, layout.axis)
+    groups, given = placed.groups(placed.classes), arguments.sharding.num_classes
+    shards = Shards(
+        Ranks(groups, placed.groups(tuple(placed.rows))),
+        _begin(logits)[layout.axis] if groups else 0,
+        arguments.shards.num_classes if groups or given is not None else None,
+    )
+    arguments = placed.arguments(arguments, layout, shards)._replace(operands=placed.local(logits, logits.placements))
+
+    def of_classes(x: Any) -> Any:
+        if isinstance(x, TargetKind):
+            return placed.target(x, layout)
+        if is_dtensor(x) and x.device_mesh != placed.mesh:
+            raise ValueError("the DTensors of a call must be on one mesh, that of the logits; distribute them over it")
+        return placed.local(x, placed.placements(layout.axis))
+
+    finish = placed.finish(layout.rows, arguments.closing.reduction)
+    return LocalHeads(arguments, finish, of_classes, lambda x: placed.local(x, placed.placements()))
 
 
 def of_layer(arguments: Arguments) -> LocalCall:

@@ -57,6 +57,17 @@ def layout_of(input: Tensor, *, shard: bool = False) -> LogitsLayout:
     return LogitsLayout(full, axis, rows, input.dtype, input.device, "input")
 
 
+def layout_of_rows(logits: Tensor, *, shard: bool = False) -> LogitsLayout:
+    """Return how the axes of logits (…, V) are meant that have the classes on the last one."""
+    check_input(logits)
+    if logits.ndim == 0:
+        raise ValueError("logits must have a class axis, the last one: shape (…, V); got a number")
+    rows = logits.shape[:-1]
+    if logits.shape[-1] == 0 and rows.numel() > 0 and not shard:
+        raise ValueError(f"logits of shape {tuple(logits.shape)} have no classes; the class axis is the last one")
+    return LogitsLayout(logits.shape, logits.ndim - 1, rows, logits.dtype, logits.device)
+
+
 def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayout:
     """Return how the axes of a layer's logits are meant; raise if its operands do not fit each other."""
     x, linear_weight, linear_bias = layer

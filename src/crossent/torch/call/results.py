@@ -55,6 +55,42 @@ class Stats:
     predicted: Tensor
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class DivergenceStats:
+    """Statistics of a student's and a teacher's prediction of each row, in nats; 0 (False) in ignored rows.
+
+    The student is q, the teacher p, both a softmax of scores. Each has the shape of the rows, and all but `agreement`
+    are differentiable by the logits of both.
+
+    Attributes
+    ----------
+    lse, teacher_lse
+        Logs of the normalisers, log Σ e^s. A `TopK` teacher has none: None.
+    entropy, teacher_entropy
+        Entropies −Σ q log q and −Σ p log p.
+    kl
+        Forward: KL(teacher‖student) = Σ p (log p − log q).
+    reverse_kl
+        Reverse: KL(student‖teacher) = Σ q (log q − log p).
+    js
+        β KL(teacher‖m) + (1 − β) KL(student‖m) of the mixture m = β · teacher + (1 − β) · student.
+    logprob
+        Log-probability of the target class under the student (its expectation for soft targets); None without a target.
+    agreement
+        Whether the most probable classes of both, the first of equal ones, are the same.
+    """
+
+    lse: Tensor
+    teacher_lse: Tensor | None
+    entropy: Tensor
+    teacher_entropy: Tensor
+    kl: Tensor
+    reverse_kl: Tensor
+    js: Tensor
+    logprob: Tensor | None
+    agreement: Tensor
+
+
 DIFFERENTIABLE = ("lse", "logprob", "entropy", "log_sum_squares")
 """The statistics that have gradients."""
 

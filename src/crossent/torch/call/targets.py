@@ -65,6 +65,15 @@ class TopK(TargetKind):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class NoTarget(TargetKind):
+    """No target: the first class, which every call has, stands in for the target of each row."""
+
+    def rows(self, layout: LogitsLayout) -> TargetRows:
+        """Return the class that stands in."""
+        return TargetRows(torch.zeros(layout.rows.numel(), dtype=torch.int64, device=layout.device), None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TargetRows:
     """A target in the form of the kernels; which of the two are there says its kind."""
 

@@ -149,11 +149,11 @@ def _gradients(ctx: Any, call: RowGradCall, wants: Wants) -> Gradients:
     if "logits" in wants:
         found["logits"] = row_grad(call, plain=in_plain_backward(ctx))
     if "prob" in wants and call.g_loss is not None:
-        found["prob"] = _prob_grad(call.rows, call.record, call.g_loss)
+        found["prob"] = prob_gradient(call.rows, call.record, call.g_loss)
     return found
 
 
-def _prob_grad(call: RowCall, record: Tensor, g_loss: Tensor) -> Tensor:
+def prob_gradient(call: RowCall, record: Tensor, g_loss: Tensor) -> Tensor:
     """Return the gradient with respect to the target's probabilities, zero in padding."""
     source, scores = call.source, call.scores
     z, target = source.logits, call.target_of(source)
