@@ -70,7 +70,7 @@ OPERATORS = {
     "linear_loss": "LinearLossCall", "all_reduced": "ReduceCall", "most_probable": "MostProbableCall",
     "log_sum_squares": "SquaresCall", "log_sum_squares_grad": "SquaresGradCall", "selected_stats": "SelectedCall",
     "selected_grad": "SelectedGradCall", "linear_selected": "LinearSelectedCall",
-    "linear_selected_grad": "LinearSelectedGradCall",
+    "linear_selected_grad": "LinearSelectedGradCall", "pair_stats": "PairCall", "pair_grad": "PairGradCall",
 }  # fmt: skip
 TARGET = (
     "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, int first_class, int? num_classes"
