@@ -65,7 +65,8 @@ _LONG_OF_AMD, _MIDDLE_OF_AMD = _Shape(1, 256, 2), _Shape(1, 128, 1)
 # Tiles of many rows side by side, and of whatever else there is.
 _SHORT, _ANY = _Shape(64, 1, 2), _Shape(1, 256, 4)
 # Tiles of few classes: a thread has a row, or eight threads have one whose columns are next to each other.
-_ALONE, _SHARED = _Shape(512, 1, 4), _Shape(32, 8, 4)
+# Of the first, a thread of AMD's has two, for which it has too few registers in float64.
+_ALONE, _ALONE_IN_DOUBLE, _SHARED = _Shape(512, 1, 4), _Shape(256, 1, 4), _Shape(32, 8, 4)
 _LONGEST_ALONE = 16
 # What is done once a row: a thread has a row, or some of the classes that its target names.
 _FINISHED, _FINISHED_NAMED, _NAMED_AT_ONCE = 128, 32, 8
@@ -235,8 +236,12 @@ class Task:
     @property
     def few_tile(self) -> Tile:
         """The tile for few classes."""
-        rare = self.capped or self.spare.dtype == torch.float64
-        shape = _ALONE if self.columns <= _LONGEST_ALONE or self.logits.at.col != 1 or rare else _SHARED
+        if self.spare.dtype == torch.float64:
+            shape = _ALONE_IN_DOUBLE
+        elif self.columns <= _LONGEST_ALONE or self.logits.at.col != 1 or self.capped:
+            shape = _ALONE
+        else:
+            shape = _SHARED
         return Tile(False, shape.rows, shape.lanes, 1, shape.warps)
 
     @property
