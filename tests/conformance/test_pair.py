@@ -23,7 +23,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 @pytest.fixture(autouse=True)
 def taken(backend):
     if not backend.pairs:
-        pytest.skip(f"{backend.name} has no functions of a row and its teacher's")
+        pytest.skip(f"{backend.name} has no kernels of pairs yet; that it says so is tested in tests/kernels/triton")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -145,10 +145,12 @@ def test_cold_rows_with_gaps_of_a_hundred_are_finite(dtype, backend):
     sums = pair.sums()
     want = expected(pair)
     assert np.isfinite(sums).all()
-    np.testing.assert_allclose(sums, want, rtol=1e-4 if dtype == "float32" else 1e-11)
+    bound = 1e-4 if dtype == "float32" else 1e-11  # scores reach 2060: a rounding there is 1.2e-4, or 2.3e-13
+    np.testing.assert_allclose(sums, want, rtol=bound)
     grad = pair.grad(sums, **EVERY)
     assert np.isfinite(grad).all()
-    np.testing.assert_allclose(grad, expected_grad(pair, want, **EVERY), rtol=1e-3, atol=0.02)
+    exact = expected_grad(pair, want, **EVERY)
+    assert (np.abs(grad - exact) <= bound * np.abs(exact).max(1, keepdims=True)).all()
 
 
 def rows_of(pair):

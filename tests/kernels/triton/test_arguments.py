@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, RowOutputs
+from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, PairCotangents, RowOutputs, Teacher
 from crossent.kernels.triton import arguments
 from crossent.kernels.triton.arguments import call_of, cotangents_of, gathered, is_in_place, outputs_of
 from crossent.kernels.triton.scores import HAS_TEMPERATURES
@@ -14,6 +14,16 @@ from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_LOSS, HAS_SQUARE
 from crossent.spec import LARGEST_SCALE, LEAST_SCALE, Scores, Target
 from tests.kernels.triton.calls import DEVICE, INF, NAN
 from tests.kernels.triton.test_task import task_of
+
+
+def test_divergences_are_refused_in_words():
+    from crossent.kernels import triton
+
+    z = torch.randn(3, 5, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="GPU"):
+        triton.pair_stats(z, Scores(), z, Teacher(z, Scores(), z), None, z)
+    with pytest.raises(NotImplementedError, match="GPU"):
+        triton.pair_grad(z, Target(z), Scores(), z, Teacher(z, Scores(), z), None, z, PairCotangents(), z)
 
 
 def test_absent_arrays_have_a_stand_in_and_no_flag():

@@ -91,9 +91,8 @@ class SquaresResults(NamedTuple):
 
 
 def _squares(call: SquaresCall) -> SquaresResults:
-    value, record = _squares_fake(call)
-    record = row_stats(call.doubled, plain=True).record
-    return SquaresResults(SquaresRecords(call.record, record).log_sum_squares().to(value.dtype), record)
+    found = row_stats(call.doubled, plain=True)
+    return SquaresResults(SquaresRecords(call.record, found.record).log_sum_squares().to(found.lse.dtype), found.record)
 
 
 def _squares_fake(call: SquaresCall) -> SquaresResults:
