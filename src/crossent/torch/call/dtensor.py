@@ -200,6 +200,21 @@ def _begin(x: Any) -> tuple[int, ...]:
     return compute_local_shape_and_global_offset(x.shape, x.device_mesh, x.placements)[1]
 
 
+def _here(arguments: Arguments, layout: LogitsLayout, name: str) -> tuple[_Mesh, Arguments]:
+    """Return how logits of this name are placed, and their call as it is on this rank."""
+    logits = arguments.operands
+    arguments = _checked(arguments, layout, logits.device_mesh)
+    placed = _placed(name, logits, layout.axis)
+    groups, given = placed.groups(placed.classes), arguments.sharding.num_classes
+    shards = Shards(
+        Ranks(groups, placed.groups(tuple(placed.rows))),
+        _begin(logits)[layout.axis] if groups else 0,
+        arguments.shards.num_classes if groups or given is not None else None,
+    )
+    local = placed.local(logits, logits.placements)
+    return placed, placed.arguments(arguments, layout, shards)._replace(operands=local)
+
+
 def of_logits(arguments: Arguments) -> LocalCall:
     """Return a call of `cross_entropy` as it is on this rank.
 
@@ -208,17 +223,8 @@ def of_logits(arguments: Arguments) -> LocalCall:
     ValueError
         If an argument does not fit the input, or the input is placed in a way that has no loss.
     """
-    logits = arguments.operands
-    layout = layout_of(stand_in(logits))
-    arguments = _checked(arguments, layout, logits.device_mesh)
-    placed = _placed("input", logits, layout.axis)
-    groups, classes = placed.groups(placed.classes), arguments.shards.num_classes
-    shards = Shards(
-        Ranks(groups, placed.groups(tuple(placed.rows))),
-        _begin(logits)[layout.axis] if groups else 0,
-        classes if groups or classes != layout.classes else None,
-    )
-    arguments = placed.arguments(arguments, layout, shards)._replace(operands=placed.local(logits, logits.placements))
+    layout = layout_of(stand_in(arguments.operands))
+    placed, arguments = _here(arguments, layout, "input")
     return LocalCall(arguments, placed.finish(layout.rows, arguments.closing.reduction))
 
 
@@ -230,17 +236,8 @@ def of_heads(arguments: Arguments) -> LocalHeads:
     ValueError
         If an argument does not fit the logits, or these are placed in a way that has no loss.
     """
-    logits = arguments.operands
-    layout = layout_of_rows(stand_in(logits))
-    arguments = _checked(arguments, layout, logits.device_mesh)
-    placed = _placed("logits", logits, layout.axis)
-    groups, given = placed.groups(placed.classes), arguments.sharding.num_classes
-    shards = Shards(
-        Ranks(groups, placed.groups(tuple(placed.rows))),
-        _begin(logits)[layout.axis] if groups else 0,
-        arguments.shards.num_classes if groups or given is not None else None,
-    )
-    arguments = placed.arguments(arguments, layout, shards)._replace(operands=placed.local(logits, logits.placements))
+    layout = layout_of_rows(stand_in(arguments.operands))
+    placed, arguments = _here(arguments, layout, "logits")
 
     def of_classes(x: Any) -> Any:
         if isinstance(x, TargetKind):
