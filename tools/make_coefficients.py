@@ -6,8 +6,9 @@ Each is the interpolant at Chebyshev nodes of the relative error's natural weigh
 * log1p(r) / r on √½ − 1 ≤ r ≤ √2 − 1, for the logarithm that divides nothing;
 * (atanh(√w) / √w − 1) / w on 0 ≤ w ≤ 1/9, for log1p(u) = 2 atanh(u / (2 + u)) with 0 ≤ u ≤ 1;
 * (log1p(r) − r) / r² on the same r, for what a mixture of two probabilities lacks, where nothing is divided;
+* the same on √½ − 1 ≤ r ≤ 0, for the mixtures of GPUs (kernels/triton/gap.py), which no exponent is taken from;
 * (e^y − 1 − y) / y² on −1 ≤ y ≤ 0, for the divergence of a probability from one that is e^y times as large;
-* (tanh(√w) / √w − 1) / w on 0 ≤ w ≤ 0.09, for tanh near 0 on GPUs (kernels/triton/tiles.py).
+* (tanh(√w) / √w − 1) / w on 0 ≤ w ≤ 0.09, for tanh near 0 on GPUs (kernels/triton/scores.py).
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ if __name__ == "__main__":
         report("expm1(r)/r", exp_ratio, -half, half, degree, bits)
     report("log1p(r)/r", log1p_ratio, mp.sqrt(0.5) - 1, mp.sqrt(2) - 1, 9, 24)
     report("(log1p(r)-r)/r²", log1p_tail, mp.sqrt(0.5) - 1, mp.sqrt(2) - 1, 8, 24)
+    for degree, bits in ((6, 24), (14, 53)):
+        report("(log1p(r)-r)/r², r ≤ 0", log1p_tail, mp.sqrt(0.5) - 1, mp.mpf(0), degree, bits)
     for degree, bits in ((5, 24), (11, 53)):
         report("(exp(y)-1-y)/y²", excess, mp.mpf(-1), mp.mpf(0), degree, bits)
     for degree, bits in ((4, 24), (11, 53)):

@@ -80,8 +80,6 @@ class Adapter:
     """Whether tests are to try a few of their arguments only."""
     raises = True
     """Whether numbers that cannot be are errors; else their rows are NaN."""
-    pairs = True
-    """Whether it has the functions of a row and its teacher's."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -263,7 +261,7 @@ class Triton(Adapter):
     and one set of arguments of every other test. CROSSENT_EVERY=1 in the environment makes it take all.
     """
 
-    backwards = raises = pairs = False
+    backwards = raises = False
     slow = os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("CROSSENT_EVERY") != "1"
     lengths = (1, 2, 17, 64, 65, 513, 2041, 4097, 5003)  # on either side of every change of tile
 

@@ -11,6 +11,8 @@ from tools.gpu_build.nvidia import Registers
 _ACCESS = re.compile(r"^(?:global|buffer|flat)_(?P<verb>load|store)_(?P<type>\w+)")
 _BYTES = {"dwordx4": 16, "dwordx3": 12, "dwordx2": 8, "dword": 4}
 _HALF = ("ushort", "sshort", "short")
+_PRIVATE = re.compile(r"^\s*(?:scratch_|buffer_\w+\s[^\n;]*\bs\[0:3\])", re.MULTILINE)
+"""An access to memory of one thread alone: an instruction of its own, or a buffer in the first scalar registers."""
 _SHARED = re.compile(r"^ds_(?:read|write|load|store|add|max|min)")
 _LINE = re.compile(r"^\s*\.loc\s.*;\s*(?P<file>[^:\s]+):(?P<line>\d+)")
 _LABEL = re.compile(r"^(?P<label>\.L\w+):")
@@ -18,13 +20,17 @@ _INSTRUCTION = re.compile(r"^\t(?P<op>[a-z]\w*)(?:\s+(?P<rest>.*))?$")
 
 
 def registers(kernel: Any) -> Registers:
-    """Return the vector registers of a compiled kernel; scalar ones that spill into them cost no memory."""
+    """Return the vector registers of a compiled kernel; scalar ones that spill into them cost no memory.
+
+    For these the compiler may set memory aside that no instruction touches, which is nothing spilled either.
+    """
     asm = kernel.asm["amdgcn"]
     number = {
         key: int(re.search(rf"\.{key}:\s*(\d+)", asm)[1])  # type: ignore[index]
         for key in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")
     }
-    return Registers(number["vgpr_count"], 4 * number["vgpr_spill_count"] + number["private_segment_fixed_size"])
+    private = number["private_segment_fixed_size"] if _PRIVATE.search(asm) else 0
+    return Registers(number["vgpr_count"], 4 * number["vgpr_spill_count"] + private)
 
 
 def instructions(kernel: Any) -> list[Instruction]:

@@ -96,7 +96,7 @@ def _launches(chip: Chip, share: int | None) -> Iterator[list[Launched]]:
 def _built(target: str, call: Call, launched: Launched) -> Built:
     threads = launched.kernel.metadata.num_warps * CHIPS[target].target.warp_size
     takes = any(x.numel() == call.logits for x in _tensors(launched.arguments.values()))
-    rowwise = call.function.startswith("row")
+    rowwise = call.function.startswith(("row", "pair"))
     tile = _tile(call, launched, threads) if takes and rowwise else None
     warp_a_row = launched.programs * threads >= call.rows * CHIPS[target].target.warp_size
     return Built(
@@ -109,7 +109,7 @@ def _tile(call: Call, launched: Launched, threads: int) -> Tile:
     R, M, U = (launched.arguments.get(name, 0) for name in "RMU")
     if launched.name == "row_stats" and launched.arguments["WIDE"]:
         U = _JOINED
-    arrays = 2 if "dense" in call.kind else 1
+    arrays = (2 if "dense" in call.kind else 1) + call.function.startswith("pair")
     return Tile(R * M * U / threads, DTYPES[call.dtype].itemsize, arrays)
 
 

@@ -11,15 +11,31 @@ from typing import Any, NamedTuple
 import torch
 
 from crossent.kernels import triton as backend
-from crossent.kernels.backend import BiasedLogits, BinaryOperands, Cotangents, LossScale, RowOutputs
+from crossent.kernels.backend import (
+    BiasedLogits,
+    BinaryOperands,
+    Cotangents,
+    LossScale,
+    PairCotangents,
+    RowOutputs,
+    Teacher,
+)
 from crossent.spec import Scores, Target
-from crossent.stats import FIELDS
+from crossent.stats import FIELDS, PAIR_SUMS
 from tools.gpu_build.budgets import FEW_LAYOUTS
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "f64": torch.float64}
 KINDS = ("index", "index capped", "topk", "smoothed capped", "dense", "dense capped")
 FEWER_KINDS = {"f16": ("index",), "f64": ("index", "smoothed capped")}
 """float16 differs from bfloat16 in a conversion; float64 may be slow."""
+PAIRS = (
+    ("long", "bf16", "bf16"), ("long", "f32", "f32"), ("even", "bf16", "bf16"), ("middle", "bf16", "bf16"),
+    ("short", "f32", "f32"), ("beside", "f32", "f32"), ("apart", "f32", "f32"), ("apart", "f64", "f64"),
+    ("short", "f64", "f64"), ("long", "bf16", "f32"), ("long", "f32", "bf16"),
+)  # fmt: skip
+"""Layouts of a student's rows beside a teacher's, and the dtypes of the two."""
+MIXED = " with js"
+"""Added to the kind of a call that has a mixture of the two."""
 EVEN = tuple(itertools.product(("bf16", "f32"), ("index", "index capped")))
 LAYOUTS = {
     "long": ((4096, 50257),),  # GPT-2: rows that begin anywhere
@@ -76,6 +92,11 @@ def calls() -> Iterator[Call]:
             for shape in shapes:
                 if not (kind == "topk" and layout in FEW_LAYOUTS):  # which has a record
                     yield from row_calls(layout, shape, name, kind)
+    for layout, name, teacher in PAIRS:
+        shape = LAYOUTS[layout][0]
+        for kind in KINDS if layout == "long" and name == teacher else ("index", "index capped", "topk"):
+            yield from pair_calls(layout, shape, (name, teacher), kind)
+    yield from pair_calls("even", LAYOUTS["even"][0], ("f32", "f32"), "index biased")
     for V, name, kind in itertools.product(ONE_READ, ("bf16", "f32"), ("index", "topk", "dense")):
         yield from row_calls("one read", (4096, V), name, kind)
     yield from row_calls("one read", (4096, ONE_READ[0]), "f16", "index")
@@ -156,6 +177,30 @@ def row_calls(layout: str, shape: tuple[int, ...], name: str, kind: str) -> Iter
         for more, given in (("", vectors[:1]), (LSE, vectors[:2]), (ENTROPY, vectors)):
             if not more or (kind in WITH_MORE[more] and not suffix and layout not in ALIKE):
                 yield call("row_grad", suffix, z, target, scores, record, Cotangents(*given), grad, more=more)
+
+
+def pair_calls(layout: str, shape: tuple[int, ...], names: tuple[str, str], kind: str) -> Iterator[Call]:
+    """Yield the calls of the functions of pairs for one kind of target and one layout, without and with a mixture."""
+    logits, teacher_logits = (
+        empty(shape[0], 2 * shape[1], dtype=DTYPES[name])[:, ::2] if layout == "apart"
+        else empty(*shape, dtype=DTYPES[name])
+        for name in names
+    )  # fmt: skip
+    rows, (name, other) = rows_of(shape), names
+    scores, target = Scores(1.0, 30.0 if "capped" in kind else None), target_of(kind, shape, DTYPES[name])
+    z, t = (
+        BiasedLogits(x, empty(shape[1], dtype=torch.bfloat16)) if "biased" in kind else x
+        for x in (logits, teacher_logits)
+    )
+    record, sums, g = (empty(k, rows, dtype=torch.float64) for k in (len(FIELDS), PAIR_SUMS, 1))
+    teacher, g = Teacher(t, scores, record), g[0]
+    for more, beta, given in (("", None, (g, None, None, g, g)), (MIXED, 0.5, (g, g, g, g, g, g))):
+        about = f"{kind} beside {other}{more}"
+        if kind != "topk":  # no target enters
+            run = partial(backend.pair_stats, z, scores, record, teacher, beta, sums)
+            yield Call("pair_stats", layout, about, name, shape, "", run)
+        run = partial(backend.pair_grad, z, target, scores, record, teacher, beta, sums, PairCotangents(*given), logits)
+        yield Call("pair_grad", layout, about, name, shape, "", run)
 
 
 def binary_calls(name: str, kind: str, weighted: bool) -> Iterator[Call]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.gpu.prove import behaviour, few, long_rows
+from benchmarks.gpu.prove import behaviour, few, long_rows, two_heads
 from benchmarks.gpu.prove.lab import Item, Lab
 
 PAIRS = (
@@ -31,6 +31,9 @@ CLASSES = {50257: 4103, 128256: 4608}
 HEADS = ((512, 32000, "bfloat16"), (4096, 32000, "bfloat16"), (512, 5003, "bfloat16"), (512, 5003, "float32"))
 """Rows, classes and dtype. Rows of 5003 classes are read once, and float32 gradients take the place of logits."""
 
+TWO_HEADS = ((("bfloat16", "bfloat16"), None), (("float32", "bfloat16"), None), (("bfloat16", "bfloat16"), 30.0))
+"""Dtypes of a student and a teacher, and the softcap of both."""
+
 
 def items(lab: Lab) -> Iterator[Item]:
     """Yield the parts of the stage."""
@@ -44,6 +47,10 @@ def items(lab: Lab) -> Iterator[Item]:
     for dtype in ("bfloat16", "float32"):
         yield Item(f"segmentation, 19 classes, {dtype}", partial(few.images, lab, dtype))
         yield Item(f"table, 10 classes, {dtype}", partial(few.table, lab, dtype))
+    for dtypes, softcap in TWO_HEADS:
+        about = f"{dtypes[0]} beside {dtypes[1]}{', softcap' if softcap else ''}"
+        yield Item(f"two heads, {about}", partial(two_heads.rows, lab, dtypes, softcap, lab.pick(50257, 4103)))
+    yield Item("two heads that are equal, bfloat16", partial(two_heads.equal, lab, "bfloat16"))
     yield Item("the same bits a hundred times", partial(behaviour.bits, lab))
     yield Item("replayed from a graph", partial(behaviour.graphs, lab))
     yield Item("nothing waits for the device", partial(behaviour.waiting, lab))

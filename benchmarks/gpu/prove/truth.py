@@ -51,12 +51,12 @@ class Results(NamedTuple):
 def shares(rows: Rows, results: Results, threads: int) -> dict[str, float]:
     """Return the largest error of each result, as a share of the error that the conformance suite allows."""
     of_this_checkout()
-    logits, names = _numpy(rows.logits), list(results.outputs)
-    given = [None if g is None else _numpy(g) for g in rows.cotangents]
+    logits, names = as_array(rows.logits), list(results.outputs)
+    given = [None if g is None else as_array(g) for g in rows.cotangents]
     target = {name: _of(getattr(rows.target, name)) for name in ("index", "prob", "weight")}
-    outputs = [_numpy(results.outputs[name]) for name in names]
-    record = None if results.record is None else _numpy(results.record)
-    gradient = _numpy(results.gradient)
+    outputs = [as_array(results.outputs[name]) for name in names]
+    record = None if results.record is None else as_array(results.record)
+    gradient = as_array(results.gradient)
     dtype = str(rows.logits.dtype).removeprefix("torch.")
     step = max(1, NUMBERS // logits.shape[1])
 
@@ -97,10 +97,10 @@ def _part(case: Any, outputs: dict[str, Any], record: Any, gradient: Any) -> dic
 
 
 def _of(x: Any) -> Any:
-    return None if x is None else _numpy(x)
+    return None if x is None else as_array(x)
 
 
-def _numpy(x: Tensor) -> Any:
+def as_array(x: Tensor) -> Any:
     """Return a tensor of the device as an array of the host; bfloat16 as its bits."""
     x = x.detach().contiguous()
     if x.dtype == torch.bfloat16:

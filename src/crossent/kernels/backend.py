@@ -109,7 +109,7 @@ class Backend(Protocol):
     """So many classes need no record; 0 if all do."""
 
     ADDS_BIAS: bool
-    """Whether `row_stats`, `row_grad` and `row_fused` take `BiasedLogits` in place of logits."""
+    """Whether `row_stats`, `row_grad`, `row_fused` and those of pairs take `BiasedLogits` in place of logits."""
 
     def why_not(self) -> str | None:
         """Return None if the backend can be used here, else the reason and what to do about it."""

@@ -42,6 +42,9 @@ LOSSES: dict[str, tuple[int, int, torch.dtype, dict[str, Any]]] = {  # rows, cla
     "few classes": (4096, 10, torch.float32, {}),
 }
 CALLS = 50
+PAIRS = "tests/conformance/test_pair.py"
+WITHOUT_PAIRS = ("tests/conformance", f"--ignore={PAIRS}")
+"""The suite, but for two heads: kernels for each pair of dtypes are counted by themselves."""
 
 
 # Compile keys
@@ -92,12 +95,8 @@ def compile_keys(*arguments: str) -> dict[str, Any]:
     """
     adapters.ADAPTERS["triton"] = Counted
     outcomes = _Outcomes()
-    # this backend has no functions of pairs yet, and their tests skip it
-    options = [
-        "-q", "-k", "triton and not test_pair", "-p", "no:randomly", "-p", "no:cacheprovider", "--no-header",
-        "--tb=line",
-    ]  # fmt: skip
-    _ = pytest.main([*options, *(arguments or ("tests/conformance",))], plugins=[outcomes])
+    options = ["-q", "-k", "triton", "-p", "no:randomly", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
+    _ = pytest.main([*options, *(arguments or WITHOUT_PAIRS)], plugins=[outcomes])
     keys = set(LOG.keys)
     kernels = Counter(key.kernel for key in keys)
     return {"keys": len(keys), "kernels": kernels, "tests": outcomes.ended, "launches": len(LOG.launched)}

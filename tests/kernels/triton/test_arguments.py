@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, PairCotangents, RowOutputs, Teacher
+from crossent.kernels.backend import BiasedLogits, Cotangents, LossScale, RowOutputs
 from crossent.kernels.triton import arguments
 from crossent.kernels.triton.arguments import call_of, cotangents_of, gathered, is_in_place, outputs_of
 from crossent.kernels.triton.scores import HAS_TEMPERATURES
@@ -14,16 +14,6 @@ from crossent.kernels.triton.tiles import HAS_ENTROPY, HAS_LOSS, HAS_SQUARE
 from crossent.spec import LARGEST_SCALE, LEAST_SCALE, Scores, Target
 from tests.kernels.triton.calls import DEVICE, INF, NAN
 from tests.kernels.triton.test_task import task_of
-
-
-def test_divergences_are_refused_in_words():
-    from crossent.kernels import triton
-
-    z = torch.randn(3, 5, requires_grad=True)
-    with pytest.raises(NotImplementedError, match="GPU"):
-        triton.pair_stats(z, Scores(), z, Teacher(z, Scores(), z), None, z)
-    with pytest.raises(NotImplementedError, match="GPU"):
-        triton.pair_grad(z, Target(z), Scores(), z, Teacher(z, Scores(), z), None, z, PairCotangents(), z)
 
 
 def test_absent_arrays_have_a_stand_in_and_no_flag():
@@ -69,8 +59,11 @@ def test_logits_of_several_classes_are_gathered_before_the_gradient_replaces_the
         assert not is_in_place(call, torch.empty(shape))
         assert is_in_place(call, logits)
         rows = logits if len(shape) == 2 else logits.movedim(1, 2).reshape(4, 10)
-        assert torch.equal(gathered(call), rows.gather(1, index.clamp(0, 9)))
+        assert torch.equal(gathered(call, logits), rows.gather(1, index.clamp(0, 9)))
     one = call_of(logits, Target(torch.zeros(4).long(), smoothing=0.1), Scores())
+    teacher = logits.clone()
+    assert is_in_place(call, teacher, teacher)
+    assert not is_in_place(call, logits, teacher)
     assert not is_in_place(one, logits)  # its one logit is read before anything is written
 
 

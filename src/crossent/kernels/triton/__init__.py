@@ -1,9 +1,9 @@
 """The Triton backend: the row functions on NVIDIA and AMD GPUs, for torch tensors. No call waits for the device.
 
-Here are the functions of the contract (`crossent.kernels.backend`); behind them live `functions` (which kernels run),
-`arguments`, `task` and `elements` (a call in the form of its kernels), `launch`, and the kernels: `rows`, `cached`,
-`finish` and `few` over `lanes`, `record`, `gradient`, `tiles` and `scores`, `binary`, `scaling`. Importing this package
-imports neither torch nor Triton, so that `why_not` can say that one is missing; nobody else imports the modules.
+Here are the functions of the contract (`crossent.kernels.backend`); behind them `functions` and `pairs` (which kernels
+run), `arguments`, `task`, `elements` (a call as kernels take it), `launch`; the kernels: `rows`, `cached`, `finish`,
+`few`, `pair_sums`, `pair_gradient` over `lanes`, `record`, `gradient`, `heads`, `gap`, `tiles`, `scores`; `binary`,
+`scaling`. This package alone imports neither torch nor Triton, so that `why_not` can say that one is missing.
 
 What differs from the CPU: a class that does not exist, a target probability that is negative or not finite, or a
 temperature of a row that is out of range makes loss and gradient of its row NaN, because to raise is to wait for the
@@ -35,7 +35,6 @@ from crossent.spec import Scores, Target
 FEW_CLASSES = 64
 ADDS_BIAS = True
 _OLDEST = (3, 6)
-_NO_PAIRS = "divergences between two sets of logits have no GPU kernels yet; call them on tensors of the CPU"
 
 
 def why_not() -> str | None:
@@ -62,6 +61,12 @@ def interpreted() -> bool:
 def _functions() -> Any:
     """Return the functions that import torch and Triton, which this module does not."""
     return import_module("crossent.kernels.triton.functions")
+
+
+@functools.cache
+def _pairs() -> Any:
+    """Return those of a row and its teacher's."""
+    return import_module("crossent.kernels.triton.pairs")
 
 
 def row_stats(
@@ -117,8 +122,8 @@ def pair_stats(
     *,
     extend: bool = False,
 ) -> None:
-    """Refuse: there are no kernels for `Backend.pair_stats` on GPUs yet."""
-    raise NotImplementedError(_NO_PAIRS)
+    """Write the sums of each row beside its teacher's, those of a mixture if there is β: `Backend.pair_stats`."""
+    _pairs().pair_stats(logits, scores, record, teacher, beta, sums, extend=extend)
 
 
 def pair_grad(
@@ -132,8 +137,8 @@ def pair_grad(
     cotangents: PairCotangents,
     grad: Any,
 ) -> None:
-    """Refuse: there are no kernels for `Backend.pair_grad` on GPUs yet."""
-    raise NotImplementedError(_NO_PAIRS)
+    """Write the gradient of each row by all that it has with its teacher's: `Backend.pair_grad`."""
+    _pairs().pair_grad((logits, target, scores), record, teacher, beta, sums, cotangents, grad)
 
 
 def binary_loss(kind: BinaryKind, operands: BinaryOperands, out: Any) -> Scalar:

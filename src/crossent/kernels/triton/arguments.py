@@ -110,14 +110,14 @@ def call_of(logits: Any, target: Target, scores: Scores) -> Call:
         weight = spare
     elif not (weight.dtype is dtype and weight.is_contiguous()):
         weight = weight.to(dtype).contiguous()
-    own = task.spare_sums if scores.row_temperature is None else _own_temperatures(task, scores.row_temperature)
+    own = task.spare_sums if scores.row_temperature is None else own_temperatures_of(task, scores.row_temperature)
     if index is not None:
         label_prob = spare if prob is None else prob.to(dtype).contiguous()
         return Call(task, Arrays(logits, bias, logits, index, label_prob, weight, own))
     return Call(task, Arrays(logits, bias, prob, spare, spare, weight, own))
 
 
-def _own_temperatures(task: Task, row_temperature: Any) -> Any:
+def own_temperatures_of(task: Task, row_temperature: Any) -> Any:
     """Return 1 / temperature and temperature of each row as kernels take them, without waiting for the numbers."""
     given = row_temperature.to(torch.float64)
     own, step = given.new_empty((task.number, 2)), given.stride(0)
@@ -161,15 +161,15 @@ def cotangents_of(task: Task, given: GivenCotangents | LossScale, *, narrow: boo
     return PlacedCotangents(placed, steps, sum(1 << k for k, x in enumerate(arrays) if x is not None))
 
 
-def is_in_place(call: Call, grad: Any) -> bool:
-    """Return whether the gradient takes the place of logits whose target names several classes."""
-    task = call.task
-    return not (task.dense or task.named_alone) and grad.data_ptr() == call.arrays.logits.data_ptr()
+def is_in_place(call: Call, grad: Any, logits: Any = None) -> bool:
+    """Return whether the gradient takes the place of logits (the call's, or others) and the target names several."""
+    task, logits = call.task, call.arrays.logits if logits is None else logits
+    return not (task.dense or task.named_alone) and grad.data_ptr() == logits.data_ptr()
 
 
-def gathered(call: Call) -> Any:
+def gathered(call: Call, logits: Any) -> Any:
     """Return the logits of the classes that the target names, next to each other, (N, K)."""
-    logits, label, task = call.arrays.logits, call.arrays.label, call.task
+    label, task = call.arrays.label, call.task
     label = (label - task.classes.first).clamp(0, task.columns - 1)
     if logits.ndim == 2:
         return logits.gather(1, label).contiguous()

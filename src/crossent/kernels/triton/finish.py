@@ -65,7 +65,7 @@ def finish(
     ignored = nowhere(exists) if K == 0 else is_ignored(measure.named, classes, at, exists)
     wanted = exists & (ignored == 0)
     phi = phi_of(Temperature(own, unit, temperature, flags), cap, at, wanted, T, False)
-    phi = Phi(phi.unit, phi.cap, phi.rate, tl.where(flags & _CAP != 0, 1.0, phi.scale), phi.temperature)
+    phi = Phi(phi.unit, phi.cap, phi.rate, tl.where(flags & _CAP != 0, 1.0, phi.scale), phi.temperature, None)
 
     there = wanted & (parts_number > 0)
     r = record_of(load_lanes(parts, 0, rows.all, at, there, flags), phi.scale, True, True)

@@ -164,7 +164,7 @@ def _gradient(call: Call, record: Any, g: PlacedCotangents, grad: Any) -> None:
         ("gradient", key, step, replaced),
         lambda: _prepare_gradient(task, task.axes.placed(grad), g, HAS_GATHERED * replaced, step),
     )
-    named = gathered(call) if replaced else logits
+    named = gathered(call, logits) if replaced else logits
     launch(logits, bias, prob, label, label_prob, weight, own, record, *g.arrays, named, grad)
 
 
@@ -214,7 +214,7 @@ def row_fused(
                 _statistics(call, record, outputs)
                 _gradient(call, record, g, grad)
                 return
-            named = gathered(call) if replaced else logits
+            named = gathered(call, logits) if replaced else logits
             launch(logits, bias, prob, label, label_prob, weight, own, record, *g.arrays, named, grad)
         _from_record(call, record, outputs)
 

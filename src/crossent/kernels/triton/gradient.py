@@ -85,25 +85,26 @@ def of_record(r, T: tl.constexpr, G: tl.constexpr):
 
 
 @triton.jit
-def _cotangent(data, step, number, there):
+def cotangent(data, step, number, there):
+    """Return the cotangents of rows in float64, 0 where none is there."""
     return tl.load(data + number * step, mask=there, other=0.0).to(tl.float64)
 
 
 @triton.jit
 def gradient_of(r, norm, cotangents, steps, number, wanted, flags, G: tl.constexpr):
     """Return the gradient of rows from their records; a, b and c are 0 for rows that are not wanted."""
-    g_loss = _cotangent(cotangents.loss, steps.loss, number, wanted & (flags & _LOSS != 0))
+    g_loss = cotangent(cotangents.loss, steps.loss, number, wanted & (flags & _LOSS != 0))
     reach = r.peak + r.total + g_loss  # − itself is 0 if it is finite
     removed = (r.mass == 0) & (r.target_score == 0) & (reach - reach != 0)
     g_loss = tl.where(removed, 0.0, g_loss)
     a, b = tl.where(g_loss == 0, 0.0, g_loss * r.mass), tl.zeros_like(g_loss)
     if G > OF_LOSS:
         log_total = norm.log_total.to(tl.float64)
-        square = _cotangent(cotangents.square, steps.square, number, wanted & (flags & _SQUARE != 0))
-        a += _cotangent(cotangents.lse, steps.lse, number, wanted & (flags & _LSE != 0))
+        square = cotangent(cotangents.square, steps.square, number, wanted & (flags & _SQUARE != 0))
+        a += cotangent(cotangents.lse, steps.lse, number, wanted & (flags & _LSE != 0))
         a += tl.where(square == 0, 0.0, 2.0 * square * (r.peak + log_total))
         if G == OF_ENTROPY:
-            b = -_cotangent(cotangents.entropy, steps.entropy, number, wanted & (flags & _ENTROPY != 0))
+            b = -cotangent(cotangents.entropy, steps.entropy, number, wanted & (flags & _ENTROPY != 0))
             a += tl.where(b == 0, 0.0, b * (log_total - r.tilt * norm.inverse.to(tl.float64)))
     return Gradient(norm, a, b, g_loss)
 
@@ -151,7 +152,7 @@ def _zero_unless_nan(x):
 
 
 @triton.jit
-def _as_column(g):
+def as_columns(g):
     """Return the gradient as columns [R, 1]."""
     norm = g.norm
     wide = Normaliser(norm.peak[:, None], norm.rest[:, None], norm.inverse[:, None], norm.log_total[:, None])
@@ -159,7 +160,7 @@ def _as_column(g):
 
 
 @triton.jit
-def _at_named(
+def at_named(
     logits, gathered, phi, measure, number, origin, k, there, g, begin, end,
     T: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
@@ -205,7 +206,7 @@ def named_value(
     Where the target names one class (K is 1), tiles are written with it in its place.
     """
     if K == _ONE:
-        column, here, value = _at_named(
+        column, here, value = at_named(
             logits, gathered, phi, measure, block.number, block.origin, 0, wanted, g, begin, end,
             T, CAPPED, MEASURED, G, K,
         )  # fmt: skip
@@ -233,8 +234,8 @@ def write_named(
     for first in range(0, measure.classes.picks, K):
         k = first + tl.arange(0, K)[None, :]
         there = wanted[:, None] & (k < measure.classes.picks)
-        column, here, value = _at_named(
+        column, here, value = at_named(
             logits, gathered, as_column(phi), measure, block.number[:, None], block.origin[:, None], k, there,
-            _as_column(g), begin[:, None], end[:, None], T, CAPPED, MEASURED, G, K,
+            as_columns(g), begin[:, None], end[:, None], T, CAPPED, MEASURED, G, K,
         )  # fmt: skip
         tl.store(grad.data + (to[:, None] + column * grad.col), value.to(T), mask=here)

@@ -18,7 +18,7 @@ from crossent.spec import LARGEST_SCALE, LEAST_SCALE
 # Flags beside those of `tiles`: whether there is a softcap, for kernels that are not compiled for one, and whether each
 # row has a temperature, for which none is compiled.
 HAS_CAP, HAS_TEMPERATURES = 1 << 10, 1 << 11
-_TEMPERATURES = tl.constexpr(HAS_TEMPERATURES)
+_CAP, _TEMPERATURES = tl.constexpr(HAS_CAP), tl.constexpr(HAS_TEMPERATURES)
 
 _LEAST, _LARGEST = tl.constexpr(LEAST_SCALE), tl.constexpr(LARGEST_SCALE)
 # tanh y / y − 1 for |y| < _NEAR, coefficients of y², y⁴ and y⁶ from tools/make_coefficients.py
@@ -38,6 +38,7 @@ class Phi(NamedTuple):
     """Logits to x, and x to scores, of each row, (R,): two scores are rate · (x − x') apart, and a score is scale · x.
 
     All are in the dtype of the computation but `scale` and `temperature`, which are in float64; `cap` is of all rows.
+    `capped` tells a kernel for softcaps whether there is one; None if there is.
     """
 
     unit: Any
@@ -45,6 +46,7 @@ class Phi(NamedTuple):
     rate: Any
     scale: Any
     temperature: Any
+    capped: Any
 
 
 @triton.jit(do_not_specialize=["number", "step"], do_not_specialize_on_alignment=["given", "own"])
@@ -70,22 +72,40 @@ def phi_of(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.constex
     unit = exact.to(T)
     if CAPPED:
         rate, scale = tl.full(unit.shape, opaque_one(cap.to(T)), T), tl.full(unit.shape, 1.0, tl.float64)
-        return Phi(unit, cap.to(T), rate, scale, of_row)
+        return Phi(unit, cap.to(T), rate, scale, of_row, None)
     else:
-        return Phi(unit, cap.to(T), unit, exact, of_row)
+        return Phi(unit, cap.to(T), unit, exact, of_row, None)
+
+
+@triton.jit
+def phi_by_flag(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.constexpr):
+    """Return phi of rows where a flag tells whether there is the softcap that a kernel is compiled for.
+
+    The temperature is that of x: 1 under the softcap.
+    """
+    phi = phi_of(temperature, cap, number, wanted, T, False)
+    if CAPPED:
+        capped = temperature.flags & _CAP != 0
+        rate = tl.where(capped, opaque_one(phi.cap), phi.rate)
+        scale, of_x = tl.where(capped, 1.0, phi.scale), tl.where(capped, 1.0, phi.temperature)
+        return Phi(phi.unit, phi.cap, rate, scale, of_x, capped)
+    else:
+        return phi
 
 
 @triton.jit
 def finite_where(wanted, phi, CAPPED: tl.constexpr):
     """Return phi that makes 0 of a tile of −inf in rows that are not wanted, whatever temperature they have."""
     unit = tl.where(wanted, phi.unit, 1.0)
-    return Phi(unit, phi.cap, phi.rate if CAPPED else unit, phi.scale, phi.temperature)
+    return Phi(unit, phi.cap, phi.rate if CAPPED else unit, phi.scale, phi.temperature, phi.capped)
 
 
 @triton.jit
 def as_column(phi):
     """Return phi as columns [R, 1]."""
-    return Phi(phi.unit[:, None], phi.cap, phi.rate[:, None], phi.scale[:, None], phi.temperature[:, None])
+    return Phi(
+        phi.unit[:, None], phi.cap, phi.rate[:, None], phi.scale[:, None], phi.temperature[:, None], phi.capped
+    )  # fmt: skip
 
 
 @triton.jit
@@ -115,12 +135,16 @@ def scored(z, phi, live, CAPPED: tl.constexpr):
         slope = ((4.0 * phi.unit) * u) * (inverse * inverse)
         nowhere = tl.where(live, 0.0, float("-inf"))
         if z.dtype == tl.float64:
-            return phi.cap * libdevice.tanh(y) + nowhere, slope
+            x = phi.cap * libdevice.tanh(y) + nowhere
         else:
             square, unit = y * y, phi.unit
             near = z * (unit + square * (unit * _TANH_3 + square * (unit * _TANH_5 + square * (unit * _TANH_7))))
             far = with_sign_of(phi.cap - phi.cap * u, z) * inverse + nowhere
-            return tl.where(size < _NEAR, near, far), slope
+            x = tl.where(size < _NEAR, near, far)
+        if phi.capped is None:
+            return x, slope
+        else:
+            return tl.where(phi.capped, x, z), tl.where(phi.capped, slope, phi.unit)
     else:
         return z, phi.unit
 

@@ -120,7 +120,7 @@ class Task:
     """Rows, target and scores of a call, but for its arrays."""
 
     dtype: torch.dtype
-    """Dtype of the logits."""
+    """Dtype of the logits, or float64 if that of the computation is."""
     shape: tuple[int, ...]
     axes: _Axes
     logits: Placed
@@ -257,6 +257,17 @@ class Task:
             return int(self.named_alone)
         return _PICKS if rows <= _PICKS else 2
 
+    @property
+    def in_double(self) -> Task:
+        """The same in float64, whatever the dtype of the logits is."""
+        if self.spare.dtype == torch.float64:
+            return self
+        return self.once("in double", lambda: self._converted(torch.float64))
+
+    def _converted(self, dtype: torch.dtype) -> Task:
+        spare = torch.empty(1, dtype=dtype, device=self.spare.device)
+        return dataclasses.replace(self, dtype=dtype, spare=spare, prepared={})
+
     def programs(self, rows: int) -> int:
         """Return how many blocks of so many rows there are."""
         return self.batches * -(-self.rows // rows)
@@ -275,7 +286,7 @@ class Task:
     def _split(self, tile: Tile, shortest: int, most: int) -> Parts:
         columns, block = self.columns + (tile.U if tile.wide else 0), tile.M * tile.U
         most = min(most, max(1, columns // shortest))
-        span = -(-columns // (most * block)) * block
+        span = max(1, -(-columns // (most * block))) * block
         return Parts(max(1, -(-columns // span)), span)
 
     # Which kernel of a family it is. Those that do no more than they have to are for wide tiles, whose columns are most
@@ -313,11 +324,11 @@ class Task:
 
         There may be another number of programs.
         """
-        return self._launch(
+        return self.launch_with(
             kernel, tile, (programs or self.programs(tile.R), parts, 1), numbers,
             constants | {
                 "CAPPED": self.capped, "DENSE": self.dense, "BATCHED": self.batches > 1 or not tile.wide,
-                "GROUPED": self._grouped(tile),
+                "GROUPED": self.grouped(tile),
             },
             free=not (constants["MEASURED"] or self.spare.dtype == torch.float64 or tile.warps > _FEW_WARPS),
         )  # fmt: skip
@@ -325,12 +336,15 @@ class Task:
     def launch_of_rows(self, kernel: Any, numbers: Sequence[Any]) -> Launch:
         """Return the launch of a kernel with a thread for each row."""
         tile = self.row_tile
-        return self._launch(kernel, tile, (self.programs(tile.R), 1, 1), numbers, {"K": tile.U}, free=False)
+        return self.launch_with(kernel, tile, (self.programs(tile.R), 1, 1), numbers, {"K": tile.U}, free=False)
 
-    def _launch(
+    def launch_with(
         self, kernel: Any, tile: Tile, grid: tuple[int, int, int], numbers: Sequence[Any], constants: Any, *, free: bool
     ) -> Launch:
-        """Return a launch; unless it is free to choose, ptxas, which may spill one or two, gets all registers."""
+        """Return a launch with these constants alone.
+
+        Unless it is free to choose, ptxas, which may spill one or two, gets all registers.
+        """
         most = min(_MOST_REGISTERS, _REGISTERS // (32 * tile.warps))
         limit = {} if free or torch.version.hip is not None else {"maxnreg": most}
         constants = constants | {"T": _TYPES[self.spare.dtype], "R": tile.R}
@@ -338,7 +352,7 @@ class Task:
             kernel, grid, (*self.logits.at, *_each(numbers), *self.numbers), constants, num_warps=tile.warps, **limit
         )
 
-    def _grouped(self, tile: Tile) -> bool:
+    def grouped(self, tile: Tile) -> bool:
         """Return whether kernels read the bias in groups of columns, as they read the logits."""
         if not self.bias_aligned or not tile.wide:
             return False

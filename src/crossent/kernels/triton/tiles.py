@@ -231,16 +231,23 @@ def read_tile(
 
     p leaves out the classes that an index target names; unless MEASURED there is nothing else, and p is not to be used.
     """
-    z = tl.load(address(logits, block.origin, block.phase, place, U, WIDE), mask=live, other=float("-inf")).to(T)
-    if WIDE and logits.grouped:
-        z = biased(z, logits, place, live)
-    else:
-        z = biased(z, logits, place - block.phase[:, None, None], live)
+    z = read_logits(logits, block.origin, block.phase, place, live, T, U, WIDE)
     x, slope = scored(z, as_tile(phi), live, CAPPED)
     if MEASURED:
-        return x, slope, _read_measure(measure, block, place, live, T, U, WIDE, DENSE)
+        return x, slope, read_measure(measure, block, place, live, T, U, WIDE, DENSE)
     else:
         return x, slope, x
+
+
+@triton.jit
+def read_logits(logits, origin, phase, place, live, T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr):
+    """Return the logits at places of each row with their bias, −inf where a place is not live."""
+    z = tl.load(address(logits, origin, phase, place, U, WIDE), mask=live, other=float("-inf")).to(T)
+    if WIDE and logits.grouped:  # two returns would be compiled to narrow loads
+        z = biased(z, logits, place, live)
+    else:
+        z = biased(z, logits, place - phase[:, None, None], live)
+    return z
 
 
 @triton.jit
@@ -259,7 +266,7 @@ def _probability(prob):
 
 
 @triton.jit
-def _read_measure(
+def read_measure(
     measure, block, place, live, T: tl.constexpr, U: tl.constexpr, WIDE: tl.constexpr, DENSE: tl.constexpr
 ):
     """Return the target measure without the classes that an index target names."""
