@@ -14,7 +14,7 @@ from benchmarks.common.progress import progress
 from benchmarks.common.records import Record, read, write
 
 ROUNDS = {"default": 11, "quick": 3}
-SUITES = ("logits", "everyday", "growth", "linear", "scaling", "rows")
+SUITES = ("logits", "everyday", "growth", "divergence", "linear", "scaling", "rows", "distillation")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,9 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", choices=("run", "report"), default="run")
     parser.add_argument("files", nargs="*", type=Path, help="JSON lines to report (all of benchmarks/results)")
     suite = (
-        "losses of logits, of few classes and few rows, sweeps of their sizes, losses of a linear layer, sweeps of its"
+        "losses of logits, of few classes and few rows, sweeps of their sizes, divergences of logits, losses of a"
+        " linear layer, sweeps of its sizes, losses of reinforcement learning, divergences between two linear layers,"
+        " or (by default) one after the other"
     )
-    suite += " sizes, losses of reinforcement learning, or (by default) one after the other"
     parser.add_argument("--suite", choices=(*SUITES, "all"), default="all", help=suite)
     parser.add_argument("--rounds", type=int, help="measured rounds (11; 3 with --quick)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")

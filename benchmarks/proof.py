@@ -13,6 +13,7 @@ from benchmarks.common import pages
 from benchmarks.common.grid import at, duration, error, number, size, words
 from benchmarks.common.records import Record, by_case
 from benchmarks.coverage import report as coverage_report
+from benchmarks.distillation import report as distillation_report
 from benchmarks.gpu import report as gpu_report
 from benchmarks.gpu.prove import beside_model
 from benchmarks.gpu.prove import tables as gpu_tables
@@ -48,6 +49,10 @@ class Table:
                     label = label or first
         return pages.markdown([self.heads[0], "processor", *self.heads[1:]], together, self.words + 1)
 
+    def unmeasured(self) -> str:
+        """Return the table without lines but one, which says that nobody has measured."""
+        return pages.markdown(self.heads, [[NOT_MEASURED] * len(self.heads)], self.words)
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -71,8 +76,8 @@ def table(name: str) -> str:
     if name in MODELS:
         return MODELS[name]()
     wanted = TABLES[name]
-    if isinstance(wanted, Whole) and wanted.suite in ON_A_GPU and not pages.exists(wanted.suite):
-        return wanted.make([])
+    if wanted.suite in SHOWN_BEFORE and not pages.exists(wanted.suite):
+        return wanted.make([]) if isinstance(wanted, Whole) else wanted.unmeasured()
     return f"{wanted.text()}\n\n{origin(wanted.suite)}"
 
 
@@ -117,6 +122,24 @@ def logits(records: list[Record]) -> pages.Lines:
                 _about(case),
                 *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "compile")),
                 *(number(at(case.get(of, {}), "times_limit", "limit")) for of in ("forward", "backward", "both")),
+                *(size(case.get("memory", {}), who, 1e6) for who in ("crossent", "eager")),
+            ]
+        ]
+        for name, case in by_case(records).items()
+    }
+
+
+DIVERGENCE = ["logits", "× eager", "× compile", "both / (two reads + clone)", "extra MB", "eager's"]
+
+
+def divergence(records: list[Record]) -> pages.Lines:
+    """Return times beside torch and beside what memory allows, and peaks of memory, of divergences of logits."""
+    return {
+        name: [
+            [
+                _about(case),
+                *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "compile")),
+                number(at(case["both"], "times_limit", "limit")),
                 *(size(case.get("memory", {}), who, 1e6) for who in ("crossent", "eager")),
             ]
         ]
@@ -293,6 +316,12 @@ TABLES: dict[str, Table | Whole] = {
     "linear-errors": Table("linear", ["N × D × V", "who", "chunks", "loss", "dX", "dW"], linear_errors, words=2),
     "rows": Table("rows", ROWS, rows),
     "rows-errors": Table("rows", ["N × D × V", "who", "loss", "dX", "dW"], rows_errors, words=2),
+    "distillation": Table("distillation", distillation_report.TIMES, distillation_report.times),
+    "distillation-errors": Table(
+        "distillation", ["student's N × D × V", "who", "loss", "dX", "dW"], distillation_report.errors, words=2
+    ),
+    "divergence": Table("divergence", DIVERGENCE, divergence),
+    "divergence-errors": Table("divergence", ["logits", "loss", "eager's", "gradient", "eager's"], logits_errors),
     "gpu-logits": Whole("gpu", gpu_logits),
     "gpu-linear": Whole("gpu", gpu_linear),
     "prove-checks": Whole("prove", gpu_tables.checks),
@@ -307,7 +336,7 @@ TABLES: dict[str, Table | Whole] = {
     "coverage": Whole("coverage", coverage_report.bar),
     "coverage-hard": Whole("coverage", coverage_report.hard),
 }
-ON_A_GPU = ("gpu", "prove")
+SHOWN_BEFORE = ("gpu", "prove", "divergence", "distillation")
 """Suites of which tables are shown before anybody has measured them: their cells say so."""
 ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, Whole) and not table.timed}
 """Suites of which the newest results are shown, whatever they ran on: coverage does not depend on it."""

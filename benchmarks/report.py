@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.common import processors
 from benchmarks.common.records import Record, by_case
+from benchmarks.distillation import report as distillation_report
 from benchmarks.linear import report as linear_report
 from benchmarks.logits import everyday_report, growth_report
 from benchmarks.logits import report as logits_report
@@ -16,9 +17,11 @@ LAYOUTS: dict[str, Any] = {
     "logits": logits_report,
     "everyday": everyday_report,
     "growth": growth_report,
+    "divergence": logits_report,
     "linear": linear_report,
     "scaling": linear_report,
     "rows": rows_report,
+    "distillation": distillation_report,
 }
 """Modules that know the columns of a suite: each has grids, notes and a LEGEND."""
 

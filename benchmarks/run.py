@@ -107,16 +107,17 @@ def _check(case: AnyCase, data: Data, calls: Calls) -> dict[str, str]:
             start = time.perf_counter()
             value = calls[Key("both", name)]()
             seconds = time.perf_counter() - start
-            if seconds <= PATIENCE or name not in suites.of(case).contenders.FEWER:
-                _ = calls[Key("forward", name)]()
-            else:
+            if seconds > PATIENCE and name in suites.of(case).contenders.FEWER:
                 missing[name] = f"its first step took {seconds:.0f} s"
+            elif Key("forward", name) in calls:
+                _ = calls[Key("forward", name)]()
         except Exception as error:
             if name != "compile":
                 raise
             missing[name] = type(error).__name__  # no compiler, most often; the text would name paths
         if name in missing:
-            del calls[Key("forward", name)], calls[Key("both", name)]
+            for key in (Key("forward", name), Key("both", name)):
+                _ = calls.pop(key, None)
             data.forget()
             continue
         found = Step(name, value.double(), [x.grad for x in data.leaves])

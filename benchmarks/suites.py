@@ -1,7 +1,7 @@
 """The suites that `python -m benchmarks` measures.
 
-Losses of logits, of few classes and few rows, sweeps of their sizes; losses of a linear layer, sweeps of its sizes, and
-losses of reinforcement learning on one.
+Losses of logits, of few classes and few rows, sweeps of their sizes, divergences of logits; losses of a linear layer,
+sweeps of its sizes, losses of reinforcement learning on one, and divergences between two.
 
 A suite is a folder: its cases; its contenders (losses, calls, work, LIMITS and FEWER); its errors (measure); and its
 report (grids, notes and a LEGEND).
@@ -15,6 +15,10 @@ from typing import Any
 import torch
 
 from benchmarks.common.records import Record
+from benchmarks.distillation import cases as distillation_cases
+from benchmarks.distillation import contenders as distillation_contenders
+from benchmarks.distillation import errors as distillation_errors
+from benchmarks.distillation.cases import DistillationCase
 from benchmarks.linear import cases as linear_cases
 from benchmarks.linear import contenders as linear_contenders
 from benchmarks.linear import errors as linear_errors
@@ -23,13 +27,14 @@ from benchmarks.logits import cases as logits_cases
 from benchmarks.logits import contenders as logits_contenders
 from benchmarks.logits import errors as logits_errors
 from benchmarks.logits import everyday as everyday_cases
+from benchmarks.logits import pairs
 from benchmarks.logits.cases import LogitsCase
 from benchmarks.rows import cases as rows_cases
 from benchmarks.rows import contenders as rows_contenders
 from benchmarks.rows import errors as rows_errors
 from benchmarks.rows.cases import RowsCase
 
-AnyCase = LogitsCase | LinearCase | RowsCase
+AnyCase = LogitsCase | LinearCase | RowsCase | DistillationCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,11 @@ SUITES = {
     "logits": _LOGITS,
     "everyday": _LOGITS,
     "growth": _LOGITS,
+    "divergence": _LOGITS,
     "linear": _LINEAR,
     "scaling": _LINEAR,
     "rows": Suite(rows_contenders, rows_errors),
+    "distillation": Suite(distillation_contenders, distillation_errors),
 }
 
 
@@ -63,9 +70,11 @@ def cases() -> list[AnyCase]:
         *logits_cases.CASES,
         *everyday_cases.everyday(),
         *everyday_cases.growth(),
+        *pairs.CASES,
         *linear_cases.CASES,
         *linear_cases.scaling(),
         *rows_cases.CASES,
+        *distillation_cases.CASES,
     ]
 
 

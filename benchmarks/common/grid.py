@@ -10,6 +10,9 @@ from benchmarks.common.records import Record
 Groups = tuple[tuple[str, tuple[str, ...]], ...]
 """Titles, each with the heads of its columns."""
 
+SOFT = ("prob", "topk", "binary", "forward", "reverse", "js")
+"""Targets that are no class indices; the last are kinds of divergence, whose target is a teacher."""
+
 
 def draw(groups: Groups, lines: list[list[str]]) -> list[str]:
     """Return the lines of a grid: titles, heads and cells, of which the first two are words and the others numbers."""
@@ -61,9 +64,13 @@ def power(value: float) -> str:
 
 def words(r: Record) -> str:
     """Return the shape of a case, what is special in it, and its name."""
-    target, cap = r.get("target"), r.get("softcap")
+    target, cap, wider = r.get("target"), r.get("softcap"), r.get("teacher_features")
     special = [
-        target if target in ("prob", "topk", "binary") else None,
+        target if target in SOFT else None,
+        r.get("kind"),
+        f"teacher of {wider} features" if wider and wider != r["shape"][1] else None,
+        "labels" if r.get("labels") else None,
+        f"gap {r['gap']:g}" if r.get("gap") else None,
         "weight" if r.get("weighted") else None,
         f"smoothing {r['smoothing']:g}" if r.get("smoothing") else None,
         f"softcap {cap:g}" if cap else None,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from benchmarks.common.divergences import KINDS
 from benchmarks.common.losses import Data
 from crossent.torch import TopK
 
@@ -31,7 +32,8 @@ class LogitsCase:
     model: str
     shape: tuple[int, ...]
     dtype: str = "float32"
-    target: Literal["index", "prob", "topk", "binary"] = "index"
+    target: Literal["index", "prob", "topk", "binary", "forward", "reverse", "js"] = "index"
+    """What the logits are compared with; a kind of divergence stands for a teacher's logits."""
     smoothing: float = 0.0
     weighted: bool = False
     ignored: float = 0.0
@@ -86,6 +88,8 @@ class LogitsCase:
             return torch.rand(self.shape, generator=random).round().to(dtype)
         if self.target == "prob":
             return torch.randn(self.shape, generator=random).softmax(1).to(dtype)
+        if self.target in KINDS:
+            return torch.randn(self.shape, generator=random).to(dtype)
         places = (self.shape[0], *self.shape[2:])
         if self.target == "index":
             target = torch.randint(self.shape[1], places, generator=random)

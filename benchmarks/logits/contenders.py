@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.common.divergences import BETA, KINDS, in_torch
 from benchmarks.common.losses import (
     Call,
     Contenders,
@@ -34,7 +35,7 @@ from benchmarks.logits.cases import LogitsCase
 from crossent import kernels
 from crossent.kernels.backend import BinaryOperands, Cotangents
 from crossent.spec import Scores, Target
-from crossent.torch import TopK, binary_cross_entropy_with_logits, cross_entropy
+from crossent.torch import TopK, binary_cross_entropy_with_logits, cross_entropy, divergence
 
 LIMITS = {
     "forward": {"limit": ("read",), "raw": ("raw",)},
@@ -54,6 +55,7 @@ def losses(case: LogitsCase, *, compiled: bool) -> dict[str, Loss]:
         "prob": (cross_entropy, functional.cross_entropy),
         "topk": (cross_entropy, topk_in_torch),
         "binary": (binary_cross_entropy_with_logits, functional.binary_cross_entropy_with_logits),
+        **{kind: (partial(divergence, kind=kind, beta=BETA), partial(in_torch, kind)) for kind in KINDS},
     }[case.target]
     return {
         "crossent": ours,

@@ -15,8 +15,9 @@ GROUPS = (
 
 LEGEND = """\
 ×: time of torch over that of crossent, larger is better. /: time of crossent over the least that memory allows, smaller
-is better: read is x.sum(), copy is into warm memory, limit is read + clone into fresh memory. Ratios are medians of
-ratios within a round. Extra memory is the peak beyond inputs and gradient; B/row is crossent's for each row."""
+is better: read is x.sum(), copy is into warm memory, limit is read + clone into fresh memory; each also reads a target
+as large as the logits. Ratios are medians of ratios within a round. Extra memory is the peak beyond inputs and
+gradient; B/row is crossent's for each row."""
 
 
 def grids(cases: dict[str, dict[str, Record]]) -> list[str]:

@@ -10,9 +10,10 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import peaks, run
 from benchmarks.common import memory, pages
+from benchmarks.distillation import cases as distillation_cases
 from benchmarks.linear import cases as linear_cases
 from benchmarks.logits import cases as logits_cases
-from benchmarks.logits import everyday
+from benchmarks.logits import everyday, pairs
 from benchmarks.logits.cases import LogitsCase
 from benchmarks.logits.everyday import EverydayCase
 from benchmarks.rows import cases as rows_cases
@@ -54,7 +55,8 @@ def test_the_command_measures_writes_and_reports_both_suites(
     monkeypatch.setattr(logits_cases, "CASES", (LogitsCase("logits", "none", (6, 11)),))
     monkeypatch.setattr(linear_cases, "CASES", tuple(linear_case(name) for name in ("bf16", "sized")))
     monkeypatch.setattr(peaks, "measure", lambda _, names: {"extra_bytes": dict.fromkeys(names, 12_300_000)})
-    monkeypatch.setattr(rows_cases, "CASES", ())
+    for others in (rows_cases, pairs, distillation_cases):
+        monkeypatch.setattr(others, "CASES", ())
     monkeypatch.setattr(linear_cases, "scaling", list)
     monkeypatch.setattr(everyday, "everyday", list)
     monkeypatch.setattr(everyday, "growth", list)
