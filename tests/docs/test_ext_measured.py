@@ -14,7 +14,7 @@ from tests.docs.results import lost, remove
 
 pytestmark = pytest.mark.slow
 
-TABLES = [(table.suite, name) for name, table in proof.TABLES.items() if table.suite not in proof.ON_A_GPU]
+TABLES = [(table.suite, name) for name, table in proof.TABLES.items() if table.suite not in proof.SHOWN_BEFORE]
 
 
 @pytest.mark.parametrize(("suite", "name"), TABLES)
