@@ -85,7 +85,8 @@ def beside(case: Case, *, backwards: bool = True) -> PairCase:
 
 def pair_cases(backend: Any, kind: str, V: int, dtype: str, **how: Any) -> Iterator[PairCase]:
     for case in backend.cases(kind, V, dtype, **how):
-        yield beside(case, backwards=dtype != "bfloat16" and "backwards" not in case.name)
+        backwards = backend.backwards and dtype != "bfloat16" and "backwards" not in case.name
+        yield beside(case, backwards=backwards)
 
 
 @dataclasses.dataclass
@@ -198,6 +199,14 @@ def records(backend: Any, case: PairCase) -> tuple[Any, Teacher]:
     return own, Teacher(case.teacher.logits, case.teacher.scores, its)
 
 
+def gradient_bound(case: PairCase, truth: PairTruth, dtype: str) -> tuple[Any, Any]:
+    """The gradient (N, V), and the bound of its error where it is stored in a dtype."""
+    want, scale = truth.grad()
+    eps, least = data.spacing(dtype)
+    bound = case.unit * scale + (np.abs(want) * eps + least) / limit(case) * (case.unit < eps / 2)
+    return want, bound + (np.abs(want) * eps + least) * 0.1 * (dtype != case.student.dtype or not case.wide)
+
+
 def check_pair(backend: Any, case: PairCase, truth: PairTruth) -> None:
     """Check the sums and the gradient of a case; whoever calls this has the truth of it, for several backends."""
     record, teacher = records(backend, case)
@@ -212,7 +221,6 @@ def check_pair(backend: Any, case: PairCase, truth: PairTruth) -> None:
         ratio = oracle.worst(mine[valid], want[valid], case.unit * bound[valid])
         assert ratio <= limit(case), f"{name} of {case.name}: {ratio:.3g} times its first-order error bound"
 
-    want, scale = truth.grad()
     narrow = student.dtype == "float32" and zlib.crc32(case.name.encode()) % 3 == 0 and "backwards" not in case.name
     dtype = "bfloat16" if narrow else student.dtype
     place = student.grad_layout if not (narrow and any(student.grad_layout.back)) else None
@@ -223,9 +231,7 @@ def check_pair(backend: Any, case: PairCase, truth: PairTruth) -> None:
     )  # fmt: skip
     inputs.check()
     grad = as_rows(out.values())
-    eps, least = data.spacing(dtype)
-    bound = case.unit * scale + (np.abs(want) * eps + least) / limit(case) * (case.unit < eps / 2)
-    bound += (np.abs(want) * eps + least) * 0.1 * (dtype != student.dtype or not case.wide)
+    want, bound = gradient_bound(case, truth, dtype)
     ratio = oracle.worst(grad, want, bound)
     assert ratio <= limit(case), f"gradient of {case.name}: {ratio:.3g} times its first-order error bound"
     assert not grad[~valid].any()

@@ -160,3 +160,15 @@ def test_what_is_no_number_is_none_in_its_row_alone():
     got = reference.pair_stats(logits, Scores(), own, its, BETA)
     assert np.isnan(got[:, :2]).all()
     assert not got[:, 2].any()
+
+
+def test_no_rows():
+    z, target = np.zeros((0, 4)), Target(np.zeros(0, np.int64))
+    stats = reference.row_stats(z, target)
+    beside = Teacher(z, Scores(), np.zeros((5, 0)))
+    sums = reference.pair_stats(z, Scores(), stats, beside, 0.5)
+    assert sums.shape == (4, 0)
+    ones = np.ones(0)
+    assert reference.row_grad(z, target, Scores(), stats, PairCotangents(ones)[:3]).shape == (0, 4)
+    given = PairCotangents(kl=ones, js=ones)
+    assert reference.pair_grad(z, target, Scores(), stats, beside, 0.5, sums, given).shape == (0, 4)

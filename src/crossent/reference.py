@@ -31,7 +31,8 @@ def target_measure(target: Target, rows: int, columns: int) -> tuple[Any, Any]:
     if target.index is None:
         base = np.asarray(target.prob, np.float64)
     else:
-        index = np.asarray(target.index).reshape(rows, -1)
+        index = np.asarray(target.index)
+        index = index[:, None] if index.ndim == 1 else index
         prob = np.ones(index.shape) if target.prob is None else np.asarray(target.prob, np.float64)
         if target.prob is None:
             valid = index[:, 0] != target.ignore_index

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("triton")
@@ -106,6 +108,16 @@ def test_loops_of_nvidia_have_their_columns():
     none, once = loops_of(nvidia.parse(NVIDIA, "row_stats"), None)
     assert [loop.columns for loop in none] == [0, 0]
     assert once == 18
+
+
+SCRATCH, SHARED = "\tscratch_store_dword off, v1, off offset:4\n", "\tds_write_b32 v1, v2\n"
+
+
+@pytest.mark.parametrize(("line", "spilled"), [("", 8), (SHARED, 8), (SCRATCH, 44)])
+def test_memory_that_is_set_aside_and_not_used_is_not_spilled(line, spilled):
+    numbers = "\t.vgpr_count: 71\n\t.vgpr_spill_count: 2\n\t.private_segment_fixed_size: 36\n"
+    kernel = SimpleNamespace(asm={"amdgcn": line + numbers})
+    assert amd.registers(kernel) == (71, spilled)
 
 
 def test_instructions_and_loops_of_amd_are_read():

@@ -75,6 +75,33 @@ def statistics(
     return {name: torch.where(valid, x, torch.zeros((), dtype=x.dtype)) for name, x in found.items()}
 
 
+def of_topk(z: Tensor, index: Tensor, prob: Tensor, tail: str, beta: float, **scores: Any) -> dict[str, Tensor]:
+    """Divergences from probabilities that are spread over all classes; classes of probability 0 are left out."""
+    V = z.shape[-1]
+    full = torch.zeros(*z.shape[:-1], V + 1, dtype=torch.float64)
+    full = full.scatter_add(-1, torch.where(prob == 0, V, index).long(), prob)[..., :V]
+    q = log_softmax(z, **scores).softmax(-1)
+    chosen = torch.zeros_like(full).scatter_add(-1, torch.where(prob == 0, 0, index).long(), (prob != 0).double()) > 0
+    if tail == "bucket":
+        rest_p = 1 - full.sum(-1, keepdim=True)
+        rest_q = torch.where(chosen, 0.0, q).sum(-1, keepdim=True)
+        full, q = torch.cat((full, rest_p), -1), torch.cat((q, rest_q), -1)
+        chosen = torch.cat((chosen, torch.ones_like(rest_p, dtype=torch.bool)), -1)
+
+    def term(a: Tensor, b: Tensor) -> Tensor:
+        a, b = torch.where(chosen, a, 1.0), torch.where(chosen, b, 1.0)
+        log = torch.where(a == 0, 0.0, a.clamp(min=1e-300).log()) - b.log()
+        return torch.where(a == 0, b, a * log + b - a).sum(-1)
+
+    mixture = beta * full + (1 - beta) * q
+    return {
+        "kl": term(full, q),
+        "reverse_kl": term(q, full),
+        "js": beta * term(full, mixture) + (1 - beta) * term(q, mixture),
+        "teacher_entropy": -torch.where(full > 0, full * full.clamp(min=1e-300).log(), 0.0).sum(-1),
+    }
+
+
 def as_dict(stats: Any) -> dict[str, Any]:
     """The fields of statistics by name, without those that are not there."""
     if isinstance(stats, dict):

@@ -162,6 +162,23 @@ def _divergences(home: Any, z: Tensor, t: Tensor) -> Tensor:
     return (parts[0] + parts[1] ** 2).sum() + parts[2].sum()
 
 
+@case("linear divergences", (N, D), (V, D), (N, 2))
+def _linear_divergences(home: Any, x: Tensor, w: Tensor, t: Tensor) -> Tensor:
+    its, bias = w[:, :2], w[:, 2]
+    scores = {"temperature": 0.7, "softcap": 3.0, "teacher_temperature": 1.5, "target": INDEX}
+    if home is F:
+        parts = [
+            F.linear_divergence(
+                x, w, t, its, linear_bias=bias, reduction=reduction, kind=kind, chunk_bytes=256, **scores
+            )
+            for kind, reduction in zip(teaching.KINDS, ("sum", "none", "mean"), strict=True)
+        ]
+    else:
+        found = teaching.statistics(nnf.linear(x, w, bias), nnf.linear(t, its), **scores)
+        parts = [found["kl"].sum(), found["reverse_kl"], found["js"].sum() / (INDEX != -100).sum()]
+    return parts[0] + (parts[1] ** 2).sum() + parts[2]
+
+
 @case("sparse teachers", (N, V), (N, 2), share=(1,))
 def _sparse_teachers(home: Any, z: Tensor, p: Tensor) -> Tensor:
     p = 0.4 * p + 0.05

@@ -1,6 +1,7 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies.
 
-The public face is `functional`, `linear`, `log_probabilities`, `divergence`, `modules`, `lm_head` and `sequences`.
+The public face is `functional`, `linear`, `log_probabilities`, `divergence`, `linear_divergence`, `modules`,
+`lm_head` and `sequences`.
 Users import this module only. Below it lie the folders `lazy` (lazy logits), `teachers` (what a student is compared
 with), `operators` (what torch's dispatcher sees), `call` (call in, results out), `sources` (where logits come from, a
 tile at a time), `ranks` (who holds which classes and rows) and `base`. They import `crossent.kernels` and the plain
@@ -17,6 +18,7 @@ from crossent.torch.functional import (
     cross_entropy,
 )
 from crossent.torch.linear import linear_cross_entropy
+from crossent.torch.linear_divergence import linear_divergence
 from crossent.torch.lm_head import fuse_lm_head, unfuse_lm_head
 from crossent.torch.log_probabilities import linear_logprobs, logprobs
 from crossent.torch.modules import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, LinearCrossEntropyLoss
@@ -39,6 +41,7 @@ __all__ = [
     "divergence",
     "fuse_lm_head",
     "linear_cross_entropy",
+    "linear_divergence",
     "linear_logprobs",
     "logprobs",
     "next_token_labels",

@@ -15,7 +15,9 @@ from crossent.torch.call.dtensor import of_heads, stand_in
 from crossent.torch.call.layout import layout_of_rows
 from crossent.torch.call.results import DivergenceStats, reduction_of
 from crossent.torch.call.targets import TargetKind, TopK
-from crossent.torch.ranks.shards import NO_RANKS, NO_SHARDS, Shards
+from crossent.torch.lazy.divergences import fused_divergence
+from crossent.torch.lazy.logits import LazyLogits
+from crossent.torch.ranks.shards import NO_SHARDS
 from crossent.torch.teachers.logits import logits_view
 from crossent.torch.teachers.sparse import topk_view
 from crossent.torch.teachers.view import DivergenceOptions, Kind, Tail, TeacherArguments, options_of, student_target
@@ -197,7 +199,18 @@ def divergence(
     sharding, scores = sharding_of(process_group, first_class, num_classes), scores_of(temperature, softcap)
     given = student_target(target, ignore_index)
     arguments = Arguments(logits, given, None, ignore_index, 0.0, scores, of_rows, return_stats, sharding, NO_SHARDS)
-    return _of_logits(arguments.bound(), teacher, options, has_target=target is not None)
+    arguments, has_target = arguments.bound(), target is not None
+
+    def of_numbers(arguments: Arguments, teacher: TeacherArguments) -> Tensor | tuple[Tensor, DivergenceStats]:
+        return _of_logits(arguments, teacher, options, has_target=has_target)
+
+    if isinstance(logits, LazyLogits) and logits.stays_lazy():
+        teacher.check_tail()
+        lazy = arguments._replace(ignore_index=None if ignore_index == -100 else ignore_index)
+        fused = fused_divergence(lazy, teacher, options, of_numbers, has_target=has_target)
+        if fused is not NotImplemented:
+            return fused
+    return of_numbers(arguments, teacher)
 
 
 def _of_logits(
@@ -214,9 +227,7 @@ def _of_logits(
         placed = teacher.placed(local.of_classes, local.of_rows)
         return local.finish(_on_this_rank(local.arguments, placed, options, has_target=has_target))
     layout = layout_of_rows(logits, shard=arguments.sharding.process_group is not None)
-    arguments = arguments._replace(operands=layout.flat(logits)).sharded()
-    if arguments.shards is NO_SHARDS and arguments.sharding.num_classes is not None:  # the teacher may have padding
-        arguments = arguments._replace(shards=Shards(NO_RANKS, 0, arguments.sharding.num_classes))
+    arguments = arguments._replace(operands=layout.flat(logits)).sharded_beside()
     return _on_this_rank(arguments._replace(operands=logits), teacher, options, has_target=has_target)
 
 

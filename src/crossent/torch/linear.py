@@ -26,7 +26,7 @@ from crossent.torch.call.arguments import (
 from crossent.torch.call.checks import chunk_bytes_of
 from crossent.torch.call.closings import row_function_of
 from crossent.torch.call.dtensor import of_layer
-from crossent.torch.call.layout import LayerOperands, layout_of_layer
+from crossent.torch.call.layout import LayerOperands, layout_of_layer, under_autocast
 from crossent.torch.call.results import Stats, finished, reduction_of, stats_of, view_of
 from crossent.torch.call.targets import NOT_OF_PROBABILITIES, TargetKind, is_soft
 from crossent.torch.operators.closed_loss import closed_loss
@@ -215,7 +215,7 @@ class LayerRows(NamedTuple):
 
 def checked_layer(arguments: Arguments) -> LayerRows:
     """Return the call of a layer on this rank, and its rows; raise if an argument does not fit."""
-    layer, ranks = _autocast(arguments.operands), arguments.shards.ranks
+    layer, ranks = under_autocast(arguments.operands), arguments.shards.ranks
     gathered = None if ranks.gathered is None else ranks.gathered.to(layer.input.dtype)
     whole = layer if gathered is None else layer._replace(input=gathered)
     layout = layout_of_layer(whole, shard=bool(ranks.groups))
@@ -258,8 +258,8 @@ def _in_one_or_two_sweeps(
     closing, alone = rows.closing, rows.ranks.alone
     reduced, samples = closing.reduction != "none", closing.sample_weight
     prob: Any = call.target.prob
-    wanted = Wanted(*map(_wants_gradient, (call.input, call.linear_weight, call.linear_bias, prob)))
-    constant = not (wanted.prob or _wants_gradient(samples))
+    wanted = Wanted(*map(wants_gradient, (call.input, call.linear_weight, call.linear_bias, prob)))
+    constant = not (wanted.prob or wants_gradient(samples))
     costs = costs_of(call.input, call.linear_weight)
     if chunk_bytes is None:
         chunk_bytes = default_chunk_bytes(costs) if alone else costs.device.chunk_bytes
@@ -302,18 +302,6 @@ def _kept(call: LinearCall, wanted: Wanted, chunk_bytes: int) -> str:
     return "nothing"
 
 
-def _wants_gradient(x: Tensor | None) -> bool:
+def wants_gradient(x: Tensor | None) -> bool:
+    """Return whether a gradient of this operand can be asked for."""
     return x is not None and x.requires_grad and torch.is_grad_enabled()
-
-
-def _autocast(layer: LayerOperands) -> LayerOperands:
-    """Return the operands in the dtype of torch.autocast, if it is on."""
-    device = layer.input.device.type if isinstance(layer.input, Tensor) else "cpu"  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-        return layer
-    dtype = torch.get_autocast_dtype(device)
-    operands: Any = [
-        x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
-        for x in layer
-    ]
-    return LayerOperands(*operands)

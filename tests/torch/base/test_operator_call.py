@@ -71,6 +71,8 @@ OPERATORS = {
     "log_sum_squares": "SquaresCall", "log_sum_squares_grad": "SquaresGradCall", "selected_stats": "SelectedCall",
     "selected_grad": "SelectedGradCall", "linear_selected": "LinearSelectedCall",
     "linear_selected_grad": "LinearSelectedGradCall", "pair_stats": "PairCall", "pair_grad": "PairGradCall",
+    "linear_pair_stats": "LinearPairStatsCall", "linear_pair_grad": "LinearPairGradCall",
+    "linear_pair_loss": "LinearPairLossCall",
 }  # fmt: skip
 TARGET = (
     "Tensor? index, Tensor? prob, Tensor? weight, float smoothing, int ignore_index, int first_class, int? num_classes"

@@ -67,3 +67,13 @@ def test_all_derivatives(apart):
     if apart:
         assert torch.autograd.gradcheck(sums, inputs)
     assert torch.autograd.gradgradcheck(sums, inputs)
+
+
+def test_a_student_that_rules_out_a_class_is_still_pulled_to_it():
+    """The value is +inf, and its derivative by the student q − p, as that of a cross-entropy."""
+    z = torch.tensor([[0.0, -math.inf, 1.0]], dtype=torch.float64, requires_grad=True)
+    p = torch.tensor([[0.2, 0.5, 0.3]], dtype=torch.float64)
+    kl = pair_sums(p.log(), z.log_softmax(1), None).kl
+    assert kl.item() == math.inf
+    (g,) = torch.autograd.grad(kl.sum(), z)
+    torch.testing.assert_close(g, z.detach().softmax(1) - p)

@@ -17,33 +17,6 @@ each_kind = pytest.mark.parametrize("kind", list(teaching.KINDS))
 each_tail = pytest.mark.parametrize("tail", ["ignore", "bucket"])
 
 
-def truth(z: Tensor, index: Tensor, prob: Tensor, tail: str, beta: float, **scores: Any) -> dict[str, Tensor]:
-    """Divergences from probabilities that are spread over all classes; classes of probability 0 are left out."""
-    V = z.shape[-1]
-    full = torch.zeros(*z.shape[:-1], V + 1, dtype=torch.float64)
-    full = full.scatter_add(-1, torch.where(prob == 0, V, index).long(), prob)[..., :V]
-    q = teaching.log_softmax(z, **scores).softmax(-1)
-    chosen = torch.zeros_like(full).scatter_add(-1, torch.where(prob == 0, 0, index).long(), (prob != 0).double()) > 0
-    if tail == "bucket":
-        rest_p = 1 - full.sum(-1, keepdim=True)
-        rest_q = torch.where(chosen, 0.0, q).sum(-1, keepdim=True)
-        full, q = torch.cat((full, rest_p), -1), torch.cat((q, rest_q), -1)
-        chosen = torch.cat((chosen, torch.ones_like(rest_p, dtype=torch.bool)), -1)
-
-    def term(a: Tensor, b: Tensor) -> Tensor:
-        a, b = torch.where(chosen, a, 1.0), torch.where(chosen, b, 1.0)
-        log = torch.where(a == 0, 0.0, a.clamp(min=1e-300).log()) - b.log()
-        return torch.where(a == 0, b, a * log + b - a).sum(-1)
-
-    mixture = beta * full + (1 - beta) * q
-    return {
-        "kl": term(full, q),
-        "reverse_kl": term(q, full),
-        "js": beta * term(full, mixture) + (1 - beta) * term(q, mixture),
-        "teacher_entropy": -torch.where(full > 0, full * full.clamp(min=1e-300).log(), 0.0).sum(-1),
-    }
-
-
 def drawn(rows: tuple[int, ...], V: int, K: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, classes and probabilities that add up to less than 1; the classes of a row differ."""
     z = (2 * torch.randn(*rows, V)).to(dtype)
@@ -62,7 +35,7 @@ def test_values_and_gradients(tail, scores, dtype, V, K):
     p = prob.clone().requires_grad_()
     exact, q = z.detach().double().requires_grad_(), prob.clone().requires_grad_()
     _, got = F.divergence(z, TopK(index, p), tail=tail, beta=0.3, return_stats=True, **scores)
-    want = truth(exact, index, q, tail, 0.3, **scores)
+    want = teaching.of_topk(exact, index, q, tail, 0.3, **scores)
     assert got.teacher_lse is None
     for k, (name, x) in enumerate(want.items()):
         found = getattr(got, name)
@@ -123,7 +96,7 @@ def test_rows_of_any_shape_beside_a_target(kind, tail, rows):
     loss, found = F.divergence(
         z, TopK(index, prob), kind=kind, tail=tail, target=target, reduction="none", return_stats=True
     )
-    want = truth(z.detach(), index, prob, tail, 0.5)
+    want = teaching.of_topk(z.detach(), index, prob, tail, 0.5)
     torch.testing.assert_close(loss, want[teaching.KINDS[kind]])
     torch.testing.assert_close(found.logprob, z.log_softmax(-1).gather(-1, target[..., None])[..., 0])
     assert found.kl.shape == found.agreement.shape == rows
@@ -197,5 +170,5 @@ def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match="at least one class for each row, got K = 0"):
         _ = F.divergence(z, TopK(index[:, :0], prob[:, :0]))
     for name, value in (("teacher_temperature", 2.0), ("teacher_softcap", 3.0), ("teacher_classes", torch.arange(9))):
-        with pytest.raises(ValueError, match=f"{name} is for teacher_logits"):
+        with pytest.raises(ValueError, match=f"{name} is for a teacher with logits"):
             _ = F.divergence(z, TopK(index, prob), **{name: value})

@@ -53,6 +53,47 @@ class PredictionResults(NamedTuple):
     peak: Tensor
 
 
+class PairResults(NamedTuple):
+    """Results (N,) of the student's rows and its record, the teacher's, the divergences, and the sums (4, N) float64.
+
+    What the teacher's logits alone decide has the dtype of the teacher's losses, all else that of the student's.
+    """
+
+    loss: Tensor
+    lse: Tensor
+    entropy: Tensor
+    record: Tensor
+    teacher_lse: Tensor
+    teacher_entropy: Tensor
+    teacher_record: Tensor
+    kl: Tensor
+    reverse_kl: Tensor
+    js: Tensor
+    """Zeros without β."""
+    sums: Tensor
+
+    @property
+    def student(self) -> RowResults:
+        """The results of the student's rows."""
+        return RowResults(self.loss, self.lse, self.entropy, self.record)
+
+
+SWAPPED = [1, 0, 3, 2]
+"""Where the sums of a pair lie in those of the pair in each other's place."""
+
+
+def pair_results(
+    student: RowResults, teacher: RowResults, sums: Tensor, beta: float | None, ignored: Tensor | None
+) -> PairResults:
+    """Return the results of a student's rows beside a teacher's from the sums of both, which are cleared if ignored."""
+    if ignored is not None:
+        sums = sums.masked_fill_(ignored, 0.0)
+    kl, reverse, of_p, of_q = sums
+    share = 0.0 if beta is None else beta
+    divergences = (x.to(student.loss.dtype) for x in (kl, reverse, share * of_p + (1 - share) * of_q))
+    return PairResults._make((*student, *teacher[1:], *divergences, sums))
+
+
 class RowRecord(NamedTuple):
     """Loss (N,) and record (5, N) of each row; a record (5, 0) is none."""
 

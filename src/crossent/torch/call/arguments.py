@@ -28,7 +28,7 @@ from crossent.torch.call.layout import LayerOperands, LogitsLayout
 from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.agreement import check_agreement
 from crossent.torch.ranks.collectives import sum_over
-from crossent.torch.ranks.shards import Ranks, Shards, shards_of
+from crossent.torch.ranks.shards import NO_RANKS, NO_SHARDS, Ranks, Shards, shards_of
 
 
 class Sharding(NamedTuple):
@@ -103,6 +103,13 @@ class Arguments(NamedTuple):
             axis = min(1, stored.ndim - 1)
         columns = stored.shape[axis] if isinstance(stored, Tensor) and stored.ndim else 0
         return self._replace(shards=shards_of(*self.sharding, columns))
+
+    def sharded_beside(self) -> Arguments:
+        """Return the same for a call with a second head, which may have padding where the first one has none."""
+        arguments, number = self.sharded(), self.sharding.num_classes
+        if arguments.shards is not NO_SHARDS or number is None:
+            return arguments
+        return arguments._replace(shards=Shards(NO_RANKS, 0, number))
 
 
 class RowCounts(NamedTuple):

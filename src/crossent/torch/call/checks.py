@@ -15,13 +15,11 @@ from crossent.torch.base.values import NUMBERS, REAL, is_dtensor, loss_dtype
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def check_input(input: Tensor) -> None:
+def check_input(input: Tensor, name: str = "input") -> None:
     """Raise unless the input is a tensor of a dtype and on a device that there are kernels for."""
-    if not isinstance(input, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"input must be a tensor, got {type(input).__name__}; use torch.as_tensor first")
-    check_layout("input", input)
+    check_tensor(name, input)
     if input.dtype not in REAL:
-        raise TypeError(f"input must be float32, float64, bfloat16 or float16, got {input.dtype}; use input.float()")
+        raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, got {input.dtype}; use {name}.float()")
     if input.is_cpu or input.is_meta or torch.compiler.is_compiling():
         return
     reason = why_no_backend(input.device.type)

@@ -18,7 +18,14 @@ from crossent.kernels.backend import BinaryOperands
 from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, check_options, row_scores, sample_weight_of
 from crossent.torch.call.closings import checked_function
-from crossent.torch.call.layout import LayerOperands, LogitsLayout, layout_of, layout_of_layer, layout_of_rows
+from crossent.torch.call.layout import (
+    LayerNames,
+    LayerOperands,
+    LogitsLayout,
+    layout_of,
+    layout_of_layer,
+    layout_of_rows,
+)
 from crossent.torch.call.targets import TargetKind, target_rows
 from crossent.torch.ranks.collectives import sum_over
 from crossent.torch.ranks.shards import NO_RANKS, Ranks, Shards
@@ -258,15 +265,57 @@ def of_layer(arguments: Arguments) -> LocalCall:
     ValueError
         If an argument does not fit the layer, or an operand is placed in a way that has no loss.
     """
+    layout, placed, arguments = _layer_here(arguments)
+    return LocalCall(arguments, placed.finish(layout.rows, arguments.closing.reduction))
+
+
+def of_two_layers(arguments: Arguments, names: LayerNames) -> LocalHeads:
+    """Return a call of a layer beside others as it is on this rank; `names` are those of another layer's operands.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the layer, or an operand is placed in a way that has no loss.
+    NotImplementedError
+        If each rank has rows of its own of classes that are shared.
+    """
     layer: LayerOperands = arguments.operands
-    features: Any = layer.input
-    weight: Any = layer.linear_weight
-    for name, x in layer._asdict().items():
+    layout, placed, arguments = _layer_here(arguments)
+    if arguments.shards.ranks.gathered is not None:
+        raise NotImplementedError(
+            "the rows of two heads are sharded over the dimension that the classes are sharded over, and would have to "
+            "be gathered; use input.redistribute(placements=...) and the same for teacher_input"
+        )
+
+    def of_classes(x: Any) -> Any:
+        if isinstance(x, TargetKind):
+            return placed.target(x, layout)
+        _check_all_placed(x, names)
+        if any(operand is not None and operand.device_mesh != placed.mesh for operand in x):
+            raise ValueError("both layers must be on one mesh, that of the input; distribute their operands over it")
+        placements = [y.placements for y in (layer.input, *[layer.linear_weight] * 2)]  # pyright: ignore
+        return LayerOperands(*map(placed.local, x, placements))
+
+    finish = placed.finish(layout.rows, arguments.closing.reduction)
+    return LocalHeads(arguments, finish, of_classes, lambda x: placed.local(x, placed.placements()))
+
+
+def _check_all_placed(layer: LayerOperands, names: Sequence[str]) -> None:
+    """Raise for an operand that is a tensor beside DTensors."""
+    for name, x in zip(names, layer, strict=True):
         if isinstance(x, Tensor) and not is_dtensor(x):
             raise TypeError(
                 f"{name} is a tensor beside DTensors, and nobody knows whether all ranks have the same; use "
                 f"DTensor.from_local({name}, mesh, [Replicate()]) if they have, else [Shard(0)]"
             )
+
+
+def _layer_here(arguments: Arguments) -> tuple[LogitsLayout, _Mesh, Arguments]:
+    """Return what a layer's logits would be, how they would be placed, and its call as it is on this rank."""
+    layer: LayerOperands = arguments.operands
+    features: Any = layer.input
+    weight: Any = layer.linear_weight
+    _check_all_placed(layer, layer._fields)
     layout = layout_of_layer(LayerOperands(*map(stand_in, layer)))
     arguments = _checked(arguments, layout, features.device_mesh)
     if weight.device_mesh != features.device_mesh:
@@ -291,7 +340,7 @@ def of_layer(arguments: Arguments) -> LocalCall:
     bias = None if layer.linear_bias is None else placed.local(layer.linear_bias, weight.placements)
     local = placed.local(features, features.placements), placed.local(weight, weight.placements), bias
     arguments = placed.arguments(arguments, layout, shards)._replace(operands=LayerOperands(*local))
-    return LocalCall(arguments, placed.finish(layout.rows, arguments.closing.reduction))
+    return layout, placed, arguments
 
 
 def _gathered(input: Any, rows: dict[int, int], gathering: list[int], placed: _Mesh, ranks: Ranks) -> Ranks:

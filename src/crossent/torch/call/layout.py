@@ -68,38 +68,65 @@ def layout_of_rows(logits: Tensor, *, shard: bool = False) -> LogitsLayout:
     return LogitsLayout(logits.shape, logits.ndim - 1, rows, logits.dtype, logits.device)
 
 
-def layout_of_layer(layer: LayerOperands, *, shard: bool = False) -> LogitsLayout:
+def under_autocast(layer: LayerOperands) -> LayerOperands:
+    """Return the operands in the dtype of torch.autocast, if it is on."""
+    device = layer.input.device.type if isinstance(layer.input, Tensor) else "cpu"  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return layer
+    dtype = torch.get_autocast_dtype(device)
+    operands: Any = [
+        x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() and x.dtype != torch.float64 else x
+        for x in layer
+    ]
+    return LayerOperands(*operands)
+
+
+class LayerNames(NamedTuple):
+    """What a caller calls the operands of a layer."""
+
+    input: str = "input"
+    weight: str = "linear_weight"
+    bias: str = "linear_bias"
+
+
+def layout_of_layer(
+    layer: LayerOperands,
+    *,
+    shard: bool = False,
+    names: LayerNames = LayerNames(),  # noqa: B008  a constant
+) -> LogitsLayout:
     """Return how the axes of a layer's logits are meant; raise if its operands do not fit each other."""
     x, linear_weight, linear_bias = layer
-    check_input(x)
-    others: dict[str, Any] = {"linear_weight": linear_weight}
+    check_input(x, names.input)
+    others: dict[str, Any] = {names.weight: linear_weight}
     if linear_bias is not None:
-        others["linear_bias"] = linear_bias
+        others[names.bias] = linear_bias
     for name, operand in others.items():
         check_companion(name, operand, x.device)
         if operand.dtype != x.dtype:
+            own = names.input
             raise TypeError(
-                f"{name} is {operand.dtype} and input {x.dtype}; use {name}.to(input.dtype), or torch.autocast"
+                f"{name} is {operand.dtype} and {own} {x.dtype}; use {name}.to({own}.dtype), or torch.autocast"
             )
     given = tuple(linear_weight.shape)
     if x.ndim == 0 or linear_weight.ndim < 2 or given[-1] != x.shape[-1]:
         raise ValueError(
-            f"input of shape {tuple(x.shape)} and linear_weight of shape {given} do not fit: they must be (…, D) "
-            "and (V, D), or (V, d1, …, D), with the same number D of features"
+            f"{names.input} of shape {tuple(x.shape)} and {names.weight} of shape {given} do not fit: they must be "
+            "(…, D) and (V, D), or (V, d1, …, D), with the same number D of features"
         )
     if linear_bias is not None and linear_bias.shape != given[:-1]:
         raise ValueError(
-            f"linear_bias must have shape {given[:-1]}, one entry for each row of linear_weight, "
+            f"{names.bias} must have shape {given[:-1]}, one entry for each row of {names.weight}, "
             f"got {tuple(linear_bias.shape)}"
         )
     batch, classes, spatial = x.shape[:-1], given[0], given[1:-1]
     if spatial and not batch:
         raise ValueError(
-            f"linear_weight of shape {given} makes a K-dimensional loss, which needs a batch of inputs; "
-            "use input.unsqueeze(0)"
+            f"{names.weight} of shape {given} makes a K-dimensional loss, which needs a batch of inputs; "
+            f"use {names.input}.unsqueeze(0)"
         )
     rows = torch.Size((*batch, *spatial))
     if classes == 0 and rows.numel() > 0 and not shard:
-        raise ValueError(f"linear_weight of shape {given} has no classes; they are its axis 0")
+        raise ValueError(f"{names.weight} of shape {given} has no classes; they are its axis 0")
     shape = torch.Size((*batch, classes, *spatial))
     return LogitsLayout(shape, len(batch), rows, x.dtype, x.device)

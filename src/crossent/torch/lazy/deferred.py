@@ -14,7 +14,7 @@ from crossent.torch.lazy.notice import Notice
 
 
 class Step(NamedTuple):
-    """One operation on logits: "mul" or "div" by a number, "add" a bias, "tanh", "log_softmax", or "to" a dtype."""
+    """One operation on logits: "mul", "div" by a number, "add" a bias, "tanh", "(log_)softmax", or "to" a dtype."""
 
     name: str
     operand: Any
@@ -104,8 +104,14 @@ class Deferred:
             return None
         at = len(names) - 1 - names[::-1].index("log_softmax")
         since = dataclasses.replace(self, steps=self.steps[at + 1 :])
-        only_scaled = {"tanh", "add"}.isdisjoint(names[at + 1 :])
+        only_scaled = {"tanh", "add", "softmax"}.isdisjoint(names[at + 1 :])
         return (dataclasses.replace(self, steps=self.steps[:at]), since.factor) if only_scaled else None
+
+    def probabilities(self) -> Deferred | None:
+        """Return the logits of these probabilities, or None if these are something else."""
+        if not self.steps or self.steps[-1].name != "softmax":
+            return None
+        return dataclasses.replace(self, steps=self.steps[:-1])
 
     def scores(self) -> Scores | None:
         """Return the steps as temperature and softcap, or None if they are something else.
@@ -114,6 +120,8 @@ class Deferred:
         """
         inner, outer, capped, shifted = 1.0, 1.0, False, False
         for step in self.steps:
+            if step.name == "softmax":
+                return None
             if step.name == "tanh":
                 if capped or shifted:
                     return None
@@ -127,6 +135,22 @@ class Deferred:
             return None
         temperature, softcap = (1.0 / (inner * outer), outer) if capped else (1.0 / inner, None)
         return scores_or_none(temperature, softcap)
+
+
+def combined(steps: Scores | None, loss: Scores) -> Scores | None:
+    """Return a loss's scores of logits after their own steps, or None if temperature and softcap do not say them."""
+    if steps is None or (steps.softcap is not None and loss.softcap is not None):  # a cap of a cap is neither
+        return None
+    softcap, own = loss.softcap, loss.row_temperature
+    if own is not None:
+        if steps.softcap is not None:  # it would be another cap for each row
+            return None
+        if steps.temperature == 1.0:
+            return loss
+        return dataclasses.replace(loss, row_temperature=torch.as_tensor(own).double() * steps.temperature)
+    if steps.softcap is not None:  # cap tanh(z) / t = (cap / t) tanh(z)
+        softcap = steps.softcap / loss.temperature
+    return scores_or_none(steps.temperature * loss.temperature, softcap)
 
 
 def scores_or_none(temperature: float, softcap: float | None) -> Scores | None:
@@ -145,8 +169,8 @@ def take(logits: Tensor, step: str, what: Any) -> Tensor:
     """Return logits after one step."""
     if step == "add":
         return logits + what
-    if step == "log_softmax":
-        return logits.log_softmax(-1)
+    if step in ("log_softmax", "softmax"):
+        return logits.log_softmax(-1) if step == "log_softmax" else logits.softmax(-1)
     if step == "mul":
         return logits * what
     if step == "div":

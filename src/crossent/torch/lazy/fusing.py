@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from crossent.spec import Scores
@@ -17,8 +16,8 @@ from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing
 from crossent.torch.call.layout import LayerOperands
 from crossent.torch.call.results import DIFFERENTIABLE, reduction_of
 from crossent.torch.call.targets import TargetKind
-from crossent.torch.lazy import log_probs, operations
-from crossent.torch.lazy.deferred import scores_or_none
+from crossent.torch.lazy import divergences, log_probs, operations
+from crossent.torch.lazy.deferred import combined
 from crossent.torch.lazy.logits import LazyLogits, lazily
 from crossent.torch.lazy.results import results_of
 from crossent.torch.linear import loss_of_layer
@@ -26,7 +25,7 @@ from crossent.torch.logits import loss_of_logits
 from crossent.torch.ranks.shards import NO_SHARDS
 from crossent.torch.selected_classes import selected_of_layer, selected_of_logits
 
-__all__ = ["fused_loss", "log_probs", "operations"]
+__all__ = ["divergences", "fused_loss", "log_probs", "operations"]
 
 
 @lazily("cross_entropy")
@@ -54,7 +53,7 @@ def fused_loss(arguments: Arguments) -> Any:
     logits: LazyLogits = arguments.operands
     layer, target, ignore_index = logits._deferred, arguments.target, arguments.ignore_index
     same_dtype = loss_dtype(layer.dtype) == loss_dtype(layer.hidden.dtype)
-    scores = _scores(layer.scores(), arguments.scores)
+    scores = combined(layer.scores(), arguments.scores)
     if scores is None or not same_dtype or logits.ndim > 2 or isinstance(target, LazyLogits):
         return NotImplemented
     closing = arguments.closing
@@ -86,7 +85,7 @@ def fused_selected(arguments: Arguments) -> Any:
     """Return lse and statistics of lazy logits (V) or (N, V) beside several classes a row, or NotImplemented."""
     logits: LazyLogits = arguments.operands
     layer = logits._deferred
-    scores = _scores(layer.scores(), arguments.scores)
+    scores = combined(layer.scores(), arguments.scores)
     if scores is None or layer.shifted or loss_dtype(layer.dtype) != loss_dtype(layer.hidden.dtype) or logits.ndim > 2:
         return NotImplemented
     logits.check()
@@ -113,19 +112,3 @@ def _differentiable(found: Any) -> tuple[Tensor, ...]:
         return (found,)
     loss, stats = found
     return loss, *_statistics(stats)
-
-
-def _scores(steps: Scores | None, loss: Scores) -> Scores | None:
-    """Return the scores of logits after their own steps, or None if temperature and softcap do not say them."""
-    if steps is None or (steps.softcap is not None and loss.softcap is not None):  # a cap of a cap is neither
-        return None
-    softcap, own = loss.softcap, loss.row_temperature
-    if own is not None:
-        if steps.softcap is not None:  # it would be another cap for each row
-            return None
-        if steps.temperature == 1.0:
-            return loss
-        return dataclasses.replace(loss, row_temperature=torch.as_tensor(own).double() * steps.temperature)
-    if steps.softcap is not None:  # cap tanh(z) / t = (cap / t) tanh(z)
-        softcap = steps.softcap / loss.temperature
-    return scores_or_none(steps.temperature * loss.temperature, softcap)

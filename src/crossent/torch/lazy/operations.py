@@ -97,6 +97,16 @@ def _add(logits: LazyLogits, other: Any, **options: Any) -> Any:
 @lazily("log_softmax")
 def _log_softmax(logits: LazyLogits, dim: Any = None, dtype: Any = None, **options: Any) -> Any:
     """Log-probabilities: `log_probs` says what stays lazy of them."""
+    return _normalised(logits, "log_softmax", dim, dtype, options)
+
+
+@lazily("softmax")
+def _softmax(logits: LazyLogits, dim: Any = None, dtype: Any = None, **options: Any) -> Any:
+    """Probabilities: of them a kl_div stays lazy (`divergences`)."""
+    return _normalised(logits, "softmax", dim, dtype, options)
+
+
+def _normalised(logits: LazyLogits, step: str, dim: Any, dtype: Any, options: dict[str, Any]) -> Any:
     if dim not in (-1, logits.ndim - 1) or options.keys() - {"_stacklevel"}:
         return NotImplemented
     device = logits._deferred.hidden.device.type
@@ -106,7 +116,7 @@ def _log_softmax(logits: LazyLogits, dim: Any = None, dtype: Any = None, **optio
         if not dtype.is_floating_point:
             return NotImplemented
         logits = _then(logits, "to", dtype)
-    return _then(logits, "log_softmax", None)
+    return _then(logits, step, None)
 
 
 @lazily("tanh")

@@ -63,7 +63,7 @@ class ChunkClosing:
                 chunk.target, RowResults(leaves[0], leaves[1], leaves[2], chunk.results.record), chunk.again
             )
             losses = closed(self._function.take(rows), view, scale == 0)
-            if rows.start == 0 and _uses_others(losses, leaves):
+            if rows.start == 0 and uses_others(losses, leaves):
                 raise NeedsTwoSweeps
             found: list[Any] = list(
                 torch.autograd.grad(losses, leaves, scale.to(losses.dtype), allow_unused=True, materialize_grads=True)
@@ -103,7 +103,7 @@ def spans_of_sequences(ends: list[int] | None, most: int) -> list[Span] | None:
     return [*found, Span(begin, last)] if last > begin else found
 
 
-def _uses_others(losses: Tensor, leaves: list[Tensor]) -> bool:
+def uses_others(losses: Tensor, leaves: list[Tensor]) -> bool:
     """Return whether losses have a gradient by another tensor than these."""
     seen, waiting = set[Any](), [losses.grad_fn]
     while waiting:

@@ -185,7 +185,7 @@ def linear_loss_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> 
         return recomputed(call.head, close, (g, *of_rows, of_squares))._asdict()
     found = LinearGradients()
     if g is not None:
-        found = LinearGradients(*_scaled(ctx, g))
+        found = LinearGradients(*scaled(ctx, g))
     elif not keeps_graph():
         ctx.gradients = None
     if any(x is not None for x in (*of_rows, of_squares)):
@@ -195,14 +195,14 @@ def linear_loss_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> 
     return found._asdict()
 
 
-def _scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
+def scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
     """Return g times the gradients that the forward computed, in their own memory if this is the last backward.
 
     On a GPU one kernel for each reads g, multiplies and rounds; it leaves alone what g = 1 does not change.
     """
     if ctx.gradients is None:
         _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
-        raise RuntimeError("the gradients of this linear_cross_entropy are gone; use backward(retain_graph=True)")
+        raise RuntimeError("the gradients that this forward computed are gone; use backward(retain_graph=True)")
     plain = in_plain_backward(ctx)
     last = plain and not keeps_graph()  # else others may have them too
     gradients: list[Tensor | None] = ctx.gradients

@@ -19,14 +19,19 @@ from crossent.stats import FIELDS, PAIR_SUMS
 from crossent.torch.base.backends import backend
 from crossent.torch.base.operator_call import OperatorCall, keep, kept, operator_call
 from crossent.torch.base.register import Backward, Forward, Gradients, Wants, in_plain_backward, register
-from crossent.torch.base.values import aliases, derivatives, loss_dtype, without_autocast
+from crossent.torch.base.values import (
+    SWAPPED,
+    PairResults,
+    aliases,
+    derivatives,
+    loss_dtype,
+    pair_results,
+    without_autocast,
+)
 from crossent.torch.operators import plain, plain_pair
 from crossent.torch.operators.rows import RowCall, RowGradCall, prob_gradient, row_grad, row_stats
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.sources.beside import without_target
-
-_SWAPPED = [1, 0, 3, 2]
-"""Where the sums of a pair lie in those of the pair in each other's place."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,26 +115,6 @@ class PairGradCall(OperatorCall):
         return RowGradCall(self.pair.rows, self.record, self.g_loss, self.g_lse, self.g_entropy)
 
 
-class PairResults(NamedTuple):
-    """Results (N,) of the student's rows and its record, the teacher's, the divergences, and the sums (4, N) float64.
-
-    What the teacher's logits alone decide has the dtype of the teacher's losses, all else that of the student's.
-    """
-
-    loss: Tensor
-    lse: Tensor
-    entropy: Tensor
-    record: Tensor
-    teacher_lse: Tensor
-    teacher_entropy: Tensor
-    teacher_record: Tensor
-    kl: Tensor
-    reverse_kl: Tensor
-    js: Tensor
-    """Zeros without β."""
-    sums: Tensor
-
-
 def _pair_stats(call: PairCall) -> PairResults:
     rows, teacher_rows, source = call.rows, call.teacher_rows, call.rows.source
     own = row_stats(dataclasses.replace(rows, recorded=True), plain=True)
@@ -139,15 +124,7 @@ def _pair_stats(call: PairCall) -> PairResults:
         teacher = Teacher(teacher_rows.source.logits, teacher_rows.scores, other.record)
         backend(rows.logits).pair_stats(source.logits, rows.scores, own.record, teacher, call.beta, sums, extend=False)
     add_up((sums if call.beta is not None else sums[:2],), rows.groups)
-    ignored = call.ignored
-    if ignored is not None:
-        sums = sums.masked_fill_(ignored, 0.0)
-    kl, reverse, of_p, of_q = sums
-    beta = 0.0 if call.beta is None else call.beta
-    kl, reverse, js = (x.to(own.loss.dtype) for x in (kl, reverse, beta * of_p + (1 - beta) * of_q))
-    return PairResults(
-        own.loss, own.lse, own.entropy, own.record, other.lse, other.entropy, other.record, kl, reverse, js, sums
-    )
+    return pair_results(own, other, sums, call.beta, call.ignored)
 
 
 def _pair_stats_fake(call: PairCall) -> PairResults:
@@ -213,7 +190,7 @@ def _pair_stats_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> 
         dtype = loss_dtype(call.teacher_logits.dtype)
         g_kl, g_reverse, g_js = (None if g is None else g.to(dtype) for g in (g_kl, g_reverse, g_js))
         of_teacher = PairGradCall(
-            call.swapped, teacher_record, record, sums[_SWAPPED],
+            call.swapped, teacher_record, record, sums[SWAPPED],
             None, g_teacher_lse, g_teacher_entropy, g_reverse, g_kl, g_js,
         )  # fmt: skip
         found["teacher_logits"] = pair_grad(of_teacher, plain=at_once)

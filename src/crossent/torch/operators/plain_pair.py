@@ -66,7 +66,9 @@ def pair_sums(logp: Tensor, logq: Tensor, beta: float | None, groups: Sequence[s
         return torch.full((), x, dtype=p.dtype, device=p.device)
 
     never = number(torch.inf)
-    kl = total(_cost(p, q - p, delta), q, never)
+    # +inf, whose derivative by the student is that of −p log q all the same
+    lost = p.detach().clamp(min=torch.finfo(p.dtype).tiny) * -logq.masked_fill(~no_q, 0.0)
+    kl = total(_cost(p, q - p, delta), q, lost)
     reverse = total(_cost(q, p - q, -delta), never, p)
     if beta is None:
         return PairSums(kl, reverse, None, None)

@@ -29,6 +29,16 @@ def add_up(tensors: Sequence[Tensor | None], groups: Sequence[str]) -> None:
             dist.all_reduce(x, group=group_of(name))
 
 
+def least_over(number: int, like: Tensor, groups: Sequence[str]) -> int:
+    """Return the least of the numbers that the ranks of the groups have; on a GPU this waits for the device."""
+    if not groups:
+        return number
+    least = like.new_full((1,), number, dtype=torch.int64)
+    for name in groups:
+        dist.all_reduce(least, dist.ReduceOp.MIN, group=group_of(name))
+    return int(least)
+
+
 # Sums, as autograd sees them ---------------------------------------------------------------------------------------
 
 

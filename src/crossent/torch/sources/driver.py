@@ -328,9 +328,9 @@ def _known(closing: LossScale | SweepClosing) -> Cotangents | LossScale:
 class RowsThatCount:
     """Which rows of the source have a gradient at all (`rows_with_gradient`), once their record is there."""
 
-    def __init__(self, task: TiledRows, record: Tensor, given: Cotangents | LossScale) -> None:
+    def __init__(self, task: TiledRows, record: Tensor, given: Sequence[Any]) -> None:
         self._task, self._record = task, record
-        self._given: Any = given
+        self._given = given
         self._found: dict[Span, Tensor] = {}
 
     def __call__(self, rows: Span) -> Tensor:

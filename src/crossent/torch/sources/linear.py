@@ -179,11 +179,15 @@ class LinearTiles:
         return None if bias is None or not self._without_bias else bias[classes.begin : classes.end]
 
     def _multiply(self, rows: Span, classes: Span, tile: Tensor) -> None:
-        weight, bias = self.operands(classes)
-        if bias is None or self._without_bias:
-            multiply(self.input(rows), weight.t(), tile)
-        else:
-            multiply(self.input(rows), weight.t(), tile.copy_(bias), add=True)
+        source = self.source
+        most = source.costs.copied_classes(source.positions) or max(1, classes.size)
+        for part in spans(classes.size, most):
+            weight, bias = self.operands(Span(classes.begin + part.begin, classes.begin + part.end))
+            to = tile[:, part.of(source.positions)]
+            if bias is None or self._without_bias:
+                multiply(self.input(rows), weight.t(), to)
+            else:
+                multiply(self.input(rows), weight.t(), to.copy_(bias), add=True)
 
     def gradient(self, tile: Tensor) -> Tensor:
         """Return memory for the gradient of a tile in the dtype that its products take; it may be the tile itself."""
@@ -228,7 +232,7 @@ class SumsByClasses:
 
     def __init__(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape, *, rounded: bool = True) -> None:
         source = tiles.source
-        self._rounded = rounded
+        self._rounded, self._finished = rounded, 0
         self._tiles, self._source, self._rows_of_tile = tiles, source, shape.rows
         wide, weight = tiles.wide, source.weight
         one_product = min(shape.rows, source.device.direct_rows) >= source.size > 0 and tiles.dtype == weight.dtype
@@ -266,12 +270,18 @@ class SumsByClasses:
             weight = self._tiles.operands(classes).weight
             multiply(gradient, weight, self._input.part[rows.begin : rows.end], add=classes.begin > 0)
             if classes.end == self._source.classes:
-                self._input.finished(*rows)
+                self.finish(rows)
         if self._weight_part is not None:
             x_chunk = self._tiles.counted_input(rows, counted(rows))
             multiply(gradient.t(), x_chunk, self._weight_part, add=rows.begin > 0)
         if self._bias is not None:
             self._bias[classes.of(self._source.positions)] += gradient.sum(0, dtype=self._bias.dtype)
+
+    def finish(self, rows: Span) -> None:
+        """Begin to add up the gradient of these rows of the input over the ranks that have other classes."""
+        if self._input is not None:
+            self._input.finished(*rows)
+            self._finished = rows.end
 
     def end(self, classes: Span) -> None:
         """Round the gradient of the weight of these classes."""
@@ -284,7 +294,8 @@ class SumsByClasses:
         if self._input is not None:
             if source.classes == 0:  # other ranks have classes, and begin to add up after each row of tiles
                 for rows in spans(source.size, self._rows_of_tile):
-                    self._input.finished(*rows)
+                    if rows.begin >= self._finished:
+                        self.finish(rows)
             g_input = self._input.sum(lambda part: unpacked(part, source.rows))
         add_up((self._weight, self._bias), source.ranks.row_groups)
         found = (g_input, self._weight, self._bias)

@@ -145,6 +145,16 @@ class SourceCosts:
         """Bytes of a logit and its gradient."""
         return self.dtype.itemsize if self.wide else 6
 
+    def copied_classes(self, positions: int) -> int | None:
+        """Of how many classes there may be a copy of the weight in the dtype of products; None for any number.
+
+        The copy, and the gradient before it is rounded, stay in cache.
+        """
+        tile_logits = self.device.tile_logits
+        if self.dtype == self.product_dtype or tile_logits is None:
+            return None
+        return max(4 * LINE, tile_logits // max(1, self.features * positions))
+
 
 class Rest(NamedTuple):
     """The last logits of all rows, which are multiplied again after the sweep, and how many columns at once."""
@@ -293,10 +303,37 @@ def tile_shape(costs: SourceCosts, positions: int, chunk_bytes: int) -> TileShap
     pairs = max(1, most // positions)
     rows = even(costs.rows, min(device.tile_rows, 2 * math.isqrt(pairs)), device.row_multiple)
     classes = max(1, pairs // rows)
-    if device.tile_logits is not None and costs.dtype != costs.product_dtype:
-        # float32 copies of these classes of the weight, and their gradient before it is rounded, stay in cache too
-        classes = min(classes, max(4 * LINE, device.tile_logits // max(1, costs.features * positions)))
+    classes = min(classes, costs.copied_classes(positions) or classes)
     return TileShape(rows, even(costs.logits // positions, classes, max(4 * LINE, device.row_multiple)))
+
+
+def pair_rows(student: SourceCosts, teacher: SourceCosts, chunk_bytes: int, *, spare: bool) -> int:
+    """Return how many whole rows of two heads' logits there are at a time; with `spare` a second tile of the student's.
+
+    It is one row at least.
+    """
+    row_bytes = student.logits * student.logit_bytes * (1 + spare) + teacher.logits * teacher.logit_bytes
+    most = max(1, chunk_bytes // max(1, row_bytes))
+    return even(student.rows, most, student.device.row_multiple)
+
+
+def pair_sweep(student: SourceCosts, teacher: SourceCosts, rows: int, *, teacher_learns: bool) -> bool:
+    """Return whether chunks of so many whole rows of two heads are large enough for one sweep.
+
+    As in `one_sweep`, gradients of half-precision weights on CPUs are better finished tile by tile; on GPUs each
+    product of a chunk reads and writes float32 sums.
+    """
+    for costs, learns in ((student, True), (teacher, teacher_learns)):
+        device = costs.device
+        if costs.wide or not learns:
+            fewest = device.fewest_rows
+        elif device.is_cpu:
+            return False
+        else:
+            fewest = max(device.fewest_rows, 4 * device.operations_per_byte)
+        if rows < min(costs.rows, fewest):
+            return False
+    return True
 
 
 def direct(costs: SourceCosts) -> bool:

@@ -10,33 +10,25 @@ from torch import Tensor
 
 from crossent.spec import Scores, Target
 from crossent.torch.base.transforms import look_at
-from crossent.torch.base.values import INTEGER, RowResults
+from crossent.torch.base.values import INTEGER, PairResults, RowResults
 from crossent.torch.call.arguments import CheckedRows, row_scores
 from crossent.torch.call.checks import check_companion
 from crossent.torch.call.layout import LogitsLayout
-from crossent.torch.operators.pair import PairCall, PairResults, TeacherScores, pair_stats
+from crossent.torch.operators.pair import PairCall, TeacherScores, pair_stats
 from crossent.torch.operators.prediction import most_probable
 from crossent.torch.operators.rows import RowCall, row_stats
 from crossent.torch.ranks.shards import held
 from crossent.torch.sources.probabilities import scores_of as scores_of_logits
-from crossent.torch.teachers.view import DivergenceOptions, PairView, TeacherArguments
+from crossent.torch.teachers.view import DivergenceOptions, HeadsView, TeacherArguments
 
 
-class LogitsView(PairView):
+class LogitsView(HeadsView):
     """Rows of a student's and of a teacher's logits."""
 
     def __init__(self, rows: CheckedRows, call: PairCall, beta: float, *, has_target: bool) -> None:
         self._call, self._beta = call, beta
-        found: PairResults = pair_stats(call)
-        known: dict[str, Tensor | None] = {
-            "kl": found.kl,
-            "reverse_kl": found.reverse_kl,
-            "teacher_lse": found.teacher_lse,
-            "teacher_entropy": found.teacher_entropy,
-        }
-        if call.beta is not None:
-            known["js"] = found.js
-        super().__init__(rows, RowResults(*found[:4]), self._student, known, has_target=has_target)
+        has_js = call.beta is not None
+        super().__init__(rows, pair_stats(call), self._student, has_js=has_js, has_target=has_target)
 
     def _student(self, target: Target) -> RowResults:
         return row_stats(dataclasses.replace(self._call.rows, target=target))
@@ -74,32 +66,53 @@ def logits_view(
     if teacher.classes is not None:
         t, scores = _mapped(t, scores, teacher.classes, rows, here)
     elif held(t.shape[1], target.first_class, target.num_classes) != here:
-        _raise_other_classes(layout, t.shape[1], target)
+        raise_other_classes(layout, t.shape[1], target)
     student = RowCall(logits, target, rows.scores, rows.ranks.groups, recorded=True)
     beta = options.beta if options.kind == "js" or rows.return_stats else None
     call = PairCall(student, t, TeacherScores.of(scores), beta)
     return LogitsView(rows, call, options.beta, has_target=has_target)
 
 
-def _raise_other_classes(layout: LogitsLayout, columns: int, target: Target) -> None:
+def raise_other_classes(layout: LogitsLayout, columns: int, target: Target, name: str = "teacher_logits") -> None:
+    """Raise for a teacher of this name whose classes are not the student's."""
     if target.num_classes is None:
         raise ValueError(
-            f"logits have {layout.classes} classes and teacher_logits {columns}; pass num_classes= if both have the "
-            "same classes and one has padding after them, or teacher_classes= with each class's column in the teacher"
+            f"logits have {layout.classes} classes and {name} {columns}; pass num_classes= if both have the "
+            "same classes and one has padding after them, or teacher_classes= with each class's place in the teacher"
         )
     raise ValueError(
         f"of the {target.num_classes} classes, logits hold {layout.classes} columns from class {target.first_class} on "
-        f"and teacher_logits {columns}; both must hold the same classes, with padding only after the last one"
+        f"and {name} {columns}; both must hold the same classes, with padding only after the last one"
     )
 
 
 def _mapped(t: Tensor, scores: Scores, classes: Tensor, rows: CheckedRows, here: int) -> tuple[Tensor, Scores]:
     """Return the teacher's logits of the student's classes, −inf where it has none, and their scores."""
+    classes, columns = class_map(classes, t.shape[1], rows, here), t.shape[1]
+    if columns == 0:
+        t = torch.nn.functional.pad(t, (0, 1))
+    t = t.index_select(1, classes.clamp(0, t.shape[1] - 1))
+    if scores.softcap is not None:  # a capped −inf is no −inf
+        t, scores = scores_of_logits(t, scores), Scores()
+    missing = (classes < 0) | (classes >= columns)
+    return t.masked_fill(missing, -torch.inf), scores
+
+
+def class_map(classes: Tensor, columns: int, rows: CheckedRows, here: int) -> Tensor:
+    """Return the teacher's column for each of the student's classes at hand, as int64.
+
+    Raises
+    ------
+    IndexError
+        If the teacher does not have one of the columns.
+    TypeError, ValueError
+        If the map does not fit the student's classes, or these are spread over ranks.
+    """
     check_companion("teacher_classes", classes, rows.layout.device)
     if rows.ranks.groups:
         raise ValueError(
-            "teacher_classes maps whole vocabularies, and the classes are spread over ranks; pass teacher_logits of "
-            "this rank's classes, teacher_logits[:, columns], without teacher_classes"
+            "teacher_classes maps whole vocabularies, and the classes are spread over ranks; pass what the teacher has "
+            "of this rank's classes, in their order, without teacher_classes"
         )
     if classes.dtype not in INTEGER:
         raise TypeError(f"teacher_classes must have an integer dtype, got {classes.dtype}; use teacher_classes.long()")
@@ -108,7 +121,7 @@ def _mapped(t: Tensor, scores: Scores, classes: Tensor, rows: CheckedRows, here:
             f"teacher_classes must have one column of the teacher for each of the {here} classes of the student, and "
             f"−1 for none; got shape {tuple(classes.shape)}"
         )
-    classes, columns = classes.long(), t.shape[1]
+    classes = classes.long()
 
     def check(numbers: Tensor | None) -> None:
         if numbers is None:
@@ -122,10 +135,4 @@ def _mapped(t: Tensor, scores: Scores, classes: Tensor, rows: CheckedRows, here:
             )
 
     look_at(check, classes)
-    if columns == 0:
-        t = torch.nn.functional.pad(t, (0, 1))
-    t = t.index_select(1, classes.clamp(0, t.shape[1] - 1))
-    if scores.softcap is not None:  # a capped −inf is no −inf
-        t, scores = scores_of_logits(t, scores), Scores()
-    missing = (classes < 0) | (classes >= columns)
-    return t.masked_fill(missing, -torch.inf), scores
+    return classes

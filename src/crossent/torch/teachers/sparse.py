@@ -7,6 +7,7 @@ What the K classes lack is ignored, or is one class of its own on both sides.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from crossent.torch.call.targets import TopK, most_probable_of_topk
 from crossent.torch.operators.plain_pair import pair_sums
 from crossent.torch.operators.prediction import most_probable
 from crossent.torch.operators.rows import RowCall, row_stats
-from crossent.torch.operators.selected import SelectedCall, selected_stats
+from crossent.torch.operators.selected import SelectedCall, SelectedResults, selected_stats
 from crossent.torch.sources import selected
 from crossent.torch.sources.beside import without_target
 from crossent.torch.teachers.view import DivergenceOptions, PairView, Tail, TeacherArguments
@@ -78,19 +79,30 @@ def sparse_teacher(teacher: TopK, rows: CheckedRows, tail: Tail) -> SparseTeache
     return SparseTeacher(once, torch.zeros_like(prob).scatter_add(1, group, prob.gather(1, order)), rounding)
 
 
+class StudentRows(NamedTuple):
+    """What is known of a student's rows beside a sparse teacher's classes, and what can be computed of them."""
+
+    selected: SelectedResults
+    """Of the teacher's classes."""
+    results: RowResults
+    """Of the target, or of no target if there is none."""
+    again: Callable[[Target], RowResults]
+    """Returns the results for another target."""
+    predicted: Callable[[], Tensor]
+    """Returns the most probable classes."""
+
+
 class TopKView(PairView):
-    """Rows of a student's logits, and the classes of a sparse teacher."""
+    """Rows of a student, and the classes of a sparse teacher."""
 
     def __init__(
-        self, rows: CheckedRows, call: RowCall, teacher: SparseTeacher, options: DivergenceOptions, tail: Tail,
+        self, rows: CheckedRows, student: StudentRows, teacher: SparseTeacher, options: DivergenceOptions, tail: Tail,
         *, has_target: bool,
     ) -> None:  # fmt: skip
-        self._call, self._teacher, self._beta = call, teacher, options.beta
-        target = without_target(call.target, call.number, call.logits.device)
-        found = selected_stats(SelectedCall(dataclasses.replace(call, target=target), teacher.classes))
-        results = row_stats(call) if has_target else RowResults(found.lse, found.lse, found.entropy, found.record)
-        super().__init__(rows, results, self._student, {}, has_target=has_target)
-        exact = selected.log_probabilities(found.z, call.scores, found.record, teacher.classes, self._number)
+        self._teacher, self._beta, self._predicted = teacher, options.beta, student.predicted
+        super().__init__(rows, student.results, student.again, {}, has_target=has_target)
+        found, number = student.selected, rows.target.num_classes or rows.layout.classes
+        exact = selected.log_probabilities(found.z, rows.scores, found.record, teacher.classes, number)
         logq = found.logprob.double()
         # the digits of float64, the gradient through the operator
         logq = logq + torch.where(exact.isfinite(), exact - logq, 0.0).detach()
@@ -108,13 +120,6 @@ class TopKView(PairView):
             "teacher_entropy": self._removed(-share.sum(1).to(found.lse.dtype)),
         }
 
-    @property
-    def _number(self) -> int:
-        return self._call.target.num_classes or self._call.logits.shape[1]
-
-    def _student(self, target: Target) -> RowResults:
-        return row_stats(dataclasses.replace(self._call, target=target))
-
     def _finished(self, x: Any) -> Tensor:
         lse = self.results.lse
         return self._removed(torch.where(self._lost, lse, x.to(lse.dtype)))
@@ -129,7 +134,7 @@ class TopKView(PairView):
     def agreement(self) -> Tensor:
         """Return whether the most probable classes of student and teacher are the same."""
         teacher = most_probable_of_topk(self._teacher.classes, self._teacher.prob.detach())
-        return self.agreed(most_probable(self._call).at, teacher)
+        return self.agreed(self._predicted(), teacher)
 
 
 class LogPair(NamedTuple):
@@ -167,4 +172,12 @@ def topk_view(
     given: Any = teacher.logits
     sparse = sparse_teacher(given, rows, teacher.tail)
     call = RowCall(logits, rows.target, rows.scores, rows.ranks.groups, recorded=True)
-    return TopKView(rows, call, sparse, options, teacher.tail, has_target=has_target)
+    target = without_target(call.target, call.number, logits.device)
+    found = selected_stats(SelectedCall(dataclasses.replace(call, target=target), sparse.classes))
+    results = row_stats(call) if has_target else RowResults(found.lse, found.lse, found.entropy, found.record)
+
+    def again(other: Target) -> RowResults:
+        return row_stats(dataclasses.replace(call, target=other))
+
+    student = StudentRows(found, results, again, lambda: most_probable(call).at)
+    return TopKView(rows, student, sparse, options, teacher.tail, has_target=has_target)

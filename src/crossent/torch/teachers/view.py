@@ -14,10 +14,10 @@ from torch import Tensor
 
 from crossent.numbers import real, shown
 from crossent.spec import Scores, Target, is_scale
-from crossent.torch.base.values import REAL, RowResults
+from crossent.torch.base.values import REAL, PairResults, RowResults
 from crossent.torch.call.arguments import CheckedRows
 from crossent.torch.call.closings import RowView
-from crossent.torch.call.layout import LogitsLayout
+from crossent.torch.call.layout import LayerOperands, LogitsLayout
 from crossent.torch.call.results import DivergenceStats
 from crossent.torch.call.targets import NoTarget, TargetKind, TopK
 
@@ -67,7 +67,8 @@ def options_of(kind: Any, beta: Any, *, others_are_seen: bool) -> DivergenceOpti
 class TeacherArguments(NamedTuple):
     """A teacher as the caller passed it."""
 
-    logits: Tensor | TopK
+    logits: Tensor | TopK | LayerOperands
+    """Or what makes them."""
     temperature: float | Tensor | None
     softcap: float | None
     classes: Tensor | None
@@ -80,13 +81,15 @@ class TeacherArguments(NamedTuple):
         if not isinstance(self.logits, TopK):
             if self.tail != "ignore":
                 raise ValueError(
-                    'tail="bucket" is for the classes that a TopK teacher lacks; teacher_logits lack none, leave it out'
+                    'tail="bucket" is for the classes that a TopK teacher lacks; leave it out for one with logits'
                 )
             return
         for name in ("temperature", "softcap", "classes"):
             if getattr(self, name) is not None:
                 fix = "map TopK.index" if name == "classes" else "apply it before softmax and top-k"
-                raise ValueError(f"teacher_{name} is for teacher_logits; a TopK holds probabilities of classes: {fix}")
+                raise ValueError(
+                    f"teacher_{name} is for a teacher with logits; a TopK holds probabilities of classes: {fix}"
+                )
 
     def check_rows(self, layout: LogitsLayout) -> None:
         """Raise unless a teacher's logits are logits, of the rows of the student's."""
@@ -108,9 +111,17 @@ class TeacherArguments(NamedTuple):
 
     def check_columns(self, columns: int) -> None:
         """Raise unless a teacher's logits have so many columns: they are cut where the student's are."""
-        if isinstance(self.logits, Tensor) and self.logits.shape[-1] != columns:
+        t = self.logits
+        own = (
+            t.linear_weight.shape[0]
+            if isinstance(t, LayerOperands)
+            else t.shape[-1]
+            if isinstance(t, Tensor)
+            else columns
+        )
+        if own != columns:
             raise ValueError(
-                f"logits have {columns} columns and teacher_logits {self.logits.shape[-1]}, and the classes are "
+                f"the student has {columns} columns and the teacher {own}, and the classes are "
                 "sharded: both must have the same, or other columns would meet; pad the shorter one, with num_classes="
             )
 
@@ -216,3 +227,20 @@ class PairView(RowView):
         for lse in (self.results.lse, *normalisers):
             agreed = agreed & ~lse.isnan()
         return agreed if self.valid is None else agreed & self.valid
+
+
+class HeadsView(PairView):
+    """Rows of a student and of a teacher whose logits there are, or were; `has_js` if the mixture was wanted."""
+
+    def __init__(
+        self,
+        rows: CheckedRows,
+        found: PairResults,
+        again: Callable[[Target], RowResults],
+        *,
+        has_js: bool,
+        has_target: bool,
+    ) -> None:
+        names = ("kl", "reverse_kl", "teacher_lse", "teacher_entropy", *(("js",) if has_js else ()))
+        known: dict[str, Tensor | None] = {name: getattr(found, name) for name in names}
+        super().__init__(rows, found.student, again, known, has_target=has_target)
