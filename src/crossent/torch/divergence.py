@@ -152,7 +152,7 @@ def divergence(
     TypeError
         If logits are not floating-point, or classes no integers.
     NotImplementedError
-        If the logits are on a device for which there is no backend, or one that has no divergences yet.
+        If the logits are on a device for which there is no backend.
 
     Notes
     -----

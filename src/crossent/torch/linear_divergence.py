@@ -126,8 +126,8 @@ def linear_divergence(
     IndexError, ValueError, TypeError
         As `divergence`, and if the operands of a layer do not fit each other.
     NotImplementedError
-        If the input is on a device for which there is no backend, or one that has no divergences yet; for
-        `teacher_classes` beside `teacher_softcap`, and for a `TopK` beside K-dimensional weights.
+        If the input is on a device for which there is no backend; for `teacher_classes` beside `teacher_softcap`, and
+        for a `TopK` beside K-dimensional weights.
 
     Notes
     -----
