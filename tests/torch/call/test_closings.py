@@ -423,3 +423,22 @@ def test_lazy_logits_stay_lazy():
         loss = F.cross_entropy(z, y, closing=clipped, operands=operands)
         results.append([loss, *torch.autograd.grad(loss, [x, head.weight])])
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_a_row_of_a_learned_weight_of_zero_leads_no_nan_to_the_others(reduction):
+    """A closing makes NaN · 0 of it; the weight has its loss for a gradient, and nothing else does."""
+    x, weight = (torch.randn(*s, dtype=torch.float64) for s in ((3, 4), (5, 4)))
+    x[1] = float("nan")
+    s = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+    target, rest = torch.tensor([0, 1, 2]), torch.tensor([0, 2])
+
+    def gradient(rows, learned):
+        own, w = weight.clone().requires_grad_(), s[rows].clone().requires_grad_(learned)
+        how = {"closing": lambda r: r.logprob.square(), "sample_weight": w, "reduction": reduction}
+        loss = F.linear_cross_entropy(x[rows], own, target[rows], **how)
+        return torch.autograd.grad(torch.where(loss.isnan(), 0.0, loss).sum(), own)[0]
+
+    want = gradient(rest, learned=False)
+    torch.testing.assert_close(gradient(torch.arange(3), learned=True), want)
+    torch.testing.assert_close(gradient(torch.arange(3), learned=False), want)

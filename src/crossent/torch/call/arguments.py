@@ -176,9 +176,11 @@ class RowClosing(NamedTuple):
 
         Without a closing the losses of the rows are `loss`, by default those of their target.
         """
-        function = self.closing.function
+        function, samples = self.closing.function, self.closing.sample_weight
         if function is not None:
-            loss = closed(function, view, self.removed(view.results.loss.dtype))
+            # a row of weight 0 has no gradient, whatever the closing makes of a NaN, but its weight may have one
+            still = samples == 0 if samples is not None and samples.requires_grad else None
+            loss = closed(function, view, self.removed(view.results.loss.dtype), still)
         return self.reduced(view.results.loss if loss is None else loss, view.results.lse)
 
     @staticmethod

@@ -288,8 +288,10 @@ def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction
     return function.map(lambda x: x.reshape(shape.numel(), *x.shape[len(shape) :]))
 
 
-def closed(function: RowFunction, view: RowView, removed: Tensor | None) -> Tensor:
+def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: Tensor | None = None) -> Tensor:
     """Return what a closing makes of rows, (n,), and 0 for removed rows, which it does not see.
+
+    Rows that are `still` are seen as constants: their losses count for the weights that they have, and no more.
 
     Raises
     ------
@@ -298,6 +300,9 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None) -> Tens
     NotImplementedError
         If whole sequences are asked for where rows cannot be left out.
     """
+    def seen(x: Tensor) -> Tensor:
+        return x if still is None else torch.where(still, x.detach(), x)
+
     places = None
     if removed is not None:
         if is_watched():
@@ -306,17 +311,17 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None) -> Tens
                     "segments need rows left out, which torch.compile, function transforms and modes cannot do; "
                     "call the loss outside of them, or leave segments out if each row's loss depends on that row only"
                 )
-            taken = ClosingRows(view, function.segments, lambda x: x.masked_fill(removed, 0))
+            taken = ClosingRows(view, function.segments, lambda x: seen(x).masked_fill(removed, 0))
             return _called(function, taken, view.results.loss).masked_fill(removed, 0.0)
         if removed.any():
             places = (~removed).nonzero().squeeze(1)
     loss = view.results.loss
     if places is None:
-        return _called(function, ClosingRows(view, function.segments, lambda x: x), loss)
+        return _called(function, ClosingRows(view, function.segments, seen), loss)
     if not len(places) and view.ranks.alone:  # else other ranks have rows, and wait for this one
         return loss.masked_fill(torch.ones_like(loss, dtype=torch.bool), 0.0)
     function = function.take(places)
-    losses = _called(function, ClosingRows(view, function.segments, lambda x: x[places]), loss[places])
+    losses = _called(function, ClosingRows(view, function.segments, lambda x: seen(x)[places]), loss[places])
     return losses.new_zeros(loss.shape).index_copy(0, places, losses)
 
 
