@@ -182,3 +182,46 @@ def test_the_gradient_of_the_logits_themselves(others):
         F.divergence(z, t, kind="js").backward()
         found.append((t if others else z).grad + 0)
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda z, p, y: nnf.cross_entropy(z.flatten(0, 1), p.flatten(0, 1)),
+        lambda z, p, y: F.cross_entropy(z[0], p[0], label_smoothing=0.1),
+        lambda z, p, y: nn.CrossEntropyLoss()(z[1], p[1].detach()),
+        lambda z, p, y: F.divergence(z, y, target=p, closing=lambda rows: rows.kl - rows.logprob),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*asked for the logits:UserWarning")
+def test_a_teachers_probabilities_as_a_target_leave_the_student_lazy(use):
+    found = []
+    for both, inputs in heads():
+        z, t = (head(x) for head, x in zip(both, inputs, strict=True))
+        loss = use(z, (t / 2).softmax(-1), both[1](inputs[1]))
+        assert not isinstance(z, LazyLogits) or not z.was_read()
+        found.append((loss, *torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_a_capped_teacher_that_lacks_classes_is_read(capped):
+    classes = torch.randperm(V)
+    classes[:3] = -1
+    found = []
+    for both, inputs in heads():
+        z, t = (head(x) for head, x in zip(both, inputs, strict=True))
+        how = {} if capped else {"teacher_softcap": 2.0}
+        found.append(F.divergence(z, 2 * torch.tanh(t / 2) if capped else t, teacher_classes=classes, **how))
+    torch.testing.assert_close(*found)
+
+
+def test_kl_div_under_autocast_is_float32():
+    found = []
+    for both, inputs in heads(torch.float32):
+        with torch.autocast("cpu", torch.bfloat16):
+            z, t = (head(x) for head, x in zip(both, inputs, strict=True))
+            found.append(kl_div(z.log_softmax(-1), t.softmax(-1), reduction="batchmean"))
+    assert found[0].dtype == found[1].dtype == torch.float32
+    torch.testing.assert_close(*found, rtol=2e-2, atol=0)

@@ -300,6 +300,7 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: 
     NotImplementedError
         If whole sequences are asked for where rows cannot be left out.
     """
+
     def seen(x: Tensor) -> Tensor:
         return x if still is None else torch.where(still, x.detach(), x)
 

@@ -20,7 +20,7 @@ from crossent.torch.call.layout import LayerOperands
 from crossent.torch.call.results import DivergenceStats
 from crossent.torch.call.targets import NoTarget, TopK
 from crossent.torch.lazy.deferred import Deferred, combined
-from crossent.torch.lazy.logits import LazyLogits, lazily, read
+from crossent.torch.lazy.logits import LazyLogits, lazily, read, with_numbers_of
 from crossent.torch.lazy.results import Outputs, results_of
 from crossent.torch.linear import loss_of_layer
 from crossent.torch.ranks.shards import NO_SHARDS
@@ -59,14 +59,10 @@ def fused_divergence(
     student: LazyLogits = arguments.operands
     seen = arguments.return_stats or arguments.closing.function is not None
     scores = _scores_of(student, arguments.scores, seen=seen)
-    if scores is None or isinstance(arguments.target, LazyLogits):
+    lazy = _lazy_teacher(teacher, arguments.scores, seen=seen)
+    if scores is None or (lazy is None and not isinstance(teacher.logits, TopK)):
         return NotImplemented
-    lazy: _Teacher | None = None
-    if isinstance(teacher.logits, LazyLogits) and teacher.logits.stays_lazy():
-        of_teacher = _scores_of(teacher.logits, teacher.scores(arguments.scores), seen=seen)
-        lazy = None if of_teacher is None else _Teacher(teacher.logits, of_teacher)
-    if lazy is None and not isinstance(teacher.logits, TopK):
-        return NotImplemented
+    arguments = arguments._replace(target=with_numbers_of(arguments.target, "divergence"))
     made: list[Any] = []  # statistics that have no gradient come along
 
     def of_layers(operands: LayerOperands, of_teacher: TeacherArguments) -> Outputs:
@@ -87,6 +83,17 @@ def fused_divergence(
         return loss
     names = (name for name in _SMOOTH if getattr(made[-1][1], name) is not None)
     return loss, dataclasses.replace(made[-1][1], **dict(zip(names, stats, strict=True)))
+
+
+def _lazy_teacher(teacher: TeacherArguments, scores: Scores, *, seen: bool) -> _Teacher | None:
+    """Return a teacher whose logits may stay lazy beside a student of these scores, else None."""
+    logits = teacher.logits
+    if not isinstance(logits, LazyLogits) or not logits.stays_lazy():
+        return None
+    own = _scores_of(logits, teacher.scores(scores), seen=seen)
+    if own is None or (teacher.classes is not None and own.softcap is not None):  # which takes a teacher's logits
+        return None
+    return _Teacher(logits, own)
 
 
 def _smooth(found: Any) -> Outputs:
@@ -150,7 +157,9 @@ def _kl_div(
     if scores is None or target.shape != logits.shape or target.dtype not in REAL:
         return NotImplemented
     number = {"sum": 1, "batchmean": logits.shape[0], "mean": logits.numel()}[reduction]
-    dtype = torch.promote_types(logits.dtype, target.dtype)
+    dtype, device = torch.promote_types(logits.dtype, target.dtype), logits.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.promote_types(dtype, torch.float32)  # which autocast casts the operands of kl_div to
     if isinstance(target, LazyLogits):
         found = _from_lazy(logits, scores, target, log_target=log_target)
     else:

@@ -18,7 +18,7 @@ from crossent.torch.call.results import DIFFERENTIABLE, reduction_of
 from crossent.torch.call.targets import TargetKind
 from crossent.torch.lazy import divergences, log_probs, operations
 from crossent.torch.lazy.deferred import combined
-from crossent.torch.lazy.logits import LazyLogits, lazily
+from crossent.torch.lazy.logits import LazyLogits, lazily, with_numbers_of
 from crossent.torch.lazy.results import results_of
 from crossent.torch.linear import loss_of_layer
 from crossent.torch.logits import loss_of_logits
@@ -54,7 +54,7 @@ def fused_loss(arguments: Arguments) -> Any:
     layer, target, ignore_index = logits._deferred, arguments.target, arguments.ignore_index
     same_dtype = loss_dtype(layer.dtype) == loss_dtype(layer.hidden.dtype)
     scores = combined(layer.scores(), arguments.scores)
-    if scores is None or not same_dtype or logits.ndim > 2 or isinstance(target, LazyLogits):
+    if scores is None or not same_dtype or logits.ndim > 2:
         return NotImplemented
     closing = arguments.closing
     if layer.shifted and (arguments.return_stats or closing.z_loss != 0.0 or closing.function is not None):
@@ -62,10 +62,11 @@ def fused_loss(arguments: Arguments) -> Any:
     logits.check()
     if not isinstance(target, (Tensor, TargetKind)):  # pyright: ignore[reportUnnecessaryIsInstance]
         return NotImplemented
+    target = with_numbers_of(target, "cross_entropy")  # of a teacher's probabilities, say
     soft = isinstance(target, TargetKind) or target.shape == logits.shape
     if soft and ignore_index is not None and ignore_index < 0:
         ignore_index = None
-    arguments = arguments._replace(ignore_index=ignore_index)
+    arguments = arguments._replace(ignore_index=ignore_index, target=target)
     made: list[Any] = []  # statistics that have no gradient come along
 
     def of_operands(operands: LayerOperands) -> tuple[Tensor, ...]:

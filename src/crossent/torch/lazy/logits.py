@@ -245,6 +245,16 @@ class LazyLogits(Tensor):
             raise_changed()
 
 
+def with_numbers_of(x: Any, operation: str) -> Any:
+    """Return the numbers of lazy logits that an operation takes as they are, and anything else as it is."""
+    if not isinstance(x, LazyLogits):
+        return x
+    unread, numbers = _unread((x,)), x.numbers()
+    if unread is not None:
+        unread._deferred.notice.made(operation, unread, numbers)  # pyright: ignore[reportOptionalMemberAccess]
+    return numbers
+
+
 def _unread(arguments: Sequence[Any]) -> LazyLogits | None:
     """Return the first lazy logits among arguments whose numbers are about to be made in training."""
     for x in arguments:
