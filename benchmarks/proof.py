@@ -336,7 +336,7 @@ TABLES: dict[str, Table | Whole] = {
     "coverage": Whole("coverage", coverage_report.bar),
     "coverage-hard": Whole("coverage", coverage_report.hard),
 }
-SHOWN_BEFORE = ("gpu", "prove", "divergence", "distillation")
+SHOWN_BEFORE = ("gpu", "prove", "divergence")
 """Suites of which tables are shown before anybody has measured them: their cells say so."""
 ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, Whole) and not table.timed}
 """Suites of which the newest results are shown, whatever they ran on: coverage does not depend on it."""
