@@ -16,7 +16,7 @@ from crossent.torch.call.layout import layout_of_rows
 from crossent.torch.call.results import DivergenceStats, reduction_of
 from crossent.torch.call.targets import TargetKind, TopK
 from crossent.torch.lazy.divergences import fused_divergence
-from crossent.torch.lazy.logits import LazyLogits
+from crossent.torch.lazy.logits import LazyLogits, with_numbers_of
 from crossent.torch.ranks.shards import NO_SHARDS
 from crossent.torch.teachers.logits import logits_view
 from crossent.torch.teachers.sparse import topk_view
@@ -210,7 +210,8 @@ def divergence(
         fused = fused_divergence(lazy, teacher, options, of_numbers, has_target=has_target)
         if fused is not NotImplemented:
             return fused
-    return of_numbers(arguments, teacher)
+    teacher = teacher._replace(logits=with_numbers_of(teacher.logits, "divergence"))
+    return of_numbers(arguments._replace(operands=with_numbers_of(logits, "divergence")), teacher)
 
 
 def _of_logits(

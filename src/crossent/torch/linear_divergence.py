@@ -85,9 +85,9 @@ def linear_divergence(
         kind="reverse"   KL(student‖teacher) = Σ_v q_v (log q_v − log p_v)
         kind="js"        β KL(teacher‖m) + (1 − β) KL(student‖m),   m = β · teacher + (1 − β) · student
 
-    never negative, and exactly 0 for equal heads. Logits are float32 (float64 for float64 operands) whatever the dtype
-    of the operands, and so are all sums; gradients are rounded to the dtype of their operand once, at the end. Under
-    `torch.autocast` the operands are cast to its dtype.
+    never negative, and exactly 0 where both heads make the same logits. Logits are float32 (float64 for float64
+    operands) whatever the dtype of the operands, and so are all sums; gradients are rounded to the dtype of their
+    operand once, at the end. Under `torch.autocast` the operands are cast to its dtype.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def agree(found: Any, want: Any, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("positions", [1, 2])
 @pytest.mark.parametrize("beta", [None, 0.3])
 @pytest.mark.parametrize("most", [1, 4, N])
-def test_statistics_of_chunks_are_those_of_all_rows(most, beta, positions, dtype):
+def test_statistics_whole_chunks_are_those_of_all_rows(most, beta, positions, dtype):
     drawn = draw(dtype, beta, positions)
     results = memory(N * positions, dtype)
     pairs.statistics(drawn.task, tiles(drawn, TileShape(most, V)), most, results)
@@ -123,7 +123,7 @@ class Known:
     """A closing with given cotangents."""
 
     def __init__(self, cotangents: HeadCotangents) -> None:
-        self.cotangents, self.of_chunks = cotangents, True
+        self.cotangents, self.whole_chunks = cotangents, True
         self.seen: list[slice] = []
 
     def __call__(self, rows: slice, chunk: Any) -> HeadCotangents:

@@ -79,3 +79,20 @@ def test_sparse_teachers_need_one_position():
     top = F.TopK(torch.zeros(N, 3, 2, dtype=torch.long), torch.full((N, 3, 2), 0.1))
     with pytest.raises(NotImplementedError, match="one position"):
         F.linear_divergence(torch.randn(N, D), weight, top)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({1: lambda w: w.T}, ValueError, "use linear_weight.t()"),
+        ({3: lambda w: w.T}, ValueError, "use teacher_weight.t()"),
+        ({3: lambda w: torch.nn.Linear(D2, V)}, TypeError, "pass its .weight"),
+        ({2: lambda x: x[None]}, ValueError, "reshape one of the inputs"),
+        ({3: lambda w: w[1:]}, ValueError, f"linear_weight of {V} classes beside teacher_weight of {V - 1}"),
+    ],
+)
+def test_what_to_do_about_layers_that_do_not_fit(change, error, text):
+    operands = [change.get(k, lambda x: x)(x.detach()) for k, x in enumerate(layers())]
+    with pytest.raises(error) as caught:
+        F.linear_divergence(*operands)
+    assert text in str(caught.value)

@@ -85,11 +85,13 @@ def test_a_map_beside_padding():
 
 def test_what_is_wrong_is_said():
     z, t = torch.randn(3, 5), torch.randn(3, 7)
-    with pytest.raises(ValueError, match=r"logits have 5 classes and teacher_logits 7; pass num_classes= .*teacher_c"):
+    with pytest.raises(
+        ValueError, match=r"logits of 5 classes beside teacher_logits of 7; pass num_classes= .*teacher_c"
+    ):
         _ = F.divergence(z, t)
     with pytest.raises(ValueError, match="num_classes is 6, but there are 5 classes here"):
         _ = F.divergence(z, t, num_classes=6)
-    with pytest.raises(ValueError, match=r"of the 5 classes, logits hold 5 columns .* and teacher_logits 4"):
+    with pytest.raises(ValueError, match=r"of the 5 classes, logits holds 5 .* and teacher_logits 4"):
         _ = F.divergence(z, t[:, :4], num_classes=5)
     with pytest.raises(ValueError, match=r"teacher_logits of shape \(2, 5\) do not have the rows \(3,\) of logits"):
         _ = F.divergence(z, z[:2])
@@ -97,7 +99,7 @@ def test_what_is_wrong_is_said():
         _ = F.divergence(z, z.long())
     with pytest.raises(TypeError, match="teacher_logits must be a tensor or a TopK, got list"):
         _ = F.divergence(z, z.tolist())
-    with pytest.raises(ValueError, match=r"teacher_classes must have one column .* 5 classes .* got shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"teacher_classes must have one place .* 5 classes .* got shape \(4,\)"):
         _ = F.divergence(z, t, teacher_classes=torch.arange(4))
     with pytest.raises(TypeError, match="teacher_classes must have an integer dtype"):
         _ = F.divergence(z, t, teacher_classes=torch.arange(5.0))

@@ -85,7 +85,7 @@ SWAPPED = [1, 0, 3, 2]
 def pair_results(
     student: RowResults, teacher: RowResults, sums: Tensor, beta: float | None, ignored: Tensor | None
 ) -> PairResults:
-    """Return the results of a student's rows beside a teacher's from the sums of both, which are cleared if ignored."""
+    """Return the results of a student's rows beside a teacher's; in place, the sums of ignored rows are set to 0."""
     if ignored is not None:
         sums = sums.masked_fill_(ignored, 0.0)
     kl, reverse, of_p, of_q = sums

@@ -44,7 +44,8 @@ def check_companion(name: str, tensor: Tensor, device: torch.device) -> None:
 def check_tensor(name: str, tensor: Tensor) -> None:
     """Raise unless this is a tensor with numbers in memory."""
     if not isinstance(tensor, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; use torch.as_tensor first")
+        hint = "pass its .weight" if hasattr(tensor, "weight") else "use torch.as_tensor first"
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}; {hint}")
     check_layout(name, tensor)
 
 

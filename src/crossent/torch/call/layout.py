@@ -110,9 +110,11 @@ def layout_of_layer(
             )
     given = tuple(linear_weight.shape)
     if x.ndim == 0 or linear_weight.ndim < 2 or given[-1] != x.shape[-1]:
+        turned = x.ndim > 0 and len(given) == 2 and given[0] == x.shape[-1]
         raise ValueError(
             f"{names.input} of shape {tuple(x.shape)} and {names.weight} of shape {given} do not fit: they must be "
             "(…, D) and (V, D), or (V, d1, …, D), with the same number D of features"
+            + (f"; use {names.weight}.t()" if turned else "")
         )
     if linear_bias is not None and linear_bias.shape != given[:-1]:
         raise ValueError(

@@ -59,7 +59,7 @@ def fused_divergence(
     student: LazyLogits = arguments.operands
     seen = arguments.return_stats or arguments.closing.function is not None
     scores = _scores_of(student, arguments.scores, seen=seen)
-    lazy = _lazy_teacher(teacher, arguments.scores, seen=seen)
+    lazy = _lazy_teacher(teacher, student, arguments.scores, seen=seen)
     if scores is None or (lazy is None and not isinstance(teacher.logits, TopK)):
         return NotImplemented
     arguments = arguments._replace(target=with_numbers_of(arguments.target, "divergence"))
@@ -85,10 +85,13 @@ def fused_divergence(
     return loss, dataclasses.replace(made[-1][1], **dict(zip(names, stats, strict=True)))
 
 
-def _lazy_teacher(teacher: TeacherArguments, scores: Scores, *, seen: bool) -> _Teacher | None:
-    """Return a teacher whose logits may stay lazy beside a student of these scores, else None."""
+def _lazy_teacher(teacher: TeacherArguments, student: LazyLogits, scores: Scores, *, seen: bool) -> _Teacher | None:
+    """Return a teacher whose logits may stay lazy beside a student of these scores, else None.
+
+    What does not fit is left to the check of logits, which speaks of logits.
+    """
     logits = teacher.logits
-    if not isinstance(logits, LazyLogits) or not logits.stays_lazy():
+    if not isinstance(logits, LazyLogits) or not logits.stays_lazy() or logits.shape[:-1] != student.shape[:-1]:
         return None
     own = _scores_of(logits, teacher.scores(scores), seen=seen)
     if own is None or (teacher.classes is not None and own.softcap is not None):  # which takes a teacher's logits
@@ -214,7 +217,8 @@ def _from_numbers(logits: LazyLogits, scores: Scores, target: Tensor, *, log_tar
         return NotImplemented
     p = target.exp() if log_target else target
     with torch.no_grad():
-        if not (p >= 0).all() or p.isinf().any():  # torch has an answer
+        # torch says what becomes of targets that are no probabilities; to look waits for a GPU
+        if not (p >= 0).all() or p.isinf().any():
             return NotImplemented
     p = p.reshape(-1, p.shape[-1])
 

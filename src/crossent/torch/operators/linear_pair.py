@@ -24,7 +24,7 @@ from crossent.torch.operators.linear_pair_call import (
     LinearPairGradients,
     PackedPair,
     ReadClasses,
-    cotangents_of,
+    differentiable,
     heads_wanted,
     pair_of_layers,
     recomputed_pair,
@@ -163,7 +163,7 @@ CONSTANTS = (
 
 def _linear_pair_stats_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> Gradients:
     call, saved = kept(ctx)
-    g = cotangents_of(LinearPairResults(*cotangents).pair, call.pair.beta)  # pyright: ignore[reportArgumentType]
+    g = differentiable(LinearPairResults(*cotangents).pair, js=call.pair.beta is not None)  # pyright: ignore[reportArgumentType]
     wanted = tuple(name in wants for name in OPERANDS)
     return pair_gradients(call.pair, PairRecords(*saved[:3]), KeptLogits(*saved[3:]), g, wanted)
 
@@ -173,7 +173,7 @@ def pair_gradients(
 ) -> dict[str, Tensor | None]:
     """Return the gradients of the operands by name, for cotangents of the results of the rows."""
     if torch.is_grad_enabled():
-        return recomputed_pair(call, lambda _, found: cotangents_of(found, 0.0), g)
+        return recomputed_pair(call, lambda _, found: differentiable(found, js=True), g)
     wanted = [want and not (name == "prob" and g.loss is None) for name, want in zip(OPERANDS, wanted, strict=True)]
     found = linear_pair_grad(LinearPairGradCall(call, *records, *kept_logits, tuple(wanted), *g))
     return {name: x if want else None for name, x, want in zip(OPERANDS, found, wanted, strict=True)}
@@ -218,7 +218,7 @@ def _linear_pair_grad_fake(call: LinearPairGradCall) -> LinearPairGradients:
 
 
 def _linear_pair_grad_plain(call: LinearPairGradCall) -> LinearPairGradients:
-    found = recomputed_pair(call.pair, lambda _, results: cotangents_of(results, 0.0), call.cotangents)
+    found = recomputed_pair(call.pair, lambda _, results: differentiable(results, js=True), call.cotangents)
     none = call.pair.head.input.new_empty((0,))
     return LinearPairGradients(*(none if x is None else x for x in found.values()))
 

@@ -186,11 +186,11 @@ def pair_of_layers(call: LinearPairCall) -> PairCall:
     return PairCall(student, teacher.logits, call.teacher, call.beta)
 
 
-def cotangents_of(found: PairResults, beta: float | None) -> HeadCotangents:
-    """Return the cotangents of results from those of an operator; those of zeros in place of js are none."""
+def differentiable(found: PairResults, *, js: bool) -> HeadCotangents:
+    """Return the results that have gradients, or what autograd gives for them; without js if it was not computed."""
     return HeadCotangents(
         found.loss, found.lse, found.entropy, found.teacher_lse, found.teacher_entropy,
-        found.kl, found.reverse_kl, None if beta is None else found.js,
+        found.kl, found.reverse_kl, found.js if js else None,
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ from crossent.torch.operators.linear_pair_call import (
     LinearPairCall,
     PackedPair,
     ReadClasses,
-    cotangents_of,
+    differentiable,
     heads_wanted,
     recomputed_pair,
 )
@@ -111,7 +111,7 @@ class _OfKind:
     """The closing that takes a divergence of each row for its loss."""
 
     def __init__(self, divergence: str, scale: Tensor) -> None:
-        self.cotangents, self.of_chunks = HeadCotangents(**{divergence: scale}), False
+        self.cotangents, self.whole_chunks = HeadCotangents(**{divergence: scale}), False
 
     def __call__(self, rows: slice, chunk: PairChunk) -> HeadCotangents:
         """Return the cotangents of a chunk."""
@@ -128,7 +128,7 @@ class ChunkClosing:
     def __init__(self, function: RowFunction, view_of: ViewOf, scale: Tensor, call: LinearPairLossCall) -> None:
         self.losses = torch.zeros_like(scale)
         self.cotangents = HeadCotangents(*(torch.zeros_like(scale) for _ in HeadCotangents._fields))
-        self.of_chunks = True
+        self.whole_chunks = True
         self._function, self._view_of, self._scale = function, view_of, scale
         wanted = heads_wanted(call.wants)
         frozen = () if wanted.student.of_source else ("loss", "lse", "entropy")
@@ -249,7 +249,7 @@ def _backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> Gradients:
     if any(x is not None for x in given.pair):
         call, (record, teacher_record, sums, *_) = kept(ctx)
         none = record.new_empty((0,))
-        of_rows = cotangents_of(given.pair, call.pair.beta)
+        of_rows = differentiable(given.pair, js=call.pair.beta is not None)
         wanted = [name in wants for name in OPERANDS]
         records = PairRecords(record, teacher_record, sums)
         more = pair_gradients(call.pair, records, KeptLogits(none, none), of_rows, wanted)
@@ -271,7 +271,7 @@ def _recomputed(ctx: Any, g: Tensor | None, of_rows: Any) -> Gradients:
         closing = closing._replace(closing=closing.closing._replace(function=function))
 
     def outputs(pair: LinearPairCall, found: PairResults) -> tuple[Tensor, ...]:
-        of_rows = cotangents_of(found, 0.0)
+        of_rows = differentiable(found, js=True)
         if closed_by is None:
             return closing.reduced(getattr(found, call.divergence), found.lse), *of_rows
 
@@ -280,7 +280,7 @@ def _recomputed(ctx: Any, g: Tensor | None, of_rows: Any) -> Gradients:
 
         return closing.closed(closed_by.view_of(pair.head.target, found, again)), *of_rows  # pyright: ignore
 
-    return recomputed_pair(call.pair, outputs, (g, *cotangents_of(of_rows, call.pair.beta)))
+    return recomputed_pair(call.pair, outputs, (g, *differentiable(of_rows, js=call.pair.beta is not None)))
 
 
 def _linear_pair_loss_flops(call: LinearPairLossCall) -> int:

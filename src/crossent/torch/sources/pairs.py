@@ -141,8 +141,8 @@ class SweepClosing(Protocol):
 
     cotangents: HeadCotangents
     """Cotangents of all rows, those of a chunk as soon as this was called with it."""
-    of_chunks: bool
-    """Whether it takes longer to be called with a few rows at a time than these gain from being in cache."""
+    whole_chunks: bool
+    """Whether to call it with a whole chunk: a caller's Python takes longer than blocks of rows in cache save."""
 
     def __call__(self, rows: slice, chunk: PairChunk) -> HeadCotangents:
         """Return the cotangents of a chunk."""
@@ -189,7 +189,7 @@ def one_sweep(
     for rows in spans(task.student.source.size, most):
         chunk = task.heads(tiles, rows, classes)
         places = sums.places(chunk)
-        for block in spans(rows.size, rows.size if closing.of_chunks else _rows_in_cache(task)):
+        for block in spans(rows.size, rows.size if closing.whole_chunks else _rows_in_cache(task)):
             heads = chunk.at(block)
             part = _results(task, heads)
             _write(results, task, heads.student.rows, part)
@@ -245,15 +245,14 @@ def _write(results: PairResults, task: PairedRows, rows: Span, part: PairResults
 
 def _results(task: PairedRows, heads: Heads) -> PairResults:
     """Return the results of whole rows whose logits are there, of the classes of all ranks."""
-    (student, teacher), groups = zip((task.student, task.teacher), heads, strict=True), task.student.ranks.groups
-    own, other = _row_results(*student), _row_results(*teacher)
+    own, other = _row_results(task.student, heads.student), _row_results(task.teacher, heads.teacher)
     sums = own.record.new_zeros((PAIR_SUMS, own.record.shape[1]))
     if task.all_classes.size:
         rows = heads.student.rows
         logits, scores = _logits(task.student, heads.student), task.student.scores_of(rows)
-        beside = _beside(task.teacher, heads.teacher, other.record)
-        backend(sums).pair_stats(logits, scores, own.record, beside, task.beta, sums, extend=False)
-    add_up((sums if task.beta is not None else sums[:2],), groups)
+        teacher = _other_head(task.teacher, heads.teacher, other.record)
+        backend(sums).pair_stats(logits, scores, own.record, teacher, task.beta, sums, extend=False)
+    add_up((sums if task.beta is not None else sums[:2],), task.student.ranks.groups)
     return pair_results(own, other, sums, task.beta, task.ignored(heads.student.rows))
 
 
@@ -281,7 +280,7 @@ def _logits(task: TiledRows, tile: Tile) -> Any:
     return task.logits(tile.logits, tile.bias)
 
 
-def _beside(task: TiledRows, tile: Tile, record: Tensor) -> Teacher:
+def _other_head(task: TiledRows, tile: Tile, record: Tensor) -> Teacher:
     """Return a head as what the other is compared with."""
     return Teacher(_logits(task, tile), task.scores_of(tile.rows), record)
 
@@ -325,7 +324,7 @@ class _Sums:
             tile: Tile = getattr(heads, head)
             to = sums.place(tile.logits, tile.rows)
             if head == "student" and len(self._sums) == 2 and to.data_ptr() == tile.logits.data_ptr():
-                to = self._beside(to)  # the teacher's gradient reads the student's logits
+                to = self._spare_tile(to)  # the teacher's gradient reads the student's logits
             found.append(to)
         return found
 
@@ -341,7 +340,7 @@ class _Sums:
             tile: Tile = getattr(heads, head)
             sums.add(gradient, tile.rows, tile.classes, self._counted[head])
 
-    def _beside(self, tile: Tensor) -> Tensor:
+    def _spare_tile(self, tile: Tensor) -> Tensor:
         """Return memory like that of a tile, the same each time."""
         (rows, columns), step = tile.shape, tile.stride(0)
         if self._spare is None or self._spare.numel() < rows * step:
@@ -355,16 +354,16 @@ class _Sums:
 
 def _of_student(task: PairedRows, heads: Heads, records: PairRecords, g: HeadCotangents, grad: Tensor) -> None:
     """Write the gradient of a tile of the student's logits."""
-    beside = _beside(task.teacher, heads.teacher, records.teacher_record)
-    of_pair = _OfPair(records.record, beside, task.beta, records.sums, g.of_student)
+    other = _other_head(task.teacher, heads.teacher, records.teacher_record)
+    of_pair = _OfPair(records.record, other, task.beta, records.sums, g.of_student)
     _write_gradient(task.student, heads.student, of_pair, grad)
 
 
 def _of_teacher(task: PairedRows, heads: Heads, records: PairRecords, g: HeadCotangents, grad: Tensor) -> None:
     """Write the gradient of a tile of the teacher's logits: the student's with the roles swapped."""
-    beside = _beside(task.student, heads.student, records.record)
+    other = _other_head(task.student, heads.student, records.record)
     beta = None if task.beta is None else 1 - task.beta
-    of_pair = _OfPair(records.teacher_record, beside, beta, records.sums[SWAPPED], g.of_teacher)
+    of_pair = _OfPair(records.teacher_record, other, beta, records.sums[SWAPPED], g.of_teacher)
     _write_gradient(task.teacher, heads.teacher, of_pair, grad)
 
 

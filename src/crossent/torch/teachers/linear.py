@@ -65,7 +65,7 @@ def _linear_pair(
     if of_teacher.rows != layout.rows:
         raise ValueError(
             f"teacher_input and teacher_weight make rows {tuple(of_teacher.rows)}, input and linear_weight "
-            f"{tuple(layout.rows)}; both heads must have the same rows"
+            f"{tuple(layout.rows)}; both heads must have the same rows, so reshape one of the inputs"
         )
     scores = teacher.scores(rows.scores)
     temperatures: Any = scores.row_temperature
@@ -75,7 +75,7 @@ def _linear_pair(
     if classes is not None:
         own = _mapped(own, scores, class_map(classes, of_teacher.classes, rows, here))
     elif held(of_teacher.classes, target.first_class, target.num_classes) != here:
-        raise_other_classes(layout, of_teacher.classes, target, "teacher_weight")
+        raise_other_classes(layout, of_teacher.classes, target, ("linear_weight", TEACHER.weight))
     x, weight, bias = own
     width = math.prod(weight.shape[:-1])
     others_are_seen = rows.return_stats or rows.closing.function is not None
@@ -99,9 +99,7 @@ def _mapped(layer: LayerOperands, scores: Scores, classes: Tensor) -> LayerOpera
             "be capped; pass teacher_weight[teacher_classes] if it lacks none, or call divergence"
         )
     x, weight, bias = layer
-    if weight.shape[0] == 0:  # the student's classes are all missing
-        weight = torch.nn.functional.pad(weight, (0, 0) * (weight.ndim - 1) + (0, 1))
-    at = classes.clamp(0, weight.shape[0] - 1)
+    at = classes.clamp(0, max(0, weight.shape[0] - 1))
     rows_of_bias = weight.new_zeros((len(at), *weight.shape[1:-1])) if bias is None else bias.index_select(0, at)
     missing = (classes < 0).reshape(-1, *[1] * (weight.ndim - 2))
     return LayerOperands(x, weight.index_select(0, at), rows_of_bias.masked_fill(missing, -torch.inf))
@@ -196,7 +194,7 @@ def divergence_of_layers(
     arguments: Arguments, teacher: TeacherArguments, options: DivergenceOptions, chunk_bytes: int | None = None,
     *, has_target: bool,
 ) -> Tensor | tuple[Tensor, DivergenceStats]:  # fmt: skip
-    """Return what `linear_divergence` does once its arguments are bound, on this rank and of classes on others."""
+    """Return `linear_divergence` of bound arguments; the operands are those of this rank where classes are spread."""
     call, rows = checked_layer(arguments)
     if chunk_bytes is None:
         chunk_bytes = costs_of(call.input, call.linear_weight).device.chunk_bytes

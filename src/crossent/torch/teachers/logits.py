@@ -73,16 +73,19 @@ def logits_view(
     return LogitsView(rows, call, options.beta, has_target=has_target)
 
 
-def raise_other_classes(layout: LogitsLayout, columns: int, target: Target, name: str = "teacher_logits") -> None:
-    """Raise for a teacher of this name whose classes are not the student's."""
+def raise_other_classes(
+    layout: LogitsLayout, columns: int, target: Target, names: tuple[str, str] = ("logits", "teacher_logits")
+) -> None:
+    """Raise for a teacher whose classes are not the student's; the names are those of what has the classes of both."""
+    own, name = names
     if target.num_classes is None:
         raise ValueError(
-            f"logits have {layout.classes} classes and {name} {columns}; pass num_classes= if both have the "
+            f"{own} of {layout.classes} classes beside {name} of {columns}; pass num_classes= if both have the "
             "same classes and one has padding after them, or teacher_classes= with each class's place in the teacher"
         )
     raise ValueError(
-        f"of the {target.num_classes} classes, logits hold {layout.classes} columns from class {target.first_class} on "
-        f"and {name} {columns}; both must hold the same classes, with padding only after the last one"
+        f"of the {target.num_classes} classes, {own} holds {layout.classes} from class {target.first_class} on and "
+        f"{name} {columns}; both must hold the same classes, with padding only after the last one"
     )
 
 
@@ -118,7 +121,7 @@ def class_map(classes: Tensor, columns: int, rows: CheckedRows, here: int) -> Te
         raise TypeError(f"teacher_classes must have an integer dtype, got {classes.dtype}; use teacher_classes.long()")
     if classes.shape != (here,):
         raise ValueError(
-            f"teacher_classes must have one column of the teacher for each of the {here} classes of the student, and "
+            f"teacher_classes must have one place in the teacher for each of the {here} classes of the student, and "
             f"−1 for none; got shape {tuple(classes.shape)}"
         )
     classes = classes.long()

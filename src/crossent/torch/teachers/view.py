@@ -207,7 +207,7 @@ class PairView(RowView):
     def check_target(self, name: str) -> None:
         """Raise for an attribute that needs a target where there is none."""
         if not self.has_target:
-            raise AttributeError(f"rows.{name} needs a target; pass target= to divergence")
+            raise AttributeError(f"rows.{name} needs a target; pass target=")
 
     def stats(self, rows: torch.Size) -> DivergenceStats:
         """Return the statistics in the shape of the rows."""
@@ -230,7 +230,7 @@ class PairView(RowView):
 
 
 class HeadsView(PairView):
-    """Rows of a student and of a teacher whose logits there are, or were; `has_js` if the mixture was wanted."""
+    """Rows of two heads, by results computed from the logits of both; `has_js` if the mixture was wanted."""
 
     def __init__(
         self,
