@@ -261,7 +261,7 @@ def test_statistics_beside_a_closing(reduction, chunk_bytes):
 def test_a_closing_is_told_what_is_not_there():
     given = two_heads.draw((5,), 9)
     for name, chunk_bytes in itertools.product(("logprob", "loss", "correct"), (ONE_ROW, None)):
-        with pytest.raises(AttributeError, match=f"rows.{name} needs a target; pass target= to"):
+        with pytest.raises(AttributeError, match=f"rows.{name} needs a target; pass target="):
             _ = two_heads.ours(given, closing=lambda rows, name=name: getattr(rows, name), chunk_bytes=chunk_bytes)
     sparse = TopK(torch.zeros(5, 1).long(), torch.ones(5, 1))
     with pytest.raises(AttributeError, match=r"rows\.teacher_lse is not there: a TopK teacher has probabilities"):
