@@ -102,10 +102,10 @@ def test_a_bias_is_read_in_groups_where_every_row_begins_at_one():
     bias = torch.zeros(2064)
     for width, step, grouped in ((2051, 2056, True), (2051, 2051, False), (2051, 2052, True)):
         task = Task.of(BiasedLogits(spaced(torch.zeros(3, width), step), bias[:width]), Target(torch.zeros(3)), PLAIN)
-        assert task._grouped(task.tile()) is grouped
+        assert task.grouped(task.tile()) is grouped
     task = Task.of(BiasedLogits(spaced(torch.zeros(3, 2051), 2056), bias[1:2052]), Target(torch.zeros(3)), PLAIN)
-    assert not task._grouped(task.tile())
-    assert not Task.of(torch.zeros(3, 2056), Target(torch.zeros(3)), PLAIN)._grouped(task.tile())
+    assert not task.grouped(task.tile())
+    assert not Task.of(torch.zeros(3, 2056), Target(torch.zeros(3)), PLAIN).grouped(task.tile())
 
 
 def test_few_classes_without_a_record_have_their_bias():
