@@ -9,6 +9,7 @@ import torch.nn.functional as nnf
 import crossent.torch as F
 from crossent.spec import Scores
 from crossent.torch.lazy import fusing
+from crossent.torch.lazy.deferred import combined
 from crossent.torch.lazy.logits import LazyLogits
 from tests.torch.lazily import V, others, pair
 
@@ -87,6 +88,7 @@ USES = {
     ),
     "a class that is ignored": lambda z, a: nnf.cross_entropy(z[0], a.y[0], ignore_index=int(a.y[0, 0])),
     "a module": lambda z, a: F.CrossEntropyLoss(softcap=2.0)(z[0], a.y[0]),
+    "a target of lazy logits": lambda z, a: nnf.cross_entropy(z[0], z[1].softmax(-1)),
 }
 NOT_FUSED = {
     "classes in the middle": lambda z, a: nnf.cross_entropy(z.mT, a.y),
@@ -94,7 +96,6 @@ NOT_FUSED = {
     "negative scale": lambda z, a: nnf.cross_entropy(-0.5 * z[0], a.y[0]),
     "a wider dtype": lambda z, a: nnf.cross_entropy(z[0].double(), a.y[0]),
     "read before": lambda z, a: (z.sum(), nnf.cross_entropy(z[0], a.y[0]))[1],
-    "a target of lazy logits": lambda z, a: nnf.cross_entropy(z[0], z[1].softmax(-1)),
 }
 
 
@@ -154,22 +155,22 @@ CAPS = (None, 2.0)
 @pytest.mark.parametrize("inner", [Scores(t, cap) for t in (1.0, 1.7) for cap in CAPS], ids=str)
 def test_scores_of_scores_are_scores(inner, outer):
     z = torch.linspace(-5, 5, 31, dtype=torch.float64)
-    found = fusing._scores(inner, outer)
+    found = combined(inner, outer)
     if inner.softcap is not None and outer.softcap is not None:
         assert found is None
     else:
         torch.testing.assert_close(phi(z, found), phi(phi(z, inner), outer), rtol=1e-13, atol=1e-13)
-    assert fusing._scores(None, outer) is None
+    assert combined(None, outer) is None
 
 
 def test_steps_multiply_the_temperature_of_each_row():
     own = torch.tensor([1, 2, 3])
-    found = fusing._scores(Scores(0.7), Scores(1.0, 5.0, own))
+    found = combined(Scores(0.7), Scores(1.0, 5.0, own))
     assert (found.temperature, found.softcap) == (1.0, 5.0)
     assert torch.equal(found.row_temperature, own.double() * 0.7)
     given = Scores(1.0, None, own)
-    assert fusing._scores(Scores(), given) is given
-    assert fusing._scores(Scores(1.0, 5.0), given) is None
+    assert combined(Scores(), given) is given
+    assert combined(Scores(1.0, 5.0), given) is None
 
 
 # After a loss

@@ -37,7 +37,7 @@ def strict():
         ("z.log_softmax(-1).exp()", "exp"), ("z[..., 0]", "__getitem__"), ("repr(z)", "print"),
         ("z.tolist()", "tolist"),
         ("z.transpose(1, 2)", "transpose"),
-        ('nnf.kl_div(z.log_softmax(-1), a.p, reduction="sum")', "kl_div"),
+        ('nnf.kl_div(z.log_softmax(-1), a.p, reduction="none")', "kl_div"),
     ],
 )  # fmt: skip
 def test_a_read_in_training_warns_once_and_names_the_operation(text, name):

@@ -32,7 +32,7 @@ z.unsqueeze(0); z.unsqueeze(-2); z[:1].squeeze(0); z.squeeze(0); z.unsqueeze(1).
 NOT_LAZY = """
 z + 1; z * a.t; z * True; z * z; z / a.w; z * torch.tensor([[0.5]]); 3 / z; z - a.w; z + a.t; z + a.real; z + z;
 z.add(a.w, alpha=2); z + a.w[:1]; z + a.row.expand(7, 11); z[0, 0] + a.w[None]; z + torch.arange(11); z.tanh() + a.w
-z.log_softmax(0); z.log_softmax(1); nnf.log_softmax(z.flatten(), dim=0); z.log_softmax(-1).exp(); z.softmax(-1)
+z.log_softmax(0); z.log_softmax(1); nnf.log_softmax(z.flatten(), dim=0); z.log_softmax(-1).exp(); z.softmax(1)
 z.div(2, rounding_mode="floor"); z.to(torch.int64); z.to(a.real); z.to(torch.float32, copy=True)
 z.view(2, 77); z.view(11, 14); z.reshape(-1)
 z.flatten(); z.flatten(1); z[..., 0]; z[..., :5]; z[:, :, :4]; z[None]; z[True]; z[z > 0]; z[:, [0, 2]]; z[0, 1, 2]
