@@ -85,7 +85,7 @@ def test_every_table_has_as_many_cells_in_each_line_as_heads(name: str):
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
 
 
-@pytest.mark.parametrize("name", ["distillation", "divergence-errors"])
+@pytest.mark.parametrize("name", ["divergence", "divergence-errors"])
 def test_a_table_that_may_be_shown_before_says_that_nothing_is_measured(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

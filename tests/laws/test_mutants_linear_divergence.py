@@ -73,7 +73,7 @@ MUTANTS = {
     "gradients of one chunk alone": (pairs._Sums, "multiply", one_chunk_alone),
     "blocks of a chunk count their rows from 0": (Heads, "at", counted_from_the_chunk),
     "the student's gradient in place of logits that the teacher's reads": (
-        pairs._Sums, "_beside", over_what_the_teacher_reads,
+        pairs._Sums, "_spare_tile", over_what_the_teacher_reads,
     ),
     "every chunk has the cotangents of the first rows": (
         HeadCotangents, "at", lambda self, rows: HeadCotangents(*(first(g, rows) for g in self)),
