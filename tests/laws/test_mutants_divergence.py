@@ -52,8 +52,8 @@ PROPERTIES = {
     "the entropy has no gradient": (PairGradCall, "cotangents", without_the_entropy),
 }
 VALUES = {
-    "the sums of the teacher are those of the student": (pair, "_SWAPPED", [0, 1, 2, 3]),
-    "the mixture's sums change places": (pair, "_SWAPPED", [1, 0, 2, 3]),
+    "the sums of the teacher are those of the student": (pair, "SWAPPED", [0, 1, 2, 3]),
+    "the mixture's sums change places": (pair, "SWAPPED", [1, 0, 2, 3]),
     "the teacher has no softcap": (
         TeacherScores, "of", staticmethod(lambda scores: of_scores(dataclasses.replace(scores, softcap=None))),
     ),
