@@ -183,6 +183,17 @@ def test_elements(loss, dtype):
             assert torch.equal(grad[36:], wanted)
 
 
+@dtypes
+@pytest.mark.parametrize("weight", [None, 0.25])
+def test_the_slope_by_a_binary_target_is_the_logit(dtype, weight):
+    # the difference of both losses would round twice, and be 0 for small logits
+    x = torch.tensor([1e-4, -3e-5, 0.7576, -17.3, 800.0, float("inf"), -float("inf")]).to(dtype)
+    t = torch.rand(7).to(dtype).requires_grad_()
+    given = None if weight is None else torch.full((7,), weight)
+    (grad,) = torch.autograd.grad(F.binary_cross_entropy_with_logits(x, t, given, reduction="sum"), t)
+    assert torch.equal(grad, -x * (weight or 1.0))
+
+
 def test_second_derivatives_do_not_meet_what_was_removed():
     z = torch.randn(N, V, dtype=torch.float64)
     z[GONE] = float("nan")

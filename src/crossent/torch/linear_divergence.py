@@ -148,9 +148,9 @@ def linear_divergence(
     >>> student, head = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
     >>> teacher, teacher_head = torch.tensor([[3.0], [1.0]]), torch.tensor([[1.0], [0.0], [-1.0]])
     >>> linear_divergence(student, head, teacher, teacher_head, reduction="none")
-    tensor([0.2455, 1.1241])
+    tensor([0.2976, 0.9957])
     >>> divergence(student @ head.T, teacher @ teacher_head.T, reduction="none")
-    tensor([0.2455, 1.1241])
+    tensor([0.2976, 0.9957])
 
     References
     ----------

@@ -136,6 +136,9 @@ def _binary_loss_backward(ctx: Any, wants: Wants, cotangent: Tensor) -> Gradient
 def _slope(elements: BinaryCall) -> Tensor:
     """Return the derivative of each loss with respect to its target, in which it is linear."""
     x, t, weight, pos_weight = elements.input, elements.target, elements.weight, elements.pos_weight
+    if elements.kind == "logits" and pos_weight is None:  # softplus(−x) − softplus(x), without two roundings
+        slope = -x.to(loss_dtype(x.dtype))
+        return slope if weight is None else weight * slope.masked_fill(weight == 0, 0.0)
     of_one = plain.binary_loss(elements.kind, BinaryOperands(x, torch.ones_like(t), weight, pos_weight))
     return of_one - plain.binary_loss(elements.kind, BinaryOperands(x, torch.zeros_like(t), weight))
 
