@@ -1,0 +1,1 @@
+"""crossent in Hugging Face transformers: its losses and its kernels mapping."""

@@ -1,0 +1,1 @@
+"""crossent in TRL: under its chunked log-probabilities and divergences."""
