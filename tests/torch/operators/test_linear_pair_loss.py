@@ -13,8 +13,8 @@ from crossent.torch.operators.linear_pair_loss import LinearPairLossCall, closed
 from tests.torch.operators.test_linear_pair import IGNORED, gradients
 from tests.torch.operators.test_linear_pair_call import N, call_of
 
-FROZEN = (True, True, False, False, False, False, False)
-LEARNS = (True, True, False, False, True, True, False)
+FROZEN = PairWants(input=True, linear_weight=True)
+LEARNS = FROZEN._replace(teacher_input=True, teacher_weight=True)
 DIVERGENCES = ("kl", "reverse_kl", "js")
 
 
