@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from crossent.numbers import real
-from crossent.torch.base.values import REAL, is_dtensor
+from crossent.torch.base.transforms import has_tangents, is_watched
+from crossent.torch.base.values import REAL, has_autocast, is_dtensor, without_autocast
 from crossent.torch.call.checks import check_companion, check_input, check_tensor
 from crossent.torch.call.layout import LAYER_NAMES, LayerNames, LayerOperands
 
@@ -149,6 +150,38 @@ def layer_of(input: Any, weight: Any, bias: Any, names: LayerNames = LAYER_NAMES
     return LayerOperands(torch.cat([input, *features], -1), weight, bias, one)
 
 
+def _products(x: Tensor, a: Tensor) -> Tensor:
+    """Return x aᵀ in the dtype of a, or of autocast."""
+    dtype = a.dtype
+    if has_autocast(x) and torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+    x, a = x.to(dtype), a.to(dtype)
+    with without_autocast(x):
+        if is_watched() or has_tangents((x, a)) or is_dtensor(x):
+            return torch.nn.functional.linear(x, a)
+        return _RowProducts.apply(x, a)  # pyright: ignore[reportReturnType]
+
+
+class _RowProducts(torch.autograd.Function):
+    """x aᵀ, where a row without a gradient has no part in that of a, whatever it holds: a row that a loss left out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x, a)
+        return torch.nn.functional.linear(x, a)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, a = ctx.saved_tensors
+        of_x, of_a = ctx.needs_input_grad
+        counted = (g != 0).any(-1, keepdim=True)
+        g_a = None
+        if of_a:
+            rows = torch.where(counted, x, 0.0).reshape(-1, x.shape[-1])
+            g_a = g.reshape(-1, g.shape[-1]).mT @ rows
+        return g @ a if of_x else None, g_a
+
+
 def _adapter(given: LowRank, input: Tensor, names: LayerNames) -> _Adapter:
     """Return scale · x aᵀ in the dtype of the input, and b in that of the weight."""
     x = input if given.input is None else given.input
@@ -171,7 +204,7 @@ def _adapter(given: LowRank, input: Tensor, names: LayerNames) -> _Adapter:
             f"input of LowRank must have the rows {tuple(input.shape[:-1])} of {names.input}, "
             f"got shape {tuple(x.shape)}"
         )
-    u = torch.nn.functional.linear(x.to(given.a.dtype), given.a)
+    u = _products(x, given.a)
     if given.scale != 1.0:
         u = u * given.scale
     base: Any = given
