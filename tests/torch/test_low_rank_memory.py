@@ -47,17 +47,21 @@ def a_step(x, w, a, b, own, number=1, **options):
     loss.sum().backward(retain_graph=own is not None)
 
 
+PLAIN = (Tensor, torch.nn.Parameter)
+"""Types of tensors with memory of their own."""
+
+
 class LargestMade(Largest):
     """Without operands that were there before, which operators hand out as views."""
 
     def __init__(self, *operands):
         super().__init__()
-        self.there = {x.untyped_storage().data_ptr() for x in operands if x is not None}
+        self.there = {x.untyped_storage().data_ptr() for x in operands if type(x) in PLAIN}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for x in tree_leaves(out):
-            if isinstance(x, Tensor) and x.device.type != "meta":
+            if type(x) in PLAIN and x.device.type != "meta":
                 memory = x.untyped_storage()
                 if memory.data_ptr() not in self.there:
                     self.elements = max(self.elements, memory.nbytes() // x.element_size())
