@@ -165,7 +165,7 @@ def _check_layer(head: nn.Module) -> None:
     if is_fused(head):
         return
     name = f"a {kind.__module__}.{kind.__qualname__}"
-    if is_dtensor(getattr(head, "weight", None)) or hasattr(head, "set_reshard_after_forward"):
+    if is_dtensor(head._parameters.get("weight")) or hasattr(head, "set_reshard_after_forward"):
         raise TypeError(
             f"the head of the model ({name}) is sharded already, its weight is a DTensor: call fuse_lm_head before "
             "fully_shard; of a head that tensor parallelism shards, call linear_cross_entropy with the DTensors"

@@ -14,8 +14,8 @@ from crossent.torch.lazy.logits import LazyLogits
 from crossent.torch.lazy.sums import sum_of_layers
 from tests.torch.lazily import Largest
 
-N, D, R, V = 9, 16, 3, 41
-Y = torch.arange(N) * 4
+N, D, R, V = 45, 16, 3, 41
+Y = torch.arange(N) % V
 
 
 class Adapted(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from crossent.numbers import real
-from crossent.torch.base.transforms import has_tangents, is_watched
+from crossent.torch.base.transforms import has_tangents, wants_plain_operations
 from crossent.torch.base.values import REAL, has_autocast, is_dtensor, without_autocast
 from crossent.torch.call.checks import check_companion, check_input, check_tensor
 from crossent.torch.call.layout import LAYER_NAMES, LayerNames, LayerOperands
@@ -80,7 +80,7 @@ class LowRank:
         self, weight: Tensor | LowRank, a: Tensor, b: Tensor, scale: float = 1.0, *, input: Tensor | None = None
     ) -> None:
         self.weight, self.a, self.b, self.scale, self.input = weight, a, b, real("scale", scale), input
-        if not torch._C._is_tracing():  # pyright: ignore  # a graph would warn of each comparison of shapes
+        if not torch.jit.is_tracing():  # pyright: ignore  # a graph would warn of each comparison of shapes
             self._check()
 
     def _check(self) -> None:
@@ -161,13 +161,16 @@ def _products(x: Tensor, a: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type)
     x, a = x.to(dtype), a.to(dtype)
     with without_autocast(x):
-        if is_watched() or has_tangents((x, a)) or is_dtensor(x):
+        if wants_plain_operations() or has_tangents((x, a)) or is_dtensor(x):
             return torch.nn.functional.linear(x, a)
         return _RowProducts.apply(x, a)  # pyright: ignore[reportReturnType]
 
 
 class _RowProducts(torch.autograd.Function):
-    """x aᵀ, where a row without a gradient has no part in that of a, whatever it holds: a row that a loss left out."""
+    """x aᵀ, where a row without a gradient has no part in that of a, whatever it holds: a row that a loss left out.
+
+    Its finite numbers do have one, times 0: derivatives of the gradient are made of them.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -178,7 +181,7 @@ class _RowProducts(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, a = ctx.saved_tensors
         of_x, of_a = ctx.needs_input_grad
-        counted = (g != 0).any(-1, keepdim=True)
+        counted = (g != 0).any(-1, keepdim=True) | x.isfinite().all(-1, keepdim=True)
         g_a = None
         if of_a:
             rows = torch.where(counted, x, 0.0).reshape(-1, x.shape[-1])
