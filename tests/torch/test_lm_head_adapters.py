@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import crossent.torch as F
 from crossent.torch.lm_head import LazyLinear
 from tests.torch import plain
+from tests.torch.lazily import memory_for_logits
 from tests.torch.test_low_rank_memory import LargestMade
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -46,6 +47,12 @@ VARIANTS = {
     "biases trained": {"bias": "lora_only"},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch):
+    """Half-precision heads keep all logits where they fit."""
+    memory_for_logits(monkeypatch, LOGITS // 2)
 
 
 def llama(dtype=torch.float64, *, tied=False, bias=False, vocab=V):
