@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 import crossent.torch as F
 from tests.torch import plain
 from tests.torch.lazily import memory_for_logits
-from tests.torch.test_lm_head_adapters import LOGITS, D, V, adapted, batch, llama, loss_of, same_logits, step
+from tests.torch.peft_heads import LOGITS, D, V, adapted, batch, llama, loss_of, same_logits, step
 from tests.torch.test_low_rank_memory import LargestMade
 
 os.environ["HF_HUB_OFFLINE"] = "1"
