@@ -14,7 +14,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 import crossent.torch as F
 from tests.torch import plain
-from tests.torch.test_lm_head_adapters import LOGITS, D, V, adapted, batch, llama, loss_of, same_logits, step
+from tests.torch.lazily import memory_for_logits
+from tests.torch.peft_heads import LOGITS, D, V, adapted, batch, llama, loss_of, same_logits, step
 from tests.torch.test_low_rank_memory import LargestMade
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,6 +26,12 @@ pytestmark = [
 ]
 WIDTH = 48
 """Features of a weight whose rows begin within blocks of 64 numbers."""
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch):
+    """Half-precision heads keep all logits where they fit."""
+    memory_for_logits(monkeypatch, LOGITS // 2)
 
 
 # Weights of libraries

@@ -198,6 +198,22 @@ def test_second_derivatives_are_those_of_the_plain_loss(chunk_bytes):
             plain.agree(name, a, b, None, 1e-10)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_second_derivatives_of_a_new_adapter(reduction):
+    """B is zero, and so is the gradient of A: but not how that changes with B."""
+    (x, w, y, b, _, a, up, _), _ = draw(linear.LONG, bias=True)
+    up, found = torch.zeros_like(up).requires_grad_(), []
+    for z in (
+        F.linear_cross_entropy(x, F.LowRank(w, a, up, 1.5), y, linear_bias=b, reduction=reduction),
+        nnf.cross_entropy(nnf.linear(x, w + 1.5 * up @ a, b), y, reduction=reduction),
+    ):
+        (da,) = torch.autograd.grad(z, a, plain.cotangent_like(z), create_graph=True)
+        assert not da.any()
+        found.append(torch.autograd.grad(da, (up, a, x), plain.cotangent_like(da)))
+    for g, h in zip(*found, strict=True):
+        plain.agree("second derivative", g, h, None, 1e-10)
+
+
 # Function transforms
 
 A, UP = torch.tensor([[1.0, -0.5, 0.25]]).double(), torch.tensor([[0.3], [1.0], [-1.0], [0.5], [0.1]]).double()

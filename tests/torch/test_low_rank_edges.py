@@ -13,6 +13,7 @@ import crossent.torch as F
 from tests.torch import adapted, linear, plain
 from tests.torch.adapted import ADAPTERS, draw
 from tests.torch.linear import KINDS, WITH, Shape
+from tests.torch.operators.watching import Watching
 
 REDUCTIONS = ("mean", "sum", "none")
 dtypes = pytest.mark.parametrize("dtype", plain.DTYPES, ids=str)
@@ -98,6 +99,30 @@ def test_gradients_of_adapters_know_nothing_of_rows_that_are_gone(how, reduction
                 assert torch.equal(a[gone], torch.zeros_like(a[gone])), name
                 a = a[~gone]  # noqa: PLW2901
             plain.agree(name, a, h, None, 1e-11)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("how", ["watched", "compiled"])
+def test_rows_that_are_gone_also_where_torch_looks_on(how):
+    args, options = draw(Shape((20,), (), 13, 4), "index", adapters="own input", bias=True)
+    gone = torch.arange(20) % 3 == 1
+    x, w, y, b, _, *parts = args
+    given, less = (x, w, torch.where(gone, -100, y), b, None, *parts), kept_rows((x, w, y, b, None, *parts), ~gone)
+    want, wants = adapted.outcome(adapted.exact, less, options)
+    given, leaves = lost_rows(given, gone, math.nan), plain.leaves(*given)
+
+    def loss(*held):
+        found = iter(held)
+        return adapted.ours(*(next(found) if isinstance(t, torch.Tensor) else t for t in given), **options)
+
+    held = [t for t in given if isinstance(t, torch.Tensor)]
+    with Watching() if how == "watched" else torch.enable_grad():
+        got = (torch.compile(loss, backend="aot_eager") if how == "compiled" else loss)(*held)
+        grads = torch.autograd.grad(got, leaves, plain.cotangent_like(got))
+    plain.agree("loss", got, want, None, 1e-11)
+    for name, g, h in zip(adapted.names_of(given), grads, wants, strict=True):
+        kept = g[~gone] if name.split()[0] in ("input", "own") else g
+        plain.agree(name, kept, h, None, 1e-11)
 
 
 @dtypes
