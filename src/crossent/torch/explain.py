@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossent.torch.head_facts import HeadFacts, facts_of, name_of, operand_dtype_of, size
+from crossent.torch.head_facts import HeadFacts, copies_of, facts_of, name_of, operand_dtype_of, size
 from crossent.torch.head_memory import HeadMemory, HeadStep, with_crossent, with_logits
-from crossent.torch.lm_head import LazyLinear, _heads_of, fuse_lm_head, unfuse_lm_head
+from crossent.torch.lazy.heads import is_fused
+from crossent.torch.lm_head import _heads_of, fuse_lm_head, unfuse_lm_head
 from crossent.torch.rehearsal import NoRehearsalError, NoTwinError, Rehearsal, rehearse
 
 
@@ -190,7 +191,7 @@ def explain(
             raise ValueError(f"{name} is {value!r}, and has to be a positive integer")
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"dtype is {dtype}, and has to be a floating dtype such as torch.bfloat16")
-    heads = tuple(facts_of(model, head) for head in _heads_of(model))
+    heads = tuple(facts_of(model, layer) for head in _heads_of(model) for layer in copies_of(head))
     why_not, way = _verdict(model)
     kind = _device(heads, device)
     name = f"{type(model).__module__}.{type(model).__qualname__}"
@@ -222,6 +223,10 @@ def _notes(model: nn.Module, heads: tuple[HeadFacts, ...]) -> tuple[str, ...]:
         for head in heads
         if head.sharded not in (None, "DTensor")
     ]
+    if any(head.quantised is not None for head in heads):
+        notes.append(
+            "memory is counted as of a weight in the operands' dtype; parts of a quantised one are made for products"
+        )
     config: Any = getattr(model, "config", None)
     if getattr(config, "quantization_config", None) is not None and all(head.quantised is None for head in heads):
         notes.append("the configuration names quantised weights, and this head is not quantised")
@@ -242,13 +247,13 @@ def _verdict(model: nn.Module) -> tuple[str | None, LogitsWay]:
 
 def _in_place(model: nn.Module) -> str | None:
     """Fuse a model that cannot be copied, and take it back."""
-    fused = {id(module) for module in model.modules() if isinstance(module, LazyLinear)}
+    fused = {id(module) for module in model.modules() if is_fused(module)}
     try:
         _ = fuse_lm_head(model)
     except TypeError as error:
         return str(error)
-    for module in [module for module in model.modules() if isinstance(module, LazyLinear)]:
-        if id(module) not in fused:
+    for module in model.modules():
+        if is_fused(module) and id(module) not in fused:
             _ = unfuse_lm_head(module)
     return None
 

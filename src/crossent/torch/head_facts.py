@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from crossent.torch.base.values import is_dtensor
 from crossent.torch.lazy.engines import freeing_engine
+from crossent.torch.lazy.heads import base_of
 
 _MIB = 2**20
 
@@ -64,7 +65,7 @@ def facts_of(model: nn.Module, head: nn.Module) -> HeadFacts:
     """Return what there is to know of a layer of a model."""
     modules = dict(model.named_modules())
     name = next((name for name, module in modules.items() if module is head), "")
-    inner = _inner(head)
+    inner: Any = base_of(head)
     weight: Any = inner.weight
     shape = getattr(weight, "ds_shape", (getattr(inner, "out_features", 0), getattr(inner, "in_features", 0)))
     bias = getattr(inner, "bias", None)
@@ -91,11 +92,10 @@ def facts_of(model: nn.Module, head: nn.Module) -> HeadFacts:
     )
 
 
-def _inner(head: nn.Module) -> nn.Module:
-    """Return the layer below an adapter."""
-    while "base_layer" in head._modules:
-        head = head._modules["base_layer"]  # pyright: ignore[reportAssignmentType]
-    return head
+def copies_of(head: nn.Module) -> list[nn.Module]:
+    """Return a head, or in place of PEFT's `modules_to_save` the original and the copy of each adapter."""
+    original, copies = (head._modules.get(name) for name in ("original_module", "modules_to_save"))
+    return [head] if original is None or copies is None else [original, *copies.children()]
 
 
 def _here(x: Any) -> Tensor:
