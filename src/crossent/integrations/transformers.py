@@ -76,8 +76,9 @@ def causal_lm_loss(
     Raises
     ------
     ValueError
-        If neither `labels` nor `shift_labels` is given, if the numbers of logits and labels differ, or if a label is
-        no class.
+        If neither `labels` nor `shift_labels` is given, or if the numbers of logits and labels differ.
+    IndexError
+        If a label is no class.
 
     Examples
     --------
@@ -136,7 +137,9 @@ def masked_lm_loss(
     Raises
     ------
     ValueError
-        If the numbers of logits and labels differ, or if a label is no class.
+        If the numbers of logits and labels differ.
+    IndexError
+        If a label is no class.
 
     Examples
     --------
@@ -330,7 +333,7 @@ def remove_from(model: Model) -> Model:
     'ForCausalLMLoss'
     """
     for module in list(model.modules()):
-        if _is_ours(getattr(module, "_loss_function", None)):
+        if _is_ours(_chosen_in(module)):
             del module._loss_function
     return model
 
@@ -348,7 +351,7 @@ def with_losses(model: nn.Module) -> list[tuple[nn.Module, Loss]]:
         kind: Any = getattr(module, "loss_type", None)
         named = kind in LOSS_MAPPING or module.get_output_embeddings() is not None
         looked_up: Any = LOSS_MAPPING.get(kind, LOSS_MAPPING["ForCausalLM"]) if named else None  # as transformers does
-        chosen = getattr(module, "_loss_function", looked_up)
+        chosen = _chosen_in(module) or looked_up
         ours = pairs.get(looked_up if _is_ours(chosen) else chosen)
         if ours is not None:
             found.append((module, ours))
@@ -360,6 +363,11 @@ def with_losses(model: nn.Module) -> list[tuple[nn.Module, Loss]]:
     return found
 
 
+def _chosen_in(module: nn.Module) -> Any:
+    """Return the loss that somebody set in a module itself: PEFT's wrappers answer for the modules in them."""
+    return vars(module).get("_loss_function", module._modules.get("_loss_function"))  # pyright: ignore[reportPrivateUsage]
+
+
 def _is_ours(loss: Any) -> bool:
     """Return whether a function, or a layer of `transformers_kernels`, is a loss of crossent."""
     return str(getattr(loss, "__module__", None)).startswith("crossent.")
@@ -367,6 +375,6 @@ def _is_ours(loss: Any) -> bool:
 
 def set_loss(module: nn.Module, loss: Any) -> None:
     """Set the loss function of a model of transformers: a function or a layer."""
-    if hasattr(module, "_loss_function"):
+    if _chosen_in(module) is not None:
         del module._loss_function  # torch lets no function take the place of a layer
     module._loss_function = loss
