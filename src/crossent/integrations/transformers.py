@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from crossent.torch import cross_entropy
+from crossent.torch.lazy.logits import LazyLogits
 
 __all__ = [
     "causal_lm_loss",
@@ -162,7 +163,9 @@ def _loss(
     rows = logits.reshape(-1, vocab_size)
     target = labels.reshape(-1).to(logits.device)
     reduction = "mean" if num_items is None else "sum"
-    loss = cross_entropy(rows, target, ignore_index=ignore_index, reduction=reduction)
+    # lazy logits answer torch's function out of sight of torch.compile, which would trace into ours
+    function = nn.functional.cross_entropy if isinstance(rows, LazyLogits) else cross_entropy
+    loss = function(rows, target, ignore_index=ignore_index, reduction=reduction)
     if num_items is not None:
         loss = loss / (num_items.to(loss.device) if isinstance(num_items, Tensor) else num_items)
     return loss.float()
