@@ -83,8 +83,8 @@ def enable() -> Enabled:
 
     and TRL's trainers ask for log softmax(s) of a token, the entropy, log Σ q² and the mean of the scores of each row,
     and for divergences between two such heads. All come from `linear_logprobs` and `linear_divergence`, and
-    log-probabilities of logits that exist from `logprobs`; outputs have TRL's shapes and dtypes. On CPUs ignored rows cost
-    no work. SFTTrainer, DPOTrainer, KTOTrainer, GRPOTrainer, RLOOTrainer and DistillationTrainer train so, and
+    log-probabilities of logits that exist from `logprobs`; outputs have TRL's shapes and dtypes. On CPUs ignored rows
+    cost no work. SFTTrainer, DPOTrainer, KTOTrainer, GRPOTrainer, RLOOTrainer and DistillationTrainer train so, and
     whatever trainer uses the same functions; nothing needs to be said to them.
 
     Calling it twice changes nothing. It imports TRL.

@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from crossent.torch import linear_divergence, linear_logprobs, logprobs
 from crossent.torch.call.results import Stats
-from crossent.torch.lazy.engines import freeing_engine
 
 IGNORED = -100
 """The class of rows that cost no work."""
@@ -247,11 +246,10 @@ def refuse_engine(weight: Tensor) -> None:
     NotImplementedError
         If it does.
     """
-    engine = freeing_engine(torch.nn.Identity(), weight)
-    if engine is not None:
+    if hasattr(weight, "ds_id"):
         raise NotImplementedError(
-            f"{engine} frees the weight of the head before the backward; use ZeRO-2 or FSDP2, or TRL's own function: "
-            "crossent.integrations.trl.disable()"
+            "DeepSpeed ZeRO-3 frees the weight of the head before the backward; use ZeRO-2 or FSDP2, or TRL's own "
+            "function: crossent.integrations.trl.disable()"
         )
 
 

@@ -1,0 +1,208 @@
+"""TRL's trainers, none of which is changed or told anything, with crossent under TRL and without."""
+
+from __future__ import annotations
+
+import datasets
+import pytest
+import torch
+import transformers
+
+import crossent.torch as F
+from crossent.integrations import trl as ours
+from tests.integrations import trl_runs
+from tests.integrations.trl_runs import BATCH, FEWEST, OF_TOKENS, D, V, fused, model, run, trained, trainer_of
+
+pytestmark = [
+    pytest.mark.slow,
+    # of the libraries' own makings
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
+
+LOGITS = BATCH * FEWEST * V
+"""Fewer numbers than the logits of a batch's completions have."""
+NOT_OF_SUMS = ("loss", "grad_norm", "entropy", "kl", "logps/chosen", "logits/chosen", "mean_token_accuracy", "reward")
+"""What a trainer logs of a step that is not the time that it took."""
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, little_memory):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    little_memory(V)
+
+
+def same(got, want):
+    """Of float32 numbers: losses of reinforcement learning are differences of numbers about 1."""
+    assert len(got.losses) == len(want.losses) == trl_runs.STEPS
+    assert got.losses == pytest.approx(want.losses, rel=1e-5, abs=1e-6)
+    for log, its in zip(got.logs, want.logs, strict=True):
+        assert log.keys() == its.keys()
+        for key in set(NOT_OF_SUMS) & log.keys():
+            assert log[key] == pytest.approx(its[key], rel=1e-5, abs=1e-6), key
+    assert got.weights.keys() == want.weights.keys()
+    for key, x in got.weights.items():
+        torch.testing.assert_close(x, want.weights[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+@pytest.mark.parametrize("name", (*OF_TOKENS, "Reward"))
+def test_a_run_is_the_same(name, lora):
+    same(run(name, enabled=True, lora=lora), run(name, enabled=False, lora=lora))
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+@pytest.mark.parametrize("name", OF_TOKENS)
+def test_a_run_makes_no_logits(name, lora):
+    got = run(name, enabled=True, lora=lora).largest
+    assert got < LOGITS <= run(name, enabled=False, lora=lora).largest
+    assert got <= V * D * 1.5  # the head, or the attention of a batch
+
+
+def test_a_reward_model_has_no_logits_of_tokens():
+    assert run("Reward", enabled=False).largest < LOGITS
+
+
+# Other heads
+
+KINDS = {
+    "gemma2": {"final_logit_softcapping": 2.0},
+    "cohere": {"logit_scale": 0.25},
+    "granite": {"logits_scaling": 3.0},
+    "phi": {},  # its head has a bias
+    "tied": {"tie_word_embeddings": True},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["SFT", "DPO", "Distillation"])
+def test_other_heads(name, kind):
+    runs = []
+    for enabled in (True, False):
+        student = model("llama" if kind == "tied" else kind, **KINDS[kind])
+        if not enabled:
+            runs.append(trained(trainer_of(name, student)))
+            continue
+        with ours.enable():
+            runs.append(trained(trainer_of(name, student)))
+    same(*runs)
+    assert runs[0].largest < LOGITS
+
+
+def test_a_trainer_that_was_made_before():
+    trainer = trainer_of("SFT", model())
+    with ours.enable():
+        got = trained(trainer)
+    same(got, run("SFT", enabled=False))
+    assert got.largest < LOGITS
+
+
+def test_a_trainer_that_is_used_after_disabling():
+    with ours.enable():
+        trainer = trainer_of("SFT", model())
+    got = trained(trainer)
+    assert got.losses == run("SFT", enabled=False).losses
+    assert got.largest >= LOGITS
+
+
+# bfloat16: TRL rounds logits to it, so that both runs are held against the one in float32
+
+
+@pytest.mark.parametrize("name", ["SFT", "Distillation"])
+def test_a_run_in_bfloat16(name):
+    exact = run(name, enabled=False).losses
+    want = trained(trainer_of(name, model(), bf16=True)).losses
+    with ours.enable():
+        got = trained(trainer_of(name, model(), bf16=True)).losses
+    for ours_, trls, truth in zip(got, want, exact, strict=True):
+        assert abs(ours_ - truth) <= 2 * abs(trls - truth) + 8e-3 * abs(truth)
+
+
+# What TRL itself computes from all logits: a fused head beside
+
+SMOOTHED = {"label_smoothing_factor": 0.1}
+
+
+def test_label_smoothing_needs_a_fused_head():
+    want = trained(trainer_of("SFT", model(), **SMOOTHED))
+    with ours.enable():
+        alone = trained(trainer_of("SFT", model(), **SMOOTHED))
+        both = trained(trainer_of("SFT", fused(), **SMOOTHED))
+    same(alone, want)
+    same(both, want)
+    assert both.largest < LOGITS <= alone.largest
+
+
+def test_trainers_of_logits_need_a_fused_head():
+    from trl.experimental import cpo
+
+    def one(student):
+        return trained(trainer_of("CPO", student, home=cpo))
+
+    want = one(model())
+    with ours.enable():
+        alone, both = one(model()), one(fused())
+    only_fused = one(fused())
+    for got in (alone, both, only_fused):
+        same(got, want)
+    print(alone.largest, both.largest, only_fused.largest, want.largest)
+    assert both.largest < LOGITS <= alone.largest
+
+
+# Adapters on the head
+
+HEAD = ["lm_head", "q_proj"]
+
+
+@pytest.mark.parametrize("name", OF_TOKENS)
+def test_trl_refuses_an_adapter_on_the_head(name):
+    with ours.enable(), pytest.raises(ValueError, match="PEFT adapter to `lm_head` is not supported"):
+        _ = trainer_of(name, model(), lora=HEAD)
+
+
+def late_adapter(name):
+    """A trainer whose model gets an adapter on its head once it is made, which TRL does not look at."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    trainer = trainer_of(name, model())
+    _ = inject_adapter_in_model(LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False), trainer.model)
+    return trainer
+
+
+@pytest.mark.parametrize("name", ["SFT", "DPO", "KTO", "Distillation"])
+def test_an_adapter_that_comes_later_is_refused(name):
+    with ours.enable(), pytest.raises(NotImplementedError, match="'default' sits on the head.*ignored and never"):
+        _ = trained(late_adapter(name))
+
+
+def test_an_adapter_that_is_merged_or_off_is_not_in_the_way():
+    trainer = late_adapter("SFT")
+    head = trainer.model.lm_head
+    with ours.enable():
+        head.enable_adapters(False)
+        _ = trained(trainer)
+        trainer = late_adapter("SFT")
+        trainer.model.lm_head.merge()
+        _ = trained(trainer)
+
+
+def test_a_head_that_is_trained_whole_beside_adapters():
+    from peft import LoraConfig
+
+    runs = []
+    for enabled in (True, False):
+        options = {"modules_to_save": ["lm_head"], "r": 2, "target_modules": ["q_proj"]}
+        from peft import get_peft_model
+
+        torch.manual_seed(0)
+        student = get_peft_model(model(), LoraConfig(task_type="CAUSAL_LM", **options))
+        if enabled:
+            with ours.enable():
+                runs.append(trained(trainer_of("SFT", student)))
+        else:
+            runs.append(trained(trainer_of("SFT", student)))
+    same(*runs)
+    assert runs[0].largest < LOGITS
+    assert F.__name__
