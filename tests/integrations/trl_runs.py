@@ -1,4 +1,4 @@
-"""TRL's trainers on a model of a few thousand numbers, with a tokenizer and data made here: what a run logs and makes."""
+"""TRL's trainers on a model of a few thousand numbers, with a tokenizer and data made here: what a run logs."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """The outputs of TRL's function beside the log-probabilities, in their order."""
 
 _NO_CLASS = -(2**62)  # of rows that a mask leaves out; whatever else is no class is an error, as in TRL
-_TILE = 2**22  # capped scores that exist at a time for their mean
+_TILE = {True: 2**20, False: 2**24}
+"""So many capped scores exist at a time for their mean: on a CPU in its cache, and on other devices."""
 
 
 class LogProbs:
@@ -208,7 +209,7 @@ def mean_of_scores(layer: Layer, scores: ScoresOf) -> Tensor:
             return (layer.input.float() @ mean + shift) / scores.temperature
         rows, classes = len(layer.input), len(layer.weight)
         total = layer.input.new_zeros(rows, dtype=torch.float32)
-        step = max(1, _TILE // max(1, rows))
+        step = max(1, _TILE[layer.input.is_cpu] // max(1, rows))
         for begin in range(0, classes, step):
             here = slice(begin, begin + step)
             bias = None if layer.bias is None else layer.bias[here].float()
