@@ -8,7 +8,9 @@ tile at a time), `ranks` (who holds which classes and rows) and `base`. They imp
 modules; nothing but the demonstration and `doctor` imports this.
 """
 
+from crossent.torch.base.dequantized import Dequantized
 from crossent.torch.call.closings import ClosingRows
+from crossent.torch.call.low_rank import LowRank
 from crossent.torch.call.results import DivergenceStats, Stats
 from crossent.torch.call.targets import TopK
 from crossent.torch.divergence import divergence
@@ -30,8 +32,10 @@ __all__ = [
     "BCEWithLogitsLoss",
     "ClosingRows",
     "CrossEntropyLoss",
+    "Dequantized",
     "DivergenceStats",
     "LinearCrossEntropyLoss",
+    "LowRank",
     "Stats",
     "TopK",
     "all_reduce",

@@ -27,6 +27,7 @@ from crossent.torch.call.checks import chunk_bytes_of
 from crossent.torch.call.closings import row_function_of
 from crossent.torch.call.dtensor import of_layer
 from crossent.torch.call.layout import LayerOperands, layout_of_layer, under_autocast
+from crossent.torch.call.low_rank import LowRank, layer_of
 from crossent.torch.call.results import Stats, finished, reduction_of, stats_of, view_of
 from crossent.torch.call.targets import NOT_OF_PROBABILITIES, TargetKind, is_soft
 from crossent.torch.operators.closed_loss import closed_loss
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 @overload
 def linear_cross_entropy(
-    input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
+    input: Tensor, linear_weight: Tensor | LowRank, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
     sample_weight: Tensor | None = ..., closing: Callable[..., Tensor] | None = ..., operands: Sequence[Tensor] = ...,
@@ -53,7 +54,7 @@ def linear_cross_entropy(
 ) -> Tensor: ...  # fmt: skip
 @overload
 def linear_cross_entropy(
-    input: Tensor, linear_weight: Tensor, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
+    input: Tensor, linear_weight: Tensor | LowRank, target: Tensor | TargetKind, *, linear_bias: Tensor | None = ...,
     weight: Tensor | None = ..., reduction: str = ..., ignore_index: int | None = ..., label_smoothing: float = ...,
     temperature: float | Tensor = ..., softcap: float | None = ..., z_loss: float = ...,
     sample_weight: Tensor | None = ..., closing: Callable[..., Tensor] | None = ..., operands: Sequence[Tensor] = ...,
@@ -63,7 +64,7 @@ def linear_cross_entropy(
 @overridable
 def linear_cross_entropy(
     input: Tensor,
-    linear_weight: Tensor,
+    linear_weight: Tensor | LowRank,
     target: Tensor | TargetKind,
     *,
     linear_bias: Tensor | None = None,
@@ -104,7 +105,8 @@ def linear_cross_entropy(
     input
         Features, shape (D), (N, D) or (…, D); float32, float64, bfloat16 or float16.
     linear_weight
-        Shape (V, D), or (V, d1, …, dk, D), which makes logits (…, V, d1, …, dk); of the dtype of the input.
+        Shape (V, D), or (V, d1, …, dk, D), which makes logits (…, V, d1, …, dk); of the dtype of the input. Or a
+        `LowRank`, a weight with an adapter; or a `Dequantized`, a weight that is made some classes at a time.
     target
         Class indices, shape (), (N) or (…, d1, …, dk), any integer dtype; or class probabilities in the shape of the
         logits, (V), (N, V) or (…, V, d1, …, dk), any floating dtype, differentiable; or a `TopK` with K for V.
@@ -185,7 +187,7 @@ def linear_cross_entropy(
     of_rows = Closing(reduction_of(reduction), sample_weight, z_loss, function)
     scores = scores_of(temperature, softcap)
     chunk_bytes = chunk_bytes_of(chunk_bytes)
-    layer = LayerOperands(input, linear_weight, linear_bias)
+    layer = layer_of(input, linear_weight, linear_bias)
     sharding = sharding_of(process_group, first_class, num_classes)
     arguments = Arguments(
         layer, target, weight, ignore_index, label_smoothing, scores, of_rows, return_stats, sharding, NO_SHARDS
@@ -230,16 +232,21 @@ def checked_layer(arguments: Arguments) -> LayerRows:
 
 def _linear_call(layer: LayerOperands, rows: CheckedRows) -> LinearCall:
     """Return the call of the operators: matrices of rows and of classes and positions."""
-    x, weight, bias = layer
-    width, positions = math.prod(weight.shape[:-1]), math.prod(weight.shape[1:-1])
-    return LinearCall(
+    positions = math.prod(layer.linear_weight.shape[1:-1])
+    x, weight, bias, adapter = layer_matrices(layer)
+    target = _of_positions(rows.target, positions)
+    return LinearCall(x, weight, bias, positions, target, rows.scores, rows.ranks, adapter)
+
+
+def layer_matrices(layer: LayerOperands) -> LayerOperands:
+    """Return the operands of a layer with one axis of rows, and one of classes and positions."""
+    x, weight, bias, adapter = layer
+    width = math.prod(weight.shape[:-1])
+    return LayerOperands(
         x.reshape(math.prod(x.shape[:-1]), x.shape[-1]),
-        weight.reshape(width, weight.shape[-1]),
+        weight if weight.ndim == 2 else weight.reshape(width, weight.shape[-1]),
         None if bias is None else bias.reshape(width),
-        positions,
-        _of_positions(rows.target, positions),
-        rows.scores,
-        rows.ranks,
+        None if adapter is None else adapter.reshape(width, adapter.shape[-1]),
     )
 
 
@@ -257,8 +264,7 @@ def _in_one_or_two_sweeps(
     """Compute the loss by the cheaper plan: a sum or mean in one sweep, anything else in two."""
     closing, alone = rows.closing, rows.ranks.alone
     reduced, samples = closing.reduction != "none", closing.sample_weight
-    prob: Any = call.target.prob
-    wanted = Wanted(*map(wants_gradient, (call.input, call.linear_weight, call.linear_bias, prob)))
+    wanted = Wanted(*map(wants_gradient, call.operands))
     constant = not (wanted.prob or wants_gradient(samples))
     costs = costs_of(call.input, call.linear_weight)
     if chunk_bytes is None:
@@ -272,7 +278,7 @@ def _in_one_or_two_sweeps(
     sweeps = alone and reduced and wanted.of_source and constant and not plainly
     if sweeps and one_sweep(costs, chunk_bytes) is not None:
         mean = closing.reduction == "mean"
-        whole = LinearLossCall(call, samples, closing.z_loss, mean, wanted[:3], chunk_bytes, rows.return_stats)
+        whole = LinearLossCall(call, samples, closing.z_loss, mean, wanted, chunk_bytes, rows.return_stats)
         found = linear_loss(whole) if closing.function is None else closed_loss(whole, closing.function)
         if found is not None and not rows.return_stats:
             return found.reduced

@@ -14,6 +14,7 @@ from crossent.torch.call.checks import chunk_bytes_of
 from crossent.torch.call.closings import row_function_of
 from crossent.torch.call.dtensor import of_two_layers
 from crossent.torch.call.layout import LayerOperands
+from crossent.torch.call.low_rank import LowRank, layer_of
 from crossent.torch.call.results import DivergenceStats, reduction_of
 from crossent.torch.call.targets import TargetKind, TopK
 from crossent.torch.ranks.shards import NO_SHARDS
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 @overload
 def linear_divergence(
-    input: Tensor, linear_weight: Tensor, teacher_input: Tensor | TopK, teacher_weight: Tensor | None = ..., *,
+    input: Tensor, linear_weight: Tensor | LowRank, teacher_input: Tensor | TopK,
+    teacher_weight: Tensor | LowRank | None = ..., *,
     linear_bias: Tensor | None = ..., teacher_bias: Tensor | None = ..., kind: Kind = ..., beta: float = ...,
     temperature: float | Tensor = ..., teacher_temperature: float | Tensor | None = ..., softcap: float | None = ...,
     teacher_softcap: float | None = ..., teacher_classes: Tensor | None = ..., tail: Tail = ...,
@@ -37,7 +39,8 @@ def linear_divergence(
 ) -> Tensor: ...  # fmt: skip
 @overload
 def linear_divergence(
-    input: Tensor, linear_weight: Tensor, teacher_input: Tensor | TopK, teacher_weight: Tensor | None = ..., *,
+    input: Tensor, linear_weight: Tensor | LowRank, teacher_input: Tensor | TopK,
+    teacher_weight: Tensor | LowRank | None = ..., *,
     linear_bias: Tensor | None = ..., teacher_bias: Tensor | None = ..., kind: Kind = ..., beta: float = ...,
     temperature: float | Tensor = ..., teacher_temperature: float | Tensor | None = ..., softcap: float | None = ...,
     teacher_softcap: float | None = ..., teacher_classes: Tensor | None = ..., tail: Tail = ...,
@@ -49,9 +52,9 @@ def linear_divergence(
 @overridable
 def linear_divergence(
     input: Tensor,
-    linear_weight: Tensor,
+    linear_weight: Tensor | LowRank,
     teacher_input: Tensor | TopK,
-    teacher_weight: Tensor | None = None,
+    teacher_weight: Tensor | LowRank | None = None,
     *,
     linear_bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
@@ -96,7 +99,8 @@ def linear_divergence(
         (V, d1, …, dk).
     teacher_input, teacher_weight, teacher_bias
         The teacher's layer with the same rows and classes: (…, D2), (V, D2) and (V). Its number of features and its
-        dtype may be others. Its operands get gradients if they require them; a frozen teacher costs one product. Or
+        dtype may be others. Its operands get gradients if they require them; a frozen teacher costs one product. Either
+        weight may be a `LowRank` or a `Dequantized`. Or
         `teacher_input` is a `TopK` of the teacher's most probable classes, without `teacher_weight`.
     kind, beta, temperature, softcap, teacher_temperature, teacher_softcap, tail, target, ignore_index
         As in `divergence`; beside K-dimensional weights a target has the shapes of `linear_cross_entropy`. Rows of the
@@ -158,7 +162,7 @@ def linear_divergence(
     """
     function = row_function_of(closing, operands, None)
     options = options_of(kind, beta, others_are_seen=bool(return_stats) or function is not None)
-    layer, given = LayerOperands(input, linear_weight, linear_bias), student_target(target, ignore_index)
+    layer, given = layer_of(input, linear_weight, linear_bias), student_target(target, ignore_index)
     teacher = TeacherArguments(
         _teacher_of(teacher_input, teacher_weight, teacher_bias),
         teacher_temperature, teacher_softcap, teacher_classes, tail,
@@ -187,7 +191,7 @@ def _teacher_of(input: Any, weight: Any, bias: Any) -> TopK | LayerOperands:
                 "teacher_weight is missing beside teacher_input; pass both, or a TopK as teacher_input. Logits that "
                 "exist are for divergence"
             )
-        return LayerOperands(input, weight, bias)
+        return layer_of(input, weight, bias, TEACHER)
     for name, x in (("teacher_weight", weight), ("teacher_bias", bias)):
         if x is not None:
             raise ValueError(f"{name} makes logits, and a TopK holds probabilities of classes; pass one of them")

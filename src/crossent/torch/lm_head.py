@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from crossent.torch.base.values import has_autocast, is_dtensor
+from crossent.torch.call.layout import LayerOperands
 from crossent.torch.lazy.deferred import Deferred
 from crossent.torch.lazy.engines import freeing_engine, warn_of
 from crossent.torch.lazy.graph import defer
@@ -53,7 +54,9 @@ class LazyLinear(nn.Linear):
         if hasattr(self, "set_reshard_after_forward"):  # of FSDP, which would free the weight now and want it back
             self.set_reshard_after_forward(False, recurse=False)  # pyright: ignore[reportCallIssue]
         trains = self.training and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
-        return defer(Deferred.of_layer(*operands, notice=Notice(self) if trains and not is_told(self) else None))
+        return defer(
+            Deferred.of_layer(LayerOperands(*operands), notice=Notice(self) if trains and not is_told(self) else None)
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take a state from a file or a copy; a process that only loads a fused model needs the preparations too."""

@@ -13,7 +13,7 @@ from crossent.torch.base.values import is_dtensor
 from crossent.torch.call.arguments import Arguments, scores_of, sharding_of
 from crossent.torch.call.checks import check_input, chunk_bytes_of
 from crossent.torch.call.dtensor import of_layer, of_logits
-from crossent.torch.call.layout import LayerOperands
+from crossent.torch.call.low_rank import LowRank, layer_of
 from crossent.torch.call.results import Stats
 from crossent.torch.lazy.fusing import fused_loss, fused_selected
 from crossent.torch.lazy.logits import LazyLogits
@@ -135,7 +135,7 @@ def logprobs(
 @overridable
 def linear_logprobs(
     input: Tensor,
-    linear_weight: Tensor,
+    linear_weight: Tensor | LowRank,
     classes: Tensor,
     *,
     linear_bias: Tensor | None = None,
@@ -208,9 +208,10 @@ def linear_logprobs(
     Chunks of the vocabulary: Wijmans et al. (2025), https://arxiv.org/abs/2411.09009.
     """
     check_input(input)
-    layer, scores = LayerOperands(input, linear_weight, linear_bias), scores_of(temperature, softcap)
+    layer, scores = layer_of(input, linear_weight, linear_bias), scores_of(temperature, softcap)
     chunk_bytes, sharding = chunk_bytes_of(chunk_bytes), sharding_of(process_group, first_class, num_classes)
-    positions = linear_weight.shape[1:-1] if isinstance(linear_weight, Tensor) and linear_weight.ndim > 2 else ()  # pyright: ignore[reportUnnecessaryIsInstance]
+    weight: Any = layer.linear_weight
+    positions = weight.shape[1:-1] if isinstance(weight, Tensor) and weight.ndim > 2 else ()
     rows = torch.Size((*input.shape[:-1], *positions))
     given = SelectedClasses.of(classes, rows, input.device, ignore_index, "input")
     arguments = rows_arguments(layer, given, scores, sharding)

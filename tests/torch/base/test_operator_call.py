@@ -84,7 +84,7 @@ COTANGENTS = "Tensor? g_loss, Tensor? g_lse, Tensor? g_entropy"
 ROWS = f"Tensor logits, {TARGET}, {SCORES}, str[] groups, bool recorded"
 HEAD = (
     f"Tensor input, Tensor linear_weight, Tensor? linear_bias, int positions, {TARGET}, {SCORES}, "
-    "str[] groups, str[] row_groups, Tensor? gathered, Tensor? order, int each"
+    "str[] groups, str[] row_groups, Tensor? gathered, Tensor? order, int each, Tensor? linear_adapter"
 )
 
 

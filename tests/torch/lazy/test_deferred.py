@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossent.spec import Scores
+from crossent.torch.call.layout import LayerOperands
 from crossent.torch.lazy.deferred import Deferred, Step, take
 
 HIDDEN, WEIGHT, BIAS = torch.zeros(2, 3), torch.zeros(5, 3), torch.zeros(5)
 
 
 def deferred(*steps, dtype=torch.float32):
-    return Deferred(HIDDEN.to(dtype), WEIGHT.to(dtype), BIAS.to(dtype), tuple(Step(*step) for step in steps))
+    return Deferred(HIDDEN.to(dtype), WEIGHT.to(dtype), BIAS.to(dtype), steps=tuple(Step(*step) for step in steps))
 
 
 def phi(z, scores):
@@ -92,7 +93,7 @@ def test_logits_are_those_of_the_layer_and_its_steps(bias):
     x, w, b = torch.randn(2, 4, 3), torch.randn(5, 3), torch.randn(5) if bias else None
     layer = Deferred(x, w, b).then("mul", 2).then("tanh", None).then("div", 4).then("to", torch.float64)
     want = torch.tanh(nnf.linear(x, w, b) * 2).div(4).double()
-    assert torch.equal(layer.compute(x, w, b), want)
+    assert torch.equal(layer.compute(), want)
     assert (layer.shape, layer.dtype) == (want.shape, want.dtype)
     assert len(Deferred(x, w, b).steps) == 0
 
@@ -105,7 +106,8 @@ def test_the_last_cast_is_the_dtype():
 def test_which_operands_want_a_gradient():
     for wanted in itertools.product((False, True), repeat=3):
         operands = [x.clone().requires_grad_(want) for x, want in zip((HIDDEN, WEIGHT, BIAS), wanted, strict=True)]
-        layer = Deferred.of_layer(*operands)
-        assert layer.wants == wanted
-        assert layer.then("mul", 2).of_rows(HIDDEN[:1]).wants == wanted
-    assert Deferred.of_layer(HIDDEN, WEIGHT.clone().requires_grad_(), None).wants == (False, True, False)
+        layer = Deferred.of_layer(LayerOperands(*operands))
+        assert layer.wants == (*wanted, False)
+        assert layer.then("mul", 2).of_rows(HIDDEN[:1]).wants == (*wanted, False)
+    learned = LayerOperands(HIDDEN, WEIGHT.clone().requires_grad_(), None)
+    assert Deferred.of_layer(learned).wants == (False, True, False, False)

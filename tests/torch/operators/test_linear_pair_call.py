@@ -6,7 +6,7 @@ import torch
 
 from crossent.spec import Scores, Target
 from crossent.torch.operators.linear_call import LinearCall
-from crossent.torch.operators.linear_pair_call import OPERANDS, LinearPairCall, PackedPair, heads_wanted, pair_of_layers
+from crossent.torch.operators.linear_pair_call import OPERANDS, LinearPairCall, PackedPair, PairWants, pair_of_layers
 from crossent.torch.operators.pair import TeacherScores, pair_stats
 from crossent.torch.ranks.shards import NO_RANKS
 from crossent.torch.sources.source import Wanted
@@ -65,11 +65,11 @@ def test_all_logits_at_once_are_those_of_the_layers():
 
 def test_which_operands_want_a_gradient():
     wants = [name in {"input", "prob", "teacher_bias"} for name in OPERANDS]
-    found = heads_wanted(wants)
+    found = PairWants(*wants).heads
     assert found.student == Wanted(input=True)
     assert found.teacher == Wanted(linear_bias=True)
     assert found.both
-    assert not heads_wanted([True] * 4 + [False] * 3).both
+    assert not PairWants(*[True] * 5).heads.both
 
 
 def test_operands_are_replaced_by_name():
@@ -79,6 +79,6 @@ def test_operands_are_replaced_by_name():
     assert len(other) == len(OPERANDS)
     assert copy.head.input is other[0]
     assert copy.head.linear_weight is other[1]
-    assert copy.teacher_input is other[4]
-    assert copy.teacher_weight is other[5]
+    assert copy.teacher_input is other[5]
+    assert copy.teacher_weight is other[6]
     assert copy.teacher is call.teacher

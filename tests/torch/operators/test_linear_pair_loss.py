@@ -9,12 +9,13 @@ import torch
 
 from crossent.torch.call.closings import RowFunction
 from crossent.torch.operators.linear_pair import LinearPairStatsCall, linear_pair_stats
+from crossent.torch.operators.linear_pair_call import PairWants
 from crossent.torch.operators.linear_pair_loss import LinearPairLossCall, closed_pair_loss, linear_pair_loss
 from tests.torch.operators.test_linear_pair import IGNORED, gradients
 from tests.torch.operators.test_linear_pair_call import N, call_of
 
-FROZEN = (True, True, False, False, False, False, False)
-LEARNS = (True, True, False, False, True, True, False)
+FROZEN = PairWants(input=True, linear_weight=True)
+LEARNS = FROZEN._replace(teacher_input=True, teacher_weight=True)
 DIVERGENCES = ("kl", "reverse_kl", "js")
 
 

@@ -86,7 +86,7 @@ def test_the_part_of_squares_is_added_to_the_gradient(shape):
     leaves = [a.clone().requires_grad_() for a in (task.source.input, task.source.weight, task.source.bias)]
     s = scores(torch.nn.functional.linear(*leaves))
     want = torch.autograd.grad([s.logsumexp(1), (2 * s.log_softmax(1)).logsumexp(1)], leaves, [g_lse, g_squares])
-    for got, exact in zip(found, want, strict=True):
+    for got, exact in zip(found[:3], want, strict=True):
         torch.testing.assert_close(got, exact)
 
 

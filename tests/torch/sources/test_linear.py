@@ -105,7 +105,7 @@ def check_sums(found, source, gradient, dtype, rows=slice(None)):
     """The gradients of the operands are products of the gradient of the logits, summed in float64."""
     g = gradient.double()
     want = g @ source.weight.double(), g.t() @ source.input.double()[rows], g.sum(0)
-    for name, a, b in zip(found._fields, found, want, strict=True):
+    for name, a, b in zip(found._fields[:3], found[:3], want, strict=True):
         assert a.dtype == dtype
         plain.agree(name, a[rows] if name == "input" else a, b, None, plain.FLOOR[dtype])
 
@@ -130,8 +130,8 @@ def test_sums_by_rows_are_products(sweep, dtype):
     tiles = source.tiles(TileShape(min(7, sweep.rows), 11))
     sums = source.sums_by_rows(tiles, EVERYTHING, sweep)
     found = of_tiles(source, sums, tiles, gradient, 11, sweep.rows)
-    assert {x.dtype for x in found} == {loss_dtype(dtype)}
-    check_sums(LayerGradients(*(x.to(dtype) for x in found)), source, gradient, dtype)
+    assert {x.dtype for x in found[:3]} == {loss_dtype(dtype)}
+    check_sums(LayerGradients(*(x.to(dtype) for x in found[:3])), source, gradient, dtype)
 
 
 def test_only_what_is_wanted_is_summed():
@@ -143,7 +143,7 @@ def test_only_what_is_wanted_is_summed():
             by_classes = source.sums_by_classes(tiles, wanted, shape)
             sums = by_classes if shape.classes < 11 else source.sums_by_rows(tiles, wanted, Sweep(3))
             found = of_tiles(source, sums, tiles, gradient, *reversed(shape))
-            assert [x is not None for x in found] == list(wanted)[:3]
+            assert [x is not None for x in found] == [*wanted[:3], False]
 
 
 @pytest.mark.parametrize("copied", [1, 2, 2048])

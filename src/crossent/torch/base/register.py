@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from crossent.torch.base.dequantized import Dequantized
 from crossent.torch.base.operator_call import OperatorCall
 from crossent.torch.base.products import tell_counters
 from crossent.torch.base.transforms import has_tangents, is_batched, is_watched, wants_plain_operations
 
 library = torch.library.Library("crossent", "DEF")
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = (Tensor, torch.nn.Parameter, Dequantized)
 keeps_graph: Callable[[], bool] = getattr(
     torch._C._autograd,  # pyright: ignore
     "_get_current_graph_task_keep_graph",

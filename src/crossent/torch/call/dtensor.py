@@ -293,7 +293,7 @@ def of_two_layers(arguments: Arguments, names: LayerNames) -> LocalHeads:
         _check_all_placed(x, names)
         if any(operand is not None and operand.device_mesh != placed.mesh for operand in x):
             raise ValueError("both layers must be on one mesh, that of the input; distribute their operands over it")
-        placements = [y.placements for y in (layer.input, *[layer.linear_weight] * 2)]  # pyright: ignore
+        placements = [y.placements for y in (layer.input, *[layer.linear_weight] * 3)]  # pyright: ignore
         return LayerOperands(*map(placed.local, x, placements))
 
     finish = placed.finish(layout.rows, arguments.closing.reduction)
@@ -302,7 +302,7 @@ def of_two_layers(arguments: Arguments, names: LayerNames) -> LocalHeads:
 
 def _check_all_placed(layer: LayerOperands, names: Sequence[str]) -> None:
     """Raise for an operand that is a tensor beside DTensors."""
-    for name, x in zip(names, layer, strict=True):
+    for name, x in zip((*names, "b of LowRank"), layer, strict=True):
         if isinstance(x, Tensor) and not is_dtensor(x):
             raise TypeError(
                 f"{name} is a tensor beside DTensors, and nobody knows whether all ranks have the same; use "
@@ -315,7 +315,7 @@ def _layer_here(arguments: Arguments) -> tuple[LogitsLayout, _Mesh, Arguments]:
     layer: LayerOperands = arguments.operands
     features: Any = layer.input
     weight: Any = layer.linear_weight
-    _check_all_placed(layer, layer._fields)
+    _check_all_placed(layer, layer._fields[:3])
     layout = layout_of_layer(LayerOperands(*map(stand_in, layer)))
     arguments = _checked(arguments, layout, features.device_mesh)
     if weight.device_mesh != features.device_mesh:
@@ -337,8 +337,8 @@ def _layer_here(arguments: Arguments) -> tuple[LogitsLayout, _Mesh, Arguments]:
     shards = Shards(
         ranks, _begin(weight)[0] if sharded else 0, classes if sharded or classes != layout.classes else None
     )
-    bias = None if layer.linear_bias is None else placed.local(layer.linear_bias, weight.placements)
-    local = placed.local(features, features.placements), placed.local(weight, weight.placements), bias
+    of_classes = (placed.local(x, weight.placements) for x in layer[1:])
+    local = placed.local(features, features.placements), *of_classes
     arguments = placed.arguments(arguments, layout, shards)._replace(operands=LayerOperands(*local))
     return layout, placed, arguments
 

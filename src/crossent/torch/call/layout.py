@@ -7,15 +7,33 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from crossent.torch.base.dequantized import Dequantized, blocks_of
 from crossent.torch.call.checks import check_companion, check_input
 
 
 class LayerOperands(NamedTuple):
-    """The operands of a linear layer: input (…, D), weight (V, d1, …, D) and bias (V, d1, …)."""
+    """The operands of a linear layer: input (…, D), weight (V, d1, …, D) and bias (V, d1, …).
+
+    With an adapter (V, d1, …, r) the input has D + r features, of which the last r meet the adapter.
+    """
 
     input: Tensor
     linear_weight: Tensor
     linear_bias: Tensor | None
+    linear_adapter: Tensor | None = None
+
+
+def logits_of(layer: LayerOperands) -> Tensor:
+    """Return the logits of a layer, made all at once in operations of torch."""
+    x, weight, bias, adapter = layer
+    D, linear = weight.shape[-1], torch.nn.functional.linear
+    own = x if adapter is None else x[..., :D]
+    if isinstance(weight, Dequantized):
+        logits = torch.cat([linear(own, block.dequantize()) for block in blocks_of(weight)], -1)  # pyright: ignore
+        logits = logits if bias is None else logits + bias
+    else:
+        logits = linear(own, weight, bias)
+    return logits if adapter is None else logits + linear(x[..., D:], adapter)
 
 
 class LogitsLayout(NamedTuple):
@@ -89,14 +107,17 @@ class LayerNames(NamedTuple):
     bias: str = "linear_bias"
 
 
+LAYER_NAMES = LayerNames()
+
+
 def layout_of_layer(
     layer: LayerOperands,
     *,
     shard: bool = False,
-    names: LayerNames = LayerNames(),  # noqa: B008  a constant
+    names: LayerNames = LAYER_NAMES,
 ) -> LogitsLayout:
     """Return how the axes of a layer's logits are meant; raise if its operands do not fit each other."""
-    x, linear_weight, linear_bias = layer
+    x, linear_weight, linear_bias, adapter = layer
     check_input(x, names.input)
     others: dict[str, Any] = {names.weight: linear_weight}
     if linear_bias is not None:
@@ -109,7 +130,8 @@ def layout_of_layer(
                 f"{name} is {operand.dtype} and {own} {x.dtype}; use {name}.to({own}.dtype), or torch.autocast"
             )
     given = tuple(linear_weight.shape)
-    if x.ndim == 0 or linear_weight.ndim < 2 or given[-1] != x.shape[-1]:
+    rank = 0 if adapter is None else adapter.shape[-1]
+    if x.ndim == 0 or linear_weight.ndim < 2 or given[-1] + rank != x.shape[-1]:
         turned = x.ndim > 0 and len(given) == 2 and given[0] == x.shape[-1]
         raise ValueError(
             f"{names.input} of shape {tuple(x.shape)} and {names.weight} of shape {given} do not fit: they must be "

@@ -7,9 +7,10 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossent.spec import Scores, is_scale
+from crossent.torch.call.layout import LayerOperands, logits_of
 from crossent.torch.lazy.notice import Notice
 
 
@@ -22,26 +23,30 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Deferred:
-    """A linear layer's operands, which of them want a gradient, and the steps that its output went through since."""
+    """A linear layer's operands, which of them want a gradient, and the steps that its output went through since.
+
+    The operands are those of `LayerOperands`: an adapter meets the last features of the input.
+    """
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
+    adapter: Tensor | None = None
     steps: tuple[Step, ...] = ()
-    wants: tuple[bool, bool, bool] = (False, False, False)
+    wants: tuple[bool, ...] = (False, False, False, False)
     notice: Notice | None = None
     """Whom to tell when the numbers are made; None if nobody trains."""
 
     @classmethod
-    def of_layer(cls, hidden: Tensor, weight: Tensor, bias: Tensor | None, notice: Notice | None = None) -> Deferred:
+    def of_layer(cls, layer: LayerOperands, notice: Notice | None = None) -> Deferred:
         """Return the call of a layer, of which every operand wants a gradient that requires one."""
-        wants = hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad
-        return cls(hidden, weight, bias, wants=wants, notice=notice)
+        wants = tuple(x is not None and x.requires_grad for x in layer)
+        return cls(*layer, wants=wants, notice=notice)
 
     @property
-    def operands(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Input, weight and bias."""
-        return self.hidden, self.weight, self.bias
+    def operands(self) -> LayerOperands:
+        """Input, weight, bias and adapter."""
+        return LayerOperands(self.hidden, self.weight, self.bias, self.adapter)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -67,9 +72,9 @@ class Deferred:
         """Return this for other rows of the input."""
         return dataclasses.replace(self, hidden=hidden)
 
-    def compute(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def compute(self) -> Tensor:
         """Return the logits, as an ordinary layer and ordinary operations make them."""
-        logits = nn.functional.linear(hidden, weight, bias)
+        logits = logits_of(self.operands)
         for step, what in self.steps:
             logits = take(logits, step, what)
         return logits
@@ -79,8 +84,8 @@ class Deferred:
         """What the output of the layer was multiplied by."""
         return math.prod(_factor(step) for step in self.steps)
 
-    def fused_operands(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return input, weight and bias of the layer whose output, after the `scores`, these logits are.
+    def fused_operands(self) -> LayerOperands:
+        """Return the operands of the layer whose output, after the `scores`, these logits are.
 
         Its bias contains those that were added since: z t + b = (z + b / t) t.
         """
@@ -90,7 +95,7 @@ class Deferred:
             if step.name == "add":
                 added = step.operand.reshape(-1) / factor
                 bias = (added if bias is None else bias + added).to(self.hidden.dtype)
-        return self.hidden, self.weight, bias
+        return self.operands._replace(linear_bias=bias)
 
     @property
     def shifted(self) -> bool:

@@ -26,11 +26,12 @@ from crossent.torch.lazy.names import METADATA, RAW_MEMORY, name_of, with_number
 
 
 class OperandGradients(NamedTuple):
-    """Gradients of a layer's input, weight and bias; None where none is wanted."""
+    """Gradients of a layer's input, weight, bias and adapter; None where none is wanted."""
 
-    hidden: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
+    hidden: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    adapter: Tensor | None = None
 
     def __add__(self, other: Any) -> OperandGradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the sum of both, where either may lack an operand."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from crossent.torch.base.register import keeps_graph
+from crossent.torch.call.layout import LayerOperands
 from crossent.torch.lazy.deferred import Deferred
 from crossent.torch.lazy.gradient import (
     LazyGradient,
@@ -44,21 +45,24 @@ class _Layer(torch.autograd.Function):
     """From the operands of a layer to its lazy logits."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, deferred: Deferred) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(hidden, weight)
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, adapter: Tensor | None, deferred: Deferred
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight, adapter)
         ctx.deferred = weakref.ref(deferred)
         return new_logits(deferred)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        hidden, weight = ctx.saved_tensors
-        found = OperandGradients(None, None, None)
+        hidden, weight, adapter = ctx.saved_tensors
+        found = OperandGradients()
         sources = _sources(grad, ctx.deferred())
         del grad
         for gradients in sources.operands:
             found += gradients
         if sources.ordinary:
-            found += _products(functools.reduce(torch.add, sources.ordinary), hidden, weight, ctx.needs_input_grad)
+            layer = LayerOperands(hidden, weight, None, adapter)
+            found += _products(functools.reduce(torch.add, sources.ordinary), layer, ctx.needs_input_grad)
         wanted = (g if wants else None for g, wants in zip(found, ctx.needs_input_grad, strict=False))
         return *wanted, None  # the bias of the layer may be None where one was added to its output
 
@@ -100,14 +104,20 @@ def _sources(grad: Tensor, deferred: Deferred | None) -> Sources:
     return grad.taken() if grad.belongs_to(deferred) else ordinary_source(grad.numbers())
 
 
-def _products(grad: Tensor, hidden: Tensor, weight: Tensor, wants: Sequence[bool]) -> OperandGradients:
+def _products(grad: Tensor, layer: LayerOperands, wants: Sequence[bool]) -> OperandGradients:
     """Return the gradients of a layer's operands, from that of its output."""
-    rows, V = hidden.shape[:-1].numel(), weight.shape[0]
-    flat = grad.reshape(rows, V)
+    hidden, weight, _, adapter = layer
+    (V, D), rows = weight.shape, hidden.shape[:-1].numel()
+    flat, features = grad.reshape(rows, V), hidden.reshape(rows, hidden.shape[-1])
+    of_input, of_weight, of_bias, of_adapter, *_ = wants
+    g_input = grad @ weight if of_input else None
+    if adapter is not None and g_input is not None:
+        g_input = torch.cat((g_input, grad @ adapter), -1)
     return OperandGradients(
-        grad @ weight if wants[0] else None,
-        flat.mT @ hidden.reshape(rows, hidden.shape[-1]) if wants[1] else None,
-        flat.sum(0) if wants[2] else None,
+        g_input,
+        flat.mT @ features[:, :D] if of_weight else None,
+        flat.sum(0) if of_bias else None,
+        flat.mT @ features[:, D:] if of_adapter else None,
     )
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from crossent.spec import Scores
+from crossent.torch.base.dequantized import sum_over_classes
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.call.arguments import NOT_SHARDED, Arguments, Closing
 from crossent.torch.call.layout import LayerOperands
@@ -169,14 +170,13 @@ def _of_one_class(logits: LazyLogits, index: Tensor, known: _LogProbs) -> Any:
         return found if scores.softcap is None else found[:1]
 
     def of_operands(operands: LayerOperands) -> tuple[Tensor, ...]:
-        x, weight, bias = operands = _rows_of(operands)
+        operands = _rows_of(operands)
         found: Any = loss_of_layer(_arguments(operands, target, scores), _chunk_bytes(operands, dtype))
         loss, stats = found
         if scores.softcap is not None:
             return (-factor * loss,)
         # the sum over the classes comes along, as label smoothing wants it next: the lse is here, the rest is cheap
-        summed = x.to(dtype) @ weight.sum(0, dtype=dtype)
-        summed = summed if bias is None else summed + bias.sum(dtype=dtype)
+        summed = _sum_of_logits(operands, dtype)
         return -factor * loss, factor * (summed / scores.temperature - V * stats.lse)
 
     of_class, *of_all = results_of(logits, of_numbers, of_operands)
@@ -186,6 +186,14 @@ def _of_one_class(logits: LazyLogits, index: Tensor, known: _LogProbs) -> Any:
         result._of_all_classes = of_all[0]
         logits._of_all_classes = weakref.ref(of_all[0])  # pyright: ignore[reportAttributeAccessIssue]
     return result
+
+
+def _sum_of_logits(operands: LayerOperands, dtype: torch.dtype) -> Tensor:
+    """Return the sum of each row's logits, which is what the row has with the sum of all weights."""
+    x, weight, bias, adapter = operands
+    columns = [sum_over_classes(w, dtype) for w in (weight, adapter) if w is not None]
+    summed = x.to(dtype) @ torch.cat(columns)
+    return summed if bias is None else summed + bias.sum(dtype=dtype)
 
 
 @lazily("sum")

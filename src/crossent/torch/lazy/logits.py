@@ -219,7 +219,7 @@ class LazyLogits(Tensor):
                 real = other.numbers().detach()
                 return read(self, lambda: origin.make(real)), False
         self.check()
-        return read(self, lambda: d.compute(*d.operands).data), False  # .data: no view, which nobody could write to
+        return read(self, lambda: d.compute().data), False  # .data: no view, which nobody could write to
 
     def recomputed(self) -> Tensor:
         """Return the numbers that the layer made, outside of every graph, without keeping them."""
@@ -228,7 +228,7 @@ class LazyLogits(Tensor):
         self.check()
         d = self._deferred
         with torch.no_grad(), without_autocast(d.hidden):
-            return d.compute(*d.operands)
+            return d.compute()
 
     def check(self) -> None:
         """Raise if the operands are not what they were when the layer was called."""

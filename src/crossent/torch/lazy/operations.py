@@ -89,7 +89,8 @@ def _add(logits: LazyLogits, other: Any, **options: Any) -> Any:
             raise_changed()
         return real + bias
 
-    wants = (*deferred.wants[:2], deferred.wants[2] or bias.requires_grad)
+    of_input, of_weight, of_bias, of_adapter = deferred.wants
+    wants = (of_input, of_weight, of_bias or bias.requires_grad, of_adapter)
     result = dataclasses.replace(logits._deferred.then("add", bias.detach()), wants=wants)
     return derive(Origin(logits, make, shares_memory=False, back=lambda g: g, added=bias), result)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from crossent.spec import Scores, Target
+from crossent.torch.base.dequantized import classes_of
 from crossent.torch.base.operator_call import OperatorCall, operator_call
 from crossent.torch.base.values import (
     PredictionResults,
@@ -19,6 +20,7 @@ from crossent.torch.base.values import (
     partial_view,
     without_autocast,
 )
+from crossent.torch.call.layout import LayerOperands, logits_of
 from crossent.torch.operators.rows import RowCall, row_stats
 from crossent.torch.ranks.collectives import share
 from crossent.torch.ranks.gathered import gather_rows
@@ -26,6 +28,7 @@ from crossent.torch.ranks.records import ClassRange
 from crossent.torch.ranks.shards import Ranks, held
 from crossent.torch.sources.driver import TiledRows, check_targets
 from crossent.torch.sources.linear import LinearSource
+from crossent.torch.sources.source import Wanted
 
 
 class LinearGradients(NamedTuple):
@@ -35,6 +38,7 @@ class LinearGradients(NamedTuple):
     linear_weight: Tensor | None = None
     linear_bias: Tensor | None = None
     prob: Tensor | None = None
+    linear_adapter: Tensor | None = None
 
     def __add__(self, other: Any) -> LinearGradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the sum of both, where either may lack an operand."""
@@ -50,7 +54,8 @@ class LinearGradients(NamedTuple):
 class LinearCall(OperatorCall):
     """A linear layer, input (N, D), weight (V · P, D) and bias (V · P,), with its target, scores and ranks.
 
-    Classes beyond the last one (`target.num_classes`) are padding; P is the number of positions.
+    Classes beyond the last one (`target.num_classes`) are padding; P is the number of positions. With an adapter
+    (V · P, r) the input has D + r features, of which the last r meet the adapter.
     """
 
     input: Tensor
@@ -60,6 +65,21 @@ class LinearCall(OperatorCall):
     target: Target
     scores: Scores
     ranks: Ranks
+    linear_adapter: Tensor | None = None
+
+    @property
+    def operands(self) -> tuple[Tensor | None, ...]:
+        """What may get a gradient, in the order of `LinearGradients`."""
+        prob: Any = self.target.prob
+        return self.input, self.linear_weight, self.linear_bias, prob, self.linear_adapter
+
+    def with_operands(self, operands: Sequence[Any]) -> LinearCall:
+        """Return the call with other tensors in the place of the operands."""
+        x, weight, bias, prob, adapter = operands
+        target = dataclasses.replace(self.target, prob=prob)
+        return dataclasses.replace(
+            self, input=x, linear_weight=weight, linear_bias=bias, target=target, linear_adapter=adapter
+        )
 
     @property
     def features(self) -> Tensor:
@@ -103,34 +123,35 @@ class LinearCall(OperatorCall):
         here, positions = self.classes, self.positions
         if self.columns == here:
             return self
-        bias, target = self.linear_bias, self.target
+        bias, adapter, target = self.linear_bias, self.linear_adapter, self.target
         prob: Any = target.prob
         if prob is not None and target.index is None:
             target = dataclasses.replace(target, prob=prob[:, :here])
         return dataclasses.replace(
             self,
-            linear_weight=self.linear_weight[: here * positions],
+            linear_weight=classes_of(self.linear_weight, slice(0, here * positions)),
             linear_bias=None if bias is None else bias[: here * positions],
+            linear_adapter=None if adapter is None else adapter[: here * positions],
             target=target,
         )
 
     def padded(self, found: LinearGradients) -> LinearGradients:
         """Return gradients in the shapes of the operands: cut where rows were gathered, zero in the padding."""
         pad = torch.nn.functional.pad
-        g_input, g_weight, g_bias, g_prob = found
+        g_input, g_weight, g_bias, g_prob, g_adapter = found
         if g_input is not None:
             g_input = g_input[: self.input.shape[0]]
         padding = self.columns - self.classes
         if padding:
             stored = padding * self.positions
-            g_weight = None if g_weight is None else pad(g_weight, (0, 0, 0, stored))
+            g_weight, g_adapter = (None if g is None else pad(g, (0, 0, 0, stored)) for g in (g_weight, g_adapter))
             g_bias = None if g_bias is None else pad(g_bias, (0, stored))
             if g_prob is not None and self.target.index is None:
                 g_prob = pad(g_prob, (0, 0) * (g_prob.ndim - 2) + (0, padding))
-        return LinearGradients(g_input, g_weight, g_bias, g_prob)
+        return LinearGradients(g_input, g_weight, g_bias, g_prob, g_adapter)
 
-    def products(self, number: int) -> int:
-        """Return the floating-point operations of so many products of all rows and classes: 2 N D V each.
+    def products(self, number: int, wanted: Wanted = Wanted()) -> int:  # noqa: B008  a constant
+        """Return the floating-point operations of so many products of the logits, 2 N (D + r) V each, and of gradients.
 
         Rows that are packed out are not multiplied.
         """
@@ -138,7 +159,10 @@ class LinearCall(OperatorCall):
         if self.target.kind == "index" and type(index) is Tensor and index.is_cpu:
             has_target = index.long() != self.target.ignore_index
             rows = int(has_target.view(-1, self.positions).any(1).sum())
-        return 2 * number * rows * self.input.shape[1] * self.classes * self.positions
+        D, whole = self.linear_weight.shape[1], self.input.shape[1]
+        features = (number + wanted.input + wanted.prob) * whole
+        features += wanted.linear_weight * D + wanted.linear_adapter * (whole - D)
+        return 2 * rows * features * self.classes * self.positions
 
     def packed(self) -> PackedRows:
         """Return the rows that have a target, as a task for the chunk driver.
@@ -150,7 +174,7 @@ class LinearCall(OperatorCall):
         index: Any = self.target.index
         target = call.target if index is None else dataclasses.replace(call.target, index=index.long())
         source = LinearSource(
-            self.features, call.linear_weight, call.linear_bias, positions=positions, ranks=self.ranks
+            self.features, call.linear_weight, call.linear_bias, positions, None, self.ranks, call.linear_adapter
         )
         task = TiledRows(source, target, self.scores, self.ranks)
         check_targets(task, source.input)
@@ -203,16 +227,9 @@ def recomputed(
     `close` returns the tensors that the cotangents belong to, from a copy of the call and the results of its rows.
     """
     again = torch.is_grad_enabled()
-    operands = (call.input, call.linear_weight, call.linear_bias, call.target.prob)
     with torch.enable_grad():
-        inputs = [partial_view(x) for x in operands]  # pyright: ignore[reportArgumentType]
-        copy = dataclasses.replace(
-            call,
-            input=inputs[0],
-            linear_weight=inputs[1],
-            linear_bias=inputs[2],
-            target=dataclasses.replace(call.target, prob=inputs[3]),
-        )
+        inputs = [partial_view(x) for x in call.operands]
+        copy = call.with_operands(inputs)
         outputs = close(copy, linear_stats_plain(copy))
         pairs = [(out, g) for out, g in zip(outputs, cotangents, strict=True) if g is not None]
         wanted = [x for x in inputs if x is not None and x.requires_grad]
@@ -232,14 +249,14 @@ def linear_stats_plain(call: LinearCall) -> RowResults:
 def rows_of_layer(call: LinearCall) -> RowCall:
     """Return the call of all logits of a layer, made in differentiable operations."""
     ranks, wide, call = call.ranks, loss_dtype(call.input.dtype), call.unpadded()
-    weight, bias = share(call.linear_weight, ranks.row_groups), share(call.linear_bias, ranks.row_groups)
+    layer = (share(x, ranks.row_groups) for x in (call.linear_weight, call.linear_bias, call.linear_adapter))
+    weight, bias, adapter = (None if x is None else x.to(wide) for x in layer)
     if ranks.gathered is None:
         features = share(call.input, ranks.groups)
     else:
         features = share(gather_rows(call.input, ranks), ranks.groups[:-1])
     with without_autocast(features):
-        bias = None if bias is None else bias.to(wide)
-        logits = torch.nn.functional.linear(features.to(wide), weight.to(wide), bias)
+        logits = logits_of(LayerOperands(features.to(wide), weight, bias, adapter))  # pyright: ignore[reportArgumentType]
     positions = call.positions
-    logits = logits if positions == 1 else logits.unflatten(1, (weight.shape[0] // max(1, positions), positions))
+    logits = logits if positions == 1 else logits.unflatten(1, (call.classes, positions))
     return RowCall(logits, call.target, call.scores, ranks.groups, recorded=True)

@@ -8,7 +8,7 @@ in differentiable torch operations.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,7 +44,7 @@ from crossent.torch.sources.source import Wanted
 
 @operator_call
 class LinearLossCall(OperatorCall):
-    """A call with its closing, and which of input, weight and bias want a gradient."""
+    """A call with its closing, and which operands want a gradient (`Wanted`)."""
 
     head: LinearCall
     sample_weight: Tensor | None
@@ -70,7 +70,7 @@ class LinearLossCall(OperatorCall):
     @property
     def wanted(self) -> Wanted:
         """Which operands want a gradient; the target's probabilities never do here."""
-        return Wanted(*self.wants)
+        return Wanted(*self.wants)._replace(prob=False)
 
 
 class LinearLoss(NamedTuple):
@@ -87,6 +87,7 @@ class LinearLoss(NamedTuple):
     g_input: Tensor
     g_weight: Tensor
     g_bias: Tensor
+    g_adapter: Tensor
     log_sum_squares: Tensor
     squares_record: Tensor
     predicted: Tensor
@@ -136,15 +137,23 @@ def sweep(call: LinearLossCall, closing_of: MakeClosing, chunks: Sweep) -> Swept
     closing = closing_of(taken, parts, packed.places)
     found = driver.one_sweep(reading.task, chunks, closing, parts, call.wanted)
     packed.put(results, parts)
-    return Swept(results, head.padded(LinearGradients(*found)).filled(head.input)[:3], reading.results(parts.record))
+    gradients = head.padded(LinearGradients(**found._asdict()))
+    return Swept(results, of_layer(gradients.filled(head.input)), reading.results(parts.record))
+
+
+def of_layer(gradients: Sequence[Any]) -> list[Any]:
+    """Return those of the operands of the layer, in the order of `LinearLoss`, of what is in that of their call."""
+    g_input, g_weight, g_bias, _, g_adapter = gradients
+    return [g_input, g_weight, g_bias, g_adapter]
 
 
 def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
     head, results = call.head, call.head.new_results()
     wide = loss_dtype(head.input.dtype)
     adds_up = weight_adds_up(costs_of(head.input, head.linear_weight), call.chunks)
-    dtypes = (wide, wide if adds_up else head.linear_weight.dtype, wide)
-    gradients = [g.to(dtype) for g, dtype in zip(gradients_like(head, call.wanted), dtypes, strict=False)]
+    dtypes = (wide, wide if adds_up else head.linear_weight.dtype, wide, wide)
+    gradients = of_layer(gradients_like(head, call.wanted))
+    gradients = [g.to(dtype) for g, dtype in zip(gradients, dtypes, strict=True)]
     of_predictions = head.new_predictions(wanted=call.predicts)
     return LinearLoss._make((results.loss.new_empty(()), *results, *gradients, *of_predictions))
 
@@ -152,12 +161,12 @@ def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
 def save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss, function: RowFunction | None = None) -> None:
     """Keep what the backward needs, which is also that of a loss with a closing that the caller wrote."""
     output = LinearLoss(*output)
-    gradients = (output.g_input, output.g_weight, output.g_bias)
+    gradients = (output.g_input, output.g_weight, output.g_bias, output.g_adapter)
     keep(ctx, call, output.record, output.squares_record, *(() if function is None else function.tensors))
     ctx.function = function if function is None else function.map(lambda _: None)  # its tensors are saved
     # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
-    ctx.gradients = [g if want else None for g, want in zip(gradients, call.wants, strict=False)]
-    ctx.dtypes = (call.head.input.dtype, *[call.head.linear_weight.dtype] * 2)
+    ctx.gradients = [g if want else None for g, want in zip(gradients, of_layer(call.wanted), strict=True)]
+    ctx.dtypes = (call.head.input.dtype, *[call.head.linear_weight.dtype] * 3)
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output.record, *gradients, output.squares_record, output.predicted, output.peak)
 
@@ -185,7 +194,8 @@ def linear_loss_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> 
         return recomputed(call.head, close, (g, *of_rows, of_squares))._asdict()
     found = LinearGradients()
     if g is not None:
-        found = LinearGradients(*scaled(ctx, g))
+        g_input, g_weight, g_bias, g_adapter = scaled(ctx, g)
+        found = LinearGradients(g_input, g_weight, g_bias, None, g_adapter)
     elif not keeps_graph():
         ctx.gradients = None
     if any(x is not None for x in (*of_rows, of_squares)):
@@ -229,7 +239,9 @@ def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
     rows = rows_of_layer(call.head)
     results = row_stats(rows)
     of_predictions = prediction(rows, results.record) if call.predicts else call.head.new_predictions(wanted=False)
-    none = LinearGradients().filled(call.head.input)[:3]  # autograd differentiates this one operation by operation
+    none = of_layer(
+        LinearGradients().filled(call.head.input)
+    )  # autograd differentiates this one operation by operation
     reduced = call.closing.reduced(results.loss, results.lse)
     return LinearLoss._make((reduced, *results, *none, *of_predictions))
 
@@ -238,7 +250,7 @@ def _linear_loss_flops(call: LinearLossCall) -> int:
     """Count the logits, those that are made twice, and the gradients of input and weight."""
     rest, (rows, features) = call.chunks.rest, call.head.input.shape
     again = 0 if rest is None else 2 * rows * features * rest.logits
-    return call.head.products(1 + call.wanted.input + call.wanted.linear_weight) + again
+    return call.head.products(1, call.wanted) + again
 
 
 linear_loss = register(

@@ -23,9 +23,10 @@ from crossent.torch.operators.linear_pair_call import (
     LinearPairCall,
     LinearPairGradients,
     PackedPair,
+    PairWants,
     ReadClasses,
     differentiable,
-    heads_wanted,
+    of_both_layers,
     pair_of_layers,
     recomputed_pair,
 )
@@ -36,7 +37,6 @@ from crossent.torch.sources import driver, pairs
 from crossent.torch.sources.linear import KeptTiles
 from crossent.torch.sources.pairs import HeadCotangents, HeadsWanted, HeadTiles, PairedRows, PairRecords
 from crossent.torch.sources.plan import TileShape, tile_shape
-from crossent.torch.sources.source import Wanted
 
 
 @operator_call
@@ -58,7 +58,7 @@ class LinearPairGradCall(OperatorCall):
     logits: Tensor
     teacher_logits: Tensor
     wants: tuple[bool, ...]
-    """Of input, weight, bias and probabilities of the student, then of input, weight and bias of the teacher."""
+    """Those of `PairWants`."""
     g_loss: Tensor | None = None
     g_lse: Tensor | None = None
     g_entropy: Tensor | None = None
@@ -175,7 +175,7 @@ def pair_gradients(
     if torch.is_grad_enabled():
         return recomputed_pair(call, lambda _, found: differentiable(found, js=True), g)
     wanted = [want and not (name == "prob" and g.loss is None) for name, want in zip(OPERANDS, wanted, strict=True)]
-    found = linear_pair_grad(LinearPairGradCall(call, *records, *kept_logits, tuple(wanted), *g))
+    found = linear_pair_grad(LinearPairGradCall(call, *records, *kept_logits, PairWants(*wanted), *g))
     return {name: x if want else None for name, x, want in zip(OPERANDS, found, wanted, strict=True)}
 
 
@@ -183,7 +183,8 @@ def pair_gradients(
 
 
 def _linear_pair_grad(call: LinearPairGradCall) -> LinearPairGradients:
-    pair, wanted = call.pair, heads_wanted(call.wants)
+    pair, wants = call.pair, PairWants(*call.wants)
+    wanted = wants.heads
     packed = PackedPair.of(pair)
     task, places = packed.task(pair.beta), packed.student.places
     records = PairRecords(*(packed.student.take(x) for x in (call.record, call.teacher_record, call.sums)))
@@ -195,12 +196,12 @@ def _linear_pair_grad(call: LinearPairGradCall) -> LinearPairGradients:
     else:
         tiles = packed.tiles(shape)
     found = pairs.gradients(task, tiles, shape, records, g, wanted)
-    student, teacher = (LinearGradients() if x is None else LinearGradients(*x) for x in found)
-    if call.wants[3] and g.loss is not None:
+    student, teacher = (LinearGradients() if x is None else LinearGradients(**x._asdict()) for x in found)
+    if wants.prob and g.loss is not None:
         of_prob = driver.prob_gradient(task.student, pair.chunk_bytes, records.record, g.loss)
         student = student._replace(prob=of_prob)
     student, teacher = pair.head.padded(student), pair.teacher_head.padded(teacher)
-    return LinearPairGradients(*student.filled(pair.head.input), *teacher.filled(pair.head.input)[:3])
+    return of_both_layers(student.filled(pair.head.input), teacher.filled(pair.head.input))
 
 
 def _tile_shape(task: PairedRows, chunk_bytes: int, wanted: HeadsWanted) -> TileShape:
@@ -212,9 +213,9 @@ def _tile_shape(task: PairedRows, chunk_bytes: int, wanted: HeadsWanted) -> Tile
 
 
 def _linear_pair_grad_fake(call: LinearPairGradCall) -> LinearPairGradients:
-    student = gradients_like(call.pair.head, Wanted(*call.wants[:4]))
-    teacher = gradients_like(call.pair.teacher_head, Wanted(*call.wants[4:]))
-    return LinearPairGradients(*student, *teacher[:3])
+    wants = PairWants(*call.wants)
+    student = gradients_like(call.pair.head, wants.heads.student._replace(prob=wants.prob))
+    return of_both_layers(student, gradients_like(call.pair.teacher_head, wants.heads.teacher))
 
 
 def _linear_pair_grad_plain(call: LinearPairGradCall) -> LinearPairGradients:
@@ -225,15 +226,15 @@ def _linear_pair_grad_plain(call: LinearPairGradCall) -> LinearPairGradients:
 
 def _linear_pair_stats_flops(call: LinearPairStatsCall) -> int:
     """Count the logits of both."""
-    return call.pair.products(1, 1)
+    return call.pair.products(1, PairWants().heads)
 
 
 def _linear_pair_grad_flops(call: LinearPairGradCall) -> int:
     """Count the logits where they were not kept, and the gradients of inputs and weights."""
-    wanted = heads_wanted(call.wants)
+    wants = PairWants(*call.wants)
+    wanted = wants.heads
     again = (wanted.student.of_source or wanted.teacher.of_source) and call.logits.ndim != 2
-    of_student, of_teacher = (x.input + x.linear_weight for x in wanted)
-    return call.pair.products(again + of_student + call.wants[3], again + of_teacher)
+    return call.pair.products(again, wanted._replace(student=wanted.student._replace(prob=wants.prob)))
 
 
 linear_pair_grad = register(

@@ -25,7 +25,7 @@ from crossent.torch.sources.source import Wanted
 
 @operator_call
 class LinearPairCall(OperatorCall):
-    """A student's layer with its target, and a teacher's: input (N, D2), weight (V · P, D2), bias and scores.
+    """A student's layer with its target, and a teacher's: input (N, D2), weight (V · P, D2), bias, scores and adapter.
 
     With β the divergences from the mixture are wanted, with `predicts` the most probable classes.
     """
@@ -38,6 +38,7 @@ class LinearPairCall(OperatorCall):
     beta: float | None
     chunk_bytes: int
     predicts: bool = False
+    teacher_adapter: Tensor | None = None
 
     @property
     def teacher_head(self) -> LinearCall:
@@ -46,26 +47,22 @@ class LinearPairCall(OperatorCall):
         target = without_target(head.target, head.input.shape[0] * head.positions, head.input.device)
         return LinearCall(
             self.teacher_input, self.teacher_weight, self.teacher_bias,
-            head.positions, target, self.teacher.scores, head.ranks,
+            head.positions, target, self.teacher.scores, head.ranks, self.teacher_adapter,
         )  # fmt: skip
 
     @property
     def operands(self) -> tuple[Tensor | None, ...]:
-        """Operands of the student, the probabilities of its target, and operands of the teacher."""
-        head = self.head
-        prob: Any = head.target.prob
-        return (
-            head.input, head.linear_weight, head.linear_bias, prob,
-            self.teacher_input, self.teacher_weight, self.teacher_bias,
-        )  # fmt: skip
+        """Operands of the student and of the teacher, in the order of `OPERANDS`."""
+        of_teacher = self.teacher_input, self.teacher_weight, self.teacher_bias, self.teacher_adapter
+        return *self.head.operands, *of_teacher
 
     def with_operands(self, operands: Sequence[Any]) -> LinearPairCall:
         """Return the call with other tensors in the place of the operands."""
-        x, weight, bias, prob, *of_teacher = operands
-        target = dataclasses.replace(self.head.target, prob=prob)
-        head = dataclasses.replace(self.head, input=x, linear_weight=weight, linear_bias=bias, target=target)
-        x, weight, bias = of_teacher
-        return dataclasses.replace(self, head=head, teacher_input=x, teacher_weight=weight, teacher_bias=bias)
+        *of_student, x, weight, bias, adapter = operands
+        head = self.head.with_operands(of_student)
+        return dataclasses.replace(
+            self, head=head, teacher_input=x, teacher_weight=weight, teacher_bias=bias, teacher_adapter=adapter
+        )
 
     @property
     def costs(self) -> tuple[SourceCosts, SourceCosts]:
@@ -88,9 +85,9 @@ class LinearPairCall(OperatorCall):
         sums = own.record.new_zeros((PAIR_SUMS, own.record.shape[1]))
         return PairResults._make((*own, *other[1:], *divergences, sums))
 
-    def products(self, student: int, teacher: int) -> int:
-        """Return the floating-point operations of so many products of either layer."""
-        return self.head.products(student) + self.teacher_head.products(teacher)
+    def products(self, number: int, wanted: HeadsWanted) -> int:
+        """Return the floating-point operations of so many products of the logits of both, and of their gradients."""
+        return self.head.products(number, wanted.student) + self.teacher_head.products(number, wanted.teacher)
 
 
 class PackedPair(NamedTuple):
@@ -166,18 +163,42 @@ class LinearPairGradients(NamedTuple):
     linear_weight: Tensor
     linear_bias: Tensor
     prob: Tensor
+    linear_adapter: Tensor
     teacher_input: Tensor
     teacher_weight: Tensor
     teacher_bias: Tensor
+    teacher_adapter: Tensor
 
 
 OPERANDS = LinearPairGradients._fields
 """The names of the operands that may get a gradient."""
 
 
-def heads_wanted(wants: Sequence[bool]) -> HeadsWanted:
-    """Return which operands of each head want a gradient, from what wants one in the order of `OPERANDS`."""
-    return HeadsWanted(Wanted(*wants[:3]), Wanted(*wants[4:]))
+class PairWants(NamedTuple):
+    """Which operands want a gradient, by the names of `OPERANDS`."""
+
+    input: bool = False
+    linear_weight: bool = False
+    linear_bias: bool = False
+    prob: bool = False
+    linear_adapter: bool = False
+    teacher_input: bool = False
+    teacher_weight: bool = False
+    teacher_bias: bool = False
+    teacher_adapter: bool = False
+
+    @property
+    def heads(self) -> HeadsWanted:
+        """What wants one of each head."""
+        student = Wanted(self.input, self.linear_weight, self.linear_bias, False, self.linear_adapter)
+        teacher = Wanted(self.teacher_input, self.teacher_weight, self.teacher_bias, False, self.teacher_adapter)
+        return HeadsWanted(student, teacher)
+
+
+def of_both_layers(of_student: Sequence[Any], of_teacher: Sequence[Any]) -> LinearPairGradients:
+    """Return what is in the order of `OPERANDS`, of what is in the order of `LinearGradients` for each layer."""
+    x, weight, bias, _, adapter = of_teacher
+    return LinearPairGradients._make((*of_student, x, weight, bias, adapter))
 
 
 def pair_of_layers(call: LinearPairCall) -> PairCall:

@@ -31,7 +31,7 @@ from crossent.torch.call.arguments import Closing, RowClosing
 from crossent.torch.call.closings import RowFunction, RowView, closed
 from crossent.torch.operators.closed_loss import NeedsTwoSweeps, uses_others
 from crossent.torch.operators.linear_call import LinearGradients, rows_of_layer
-from crossent.torch.operators.linear_loss import scaled
+from crossent.torch.operators.linear_loss import of_layer, scaled
 from crossent.torch.operators.linear_pair import (
     LinearPairStatsCall,
     linear_pair_stats_fake,
@@ -43,9 +43,9 @@ from crossent.torch.operators.linear_pair_call import (
     KeptLogits,
     LinearPairCall,
     PackedPair,
+    PairWants,
     ReadClasses,
     differentiable,
-    heads_wanted,
     recomputed_pair,
 )
 from crossent.torch.operators.linear_stats import gradients_like
@@ -59,7 +59,7 @@ from crossent.torch.sources.plan import TileShape
 class LinearPairLossCall(OperatorCall):
     """A call, which divergence is the loss ("kl", "reverse_kl", "js"), its reduction, and what wants a gradient.
 
-    `wants` is in the order of `OPERANDS`; the probabilities of a target never do here.
+    `wants` is that of `PairWants`; the probabilities of a target never do here.
     """
 
     pair: LinearPairCall
@@ -97,14 +97,24 @@ class LinearPairLoss(NamedTuple):
     g_input: Tensor
     g_weight: Tensor
     g_bias: Tensor
+    g_adapter: Tensor
     g_teacher_input: Tensor
     g_teacher_weight: Tensor
     g_teacher_bias: Tensor
+    g_teacher_adapter: Tensor
 
     @property
     def pair(self) -> PairResults:
         """The results of the rows."""
         return PairResults(*self[1 : 1 + len(PairResults._fields)])
+
+
+_GRADIENTS = {
+    "g_input": "input", "g_weight": "linear_weight", "g_bias": "linear_bias", "g_adapter": "linear_adapter",
+    "g_teacher_input": "teacher_input", "g_teacher_weight": "teacher_weight", "g_teacher_bias": "teacher_bias",
+    "g_teacher_adapter": "teacher_adapter",
+}  # fmt: skip
+"""The last outputs, and the operands that they are the gradients of."""
 
 
 class _OfKind:
@@ -130,7 +140,7 @@ class ChunkClosing:
         self.cotangents = HeadCotangents(*(torch.zeros_like(scale) for _ in HeadCotangents._fields))
         self.whole_chunks = True
         self._function, self._view_of, self._scale = function, view_of, scale
-        wanted = heads_wanted(call.wants)
+        wanted = PairWants(*call.wants).heads
         frozen = () if wanted.student.of_source else ("loss", "lse", "entropy")
         self._frozen = (*frozen, *(() if wanted.teacher.of_source else ("teacher_lse", "teacher_entropy")))
 
@@ -173,7 +183,7 @@ MakeClosing = Callable[[Tensor, Tensor | None], Any]
 
 def _sweep(call: LinearPairLossCall, closing_of: MakeClosing) -> _Swept:
     """Compute the results of all rows and the gradients of the operands in one sweep."""
-    pair, wanted = call.pair, heads_wanted(call.wants)
+    pair, wanted = call.pair, PairWants(*call.wants).heads
     packed, results = PackedPair.of(pair), pair.new_results()
     source, places, reading = packed.student.source, packed.student.places, ReadClasses(pair, packed)
     parts = results if places is None else pair.new_results(source.size)
@@ -185,8 +195,8 @@ def _sweep(call: LinearPairLossCall, closing_of: MakeClosing) -> _Swept:
     packed.student.put(results, parts)
     gradients = list[Tensor]()
     for head, of_head in zip((pair.head, pair.teacher_head), found, strict=True):
-        padded = LinearGradients() if of_head is None else head.padded(LinearGradients(*of_head))
-        gradients += padded.filled(pair.head.input)[:3]
+        padded = LinearGradients() if of_head is None else head.padded(LinearGradients(**of_head._asdict()))
+        gradients += of_layer(padded.filled(pair.head.input))
     return _Swept(results, reading.results(), gradients)
 
 
@@ -199,16 +209,16 @@ def _linear_pair_loss_fake(call: LinearPairLossCall) -> LinearPairLoss:
     pair = call.pair
     found = linear_pair_stats_fake(LinearPairStatsCall(pair, False))
     gradients = list[Tensor]()
-    for head, want in zip((pair.head, pair.teacher_head), heads_wanted(call.wants), strict=True):
+    for head, want in zip((pair.head, pair.teacher_head), PairWants(*call.wants).heads, strict=True):
         wide = head.new_results(0).loss.dtype
-        gradients += [g.to(wide) for g in gradients_like(head, want)[:3]]
+        gradients += [g.to(wide) for g in of_layer(gradients_like(head, want))]
     classes = (found.predicted, found.teacher_predicted)
     return LinearPairLoss._make((found.loss.new_empty(()), *found.pair, *classes, *gradients))
 
 
 def _linear_pair_loss_plain(call: LinearPairLossCall) -> LinearPairLoss:
     found = linear_pair_stats_plain(LinearPairStatsCall(call.pair, False))
-    none = [call.pair.head.input.new_empty((0,)) for _ in range(6)]
+    none = [call.pair.head.input.new_empty((0,)) for _ in _GRADIENTS]
     reduced = call.closing.reduced(getattr(found, call.divergence), found.lse)
     return LinearPairLoss._make((reduced, *found.pair, found.predicted, found.teacher_predicted, *none))
 
@@ -226,10 +236,14 @@ def _save(ctx: Any, call: LinearPairLossCall, output: LinearPairLoss, closed_by:
     keep(ctx, call, output.record, output.teacher_record, output.sums, *constants)
     ctx.closed_by = closed_by and closed_by._replace(function=closed_by.function.map(lambda _: None))
     # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
-    gradients, wants = output[-6:], call.wants[:3] + call.wants[4:]
-    ctx.gradients = [g if want else None for g, want in zip(gradients, wants, strict=True)]
+    gradients, wants = output[-len(_GRADIENTS) :], PairWants(*call.wants)
+    ctx.gradients = [
+        g if getattr(wants, name) else None for g, name in zip(gradients, _GRADIENTS.values(), strict=True)
+    ]
     pair = call.pair
-    ctx.dtypes = (*[pair.head.input.dtype] * 3, *[pair.teacher_input.dtype] * 3)
+    ctx.dtypes = [
+        (pair.teacher_input if name.startswith("teacher") else pair.head.input).dtype for name in _GRADIENTS.values()
+    ]
     ctx.set_materialize_grads(False)
     classes = (output.predicted, output.teacher_predicted)
     ctx.mark_non_differentiable(output.record, output.teacher_record, output.sums, *classes, *gradients)
@@ -242,8 +256,7 @@ def _backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> Gradients:
         return _recomputed(ctx, g, given.pair)
     found: dict[str, Tensor | None] = {}
     if g is not None:
-        scaled_gradients = iter(scaled(ctx, g))
-        found = {name: next(scaled_gradients) for name in OPERANDS if name != "prob"}
+        found = dict(zip(_GRADIENTS.values(), scaled(ctx, g), strict=True))
     elif not keeps_graph():
         ctx.gradients = None
     if any(x is not None for x in given.pair):
@@ -285,8 +298,7 @@ def _recomputed(ctx: Any, g: Tensor | None, of_rows: Any) -> Gradients:
 
 def _linear_pair_loss_flops(call: LinearPairLossCall) -> int:
     """Count the logits of both, and the gradients of inputs and weights."""
-    student, teacher = (1 + want.input + want.linear_weight for want in heads_wanted(call.wants))
-    return call.pair.products(student, teacher)
+    return call.pair.products(1, PairWants(*call.wants).heads)
 
 
 linear_pair_loss = register(

@@ -175,7 +175,7 @@ def _linear_selected_grad(call: LinearSelectedGradCall) -> LinearGradients:
         of_classes = selected.cotangents_of(call.g_logprob, own.classes, head.class_range.total)
         cotangents = cotangents.beside(of_classes, call.g_logprob)
     found = driver.gradients(task, tiles, shape, call.record, Cotangents(None, *cotangents), Wanted(*call.wants))
-    return LinearGradients(*head.padded(LinearGradients(*found)).filled(head.input))
+    return LinearGradients(*head.padded(LinearGradients(**found._asdict())).filled(head.input))
 
 
 def _with_parts(call: LinearSelectedGradCall, packed: PackedRows) -> driver.TiledRows:
@@ -208,7 +208,7 @@ def _linear_selected_flops(call: LinearSelectedCall) -> int:
 def _linear_selected_grad_flops(call: LinearSelectedGradCall) -> int:
     """Count the logits where they were not kept, and the gradients of input and weight."""
     wanted = Wanted(*call.wants)
-    return call.own.head.products((call.logits.ndim != 2) + wanted.input + wanted.linear_weight)
+    return call.own.head.products(call.logits.ndim != 2, wanted)
 
 
 linear_selected_grad = register(

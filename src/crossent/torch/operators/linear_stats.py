@@ -98,10 +98,9 @@ def wanted_of(wants: Wants) -> Wanted:
 
 def gradients_like(call: LinearCall, wanted: Wanted) -> list[Tensor]:
     """Return fake gradients of the operands that want one, and empty tensors for the others."""
-    operands = (call.input, call.linear_weight, call.linear_bias, call.target.prob)
     found: list[Any] = [
         torch.empty_like(x, memory_format=torch.contiguous_format) if want else None  # pyright: ignore
-        for x, want in zip(operands, wanted, strict=True)
+        for x, want in zip(call.operands, wanted, strict=True)
     ]
     return LinearGradients(*found).filled(call.input)
 
@@ -270,7 +269,7 @@ def _linear_grad(call: LinearGradCall) -> LinearGradients:
     g_prob = None
     if wanted.prob and cotangents.loss is not None:
         g_prob = driver.prob_gradient(task, call.chunk_bytes, record, cotangents.loss)
-    in_shape = call.head.padded(LinearGradients(found.input, found.linear_weight, found.linear_bias, g_prob))
+    in_shape = call.head.padded(LinearGradients(**found._asdict(), prob=g_prob))
     return LinearGradients(*in_shape.filled(call.head.input))
 
 
@@ -300,7 +299,7 @@ def _linear_grad_flops(call: LinearGradCall) -> int:
     """Count the logits where they were not kept, the gradients of input and weight, and the logits for that of p."""
     wanted = Wanted(*call.wants)
     again = wanted.of_source and call.logits.ndim != 2
-    return call.head.products(again + wanted.input + wanted.linear_weight + wanted.prob)
+    return call.head.products(again, wanted)
 
 
 linear_grad = register(

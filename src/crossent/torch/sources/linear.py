@@ -2,17 +2,22 @@
 
 Rows are the rows of the input, columns are classes. With K-dimensional weights each row and class have `positions`
 logits. Products of gradients add up in float32 (float64) and are rounded once.
+
+Beside the weight (V · P, D) there may be an adapter (V · P, r): the input then has D + r features, of which the last r
+meet the adapter. Each product of the layer is one of either, into the same memory. A weight may be a `Dequantized`, of
+which some classes exist at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from crossent.torch.base.backends import adds_bias
+from crossent.torch.base.dequantized import Dequantized, classes_of
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.ranks.gathered import InputGradient
@@ -32,12 +37,13 @@ class LayerGradients(NamedTuple):
     input: Tensor | None
     linear_weight: Tensor | None
     linear_bias: Tensor | None
+    linear_adapter: Tensor | None = None
 
 
 class ClassOperands(NamedTuple):
-    """Weight and bias of some classes, as products take them."""
+    """The weight of some classes as products take it, after it the adapter if there is one, and the bias."""
 
-    weight: Tensor
+    weights: list[Tensor]
     bias: Tensor | None
 
 
@@ -50,12 +56,13 @@ def costs_of(input: Tensor, weight: Tensor, rows: int | None = None) -> SourceCo
     """Return what a layer costs: weight (V · positions, D), and all rows of the input or some of them."""
     number = input.shape[0] if rows is None else rows
     product_dtype = operand_dtype(input.dtype, input.device)
-    return SourceCosts(number, weight.shape[0], weight.shape[-1], input.dtype, product_dtype, device_of(input))
+    made = isinstance(weight, Dequantized)
+    return SourceCosts(number, weight.shape[0], weight.shape[-1], input.dtype, product_dtype, device_of(input), made)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LinearSource:
-    """A linear layer: input (N, D), weight (V · P, D) and bias (V · P,) for P positions."""
+    """A linear layer: input (N, D + r), weight (V · P, D), bias (V · P,) and adapter (V · P, r) for P positions."""
 
     input: Tensor
     weight: Tensor
@@ -64,6 +71,7 @@ class LinearSource:
     rows: Tensor | None = None
     """Which rows of the input there are, in order; None for all."""
     ranks: Ranks = NO_RANKS
+    adapter: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -74,6 +82,17 @@ class LinearSource:
     def classes(self) -> int:
         """Number V of classes at hand."""
         return self.weight.shape[0] // max(1, self.positions)
+
+    @property
+    def features(self) -> list[slice]:
+        """Which features of the input meet the weight, and which the adapter if there is one."""
+        D = self.weight.shape[1]
+        return [slice(0, D)] if self.adapter is None else [slice(0, D), slice(D, None)]
+
+    def class_blocks(self, classes: Span) -> list[Span]:
+        """Return classes cut into blocks of which the products take a weight at once."""
+        most = self.costs.copied_classes(self.positions) or max(1, classes.size)
+        return [Span(classes.begin + part.begin, classes.begin + part.end) for part in spans(classes.size, most)]
 
     @property
     def costs(self) -> SourceCosts:
@@ -122,34 +141,42 @@ class LinearTiles:
         self._buffer: Tensor | None = None
         self._gradients: Tensor | None = None
         self._copy: Tensor | None = None
-        self._input: tuple[Span, Tensor] | None = None
+        self._inputs: tuple[Span, list[Tensor]] | None = None
         self._operands: tuple[Span, ClassOperands] | None = None
 
-    def input(self, rows: Span) -> Tensor:
-        """Return rows of the input as the products take them."""
-        if self._input is None or self._input[0] != rows:
+    def inputs(self, rows: Span) -> list[Tensor]:
+        """Return rows of the input as the products take them: the features of the weight, and of the adapter."""
+        if self._inputs is None or self._inputs[0] != rows:
             source, here = self.source, slice(rows.begin, rows.end)
             x_chunk = source.input[here] if source.rows is None else source.input[source.rows[here]]
-            self._input = rows, operand(x_chunk, self.dtype)
-        return self._input[1]
+            self._inputs = rows, [operand(x_chunk[:, features], self.dtype) for features in source.features]
+        return self._inputs[1]
 
-    def counted_input(self, rows: Span, counted: Tensor) -> Tensor:
-        """Return rows of the input as the product of the weight's gradient takes them: 0 where they do not count."""
-        x_chunk = self.input(rows)
+    def counted_input(self, rows: Span, counted: Tensor, factor: int = 0) -> Tensor:
+        """Return rows of the input as the product of a weight's gradient takes them: 0 where they do not count.
+
+        The factor is the weight (0) or the adapter (1).
+        """
+        x_chunk = self.inputs(rows)[factor]
         if counted.is_cpu and counted.all():
             return x_chunk
         return torch.where(counted[:, None], x_chunk, 0.0)
 
     def operands(self, classes: Span) -> ClassOperands:
-        """Return weight and bias of classes as the products take them."""
+        """Return weight, adapter and bias of classes as the products take them."""
         if self._operands is None or self._operands[0] != classes:
-            here, bias = classes.of(self.source.positions), self.source.bias
-            weight = self._weight(self.source.weight[here])
-            self._operands = classes, ClassOperands(weight, None if bias is None else bias[here])
+            source = self.source
+            here, bias, adapter = classes.of(source.positions), source.bias, source.adapter
+            weights = [self._weight(classes_of(source.weight, here))]
+            if adapter is not None:
+                weights.append(operand(adapter[here], self.dtype))
+            self._operands = classes, ClassOperands(weights, None if bias is None else bias[here])
         return self._operands[1]
 
     def _weight(self, weight: Tensor) -> Tensor:
         """Return a part of the weight as the products take it; a copy in their dtype takes the memory of the last."""
+        if isinstance(weight, Dequantized):
+            return operand(weight.dequantize(), self.dtype)
         if weight.dtype == self.dtype:
             return operand(weight, self.dtype)
         if self._copy is None or len(self._copy) < len(weight):
@@ -180,14 +207,22 @@ class LinearTiles:
 
     def _multiply(self, rows: Span, classes: Span, tile: Tensor) -> None:
         source = self.source
-        most = source.costs.copied_classes(source.positions) or max(1, classes.size)
-        for part in spans(classes.size, most):
-            weight, bias = self.operands(Span(classes.begin + part.begin, classes.begin + part.end))
-            to = tile[:, part.of(source.positions)]
-            if bias is None or self._without_bias:
-                multiply(self.input(rows), weight.t(), to)
-            else:
-                multiply(self.input(rows), weight.t(), to.copy_(bias), add=True)
+        for block in source.class_blocks(classes):
+            weights, bias = self.operands(block)
+            to = tile[:, Span(block.begin - classes.begin, block.end - classes.begin).of(source.positions)]
+            adds = bias is not None and not self._without_bias
+            if adds:
+                _ = to.copy_(bias)  # pyright: ignore[reportArgumentType]
+            for factor, (x_chunk, weight) in enumerate(zip(self.inputs(rows), weights, strict=True)):
+                multiply(x_chunk, weight.t(), to, add=adds or factor > 0)
+
+    def input_gradient(self, gradient: Tensor, classes: Span, to: Tensor, *, add: bool) -> None:
+        """Write or add what the gradient of a tile of these classes is to rows (n, D + r) of the input."""
+        source = self.source
+        for block in source.class_blocks(classes):
+            here = Span(block.begin - classes.begin, block.end - classes.begin).of(source.positions)
+            for features, weight in zip(source.features, self.operands(block).weights, strict=True):
+                multiply(gradient[:, here], weight, to[:, features], add=add or here.start > 0)
 
     def gradient(self, tile: Tensor) -> Tensor:
         """Return memory for the gradient of a tile in the dtype that its products take; it may be the tile itself."""
@@ -241,6 +276,7 @@ class SumsByClasses:
             InputGradient(source.input, weight.dtype if of_input else wide, source.ranks) if wanted.input else None
         )
         self._bias = source.input.new_zeros(len(weight), dtype=wide) if wanted.linear_bias else None
+        self._adapter = _adapter_sum(source, wide) if wanted.linear_adapter else None
         self._weight = self._wide_weight = self._weight_part = None
         if not wanted.linear_weight:
             return
@@ -267,13 +303,16 @@ class SumsByClasses:
     def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Counted) -> None:
         """Multiply the gradient of a tile, and add the products to the gradients of the operands."""
         if self._input is not None:
-            weight = self._tiles.operands(classes).weight
-            multiply(gradient, weight, self._input.part[rows.begin : rows.end], add=classes.begin > 0)
+            to = self._input.part[rows.begin : rows.end]
+            self._tiles.input_gradient(gradient, classes, to, add=classes.begin > 0)
             if classes.end == self._source.classes:
                 self.finish(rows)
         if self._weight_part is not None:
             x_chunk = self._tiles.counted_input(rows, counted(rows))
             multiply(gradient.t(), x_chunk, self._weight_part, add=rows.begin > 0)
+        if self._adapter is not None:
+            u_chunk = self._tiles.counted_input(rows, counted(rows), 1)
+            multiply(gradient.t(), u_chunk, self._adapter[classes.of(self._source.positions)], add=True)
         if self._bias is not None:
             self._bias[classes.of(self._source.positions)] += gradient.sum(0, dtype=self._bias.dtype)
 
@@ -297,8 +336,8 @@ class SumsByClasses:
                     if rows.begin >= self._finished:
                         self.finish(rows)
             g_input = self._input.sum(lambda part: unpacked(part, source.rows))
-        add_up((self._weight, self._bias), source.ranks.row_groups)
-        found = (g_input, self._weight, self._bias)
+        add_up((self._weight, self._bias, self._adapter), source.ranks.row_groups)
+        found = (g_input, self._weight, self._bias, self._adapter)
         if not self._rounded:
             return LayerGradients(*found)
         return LayerGradients(*(None if x is None else x.to(source.weight.dtype) for x in found))
@@ -315,7 +354,6 @@ class SumsByRows:
     def __init__(self, tiles: LinearTiles, wanted: Wanted, sweep: Sweep) -> None:
         source = tiles.source
         self._tiles, self._source = tiles, source
-        self._operand = tiles.operands(Span(0, source.classes)).weight
         size, weight = source.size, source.weight
         native = tiles.dtype == weight.dtype
         kept = min(sweep.kept, size)
@@ -328,6 +366,7 @@ class SumsByRows:
             dtype = tiles.wide if weight_adds_up(source.costs, sweep) else weight.dtype
             self._weight = memory(weight.shape, weight, dtype, zeroed=self._zeroed)
         self._bias = source.input.new_zeros(len(weight), dtype=tiles.wide) if wanted.linear_bias else None
+        self._adapter = _adapter_sum(source, tiles.wide) if wanted.linear_adapter else None
         keeps = native and sweep.rows < kept
         self._kept = tiles.new_gradients(kept, len(weight)) if keeps else None
         self._waiting = Span(0, 0)
@@ -360,7 +399,8 @@ class SumsByRows:
     def _multiply(self, gradient: Tensor, rows: Span, counted: Counted) -> None:
         """Write the gradient of rows of the input, and add to that of the weight, unless its memory is fresh."""
         if self._input is not None:
-            multiply(gradient, self._operand, self._input[rows.begin : rows.end])
+            to = self._input[rows.begin : rows.end]
+            self._tiles.input_gradient(gradient, Span(0, self._source.classes), to, add=False)
         if self._weight is not None:
             multiply(
                 gradient.t(),
@@ -368,11 +408,20 @@ class SumsByRows:
                 self._weight,
                 add=rows.begin > 0 or self._zeroed,
             )
+        if self._adapter is not None:
+            u_chunk = self._tiles.counted_input(rows, counted(rows), 1)
+            multiply(gradient.t(), u_chunk, self._adapter, add=True)
 
     def result(self) -> LayerGradients:
         """Return the gradients as they are."""
         g_input = None if self._input is None else unpacked(self._input, self._source.rows)
-        return LayerGradients(g_input, self._weight, self._bias)
+        return LayerGradients(g_input, self._weight, self._bias, self._adapter)
+
+
+def _adapter_sum(source: LinearSource, dtype: torch.dtype) -> Tensor:
+    """Return memory for the gradient of the adapter, which is small."""
+    adapter: Any = source.adapter
+    return adapter.new_zeros(adapter.shape, dtype=dtype)
 
 
 def unpacked(gradient: Tensor, rows: Tensor | None) -> Tensor:

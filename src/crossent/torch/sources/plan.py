@@ -119,6 +119,8 @@ class SourceCosts:
     product_dtype: torch.dtype
     """In which operands are multiplied."""
     device: Device
+    made: bool = False
+    """Whether the weight is made some classes at a time, wherever they are multiplied."""
 
     @property
     def wide(self) -> bool:
@@ -148,10 +150,11 @@ class SourceCosts:
     def copied_classes(self, positions: int) -> int | None:
         """Of how many classes there may be a copy of the weight in the dtype of products; None for any number.
 
-        The copy, and the gradient before it is rounded, stay in cache.
+        The copy, and the gradient before it is rounded, stay in cache. On GPUs only a weight that is made is copied in
+        parts, which are as large as small weights.
         """
-        tile_logits = self.device.tile_logits
-        if self.dtype == self.product_dtype or tile_logits is None:
+        tile_logits = self.device.tile_logits or (self.device.small_weight if self.made else None)
+        if tile_logits is None or not (self.made or self.dtype != self.product_dtype):
             return None
         return max(4 * LINE, tile_logits // max(1, self.features * positions))
 

@@ -43,11 +43,12 @@ class Wanted(NamedTuple):
     linear_weight: bool = False
     linear_bias: bool = False
     prob: bool = False
+    linear_adapter: bool = False
 
     @property
     def of_source(self) -> bool:
         """Whether an operand of the source wants one."""
-        return self.input or self.linear_weight or self.linear_bias
+        return self.input or self.linear_weight or self.linear_bias or self.linear_adapter
 
 
 Counted = Callable[[Span], Tensor]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -17,10 +16,10 @@ from crossent.torch.call.checks import check_companion
 from crossent.torch.call.layout import LayerNames, LayerOperands, layout_of_layer, under_autocast
 from crossent.torch.call.results import DivergenceStats
 from crossent.torch.call.targets import TopK
-from crossent.torch.linear import checked_layer, wants_gradient
+from crossent.torch.linear import checked_layer, layer_matrices, wants_gradient
 from crossent.torch.operators.linear_call import LinearCall
 from crossent.torch.operators.linear_pair import LinearPairStatsCall, linear_pair_stats
-from crossent.torch.operators.linear_pair_call import LinearPairCall
+from crossent.torch.operators.linear_pair_call import LinearPairCall, PairWants
 from crossent.torch.operators.linear_pair_loss import LinearPairLossCall, closed_pair_loss, linear_pair_loss
 from crossent.torch.operators.linear_selected import LinearSelectedCall, linear_selected
 from crossent.torch.operators.linear_stats import LinearStatsCall, linear_stats
@@ -76,18 +75,18 @@ def _linear_pair(
         own = _mapped(own, scores, class_map(classes, of_teacher.classes, rows, here))
     elif held(of_teacher.classes, target.first_class, target.num_classes) != here:
         raise_other_classes(layout, of_teacher.classes, target, ("linear_weight", TEACHER.weight))
-    x, weight, bias = own
-    width = math.prod(weight.shape[:-1])
+    x, weight, bias, adapter = layer_matrices(own)
     others_are_seen = rows.return_stats or rows.closing.function is not None
     return LinearPairCall(
         call,
-        x.reshape(math.prod(x.shape[:-1]), x.shape[-1]),
-        weight.reshape(width, weight.shape[-1]),
-        None if bias is None else bias.reshape(width),
+        x,
+        weight,
+        bias,
         TeacherScores.of(scores),
         options.beta if options.kind == "js" or others_are_seen else None,
         chunk_bytes,
         predicts=rows.return_stats,
+        teacher_adapter=adapter,
     )
 
 
@@ -98,24 +97,23 @@ def _mapped(layer: LayerOperands, scores: Scores, classes: Tensor) -> LayerOpera
             "teacher_classes beside teacher_softcap needs the teacher's logits: a class that the teacher lacks would "
             "be capped; pass teacher_weight[teacher_classes] if it lacks none, or call divergence"
         )
-    x, weight, bias = layer
+    x, weight, bias, adapter = layer
     at = classes.clamp(0, max(0, weight.shape[0] - 1))
     rows_of_bias = weight.new_zeros((len(at), *weight.shape[1:-1])) if bias is None else bias.index_select(0, at)
     missing = (classes < 0).reshape(-1, *[1] * (weight.ndim - 2))
-    return LayerOperands(x, weight.index_select(0, at), rows_of_bias.masked_fill(missing, -torch.inf))
+    weight, adapter = (None if w is None else w.index_select(0, at) for w in (weight, adapter))
+    return LayerOperands(x, weight, rows_of_bias.masked_fill(missing, -torch.inf), adapter)  # pyright: ignore
 
 
 def _in_one_or_two_sweeps(
-    call: LinearPairCall, rows: CheckedRows, options: DivergenceOptions, *, wants: tuple[bool, ...], has_target: bool
+    call: LinearPairCall, rows: CheckedRows, options: DivergenceOptions, *, wants: PairWants, has_target: bool
 ) -> tuple[Tensor, PairView]:
-    """Return the loss of the call and what is known of its rows, by the cheaper plan.
-
-    `wants` says which operands want a gradient, in the order of `linear_pair_call.OPERANDS`.
-    """
+    """Return the loss of the call and what is known of its rows, by the cheaper plan."""
     closing = rows.closing
     samples = closing.sample_weight
-    constant = not (wants[3] or (samples is not None and samples.requires_grad))
-    learns = any(wants[4:])
+    constant = not (wants.prob or (samples is not None and samples.requires_grad))
+    wanted = wants.heads
+    learns = wanted.teacher.of_source
     plainly = wants_plain_operations()
 
     def again(target: Target) -> RowResults:
@@ -132,7 +130,7 @@ def _in_one_or_two_sweeps(
         return view
 
     student, teacher = call.costs
-    at_once = pair_rows(student, teacher, call.chunk_bytes, spare=learns and any(wants[:3]))
+    at_once = pair_rows(student, teacher, call.chunk_bytes, spare=wanted.both)
     sweeps = rows.ranks.alone and closing.reduction != "none" and any(wants) and constant and not plainly
     if sweeps and pair_sweep(student, teacher, at_once, teacher_learns=learns):
         whole = LinearPairLossCall(call, options.name, samples, closing.reduction == "mean", wants)
@@ -198,9 +196,7 @@ def divergence_of_layers(
     call, rows = checked_layer(arguments)
     if chunk_bytes is None:
         chunk_bytes = costs_of(call.input, call.linear_weight).device.chunk_bytes
-    layer = arguments.operands
-    prob: Any = call.target.prob
-    wants = [wants_gradient(x) for x in (*layer, prob)]
+    wants = [wants_gradient(x) for x in call.operands]
     sparse = isinstance(teacher.logits, TopK)
     if not rows.ranks.alone:
         facts = {"the dtype": str(call.input.dtype), "chunk_bytes": chunk_bytes, "what gets a gradient": wants}
@@ -211,8 +207,8 @@ def divergence_of_layers(
         loss = rows.row_closing.closed(view, None if rows.closing.function else view.of_teacher(options.name))
     else:
         pair = _linear_pair(call, rows, teacher, options, chunk_bytes)
-        wants += [wants_gradient(x) for x in (pair.teacher_input, pair.teacher_weight, pair.teacher_bias)]
-        loss, view = _in_one_or_two_sweeps(pair, rows, options, wants=tuple(wants), has_target=has_target)
+        wanted = PairWants(*map(wants_gradient, pair.operands))
+        loss, view = _in_one_or_two_sweeps(pair, rows, options, wants=wanted, has_target=has_target)
     if rows.closing.reduction == "none" and len(rows.layout.rows) != 1:
         loss = loss.reshape(rows.layout.rows)
     return (loss, view.stats(rows.layout.rows)) if rows.return_stats else loss
