@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 
-import peft
 import pytest
 import torch
 from torch import Tensor
@@ -317,23 +316,7 @@ def test_what_is_no_class_and_no_temperature(function):
         _ = function(z, torch.tensor([0, 1]), temperature=0.0)
 
 
-# Adapters
-
-
-def test_which_layers_have_an_adapter():
-    model = torch.nn.Sequential(torch.nn.Linear(D, V))
-    assert ours.refuse_adapter(model[0]) is None
-    made = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["0"], init_lora_weights=False))
-    head = made.base_model.model[0]
-    with pytest.raises(NotImplementedError, match=r"the adapter 'default' sits on the head.*modules_to_save"):
-        ours.refuse_adapter(head)
-    with made.disable_adapter():
-        ours.refuse_adapter(head)
-    head.merge()
-    ours.refuse_adapter(head)
-    head.unmerge()
-    with pytest.raises(NotImplementedError, match="sits on the head"):
-        ours.refuse_adapter(head)
+# What is read from TRL's caller
 
 
 def test_rows_that_trl_drops_are_not_computed(monkeypatch):

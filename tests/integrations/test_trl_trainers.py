@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import datasets
 import peft
 import pytest
 import torch
 import transformers
+from peft.tuners import lora
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+from trl.trainer import distillation_trainer, utils
 
 from crossent.integrations import trl as ours
 from crossent.integrations import trl_functions
@@ -123,6 +130,20 @@ def test_a_run_in_bfloat16(name):
         assert abs(mine - truth) <= 2 * abs(its - truth) + plain.FLOOR[torch.bfloat16] * abs(truth)
 
 
+def test_a_compiled_model():
+    def one(**options):
+        compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
+        return trained(trainer_of("SFT", model(), **compiled, **options), watched=False)
+
+    want = one()
+    with ours.enable():
+        got = one()
+        with pytest.raises(NotImplementedError, match="leave out torch_compile"):
+            _ = one(lora=HEAD)
+    same(got, want)
+    same(got, run("SFT", enabled=False))
+
+
 # What TRL itself computes from all logits: a fused head beside
 
 SMOOTHED = {"label_smoothing_factor": 0.1}
@@ -153,35 +174,59 @@ def test_a_trainer_that_reads_all_logits(make):
 HEAD = ["lm_head", "q_proj"]
 
 
+class Merged:
+    """TRL's own function, of a head's weight to which PEFT has added the adapters."""
+
+    def __init__(self, function, layers):
+        self.function, self.layers = function, layers
+
+    def apply(self, *args):
+        frame, args = sys._getframe(1), list(args)
+        for place, name in self.layers.items():
+            layer = {**(frame.f_back.f_locals if frame.f_back else {}), **frame.f_locals}[name]
+            if isinstance(layer, lora.Linear) and not layer.disable_adapters:
+                args[place] = args[place] + layer.get_delta_weight("default")
+        return self.function.apply(*args)
+
+
 @pytest.mark.parametrize("name", OF_TOKENS)
-def test_trl_refuses_an_adapter_on_the_head(name):
+def test_an_adapter_on_the_head_is_trained(name, monkeypatch):
+    with ours.enable():
+        got = trained(trainer_of(name, model(), lora=HEAD))
+    assert got.largest < LOGITS
+    module = importlib.import_module(f"trl.trainer.{name.lower()}_trainer")
+    monkeypatch.setattr(module, "BaseTunerLayer", bytes)  # of which no head is one
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", Merged(ChunkedLogProbFunction, {1: "lm_head"}))
+    monkeypatch.setattr(
+        distillation_trainer, "ChunkedDivergenceFunction", Merged(ChunkedDivergenceFunction, {1: "student_lm_head"})
+    )
+    want = trained(trainer_of(name, model(), lora=HEAD))
+    same(got, want)
+    assert any("lm_head.lora_A" in key for key in want.weights)
+
+
+@pytest.mark.parametrize("name", OF_TOKENS)
+def test_an_adapter_that_would_be_left_out_is_refused(name):
     with ours.enable(), pytest.raises(ValueError, match="PEFT adapter to `lm_head` is not supported"):
+        _ = trainer_of(name, model(), lora=HEAD, adapter={"use_dora": True})
+    with pytest.raises(ValueError, match="PEFT adapter to `lm_head` is not supported"):
         _ = trainer_of(name, model(), lora=HEAD)
 
 
-def late_adapter(name):
-    """A trainer whose model gets an adapter on its head once it is made, which TRL does not look at."""
-    trainer = trainer_of(name, model())
-    adapter = peft.LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
-    _ = peft.inject_adapter_in_model(adapter, trainer.model)
-    return trainer
-
-
 @pytest.mark.parametrize("name", ["SFT", "DPO", "KTO", "Distillation"])
-def test_an_adapter_that_comes_later_is_refused(name):
-    with ours.enable(), pytest.raises(NotImplementedError, match=r"'default' sits on the head.*ignored and never"):
-        _ = trained(late_adapter(name))
+def test_one_that_comes_later_is_refused_too(name):
+    trainer = trainer_of(name, model())
+    adapter = peft.LoraConfig(r=2, target_modules=["lm_head"], use_dora=True)
+    _ = peft.inject_adapter_in_model(adapter, trainer.model)
+    with ours.enable(), pytest.raises(NotImplementedError, match=r"'default' sits on the head.*DoraLinearVariant"):
+        _ = trained(trainer)
 
 
-def test_an_adapter_that_is_merged_or_off_is_not_in_the_way():
-    trainer = late_adapter("SFT")
-    head = trainer.model.lm_head
+def test_a_head_that_is_cast_to_float32_leaves_its_adapter_out():
     with ours.enable():
-        head.enable_adapters(False)
-        _ = trained(trainer)
-        trainer = late_adapter("SFT")
-        trainer.model.lm_head.merge()
-        _ = trained(trainer)
+        trainer = trainer_of("GRPO", model(), lora=HEAD, cast_lm_head_to_fp32=True)
+        with pytest.raises(NotImplementedError, match="leave that out"):
+            _ = trained(trainer)
 
 
 def test_a_head_that_is_trained_whole_beside_adapters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
@@ -89,9 +90,10 @@ def reward(completions: list[str], **_: Any) -> list[float]:
 
 
 def trainer_of(
-    name: str, student: Any, *, lora: Any = False, home: Any = trl, alone: bool = False, **options: Any
+    name: str, student: Any, *, lora: Any = False, adapter: Any = None, home: Any = trl, **options: Any
 ) -> Any:
-    """An unmodified trainer of TRL. `lora` gives it adapters to train instead of weights: True, or their layers."""
+    """An unmodified trainer of TRL. `lora` gives it adapters to train instead of weights: True, or the names
+    of their layers (which begin at random numbers), and `adapter` what kind they are."""
     given: dict[str, Any] = {"train_dataset": data(name), "processing_class": tokenizer()}
     common: dict[str, Any] = {
         "output_dir": tempfile.mkdtemp(), "per_device_train_batch_size": BATCH, "learning_rate": 0.05,
@@ -111,13 +113,15 @@ def trainer_of(
     if lora:
         layers = ["q_proj", "v_proj", "down_proj"] if lora is True else lora
         task = "SEQ_CLS" if name == "Reward" else "CAUSAL_LM"
-        given["peft_config"] = peft.LoraConfig(r=2, target_modules=layers, task_type=task)
+        random = {"init_lora_weights": lora is True, **(adapter or {})}
+        given["peft_config"] = peft.LoraConfig(r=2, target_modules=layers, task_type=task, **random)
     arguments = getattr(home, f"{name}Config")(**(common | options))
+    _ = torch.manual_seed(2)
     return getattr(home, f"{name}Trainer")(model=student, args=arguments, **given)
 
 
-def trained(trainer: Any) -> Run:
-    """Train, and return what came of it."""
+def trained(trainer: Any, *, watched: bool = True) -> Run:
+    """Train, and return what came of it; torch compiles nothing that is watched."""
     losses: list[float] = []
     step = trainer.training_step
 
@@ -127,7 +131,8 @@ def trained(trainer: Any) -> Run:
         return loss
 
     trainer.training_step = recorded
-    with Largest() as seen:
+    seen = Largest()
+    with seen if watched else contextlib.nullcontext():
         _ = trainer.train()
     logs = [log for log in trainer.state.log_history if "loss" in log]
     weights = {key: x.detach().clone() for key, x in trainer.model.named_parameters()}

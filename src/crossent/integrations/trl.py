@@ -15,7 +15,9 @@ TRL's `autograd.Function`s would have been missed by `torch.compile`, which read
 
 Two facts do not pass through these functions: which rows are ignored (on CPUs TRL computes those too, and drops them
 afterwards), and whether an adapter sits on the head. They are read from the local variables of TRL's calling function.
-Hence the list of versions: a version is in it once its source was read and the tests ran with it.
+And where the trainers refuse adapters on the head, because TRL's functions would leave them out, `LeftOut` stands in
+the place of PEFT's class, so that they refuse those alone that crossent leaves out (`trl_adapters`). Hence the list of
+versions: a version is in it once its source was read and the tests ran with it.
 
 The names of modules outside TRL that were imported by value before `enable` keep TRL's functions.
 """
@@ -49,6 +51,9 @@ PLACES = (
     Place("trl.trainer.utils", "selective_log_softmax_and_entropy", "selective_log_softmax_and_entropy"),
 )
 """Every function that is replaced."""
+
+ASKING = tuple(f"trl.trainer.{name}_trainer" for name in ("sft", "dpo", "kto", "grpo", "rloo", "distillation"))
+"""The modules whose trainers ask, when they are made, if the head has an adapter."""
 
 _OF_TRITON = "trl.kernels.logprob_entropy"  # cannot be imported without Triton, and then nobody calls it
 
@@ -103,9 +108,14 @@ def enable() -> Enabled:
 
     Notes
     -----
-    What TRL does otherwise, and the replaced functions refuse where it is met: an adapter on the head (TRL ignores it;
-    its trainers refuse it too, but only when they are made), a head whose weight DeepSpeed ZeRO-3 frees, and scales
-    that are zero or negative. In half precision TRL rounds logits to the dtype of the model; here they are float32.
+    LoRA and rsLoRA on the head are trained, which TRL's trainers refuse; not under `torch.compile`. Refused are other
+    adapters on the head, a head whose weight DeepSpeed ZeRO-3 frees, and scales that are zero or negative. In half
+    precision TRL rounds logits to the dtype of the model; here they are float32. DPO and KTO log the mean of the
+    scores, which costs another product where these are capped, and none otherwise.
+
+    Logits that a trainer itself asks for stay: label smoothing in SFTTrainer, a `compute_loss_func`, evaluation with
+    `compute_metrics`, and CPO, ORPO and TPO, which log the mean of all logits. `crossent.torch.fuse_lm_head(model)`
+    beside `enable` makes those of label smoothing lazy.
 
     Examples
     --------
@@ -128,6 +138,12 @@ def enable() -> Enabled:
     for place, original in found.items():
         ours = getattr(functions, place.ours)
         _originals[id(ours)] = ours, original
+    if find_spec("peft") is not None:
+        adapters: Any = importlib.import_module("crossent.integrations.trl_adapters")
+        for name in ASKING:
+            _ = importlib.import_module(name)
+        _originals[id(adapters.LeftOut)] = adapters.LeftOut, adapters.tuner_class()
+        adapters.State.accepted = False
     _replace({id(original): ours for ours, original in _originals.values()})
     return Enabled(begun=True)
 

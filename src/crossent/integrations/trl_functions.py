@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from crossent.torch import linear_divergence, linear_logprobs, logprobs
+from crossent.integrations.trl_adapters import Head, head_of, refuse_under_compile
+from crossent.torch import LowRank, linear_divergence, linear_logprobs, logprobs
+from crossent.torch.call.low_rank import layer_of
 from crossent.torch.call.results import Stats
 
 IGNORED = -100
@@ -53,15 +54,16 @@ class LogProbs:
         `chunk_size` is TRL's way to bound memory, and crossent has its own.
         """
         del chunk_size
+        refuse_engine(weight)
+        head = Head(weight, bias)
         caller = _caller()
         if caller is not None and caller.f_code.co_name == "_fused_forward":
             known = caller.f_locals
-            refuse_adapter(known["lm_head"])
+            head = head_of(known["lm_head"], hidden, weight, bias)
             if not known.get("compact", True):  # all rows came, and the caller drops what is not in the mask
                 targets = targets.masked_fill(~known["mask"].reshape(-1), IGNORED)
-        refuse_engine(weight)
         scores = scores_of(temperature, final_logit_softcapping, logit_scale)
-        layer = Layer.of(hidden, weight, bias)
+        layer = Layer.of(hidden, *head)
         stats = linear_logprobs(
             layer.input, layer.weight, targets, linear_bias=layer.bias, temperature=scores.temperature,
             softcap=scores.softcap, ignore_index=IGNORED,
@@ -94,22 +96,22 @@ class Divergence:
         teacher_final_logit_softcapping: float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the divergence of each row and the student's entropy, (N,) each; the entropy has no gradient."""
-        target = None
+        for weight in (student_weight, teacher_weight):
+            refuse_engine(weight)
+        classes = len(student_weight)  # a teacher may have more, as padding
+        one, other, target = Head(student_weight, student_bias), Head(teacher_weight, teacher_bias), None
         caller = _caller()
         if caller is not None and caller.f_code.co_name == "_chunked_divergence_loss":
             known, heads = caller.f_locals, caller.f_back.f_locals if caller.f_back else {}
-            for name in ("student_lm_head", "teacher_lm_head"):
-                refuse_adapter(heads.get(name))
+            one = head_of(heads.get("student_lm_head"), student_hidden, student_weight, student_bias)
+            other = head_of(heads.get("teacher_lm_head"), teacher_hidden, teacher_weight, teacher_bias)
             if not known.get("compact", True):
                 target = torch.where(known["valid"], 0, IGNORED)
-        for weight in (student_weight, teacher_weight):
-            refuse_engine(weight)
         own = scores_of(temperature, student_final_logit_softcapping, student_logit_scale)
         its = scores_of(temperature, teacher_final_logit_softcapping, teacher_logit_scale)
-        student = Layer.of(student_hidden, student_weight, student_bias)
-        classes = len(student_weight)  # a teacher may have more, as padding
-        frozen = [None if x is None else x.detach() for x in (teacher_hidden, teacher_weight, teacher_bias)]
-        teacher = Layer.of(frozen[0], *(None if x is None else x[:classes] for x in frozen[1:]))  # pyright: ignore
+        student = Layer.of(student_hidden, *one)
+        with torch.no_grad():
+            teacher = Layer.of(teacher_hidden.detach(), *other, classes=classes)
         kind: Any = "forward" if beta == 0.0 else "reverse" if beta == 1.0 else "js"
         divergence, stats = linear_divergence(
             student.input, student.weight, teacher.input, teacher.weight, linear_bias=student.bias,
@@ -185,15 +187,28 @@ class Layer(NamedTuple):
     """The operands of a head in one dtype."""
 
     input: Tensor
-    weight: Tensor
+    weight: Tensor | LowRank
     bias: Tensor | None
 
     @staticmethod
-    def of(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Layer:
-        """Return the operands in autocast's dtype, or else in that of the hidden states, as TRL multiplies them."""
+    def of(hidden: Tensor, weight: Tensor | LowRank, bias: Tensor | None, *, classes: int | None = None) -> Layer:
+        """Return the operands in autocast's dtype, or else in that of the hidden states, as TRL multiplies them.
+
+        With the number of `classes`, those of a teacher: the first ones alone, and without gradients.
+        """
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
-        return Layer(hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+        def own(x: Tensor) -> Tensor:
+            return x if classes is None else x[:classes].detach()
+
+        def of(weight: Tensor | LowRank) -> Tensor | LowRank:
+            if isinstance(weight, LowRank):
+                a = weight.a if classes is None else weight.a.detach()
+                return LowRank(of(weight.weight), a, own(weight.b), weight.scale, input=weight.input)
+            return own(weight).to(dtype)
+
+        return Layer(hidden.to(dtype), of(weight), None if bias is None else own(bias).to(dtype))
 
 
 @torch.no_grad()
@@ -202,41 +217,28 @@ def mean_of_scores(layer: Layer, scores: ScoresOf) -> Tensor:
 
     The mean of W h + b is that of W times h, plus that of b. Capped scores have no such law, and are made by tiles.
     """
-    with torch.autocast(layer.input.device.type, enabled=False):
+    x, weight, bias, adapter = layer_of(*layer)
+    D = weight.shape[-1]
+    parts = (
+        [(x[:, :D].float(), weight)] if adapter is None else [(x[:, :D].float(), weight), (x[:, D:].float(), adapter)]
+    )
+    with torch.autocast(x.device.type, enabled=False):
         if scores.softcap is None:
-            mean = layer.weight.mean(0, dtype=torch.float32)
-            shift = 0.0 if layer.bias is None else layer.bias.mean(dtype=torch.float32)
-            return (layer.input.float() @ mean + shift) / scores.temperature
-        rows, classes = len(layer.input), len(layer.weight)
-        total = layer.input.new_zeros(rows, dtype=torch.float32)
-        step = max(1, _TILE[layer.input.is_cpu] // max(1, rows))
-        for begin in range(0, classes, step):
+            means = sum(
+                (own @ w.mean(0, dtype=torch.float32) for own, w in parts), start=torch.zeros((), device=x.device)
+            )
+            shift = 0.0 if bias is None else bias.mean(dtype=torch.float32)
+            return (means + shift) / scores.temperature
+        total = x.new_zeros(len(x), dtype=torch.float32)
+        step = max(1, _TILE[x.is_cpu] // max(1, len(x)))
+        for begin in range(0, len(weight), step):
             here = slice(begin, begin + step)
-            bias = None if layer.bias is None else layer.bias[here].float()
-            z = functional.linear(layer.input.float(), layer.weight[here].float(), bias)
+            z = parts[0][0] @ weight[here].float().t()
+            for own, w in parts[1:]:
+                _ = z.addmm_(own, w[here].float().t())
+            z = z if bias is None else z.add_(bias[here].float())
             total += z.div_(scores.temperature * scores.softcap).tanh_().sum(1)
-        return total * (scores.softcap / classes)
-
-
-def refuse_adapter(layer: Any) -> None:
-    """Raise if a layer of PEFT adds something to the weight that is about to be read from it.
-
-    Raises
-    ------
-    NotImplementedError
-        If it does.
-    """
-    tuners = sys.modules.get("peft.tuners.tuners_utils")
-    if tuners is None or not isinstance(layer, tuners.BaseTunerLayer):
-        return
-    names: Any = getattr(layer, "active_adapters", ())
-    active = [name for name in names if any(name in getattr(layer, x) for x in layer.adapter_layer_names)]
-    if active and not layer.disable_adapters and not layer.merged:
-        raise NotImplementedError(
-            f"the adapter {', '.join(map(repr, active))} sits on the head, whose weight TRL reads without it: the "
-            "adapter would be ignored and never trained. Take the head out of target_modules, or use "
-            'modules_to_save=["lm_head"] to train it whole'
-        )
+        return total * (scores.softcap / len(weight))
 
 
 def refuse_engine(weight: Tensor) -> None:
@@ -274,6 +276,7 @@ def _dtype_of(logits: Tensor, *others: Tensor | None) -> torch.dtype:
 def _caller() -> FrameType | None:
     """Return the function that called ours if it is TRL's, or None; None under torch.compile, which has no frames."""
     if torch.compiler.is_compiling():
+        refuse_under_compile()
         return None
     frame = sys._getframe(2)
     return frame if str(frame.f_globals.get("__name__")).startswith("trl.") else None
