@@ -17,7 +17,6 @@ from trl.trainer import distillation_trainer, utils
 
 from crossent.integrations import trl as ours
 from crossent.integrations import trl_functions
-from tests.integrations import trl_runs
 from tests.integrations.trl_runs import BATCH, FEWEST, OF_TOKENS, D, V, fused, model, run, trained, trainer_of
 from tests.torch import plain
 
@@ -46,7 +45,7 @@ def quiet(monkeypatch, little_memory):
 
 def same(got, want):
     """Of float32 numbers: losses of reinforcement learning are differences of numbers about 1."""
-    assert len(got.losses) == len(want.losses) == trl_runs.STEPS
+    assert len(got.losses) == len(want.losses) > 0
     assert got.losses == pytest.approx(want.losses, rel=1e-5, abs=1e-6)
     for log, its in zip(got.logs, want.logs, strict=True):
         assert log.keys() == its.keys()
@@ -130,18 +129,19 @@ def test_a_run_in_bfloat16(name):
         assert abs(mine - truth) <= 2 * abs(its - truth) + plain.FLOOR[torch.bfloat16] * abs(truth)
 
 
-def test_a_compiled_model():
-    def one(**options):
-        compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
-        return trained(trainer_of("SFT", model(), **compiled, **options), watched=False)
+def compiled(**options):
+    given = {"torch_compile": True, "torch_compile_backend": "eager", "pad_to_multiple_of": 32}
+    return trained(trainer_of("SFT", model(), **given, **options), watched=False)
 
-    want = one()
+
+def test_a_compiled_model():
     with ours.enable():
-        got = one()
-        with pytest.raises(NotImplementedError, match="leave out torch_compile"):
-            _ = one(lora=HEAD)
-    same(got, want)
-    same(got, run("SFT", enabled=False))
+        same(compiled(), run("SFT", enabled=False))
+
+
+def test_a_compiled_model_with_an_adapter_on_its_head():
+    with ours.enable():
+        same(compiled(lora=HEAD, max_steps=1), trained(trainer_of("SFT", model(), lora=HEAD, max_steps=1)))
 
 
 # What TRL itself computes from all logits: a fused head beside

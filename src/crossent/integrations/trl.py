@@ -33,6 +33,8 @@ from typing import Any, NamedTuple
 VERSIONS = ("1.15.0", "1.16.0")
 """The versions of TRL whose functions are known."""
 
+_NEEDS_TRITON = ("1.15.0",)
+
 
 class Place(NamedTuple):
     """A function of TRL: the module that defines it, its name there, and the one of `trl_functions` in its place."""
@@ -104,14 +106,15 @@ def enable() -> Enabled:
     ImportError
         If TRL is not installed.
     RuntimeError
-        If the functions of the installed version of TRL are not known, or another library has replaced one of them.
+        If the functions of the installed version of TRL are not known, or lack Triton, or if another library has
+        replaced one of them.
 
     Notes
     -----
-    LoRA and rsLoRA on the head are trained, which TRL's trainers refuse; not under `torch.compile`. Refused are other
-    adapters on the head, a head whose weight DeepSpeed ZeRO-3 frees, and scales that are zero or negative. In half
-    precision TRL rounds logits to the dtype of the model; here they are float32. DPO and KTO log the mean of the
-    scores, which costs another product where these are capped, and none otherwise.
+    LoRA and rsLoRA on the head are trained, which TRL's trainers refuse; `torch.compile` leaves TRL's part of the model
+    as it is then. Refused are other adapters on the head, a head whose weight DeepSpeed ZeRO-3 frees, and scales that
+    are zero or negative. In half precision TRL rounds logits to the dtype of the model; here they are float32. DPO and
+    KTO log the mean of the scores, which costs another product where these are capped, and none otherwise.
 
     Logits that a trainer itself asks for stay: label smoothing in SFTTrainer, a `compute_loss_func`, evaluation with
     `compute_metrics`, and CPO, ORPO and TPO, which log the mean of all logits. `crossent.torch.fuse_lm_head(model)`
@@ -190,6 +193,11 @@ def _originals_of_trl() -> MappingProxyType[Place, Any]:
             f"the functions of TRL {found} are not known here, only those of TRL {' and '.join(VERSIONS)}; install one "
             f"of these (pip install trl=={VERSIONS[-1]}) or train without crossent.integrations.trl. Lazy logits need "
             "no version of TRL: crossent.torch.fuse_lm_head(model), where a trainer reads model(...).logits"
+        )
+    if found in _NEEDS_TRITON and find_spec("triton") is None:
+        raise RuntimeError(
+            f"TRL {found} needs Triton for its chunked functions, and it is not installed; use pip install triton, or "
+            f"pip install trl=={VERSIONS[-1]}"
         )
     originals: dict[Place, Any] = {}
     for place in PLACES:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from crossent.torch import LowRank
@@ -100,16 +99,16 @@ def head_of(layer: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> 
     return head
 
 
-def refuse_under_compile() -> None:
-    """Raise if torch.compile traces a loss while a trainer has a head with an adapter, which cannot be seen then.
+def refuse_what_is_hidden() -> None:
+    """Raise if a trainer has a head with an adapter, where TRL's variables cannot be read: under torch.compile.
 
     Raises
     ------
     NotImplementedError
         If so.
     """
-    if State.accepted and torch.compiler.is_compiling():
+    if State.accepted:
         raise NotImplementedError(
-            "an adapter on the head is read from TRL's variables, which torch.compile does not have; leave out "
-            "torch_compile, or take the head out of target_modules"
+            "an adapter on the head is read from TRL's variables, which torch.compile hides; leave out torch_compile "
+            "(or fullgraph), or take the head out of target_modules"
         )

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from crossent.integrations.trl_adapters import Head, head_of, refuse_under_compile
+from crossent.integrations.trl_adapters import Head, head_of, refuse_what_is_hidden
 from crossent.torch import LowRank, linear_divergence, linear_logprobs, logprobs
 from crossent.torch.call.low_rank import layer_of
 from crossent.torch.call.results import Stats
@@ -56,8 +56,8 @@ class LogProbs:
         del chunk_size
         refuse_engine(weight)
         head = Head(weight, bias)
-        caller = _caller()
-        if caller is not None and caller.f_code.co_name == "_fused_forward":
+        caller = _caller("_fused_forward", "lm_head")
+        if caller is not None:
             known = caller.f_locals
             head = head_of(known["lm_head"], hidden, weight, bias)
             if not known.get("compact", True):  # all rows came, and the caller drops what is not in the mask
@@ -100,8 +100,8 @@ class Divergence:
             refuse_engine(weight)
         classes = len(student_weight)  # a teacher may have more, as padding
         one, other, target = Head(student_weight, student_bias), Head(teacher_weight, teacher_bias), None
-        caller = _caller()
-        if caller is not None and caller.f_code.co_name == "_chunked_divergence_loss":
+        caller = _caller("_chunked_divergence_loss", "valid")
+        if caller is not None:
             known, heads = caller.f_locals, caller.f_back.f_locals if caller.f_back else {}
             one = head_of(heads.get("student_lm_head"), student_hidden, student_weight, student_bias)
             other = head_of(heads.get("teacher_lm_head"), teacher_hidden, teacher_weight, teacher_bias)
@@ -273,10 +273,19 @@ def _dtype_of(logits: Tensor, *others: Tensor | None) -> torch.dtype:
     return torch.float32 if fused else logits.dtype
 
 
-def _caller() -> FrameType | None:
-    """Return the function that called ours if it is TRL's, or None; None under torch.compile, which has no frames."""
+def _caller(function: str, variable: str) -> FrameType | None:
+    """Return the frame of TRL's function that called ours, or None if somebody else did.
+
+    None under torch.compile too, which has no frames. Where that matters, `refuse_what_is_hidden` raises, and
+    torch.compile leaves TRL's function as it is.
+    """
     if torch.compiler.is_compiling():
-        refuse_under_compile()
+        refuse_what_is_hidden()
         return None
     frame = sys._getframe(2)
-    return frame if str(frame.f_globals.get("__name__")).startswith("trl.") else None
+    if not str(frame.f_globals.get("__name__")).startswith("trl.") or function not in frame.f_code.co_name:
+        return None
+    if variable in frame.f_locals:
+        return frame
+    refuse_what_is_hidden()  # what is left of the function by torch.compile
+    return None
