@@ -207,6 +207,39 @@ def test_a_step_of_a_small_llama_takes_what_is_said(fused):
 # Heads in other hands
 
 
+def sharded(group):
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh, found = DeviceMesh.from_group(group, "cpu"), []
+    for fuses_first in (True, False):
+        model = F.fuse_lm_head(Model()) if fuses_first else Model()
+        fully_shard(model, mesh=mesh)
+        kind = type(model.head)
+        said = F.explain(model)
+        assert type(model.head) is kind
+        found.append((said.fuses, said.saves, said.heads[0].sharded, said.heads[0].classes, said.why_not))
+    return found
+
+
+@pytest.mark.slow
+def test_a_model_in_shards_of_fsdp2(ranks):
+    ((first, late),) = ranks.run(1, sharded)
+    assert first == (True, True, "DTensor", V, None)
+    assert late[:4] == (False, False, "DTensor", V)
+    assert "call fuse_lm_head before fully_shard" in late[4]
+
+
+def test_a_head_whose_weight_zero_frees():
+    model = Model()
+    for number, x in enumerate(model.parameters()):
+        x.ds_id = number
+    found = F.explain(model)
+    assert found.fuses
+    assert not found.saves
+    assert "DeepSpeed ZeRO-3 frees the head's weight before the loss" in str(found)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
 def test_an_adapter_on_the_head():

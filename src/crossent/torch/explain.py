@@ -89,7 +89,8 @@ class Explanation:
     @property
     def saves(self) -> bool:
         """Whether a fused model trains without its logits, as far as is known."""
-        return self.fuses and self.logits.asked is None and all(head.sharded is None for head in self.heads)
+        freed = any(head.sharded not in (None, "DTensor") for head in self.heads)  # FSDP2 gathers what was fused before
+        return self.fuses and self.logits.asked is None and not freed
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values, such as JSON takes, with the peaks of memory in bytes."""
