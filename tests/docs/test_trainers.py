@@ -15,7 +15,8 @@ ROWS = trainers.rows()
 PAGE = ROOT / "docs" / "guide" / "trainers.md"
 SAID = [(row["name"], said) for row in ROWS for said in [*row.get("works", []), *row.get("fails", [])]]
 MODULES = ("tests/integrations/test_*.py", "tests/torch/test_lm_head_engines.py", "tests/torch/test_lm_head_trainer.py",
-    "tests/torch/test_lm_head_deepspeed.py", "tests/torch/test_lm_head_wrappers.py", "tests/parallel/test_fsdp*.py",
+    "tests/torch/test_lm_head_deepspeed.py", "tests/torch/test_lm_head_wrappers.py",
+    "tests/torch/test_lm_head_adapters.py", "tests/torch/test_lm_head_quantised.py", "tests/parallel/test_fsdp*.py",
 )  # fmt: skip
 """The tests of frameworks around a fused head: each module of them stands behind a statement."""
 

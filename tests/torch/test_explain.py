@@ -68,6 +68,17 @@ def test_nothing_of_the_model_changes():
     torch.testing.assert_close(model.state_dict(), numbers, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.parametrizations.weight_norm])
+def test_a_parametrized_head_is_not_computed(norm):
+    """In training the power iteration of a spectral norm makes a step each time the weight is read."""
+    model = Model()
+    model.head = norm(model.head)
+    numbers = copy.deepcopy(model.state_dict())
+    (head,) = F.explain(model).heads
+    assert (head.classes, head.features, head.dtype) == (V, D, torch.float32)
+    torch.testing.assert_close(model.state_dict(), numbers, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("change", [lambda z: z.exp(), lambda z: z.sigmoid() + 1])
 def test_a_model_that_asks_for_its_logits_saves_nothing(change):
     found = F.explain(Model(change))

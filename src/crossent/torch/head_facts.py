@@ -66,7 +66,7 @@ def facts_of(model: nn.Module, head: nn.Module) -> HeadFacts:
     modules = dict(model.named_modules())
     name = next((name for name, module in modules.items() if module is head), "")
     inner: Any = base_of(head)
-    weight: Any = inner.weight
+    weight: Any = _stored_weight(inner)
     shape = getattr(weight, "ds_shape", (getattr(inner, "out_features", 0), getattr(inner, "in_features", 0)))
     bias = getattr(inner, "bias", None)
     owners = [(at, x) for at, module in modules.items() if module is not inner for x in module._parameters.values()]
@@ -96,6 +96,14 @@ def copies_of(head: nn.Module) -> list[nn.Module]:
     """Return a head, or in place of PEFT's `modules_to_save` the original and the copy of each adapter."""
     original, copies = (head._modules.get(name) for name in ("original_module", "modules_to_save"))
     return [head] if original is None or copies is None else [original, *copies.children()]
+
+
+def _stored_weight(layer: nn.Module) -> Any:
+    """Return the weight of a layer as it is stored: reading a parametrized one computes it, and may change its state."""
+    parametrized: Any = layer._modules.get("parametrizations")
+    if parametrized is None or "weight" not in parametrized._modules:
+        return layer.weight
+    return max(parametrized._modules["weight"]._parameters.values(), key=lambda x: x.numel())
 
 
 def _here(x: Any) -> Tensor:
