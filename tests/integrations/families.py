@@ -34,10 +34,12 @@ QWEN = {
     ),
 }  # fmt: skip
 TWELVE = tuple(models.FAMILIES)
-OWN_LOSS = ("Bart", "T5", "T5 tied", "Whisper")
+SEQUENCES = ("Bart", "T5", "T5 tied", "Whisper")
+OWN_LOSS = ("Bert", *SEQUENCES)
 """Those that compute their loss themselves, without `loss_function`."""
 IMAGES = ("Llava", *QWEN)
-ALL = (*TWELVE, *OWN_LOSS, *IMAGES)
+MASKED = ("Bert", "EuroBert")
+ALL = (*TWELVE, *SEQUENCES, "EuroBert", *IMAGES)
 
 
 def model_of(name: str) -> Any:
@@ -58,10 +60,17 @@ def model_of(name: str) -> Any:
             vision_config=sight, text_config=transformers.LlamaConfig(**TEXT), image_token_id=IMAGE
         )
         return transformers.LlavaForConditionalGeneration(config).train()
+    if name == "EuroBert":
+        return euro_bert(V)
     kind, sight = QWEN[name]
     text = {**TEXT, "rope_parameters": ROTARY} | ({"head_dim": 8} if kind == "Qwen3VL" else {})
     config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config={**SQUARES, **sight}, **PLACES)
     return getattr(transformers, f"{kind}ForConditionalGeneration")(config).train()
+
+
+def euro_bert(classes: int) -> Any:
+    """A masked language model that calls `loss_function`, as BERT does not."""
+    return transformers.EuroBertForMaskedLM(transformers.EuroBertConfig(**{**TEXT, "vocab_size": classes})).train()
 
 
 def inputs_of(name: str) -> dict[str, Tensor]:
@@ -81,7 +90,7 @@ def inputs_of(name: str) -> dict[str, Tensor]:
         if name in QWEN:
             ids[:, 0] = 7
             inputs["mm_token_type_ids"] = (ids == IMAGE).int()
-    share = 0.7 if name == "Bert" else 0.3
+    share = 0.7 if name in MASKED else 0.3
     labels = torch.where(torch.rand(ids.shape, generator=g) < share, -100, ids)
     return {**inputs, "labels": torch.where(ids == IMAGE, -100, labels)}
 

@@ -19,6 +19,7 @@ from transformers.loss import loss_utils
 
 from crossent.integrations import transformers as ours
 from crossent.torch import fuse_lm_head
+from tests.integrations import families
 from tests.torch.lazily import Largest, memory_for_logits
 from tests.torch.plain import FLOOR
 
@@ -34,8 +35,8 @@ def llama():
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=V, **SIZES))
 
 
-def bert():
-    return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=V, **SIZES))
+def masked_model():
+    return families.euro_bert(V)
 
 
 def batch(shape=(B, T), ignored=-100):
@@ -158,7 +159,7 @@ def untouched():
 
 
 def test_all_language_models_change_and_change_back(untouched):
-    model, masked = llama(), bert()
+    model, masked = llama(), masked_model()
     before = dict(loss_utils.LOSS_MAPPING)
     _ = ours.enable()
     assert model.loss_function is llama().loss_function is ours.causal_lm_loss
@@ -187,7 +188,7 @@ def test_a_trainer_counts_labels_as_before(untouched, tmp_path):
     """It compares the mapping with ForCausalLMLoss, which it has imported."""
     arguments = transformers.TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
     with ours.enable():
-        causal, masked = (transformers.Trainer(m, arguments)._loss_shifts_labels for m in (llama(), bert()))
+        causal, masked = (transformers.Trainer(m, arguments)._loss_shifts_labels for m in (llama(), masked_model()))
     assert (causal, masked) == (True, False)
 
 

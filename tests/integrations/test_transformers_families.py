@@ -81,13 +81,19 @@ def test_crossents_losses_of_logits_that_exist(name):
         same(step(twin, own, name), want)
 
 
-@pytest.mark.parametrize("name", [*families.TWELVE, *families.IMAGES])
+@pytest.mark.parametrize("name", [name for name in families.ALL if name not in families.OWN_LOSS])
 def test_a_model_is_given_its_loss(name):
     """Each loss is the model's own kind: masked ones are not shifted."""
     model = families.model_of(name)
     want = step(model, own, name)
     its = model.loss_function
     assert ours.use_in(model) is model
-    assert model.loss_function is (ours.masked_lm_loss if name == "Bert" else ours.causal_lm_loss)
+    assert model.loss_function is (ours.masked_lm_loss if name == "EuroBert" else ours.causal_lm_loss)
     same(step(model, own, name), want)
     assert ours.remove_from(model).loss_function is its
+
+
+@pytest.mark.parametrize("name", families.OWN_LOSS)
+def test_a_model_that_computes_its_loss_itself_is_refused(name):
+    with pytest.raises(TypeError, match=r"computes its loss itself .* fuse_lm_head.model. is all that it needs"):
+        _ = ours.use_in(families.model_of(name))

@@ -16,6 +16,7 @@ import transformers
 from crossent.integrations import transformers as ours
 from crossent.integrations.transformers_kernels import CausalLMLoss, MaskedLMLoss, add_loss_layer, kernel_mapping
 from crossent.torch import fuse_lm_head
+from tests.integrations import families
 from tests.torch.lazily import Largest
 
 kernels = pytest.importorskip("kernels")
@@ -38,9 +39,8 @@ def llama():
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=V, **SIZES))
 
 
-def bert():
-    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=V, **SIZES, **quiet))
+def masked():
+    return families.euro_bert(V)
 
 
 def batch():
@@ -67,7 +67,7 @@ def runs_ours(model):
     )
 
 
-@pytest.mark.parametrize(("make", "layer"), [(llama, CausalLMLoss), (bert, MaskedLMLoss)])
+@pytest.mark.parametrize(("make", "layer"), [(llama, CausalLMLoss), (masked, MaskedLMLoss)])
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_a_kernelized_model_computes_crossents_loss(make, layer, mode):
     twin = make()

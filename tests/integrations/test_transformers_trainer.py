@@ -10,8 +10,9 @@ import torch
 from crossent.integrations import transformers as ours
 from crossent.torch import fuse_lm_head
 from crossent.torch.lazy.logits import LazyLogits
+from tests.integrations import families
 from tests.torch.lazily import Largest
-from tests.torch.test_lm_head_trainer import V, bert, examples, llama, quiet, same_runs, trained
+from tests.torch.test_lm_head_trainer import V, examples, llama, quiet, same_runs, trained
 
 __all__ = ["quiet"]  # a fixture of every test here
 
@@ -39,6 +40,10 @@ WAYS = {
 every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
+def masked():
+    return families.euro_bert(V)
+
+
 def model_for(make, options):
     """A model of one layer where it is compiled, which takes long."""
     return make(layers=1) if make is llama and "torch_compile" in options else make()
@@ -64,7 +69,7 @@ def reads(monkeypatch):
     return shapes
 
 
-@pytest.mark.parametrize("make", [llama, bert])
+@pytest.mark.parametrize("make", [llama, masked])
 @every_option
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_runs_are_the_same(make, options, way, tmp_path):
@@ -78,7 +83,7 @@ def test_runs_are_the_same(make, options, way, tmp_path):
     same_runs(*runs)
 
 
-@pytest.mark.parametrize("make", [llama, bert])
+@pytest.mark.parametrize("make", [llama, masked])
 def test_all_losses_replaced_before_the_trainer_is_made(make, tmp_path):
     """Trainer counts the labels of a batch as its model's loss does, and scales the loss by that."""
     options = {"gradient_accumulation_steps": 2}

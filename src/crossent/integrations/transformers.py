@@ -295,7 +295,7 @@ def use_in(model: Model) -> Model:
     Raises
     ------
     TypeError
-        If no module in it has a loss that crossent replaces.
+        If no module in it has a loss that crossent replaces, or if the model computes its loss itself.
     ImportError, RuntimeError
         As `enable`.
 
@@ -348,6 +348,7 @@ def with_losses(model: nn.Module) -> list[tuple[nn.Module, Loss]]:
 
     pairs = {**replacements(), causal_lm_loss: causal_lm_loss, masked_lm_loss: masked_lm_loss}
     found: list[tuple[nn.Module, Loss]] = []
+    alone: list[tuple[nn.Module, Loss]] = []
     for module in model.modules() if isinstance(model, nn.Module) else ():  # pyright: ignore[reportUnnecessaryIsInstance]
         if not isinstance(module, PreTrainedModel):
             continue
@@ -357,13 +358,27 @@ def with_losses(model: nn.Module) -> list[tuple[nn.Module, Loss]]:
         chosen = _chosen_in(module) or looked_up
         ours = pairs.get(looked_up if _is_ours(chosen) else chosen)
         if ours is not None:
-            found.append((module, ours))
+            (found if _calls_loss_function(type(module)) else alone).append((module, ours))
+    if alone and not found:
+        raise TypeError(
+            f"{type(alone[0][0]).__name__} computes its loss itself and calls no loss_function; "
+            "crossent.torch.fuse_lm_head(model) is all that it needs"
+        )
     if not found:
         raise TypeError(
             f"{type(model).__name__} has no causal or masked language model of transformers whose loss is "
             "transformers' own; call causal_lm_loss or masked_lm_loss, or set model.loss_function to one of them"
         )
     return found
+
+
+def _calls_loss_function(kind: type[nn.Module]) -> bool:
+    """Return whether a class of models, as written, mentions `self.loss_function` in a method of its own."""
+    from transformers import PreTrainedModel
+
+    bases = [base for base in kind.__mro__ if issubclass(base, PreTrainedModel) and base is not PreTrainedModel]
+    methods = [inspect.unwrap(x) for base in bases for x in vars(base).values() if inspect.isfunction(x)]
+    return any("loss_function" in method.__code__.co_names for method in methods)
 
 
 def _chosen_in(module: nn.Module) -> Any:
