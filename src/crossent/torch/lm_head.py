@@ -5,93 +5,26 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_module_registration_hook
+from torch import nn
 
-from crossent.torch.base.values import has_autocast, is_dtensor
-from crossent.torch.call.layout import LayerOperands
-from crossent.torch.lazy.deferred import Deferred
-from crossent.torch.lazy.engines import freeing_engine, warn_of
-from crossent.torch.lazy.graph import defer
-from crossent.torch.lazy.logits import LazyLogits
-from crossent.torch.lazy.notice import Notice, forget, is_told, warn_once
+from crossent.torch.base.values import is_dtensor
+from crossent.torch.lazy.heads import (
+    LazyLinear,
+    base_of,
+    fuse_layers,
+    fused_class,
+    is_fused,
+    prepare,
+    set_class,
+    unfused_class,
+)
+from crossent.torch.lazy.notice import forget
+
+__all__ = ["LazyLinear", "fuse_lm_head", "unfuse_lm_head"]
 
 Model = TypeVar("Model", bound=nn.Module)
-
-_OF_DTENSORS = (
-    "the head that fuse_lm_head fused multiplies DTensors, so this training step computes all logits: there are no "
-    "lazy ones of DTensors. Call linear_cross_entropy with the DTensors, or unfuse_lm_head(model)"
-)
-
-
-class LazyLinear(nn.Linear):
-    """A linear layer with lazy outputs: what `fuse_lm_head` makes of a model's head."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the outputs as lazy logits; as ordinary ones under tracers and function transforms."""
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        traced = traced or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None  # pyright: ignore
-        weight = self.weight  # once: a parametrization may compute it
-        plain = type(input) in (Tensor, nn.Parameter) and type(weight) in (Tensor, nn.Parameter)
-        if traced or not plain or torch._C._are_functorch_transforms_active():  # pyright: ignore
-            if self.training and (is_dtensor(weight) or is_dtensor(input)):
-                warn_once(self, _OF_DTENSORS)
-            return nn.functional.linear(input, weight, self.bias)
-        engine = freeing_engine(self, weight)
-        if engine is not None:
-            warn_of(engine)
-            return nn.functional.linear(input, weight, self.bias)
-        # what wants no gradient now will get none, whatever is unfrozen before the loss
-        given: Any = (input, weight, self.bias)
-        operands: Any = [x if x is None or x.requires_grad else x.detach() for x in given]
-        if has_autocast(input) and torch.is_autocast_enabled(input.device.type):
-            dtype = torch.get_autocast_dtype(input.device.type)
-            operands = [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in operands]
-        if hasattr(self, "set_reshard_after_forward"):  # of FSDP, which would free the weight now and want it back
-            self.set_reshard_after_forward(False, recurse=False)  # pyright: ignore[reportCallIssue]
-        trains = self.training and torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands)
-        return defer(
-            Deferred.of_layer(LayerOperands(*operands), notice=Notice(self) if trains and not is_told(self) else None)
-        )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a state from a file or a copy; a process that only loads a fused model needs the preparations too."""
-        super().__setstate__(state)
-        _prepare()
-
-    @property
-    def qconfig(self) -> NoReturn:
-        """Where torch.ao.quantization writes how it will quantise a layer: nowhere in a fused head."""
-        raise AttributeError("qconfig")
-
-    @qconfig.setter
-    def qconfig(self, how: Any) -> NoReturn:
-        raise RuntimeError(
-            "torch.ao.quantization quantises plain torch.nn.Linear layers, and would leave out the head that "
-            "fuse_lm_head fused; call unfuse_lm_head(model) before it"
-        )
-
-
-@functools.cache
-def _prepare() -> None:
-    """Let torch.compile leave lazy logits alone, and let heads that are replaced stay fused.
-
-    Not done at import: it loads the compiler, and a process that fuses nothing needs neither.
-    """
-    hide: Any = functools.partial(torch.compiler.disable, reason="lazy logits are no tensors that a compiler knows")
-    LazyLinear.forward = hide(LazyLinear.forward)
-    LazyLogits.__torch_function__ = classmethod(hide(LazyLogits.__torch_function__.__func__))  # pyright: ignore
-    _ = register_module_module_registration_hook(_stay_fused)
-
-
-def _stay_fused(owner: nn.Module, name: str, replacement: nn.Module | None) -> None:
-    """Fuse a plain linear layer that takes the place of a fused head, as `resize_token_embeddings` makes one."""
-    if type(replacement) is nn.Linear and isinstance(owner._modules.get(name), LazyLinear):
-        _set_class(replacement, LazyLinear)
 
 
 def fuse_lm_head(model: Model) -> Model:
@@ -118,17 +51,22 @@ def fuse_lm_head(model: Model) -> Model:
     nothing. FSDP1 with the head in a unit of its own, and DeepSpeed's ZeRO-3, free the weight before the loss: the head
     then computes its logits at once, and warns once.
 
-    PEFT may wrap the model before or after: adapters inside it, and copies of the head (`modules_to_save`), all of
-    which are fused. An adapter on the head itself makes a fused head compute its logits, and a head that has one
-    already is refused. A plain linear layer that takes the place of a fused head is fused too:
-    `resize_token_embeddings` makes one.
+    PEFT may wrap the model before or after: adapters inside it or on the head itself, copies of the head
+    (`modules_to_save`) and trained tokens. A LoRA or rsLoRA on the head stays lazy, any number of them: neither logits
+    nor a gradient of the frozen weight are made (`LowRank` is the same without PEFT). Merging, switching off, saving
+    and loading adapters work as ever. An adapter that does more than add low-rank logits, as DoRA, makes a training
+    step compute the logits, and the warning says so. A plain linear layer that takes the place of a fused head is
+    fused too: `resize_token_embeddings` makes one.
+
+    A head whose weight torchao or bitsandbytes has quantised is multiplied by the dequantised weight, a range of
+    classes at a time (`Dequantized`).
 
     Parameters
     ----------
     model
-        A model with `get_output_embeddings()`, as Hugging Face's have, that returns a plain `torch.nn.Linear`, tied or
-        not, with a bias or not; what wraps or contains such models; or the layer itself. It is changed in place; its
-        state_dict stays what it was.
+        A model with `get_output_embeddings()`, as Hugging Face's have, that returns a `torch.nn.Linear`, tied or not,
+        with a bias or not, parametrized, quantised, or in adapters of PEFT; what wraps or contains such models; or the
+        layer itself. It is changed in place; its state_dict stays what it was.
 
     Returns
     -------
@@ -138,7 +76,7 @@ def fuse_lm_head(model: Model) -> Model:
     Raises
     ------
     TypeError
-        If the model has no plain linear head: none at all, one that is sharded or quantised already, or an adapter.
+        If the model has no linear head: none at all, one that is sharded already, or of a class that does more.
 
     Examples
     --------
@@ -153,12 +91,12 @@ def fuse_lm_head(model: Model) -> Model:
     heads = _heads_of(model)
     if not heads:
         raise TypeError(_no_head(model))
-    plain = [head for head in heads if not any(isinstance(module, LazyLinear) for module in head.modules())]
-    for head in plain:
-        _check_plain(head)
-    _prepare()
-    for head in plain:
-        _set_class(head, LazyLinear)  # pyright: ignore[reportArgumentType]
+    for head in heads:
+        for layer in _copies_of(head):
+            _check_layer(layer)
+    prepare()
+    for head in heads:
+        fuse_layers(head)
     return model
 
 
@@ -192,8 +130,8 @@ def unfuse_lm_head(model: Model) -> Model:
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(_no_head(model))
     for module in model.modules():
-        if isinstance(module, LazyLinear):
-            _set_class(module, _unfused(type(module)))
+        if is_fused(module):
+            set_class(module, unfused_class(type(module)))
             forget(module)
     return model
 
@@ -202,8 +140,8 @@ def _heads_of(model: nn.Module) -> list[nn.Module]:
     """Return the layers that make the logits of a model, or that may: PEFT switches between copies of a head."""
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]
         return []
-    itself = isinstance(model, nn.Linear) or {"base_layer", "original_module"} & model._modules.keys()
-    return [layer for head in ([model] if itself else _output_embeddings(model)) for layer in _copies_of(head)]
+    itself = isinstance(model, nn.Linear) or {"base_layer", "original_module", "token_adapter"} & model._modules.keys()
+    return [model] if itself else _output_embeddings(model)
 
 
 def _output_embeddings(module: nn.Module) -> list[nn.Module]:
@@ -216,27 +154,23 @@ def _output_embeddings(module: nn.Module) -> list[nn.Module]:
 
 
 def _copies_of(head: nn.Module) -> list[nn.Module]:
-    """Return a head, or in place of PEFT's `modules_to_save` the original and the copy of each adapter."""
-    original, copies = (head._modules.get(name) for name in ("original_module", "modules_to_save"))
-    return [head] if original is None or copies is None else [original, *copies.children()]
+    """Return the layer below a head's adapters, and PEFT's copies of it (`modules_to_save`)."""
+    copies = head._modules.get("modules_to_save")
+    return [base_of(head), *([] if copies is None else map(base_of, copies.children()))]
 
 
-def _check_plain(head: nn.Module) -> None:
-    """Raise unless a layer is a plain linear one that multiplies by a weight of its own; say what to do instead."""
+def _check_layer(head: nn.Module) -> None:
+    """Raise unless a layer is one that can be fused, or is; say what to do instead."""
     kind = type(head)
+    if is_fused(head):
+        return
     name = f"a {kind.__module__}.{kind.__qualname__}"
     if is_dtensor(getattr(head, "weight", None)) or hasattr(head, "set_reshard_after_forward"):
         raise TypeError(
             f"the head of the model ({name}) is sharded already, its weight is a DTensor: call fuse_lm_head before "
             "fully_shard; of a head that tensor parallelism shards, call linear_cross_entropy with the DTensors"
         )
-    if "base_layer" in head._modules:
-        raise TypeError(
-            f"the head of the model is {name}, an adapter around a linear layer, and the logits are the sum of both, "
-            "which cannot be fused yet: keep the head out of target_modules (modules_to_save trains a copy of it), "
-            "or merge the adapter first (merge_and_unload)"
-        )
-    if kind is not nn.Linear:
+    if fused_class(kind) is None:
         raise TypeError(
             f"the head of the model is {name}, not a plain torch.nn.Linear, and what it adds to one "
             "would be lost; fuse before wrapping or quantising it, or call linear_cross_entropy yourself"
@@ -258,21 +192,3 @@ def _no_head(model: Any) -> str:
         f"no module in {type(model).__name__} has get_output_embeddings(); pass the model itself, "
         "or the torch.nn.Linear that makes its logits"
     )
-
-
-def _set_class(head: nn.Linear, kind: type[nn.Linear]) -> None:
-    """Change the class of a head; where Accelerate put a forward of its own around the old one, around the new one."""
-    head.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
-    if "_old_forward" in vars(head):
-        vars(head)["_old_forward"] = functools.partial(kind.forward, head)
-
-
-@functools.cache
-def _unfused(kind: type[LazyLinear]) -> type[nn.Linear]:
-    """Return nn.Linear, or what torch (FSDP2, parametrizations) derives from it where the class is derived."""
-    if kind is LazyLinear:
-        return nn.Linear
-    bases = tuple(_unfused(base) if issubclass(base, LazyLinear) else base for base in kind.__bases__)
-    own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-    made: Any = type(kind.__name__.replace("LazyLinear", "Linear"), bases, own)
-    return made

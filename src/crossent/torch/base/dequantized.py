@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 _SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
+KERNELS: dict[str, Callable[..., Any]] = {}
+"""What the operators compute, by their names in torch's registry, filled by `register`: functions of flat arguments."""
 _BLOCK = 2**22  # numbers that are made at once where somebody wants all logits
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -154,6 +156,16 @@ class Dequantized(Tensor):
         """Return shape and dtype: the numbers are not there."""
         return f"Dequantized(shape={tuple(self.shape)}, dtype={self.dtype})"
 
+    def requires_grad_(self, mode: bool = True) -> Self:
+        """Raise, because there is no weight that a gradient could be for."""
+        if mode:
+            raise RuntimeError("a Dequantized is made anew each time and gets no gradient; train an adapter beside it")
+        return self
+
+    def __copy__(self) -> Dequantized:
+        """Return another of the same function."""
+        return self.classes(0, self.shape[0])
+
     def __deepcopy__(self, memo: Any) -> Dequantized:
         """Return a copy of the same function."""
         return self.classes(0, self.shape[0])
@@ -166,8 +178,7 @@ class Dequantized(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "crossent":  # the operators ask for the classes that they multiply
-            with torch._C._DisableTorchDispatch():  # pyright: ignore
-                return func(*args, **kwargs)
+            return KERNELS[func._schema.name](*args, **kwargs)
         lazy = _kept_lazy(func, args, kwargs)
         if lazy is not None:
             return lazy

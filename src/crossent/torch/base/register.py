@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from crossent.torch.base.dequantized import Dequantized
+from crossent.torch.base.dequantized import KERNELS, Dequantized
 from crossent.torch.base.operator_call import OperatorCall
 from crossent.torch.base.products import tell_counters
 from crossent.torch.base.transforms import has_tangents, is_batched, is_watched, wants_plain_operations
@@ -85,8 +85,9 @@ def register(
     """
     kernel = forward.kernel
     library.define(f"{name}({takes.schema()}) -> {_returned(returns)}")
+    KERNELS[f"crossent::{name}"] = _flat(takes, kernel, read=True)
     for device in ("CPU", "CUDA"):
-        library.impl(name, _flat(takes, kernel, read=True), device)
+        library.impl(name, KERNELS[f"crossent::{name}"], device)
     torch.library.register_fake(f"crossent::{name}", _flat(takes, forward.fake), lib=library)
     names = tuple(leaf.name for leaf in takes.leaves())
     of_tensors = tuple(leaf.name for leaf in takes.leaves() if leaf.is_tensor)

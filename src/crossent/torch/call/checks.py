@@ -56,6 +56,10 @@ def check_layout(name: str, tensor: Tensor) -> None:
     In the usual case, an ordinary tensor with memory, this takes a fifth of a microsecond.
     """
     if isinstance(tensor, Dequantized):  # which has no numbers in memory, and needs none
+        if torch.compiler.is_compiling():
+            raise NotImplementedError(
+                "torch.compile cannot see into a Dequantized; call the loss in a function with torch.compiler.disable"
+            )
         return
     if type(tensor) in _PLAIN and not (tensor.is_nested or torch.compiler.is_dynamo_compiling()):
         try:

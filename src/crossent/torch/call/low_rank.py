@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from crossent.numbers import real
-from crossent.torch.base.values import REAL, is_dtensor
+from crossent.torch.base.transforms import has_tangents, is_watched
+from crossent.torch.base.values import REAL, has_autocast, is_dtensor, without_autocast
 from crossent.torch.call.checks import check_companion, check_input, check_tensor
 from crossent.torch.call.layout import LAYER_NAMES, LayerNames, LayerOperands
 
@@ -78,7 +79,13 @@ class LowRank:
     def __init__(
         self, weight: Tensor | LowRank, a: Tensor, b: Tensor, scale: float = 1.0, *, input: Tensor | None = None
     ) -> None:
-        for name, x in (("a", a), ("b", b), ("input", input)):
+        self.weight, self.a, self.b, self.scale, self.input = weight, a, b, real("scale", scale), input
+        if not torch._C._is_tracing():  # pyright: ignore  # a graph would warn of each comparison of shapes
+            self._check()
+
+    def _check(self) -> None:
+        weight, a, b = self.weight, self.a, self.b
+        for name, x in (("a", a), ("b", b), ("input", self.input)):
             if x is None and name == "input":
                 continue
             check_tensor(f"{name} of LowRank", x)  # pyright: ignore[reportArgumentType]
@@ -100,10 +107,8 @@ class LowRank:
             raise ValueError(
                 f"b of LowRank must have the {tuple(weight.shape[:-1])} classes of its weight, got {tuple(b.shape)}"
             )
-        scale = real("scale", scale)
-        if not math.isfinite(scale):
-            raise ValueError(f"scale of LowRank must be finite, got {scale}")
-        self.weight, self.a, self.b, self.scale, self.input = weight, a, b, scale, input
+        if not math.isfinite(self.scale):
+            raise ValueError(f"scale of LowRank must be finite, got {self.scale}")
 
     @property
     def shape(self) -> torch.Size:
@@ -133,7 +138,7 @@ def layer_of(input: Any, weight: Any, bias: Any, names: LayerNames = LAYER_NAMES
     if not isinstance(weight, LowRank):
         return LayerOperands(input, weight, bias)
     check_input(input, names.input)
-    adapters = list[_Adapter]()
+    adapters: list[_Adapter] = []
     while isinstance(weight, LowRank):
         adapters.append(_adapter(weight, input, names))
         weight = weight.weight
@@ -147,6 +152,38 @@ def layer_of(input: Any, weight: Any, bias: Any, names: LayerNames = LAYER_NAMES
     features = [adapter.features for adapter in reversed(adapters)]
     one = columns[0] if len(columns) == 1 else torch.cat(columns, -1)
     return LayerOperands(torch.cat([input, *features], -1), weight, bias, one)
+
+
+def _products(x: Tensor, a: Tensor) -> Tensor:
+    """Return x aᵀ in the dtype of a, or of autocast."""
+    dtype = a.dtype
+    if has_autocast(x) and torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+    x, a = x.to(dtype), a.to(dtype)
+    with without_autocast(x):
+        if is_watched() or has_tangents((x, a)) or is_dtensor(x):
+            return torch.nn.functional.linear(x, a)
+        return _RowProducts.apply(x, a)  # pyright: ignore[reportReturnType]
+
+
+class _RowProducts(torch.autograd.Function):
+    """x aᵀ, where a row without a gradient has no part in that of a, whatever it holds: a row that a loss left out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(x, a)
+        return torch.nn.functional.linear(x, a)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, a = ctx.saved_tensors
+        of_x, of_a = ctx.needs_input_grad
+        counted = (g != 0).any(-1, keepdim=True)
+        g_a = None
+        if of_a:
+            rows = torch.where(counted, x, 0.0).reshape(-1, x.shape[-1])
+            g_a = g.reshape(-1, g.shape[-1]).mT @ rows
+        return g @ a if of_x else None, g_a
 
 
 def _adapter(given: LowRank, input: Tensor, names: LayerNames) -> _Adapter:
@@ -171,7 +208,7 @@ def _adapter(given: LowRank, input: Tensor, names: LayerNames) -> _Adapter:
             f"input of LowRank must have the rows {tuple(input.shape[:-1])} of {names.input}, "
             f"got shape {tuple(x.shape)}"
         )
-    u = torch.nn.functional.linear(x.to(given.a.dtype), given.a)
+    u = _products(x, given.a)
     if given.scale != 1.0:
         u = u * given.scale
     base: Any = given

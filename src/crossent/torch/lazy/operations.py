@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from crossent.torch.lazy.deferred import take
 from crossent.torch.lazy.graph import derive, of_rows
 from crossent.torch.lazy.logits import LazyLogits, Origin, alias, lazily, raise_changed, version_of
+from crossent.torch.lazy.sums import sum_of_layers
 
 
 def _then(logits: LazyLogits, step: str, what: Any) -> LazyLogits:
@@ -70,8 +71,10 @@ def _neg(logits: LazyLogits, **options: Any) -> Any:
 
 @lazily("add", "__add__", "__radd__")
 def _add(logits: LazyLogits, other: Any, **options: Any) -> Any:
-    """Add a bias: a number for each class, the same in every row."""
+    """Add a bias, a number for each class, the same in every row; or the output of another layer, as of an adapter."""
     deferred = logits._deferred
+    if isinstance(other, LazyLogits):
+        return NotImplemented if options else sum_of_layers(logits, other)
     if options or type(other) not in (Tensor, nn.Parameter) or not other.is_floating_point():
         return NotImplemented
     one_row = 1 <= other.ndim <= logits.ndim and other.shape[-1] == other.numel() == logits.shape[-1]
