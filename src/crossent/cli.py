@@ -184,7 +184,7 @@ def application() -> Any:
         length: Annotated[int, typer.Option(min=1, help="Tokens in a sequence, with --model.")] = 1024,
         dtype: Annotated[
             Literal["float32", "bfloat16", "float16", "float64"] | None,
-            typer.Option(help="Dtype of the head's operands, with --model; by default that of the model."),
+            typer.Option(help="Dtype of the model, with --model; by default that of its configuration."),
         ] = None,
         device: Annotated[
             Literal["cpu", "cuda"] | None,

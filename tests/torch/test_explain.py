@@ -267,6 +267,30 @@ def test_an_adapter_on_the_head():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
+def test_a_step_with_an_adapter_on_its_head_takes_what_is_said(fused):
+    peft = pytest.importorskip("peft")
+    classes, length = 16_000, 512
+    config = peft.LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM", r=2)
+    model = peft.get_peft_model(llama(vocab_size=classes), config)
+    found = F.explain(model, batch=1, length=length)
+    assert found.saves
+    memory = found.with_crossent if fused else found.with_logits
+    assert memory is not None
+    _ = F.fuse_lm_head(model) if fused else None
+    ids = torch.randint(classes, (1, length))
+
+    def step() -> None:
+        out = model(input_ids=ids, labels=ids)
+        out.loss.backward()
+
+    step()
+    model.zero_grad(set_to_none=True)
+    assert memory.peak_bytes == pytest.approx(peak_of(step), rel=0.15)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
 def test_copies_of_a_head():
     peft = pytest.importorskip("peft")

@@ -99,7 +99,7 @@ def copies_of(head: nn.Module) -> list[nn.Module]:
 
 
 def _stored_weight(layer: nn.Module) -> Any:
-    """Return the weight of a layer as it is stored: reading a parametrized one computes it, and may change its state."""
+    """Return a layer's weight as it is stored: reading a parametrized one computes it, and may change its state."""
     parametrized: Any = layer._modules.get("parametrizations")
     if parametrized is None or "weight" not in parametrized._modules:
         return layer.weight
