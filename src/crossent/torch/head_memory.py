@@ -13,7 +13,8 @@ torch's loss of logits, where the caller holds the model's output until the back
 
 Under autocast a copy of the weight, e V D, stays from forward to backward, and its gradient becomes one in the dtype of
 the weight. A tanh of the logits (softcap) keeps its result, e N V more until the backward of the loss is over. A weight
-that the embedding shares gets two gradients, which are there at the end together with their sum: 3 e V D.
+that the embedding shares gets two gradients, which are there at the end together with their sum, 3 e V D. With crossent
+the sum takes the memory of the first, 2 e V D.
 
 The loss of crossent follows its plan (`sources.plan`), which is a function of shapes and dtypes alone.
 """
@@ -128,7 +129,7 @@ def with_logits(step: HeadStep) -> HeadMemory:
         HeadMemory(logits, cast + upcast + w * numbers, 0, 0),
         HeadMemory(logits, cast + w * numbers, 2 * w * numbers, 0),
         HeadMemory(e * numbers, cast, e * numbers, step.operand_gradients(e, e)),
-        _at_the_end(step, HeadMemory(e * numbers, 0, 0, 0)),
+        _at_the_end(step, HeadMemory(e * numbers, 0, 0, 0), of_tied=3),
     )
 
 
@@ -146,7 +147,7 @@ def with_crossent(step: HeadStep) -> HeadMemory:
     swept = _in_one_sweep(step, chunk_bytes) or _in_two_sweeps(step, chunk_bytes)
     cast = step.cast_bytes  # which lazy logits hold until the end
     with_cast = (dataclasses.replace(phase, copies_bytes=phase.copies_bytes + cast) for phase in swept)
-    return _largest(*with_cast, _at_the_end(step, HeadMemory(0, cast, 0, 0)))
+    return _largest(*with_cast, _at_the_end(step, HeadMemory(0, cast, 0, 0), of_tied=2))
 
 
 def _in_one_sweep(step: HeadStep, chunk_bytes: int) -> list[HeadMemory] | None:
@@ -204,12 +205,17 @@ def _in_two_sweeps(step: HeadStep, chunk_bytes: int) -> list[HeadMemory]:
     ]
 
 
-def _at_the_end(step: HeadStep, held: HeadMemory) -> HeadMemory:
-    """Return the phase in which the weight gets its gradient: from a copy's, and from the embedding's if they share."""
+def _at_the_end(step: HeadStep, held: HeadMemory, of_tied: int) -> HeadMemory:
+    """Return the phase in which the weight gets its gradient: from a copy's, and from the embedding's if they share.
+
+    `of_tied` is how many gradients are there then.
+    """
     e, numbers = step.dtype.itemsize, step.classes * step.features if step.trains else 0
     of_weight = e if step.weight_dtype is None else step.weight_dtype.itemsize
     cast = 0 if step.weight_dtype is None else (e + of_weight) * numbers
-    return dataclasses.replace(held, head_gradients_bytes=max(cast, (3 if step.tied else 1) * of_weight * numbers))
+    return dataclasses.replace(
+        held, head_gradients_bytes=max(cast, (of_tied if step.tied else 1) * of_weight * numbers)
+    )
 
 
 def _largest(*phases: HeadMemory) -> HeadMemory:
