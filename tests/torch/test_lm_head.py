@@ -335,7 +335,6 @@ class Sub(nn.Linear):
 
 HEADS = {
     "a subclass": Sub(D, V),
-    "weight norm": nn.utils.parametrizations.weight_norm(nn.Linear(D, V)),
     "a lazy module": nn.LazyLinear(V),
     "a sequence": nn.Sequential(nn.Linear(D, V)),
     "an embedding": nn.Embedding(V, D),

@@ -19,7 +19,8 @@ from crossent.torch.base.values import RowResults, loss_dtype
 from crossent.torch.operators.rows import RowGradCall, row_grad, row_stats
 from crossent.torch.sources import driver
 from crossent.torch.sources.driver import TiledRows
-from crossent.torch.sources.linear import KeptTiles, LayerGradients, LinearTiles
+from crossent.torch.sources.layer_sums import LayerGradients
+from crossent.torch.sources.linear import KeptTiles, LinearTiles
 from crossent.torch.sources.plan import Rest, Sweep, TileShape
 from crossent.torch.sources.products import operand_dtype
 from crossent.torch.sources.source import Span, Wanted

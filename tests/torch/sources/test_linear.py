@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as nnf
 
 from crossent.torch.base.values import loss_dtype
-from crossent.torch.sources import linear
-from crossent.torch.sources.linear import KeptTiles, LayerGradients, LinearSource, LinearTiles, unpacked
-from crossent.torch.sources.plan import CPU, Sweep, TileShape
+from crossent.torch.sources.linear import KeptTiles, LinearSource, LinearTiles
+from crossent.torch.sources.plan import CPU, TileShape
 from crossent.torch.sources.source import Span, Wanted, spans
 from tests.torch import plain
 
@@ -87,72 +86,3 @@ def test_a_gradient_takes_the_place_of_its_tile_where_the_products_take_its_dtyp
 
 
 # Sums of gradients
-
-
-def of_tiles(source, sums, tiles, gradient, classes_of_tile, rows_of_tile):
-    for classes in spans(source.classes, classes_of_tile):
-        sums.begin(classes)
-        for rows in spans(source.size, rows_of_tile):
-            tile = tiles.logits(rows, classes)
-            place = sums.place(tile, rows)
-            _ = place.copy_(gradient[slice(*rows), classes.of(source.positions)])
-            sums.add(place, rows, classes, lambda span: torch.ones(span.size, dtype=torch.bool))
-        sums.end(classes)
-    return sums.result()
-
-
-def check_sums(found, source, gradient, dtype, rows=slice(None)):
-    """The gradients of the operands are products of the gradient of the logits, summed in float64."""
-    g = gradient.double()
-    want = g @ source.weight.double(), g.t() @ source.input.double()[rows], g.sum(0)
-    for name, a, b in zip(found._fields[:3], found[:3], want, strict=True):
-        assert a.dtype == dtype
-        plain.agree(name, a[rows] if name == "input" else a, b, None, plain.FLOOR[dtype])
-
-
-@dtypes
-@pytest.mark.parametrize("positions", [1, 3])
-@pytest.mark.parametrize("shape", [TileShape(1, 1), TileShape(3, 4), TileShape(7, 4), TileShape(7, 10)], ids=str)
-def test_sums_by_classes_are_products(shape, positions, dtype):
-    source = layer(dtype, positions=positions)
-    gradient = torch.randn(7, 11 * positions, dtype=torch.float64)
-    gradient = gradient.to(LinearTiles(source, shape).dtype)
-    tiles = source.tiles(shape)
-    sums = source.sums_by_classes(tiles, EVERYTHING, shape)
-    check_sums(of_tiles(source, sums, tiles, gradient, shape.classes, shape.rows), source, gradient, dtype)
-
-
-@dtypes
-@pytest.mark.parametrize("sweep", [Sweep(1), Sweep(3), Sweep(2, 4), Sweep(3, 7), Sweep(7), Sweep(9, 9)], ids=str)
-def test_sums_by_rows_are_products(sweep, dtype):
-    source = layer(dtype)
-    gradient = torch.randn(7, 11, dtype=torch.float64).to(LinearTiles(source, TileShape(1, 1)).dtype)
-    tiles = source.tiles(TileShape(min(7, sweep.rows), 11))
-    sums = source.sums_by_rows(tiles, EVERYTHING, sweep)
-    found = of_tiles(source, sums, tiles, gradient, 11, sweep.rows)
-    assert {x.dtype for x in found[:3]} == {loss_dtype(dtype)}
-    check_sums(LayerGradients(*(x.to(dtype) for x in found[:3])), source, gradient, dtype)
-
-
-def test_only_what_is_wanted_is_summed():
-    source, gradient = layer(), torch.randn(7, 11, dtype=torch.float64)
-    for k in range(8):
-        wanted = Wanted(*(k >> at & 1 == 1 for at in range(3)))
-        for shape in (TileShape(3, 4), TileShape(3, 11)):
-            tiles = source.tiles(shape)
-            by_classes = source.sums_by_classes(tiles, wanted, shape)
-            sums = by_classes if shape.classes < 11 else source.sums_by_rows(tiles, wanted, Sweep(3))
-            found = of_tiles(source, sums, tiles, gradient, *reversed(shape))
-            assert [x is not None for x in found] == [*wanted[:3], False]
-
-
-@pytest.mark.parametrize("copied", [1, 2, 2048])
-def test_packed_gradients_move_to_their_rows(copied, monkeypatch):
-    monkeypatch.setattr(linear, "_COPIED_ROWS", copied)
-    rows = torch.tensor([1, 2, 4, 7, 8])
-    packed = torch.randn(5, 3)
-    want = torch.zeros(9, 3).index_copy(0, rows, packed)
-    gradient = torch.cat([packed, torch.zeros(4, 3)])
-    assert unpacked(gradient, rows) is gradient
-    assert torch.equal(gradient, want)
-    assert unpacked(packed, None) is packed

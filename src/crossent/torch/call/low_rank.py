@@ -79,7 +79,13 @@ class LowRank:
     def __init__(
         self, weight: Tensor | LowRank, a: Tensor, b: Tensor, scale: float = 1.0, *, input: Tensor | None = None
     ) -> None:
-        for name, x in (("a", a), ("b", b), ("input", input)):
+        self.weight, self.a, self.b, self.scale, self.input = weight, a, b, real("scale", scale), input
+        if not torch._C._is_tracing():  # pyright: ignore  # a graph would warn of each comparison of shapes
+            self._check()
+
+    def _check(self) -> None:
+        weight, a, b = self.weight, self.a, self.b
+        for name, x in (("a", a), ("b", b), ("input", self.input)):
             if x is None and name == "input":
                 continue
             check_tensor(f"{name} of LowRank", x)  # pyright: ignore[reportArgumentType]
@@ -101,10 +107,8 @@ class LowRank:
             raise ValueError(
                 f"b of LowRank must have the {tuple(weight.shape[:-1])} classes of its weight, got {tuple(b.shape)}"
             )
-        scale = real("scale", scale)
-        if not math.isfinite(scale):
-            raise ValueError(f"scale of LowRank must be finite, got {scale}")
-        self.weight, self.a, self.b, self.scale, self.input = weight, a, b, scale, input
+        if not math.isfinite(self.scale):
+            raise ValueError(f"scale of LowRank must be finite, got {self.scale}")
 
     @property
     def shape(self) -> torch.Size:
@@ -134,7 +138,7 @@ def layer_of(input: Any, weight: Any, bias: Any, names: LayerNames = LAYER_NAMES
     if not isinstance(weight, LowRank):
         return LayerOperands(input, weight, bias)
     check_input(input, names.input)
-    adapters = list[_Adapter]()
+    adapters: list[_Adapter] = []
     while isinstance(weight, LowRank):
         adapters.append(_adapter(weight, input, names))
         weight = weight.weight

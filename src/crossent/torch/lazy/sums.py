@@ -32,6 +32,10 @@ def sum_of_layers(first: LazyLogits, other: LazyLogits) -> Any:
     """Return the sum of both, or NotImplemented if it takes their numbers."""
     if first.shape != other.shape or first.device != other.device or not other.stays_lazy():
         return NotImplemented
+    if first._deferred.weight.shape[1] < other._deferred.weight.shape[1]:
+        first, other = other, first
+    if 2 * other._deferred.hidden.shape[-1] > first._deferred.weight.shape[1]:  # no adapter, but a second head
+        return NotImplemented
     own, its = _output(first), _output(other)
     if own is None or its is None or own.factor == 0:
         return NotImplemented
