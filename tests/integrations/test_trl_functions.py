@@ -7,6 +7,7 @@ import types
 import pytest
 import torch
 from torch import Tensor
+from torchao import quantization
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.kernels.chunked_logprob import OPTIONAL_OUTPUTS, ChunkedLogProbFunction
 from trl.trainer import utils
@@ -17,7 +18,10 @@ from tests.integrations import trl_runs
 from tests.torch import plain
 from tests.torch.lazily import Largest
 
-pytestmark = pytest.mark.slow  # TRL takes seconds to import
+pytestmark = [
+    pytest.mark.slow,  # TRL takes seconds to import
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torchao
+]
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +134,22 @@ def test_a_head_of_another_dtype():
     for g, its in zip(gradients(got, (x, w, b)), gradients(want, (x, w, b)), strict=True):
         assert g.dtype == its.dtype
         plain.agree("gradient", g, its, None, plain.FLOOR[g.dtype])
+
+
+@pytest.mark.parametrize("cap", [None, 3.0])
+def test_a_quantised_head(cap):
+    x, w, b = layer(torch.float32)
+    linear = torch.nn.Linear(D, V)
+    linear.weight.data.copy_(w)
+    quantization.quantize_(linear, quantization.Int8WeightOnlyConfig())
+    weight = linear.weight
+    found = [
+        ours.LogProbs.apply(x, of, b, targets(), 0.7, 16, cap, 1.5) for of in (weight, weight.dequantize().detach())
+    ]
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want)
+    for got, want in zip(*(gradients(of, (x, b)) for of in found), strict=True):
+        plain.agree("gradient", got, want, None, plain.FLOOR[torch.float32])
 
 
 @pytest.mark.parametrize("frozen", range(3))

@@ -16,10 +16,10 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossent.integrations.trl_adapters import Head, head_of, refuse_what_is_hidden
-from crossent.torch import LowRank, linear_divergence, linear_logprobs, logprobs
+from crossent.torch import Dequantized, LowRank, linear_divergence, linear_logprobs, logprobs
 from crossent.torch.call.low_rank import layer_of
 from crossent.torch.call.results import Stats
 
@@ -206,6 +206,8 @@ class Layer(NamedTuple):
             if isinstance(weight, LowRank):
                 a = weight.a if classes is None else weight.a.detach()
                 return LowRank(of(weight.weight), a, own(weight.b), weight.scale, input=weight.input)
+            if type(weight) not in (Tensor, nn.Parameter):  # of a library that quantises
+                weight = Dequantized.of(weight, dtype)
             return own(weight).to(dtype)
 
         return Layer(hidden.to(dtype), of(weight), None if bias is None else own(bias).to(dtype))
