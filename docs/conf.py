@@ -17,7 +17,7 @@ version = release = crossent.__version__
 
 extensions = [
     "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton",
-    "command", "docstrings", "mathml", "measured", "picture",
+    "command", "docstrings", "mathml", "measured", "picture", "trainers",
 ]  # fmt: skip
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "attrs_block"]
 myst_heading_anchors = 3

@@ -11,9 +11,10 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
+from json import dumps
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from crossent.errors import MissedError, UsageError, one_line
 from crossent.process import prepare, settle
@@ -169,9 +170,42 @@ def application() -> Any:
         _ = run_demo(out, seed=seed, epochs=epochs)
 
     @app.command()
-    def doctor() -> None:  # pyright: ignore[reportUnusedFunction]
-        """Print versions, instruction sets, threads and backends, and check the results of the core."""
-        raise typer.Exit(_doctor())
+    def doctor(  # pyright: ignore[reportUnusedFunction]
+        model: Annotated[
+            str | None,
+            typer.Option(
+                help="Explain a model instead: what fuse_lm_head does for it, and the memory of a training step. A "
+                "folder with config.json, a .gguf file (no weights are read, no code of theirs is run), or a class as "
+                "package.module:Name, whose module is imported: that runs it.",
+                metavar="MODEL",
+            ),
+        ] = None,
+        batch: Annotated[int, typer.Option(min=1, help="Sequences in a training step, with --model.")] = 8,
+        length: Annotated[int, typer.Option(min=1, help="Tokens in a sequence, with --model.")] = 1024,
+        dtype: Annotated[
+            Literal["float32", "bfloat16", "float16", "float64"] | None,
+            typer.Option(help="Dtype of the model, with --model; by default that of its configuration."),
+        ] = None,
+        device: Annotated[
+            Literal["cpu", "cuda"] | None,
+            typer.Option(help="Where the step will be, with --model; by default cuda if there is a GPU."),
+        ] = None,
+        json: Annotated[bool, typer.Option("--json", help="Print JSON, with --model.")] = False,
+    ) -> None:
+        """Print versions, instruction sets, threads and backends, and check the results of the core.
+
+        With --model, say what a model's head takes in training instead; the exit code is 1 if it would have all logits.
+        """
+        if model is None:
+            if json or dtype or device or (batch, length) != (8, 1024):
+                raise UsageError("--batch, --length, --dtype, --device and --json belong to --model MODEL")
+            raise typer.Exit(_doctor())
+        _require("doctor --model", "torch", extra="torch")
+        from crossent.named_model import explain_named
+
+        found = explain_named(model, batch=batch, length=length, dtype=dtype, device=device)
+        typer.echo(dumps(found.to_dict()) if json else str(found))
+        raise typer.Exit(0 if found.saves else 1)
 
     return app
 

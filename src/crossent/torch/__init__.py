@@ -1,7 +1,7 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies.
 
 The public face is `functional`, `linear`, `log_probabilities`, `divergence`, `linear_divergence`, `modules`,
-`lm_head` and `sequences`.
+`lm_head`, `explain` (on `rehearsal`, `head_facts` and `head_memory`) and `sequences`.
 Users import this module only. Below it lie the folders `lazy` (lazy logits), `teachers` (what a student is compared
 with), `operators` (what torch's dispatcher sees), `call` (call in, results out), `sources` (where logits come from, a
 tile at a time), `ranks` (who holds which classes and rows) and `base`. They import `crossent.kernels` and the plain
@@ -14,6 +14,7 @@ from crossent.torch.call.low_rank import LowRank
 from crossent.torch.call.results import DivergenceStats, Stats
 from crossent.torch.call.targets import TopK
 from crossent.torch.divergence import divergence
+from crossent.torch.explain import Explanation, explain
 from crossent.torch.functional import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -34,6 +35,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Dequantized",
     "DivergenceStats",
+    "Explanation",
     "LinearCrossEntropyLoss",
     "LowRank",
     "Stats",
@@ -43,6 +45,7 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "divergence",
+    "explain",
     "fuse_lm_head",
     "linear_cross_entropy",
     "linear_divergence",
