@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.examples.said import said
+
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -34,7 +36,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The output and the results of training the tiny model both ways."""
     out = tmp_path_factory.mktemp("grpo")
     done = grpo("--tiny", "--output", out)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, said(done.stderr)) == (0, "")
     found = json.loads((out / "results.json").read_text(encoding="utf-8"))
     logits, crossent = found["runs"]
     return SimpleNamespace(printed=done.stdout, options=found["options"], logits=logits, crossent=crossent, out=out)

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from benchmarks.linear.shards import Head, cost
 from crossent.torch import TopK, cross_entropy, linear_cross_entropy
-from crossent.torch.sources import linear as linear_source
+from crossent.torch.sources import products
 from tests.parallel.counting import sent
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,7 @@ def test_chunks_send_no_more_numbers(ranks):
 
 def order_of_work(group):
     """What a backward in chunks does, in order: products, and sums that it begins and does not wait for."""
-    log, add, multiply = [], dist.all_reduce, linear_source.multiply
+    log, add, multiply = [], dist.all_reduce, products.multiply
 
     def begin(*args, async_op=False, **options):
         log.append("sum" if async_op else "waiting")
@@ -118,7 +118,7 @@ def order_of_work(group):
 
     h, weight, own, where = shard(group)
     loss = linear_cross_entropy(h.requires_grad_(), weight[own], torch.arange(N), chunk_bytes=100, **where)
-    with mock.patch.object(dist, "all_reduce", begin), mock.patch.object(linear_source, "multiply", product):
+    with mock.patch.object(dist, "all_reduce", begin), mock.patch.object(products, "multiply", product):
         loss.backward()
     return log
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from crossent.torch.sources import linear
+from crossent.torch.sources import products as of_sources
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,11 +35,11 @@ def quiet():
 def products(monkeypatch):
     """The products of linear losses, each as the numbers that it multiplies."""
     found = list[int]()
-    multiply = linear.multiply
+    multiply = of_sources.multiply
 
     def counting(a: Any, b: Any, to: Any, **how: Any) -> None:
         found.append(a.shape[0] * a.shape[1] * b.shape[1])
         multiply(a, b, to, **how)
 
-    monkeypatch.setattr(linear, "multiply", counting)
+    monkeypatch.setattr(of_sources, "multiply", counting)
     return found

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.common.records import rounded
 from benchmarks.gpu.device import Device
-from crossent.torch.sources import driver, linear
+from crossent.torch.sources import driver, products
 
 ROW_FUNCTIONS = ("row_stats", "row_grad", "row_fused")
 
@@ -49,12 +49,12 @@ def marked(device: Device) -> Iterator[list[Span]]:
         phase = "dW" if _is_transposed(a) else "logits" if _is_transposed(b) else "dX"
         return watch(phase, multiply, a, b, out, **options)
 
-    multiply, backend = linear.multiply, driver.backend
-    linear.multiply, driver.backend = product, lambda x: Watched(backend(x), watch)
+    multiply, backend = products.multiply, driver.backend
+    products.multiply, driver.backend = product, lambda x: Watched(backend(x), watch)
     try:
         yield spans
     finally:
-        linear.multiply, driver.backend = multiply, backend
+        products.multiply, driver.backend = multiply, backend
 
 
 def seconds(device: Device, spans: list[Span]) -> dict[str, float]:

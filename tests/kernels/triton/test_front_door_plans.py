@@ -12,6 +12,7 @@ from torch import Tensor
 import crossent.torch as F
 from crossent.kernels import triton
 from crossent.torch.sources import linear as sources
+from crossent.torch.sources import products
 from crossent.torch.sources.plan import GPU, Rest, Sweep, one_sweep
 
 PLANS = {  # rows, features, classes, bytes of logits at a time, and the sweep of a GPU a thousand times smaller
@@ -28,7 +29,7 @@ def test_plans_of_a_gpu_by_its_kernels(plan, device, monkeypatch):
     gpu = dataclasses.replace(GPU, row_multiple=8, operations_per_byte=2, start_bytes=0, small_weight=0)
     monkeypatch.setattr(sources, "device_of", lambda _: gpu)
     monkeypatch.setattr(sources, "operand_dtype", lambda dtype, _device=None: dtype)
-    monkeypatch.setattr(sources, "multiply", widened)
+    monkeypatch.setattr(products, "multiply", widened)
     x, w = (torch.randn(n, D).bfloat16().requires_grad_() for n in (N, V))
     b = torch.randn(V).bfloat16().requires_grad_()
     target = torch.randint(V, (N,))

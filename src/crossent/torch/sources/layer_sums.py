@@ -9,8 +9,8 @@ from torch import Tensor
 
 from crossent.torch.ranks.collectives import add_up
 from crossent.torch.ranks.gathered import InputGradient
+from crossent.torch.sources import products
 from crossent.torch.sources.plan import Sweep, TileShape, direct, weight_adds_up
-from crossent.torch.sources.products import multiply
 from crossent.torch.sources.source import Counted, Span, Wanted, spans
 
 _COPIED_ROWS = 2048  # of a gradient that is unpacked, at a time
@@ -103,10 +103,10 @@ class SumsByClasses:
                 self.finish(rows)
         if self._weight_part is not None:
             x_chunk = self._tiles.counted_input(rows, counted(rows))
-            multiply(gradient.t(), x_chunk, self._weight_part, add=rows.begin > 0)
+            products.multiply(gradient.t(), x_chunk, self._weight_part, add=rows.begin > 0)
         if self._adapter is not None:
             u_chunk = self._tiles.counted_input(rows, counted(rows), 1)
-            multiply(gradient.t(), u_chunk, self._adapter[classes.of(self._source.positions)], add=True)
+            products.multiply(gradient.t(), u_chunk, self._adapter[classes.of(self._source.positions)], add=True)
         if self._bias is not None:
             self._bias[classes.of(self._source.positions)] += gradient.sum(0, dtype=self._bias.dtype)
 
@@ -196,7 +196,7 @@ class SumsByRows:
             to = self._input[rows.begin : rows.end]
             self._tiles.input_gradient(gradient, Span(0, self._source.classes), to, add=False)
         if self._weight is not None:
-            multiply(
+            products.multiply(
                 gradient.t(),
                 self._tiles.counted_input(rows, counted(rows)),
                 self._weight,
@@ -204,7 +204,7 @@ class SumsByRows:
             )
         if self._adapter is not None:
             u_chunk = self._tiles.counted_input(rows, counted(rows), 1)
-            multiply(gradient.t(), u_chunk, self._adapter, add=True)
+            products.multiply(gradient.t(), u_chunk, self._adapter, add=True)
 
     def result(self) -> LayerGradients:
         """Return the gradients as they are."""

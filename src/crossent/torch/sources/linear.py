@@ -20,10 +20,11 @@ from crossent.torch.base.backends import adds_bias
 from crossent.torch.base.dequantized import Dequantized, classes_of
 from crossent.torch.base.values import loss_dtype
 from crossent.torch.ranks.shards import NO_RANKS, Ranks
+from crossent.torch.sources import products
 from crossent.torch.sources.layer_sums import SumsByClasses, SumsByRows, memory
 from crossent.torch.sources.parts import SumsInParts
 from crossent.torch.sources.plan import CPU, GPU, Device, SourceCosts, Sweep, TileShape, padded
-from crossent.torch.sources.products import multiply, operand, operand_dtype
+from crossent.torch.sources.products import operand, operand_dtype
 from crossent.torch.sources.source import Span, Wanted, spans
 from crossent.torch.sources.tensor import TensorSource, TensorTiles
 
@@ -202,7 +203,7 @@ class LinearTiles:
             if adds:
                 _ = to.copy_(bias)  # pyright: ignore[reportArgumentType]
             for factor, (x_chunk, weight) in enumerate(zip(self.inputs(rows), weights, strict=True)):
-                multiply(x_chunk, weight.t(), to, add=adds or factor > 0)
+                products.multiply(x_chunk, weight.t(), to, add=adds or factor > 0)
 
     def input_gradient(self, gradient: Tensor, classes: Span, to: Tensor, *, add: bool) -> None:
         """Write or add what the gradient of a tile of these classes is to rows (n, D + r) of the input."""
@@ -210,7 +211,7 @@ class LinearTiles:
         for block in source.class_blocks(classes):
             here = Span(block.begin - classes.begin, block.end - classes.begin).of(source.positions)
             for features, weight in zip(source.features, self.operands(block).weights, strict=True):
-                multiply(gradient[:, here], weight, to[:, features], add=add or here.start > 0)
+                products.multiply(gradient[:, here], weight, to[:, features], add=add or here.start > 0)
 
     def gradient(self, tile: Tensor) -> Tensor:
         """Return memory for the gradient of a tile in the dtype that its products take; it may be the tile itself."""

@@ -13,7 +13,7 @@ from benchmarks.common import pages
 from benchmarks.gpu import model
 from benchmarks.gpu.device import Host
 from benchmarks.gpu.prove import beside_model, ceilings, compiled, correct, heads, hot, phases, stages, tables
-from crossent.torch.sources import linear
+from crossent.torch.sources import linear, products
 from crossent.torch.sources.plan import Rest, Sweep
 
 
@@ -27,14 +27,14 @@ def test_resident_warps_are_those_of_the_occupancy_calculator(registers: int, wa
 
 def test_phases_are_told_apart_by_their_operands() -> None:
     x, weight, g = torch.ones(5, 3), torch.ones(7, 3), torch.ones(5, 7)
-    multiply = linear.multiply
+    multiply = products.multiply
     with phases.marked(Host()) as spans:
-        linear.multiply(x, weight.t(), g.clone())
-        linear.multiply(g, weight, torch.empty(5, 3))
-        linear.multiply(g.t(), x, torch.empty(7, 3))
-        linear.multiply(g.t(), x, torch.zeros(7, 3), add=True)
+        products.multiply(x, weight.t(), g.clone())
+        products.multiply(g, weight, torch.empty(5, 3))
+        products.multiply(g.t(), x, torch.empty(7, 3))
+        products.multiply(g.t(), x, torch.zeros(7, 3), add=True)
     assert [span.phase for span in spans] == ["logits", "dX", "dW", "dW"]
-    assert linear.multiply is multiply
+    assert products.multiply is multiply
     assert set(phases.seconds(Host(), spans)) == {"logits", "dX", "dW"}
 
 
