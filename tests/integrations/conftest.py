@@ -4,25 +4,13 @@ import dataclasses
 import os
 
 import pytest
-import torch
 
 from crossent.torch.sources import linear
+from tests.torch.conftest import one_thread, seeded
+
+__all__ = ["little_memory", "one_thread", "seeded"]
 
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """The calls of these tests are small, and threads that spin between them cost more than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    _ = torch.manual_seed(0)
 
 
 @pytest.fixture

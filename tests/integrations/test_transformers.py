@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import pickle
 import subprocess
@@ -245,7 +246,7 @@ def test_the_loss_of_a_model_goes_where_the_model_goes():
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
 def test_models_inside_others():
-    peft = pytest.importorskip("peft")
+    peft = importlib.import_module("peft")
     model = peft.get_peft_model(llama(), peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
     assert ours.use_in(model).base_model.model.loss_function is ours.causal_lm_loss
     assert ours.remove_from(nn.ModuleList([model]))[0].base_model.model.loss_function is CAUSAL

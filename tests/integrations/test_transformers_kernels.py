@@ -19,7 +19,7 @@ from crossent.torch import fuse_lm_head
 from tests.integrations import families
 from tests.torch.lazily import Largest
 
-kernels = pytest.importorskip("kernels")
+kernels = pytest.importorskip("kernels", reason="kernels, with the 16 packages that it needs, is no requirement")
 
 pytestmark = [
     pytest.mark.slow,

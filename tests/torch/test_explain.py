@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 
@@ -19,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def llama(**options):
-    transformers = pytest.importorskip("transformers")
+    transformers = importlib.import_module("transformers")
     sizes = {"vocab_size": V, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024, "pad_token_id": 0}
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**sizes, **heads, **options}))
@@ -254,7 +255,7 @@ def test_a_head_whose_weight_zero_frees():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
 def test_an_adapter_on_the_head():
-    peft = pytest.importorskip("peft")
+    peft = importlib.import_module("peft")
     config = peft.LoraConfig(target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM")
     model = peft.get_peft_model(llama(), config)
     found = F.explain(model)
@@ -270,7 +271,7 @@ def test_an_adapter_on_the_head():
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
 def test_a_step_with_an_adapter_on_its_head_takes_what_is_said(fused):
-    peft = pytest.importorskip("peft")
+    peft = importlib.import_module("peft")
     classes, length = 16_000, 512
     config = peft.LoraConfig(target_modules=["lm_head"], task_type="CAUSAL_LM", r=2)
     model = peft.get_peft_model(llama(vocab_size=classes), config)
@@ -293,7 +294,7 @@ def test_a_step_with_an_adapter_on_its_head_takes_what_is_said(fused):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning:peft")
 def test_copies_of_a_head():
-    peft = pytest.importorskip("peft")
+    peft = importlib.import_module("peft")
     config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
     found = F.explain(peft.get_peft_model(llama(), config))
     assert [head.trains for head in found.heads] == [False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 
 import pytest
@@ -10,8 +11,13 @@ from torch import nn
 
 from crossent.torch.base.quantised import is_4bit, is_8bit, is_dequantised_by_rows, rows_of
 
-bnb = pytest.importorskip("bitsandbytes", reason="bitsandbytes has no build for this system")
 pytestmark = pytest.mark.slow  # for the imports
+
+
+@pytest.fixture
+def bnb():
+    return pytest.importorskip("bitsandbytes", reason="bitsandbytes is a requirement on Linux alone")
+
 
 RANGES = list(itertools.combinations((0, 1, 7, 64, 90, 101), 2))
 
@@ -24,7 +30,7 @@ def check(rows, whole):
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("features", [64, 50])  # a block of 64 numbers is a row, or begins within one
-def test_4_bits(features, nested):
+def test_4_bits(bnb, features, nested):
     layer = bnb.nn.Linear4bit(features, 101, bias=False, quant_type="nf4", compress_statistics=nested)
     layer.load_state_dict({"weight": torch.randn(101, features)})
     weight = layer.to("cpu").weight
@@ -32,7 +38,7 @@ def test_4_bits(features, nested):
     check(rows_of(weight), bnb.functional.dequantize_4bit(weight.data, weight.quant_state))
 
 
-def test_8_bits_before_and_after_the_layer_takes_the_scales():
+def test_8_bits_before_and_after_the_layer_takes_the_scales(bnb):
     layer = bnb.nn.Linear8bitLt(24, 101, bias=False, has_fp16_weights=False).to("cpu")
     weight, scales = layer.weight, layer.weight.SCB.clone()
     assert is_8bit(weight)
@@ -46,7 +52,7 @@ def test_8_bits_before_and_after_the_layer_takes_the_scales():
 
 
 def test_torchao():
-    torchao = pytest.importorskip("torchao.quantization", reason="torchao has no build for this system")
+    torchao = importlib.import_module("torchao.quantization")
     for config in (torchao.Int8WeightOnlyConfig(), torchao.Float8WeightOnlyConfig()):
         model = nn.Sequential(nn.Linear(24, 101, bias=False))
         torchao.quantize_(model, config)

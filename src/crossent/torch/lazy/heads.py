@@ -59,9 +59,13 @@ def _stay_fused(owner: nn.Module, name: str, replacement: nn.Module | None) -> N
             set_class(replacement, LazyLinear)
         elif any(is_fused(module) for module in replacement.modules()):
             fuse_layers(replacement)
-    elif type(replacement) is nn.Linear and isinstance(owner, nn.ModuleDict):
-        joins = any(isinstance(module, LazyAdapter) for module in owner.children())
-        set_class(replacement, LazyAdapter if joins else nn.Linear)
+    elif type(replacement) is nn.Linear and _holds_adapters(owner):
+        set_class(replacement, LazyAdapter)
+
+
+def _holds_adapters(owner: nn.Module) -> bool:
+    """Return whether these are the last layers of adapters by their names, as PEFT keeps them."""
+    return isinstance(owner, nn.ModuleDict) and any(isinstance(module, LazyAdapter) for module in owner.children())
 
 
 def base_of(head: nn.Module) -> nn.Module:
