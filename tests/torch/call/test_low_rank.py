@@ -123,3 +123,11 @@ def test_an_error_leaves_no_trace():
             _ = F.linear_cross_entropy(X, F.LowRank(W, a, B), Y + 2)
         assert F.linear_cross_entropy(X, F.LowRank(W, a, B), Y).isfinite()
     assert a.grad is None
+
+
+def test_a_and_b_in_the_other_order_or_turned_are_told_apart():
+    weight, a, b = torch.zeros(9, 8), torch.zeros(2, 8), torch.zeros(9, 2)
+    with pytest.raises(ValueError, match="pass them in the other order"):
+        _ = F.LowRank(weight, b, a)
+    with pytest.raises(ValueError, match=r"use a\.t\(\) and b\.t\(\)"):
+        _ = F.LowRank(weight, a.t(), b.t())

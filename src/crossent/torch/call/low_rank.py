@@ -98,10 +98,13 @@ class LowRank:
             hint = "; pass its .weight" if hasattr(weight, "weight") else ""
             raise TypeError(f"weight of LowRank must be a tensor or a LowRank, got {type(weight).__name__}{hint}")
         if a.ndim != 2 or b.ndim < 2 or a.shape[0] != b.shape[-1]:
-            turned = a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[0]
+            hint = ""
+            if a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[0]:
+                swapped = a.shape[0] == weight.shape[0] != b.shape[1]
+                hint = "; pass them in the other order" if swapped else "; use a.t() and b.t()"
             raise ValueError(
                 f"a and b of LowRank must be (r, D) and (V, r), with one rank r, got {tuple(a.shape)} and "
-                f"{tuple(b.shape)}" + ("; use a.t() and b.t()" if turned else "")
+                f"{tuple(b.shape)}{hint}"
             )
         if tuple(b.shape[:-1]) != tuple(weight.shape[:-1]):
             raise ValueError(
