@@ -81,8 +81,8 @@ class VectorScaling(Scaling):
     Attributes
     ----------
     scale_, bias_
-        a and b, (V,) each, and the mean of b is 0; of one column those of its log-odds, (1,). Ones and zeros where there
-        are no best ones, and `reason_` says why.
+        a and b, (V,) each, and the mean of b is 0; of one column those of its log-odds, (1,). Ones and zeros where
+        there are no best ones, and `reason_` says why.
     loss_, calibrated_loss_
         Mean loss in nats of the rows of the fit as they were, and scaled. How much rows to come will gain says
         `cross_fit`.

@@ -2,7 +2,8 @@
 
 The loss is convex in a and b together (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Only differences of biases
 count, so the first one is 0 while the optimum is sought, and their mean is 0 in the end. A class whose logits are all
-0, as the first of log-odds is, has no scale. scipy's trust-region methods take exact gradients and curvatures: the whole Hessian of few classes, its products with a vector of many.
+0, as the first of log-odds is, has no scale. scipy's trust-region methods take exact gradients and curvatures: the
+whole Hessian of few classes, its products with a vector of many.
 """
 
 from __future__ import annotations
