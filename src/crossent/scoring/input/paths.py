@@ -100,15 +100,15 @@ def _of_name(name: str) -> list[Source]:
     if name == STDIN:
         return [Source(name)]
     if glob.has_magic(name) and not os.path.lexists(path):
-        matches = sorted(glob.iglob(name, recursive=True))
-        below = [source for match in matches for source in _of_path(Path(match)) if not path_hidden(match, name)]
+        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (of any folder)
+        below = [source for match in matches if not _is_left_out(match, name) for source in _of_path(Path(match))]
         if not below:
             raise FileError(f"{name}: no file matches")
         return _once(below)
     return _of_path(path)
 
 
-def path_hidden(match: str, pattern: str) -> bool:
+def _is_left_out(match: str, pattern: str) -> bool:
     """Return whether a pattern such as * matched a name that folders of parts leave out, and did not ask for it."""
     name = Path(match).name
     return is_hidden(name) and not Path(pattern).name.startswith(name[0])
@@ -118,7 +118,7 @@ def _of_path(path: Path) -> list[Source]:
     if path.is_dir():
         found = [_source(file) for file in _files_below(path)]
         if not found:
-            raise FileError(f"{path} is a folder without files; names that begin with _ or . do not count")
+            raise FileError(f"{path} is a directory without files; names that begin with _ or . do not count")
         return found
     inside = None if os.path.lexists(path) else _inside(path)
     return [_source(path) if inside is None else inside]

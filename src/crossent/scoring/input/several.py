@@ -13,16 +13,17 @@ from crossent.errors import quoted
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.files import Table, open_table, reader_of
 from crossent.scoring.input.labels import listing
-from crossent.scoring.input.paths import Source, sources
+from crossent.scoring.input.paths import STDIN, Source, sources
 from crossent.scoring.input.reader import FileError, FileOptions, Portion
 from crossent.scoring.input.spool import Spool
 
 
 class Part(NamedTuple):
-    """A file of a table, and the columns that the names of its folders are."""
+    """A file of a table, the columns that the names of its folders are, and where it comes from."""
 
     table: Table
     folders: Mapping[str, str | None]
+    source: Source
 
 
 class Place(NamedTuple):
@@ -42,10 +43,13 @@ class Tables:
         The files, in the order of their rows.
     columns
         Names of the columns: those of the files, and those that names of folders are.
+    format_named
+        Whether the user named the format.
     """
 
     parts: Sequence[Part]
     columns: tuple[str, ...]
+    format_named: bool = False
     _starts: list[int] = field(default_factory=list[int])
 
     @property
@@ -60,6 +64,12 @@ class Tables:
         return [part.table.path for part in self.parts]
 
     @property
+    def inputs(self) -> list[Path]:
+        """The files of this disk that the user named."""
+        sources = [part.source for part in self.parts if part.source.name != STDIN and not part.source.url]
+        return list(dict.fromkeys(source.archive or Path(source.name) for source in sources))
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(path.stat().st_size for path in self.paths)
@@ -67,7 +77,10 @@ class Tables:
     @property
     def said(self) -> list[str]:
         """What was chosen without being asked for, a sentence each."""
-        return list(dict.fromkeys(part.table.said for part in self.parts if part.table.said))
+        piped = [part for part in self.parts if part.source.name == STDIN and not self.format_named]
+        told = [f"{part.table.reader.format}, by its first bytes" for part in piped]
+        more = [part.table.said for part in self.parts if part.table.said]
+        return list(dict.fromkeys([*told, *more]))
 
     def batches(self, names: Iterable[str], texts: Iterable[str]) -> Iterator[Portion]:
         """Yield record batches of the named columns, each with the share that has been read and its file.
@@ -123,7 +136,7 @@ class Tables:
 
     def _refuse_both(self, name: str) -> None:
         """Raise FileError if a column is in a file, and a folder of it says what it is too."""
-        for table, folders in self.parts:
+        for table, folders, _ in self.parts:
             if name in folders and name in table.columns:
                 raise FileError(
                     f"{table.name}: column {quoted(name)} is in the file, and its folder is called "
@@ -161,7 +174,7 @@ def open_tables(
         parts: list[Part] = []
         for source, path in locals_:
             table = open_table(path, options, name=source.name)
-            parts.append(Part(table, _folders(source, table, each)))
+            parts.append(Part(table, _folders(source, table, each), source))
             _require_same(parts[0], parts[-1])
         if len(parts) > 1 and parts[0].table.reader.format == "npy":
             raise FileError(
@@ -170,11 +183,11 @@ def open_tables(
             )
         columns = parts[0].table.columns
         more = [name for name in parts[0].folders if name not in columns]
-        yield Tables(tuple(parts), (*columns, *more))
+        yield Tables(tuple(parts), (*columns, *more), options.format is not None)
 
 
 def _is_packed(source: Source) -> bool:
-    return source.name == "-" or source.name.lower().endswith((".zip", ".xz"))
+    return source.name == STDIN or source.name.lower().endswith((".zip", ".xz"))
 
 
 def _require_one_format(found: Sequence[Source], options: FileOptions) -> None:
@@ -184,8 +197,8 @@ def _require_one_format(found: Sequence[Source], options: FileOptions) -> None:
         found_here = reader_of(source.name, options.format).format
         if first is not None and found_here != (known := reader_of(first.name, options.format).format):
             raise FileError(
-                f"{first.name} is {known} and {source.name} is {found_here}: files of several formats are not one table; "
-                "pass a pattern such as '*.parquet'"
+                f"{first.name} is {known} and {source.name} is {found_here}: files of several formats are not one "
+                "table; pass a pattern such as '*.parquet'"
             )
         first = first or source
 

@@ -31,7 +31,10 @@ _FORMATS = {
     b"{": ".jsonl", b"[": ".json",
 }  # fmt: skip
 """Endings by first bytes."""
-_PACKED = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst", b"\x04\x22\x4d\x18": ".lz4"}
+_PACKED = {
+    b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\x28\xb5\x2f\xfd": ".zst", b"\x04\x22\x4d\x18": ".lz4",
+    b"\xfd7zXZ\0": ".xz",
+}  # fmt: skip
 
 
 class Local(NamedTuple):
@@ -180,8 +183,6 @@ def _ending(path: Path, first: bytes) -> str | None:
         except (zipfile.BadZipFile, ValueError, NotImplementedError):
             return None
         return ".xlsx" if "xl/workbook.xml" in names else ".npz" if _all_npy(names) else ".zip"
-    if first.startswith(b"\xfd7zXZ\0"):
-        return None
     if first[8:10] in {b'{"', b"{}"} and int.from_bytes(first[:8], "little") < path.stat().st_size:
         return ".safetensors"
     return next(
