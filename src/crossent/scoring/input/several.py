@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from crossent.errors import quoted
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.files import Table, open_table, reader_of
-from crossent.scoring.input.labels import listing
 from crossent.scoring.input.paths import STDIN, Source, sources
 from crossent.scoring.input.reader import FileError, FileOptions, Portion
 from crossent.scoring.input.spool import Spool
@@ -222,7 +221,7 @@ def _require_same(first: Part, other: Part) -> None:
     for has, lacks, names in ((first, other, mine - theirs), (other, first, theirs - mine)):
         if names:
             raise FileError(
-                f"{lacks.table.name} has no column {listing(sorted(names))}, and {has.table.name} has; files of one "
+                f"{lacks.table.name} has no column {quoted(min(names))}, and {has.table.name} has; files of one "
                 "table must have the same columns"
             )
 

@@ -130,7 +130,11 @@ class Spool:
             infos = [info for info in opened.infolist() if not info.is_dir()]
             if member is None:
                 names = (PurePosixPath(info.filename).parts for info in infos)
-                infos = [info for info, parts in zip(infos, names, strict=True) if not any(map(is_hidden, parts))]
+                infos = [
+                    info
+                    for info, parts in zip(infos, names, strict=True)
+                    if not any(is_hidden(part) and part != ".." for part in parts)
+                ]
             else:
                 infos = [info for info in infos if info.filename == member]
             if not infos:
