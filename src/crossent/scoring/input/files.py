@@ -109,7 +109,7 @@ class Table:
         with errors_named(self.name, self.path):
             if self.reader.sample is not None:
                 found = self.reader.sample(self.path, rows)
-                return None if found is None else found.select(names)
+                return None if found is None else found.select([name for name in names if name in found.schema.names])
             wanted = Selection(self.path, self.columns, names, frozenset(names))
             first = next((portion.batch for portion in self.reader.batches(wanted) if len(portion.batch)), None)
             return None if first is None else first.slice(0, rows)
