@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -80,13 +81,8 @@ def test_a_folder_of_parquet_is_what_others_read(tmp_path: Path) -> None:
         "polars": pl.read_parquet(tmp_path / "hive", hive_partitioning=True).to_pandas(),
         "pyarrow": pa.dataset.dataset(tmp_path / "hive", partitioning="hive").to_table().to_pandas(),
     }
-    try:
-        import duckdb
-    except ImportError:
-        pass
-    else:
-        query = f"select * from read_parquet('{tmp_path}/hive/**/*.parquet', hive_partitioning=true)"
-        others["duckdb"] = duckdb.sql(query).df()
+    query = f"select * from read_parquet('{tmp_path}/hive/**/*.parquet', hive_partitioning=true)"
+    others["duckdb"] = duckdb.sql(query).df()
     for name, other in others.items():
         wanted = other.astype({"lang": str})[found.columns].sort_values(NAMES, ignore_index=True)
         mine = found.astype({"lang": str}).sort_values(NAMES, ignore_index=True)

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from crossent.errors import quoted
 from crossent.scoring.input.reader import FileError
+from crossent.scoring.input.remote import is_hidden, listed
 
 STDIN = "-"
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])", re.IGNORECASE | re.ASCII)
@@ -159,17 +160,6 @@ def _refuse_logs(folder: Path, folders: Sequence[str]) -> None:
         raise FileError(f"{folder} is a table of {kind}, whose log says which files count; write it to parquet first")
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a name is left out of folders of parts, as Spark leaves it out.
-
-    Examples
-    --------
-    >>> is_hidden("_SUCCESS"), is_hidden(".a.csv.crc"), is_hidden("_group=a"), is_hidden("a.csv")
-    (True, True, False, False)
-    """
-    return name.startswith(".") or (name.startswith("_") and "=" not in name)
-
-
 def folders_of(path: Path | PurePosixPath) -> dict[str, str | None]:
     """Return the columns that the folders of a file are.
 
@@ -188,8 +178,6 @@ def folders_of(path: Path | PurePosixPath) -> dict[str, str | None]:
 
 def _of_url(url: str) -> list[Source]:
     """Return the files that a URL stands for."""
-    from crossent.scoring.input.remote import listed
-
     return [Source(name, folders_of(PurePosixPath(name))) for name in listed(url)]
 
 

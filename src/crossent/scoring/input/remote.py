@@ -25,8 +25,6 @@ def listed(url: str) -> list[str]:
     FileError
         If there is no file, or a package is not installed.
     """
-    from crossent.scoring.input.paths import is_hidden
-
     with _errors_said(url):
         system, path = _system(url)
         if any(mark in path for mark in "*?["):
@@ -35,13 +33,24 @@ def listed(url: str) -> list[str]:
             return [url]
         else:
             below = (name for name in system.find(path) if name != path)
-            found = sorted(name for name in below if not _is_hidden_below(name, path, is_hidden))
+            found = sorted(name for name in below if not _is_hidden_below(name, path))
         if not found:
             raise FileError(f"{url}: no file matches")
         return [system.unstrip_protocol(name) for name in found]
 
 
-def _is_hidden_below(name: str, folder: str, is_hidden: Any) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a name is left out of folders of parts, as Spark leaves it out.
+
+    Examples
+    --------
+    >>> is_hidden("_SUCCESS"), is_hidden(".a.csv.crc"), is_hidden("_group=a"), is_hidden("a.csv")
+    (True, True, False, False)
+    """
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _is_hidden_below(name: str, folder: str) -> bool:
     rest = name.removeprefix(folder).strip("/")
     return any(is_hidden(part) for part in PurePosixPath(rest).parts)
 

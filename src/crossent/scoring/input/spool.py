@@ -18,8 +18,9 @@ from typing import BinaryIO, NamedTuple
 
 from crossent.errors import Argument, Message, quoted
 from crossent.scoring.input import remote
-from crossent.scoring.input.paths import STDIN, Source, folders_of, is_hidden
+from crossent.scoring.input.paths import STDIN, Source, folders_of
 from crossent.scoring.input.reader import FileError, errors_named
+from crossent.scoring.input.remote import is_hidden
 
 SHARE = 0.5
 """Part of the free space of the disk that copies may take."""
