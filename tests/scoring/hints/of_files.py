@@ -143,9 +143,6 @@ FILES = {
         ),
         LOSS,
     ),
-    "standard input": Hinted(
-        says(lambda _: Path("-")), "whose format no name says; write it to a file first", scores(file("a.csv")), LOSS
-    ),
     "a mistyped column": Hinted(
         says(file("a.csv"), "--label", "Y", "--probs", "p_*"), "did you mean 'y'", scores(file("a.csv")), LOSS
     ),
