@@ -55,6 +55,7 @@ class Columns:
     by: str | Sequence[str] | None = None
     id: str | None = None
     no_value: tuple[str, ...] = ()
+    keys: tuple[Any, ...] | None = None
 
     @property
     def single(self) -> Mapping[str, str]:
