@@ -32,7 +32,7 @@ def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
         return _without(found, texts) if texts and found is not None else found
 
     with _damage_said():
-        values = list(columns.values)
+        values = list(columns.values or ())
         predicted = predictions(
             [column_of(batch, name) for name in values], values, columns.kind, first, columns.keys or ()
         )

@@ -17,6 +17,7 @@ from crossent.inputs import why_not_readable
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arrow_files import ARROW, PARQUET
 from crossent.scoring.input.json_files import JSONL
+from crossent.scoring.input.json_tables import JSON
 from crossent.scoring.input.numpy_files import NPY, NPZ
 from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
 from crossent.scoring.input.text_files import COMPRESSION, CSV, TSV
@@ -26,6 +27,7 @@ READERS = {
     ".parquet": PARQUET, ".pq": PARQUET,
     ".arrow": ARROW, ".arrows": ARROW, ".feather": ARROW, ".ipc": ARROW,
     ".jsonl": JSONL, ".ndjson": JSONL,
+    ".json": JSON,
     ".npz": NPZ,
     ".npy": NPY,
 }  # fmt: skip
