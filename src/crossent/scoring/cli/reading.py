@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from crossent.errors import Argument, InputError, UsageError
+from crossent.errors import Argument, InputError, UsageError, one_line
 from crossent.scoring.input.arrow import arguments
-from crossent.scoring.input.classes import Classes, chosen, numbers_of, of_columns
+from crossent.scoring.input.classes import Classes, numbers_of, of_columns
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.files import open_table
 from crossent.scoring.input.reader import Portion
+from crossent.scoring.input.survey import settled
 from crossent.scoring.state import ScoreState
 
 LONG = 1 << 25
@@ -68,16 +69,17 @@ def state_of(path: Path, columns: Columns, options: Mapping[str, Any]) -> ScoreS
     """Return the state of all rows of a file; `options` are the arguments of `ScoreState`."""
     with input_errors(path):
         table = open_table(path)
-        found = columns.among(table.columns)
-        named = chosen(options.get("classes")) or of_columns(found.values if len(found.values) > 1 else ())
-        settled: dict[str, Any] = {**options, "ignore": _ignored(options.get("ignore"), named)}
-        state = ScoreState(**settled)
-        texts = [found.label, found.cluster, *(found.by or ()), found.id]
-        portions = table.batches(found.needed, [name for name in texts if name is not None])
+        asked = settled(table, columns, options.get("classes"))
+        if asked.said:
+            print(one_line(asked.said), file=sys.stderr)
+        found = asked.columns
+        ignore = _ignored(options.get("ignore"), asked.named or of_columns(()))
+        state = ScoreState(**{**options, "classes": asked.classes, "ignore": ignore})
+        portions = table.batches(found.needed, found.texts)
         with progress(path, portions) as batches:
             for batch in batches:
-                if len(batch):
-                    _ = state.update(**arguments(batch, found, state.sums.seen))
+                for piece in asked.pieces(batch):
+                    _ = state.update(**arguments(piece, found, state.sums.seen))
         return state
 
 

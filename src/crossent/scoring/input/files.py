@@ -7,7 +7,7 @@ anything else write one (`text_files`, `json_files`, `arrow_files` and `numpy_fi
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,12 @@ class Table:
                 raise FileError(f"{self.path}: the column name {quoted(name)} occurs twice")
         with _errors_named(self.path):
             yield from ahead(self.reader.batches(wanted))
+
+    def class_names(self, label: str) -> Sequence[str] | None:
+        """Return the names of the classes 0, 1, … that the file gives a column of labels; None if it gives none."""
+        ask = self.reader.class_names
+        with _errors_named(self.path):
+            return None if ask is None else ask(self.path, label)
 
 
 def open_table(path: str | Path) -> Table:

@@ -74,6 +74,9 @@ class Reader:
         Whether every file of the format begins so. Else a file may have any other beginning that is of no known format.
     compressible
         Whether `columns` and `batches` read files compressed by gzip, bzip2, zstd and lz4 too.
+    class_names
+        Function of a path and a column of labels: returns the names of the classes 0, 1, … by what the file says about
+        the column, None if it says nothing. By default no file does.
 
     Notes
     -----
@@ -87,6 +90,7 @@ class Reader:
     first_bytes: tuple[bytes, ...] = ()
     always: bool = True
     compressible: bool = False
+    class_names: Callable[[Path, str], Sequence[str] | None] | None = None
 
 
 def rows_at_a_time(row_bytes: float) -> int:

@@ -133,6 +133,9 @@ def _truth(seen: Seen, reading: Reading, classes: Classes) -> str | None:
     fitting = [name for name in free if tools.is_truth(name) and seen.in_classes(name, classes)]
     if not fitting and reading.anywhere:
         fitting = [name for name in free if not name.startswith(".") and seen.in_classes(name, classes)]
+    if not fitting:  # of labels that are no classes the error says which
+        called = [name for name in free if tools.is_truth(name) and seen.labels(name)]
+        fitting = called if len(called) == 1 else []
     if len(fitting) > 1:
         parts = [part for name in fitting[:4] for part in (" or ", Argument("label", name))][1:]
         raise InputError(Message("several columns may hold the true labels; pass ", *parts), argument="label")
