@@ -70,7 +70,9 @@ def add(app: Any, require: Require) -> None:
 
         actions.check_thresholds(max_regression=max_regression)
         with reading.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, None, id), na or (), by_shape=True)
+            named = columns(
+                label, RowArguments(probs, logits, logprobs, weight, cluster, None, id), na or (), by_shape=True
+            )
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
         with memory.limited(memory.bytes_of(max_memory), new, old):
             found = actions.compare_files(new, old, named, options)

@@ -33,7 +33,7 @@ LogprobsOption = Annotated[
 ClassesOption = Annotated[
     str | None,
     typer.Option(
-        help="Classes of the columns, separated by commas, a class with a comma in double quotes; @FILE for a file with "
+        help="Classes of the columns, separated by commas, a class with a comma in double quotes; @FILE: a file with "
         "a name a line, or JSON such as a model's config.json; by default the names of the columns, or 0, 1, …",
         rich_help_panel=PREDICTIONS,
     ),

@@ -74,7 +74,8 @@ def state_of(path: Path, columns: Columns, options: Mapping[str, Any]) -> ScoreS
             print(one_line(asked.said), file=sys.stderr)
         found = asked.columns
         ignore = _ignored(options.get("ignore"), asked.named or of_columns(()))
-        state = ScoreState(**{**options, "classes": asked.classes, "ignore": ignore})
+        arguments_of_state: dict[str, Any] = {**options, "classes": asked.classes, "ignore": ignore}
+        state = ScoreState(**arguments_of_state)
         portions = table.batches(found.needed, found.texts)
         with progress(path, portions) as batches:
             for batch in batches:

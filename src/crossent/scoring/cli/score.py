@@ -77,7 +77,9 @@ def add(app: Any, require: Require) -> None:
             require("--html", "matplotlib", extra="score")
             actions.check_writable(html, file)
         with reading.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id), na or (), by_shape=True)
+            named = columns(
+                label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id), na or (), by_shape=True
+            )
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
         with memory.limited(memory.bytes_of(max_memory), file):
             found = actions.score_file(file, named, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from crossent.errors import quoted
 from crossent.scoring.input.arrow_values import decoded, is_list, lengths
@@ -184,8 +184,10 @@ def class_names(schema: Any, column: str) -> list[str] | None:
         names = features[column]["names"] if features[column].get("_type") == "ClassLabel" else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if texts and len(set(names)) == len(names) > 1 else None
+    if not isinstance(names, list):
+        return None
+    texts = [name for name in cast("list[Any]", names) if isinstance(name, str)]
+    return texts if len(set(texts)) == len(cast("list[Any]", names)) > 1 else None
 
 
 def _row_bytes(batch: Any) -> float:

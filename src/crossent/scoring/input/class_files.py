@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,15 +48,13 @@ def _of_json(text: str, path: Path) -> list[Any] | dict[Any, Any]:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not JSON ({error})") from error
-    if isinstance(found, Mapping):
-        mapping = cast("Mapping[str, Any]", found)
-        for name in ("id2label", "label2id", "classes", "class_names", "labels", "names"):
-            if isinstance(mapping.get(name), Mapping | list):
-                found = mapping[name]
-                break
-    values: Any = list(found.values()) if isinstance(found, dict) else found
+    for name in ("id2label", "label2id", "classes", "class_names", "labels", "names"):
+        if isinstance(found, dict) and isinstance(inner := cast("dict[str, Any]", found).get(name), dict | list):
+            found = cast("Any", inner)
+            break
+    values = list(cast("dict[str, Any]", found).values()) if isinstance(found, dict) else found
     if not isinstance(values, list) or not values or any(isinstance(value, list | dict) for value in values):
         raise FileError(
-            f"{path}: neither a list of names nor an object such as {{\"0\": \"cat\", \"1\": \"dog\"}}, but {quoted(text)}"
+            f'{path}: neither a list of names nor an object such as {{"0": "cat", "1": "dog"}}, but {quoted(text)}'
         )
-    return found
+    return cast("Any", found)

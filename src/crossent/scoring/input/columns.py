@@ -106,8 +106,8 @@ class Columns:
         for role, name in self.single.items():
             if name in (values or ()):
                 raise InputError(
-                    f"column {quoted(name)} is {role} and one of {self.kind} {listing(values or ())}; choose a narrower "
-                    "pattern",
+                    f"column {quoted(name)} is {role} and one of {self.kind} {listing(values or ())}; choose a "
+                    "narrower pattern",
                     argument=self.kind,
                 )
         named = [*self.single.values(), *(by or ()), *(values or ())]
@@ -115,9 +115,7 @@ class Columns:
         return replace(self, values=values, by=by, roots=roots)
 
 
-def columns(
-    label: Any, named: RowArguments, no_value: Sequence[str] = (), *, by_shape: bool = False
-) -> Columns:
+def columns(label: Any, named: RowArguments, no_value: Sequence[str] = (), *, by_shape: bool = False) -> Columns:
     """Return the columns that a caller names: the one of labels, and the others by name or pattern.
 
     `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids. With `by_shape` the

@@ -61,7 +61,9 @@ class Scanner:
         """
         found = self.peek()
         if found != mark:
-            raise FileError(f"{self._path}: not JSON ({mark} is expected at byte {self.offset:,}, and {found!r} follows)")
+            raise FileError(
+                f"{self._path}: not JSON ({mark} is expected at byte {self.offset:,}, and {found!r} follows)"
+            )
         self._at += 1
 
     def value(self) -> Any:

@@ -168,8 +168,8 @@ def _are_numbers(names: Any) -> bool:
 def _require_few(count: int, path: Path) -> None:
     if count > _STREAMS:
         raise FileError(
-            f"{path}: {count} columns one behind the other cannot be read at once; write an array of objects, as pandas "
-            'does with orient="records"'
+            f"{path}: {count} columns one behind the other cannot be read at once; write an array of objects, as "
+            'pandas does with orient="records"'
         )
 
 

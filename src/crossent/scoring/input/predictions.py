@@ -13,8 +13,8 @@ from crossent.scoring.input.arrow import from_arrow
 from crossent.scoring.input.arrow_numbers import Matrix
 from crossent.scoring.input.classes import Classes
 from crossent.scoring.input.nested import of_objects
-from crossent.scoring.input.shapes import predictions
 from crossent.scoring.input.series import as_arrow, as_numbers, numbers_of_objects
+from crossent.scoring.input.shapes import predictions
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 
 _MOST_BYTES = 1 << 32  # of a sparse matrix with its zeros
@@ -155,7 +155,7 @@ def _rows_of_objects(values: Any) -> list[Any] | None:
     objects = isinstance(values, list | tuple) or str(getattr(values, "dtype", "")).lower() == "object"
     if not objects or not len(values) or len(getattr(values, "shape", (1,))) != 1:
         return None
-    first = values.iloc[0] if hasattr(values, "iloc") else values[0]
+    first: Any = next(iter(values))
     several = isinstance(first, list | tuple | np.ndarray) and len(first) > 0 and isinstance(first[0], Mapping)
     if isinstance(first, Mapping) or several:
         return [list(row) if isinstance(row, np.ndarray) else row for row in values]
@@ -169,8 +169,8 @@ def _of_sparse(values: Any, kind: str) -> Any:
     size = 8 * math.prod(values.shape)
     if size > _MOST_BYTES:
         raise InputError(
-            f"{kind} is a sparse matrix of shape {tuple(values.shape)}, {size >> 30} GiB with its zeros; score parts of "
-            "its rows by ScoreState.update",
+            f"{kind} is a sparse matrix of shape {tuple(values.shape)}, {size >> 30} GiB with its zeros; score parts "
+            "of its rows by ScoreState.update",
             argument=kind,
         )
     return values.toarray()

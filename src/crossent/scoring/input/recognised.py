@@ -17,7 +17,7 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input import tools
-from crossent.scoring.input.classes import Classes, numbers_of, of_columns
+from crossent.scoring.input.classes import Classes, numbers_of
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.seen import Seen
 from crossent.scoring.input.tools import Reading
@@ -156,13 +156,14 @@ def _said(seen: Seen, reading: Reading, label: str | None, *, given: bool) -> st
 def _are_predicted(seen: Seen, reading: Reading, label: str) -> bool:
     """Return whether the label of each row is its most probable class, in as many rows as say something."""
     classes = tools.classes_of(reading, seen)
-    if len(reading.values) > 1:
-        rows = np.stack([seen.number(name) for name in reading.values], axis=1)
-    elif (found := seen.rows(reading.values[0])) is not None:
-        rows = found[0]
+    columns = [found for name in reading.values if (found := seen.number(name)) is not None]
+    whole = seen.rows(next(iter(reading.values)))
+    if whole is not None:
+        rows = whole[0]
+    elif len(columns) != len(reading.values):
+        return False
     else:
-        one = seen.number(reading.values[0])
-        rows = np.stack([0.5 - one, one - 0.5], axis=1)
+        rows = np.stack(columns if len(columns) > 1 else [0.5 - columns[0], columns[0] - 0.5], axis=1)
     known = numbers_of(classes)
     labels = [known.find(value) for value in seen.columns[label].to_pylist()]
     if len(labels) < _ENOUGH or not all(len(place) == 1 for place in labels):

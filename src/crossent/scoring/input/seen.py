@@ -1,4 +1,4 @@
-"""The first rows of a table: which of its columns hold numbers, probabilities, labels, and predictions in one column."""
+"""The first rows of a table: which of its columns hold numbers, probabilities, labels, or all predictions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Seen:
         array = self.columns[name]
         kind = array.type
         if types.is_string(kind) or types.is_large_string(kind):
-            texts = [text for text in array.to_pylist()]
+            texts = list(array.to_pylist())
             if not all(text is None or text.strip() in NO_VALUE or is_number(text) for text in texts):
                 return None
             found = np.array([float(t) if t is not None and is_number(t) else math.nan for t in texts], np.float64)
@@ -77,7 +77,7 @@ class Seen:
         return found if len(found) and not np.isnan(found).all() else None
 
     def labels(self, name: str) -> list[Hashable] | None:
-        """Return the different values of a column, without those that stand for none; None if it holds no single ones."""
+        """Return the different values of a column, without missing ones; None if it holds no single values."""
         array = self.columns[name]
         try:
             values = plain_values(array.unique(), name, None)
@@ -111,8 +111,8 @@ class Seen:
 
     def sum_to_one(self, names: Sequence[str]) -> bool:
         """Return whether several columns of numbers are probabilities of which each row has the sum 1."""
-        found = [self.number(name) for name in names]
-        return len(found) > 1 and all(each is not None for each in found) and are_distributions(np.stack(found, axis=1))
+        found = [number for name in names if (number := self.number(name)) is not None]
+        return len(found) == len(names) > 1 and are_distributions(np.stack(found, axis=1))
 
     def are_probabilities(self, name: str) -> bool:
         """Return whether a column holds numbers from 0 to 1, one of them a fraction."""

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from crossent.errors import Argument, InputError, Message, quoted, shown
+from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.arrow_numbers import Matrix, numbers, vector
 from crossent.scoring.input.arrow_values import decoded, is_list, lengths, plain_values
 from crossent.scoring.input.classes import Classes, in_order, numbers_of, of_columns
@@ -175,9 +175,7 @@ def matched_by_name(found: Matrix, classes: Classes, kind: str) -> Matrix:
 def _is_number(kind: Any) -> bool:
     from pyarrow import types
 
-    return (
-        types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind) or types.is_null(kind)
-    )
+    return types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind) or types.is_null(kind)
 
 
 def _pair(kind: Any, keys: Sequence[str], numbers: Sequence[str]) -> tuple[int, int] | None:
@@ -332,8 +330,8 @@ def _complete(rows: _Rows, kind: str, called: str, first: int) -> Any:
         return rows.values
     values = np.where(rows.present, rows.values, 0.0)
     lacking = ~rows.present.all(axis=1)
+    sums = values.sum(axis=1, dtype=np.float64)
     if kind == "probs":
-        sums = values.sum(axis=1, dtype=np.float64)
         lacking &= ~(np.abs(sums - 1.0) <= max(_CLOSE, 8 * np.finfo(values.dtype).eps * len(rows.keys) ** 0.5))
     if lacking.any():
         row = int(lacking.argmax())
@@ -377,7 +375,9 @@ def _vectors(array: Any, name: str, first: int) -> Any:
     row = np.repeat(np.arange(len(array)), count)
     place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
     if sparse.any():
-        place[np.repeat(sparse, count)] = fields["indices"].filter(_mask(sparse)).flatten().to_numpy(zero_copy_only=False)
+        place[np.repeat(sparse, count)] = (
+            fields["indices"].filter(_mask(sparse)).flatten().to_numpy(zero_copy_only=False)
+        )
     flat = row * width + place
     if len(place) and (place.min() < 0 or place.max() >= width or len(np.unique(flat)) < len(flat)):
         raise InputError(f"column {quoted(name)} holds sparse vectors whose indices are wrong")

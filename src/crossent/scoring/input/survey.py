@@ -102,7 +102,9 @@ def settled(table: Asked, columns: Columns, classes: Any = None, *, unlabelled: 
         found, classes = _by_file(table, found, classes)
         mine = chosen(classes)
     values = found.values or ()
-    named = mine or (classes_of_keys(found.keys) if found.keys else of_columns(list(values)) if len(values) > 1 else None)
+    named = mine or (
+        classes_of_keys(found.keys) if found.keys else of_columns(list(values)) if len(values) > 1 else None
+    )
     return Settled(found, classes, named, said)
 
 
@@ -139,13 +141,13 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
     names = [] if sample is None else sample.schema.names
     if {"inst#", "actual", "predicted", "prediction"} <= set(names):
         return (
-            "Weka wrote the probability of the predicted class alone; let it write the distribution, or pass a column a "
-            "class"
+            "Weka wrote the probability of the predicted class alone; let it write the distribution (option "
+            "-distribution), or pass a column a class"
         )
     if {"label", "score"} <= set(names):
         return (
-            "label and score are the predicted class and its probability alone; write those of all classes (of pipelines "
-            "of Hugging Face: top_k=None)"
+            "label and score are the predicted class and its probability alone; write those of all classes (of "
+            "pipelines of Hugging Face: top_k=None)"
         )
     parts: list[str | Argument] = ["the columns are not those of a tool that is known; pass "]
     parts += [] if columns.label is not None else [Argument("label"), " with the column of true labels, and "]
@@ -198,7 +200,7 @@ def _with_texts(table: Asked, columns: Columns) -> tuple[Columns, Any]:
 
 def _with_keys(table: Asked, columns: Columns, first: Any) -> Columns:
     """Return columns with all classes that their rows name, by reading the column of predictions once before."""
-    name = list(columns.values or ())[0]
+    name = next(iter(columns.values or ()))
     shape = shape_of(opened(first, name).type)
     if shape is None or shape == "vector":
         return columns

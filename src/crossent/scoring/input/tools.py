@@ -55,10 +55,23 @@ PREFIXES = (
     "y_prob", "y_proba", "y_pred_proba", "score", "scores", "softmax", "posterior", "confidence", "conf",
 )  # fmt: skip
 """Common beginnings of the names of columns of probabilities."""
-PROBABILITIES = ("probs", "prob", "probas", "proba", "probabilities", "probability", "y_prob", "y_proba", "y_pred_proba", "predict_proba")
+PROBABILITIES = (
+    "probs",
+    "prob",
+    "probas",
+    "proba",
+    "probabilities",
+    "probability",
+    "y_prob",
+    "y_proba",
+    "y_pred_proba",
+    "predict_proba",
+)
 LOGITS = ("logits", "logit", "y_logits", "raw_logits")
 LOGPROBS = ("logprobs", "log_probs", "log_proba", "logproba", "log_probabilities")
-_PREDICTED = re.compile(r"pred(ict(ed|ion)?s?)?([ _.]?(label|class|y|target))?s?|y_?hat|y_?pred|guess|i_.*", re.IGNORECASE)
+_PREDICTED = re.compile(
+    r"pred(ict(ed|ion)?s?)?([ _.]?(label|class|y|target))?s?|y_?hat|y_?pred|guess|i_.*", re.IGNORECASE
+)
 
 
 def _h2o(seen: Seen) -> list[Reading]:
@@ -175,7 +188,11 @@ def _writer(seen: Seen, name: str) -> str:
 
 def _arrays(seen: Seen) -> list[Reading]:
     found: list[Reading] = []
-    kinds: tuple[tuple[Sequence[str], Kind], ...] = ((PROBABILITIES, "probs"), (LOGITS, "logits"), (LOGPROBS, "logprobs"))
+    kinds: tuple[tuple[Sequence[str], Kind], ...] = (
+        (PROBABILITIES, "probs"),
+        (LOGITS, "logits"),
+        (LOGPROBS, "logprobs"),
+    )
     for names, kind in kinds:
         for name in seen.names:
             if name.casefold().rsplit(".", 1)[-1] not in names or (rows := seen.rows(name)) is None or rows[1]:
@@ -190,7 +207,9 @@ def _arrays(seen: Seen) -> list[Reading]:
 def _prefixed(seen: Seen) -> list[Reading]:
     groups: dict[str, list[str]] = {}
     for name in seen.names:
-        begin = re.match(rf"({'|'.join(sorted(PREFIXES, key=len, reverse=True))})(?:[_\-. :\[(]+(?=.)|(?=\d+$))", name, re.IGNORECASE)
+        begin = re.match(
+            rf"({'|'.join(sorted(PREFIXES, key=len, reverse=True))})(?:[_\-. :\[(]+(?=.)|(?=\d+$))", name, re.IGNORECASE
+        )
         end = re.search(r"[_\-. :](prob|proba|probs|probability|score)$", name, re.IGNORECASE)
         mark = begin[0] if begin else end[0] if end else None
         if mark is not None and "." not in name.removeprefix(mark):
@@ -243,7 +262,11 @@ TOOLS = (
 FORMS = (
     Tool("Hugging Face pipeline, spaCy, Vertex AI", "one column of records, maps or objects", _keyed_columns),
     Tool("arrays of Keras and torch", "one column of lists: `probs`, `logits` or `logprobs`", _arrays),
-    Tool("scikit-learn, W&B and others", "`p_a`, `p_b`; `prob_a`; `proba_a`; `score_a`; `a_prob`; `PREDICT_PROBA_a`", _prefixed),
+    Tool(
+        "scikit-learn, W&B and others",
+        "`p_a`, `p_b`; `prob_a`; `proba_a`; `score_a`; `a_prob`; `PREDICT_PROBA_a`",
+        _prefixed,
+    ),
     Tool("AutoGluon, ranger and others", "a column a class, called as the labels are", _levels),
 )
 """Forms that many tools write."""
@@ -269,7 +292,7 @@ def classes_of(reading: Reading, seen: Seen) -> Classes:
         return Classes(reading.classes)
     if len(reading.values) > 1:
         return of_columns(reading.values)
-    rows = seen.rows(reading.values[0])
+    rows = seen.rows(next(iter(reading.values)))
     if rows is None:
         return Classes(range(2))
     return rows[1] or Classes(range(rows[0].shape[1]))
