@@ -351,7 +351,7 @@ def _vectors(array: Any, name: str, first: int) -> Any:
     fields = dict(zip(names, (decoded(field) for field in array.flatten()), strict=True))
     held = fields["values"]
     count = lengths(held)
-    if "indices" not in fields or not len(array):
+    if "indices" not in fields or not is_list(fields["indices"].type) or not len(array):
         return numbers([held], [name], first)
     inner = lengths(fields["indices"])
     sparse = inner >= 0
