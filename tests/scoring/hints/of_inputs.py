@@ -113,7 +113,6 @@ WINDOWS = FRAME.assign(who="é").to_csv(index=False).encode("cp1252")
 WIDE = CSV.decode().encode("utf-16")
 
 INPUTS = {
-    "no label": Hinted(says(file("a.csv"), "--probs", "p_*"), "pass --label, the column", scores(file("a.csv")), LOSS),
     "semicolons": Hinted(
         says(put("a.csv", SEMICOLONS)),
         "; pass --delimiter ';'",

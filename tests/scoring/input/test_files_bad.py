@@ -331,10 +331,7 @@ class TestPlaces:
 def test_a_command_that_does_not_exist(tmp_path: Path, capsys: Any) -> None:
     assert "scores" in refused(capsys, "scores")
     assert "FILE" in refused(capsys, "score")
-    path = saved(tmp_path / "a.csv", GOOD)
-    assert "pass --label, the column of true classes; the columns are 'y'" in refused(
-        capsys, "score", path, "--probs", "p_*"
-    )
+    assert "--label" in refused(capsys, "score", saved(tmp_path / "a.csv", {"k": Y}))
     assert "OLD" in refused(capsys, "compare", "a.csv", "--label", "y")
 
 

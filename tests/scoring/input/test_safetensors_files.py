@@ -43,7 +43,6 @@ def test_bfloat16_beside_torch(tmp_path: Path) -> None:
     path, p = tmp_path / "a.safetensors", torch.tensor(P).bfloat16()
     save_tensors({"y": torch.tensor(Y), "p": p, "other": torch.zeros(3, 4, 5)}, path, metadata={"made": "here"})
     np.testing.assert_array_equal(read(path, "p")["p"], p.double().numpy())
-    assert set(open_table(path).sample(4).schema.names) == {"y", "p"}
     with pytest.raises(FileError, match=r"'other' has shape \(3, 4, 5\); it must be \(rows,\) or \(rows, classes\)"):
         _ = read(path, "other")
 

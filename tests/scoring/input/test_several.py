@@ -19,7 +19,7 @@ import pytest
 from crossent.scoring.input import files
 from crossent.scoring.input.reader import FileError, FileOptions
 from crossent.scoring.input.several import kind_of, open_tables
-from tests.scoring.written import SCALARS, columns, predictions, saved
+from tests.scoring.written import columns, predictions, saved
 
 Y, P = predictions(90)
 FRAME = pd.DataFrame({**columns(Y, P), "lang": np.array(["de", "en", "fr"])[np.arange(90) % 3]})
@@ -198,33 +198,6 @@ def test_folders_of_other_columns(tmp_path: Path) -> None:
         _ = saved(tmp_path / name / "a.csv", {"y": [0], "p": [0.5]})
     with pytest.raises(FileError, match=r"b=1/a\.csv has no column 'a', and .*a=1/a\.csv has"):
         _ = rows(tmp_path, ["p"])
-
-
-@pytest.mark.parametrize("name", [*SCALARS, "a.safetensors"])
-def test_first_rows_of_all_columns(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    if name == "a.safetensors":
-        from safetensors.numpy import save_file
-
-        save_file({key: np.ascontiguousarray(value) for key, value in columns(Y, P).items()}, path)
-    else:
-        _ = path.write_bytes(SCALARS[name](columns(Y, P)))
-    with open_tables(path) as tables:
-        found = tables.sample(5)
-        assert set(found.schema.names) == {*NAMES}
-        assert len(found) == 5
-        assert [kind_of(kind) for kind in found.schema.types] == ["numbers"] * 4
-        np.testing.assert_allclose(found.column("p_1").to_numpy(), P[:5, 1], rtol=1e-15)
-
-
-def test_first_rows_have_the_types_of_their_values_and_the_folders(tmp_path: Path) -> None:
-    (tmp_path / "k=v").mkdir()
-    _ = (tmp_path / "k=v" / "a.csv").write_text('y,p,note\ncat,0.5,"two\nlines"\ndog,0.25,x\n')
-    with open_tables(tmp_path) as tables:
-        found = tables.sample(2)
-    assert [kind_of(kind) for kind in found.schema.types] == ["text", "numbers", "text", "text"]
-    assert found.column("k").to_pylist() == ["v", "v"]
-    assert found.column("note").to_pylist()[0] == "two\nlines"
 
 
 def test_copies_are_deleted_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,8 +128,6 @@ def test_options_beside_pandas(delimiter, decimal, pack, encoding, tmp_path):
     assert found["q"] == wanted["q"].tolist()
     assert found["p"] == [0.5, 1e-3, None]
     assert wanted["p"].isna().tolist() == [False, False, True]
-    sample = open_table(path, FileOptions(delimiter=delimiter, decimal=decimal, encoding=encoding, na=("?",))).sample(2)
-    assert sample.to_pydict()["q"] == [1.0, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -181,11 +179,3 @@ def test_options_of_other_formats(made, tmp_path):
     (name,) = made
     with pytest.raises(FileError, match=rf"a parquet file has no {name}; leave out {name}="):
         open_table(tmp_path / "a.parquet", FileOptions(**made))
-
-
-def test_a_sample_of_a_long_file_is_of_whole_rows(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text("y,p\n" + "".join(f"{k % 2},0.{k}\n" for k in range(300_000)))
-    assert open_table(path).sample(30).to_pydict()["y"] == [k % 2 for k in range(30)]
-    path.write_text("y,p\n")
-    assert open_table(path).sample() is None

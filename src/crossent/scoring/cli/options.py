@@ -62,8 +62,8 @@ LogprobsOption = Annotated[
 ClassesOption = Annotated[
     str | None,
     typer.Option(
-        help="Classes of the columns, separated by commas, a class with a comma in double quotes; by default the names "
-        "of the columns, or 0, 1, …",
+        help="Classes of the columns, separated by commas, a class with a comma in double quotes; @FILE: a file with "
+        "a name a line, or JSON such as a model's config.json; by default the names of the columns, or 0, 1, …",
         rich_help_panel=PREDICTIONS,
     ),
 ]
@@ -78,9 +78,11 @@ ZeroOption = Annotated[
         rich_help_panel=PREDICTIONS,
     ),
 ]
-LabelOption = Annotated[str, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
-OptionalLabelOption = Annotated[
-    str | None, typer.Option("--label", help="Column of true classes.", rich_help_panel=ROWS)
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of true classes; by default that which the shape of the table shows.", rich_help_panel=ROWS
+    ),
 ]
 WeightOption = Annotated[str | None, typer.Option(help="Column of weights.", rich_help_panel=ROWS)]
 ClusterOption = Annotated[
@@ -158,20 +160,29 @@ def state_options(
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
         raise UsageError(f"--zero must be a probability or inf, got {quoted(zero)}") from error
-    try:
-        named = (
-            None if classes is None else next(csv.reader(io.StringIO(classes, newline=""), skipinitialspace=True), [])
-        )
-    except csv.Error as error:
-        raise UsageError(f"--classes must be names with commas between them, got {quoted(classes)}") from error
     return {
-        "classes": named and [name.strip() for name in named],
+        "classes": None if classes is None else _classes(classes),
         "ignore": ignore or None,
         "normalize": normalize,
         "zero": smallest,
         "ci": ci,
         "worst": worst,
     }
+
+
+def _classes(classes: str) -> Any:
+    """Return the argument `classes` that the option stands for."""
+    if classes.startswith("@"):
+        from crossent.scoring.cli.reading import input_errors
+        from crossent.scoring.input.class_files import read_classes
+
+        with input_errors(Path(classes[1:])):
+            return read_classes(Path(classes[1:]))
+    try:
+        named = next(csv.reader(io.StringIO(classes, newline=""), skipinitialspace=True), [])
+    except csv.Error as error:
+        raise UsageError(f"--classes must be names with commas between them, got {quoted(classes)}") from error
+    return named and [name.strip() for name in named]
 
 
 def put(text: str) -> None:

@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from crossent.errors import Argument, InputError, Message, UsageError, one_line
-from crossent.scoring.input.arguments import RowArguments
+from crossent.errors import Argument, InputError, UsageError, one_line
 from crossent.scoring.input.arrow import arguments
-from crossent.scoring.input.classes import Classes, chosen, numbers_of, of_columns
+from crossent.scoring.input.classes import Classes, numbers_of, of_columns
 from crossent.scoring.input.columns import Columns
-from crossent.scoring.input.columns import columns as named
-from crossent.scoring.input.labels import listing
 from crossent.scoring.input.reader import FileOptions, Portion
 from crossent.scoring.input.several import Tables, open_tables
+from crossent.scoring.input.survey import settled
 from crossent.scoring.state import ScoreState
 
 Names = str | Path | Sequence[str | Path]
@@ -104,41 +102,21 @@ def say(recognised: str) -> None:
     print(f"read as {one_line(recognised)}", file=sys.stderr)
 
 
-def named_columns(tables: Tables, label: str | None, rows: RowArguments, na: Sequence[str] = ()) -> Columns:
-    """Return the columns that options name, to be looked up among those of a table.
-
-    Raises
-    ------
-    UsageError
-        If the column of labels, or that of predictions, is not named.
-    """
-    with input_errors(tables.name):
-        if label is None:
-            raise InputError(
-                Message(
-                    "pass ",
-                    Argument("label"),
-                    f", the column of true classes; the columns are {listing(tables.columns)}",
-                ),
-                argument="label",
-            )
-        return named(label, rows, na)
-
-
 def state_from(tables: Tables, columns: Columns, options: Mapping[str, Any]) -> ScoreState:
     """Return the state of all rows of a table; `options` are the arguments of `ScoreState`."""
     with input_errors(tables.name):
-        found = columns.among(tables.columns)
-        classes = chosen(options.get("classes")) or of_columns(found.values if len(found.values) > 1 else ())
-        settled: dict[str, Any] = {**options, "ignore": _ignored(options.get("ignore"), classes)}
-        state = ScoreState(**settled)
-        texts = [found.label, found.cluster, *(found.by or ()), found.id]
-        portions = tables.batches(found.needed, [name for name in texts if name is not None])
-        with progress(tables, portions) as shown:
-            for portion in shown:
-                if len(portion.batch):
-                    with input_errors(_where(tables, portion, state.sums.seen)):
-                        _ = state.update(**arguments(portion.batch, found, state.sums.seen))
+        asked = settled(tables, columns, options.get("classes"))
+        if asked.said:
+            print(one_line(asked.said), file=sys.stderr)
+        found = asked.columns
+        ignore = _ignored(options.get("ignore"), asked.named or of_columns(()))
+        arguments_of_state: dict[str, Any] = {**options, "classes": asked.classes, "ignore": ignore}
+        state = ScoreState(**arguments_of_state)
+        with progress(tables, tables.batches(found.needed, found.texts)) as portions:
+            for portion in portions:
+                with input_errors(_where(tables, portion, state.sums.seen)):
+                    for piece in asked.pieces(portion.batch):
+                        _ = state.update(**arguments(piece, found, state.sums.seen))
         return state
 
 

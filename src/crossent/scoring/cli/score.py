@@ -21,13 +21,13 @@ from crossent.scoring.cli.options import (
     IdOption,
     IgnoreOption,
     JsonOption,
+    LabelOption,
     LevelOption,
     LogitsOption,
     LogprobsOption,
     MemoryOption,
     NaOption,
     NormalizeOption,
-    OptionalLabelOption,
     ProbsOption,
     Require,
     SheetOption,
@@ -45,7 +45,7 @@ def add(app: Any, require: Require) -> None:
     @app.command()
     def score(  # pyright: ignore[reportUnusedFunction]
         file: FilesArgument,
-        label: OptionalLabelOption = None,
+        label: LabelOption = None,
         probs: ProbsOption = None,
         logits: LogitsOption = None,
         logprobs: LogprobsOption = None,
@@ -80,6 +80,7 @@ def add(app: Any, require: Require) -> None:
         require("score", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, memory, reading
         from crossent.scoring.input.arguments import RowArguments
+        from crossent.scoring.input.columns import columns
         from crossent.scoring.input.reader import FileOptions
 
         actions.check_thresholds(max_loss=max_loss, min_skill=min_skill)
@@ -87,10 +88,10 @@ def add(app: Any, require: Require) -> None:
             require("--html", "matplotlib", extra="score")
         with reading.input_errors():
             rows = RowArguments(probs, logits, logprobs, weight, cluster, by or None, id)
+            named = columns(label, rows, na or (), by_shape=True)
             files = FileOptions(format, delimiter, decimal, encoding, tuple(na or ()), sheet)
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
         with memory.limited(memory.bytes_of(max_memory), *file), reading.opened(file, files) as tables:
-            named = reading.named_columns(tables, label, rows, na or ())
             if html is not None:
                 actions.check_writable(html, *tables.inputs)
             found = actions.score_tables(tables, named, options)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crossent.errors import Argument, Message, quoted
 from crossent.inputs import why_not_readable
@@ -18,6 +17,7 @@ from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arrow_files import ARROW, PARQUET
 from crossent.scoring.input.excel_files import XLSX
 from crossent.scoring.input.json_files import JSONL
+from crossent.scoring.input.json_tables import JSON
 from crossent.scoring.input.numpy_files import NPY, NPZ
 from crossent.scoring.input.reader import FileError, FileOptions, Portion, Reader, Selection, errors_named
 from crossent.scoring.input.safetensors_files import SAFETENSORS
@@ -28,6 +28,7 @@ READERS = {
     ".parquet": PARQUET, ".pq": PARQUET,
     ".arrow": ARROW, ".arrows": ARROW, ".feather": ARROW, ".ipc": ARROW,
     ".jsonl": JSONL, ".ndjson": JSONL,
+    ".json": JSON,
     ".npz": NPZ,
     ".npy": NPY,
     ".safetensors": SAFETENSORS,
@@ -100,24 +101,16 @@ class Table:
         with errors_named(self.name, self.path):
             yield from self.reader.batches(wanted)
 
-    def sample(self, rows: int = 20) -> Any:
-        """Return the first rows of all columns whose names occur once, a record batch; None if there are no rows.
-
-        Columns have their types as far as the format says them, or the values do.
-        """
-        names = [name for name in self.columns if self.columns.count(name) == 1]
-        with errors_named(self.name, self.path):
-            if self.reader.sample is not None:
-                found = self.reader.sample(self.path, rows)
-                return None if found is None else found.select([name for name in names if name in found.schema.names])
-            wanted = Selection(self.path, self.columns, names, frozenset(names))
-            first = next((portion.batch for portion in self.reader.batches(wanted) if len(portion.batch)), None)
-            return None if first is None else first.slice(0, rows)
-
     @property
     def said(self) -> str:
         """What was chosen without being asked for, or ""."""
         return "" if self.reader.said is None else self.reader.said(self.path)
+
+    def class_names(self, label: str) -> Sequence[str] | None:
+        """Return the names of the classes 0, 1, … that the file gives a column of labels; None if it gives none."""
+        ask = self.reader.class_names
+        with errors_named(self.name, self.path):
+            return None if ask is None else ask(self.path, label)
 
 
 def open_table(path: str | Path, options: FileOptions | None = None, *, name: str | None = None) -> Table:

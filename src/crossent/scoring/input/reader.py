@@ -187,12 +187,12 @@ class Reader:
         Names of the `FileOptions` that `configured` takes, beside `na`.
     configured
         Function of `FileOptions`: returns the reader that reads files so. None if there is nothing to choose.
-    sample
-        Function of a path and a number: returns about so many first rows of all columns as a record batch, with their
-        types as far as they can be told. None if `batches` of all columns as texts has the types of each.
     said
         Function of a path: returns what was chosen without being asked for, such as the first of several sheets; "" if
         nothing was.
+    class_names
+        Function of a path and a column of labels: returns the names of the classes 0, 1, … by what the file says about
+        the column, None if it says nothing. By default no file does.
 
     Notes
     -----
@@ -208,8 +208,8 @@ class Reader:
     compressible: bool = False
     options: frozenset[str] = frozenset()
     configured: Callable[[FileOptions], Reader] | None = None
-    sample: Callable[[Path, int], Any] | None = None
     said: Callable[[Path], str] | None = None
+    class_names: Callable[[Path, str], Sequence[str] | None] | None = None
 
     def with_options(self, options: FileOptions) -> Reader:
         """Return the reader that reads files as the options say.

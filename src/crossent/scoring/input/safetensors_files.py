@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,29 +111,6 @@ def _batches(wanted: Selection) -> Iterator[Portion]:
         yield Portion(record_batch(parts), min(rows, begin + step) / rows)
 
 
-def _sample(path: Path, rows: int) -> Any:
-    """Return the first rows of the tensors that have as many rows as most, and at most two axes."""
-    tensors = _tensors(path)
-    names = _alike({name: tensor.head for name, tensor in tensors.items() if tensor.kind in _TYPES})
-    found = {
-        name: _floats(_mapped(path, tensors[name])[:rows], tensors[name].kind)
-        for name in names
-        if math.prod(tensors[name].head.shape[1:]) <= rows_at_a_time(1) * rows
-    }
-    return record_batch(found) if found else None
-
-
-def _alike(heads: Mapping[str, Head]) -> list[str]:
-    named = {
-        name: head
-        for name, head in heads.items()
-        if len(head.shape) in {1, 2} and head.shape[0] and 0 not in head.shape
-    }
-    lengths = [head.shape[0] for head in named.values()]
-    most = max(lengths, key=lengths.count, default=0)
-    return [name for name, head in named.items() if head.shape[0] == most]
-
-
 def _mapped(path: Path, tensor: _Tensor) -> Any:
     if 0 in tensor.head.shape:
         return np.empty(tensor.head.shape, tensor.head.dtype)
@@ -146,4 +123,4 @@ def _floats(array: Any, kind: str) -> Any:
     return (array.astype(np.uint32) << _SHIFT).view(np.float32) if kind == "BF16" else array
 
 
-SAFETENSORS = Reader("safetensors", _columns, _batches, sample=_sample)
+SAFETENSORS = Reader("safetensors", _columns, _batches)

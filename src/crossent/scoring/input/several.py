@@ -93,14 +93,23 @@ class Tables:
         """
         yield from ahead(self._portions(list(names), frozenset(texts)))
 
-    def sample(self, rows: int = 20) -> Any:
-        """Return the first rows of all columns as a record batch, or None if there are none; types as they are told."""
-        for part in self.parts:
-            batch = part.table.sample(rows)
-            if batch is not None and len(batch):
-                named = [name for name in self.columns if name in batch.schema.names or name in part.folders]
-                return _with_folders(batch, named, part, frozenset(named))
-        return None
+    def class_names(self, label: str) -> Sequence[str] | None:
+        """Return the names of the classes 0, 1, … that the files give a column of labels; None if they give none.
+
+        Raises
+        ------
+        FileError
+            If two files give them other names.
+        """
+        tables = [part.table for part in self.parts if label in part.table.columns]
+        named = [table.class_names(label) for table in tables]
+        for table, names in zip(tables[1:], named[1:], strict=True):
+            if names != named[0]:
+                raise FileError(
+                    f"{table.name} and {tables[0].name} call the classes of column {quoted(label)} by other names: "
+                    f"{quoted(names)} and {quoted(named[0])}"
+                )
+        return named[0] if named else None
 
     def place(self, row: int) -> Place:
         """Return where a row is, by its number among all rows that have been read."""

@@ -21,7 +21,6 @@ LONGEST = 1 << 24
 COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 """Ending of a name and pyarrow's name of each compression."""
 _WIDE = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-_SAMPLED = 1 << 20  # bytes in which the first rows of a sample are sought
 
 
 def compression_of(path: Path) -> str | None:
@@ -102,7 +101,6 @@ def delimited(format: str, delimiter: str, options: FileOptions | None = None) -
         compressible=True,
         options=frozenset(("delimiter", "decimal", "encoding")),
         configured=partial(delimited, format, delimiter),
-        sample=partial(_sample, mark, options),
     )
 
 
@@ -135,7 +133,7 @@ def _delimited_batches(delimiter: str, options: FileOptions, wanted: Selection) 
             raise FileError(f"{wanted.path} is not text in {options.encoding}: {error}", argument="encoding") from error
 
 
-def _stream(file: Any, delimiter: str, options: FileOptions, *, block: int = _BLOCK, **convert: Any) -> Any:
+def _stream(file: Any, delimiter: str, options: FileOptions, **convert: Any) -> Any:
     """Return pyarrow's reader of delimited text.
 
     "NA" and an empty cell are texts in a column of texts: whether they stand for no value, only classes can say.
@@ -146,7 +144,7 @@ def _stream(file: Any, delimiter: str, options: FileOptions, *, block: int = _BL
     decimal = options.decimal or "."
     return reader.open_csv(
         file,
-        read_options=reader.ReadOptions(block_size=block, encoding=options.encoding or "utf8"),
+        read_options=reader.ReadOptions(block_size=_BLOCK, encoding=options.encoding or "utf8"),
         parse_options=reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=reader.ConvertOptions(null_values=null_values, decimal_point=decimal, **convert),
     )
@@ -172,30 +170,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _sample(delimiter: str, options: FileOptions, path: Path, rows: int) -> Any:
-    """Return the first rows of all columns, with the types that pyarrow infers for them."""
-    import pyarrow as pa
-
-    with path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), compression_of(path)) as file:
-        start = file.read(_SAMPLED)
-        whole = len(start) < _SAMPLED
-    if options.encoding is not None:
-        start, options = _recoded(start, path, options.encoding), FileOptions(**_without_encoding(options))
-    first, newline, lines = start.partition(b"\n")
-    kept = start if whole else first + newline + b"\n".join(lines.split(b"\n")[: min(rows, lines.count(b"\n"))])
-    try:
-        stream = _stream(pa.BufferReader(kept), delimiter, options, block=len(kept) + 1)
-        return stream.read_next_batch().slice(0, rows)
-    except StopIteration:
-        return None
-    except pa.ArrowInvalid as error:
-        raise _said(error, Selection(path, (), [], frozenset()), delimiter, options) from error
-
-
-def _without_encoding(options: FileOptions) -> dict[str, Any]:
-    return {"delimiter": options.delimiter, "decimal": options.decimal, "na": options.na}
 
 
 def _with_name(text: str, columns: Sequence[str]) -> str:
