@@ -108,11 +108,15 @@ def test_rows_that_hold_all_numbers(values):
 
 @pytest.mark.parametrize("kind", ["logits", "logprobs"])
 def test_logits_and_log_probabilities_too(kind):
-    rows = [[{"label": key, "score": float(np.log(p)) + 3 * (kind == "logits")} for key, p in r.items()] for r in SHUFFLED]
+    rows = [
+        [{"label": key, "score": float(np.log(p)) + 3 * (kind == "logits")} for key, p in r.items()] for r in SHUFFLED
+    ]
     assert crossent.score(LABELS, **{kind: rows}).loss == pytest.approx(LOSS, rel=1e-12)
 
 
-@pytest.mark.parametrize("classes", [None, CLASSES, dict(enumerate(CLASSES)), {name: k for k, name in enumerate(CLASSES)}])
+@pytest.mark.parametrize(
+    "classes", [None, CLASSES, dict(enumerate(CLASSES)), {name: k for k, name in enumerate(CLASSES)}]
+)
 def test_numbered_labels_of_hugging_face(classes):
     """`LABEL_2` is the third class, whatever the order of a row."""
     rows = [[{"label": f"LABEL_{CLASSES.index(r['label'])}", "score": r["score"]} for r in row] for row in RECORDS]
