@@ -51,9 +51,11 @@ def test_tools_say_what_their_tables_look_like(tool):
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [
-        ("y", True), ("Y_true", True), ("true label", True), ("TrueLabel", True), ("label", True), ("instance.label", True),
+        ("y", True), ("Y_true", True), ("true label", True), ("TrueLabel", True), ("label", True),
+        ("instance.label", True),
         ("ground-truth", True), ("actual", True), ("label_ids", True), ("class", False), ("predicted_label", False),
-        ("y_pred", False), ("prediction", False), ("label.", True), ("pred.class", False), ("labelled", False), ("", False),
+        ("y_pred", False), ("prediction", False), ("label.", True), ("pred.class", False), ("labelled", False),
+        ("", False),
     ],
 )  # fmt: skip
 def test_names_of_the_truth(name, is_one):
