@@ -13,11 +13,40 @@ import typer
 
 from crossent.errors import UsageError, quoted
 
-PREDICTIONS, ROWS, RESULT, CHECKS = "Predictions", "Rows", "Result", "Checks"
+FILES, PREDICTIONS, ROWS, RESULT, CHECKS = "Files", "Predictions", "Rows", "Result", "Checks"
 """Groups of options in the help of a command."""
 
-FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="csv or jsonl (.gz and the like too), parquet, arrow, npz or npy.")
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="Files, folders of parts, patterns, zip archives, URLs such as s3://…, or - for standard input: csv or "
+        "jsonl (.gz and the like too), parquet, arrow, xlsx, safetensors, npz or npy. Several are one table.",
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Format of all files, such as csv, where the endings of their names do not say it.",
+        rich_help_panel=FILES,
+    ),
+]
+DelimiterOption = Annotated[
+    str | None,
+    typer.Option(metavar="MARK", help="Mark between the values of a line, such as ';' or tab.", rich_help_panel=FILES),
+]
+DecimalOption = Annotated[
+    str | None,
+    typer.Option(metavar="MARK", help="Mark before the fractions of numbers, such as ','.", rich_help_panel=FILES),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Encoding of csv, such as cp1252; UTF-8 by default.", rich_help_panel=FILES),
+]
+SheetOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Sheet of a workbook; the first by default.", rich_help_panel=FILES),
 ]
 ProbsOption = Annotated[
     str | None,
@@ -89,8 +118,8 @@ IgnoreOption = Annotated[
 NaOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Text that stands for no value in columns of labels, slices, clusters and ids; may be repeated. Among "
-        "labels that are numbers, an empty cell, NA, nan and null do by default.",
+        help="Text that stands for no value; may be repeated. Among numbers and labels that are numbers, empty cells, "
+        "NA, nan and null do by default.",
         rich_help_panel=ROWS,
     ),
 ]
