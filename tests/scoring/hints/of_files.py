@@ -149,8 +149,11 @@ FILES = {
     "a wide pattern": Hinted(
         says(file("a.csv"), "--label", "y", "--probs", "*"), "choose a narrower pattern", scores(file("a.csv")), LOSS
     ),
-    "no kind": Hinted(
-        says(file("a.csv"), "--label", "y"), "pass exactly one of --probs, --logits", scores(file("a.csv")), LOSS
+    "two kinds": Hinted(
+        says(file("a.csv"), *CALL, "--logits", "p_*"),
+        "pass exactly one of --probs, --logits",
+        scores(file("a.csv")),
+        LOSS,
     ),
     "too little memory": Hinted(
         says(file("a.csv"), *CALL, "--max-memory", "1M"),

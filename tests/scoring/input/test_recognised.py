@@ -33,7 +33,7 @@ TWO_Y = (RANDOM.random(30) < TWO[:, 1]).astype(int)
 
 KNOWN = {
     "H2O": ({"y": Y, "predict": BEST, "p0": A, "p1": B, "p2": C}, "y", ["p0", "p1", "p2"]),
-    "H2O with levels": ({"x": A, "predict": PREDICTED, "a": A, "b": B, "c": C, "label": TRUE}, "label", ["a", "b", "c"]),
+    "H2O with levels": ({"predict": PREDICTED, "a": A, "b": B, "c": C, "label": TRUE}, "label", ["a", "b", "c"]),
     "H2O calibrated alone": ({"y": Y, "predict": BEST, "cal_p0": A, "cal_p1": B, "cal_p2": C}, "y", None),
     "tidymodels": ({"species": TRUE, ".pred_class": PREDICTED, **columns(".pred_"), ".row": Y}, "species", None),
     "caret": ({"pred": PREDICTED, "obs": TRUE, "a": A, "b": B, "c": C, "rowIndex": Y}, "obs", ["a", "b", "c"]),
@@ -72,7 +72,7 @@ KNOWN = {
 
 
 def read(table, **given):
-    batch = pa.RecordBatch.from_pydict({name: values for name, values in table.items()})
+    batch = pa.RecordBatch.from_pydict(dict(table))
     return recognise(batch.schema.names, batch.schema.types, batch, **given)
 
 
@@ -147,7 +147,8 @@ def test_near_misses_are_not_recognised(table):
 SEVERAL = {
     "calibrated or not": ({"y": Y, "predict": BEST, "p0": A, "p1": B, "p2": C, "cal_p0": A, "cal_p1": B, "cal_p2": C},
                           "probs='p0,p1,p2' or probs='cal_p0,cal_p1,cal_p2'"),
-    "two models": ({"y": TRUE, **columns("prob_"), **columns("score_", values=P[:, ::-1])}, "probs='prob_a,prob_b,prob_c'"),
+    "two models": ({"y": TRUE, **columns("prob_"), **columns("score_", values=P[:, ::-1])},
+                   "probs='prob_a,prob_b,prob_c'"),
     "probabilities or logits": ({"y": Y, "probs": P.tolist(), "logits": np.log(P).tolist()}, "logits='logits'"),
     "two columns of records": ({"y": TRUE, "new": RECORDS, "old": RECORDS}, "probs='new' or probs='old'"),
     "two truths": ({"label": TRUE, "target": PREDICTED, **columns("p_")}, "label='label' or label='target'"),

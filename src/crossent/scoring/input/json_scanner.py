@@ -15,6 +15,7 @@ from crossent.scoring.input.text_files import LONGEST, compression_of
 
 _BLOCK = 1 << 20
 _SPACE = " \t\n\r"
+_ENDS = (",", "]", "}", ":", *_SPACE)
 
 
 class Scanner:
@@ -78,17 +79,14 @@ class Scanner:
         while True:
             try:
                 found, end = self._values.raw_decode(self._text, self._at)
-                if end < len(self._text) or self._ended:  # a number may go on
+                if self._ended or self._text[end : end + 1] in _ENDS:  # else a number may go on
                     self._at = end
                     return found
-                error = None
-            except (ValueError, RecursionError) as raised:
-                error = raised
-            if not self._more():
-                if error is None:
-                    continue
+                why = ""
+            except (ValueError, RecursionError) as error:  # not kept, for it keeps the text
                 why = "nested too deeply" if isinstance(error, RecursionError) else str(error).split(":")[0]
-                raise FileError(f"{self._path}: not JSON ({why}, near byte {self.offset:,})") from error
+            if not self._more() and why:
+                raise FileError(f"{self._path}: not JSON ({why}, near byte {self.offset:,})")
 
     def items(self) -> Iterator[None]:
         """Stand before each item of an array in turn; each must be stepped over."""

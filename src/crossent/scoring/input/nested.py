@@ -49,7 +49,7 @@ def column_of(batch: Any, name: str) -> Any:
     if name in names:
         return batch.column(name)
     root = root_of(name, names)
-    if root is None:
+    if root is None or name == f"{root}.":
         raise InputError(f"there is no column {quoted(name)}")
     array, rest = opened(batch.column(root), root), name[len(root) + 1 :]
     while rest:

@@ -103,11 +103,12 @@ def _readings(seen: Seen, tier: Sequence[tools.Tool]) -> list[Reading]:
 
 
 def _different(readings: Sequence[Reading]) -> list[Reading]:
-    """Return readings of different columns, the first of those that read the same ones."""
+    """Return readings of different columns, the first of those that read the same, and none of a column's fields."""
     found: dict[frozenset[str], Reading] = {}
     for reading in readings:
-        found.setdefault(frozenset(reading.values), reading)
-    return list(found.values())
+        _ = found.setdefault(frozenset(reading.values), reading)
+    whole = [f"{reading.values[0]}." for reading in found.values() if len(reading.values) == 1]
+    return [each for each in found.values() if not any(each.values[0].startswith(begin) for begin in whole)]
 
 
 def _several(readings: Sequence[Reading]) -> InputError:

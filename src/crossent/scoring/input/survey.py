@@ -19,7 +19,7 @@ from crossent.scoring.input.nested import column_of, opened
 from crossent.scoring.input.reader import Portion
 from crossent.scoring.input.recognised import recognise
 from crossent.scoring.input.seen import nested_paths
-from crossent.scoring.input.shapes import classes_of_keys, keys_of, shape_of
+from crossent.scoring.input.shapes import classes_of_keys, keys_of, predictions, shape_of
 
 SAMPLE = 1000
 """Rows that are looked at to recognise a table."""
@@ -99,7 +99,7 @@ def settled(table: Asked, columns: Columns, classes: Any = None, *, unlabelled: 
     if mine is None and sample is not None:
         found = _with_keys(table, found, sample)
     if given is None and found.label is not None and found.label not in found.roots:
-        found, classes = _by_file(table, found, classes)
+        found, classes = _by_file(table, found, classes, sample)
         mine = chosen(classes)
     values = found.values or ()
     named = mine or (
@@ -215,7 +215,7 @@ def _with_keys(table: Asked, columns: Columns, first: Any) -> Columns:
     return replace(columns, keys=tuple(keys))
 
 
-def _by_file(table: Asked, columns: Columns, classes: Any) -> tuple[Columns, Any]:
+def _by_file(table: Asked, columns: Columns, classes: Any, first: Any) -> tuple[Columns, Any]:
     """Return columns in the order of the classes that the file names its labels by, and these as a mapping."""
     ask = getattr(table, "class_names", None)
     names = None if ask is None or columns.label is None else ask(columns.label)
@@ -229,9 +229,17 @@ def _by_file(table: Asked, columns: Columns, classes: Any) -> tuple[Columns, Any
         fits = all(known.find(key) for key in forms.names) or all(known.find(str(key)) for key in columns.keys)
         return columns, mapping if fits else None
     if len(values) < 2:
-        return columns, mapping
+        count = 2 if first is None else _width(first, columns)
+        return columns, mapping if count == len(names) else None
     found = [known.find(name) for name in of_columns(values).names]
     places = [place[0] for place in found if len(place) == 1]
     if len(values) != len(names) or sorted(places) != list(range(len(names))):
         return columns, None
     return replace(columns, values=[values[places.index(k)] for k in range(len(names))]), mapping
+
+
+def _width(first: Any, columns: Columns) -> int:
+    """Return how many classes the first row of a single column has."""
+    name = next(iter(columns.values or ()))
+    shape = predictions([first], [name], columns.kind).values.shape
+    return shape[1] if len(shape) == 2 else 2
