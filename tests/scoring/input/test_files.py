@@ -91,7 +91,8 @@ def test_every_reader_says_how_its_files_begin_or_that_it_does_not_know():
     for ending, reader in READERS.items():
         assert ending.startswith(".")
         assert isinstance(reader, Reader)
-    beginnings = [first for reader in {id(r): r for r in READERS.values()}.values() for first in reader.first_bytes]
+    several = {id(r): r for r in READERS.values() if r is not READERS[".xlsx"]}  # a zip archive too, as npz is
+    beginnings = [first for reader in several.values() for first in reader.first_bytes]
     assert len(beginnings) == len(set(beginnings))
 
 

@@ -12,7 +12,11 @@ from crossent.scoring.cli.options import (
     ByOption,
     ClassesOption,
     ClusterOption,
-    FileArgument,
+    DecimalOption,
+    DelimiterOption,
+    EncodingOption,
+    FilesArgument,
+    FormatOption,
     HtmlOption,
     IdOption,
     IgnoreOption,
@@ -26,6 +30,7 @@ from crossent.scoring.cli.options import (
     NormalizeOption,
     ProbsOption,
     Require,
+    SheetOption,
     WeightOption,
     WorstOption,
     ZeroOption,
@@ -39,8 +44,8 @@ def add(app: Any, require: Require) -> None:
 
     @app.command()
     def score(  # pyright: ignore[reportUnusedFunction]
-        file: FileArgument,
-        label: LabelOption,
+        file: FilesArgument,
+        label: LabelOption = None,
         probs: ProbsOption = None,
         logits: LogitsOption = None,
         logprobs: LogprobsOption = None,
@@ -53,6 +58,11 @@ def add(app: Any, require: Require) -> None:
         id: IdOption = None,
         ignore: IgnoreOption = None,
         na: NaOption = None,
+        format: FormatOption = None,
+        delimiter: DelimiterOption = None,
+        decimal: DecimalOption = None,
+        encoding: EncodingOption = None,
+        sheet: SheetOption = None,
         ci: LevelOption = 0.95,
         worst: WorstOption = 10,
         bits: BitsOption = False,
@@ -66,22 +76,26 @@ def add(app: Any, require: Require) -> None:
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Score predictions in a file: their cross-entropy, with an interval, calibration and the costliest rows."""
+        """Score predictions in files: their cross-entropy, with an interval, calibration and the costliest rows."""
         require("score", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, memory, reading
         from crossent.scoring.input.arguments import RowArguments
         from crossent.scoring.input.columns import columns
+        from crossent.scoring.input.reader import FileOptions
 
         actions.check_thresholds(max_loss=max_loss, min_skill=min_skill)
         if html is not None:
             require("--html", "matplotlib", extra="score")
-            actions.check_writable(html, file)
         with reading.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id), na or ())
+            rows = RowArguments(probs, logits, logprobs, weight, cluster, by or None, id)
+            named = columns(label, rows, na or (), by_shape=True)
+            files = FileOptions(format, delimiter, decimal, encoding, tuple(na or ()), sheet)
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
-        with memory.limited(memory.bytes_of(max_memory), file):
-            found = actions.score_file(file, named, options)
+        with memory.limited(memory.bytes_of(max_memory), *file), reading.opened(file, files) as tables:
             if html is not None:
-                actions.write_report(found, html, file)
+                actions.check_writable(html, *tables.inputs)
+            found = actions.score_tables(tables, named, options)
+            if html is not None:
+                actions.write_report(found, html, tables.name)
             put((actions.as_json if json else actions.as_text)(found, in_bits=bits))
         actions.hold(found, max_loss, min_skill, in_bits=bits)
