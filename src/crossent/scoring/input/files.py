@@ -106,6 +106,11 @@ class Table:
         """What was chosen without being asked for, or ""."""
         return "" if self.reader.said is None else self.reader.said(self.path)
 
+    @property
+    def typed(self) -> bool:
+        """Whether the file says the types of its columns, so that all rows have the same fields."""
+        return self.reader.format in {"parquet", "arrow"}
+
     def class_names(self, label: str) -> Sequence[str] | None:
         """Return the names of the classes 0, 1, … that the file gives a column of labels; None if it gives none."""
         ask = self.reader.class_names
