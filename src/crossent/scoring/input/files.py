@@ -19,6 +19,7 @@ from crossent.scoring.input.excel_files import XLSX
 from crossent.scoring.input.json_files import JSONL
 from crossent.scoring.input.json_tables import JSON
 from crossent.scoring.input.numpy_files import NPY, NPZ
+from crossent.scoring.input.output_files import OUTPUT
 from crossent.scoring.input.reader import FileError, FileOptions, Portion, Reader, Selection, errors_named
 from crossent.scoring.input.safetensors_files import SAFETENSORS
 from crossent.scoring.input.text_files import COMPRESSION, CSV, TSV
@@ -29,6 +30,7 @@ READERS = {
     ".arrow": ARROW, ".arrows": ARROW, ".feather": ARROW, ".ipc": ARROW,
     ".jsonl": JSONL, ".ndjson": JSONL,
     ".json": JSON,
+    ".txt": OUTPUT, ".out": OUTPUT, ".pred": OUTPUT, ".preds": OUTPUT,
     ".npz": NPZ,
     ".npy": NPY,
     ".safetensors": SAFETENSORS,
