@@ -156,4 +156,10 @@ SHAPES = {
         scores(text(RECORDS_OF_JSON), *CALL),
         LOSS,
     ),
+    "names in a file of outputs": Hinted(
+        lambda bench: bench.said("score", csv(NAMED)(bench).rename(bench.path / "a.txt"), *CALL),
+        "if these are names of columns, pass --format csv or --format tsv",
+        lambda bench: bench.loss(bench.path / "a.txt", *CALL, "--format", "csv"),
+        LOSS,
+    ),
 }

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossent.errors import InputError, UsageError
-from crossent.scoring.cli.actions import score_file
+from crossent.scoring.cli.reading import state_of
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.columns import columns
 from crossent.scoring.input.files import open_table
@@ -33,7 +33,7 @@ def named(label=None, **roles):
 
 
 def scored(path, label=None, options=None, **roles):
-    return score_file(path, named(label, **roles), options or {})
+    return state_of(path, named(label, **roles), options or {}).finalize()
 
 
 def lines(path, *rows):
