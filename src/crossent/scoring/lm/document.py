@@ -16,6 +16,9 @@ JsonObject = Mapping[str, Any]
 LogSource = Literal["chat", "completions", "responses", "vllm", "lm-eval", "plain"]
 """Program or format that wrote a record of a log."""
 
+DocumentSource = LogSource | Literal["model"]
+"""Origin of a document: a log, or a model that scored the text."""
+
 DocumentNote = Literal[
     "failed",
     "filtered",
@@ -26,6 +29,7 @@ DocumentNote = Literal[
     "unconfirmed bytes",
     "unknown target",
     "accuracy alone",
+    "first token",
 ]
 """Remark of a reader about a document, which becomes a warning of the score."""
 
@@ -78,7 +82,7 @@ class Document:
     """
 
     id: str
-    source: LogSource
+    source: DocumentSource
     tokens: tuple[Token, ...] = ()
     loglikelihood: float | None = None
     bytes: int | None = None

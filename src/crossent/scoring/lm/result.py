@@ -66,7 +66,8 @@ class LanguageModelScore:
     bound and ∞, and `covered_loss` is the loss of the other tokens alone. `bits_per_byte` and `bits_per_byte_bounds`
     are the same in bits per byte of the scored tokens' UTF-8. `tokens` counts the scored tokens, `covered` those with a
     known log-probability; `bytes` is None if unknown. `loss_per_document` and `loss_per_word` are for logs that hold
-    totals of documents. Intervals cover with probability `level` and take documents, not tokens, as independent.
+    totals of documents. Intervals cover with probability `level` and take documents, not tokens, as independent. `facts`
+    say how the numbers came about, such as the windows of a model.
     """
 
     loss: float
@@ -92,6 +93,11 @@ class LanguageModelScore:
     worst_tokens: tuple[TokenLoss, ...]
     worst_documents: tuple[DocumentLoss, ...]
     warnings: tuple[str, ...]
+    facts: tuple[str, ...] = ()
+
+    def with_facts(self, *facts: str) -> LanguageModelScore:
+        """Return the score with more facts."""
+        return dataclasses.replace(self, facts=(*self.facts, *facts))
 
     @property
     def coverage(self) -> float:
@@ -128,7 +134,7 @@ class LanguageModelScore:
         return json.dumps(json_value(self.to_dict()), indent=indent, allow_nan=False)
 
     def __repr__(self) -> str:
-        parts = [_head(self), *aligned(_rows(self))]
+        parts = [_head(self), *self.facts, *aligned(_rows(self))]
         for title, rows in _worst(self):
             parts += ["", title, *aligned(rows)]
         return "\n".join([*parts, *(f"warning: {warning}" for warning in self.warnings)])
@@ -139,7 +145,8 @@ class LanguageModelScore:
             *(f"<p>{html.escape(title)}</p>{html_table(rows)}" for title, rows in _worst(self)),
         ]
         notes = "".join(f"<p>warning: {html.escape(warning)}</p>" for warning in self.warnings)
-        return f"<p>{html.escape(_head(self))}</p>{''.join(tables)}{notes}"
+        facts = "".join(f"<p>{html.escape(fact)}</p>" for fact in self.facts)
+        return f"<p>{html.escape(_head(self))}</p>{facts}{''.join(tables)}{notes}"
 
 
 def _head(score: LanguageModelScore) -> str:

@@ -204,6 +204,11 @@ def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size
             "vocabulary (Ġ or ▁ for a blank, <0xE2> for a byte, <|end|> for no text), and their bytes were counted so; "
             "no text in the log confirms it"
         )
+    if notes["first token"]:
+        yield (
+            f"the first token of {counted(notes['first token'], 'text')} is context, not scored: the tokenizer puts no "
+            "BOS before it"
+        )
     for note, warning in WARNINGS.items():
         if notes[note]:
             yield f"{counted(notes[note], 'record')} {warning}"
