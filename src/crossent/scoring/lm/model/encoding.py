@@ -51,9 +51,7 @@ class Encoder:
     def encode(self, text: str) -> EncodedText:
         """Return the tokens of a text; a prefix that the text spells out already is not put before it again."""
         fast = bool(getattr(self.tokenizer, "is_fast", False))
-        found = self.tokenizer(
-            text, add_special_tokens=False, truncation=False, verbose=False, **_offsets(wanted=fast)
-        )
+        found = self.tokenizer(text, add_special_tokens=False, truncation=False, verbose=False, **_offsets(wanted=fast))
         ids: list[int] = list(found.input_ids)
         if not ids:
             return EncodedText([], [], 0, exact=True)
@@ -76,8 +74,8 @@ class Encoder:
             return _cut(whole, ends)
         found: list[bytes] = []
         at = 0
-        for k, (_, end) in enumerate(offsets):  # a token that has no character of its own, as part of one, gets none
-            end = len(text) if k == len(ids) - 1 else max(at, int(end))
+        for k, (_, stop) in enumerate(offsets):  # a token that has no character of its own, as part of one, gets none
+            end = len(text) if k == len(ids) - 1 else max(at, int(stop))
             found.append(text[at:end].encode("utf-8", "surrogatepass"))
             at = end
         return found

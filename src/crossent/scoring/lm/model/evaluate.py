@@ -116,10 +116,11 @@ class Evaluation(NamedTuple):
 
 
 class NamedText(NamedTuple):
-    """A text and its name."""
+    """A text, its name, and the keys and values by which it is scored."""
 
     name: str
     text: str
+    by: tuple[tuple[str, str | None], ...] = ()
 
 
 def evaluated(
@@ -181,6 +182,7 @@ class _Job:
     encoded: EncodedText
     window: Window
     inputs: list[int]
+    by: tuple[tuple[str, str | None], ...]
     notes: frozenset[DocumentNote] = field(default_factory=frozenset[DocumentNote])
 
     def labels(self, prefix: int) -> list[int]:
@@ -201,7 +203,7 @@ class _Job:
             part = self.encoded.parts[position]
             least = min(value, 0.0)
             tokens.append(Token(position, part.decode("utf-8", "replace"), least, least, len(part)))
-        return Document(self.name, "model", tuple(tokens), cluster=self.name, notes=self.notes)
+        return Document(self.name, "model", tuple(tokens), cluster=self.name, notes=self.notes, by=self.by)
 
 
 def _documents(
@@ -228,21 +230,21 @@ def _documents(
 def _jobs(encoder: Encoder, texts: Iterable[NamedText], plan: WindowPlan) -> Iterator[_Job]:
     """Yield the windows of all texts; a text without a token to score is a job without inputs."""
     names: dict[str, int] = {}
-    for name, text in texts:
+    for name, text, by in texts:
         names[name] = seen = names.get(name, 0) + 1
         own = name if seen == 1 else f"{name} ({seen})"
         encoded = encoder.encode(text)
         windows = plan.windows(len(encoded.ids))
         first = next(windows, None)
         if first is None:
-            yield _Job(own, encoded, Window(0, 0, 0), [])
+            yield _Job(own, encoded, Window(0, 0, 0), [], by)
             continue
         notes: frozenset[DocumentNote] = frozenset() if plan.prefix else frozenset({"first token"})
         if not (plan.prefix or encoded.exact):
             notes |= {"inexact bytes"}
         for window in chain([first], windows):
             inputs = [*encoder.prefix, *encoded.ids[window.begin : window.end - 1]]
-            yield _Job(own, encoded, window, inputs, notes if window is first else frozenset())
+            yield _Job(own, encoded, window, inputs, by, notes if window is first else frozenset())
 
 
 Call = Callable[[list[list[int]], list[list[int]]], list[list[float]]]
@@ -318,5 +320,6 @@ def _check_causal(call: Call, inputs: list[int]) -> None:
     seen = [call([[*before, *[token] * _PROBED]], [labels])[0][0] for token in others]
     if abs(seen[0] - seen[1]) > _AHEAD * max(1.0, abs(seen[0])):
         raise InputError(
-            "the model looks at the tokens after the one that it predicts; pass a causal language model", argument="model"
+            "the model looks at the tokens after the one that it predicts; pass a causal language model",
+            argument="model",
         )
