@@ -117,6 +117,7 @@ class LanguageModelValues:
     )
     positions: tuple[PositionLoss, ...] = ()
     histogram: tuple[Bar, ...] = ()
+    document_histogram: tuple[Bar, ...] = ()
 
     @property
     def coverage(self) -> float:

@@ -8,14 +8,17 @@ documents, `tokens` makes the `result` of them, `pairs` compares two logs. `mode
 folder imports `lm_values`, `sums`, `show`, `parts` and crossent.torch, and only the commands import it.
 """
 
+from crossent.scoring.lm.compared import Difference, DocumentRegression, LanguageModelComparison
 from crossent.scoring.lm.document import Choices, Document, LogError, LogSource, Token
 from crossent.scoring.lm.model import score_model
+from crossent.scoring.lm.pairs import compare_logs
 from crossent.scoring.lm.reading import Format, read
 from crossent.scoring.lm.result import LanguageModelScore
 from crossent.scoring.lm.tokens import score_tokens
 from crossent.scoring.lm_values import ChoiceScore, DocumentLoss, LanguageModelSlice, PositionLoss, TokenLoss
 
 __all__ = [
-    "ChoiceScore", "Choices", "Document", "DocumentLoss", "Format", "LanguageModelScore", "LanguageModelSlice",
-    "LogError", "LogSource", "PositionLoss", "Token", "TokenLoss", "read", "score_model", "score_tokens",
+    "ChoiceScore", "Choices", "Difference", "Document", "DocumentLoss", "DocumentRegression", "Format",
+    "LanguageModelComparison", "LanguageModelScore", "LanguageModelSlice", "LogError", "LogSource", "PositionLoss",
+    "Token", "TokenLoss", "compare_logs", "read", "score_model", "score_tokens",
 ]  # fmt: skip

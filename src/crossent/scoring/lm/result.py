@@ -30,7 +30,8 @@ class LanguageModelScore(LanguageModelValues):
     totals of documents. Intervals cover with probability `level` and take documents as independent, not tokens. `facts`
     say how numbers came about, such as the windows of a model. `by` has the same numbers for the documents that
     share a value, `positions` the loss by the place of a token in its document (ranges of places, each twice as long as
-    the one before), `histogram` the numbers of tokens by their loss, those outside the log left out.
+    the one before), `histogram` the numbers of tokens by their loss, those outside the log left
+    out, `document_histogram` the numbers of documents by their loss per token.
     """
 
     def with_facts(self, *facts: str) -> LanguageModelScore:

@@ -106,6 +106,7 @@ def _score(totals: TokenTotals, level: float) -> LanguageModelScore:
         by={key: tuple(_slices(parts, level)) for key, parts in totals.slices.items()},
         positions=totals.shape.positions() if totals.shape else (),
         histogram=totals.shape.histogram() if totals.shape else (),
+        document_histogram=totals.histogram() if exact else (),
     )
 
 

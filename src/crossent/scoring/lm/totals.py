@@ -14,7 +14,7 @@ from crossent.errors import quoted
 from crossent.scoring.lm.document import Choices, Document, LogError, log_sum
 from crossent.scoring.lm.shape import TokenShape
 from crossent.scoring.lm_values import ChoiceScore, Denominator, DocumentLoss, TokenLoss
-from crossent.scoring.parts import Interval
+from crossent.scoring.parts import Bar, Interval
 from crossent.scoring.sums.interval import ratio
 
 T = TypeVar("T", TokenLoss, DocumentLoss)
@@ -23,6 +23,9 @@ DENOMINATORS: tuple[Denominator, ...] = ("question", "token", "byte", "document"
 NO_INTERVAL = (math.nan, math.nan)
 MOST_VALUES = 1000
 """Values of a key by which documents are scored apart, at most."""
+
+
+_BARS = 24
 
 
 class DocumentSums(NamedTuple):
@@ -221,6 +224,14 @@ class TokenTotals:
     def mean(self, loss: str, divisor: str | None, level: float) -> Estimate:
         """Return Σ loss / Σ divisor of two columns with its interval; a divisor of None counts documents."""
         return estimate(self.column(loss), np.ones(len(self)) if divisor is None else self.column(divisor), level)
+
+    def histogram(self) -> tuple[Bar, ...]:
+        """Return the numbers of documents by their loss per token in nats; nothing where it is unknown for some."""
+        rate = self.column("loss") / self.column("tokens")
+        if len(rate) < 2 or not np.isfinite(rate).all():
+            return ()
+        counts, edges = np.histogram(rate, bins=_BARS)
+        return tuple(Bar(float(a), float(b), float(n)) for a, b, n in zip(edges, edges[1:], counts, strict=False))
 
     def worst_of_documents(self) -> list[DocumentLoss]:
         """Return the documents with the largest losses per unit, the smallest unit that all documents have."""

@@ -115,6 +115,18 @@ def hall(mean: Mean, level: float) -> tuple[Array, Array]:
         return np.where(infinite, mean.value, low), np.where(infinite, mean.value, high)
 
 
+def p_value(mean: Mean) -> float:
+    """Return the two-sided p-value of the mean 0: 1 less the level of the interval that ends there; NaN if unknown."""
+    from scipy.special import stdtr
+
+    if not np.isfinite(mean.value) or np.isnan(mean.se):
+        return float("nan")
+    if mean.se == 0:
+        return 1.0 if mean.value == 0 else 0.0
+    t = bent(mean.value / mean.se, bend_of(mean))
+    return float(2.0 * stdtr(np.maximum(mean.even - 1.0, 1.0), -abs(t)))
+
+
 def bend_of(mean: Mean) -> Bend:
     """Return how the ratio t of a mean must be bent to be normal."""
     k = mean.skew / np.sqrt(np.asarray(mean.n, float))

@@ -6,10 +6,12 @@ transformers would make up the others.
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import warnings
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,13 +56,13 @@ def load(path: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedMo
         if find_spec(package) is None:
             raise LogError(f"a model needs {package}, which is not installed: pip install {package}")
     _ = os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    transformers: Any = import_module("transformers")
     folder = path if path.is_dir() else path.parent
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     if path.is_file():
         options["gguf_file"] = path.name
     shown = quoted(str(path))
-    with _quiet(transformers):
+    transformers: Any = _imported("transformers")
+    with _quiet():
         with _said_of("the configuration", shown):
             config = transformers.AutoConfig.from_pretrained(str(folder), **options)
         _check_causal(config, shown)
@@ -72,6 +74,18 @@ def load(path: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedMo
             )
             _check_complete(info, shown)
             return LoadedModel(model.to(device).eval(), tokenizer)
+
+
+def _imported(name: str) -> Any:
+    """Return a package; what it says while it is imported concerns nobody."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return import_module(name)
+    finally:
+        logging.disable(before)
 
 
 def _check_path(path: Path) -> None:
@@ -147,17 +161,13 @@ def _said_of(what: str, shown: str) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Generator[None, None, None]:
-    """Keep bars and remarks of transformers off the terminal."""
-    log = transformers.logging
-    before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity(log.CRITICAL)
-    log.disable_progress_bar()
+def _quiet() -> Generator[None, None, None]:
+    """Keep bars and remarks of libraries off the terminal: an error is one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.set_verbosity(before)
-        if bars:
-            log.enable_progress_bar()
+        logging.disable(before)
