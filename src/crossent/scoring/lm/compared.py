@@ -9,7 +9,7 @@ from typing import Any
 from crossent.errors import shown
 from crossent.scoring.parts import Interval, Unit, bits
 from crossent.scoring.show import words
-from crossent.scoring.show.text import BITS, NATS, LossUnit, aligned, json_value
+from crossent.scoring.show.text import BITS, NATS, LossUnit, TextRows, aligned, json_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class LanguageModelComparison:
 def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
     a, b = ("NEW", "OLD") if found.names != ("a", "b") else found.names
     head = ("", f"{a} less {b}", f"{100 * found.level:g} % interval", "p-value", a, b)
-    rows = [head]
+    rows: TextRows = [head]
     losses = (
         ("token", found.per_token, unit), ("byte", found.per_byte, BITS), ("document", found.per_document, unit),
         ("question", found.per_question, unit),

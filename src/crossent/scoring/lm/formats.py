@@ -84,7 +84,7 @@ def _source(record: JsonObject) -> LogSource:
         return "vllm"
     if isinstance(choices, list) or isinstance(record.get("logprobs"), Mapping):
         return "chat" if any(_is_chat(choice) for choice in (each or [record])) else "completions"
-    other = next((source for keys, source in _BY_KEYS if keys <= record.keys()), None)
+    other: LogSource | None = next((source for keys, source in _BY_KEYS if keys <= record.keys()), None)
     if isinstance(record.get("output"), list):
         other = "responses"
     if other is None and (isinstance(record.get("logprobs"), list) or "top_logprobs" in record):

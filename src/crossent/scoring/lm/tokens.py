@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from crossent.errors import InputError
 from crossent.scoring.lm.document import Document, DocumentNote, LogError
@@ -166,7 +167,7 @@ def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size
             yield f"{counted(notes[note], 'record')} {warning}"
 
 
-WARNINGS: dict[DocumentNote, str] = {
+WARNINGS: dict[DocumentNote | Literal["empty"], str] = {
     "sampled": "of text that the model generated itself: their loss is the model's own uncertainty, not the "
     "cross-entropy of a text from elsewhere",
     "generated": "with log-probabilities of generated tokens besides those of the prompt: only the prompt is counted",

@@ -168,7 +168,7 @@ def _named(texts: Any) -> Iterator[NamedText]:
 
 def _positions(model: Any) -> int | None:
     """Return the number of positions of a model, None if it does not say."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = getattr(text, "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else None
@@ -241,7 +241,7 @@ def _jobs(encoder: Encoder, texts: Iterable[NamedText], plan: WindowPlan) -> Ite
             continue
         notes: frozenset[DocumentNote] = frozenset() if plan.prefix else frozenset({"first token"})
         if not (plan.prefix or encoded.exact):
-            notes |= {"inexact bytes"}
+            notes |= frozenset[DocumentNote]({"inexact bytes"})
         for window in chain([first], windows):
             inputs = [*encoder.prefix, *encoded.ids[window.begin : window.end - 1]]
             yield _Job(own, encoded, window, inputs, by, notes if window is first else frozenset())
