@@ -46,7 +46,7 @@ def losses(score: LanguageModelValues) -> str:
     with own_style(name):
         figure, axes = _axes(2.8)
         ticks = {float(k): _tick(k) for k in range(math.ceil(first), math.floor(last) + 1)}
-        step = math.ceil(len(ticks) / _MOST_LABELS)
+        step = max(1, math.ceil(len(ticks) / _MOST_LABELS))
         ticks = dict([*ticks.items()][::step])
         for k, bar in enumerate(bars):
             left, right = (
