@@ -10,7 +10,7 @@ from crossent.html import INK, MAIN, WARM, own_style, svg
 from crossent.scoring.lm_values import LanguageModelValues, PositionLoss
 from crossent.scoring.parts import Bar
 from crossent.scoring.show.pictures import grouped
-from crossent.scoring.show.words import number, share
+from crossent.scoring.show.words import number, power, share
 
 _WIDTH = 4.0  # inches, so that 9-point text is readable when the picture is as wide as a telephone
 _MOST_LABELS = 8
@@ -46,7 +46,7 @@ def losses(score: LanguageModelValues) -> str:
     with own_style(name):
         figure, axes = _axes(2.8)
         ticks = {float(k): _tick(k) for k in range(math.ceil(first), math.floor(last) + 1)}
-        step = max(1, math.ceil(len(ticks) / _MOST_LABELS))
+        step = max(1, math.ceil(len(ticks) / 6))
         ticks = dict([*ticks.items()][::step])
         for k, bar in enumerate(bars):
             left, right = (
@@ -60,7 +60,7 @@ def losses(score: LanguageModelValues) -> str:
                 ticks[(left + right) / 2] = "∞" if bar.low > 0 else "0"
         most = max(bar.weight for bar in bars) / total
         axes.set_xticks([*ticks], [*ticks.values()])
-        axes.set_yticks([most / 2, most], [share(most / 2), share(most)])
+        axes.set_yticks([most / 2, most], [_percent(most / 2), _percent(most)])
         _ = axes.set(xlabel="loss of a token, nats (logarithmic)", ylim=(0, 1.15 * most))
         mean = score.loss if not math.isnan(score.loss) else score.covered_loss
         if math.isfinite(mean) and mean > 0:
@@ -105,8 +105,12 @@ def _axes(height: float) -> tuple[Any, Any]:
     return figure, figure.add_axes((0.135, 0.16, 0.835, 0.8))
 
 
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %" if part >= 0.0995 else f"{100 * part:.2g} %"
+
+
 def _tick(exponent: int) -> str:
-    return f"{10.0**exponent:.6g}" if -4 <= exponent <= 4 else f"10^{exponent}"
+    return f"{10.0**exponent:.4g}" if -3 <= exponent <= 3 else power(exponent)
 
 
 def _short(place: int) -> str:
