@@ -12,6 +12,7 @@ from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Layout
 from crossent.scoring.input.classes import in_order
 from crossent.scoring.parts import Calibration, FiniteRows, Floor, Interval, Slice
+from crossent.scoring.measured import measures
 from crossent.scoring.result import MergeableState, Score
 from crossent.scoring.sums.curve import take_apart
 from crossent.scoring.sums.details import FLOORS
@@ -68,6 +69,7 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
         worst=tuple(sums.details.worst),
         warnings=tuple(_warnings(sums, layout, whole, per_class)),
         finite=_finite(sums, whole),
+        **measures(sums),
         state=state,
     )
 

@@ -24,7 +24,8 @@ class ScoreOptions:
     """Options of a `ScoreState`: how rows are read, and what is kept of them. States merge if their options agree.
 
     The fields are the arguments of `ScoreState`, checked; `ignore` holds any number of labels, and `class_keys` the
-    further labels of each class.
+    further labels of each class. `costs` are those of a false positive and of a false negative, `bins` the numbers of
+    bins of columns of `by`, by name.
     """
 
     classes: tuple[Hashable, ...] | None = None
@@ -35,6 +36,8 @@ class ScoreOptions:
     ci: float = 0.95
     worst: int = 10
     rows: bool = False
+    costs: tuple[float, float] = (1.0, 1.0)
+    bins: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.zero != "inf" and not (isinstance(self.zero, Real) and 0.0 < self.zero < 1.0):

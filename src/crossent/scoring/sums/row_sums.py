@@ -16,8 +16,11 @@ from crossent.scoring.input.labels import Coded
 from crossent.scoring.sums.costs import Costs, costs
 from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.details import Details
+from crossent.scoring.sums.grid import MOST, pieces
 from crossent.scoring.sums.kept import KeptColumns, KeptRows
 from crossent.scoring.sums.notes import Notes
+from crossent.scoring.sums.outcomes import Outcomes
+from crossent.scoring.sums.ranks import Ranks
 from crossent.scoring.sums.temperature import Temperatures
 from crossent.scoring.sums.totals import LossRows, Totals
 
@@ -85,6 +88,7 @@ class RowSums:
         self.seen = 0
         self.notes, self.details, self.temperatures = Notes(), Details(options.worst), Temperatures()
         self.kept = KeptRows() if options.rows else None
+        self.outcomes, self.ranks, self.brier = Outcomes(), Ranks(options.rows), Totals(1)
         self.clusters = Numbering()
         self.totals = Totals()
         self.by: dict[str, Slicing] = {}
@@ -134,6 +138,9 @@ class RowSums:
             self.by[name].merge(theirs, clusters)
         self.notes.merge(other.notes)
         self.details.merge(other.details)
+        self.outcomes.merge(other.outcomes, clusters)
+        self.ranks.merge(other.ranks)
+        self.brier.merge(other.brier, np.zeros(1, np.int64), clusters)
         self.temperatures.merge(other.temperatures, len(layout.classes))
         if self.kept is not None and other.kept is not None:
             self.kept.merge(other.kept)
@@ -144,6 +151,7 @@ class RowSums:
         if self.layout is None:
             self.layout = layout
             self.totals.grow(len(layout.classes))
+            self.outcomes.grow(len(layout.classes))
             self.by = {name: Slicing() for name in layout.by}
         else:
             self.layout.require_same(layout)
@@ -170,6 +178,24 @@ class RowSums:
         self.totals.add(LossRows(rows.loss, rows.weight, rows.label, rows.right, cluster))
         for name, group in groups.by.items():
             self.by[name].totals.add(LossRows(rows.loss, rows.weight, group[places], rows.right, cluster))
+        self.outcomes.add(rows.label, rows.costs.predicted, rows.weight, cluster)
+        self._add_squares(rows, cluster)
         if self.kept is not None:
             ids = None if batch.id is None else batch.id[places]
             self.kept.add(KeptColumns(rows.loss, rows.label, rows.weight, cluster, ids, rows.numbers))
+
+    def _add_squares(self, rows: CountedRows, cluster: Any | None) -> None:
+        """Add what is known of each class against the others, and Brier's square losses."""
+        costs, label, weight = rows.costs, rows.label, rows.weight
+        if costs.positive is not None:
+            self.ranks.add_two(rows)
+            square = (costs.positive - label) ** 2
+        elif len(rows.batch.classes) > MOST:
+            return
+        else:
+            square = np.empty(len(rows))
+            for part, q in pieces(rows, normalize=self.options.normalize):
+                self.ranks.add_piece(q, label[part], None if weight is None else weight[part])
+                square[part] = np.einsum("nk,nk->n", q, q) - 2.0 * q[np.arange(len(q)), label[part]] + 1.0
+        nothing = np.zeros(len(rows), np.int64)
+        self.brier.add(LossRows(square, weight, nothing, nothing > 0, cluster))
