@@ -86,6 +86,21 @@ class Curve:
         self._coarsen()
         self.sums += _in_cells(other)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, of cells those that have rows, which are few."""
+        if self.q is not None:
+            return vars(self)
+        filled = self.filled()
+        return {"q": None, "sums": self.sums[:, filled], "filled": filled.astype(np.int32)}
+
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        """Take the attributes of `__getstate__`."""
+        filled = parts.pop("filled", None)
+        vars(self).update(parts)
+        if filled is not None:
+            self.sums = np.zeros((4, CELLS))
+            self.sums[:, filled] = parts["sums"]
+
     def points(self) -> Points:
         """Return a point for each probability or cell that has rows."""
         weight = self.sums[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arguments import ScoreOptions
 from crossent.scoring.input.batch import Batch, Layout
-from crossent.scoring.input.labels import Coded
 from crossent.scoring.sums.costs import Costs, costs
 from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.details import Details
@@ -21,50 +19,12 @@ from crossent.scoring.sums.kept import KeptColumns, KeptRows
 from crossent.scoring.sums.notes import Notes
 from crossent.scoring.sums.outcomes import Outcomes
 from crossent.scoring.sums.ranks import Ranks
+from crossent.scoring.sums.slicing import Numbering, Slicing
 from crossent.scoring.sums.temperature import Temperatures
 from crossent.scoring.sums.totals import LossRows, Totals
 
 BLOCK = 1 << 16
 """Rows that are worked on at a time."""
-
-
-class Numbering:
-    """Numbers of values, counted from 0 in the order in which the values first came."""
-
-    def __init__(self) -> None:
-        self.number: dict[Hashable, int] = {}
-
-    def __len__(self) -> int:
-        return len(self.number)
-
-    def of(self, coded: Coded) -> Any:
-        """Return the number of each row's value, (N,); new values get new numbers."""
-        table = [self.number.setdefault(value, len(self.number)) for value in coded.values]
-        return np.array(table or [0], np.int64)[coded.codes]
-
-    def of_other(self, other: Numbering) -> Any:
-        """Return the number here of each number of another numbering, (n,)."""
-        return self.of(Coded(np.arange(len(other)), list(other.number)))
-
-
-class Slicing:
-    """A column of `by`: its values, and the totals of the rows of each."""
-
-    def __init__(self) -> None:
-        self.values = Numbering()
-        self.totals = Totals()
-
-    def groups(self, coded: Coded) -> Any:
-        """Return the group of each row, (N,), with room in the totals for new ones."""
-        groups = self.values.of(coded)
-        self.totals.grow(len(self.values))
-        return groups
-
-    def merge(self, other: Slicing, clusters: Any | None) -> None:
-        """Add the totals of other rows, whose clusters have these numbers here."""
-        groups = self.values.of_other(other.values)
-        self.totals.grow(len(self.values))
-        self.totals.merge(other.totals, groups, clusters)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +76,8 @@ class RowSums:
         found = (costs(batch, k, min(k + BLOCK, len(batch)), normalize=self.options.normalize) for k in begins)
         for begin, block in zip(begins, ahead(found) if len(begins) > 1 else found, strict=True):
             self._add_block(batch, begin, block, groups)
+        for each in self.by.values():
+            each.settle()
         self.seen += len(batch)
 
     def merge(self, other: RowSums) -> None:

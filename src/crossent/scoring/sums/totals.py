@@ -150,6 +150,10 @@ class Totals:
             nothing = np.zeros(len(rows.loss))
             self._of_clusters().add(rows.group * GROUP + rows.cluster, nothing, nothing)
 
+    def clusters_of(self, key: Any, loss: Any, weight: Any) -> None:
+        """Add terms of clusters: their keys, w l and w."""
+        self._of_clusters().add(key, loss, weight)
+
     def _of_clusters(self) -> ClusterSums:
         if self.by_cluster is None:
             self.by_cluster = ClusterSums()
