@@ -13,21 +13,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
-    from crossent.scoring.parts import Bar, Bin, Calibration, FiniteRows, Floor, Row, Slice, Temperature
+    from crossent.scoring.parts import (
+        Bar,
+        Bin,
+        Blame,
+        Brier,
+        Calibration,
+        ClassReliability,
+        Confusion,
+        Decided,
+        Decisions,
+        Estimate,
+        FiniteRows,
+        Floor,
+        Mistake,
+        Ranking,
+        Row,
+        Slice,
+        Temperature,
+        Threshold,
+        Thresholds,
+    )
     from crossent.scoring.result import Score
     from crossent.scoring.state import ScoreState
 
+_PARTS = (
+    "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Confusion", "Decided", "Decisions", "Estimate",
+    "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Slice", "Temperature", "Threshold", "Thresholds",
+)  # fmt: skip
 _HOME = {
     "score": "evaluate",
     "Score": "result",
     "ScoreState": "state",
     "compare": "comparison",
     "Comparison": "comparison",
-    **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration", "FiniteRows", "Floor"), "parts"),
+    **dict.fromkeys(_PARTS, "parts"),
 }
 __all__ = [
-    "Bar", "Bin", "Calibration", "Comparison", "FiniteRows", "Floor", "Row", "Score", "ScoreState", "Slice",
-    "Temperature", "compare", "score",
+    "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Comparison", "Confusion", "Decided",
+    "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Score", "ScoreState", "Slice",
+    "Temperature", "Threshold", "Thresholds", "compare", "score",
 ]  # fmt: skip
 
 

@@ -26,6 +26,8 @@ def score(
     zero: Zero = "inf",
     ci: float = 0.95,
     worst: int = 10,
+    costs: Mapping[str, float] | None = None,
+    bins: Mapping[str, int] | None = None,
 ) -> Score:
     """Score predictions of classes: return their mean cross-entropy, its interval and its parts.
 
@@ -61,6 +63,11 @@ def score(
         Level of confidence of the intervals: Hall's, corrected for skewness.
     worst
         How many of the most expensive rows to name.
+    costs
+        What a false positive and a false negative cost, such as {"fp": 1, "fn": 5}, for the thresholds of two classes.
+    bins
+        How many bins to cut a column of numbers of `by` into, such as {"age": 5}; numbers with more than 50 values are
+        cut into five by default.
 
     Returns
     -------
@@ -87,6 +94,9 @@ def score(
     ----------
     Good, "Rational decisions", J. R. Statist. Soc. B 14 (1952), https://doi.org/10.1111/j.2517-6161.1952.tb00104.x
     """
-    state = ScoreState(classes=classes, ignore=ignore, normalize=normalize, zero=zero, ci=ci, worst=worst, rows=True)
+    state = ScoreState(
+        classes=classes, ignore=ignore, normalize=normalize, zero=zero, ci=ci, worst=worst, rows=True, costs=costs,
+        bins=bins,
+    )  # fmt: skip
     state.update(y, probs=probs, logits=logits, logprobs=logprobs, weight=weight, cluster=cluster, by=by, id=id)
     return state.finalize()

@@ -11,7 +11,7 @@ import numpy as np
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Layout
 from crossent.scoring.input.classes import in_order
-from crossent.scoring.parts import Calibration, FiniteRows, Floor, Interval, Slice
+from crossent.scoring.parts import Blame, Calibration, FiniteRows, Floor, Interval, Slice
 from crossent.scoring.measured import measures
 from crossent.scoring.result import MergeableState, Score
 from crossent.scoring.sums.curve import take_apart
@@ -72,14 +72,15 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
         histogram=sums.details.histogram(),
         worst=tuple(sums.details.worst),
         warnings=tuple(_warnings(sums, layout, whole, per_class)),
-        finite=_finite(sums, whole),
+        finite=_finite(sums, whole, layout.classes),
         **measures(sums),
         state=state,
     )
 
 
-def _finite(sums: RowSums, whole: float) -> FiniteRows | None:
+def _finite(sums: RowSums, whole: float, classes: tuple[Hashable, ...]) -> FiniteRows | None:
     """Return what the rows with a finite loss cost, and all rows at some floors; None if every loss is finite."""
+    totals = sums.totals
     infinite = float(sums.totals.infinite.value.sum())
     if not infinite:
         return None
@@ -97,6 +98,12 @@ def _finite(sums: RowSums, whole: float) -> FiniteRows | None:
             Floor(zero, (known - over - infinite * math.log(zero)) / whole)
             for zero, over in zip(FLOORS, excess, strict=True)
         ),
+        blame=tuple(
+            Blame(classes[k], int(each), float(totals.infinite.value[k]), int(totals.count[k]))
+            for k, each in enumerate(totals.infinite_count.tolist())
+            if each
+        ),
+        ids=tuple(sums.details.blamed),
     )
 
 

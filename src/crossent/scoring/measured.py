@@ -60,9 +60,7 @@ def _brier(sums: RowSums, curves: list[Points], level: float) -> Brier:
     whole = estimate(sums.brier.overall(), level)
     parts = [brier_parts(points) for points in curves]
     recalibrated, uncertainty = (math.fsum(part) for part in zip(*parts, strict=True))
-    return Brier(
-        whole.value, whole.ci, whole.se, whole.value - recalibrated, uncertainty - recalibrated, uncertainty
-    )
+    return Brier(whole.value, whole.ci, whole.se, whole.value - recalibrated, uncertainty - recalibrated, uncertainty)
 
 
 def _reliability(sums: RowSums, number: int) -> ClassReliability:

@@ -163,5 +163,3 @@ class ClassGrid:
             whole: Any = np.zeros(classes * CELLS, getattr(self, name).dtype)
             whole[filled] = parts["count"] if name == "weight" and not len(parts["weight"]) else parts[name]
             setattr(self, name, whole.reshape(classes, CELLS))
-
-

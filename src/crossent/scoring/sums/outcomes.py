@@ -25,8 +25,6 @@ PAIRS = 1 << 12
 """Pairs of classes that are counted where there are too many classes for a matrix."""
 
 
-
-
 class Outcomes:
     """Counts and weights of answers by true class, which merge.
 

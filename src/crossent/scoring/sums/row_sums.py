@@ -76,8 +76,6 @@ class RowSums:
         found = (costs(batch, k, min(k + BLOCK, len(batch)), normalize=self.options.normalize) for k in begins)
         for begin, block in zip(begins, ahead(found) if len(begins) > 1 else found, strict=True):
             self._add_block(batch, begin, block, groups)
-        for each in self.by.values():
-            each.settle()
         self.seen += len(batch)
 
     def merge(self, other: RowSums) -> None:

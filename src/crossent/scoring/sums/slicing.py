@@ -72,23 +72,23 @@ class Slicing:
 
     def groups(self, coded: Coded) -> Any:
         """Return the group of each row, (N,), with room in the totals for new ones."""
-        if self.dropped:
-            coded = self._in_cells(coded)
-        else:
+        if not self.dropped:
             self._count(coded.values)
-        groups = self.values.of(coded)
+        found = self._in_cells(coded) if self.dropped else coded
+        groups = self.values.of(found)
         self.totals.grow(len(self.values))
+        if self.numbers > CELLS:
+            self._settle()
+            groups = self.values.of(self._in_cells(coded))
         return groups
 
-    def settle(self) -> None:
-        """Make cells of numbers, or wider cells, if there are too many; groups that were returned are void then."""
-        if self.numbers <= CELLS:
-            return
+    def _settle(self) -> None:
+        """Make cells of numbers, or wider cells, because there are too many."""
         low = numbers_of(list(self.values.number)) if not self.dropped else [low for low, _ in self.ends.values()]
         low = low[~np.isnan(low)] if not self.dropped else low
-        dropped = self.dropped
-        while len(cells := np.unique(_cells(np.asarray(low, float), dropped))) > CELLS:
-            dropped += max(1, (len(cells) // CELLS).bit_length() - 1)
+        cells, dropped = np.sort(_cells(np.asarray(low, float), 0)), self.dropped
+        while np.count_nonzero(np.diff(cells >> dropped)) >= CELLS:
+            dropped += 1
         self._widen(dropped)
 
     def merge(self, other: Slicing, clusters: Any | None) -> None:
@@ -105,7 +105,8 @@ class Slicing:
         groups = self.values.of_other(other.values)
         self.totals.grow(len(self.values))
         self.totals.merge(other.totals, groups, clusters)
-        self.settle()
+        if self.numbers > CELLS:
+            self._settle()
 
     def copied(self) -> Slicing:
         """Return the same slices, whose totals are another object."""
@@ -126,11 +127,15 @@ class Slicing:
         weight = self.totals.weight[[place[name] for name in ordered]] if ordered else np.zeros(0)
         middle = np.cumsum(weight) - weight / 2.0
         bins = wanted or BINS
-        _, bin_of = np.unique(np.minimum(bins * middle / max(weight.sum(), 1e-300), bins - 1).astype(int), return_inverse=True)
+        _, bin_of = np.unique(
+            np.minimum(bins * middle / max(weight.sum(), 1e-300), bins - 1).astype(int), return_inverse=True
+        )
         bin_of = bin_of.reshape(-1)
         count = int(bin_of.max(initial=-1)) + 1
         inside = [[ends[name] for name, k in zip(ordered, bin_of, strict=True) if k == which] for which in range(count)]
-        called: list[Hashable] = [_between(min(low for low, _ in some), max(high for _, high in some)) for some in inside]
+        called: list[Hashable] = [
+            _between(min(low for low, _ in some), max(high for _, high in some)) for some in inside
+        ]
         others = [name for name in names if name not in ends]
         places = np.zeros(len(names), np.int64)
         places[[place[name] for name in ordered]] = bin_of

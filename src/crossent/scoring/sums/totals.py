@@ -175,9 +175,7 @@ class Totals:
             mine.merge(theirs.take(groups, size))
         if other.by_cluster is not None and clusters is not None:
             theirs = other.by_cluster.sorted()
-            self._of_clusters().add(
-                groups[theirs.group] * GROUP + clusters[theirs.cluster], theirs.loss, theirs.weight
-            )
+            self._of_clusters().add(groups[theirs.group] * GROUP + clusters[theirs.cluster], theirs.loss, theirs.weight)
 
     def _join(self, sums: Sum, about: Any) -> None:
         """Add sums about other centres, and move the centre where it is farther from the mean than the losses are."""
