@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
     from crossent.scoring.parts import (
+        BalancedLoss,
         Bar,
         Bin,
         Blame,
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from crossent.scoring.state import ScoreState
 
 _PARTS = (
-    "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Confusion", "Decided", "Decisions", "Estimate",
-    "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Slice", "Temperature", "Threshold", "Thresholds",
+    "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Confusion", "Decided",
+    "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Slice", "Temperature", "Threshold",
+    "Thresholds",
 )  # fmt: skip
 _HOME = {
     "score": "evaluate",
@@ -50,9 +52,9 @@ _HOME = {
     **dict.fromkeys(_PARTS, "parts"),
 }
 __all__ = [
-    "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Comparison", "Confusion", "Decided",
-    "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Score", "ScoreState", "Slice",
-    "Temperature", "Threshold", "Thresholds", "compare", "score",
+    "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Comparison", "Confusion",
+    "Decided", "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Score", "ScoreState",
+    "Slice", "Temperature", "Threshold", "Thresholds", "compare", "score",
 ]  # fmt: skip
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Layout
 from crossent.scoring.input.classes import in_order
-from crossent.scoring.parts import Blame, Calibration, FiniteRows, Floor, Interval, Slice
 from crossent.scoring.measured import measures
+from crossent.scoring.parts import Blame, Calibration, FiniteRows, Floor, Interval, Slice
 from crossent.scoring.result import MergeableState, Score
 from crossent.scoring.sums.curve import take_apart
 from crossent.scoring.sums.details import FLOORS

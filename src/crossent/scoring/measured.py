@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.scoring.parts import Brier, ClassReliability, Ranking
+from crossent.scoring.parts import BalancedLoss, Brier, ClassReliability, Ranking
 from crossent.scoring.sums.curve import Points, edges
 from crossent.scoring.sums.grid import MOST
 from crossent.scoring.sums.proportion import balanced, estimate
@@ -19,9 +19,9 @@ def measures(sums: RowSums) -> dict[str, Any]:
     """Return the fields of a score that are measured here, by name."""
     assert sums.layout is not None
     classes, level = sums.layout.classes, sums.options.ci
-    clustered = sums.layout.clustered
+    clustered, loss = sums.layout.clustered, estimate(balanced(sums.totals), level)
     found: dict[str, Any] = {
-        "balanced_loss": estimate(balanced(sums.totals), level),
+        "balanced_loss": BalancedLoss(loss.value, loss.ci, loss.se),
         "decisions": sums.outcomes.decisions(classes, level, clustered=clustered),
     }
     if len(classes) > MOST:

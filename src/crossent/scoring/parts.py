@@ -153,6 +153,15 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class BalancedLoss:
+    """The mean over the classes that have rows of their losses, in nats, with its interval and standard error."""
+
+    loss: float
+    ci: Interval
+    se: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """How the rows of a class were decided: with the most probable class as the answer.
 
@@ -313,7 +322,7 @@ class ScoreValues:
     worst: tuple[Row, ...]
     warnings: tuple[str, ...]
     finite: FiniteRows | None = None
-    balanced_loss: Estimate | None = None
+    balanced_loss: BalancedLoss | None = None
     decisions: Decisions | None = None
     brier: Brier | None = None
     roc_auc: float | None = None

@@ -33,13 +33,9 @@ def measure_rows(score: ScoreValues, convert: Callable[[float], float], unit: st
     if len(found.classes) > 1:
         rows.append(("balanced accuracy", words.share(found.balanced_accuracy.value), _shares(found.balanced_accuracy)))
     if score.balanced_loss is not None and len(score.per_class) > 1:
-        loss = Estimate(
-            convert(score.balanced_loss.value),
-            (convert(score.balanced_loss.ci[0]), convert(score.balanced_loss.ci[1])),
-            convert(score.balanced_loss.se),
-        )
-        places = words.places(loss.se)
-        rows.append((f"balanced loss, {unit}", words.number(loss.value, places), words.interval(loss.ci, places)))
+        loss, low, high, se = map(convert, (score.balanced_loss.loss, *score.balanced_loss.ci, score.balanced_loss.se))
+        places = words.places(se)
+        rows.append((f"balanced loss, {unit}", words.number(loss, places), words.interval((low, high), places)))
     if score.brier is not None:
         places = words.places(score.brier.se)
         rows.append(("Brier score", words.number(score.brier.value, places), words.interval(score.brier.ci, places)))

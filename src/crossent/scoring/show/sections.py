@@ -42,6 +42,9 @@ def slices(score: ScoreValues) -> str:
     if not columns:
         return ""
     text = "<p>The same for the rows that share a value of a column.</p>"
+    if score.bins:
+        some = ", ".join(f"{safe(name)} in {counted(bins, 'bin')}" for name, bins in score.bins.items())
+        text += f"<p>Columns of numbers are cut into bins with about equally many rows: {some}.</p>"
     drawn = [_drawn(score, name, parts) for name, parts in columns.items()]
     return f'<h2>Where does it cost most?</h2>\n{text}\n<div class="pair">{"".join(drawn)}</div>'
 

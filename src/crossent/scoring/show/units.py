@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from crossent.scoring.parts import Bar, Calibration, Estimate, FiniteRows, Floor, Row, ScoreValues, Slice, Temperature
+from crossent.scoring.parts import (
+    BalancedLoss,
+    Bar,
+    Calibration,
+    FiniteRows,
+    Floor,
+    Row,
+    ScoreValues,
+    Slice,
+    Temperature,
+)
 
 T = TypeVar("T")
 
@@ -19,6 +29,7 @@ _LOSSES: dict[type, tuple[str, ...]] = {
     Row: ("loss",),
     FiniteRows: ("loss", "ci", "se"),
     Floor: ("loss",),
+    BalancedLoss: ("loss", "ci", "se"),
 }
 """Fields in nats, of each part of a score."""
 
@@ -43,8 +54,6 @@ def _converted(part: Any) -> Any:
     if losses is None:
         return part
     rest = {f.name: _converted(getattr(part, f.name)) for f in fields(part) if f.name not in losses}
-    if isinstance(part, ScoreValues) and part.balanced_loss is not None:
-        rest["balanced_loss"] = Estimate(*map(_of_nats, astuple(part.balanced_loss)))
     return replace(part, **rest, **{name: _of_nats(getattr(part, name)) for name in losses})
 
 

@@ -71,9 +71,10 @@ def balanced(totals: Totals) -> Mean:
             se, n = means.se[there] / k, means.n[there]
             square, cube = float((se**2).sum()), float((means.skew[there] / np.sqrt(n) * se**3).sum())
             lean = float((se**2 * means.lean[there] * se).sum()) / square**1.5 if square > 0 else 0.0
-            even = 1.0 + square**2 / float((se**4 / (means.even[there] - 1.0)).sum())
+            spread = float((se**4 / (means.even[there] - 1.0)).sum())
+            even = 1.0 + square**2 / spread if spread > 0 else float(means.even[there].sum())
             skew = cube / square**1.5 * math.sqrt(n.sum()) if square > 0 else 0.0
-            parts = (value, 1.0, n.sum(), math.sqrt(square), skew, lean, 1.0 if k == 0 else max(even, 1.0))
+            parts = (value, 1.0, n.sum(), math.sqrt(square), skew, lean, max(even, 1.0))
             return Mean(*(np.reshape(np.asarray(part, float), 1) for part in parts))
         found = totals.by_cluster.sorted()
         share = found.weight / (k * means.weight[found.group])
