@@ -12,6 +12,7 @@ from crossent.scoring.cli.options import (
     ByOption,
     ClassesOption,
     ClusterOption,
+    CostOption,
     FileArgument,
     HtmlOption,
     IdOption,
@@ -29,7 +30,9 @@ from crossent.scoring.cli.options import (
     WeightOption,
     WorstOption,
     ZeroOption,
+    costs_of,
     put,
+    sliced,
     state_options,
 )
 
@@ -55,6 +58,7 @@ def add(app: Any, require: Require) -> None:
         na: NaOption = None,
         ci: LevelOption = 0.95,
         worst: WorstOption = 10,
+        cost: CostOption = None,
         bits: BitsOption = False,
         json: JsonOption = False,
         html: HtmlOption = None,
@@ -76,9 +80,11 @@ def add(app: Any, require: Require) -> None:
         if html is not None:
             require("--html", "matplotlib", extra="score")
             actions.check_writable(html, file)
+        columns_of = sliced(by)
         with reading.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, by or None, id), na or ())
+            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, columns_of.by, id), na or ())
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
+        options |= {"costs": costs_of(cost), "bins": columns_of.bins}
         with memory.limited(memory.bytes_of(max_memory), file):
             found = actions.score_file(file, named, options)
             if html is not None:

@@ -112,7 +112,7 @@ def mistake_costs(costs: Any) -> tuple[float, float]:
     if not isinstance(given, Mapping) or not set(given) <= set(found):
         raise InputError(f"costs must be like {{'fp': 1, 'fn': 5}}, got {quoted(costs)}", argument="costs")
     for name, cost in given.items():
-        if not (isinstance(cost, Real) and 0.0 < cost < math.inf):
+        if not (isinstance(cost, Real) and 0.0 < float(cost) < math.inf):
             raise InputError(f"the cost of a mistake must be positive, got {name}={quoted(cost)}", argument="costs")
         found[name] = float(cost)
     return found["fp"], found["fn"]
@@ -124,7 +124,7 @@ def bin_counts(bins: Any) -> tuple[tuple[str, int], ...]:
     if not isinstance(given, Mapping):
         raise InputTypeError(f"bins must be like {{'age': 5}}, got {quoted(bins)}", argument="bins")
     for name, count in given.items():
-        if not isinstance(count, Integral) or not 1 <= count <= MOST_BINS:
+        if not isinstance(count, Integral) or not 1 <= int(count) <= MOST_BINS:
             raise InputError(
                 f"bins of {quoted(name)} must be a whole number from 1 to {MOST_BINS}, got {quoted(count)}",
                 argument="bins",

@@ -13,6 +13,7 @@ from crossent.scoring.show.words import counted, interval, number, share
 
 _MATRIX = 12
 _LISTED = 30
+_TALL = 15  # rows of a table that scrolls
 _STRONGEST = 45  # percent of the colour in a cell of the matrix
 
 
@@ -65,7 +66,7 @@ def _between(level: str, text: str) -> str:
 
 
 def blame(score: ScoreValues) -> str:
-    """Return the section about rows with an infinite loss: what the others cost, the floors, and which rows they are."""
+    """Return the section about rows with an infinite loss: the floors, and which rows they are."""
     found = score.finite
     if found is None or not found.blame:
         return ""
@@ -157,7 +158,8 @@ def _by_class(score: ScoreValues, classes: Sequence[Decided]) -> Markup:
     heading = ("class", "rows", "precision", "recall", f"{100 * score.level:g} % interval", "F1")
     heading += ("ROC area", "average precision", "calibration error") if several else ()
     which = f": the {_LISTED} of {len(classes):,} with the least F1" if len(classes) > _LISTED else ""
-    return table(heading, rows, caption=f"Answers by class{which}")
+    drawn = table(heading, rows, caption=f"Answers by class{which}")
+    return Markup(drawn.replace('class="scroll"', 'class="scroll tall"', 1)) if len(rows) > _TALL else drawn
 
 
 def order(score: ScoreValues) -> str:
@@ -200,7 +202,7 @@ def _thresholds(score: ScoreValues) -> str:
     }
     listed = {part.threshold: part for part in (*found.table, found.calibrated, found.best)}
     if found.best.threshold == found.calibrated.threshold:
-        marked[found.best.threshold] = "best here, and if the probabilities can be believed"
+        marked[found.best.threshold] = "best here and if calibrated"
     rows = [
         (*_threshold(part), marked.get(part.threshold, ""))
         for part in sorted(listed.values(), key=lambda part: part.threshold)
@@ -236,7 +238,7 @@ def by_class(score: ScoreValues) -> str:
     drawn_errors = table(("class", "calibration error"), rows, caption="The largest calibration errors")
     mean = math.fsum(each.ece for each in parts) / len(parts)
     text = (
-        f'<div class="card"><h3>The probability of each class</h3><p>The diagram beside is of the most probable class '
+        '<div class="card"><h3>The probability of each class</h3><p>The diagram above is of the most probable class '
         "of each row. This one is of every class in all rows: of the rows that gave a class 10&nbsp;%, 10&nbsp;% should "
         f"be of it. The mean calibration error of the classes is <b>{share(mean)}</b>.</p>{drawn_errors}</div>"
     )

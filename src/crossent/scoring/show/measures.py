@@ -15,6 +15,8 @@ TextRows = list[tuple[str, ...]]
 MATRIX = 10
 """Classes whose confusion is a matrix of text; of more the most frequent mistakes are listed."""
 _MOST = 12
+_TENTHS = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9)
+"""Thresholds that are listed; a report and JSON have more."""
 
 
 class TextTable(NamedTuple):
@@ -124,7 +126,7 @@ def _thresholds(score: ScoreValues) -> list[TextTable]:
     found = score.thresholds
     if found is None:
         return []
-    listed = {part.threshold: (part, "") for part in found.table}
+    listed = {part.threshold: (part, "") for part in found.table if part.threshold in _TENTHS}
     listed[found.calibrated.threshold] = (found.calibrated, "best if calibrated")
     listed[found.best.threshold] = (
         found.best, "best here and if calibrated" if found.best == found.calibrated else "best here",

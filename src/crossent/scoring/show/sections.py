@@ -51,7 +51,9 @@ def slices(score: ScoreValues) -> str:
 
 def _drawn(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
     """Return the cards of a column: one with all its parts, or two with the costliest and the cheapest of many."""
-    there = sorted((part for part in parts if part.n), key=_cost, reverse=True)
+    there = [part for part in parts if part.n]
+    if name not in score.bins or parts is score.per_class:  # bins are in the order of their numbers
+        there.sort(key=_cost, reverse=True)
     noun = "classes" if parts is score.per_class else "values"
     if len(there) > _MOST:
         shown = [there[:_END], there[-_END:]]

@@ -89,7 +89,7 @@ def _widths() -> Any:
 
 
 class ClassGrid:
-    """Σ w, Σ w q, Σ w truth, Σ w q truth and the number of rows of each class by cell, (V, cells); V is 0 before any."""
+    """Σ w, Σ w q, Σ w truth, Σ w q truth and the number of rows of each class by cell, (V, cells)."""
 
     def __init__(self) -> None:
         self.weight: Any = np.zeros((0, CELLS))

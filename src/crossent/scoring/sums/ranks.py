@@ -40,7 +40,7 @@ class Ranks:
 
     def add_two(self, rows: CountedRows) -> None:
         """Add rows of two classes."""
-        if self.few:
+        if self.few and rows.costs.positive is not None:
             self._hold(Pairs(np.clip(rows.costs.positive, 0.0, 1.0), rows.label, rows.weight))
 
     def add_piece(self, q: Any, label: Any, weight: Any | None) -> None:
