@@ -239,7 +239,7 @@ def by_class(score: ScoreValues) -> str:
     mean = math.fsum(each.ece for each in parts) / len(parts)
     text = (
         '<div class="card"><h3>The probability of each class</h3><p>The diagram above is of the most probable class '
-        "of each row. This one is of every class in all rows: of the rows that gave a class 10&nbsp;%, 10&nbsp;% should "
+        "of each row. This one is of every class in all rows: of the rows that gave a class 10&nbsp;%, a tenth should "
         f"be of it. The mean calibration error of the classes is <b>{share(mean)}</b>.</p>{drawn_errors}</div>"
     )
     drawn = figure("Each class against the rest", curves.class_reliability(parts, worst), note)
