@@ -62,7 +62,7 @@ def test_one_class_has_no_areas(truth: int) -> None:
 def test_mixed_cells_have_the_mean_area_of_their_orders() -> None:
     """Average precision of cells is its mean over random orders of the rows in a cell."""
     draw = np.random.default_rng(0)
-    q, truth, w = drawn(60_000, ties=False)
+    q, truth, _ = drawn(60_000, ties=False)
     cell = np.floor(q * 20) / 20
     found = ranking("x", points(cell, truth, np.ones(len(q))), exact=False)
     means = [average_precision_score(truth, cell + draw.random(len(q)) / 40) for _ in range(20)]
