@@ -13,6 +13,7 @@ import crossent
 from crossent.scoring.parts import Threshold
 from crossent.scoring.show.measures import MATRIX, measure_rows, measure_tables, threshold_of
 from crossent.scoring.show.text import notebook_html, text
+from crossent.scoring.show.words import number, places
 from tests.scoring.exact import made
 
 
@@ -32,7 +33,7 @@ def test_headline_has_the_numbers_with_their_intervals() -> None:
     assert found.brier is not None
     low, high = found.decisions.accuracy.ci
     assert rows["accuracy"] == (f"{100 * found.accuracy:.1f}\xa0%", f"{100 * low:.1f}\xa0% to {100 * high:.1f}\xa0%")
-    assert rows["Brier score"][0] == f"{found.brier.value:.4f}"
+    assert rows["Brier score"][0] == number(found.brier.value, places(found.brier.se))
     assert rows["ROC area"] == (f"{found.roc_auc:.4f}", "each class against the rest, mean")
     in_bits = {name: value for name, value, _ in measure_rows(found, lambda x: x / math.log(2), "bits")}
     assert found.balanced_loss is not None

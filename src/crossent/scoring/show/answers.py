@@ -197,7 +197,7 @@ def _thresholds(score: ScoreValues) -> str:
     if found is None:
         return ""
     marked = {
-        found.calibrated.threshold: "best if the probabilities can be believed",
+        found.calibrated.threshold: "best if calibrated",
         found.best.threshold: "best here",
     }
     listed = {part.threshold: part for part in (*found.table, found.calibrated, found.best)}
