@@ -1,7 +1,8 @@
 """Scoring of predictions: `score`, `compare`, `Score` and `ScoreState`, from one pass over rows whose sums merge.
 
 Data flow from `evaluate` through `state` to `input` (arrays and files become batches), `sums` (what is kept of rows),
-`finish` and `result`, which `show` draws; `lm` scores logs of language models, `adapters` and `cli` are other faces.
+`finish` and `result`, which `show` draws; `calibration` scales predictions, `lm` scores logs of language models,
+`adapters` and `cli` are other faces.
 `crossent`, `crossent.cli` and users import this face; it loads a module only when one of its names is asked for.
 """
 
@@ -11,6 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crossent.scoring.calibration.cross_fit import CrossFit
+    from crossent.scoring.calibration.estimators import TemperatureScaling, VectorScaling
+    from crossent.scoring.calibration.scaling import CalibrationWarning
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
     from crossent.scoring.parts import (
@@ -49,12 +53,17 @@ _HOME = {
     "ScoreState": "state",
     "compare": "comparison",
     "Comparison": "comparison",
+    "TemperatureScaling": "calibration.estimators",
+    "VectorScaling": "calibration.estimators",
+    "CrossFit": "calibration.cross_fit",
+    "CalibrationWarning": "calibration.scaling",
     **dict.fromkeys(_PARTS, "parts"),
 }
 __all__ = [
-    "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Comparison", "Confusion",
-    "Decided", "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Score", "ScoreState",
-    "Slice", "Temperature", "Threshold", "Thresholds", "compare", "score",
+    "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "CalibrationWarning", "ClassReliability",
+    "Comparison", "Confusion", "CrossFit", "Decided", "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake",
+    "Ranking", "Row", "Score", "ScoreState", "Slice", "Temperature", "TemperatureScaling", "Threshold", "Thresholds",
+    "VectorScaling", "compare", "score",
 ]  # fmt: skip
 
 

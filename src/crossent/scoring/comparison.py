@@ -16,7 +16,7 @@ from crossent.scoring.pairing import Names, paired
 from crossent.scoring.parts import Interval
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
-from crossent.scoring.sums.interval import Mean, bend_of, bent, ratio
+from crossent.scoring.sums.interval import p_value, ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def between(a: Any, b: Any, *, ci: float | None = None, names: tuple[str, str] =
         difference=value,
         ci=(low, high),
         se=float(mean.se),
-        p_value=_p_value(mean),
+        p_value=p_value(mean),
         share_better=float(weight @ (difference < 0) / weight.sum()),
         share_worse=float(weight @ (difference > 0) / weight.sum()),
         n=n,
@@ -204,18 +204,6 @@ def between(a: Any, b: Any, *, ci: float | None = None, names: tuple[str, str] =
         worst_regressions=tuple(regressions),
         names=names,
     )
-
-
-def _p_value(mean: Mean) -> float:
-    """Return the two-sided p-value of no difference: 1 less the level of the interval that ends at 0."""
-    from scipy.special import stdtr
-
-    if not np.isfinite(mean.value) or np.isnan(mean.se):
-        return float("nan")
-    if mean.se == 0:
-        return 1.0 if mean.value == 0 else 0.0
-    t = bent(mean.value / mean.se, bend_of(mean))
-    return float(2.0 * stdtr(np.maximum(mean.even - 1.0, 1.0), -abs(t)))
 
 
 def _state(score: Any, name: str) -> ScoreState:

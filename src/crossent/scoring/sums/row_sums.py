@@ -29,10 +29,14 @@ BLOCK = 1 << 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Groups:
-    """Numbers of the rows of a batch, (N,) each: of their clusters, and of their groups in each column of `by`."""
+    """Numbers of the rows of a batch, (N,) each: of their clusters, and of their groups in each column of `by`.
+
+    `listed` are the numbers of the values themselves, where rows are kept.
+    """
 
     cluster: Any | None
     by: dict[str, Any]
+    listed: dict[str, Any]
 
 
 class RowSums:
@@ -70,7 +74,9 @@ class RowSums:
             batch = batch.in_order_of(self.layout.classes)
         self._settle(batch.layout)
         cluster = None if batch.cluster is None else self.clusters.of(batch.cluster)
-        groups = _Groups(cluster, {name: self.by[name].groups(coded) for name, coded in batch.by.items()})
+        by = {name: self.by[name].groups(coded) for name, coded in batch.by.items()}
+        kept = batch.by if self.kept is not None else {}
+        groups = _Groups(cluster, by, {name: self.by[name].listed.of(coded) for name, coded in kept.items()})
         self.temperatures.expect(len(batch), len(batch.classes))
         begins = range(0, len(batch), BLOCK)
         found = (costs(batch, k, min(k + BLOCK, len(batch)), normalize=self.options.normalize) for k in begins)
@@ -103,7 +109,8 @@ class RowSums:
         self.brier.merge(other.brier, np.zeros(1, np.int64), clusters)
         self.temperatures.merge(other.temperatures, len(layout.classes))
         if self.kept is not None and other.kept is not None:
-            self.kept.merge(other.kept)
+            by = {name: self.by[name].listed.of_other(theirs.listed) for name, theirs in other.by.items()}
+            self.kept.merge(other.kept, clusters, by)
         self.seen += other.seen
 
     def _settle(self, layout: Layout) -> None:
@@ -142,7 +149,13 @@ class RowSums:
         self._add_squares(rows, cluster)
         if self.kept is not None:
             ids = None if batch.id is None else batch.id[places]
-            self.kept.add(KeptColumns(rows.loss, rows.label, rows.weight, cluster, ids, rows.numbers))
+            self.kept.add(
+                KeptColumns(
+                    *(rows.loss, rows.label, rows.weight, cluster, ids, rows.numbers),
+                    *(rows.costs.probability, rows.costs.predicted, rows.costs.confidence),
+                    by={name: group[places] for name, group in groups.listed.items()},
+                )
+            )
 
     def _add_squares(self, rows: CountedRows, cluster: Any | None) -> None:
         """Add what is known of each class against the others, and Brier's square losses."""

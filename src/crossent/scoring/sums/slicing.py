@@ -60,11 +60,12 @@ class Slicing:
 
     `numbers` counts the values that are numbers. `dropped` says how many bits of them are dropped, 0 while values are
     as they came; then the value of a cell is the number of the cell, as text with a mark that no value has, and `ends`
-    has the smallest and the largest number in it.
+    has the smallest and the largest number in it. `listed` numbers the values as they came, where rows are kept.
     """
 
     def __init__(self) -> None:
         self.values = Numbering()
+        self.listed = Numbering()
         self.totals = Totals()
         self.numbers = 0
         self.dropped = 0
