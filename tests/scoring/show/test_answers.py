@@ -67,7 +67,6 @@ def test_thresholds_and_their_costs() -> None:
 def test_calibration_of_each_class_names_the_worst() -> None:
     found = score(4)
     worst = max(found.class_reliability, key=lambda part: part.ece)
-    text = said(answers.by_class(found))
     assert f"calibration error {100 * worst.ece:.1f}\xa0%, the largest" in answers.by_class(found)
     assert answers.by_class(score(2)) == ""
 
