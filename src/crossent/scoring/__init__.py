@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crossent.scoring.calibration.scaling import CalibrationWarning
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
+    from crossent.scoring.multilabel import MultilabelScore
     from crossent.scoring.parts import (
         BalancedLoss,
         Bar,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Estimate,
         FiniteRows,
         Floor,
+        Macro,
         Mistake,
         Ranking,
         Row,
@@ -44,13 +46,14 @@ if TYPE_CHECKING:
 
 _PARTS = (
     "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Confusion", "Decided",
-    "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake", "Ranking", "Row", "Slice", "Temperature", "Threshold",
-    "Thresholds",
+    "Decisions", "Estimate", "FiniteRows", "Floor", "Macro", "Mistake", "Ranking", "Row", "Slice", "Temperature",
+    "Threshold", "Thresholds",
 )  # fmt: skip
 _HOME = {
     "score": "evaluate",
     "Score": "result",
     "ScoreState": "state",
+    "MultilabelScore": "multilabel",
     "compare": "comparison",
     "Comparison": "comparison",
     "TemperatureScaling": "calibration.estimators",
@@ -61,9 +64,9 @@ _HOME = {
 }
 __all__ = [
     "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "CalibrationWarning", "ClassReliability",
-    "Comparison", "Confusion", "CrossFit", "Decided", "Decisions", "Estimate", "FiniteRows", "Floor", "Mistake",
-    "Ranking", "Row", "Score", "ScoreState", "Slice", "Temperature", "TemperatureScaling", "Threshold", "Thresholds",
-    "VectorScaling", "compare", "score",
+    "Comparison", "Confusion", "CrossFit", "Decided", "Decisions", "Estimate", "FiniteRows", "Floor", "Macro",
+    "Mistake", "MultilabelScore", "Ranking", "Row", "Score", "ScoreState", "Slice", "Temperature", "TemperatureScaling",
+    "Threshold", "Thresholds", "VectorScaling", "compare", "score",
 ]  # fmt: skip
 
 

@@ -162,6 +162,18 @@ class BalancedLoss:
 
 
 @dataclass(frozen=True, slots=True)
+class Macro:
+    """Means over the labels: of the loss with its interval, rows being independent, and of the measures of each."""
+
+    loss: BalancedLoss
+    accuracy: float
+    brier: float
+    f1: float
+    roc_auc: float
+    average_precision: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """How the rows of a class were decided: with the most probable class as the answer.
 

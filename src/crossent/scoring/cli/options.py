@@ -53,6 +53,14 @@ ZeroOption = Annotated[
     ),
 ]
 LabelOption = Annotated[str, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
+OneLabelOption = Annotated[str | None, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of labels that a row may have several of, such as 'y_*', each 0 or 1; one of --probs for each.",
+        rich_help_panel=ROWS,
+    ),
+]
 WeightOption = Annotated[str | None, typer.Option(help="Column of weights.", rich_help_panel=ROWS)]
 ClusterOption = Annotated[
     str | None,

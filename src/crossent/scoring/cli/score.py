@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crossent.errors import UsageError
 from crossent.scoring.cli.options import (
     CHECKS,
     BitsOption,
@@ -18,13 +19,14 @@ from crossent.scoring.cli.options import (
     IdOption,
     IgnoreOption,
     JsonOption,
-    LabelOption,
+    LabelsOption,
     LevelOption,
     LogitsOption,
     LogprobsOption,
     MemoryOption,
     NaOption,
     NormalizeOption,
+    OneLabelOption,
     ProbsOption,
     Require,
     WeightOption,
@@ -43,7 +45,8 @@ def add(app: Any, require: Require) -> None:
     @app.command()
     def score(  # pyright: ignore[reportUnusedFunction]
         file: FileArgument,
-        label: LabelOption,
+        label: OneLabelOption = None,
+        labels: LabelsOption = None,
         probs: ProbsOption = None,
         logits: LogitsOption = None,
         logprobs: LogprobsOption = None,
@@ -73,6 +76,7 @@ def add(app: Any, require: Require) -> None:
         """Score predictions in a file: their cross-entropy, with an interval, calibration and the costliest rows."""
         require("score", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, memory, reading
+        from crossent.scoring.cli.labels import score_labels
         from crossent.scoring.input.arguments import RowArguments
         from crossent.scoring.input.columns import columns
 
@@ -80,14 +84,24 @@ def add(app: Any, require: Require) -> None:
         if html is not None:
             require("--html", "matplotlib", extra="score")
             actions.check_writable(html, file)
+        if (label is None) == (labels is None):
+            raise UsageError("pass --label with the column of true classes, or --labels with several of 0 and 1")
+        if labels is not None and bits:
+            raise UsageError("--bits is not for --labels, whose losses are in nats; --json has bits too")
         columns_of = sliced(by)
         with reading.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, columns_of.by, id), na or ())
+            given = RowArguments(probs, logits, logprobs, weight, cluster, columns_of.by, id)
+            named = columns(label or labels, given, na or ())
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
         options |= {"costs": costs_of(cost), "bins": columns_of.bins}
         with memory.limited(memory.bytes_of(max_memory), file):
-            found = actions.score_file(file, named, options)
+            if labels is not None:
+                several = score_labels(file, labels, named, options)
+                found, said = several.micro, several.to_json() if json else repr(several)
+            else:
+                found = actions.score_file(file, named, options)
+                said = (actions.as_json if json else actions.as_text)(found, in_bits=bits)
             if html is not None:
                 actions.write_report(found, html, file)
-            put((actions.as_json if json else actions.as_text)(found, in_bits=bits))
+            put(said)
         actions.hold(found, max_loss, min_skill, in_bits=bits)
