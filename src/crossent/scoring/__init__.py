@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from crossent.scoring.calibration.cross_fit import CrossFit
     from crossent.scoring.calibration.estimators import TemperatureScaling, VectorScaling
     from crossent.scoring.calibration.scaling import CalibrationWarning
+    from crossent.scoring.compared import PairDifference, Ranked, Regression, SliceDifference
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
     from crossent.scoring.parts import Bar, Bin, Calibration, FiniteRows, Floor, Row, Slice, Temperature
+    from crossent.scoring.ranking import Ranking, rank
     from crossent.scoring.result import Score
     from crossent.scoring.state import ScoreState
 
@@ -27,6 +29,9 @@ _HOME = {
     "ScoreState": "state",
     "compare": "comparison",
     "Comparison": "comparison",
+    "rank": "ranking",
+    "Ranking": "ranking",
+    **dict.fromkeys(("Regression", "SliceDifference", "Ranked", "PairDifference"), "compared"),
     "TemperatureScaling": "calibration.estimators",
     "VectorScaling": "calibration.estimators",
     "CrossFit": "calibration.cross_fit",
@@ -34,8 +39,9 @@ _HOME = {
     **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration", "FiniteRows", "Floor"), "parts"),
 }
 __all__ = [
-    "Bar", "Bin", "Calibration", "CalibrationWarning", "Comparison", "CrossFit", "FiniteRows", "Floor", "Row", "Score",
-    "ScoreState", "Slice", "Temperature", "TemperatureScaling", "VectorScaling", "compare", "score",
+    "Bar", "Bin", "Calibration", "CalibrationWarning", "Comparison", "CrossFit", "FiniteRows", "Floor",
+    "PairDifference", "Ranked", "Ranking", "Regression", "Row", "Score", "ScoreState", "Slice", "SliceDifference",
+    "Temperature", "TemperatureScaling", "VectorScaling", "compare", "rank", "score",
 ]  # fmt: skip
 
 

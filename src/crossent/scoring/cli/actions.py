@@ -11,14 +11,21 @@ from typing import Any
 
 from crossent.errors import Argument, MissedError, UsageError, one_line, spelled
 from crossent.outputs import why_not_writable
-from crossent.scoring.cli.reading import as_option, input_errors, state_from, state_of
+from crossent.scoring.cli.reading import Names, as_option, input_errors, opened, state_from, state_of
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.columns import Columns
+from crossent.scoring.input.reader import FileOptions
 from crossent.scoring.input.several import Tables
 from crossent.scoring.parts import Row
 from crossent.scoring.result import Score
 from crossent.scoring.show import words
 from crossent.scoring.show.text import text
+
+
+def score_file(paths: Names, columns: Columns, options: Mapping[str, Any], files: FileOptions | None = None) -> Score:
+    """Return the score of a table in one or several files."""
+    with opened(paths, files) as tables:
+        return score_tables(tables, columns, options)
 
 
 def score_tables(tables: Tables, columns: Columns, options: Mapping[str, Any]) -> Score:

@@ -111,7 +111,8 @@ class Columns:
                     argument=self.kind,
                 )
         named = [*self.single.values(), *(by or ()), *(values or ())]
-        roots = {name: root for name in named if name not in existing and (root := root_of(name, existing))}
+        known = {*existing}
+        roots = {name: root for name in named if name not in known and (root := root_of(name, existing))}
         return replace(self, values=values, by=by, roots=roots)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from functools import partial
+from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from crossent.errors import Argument, Message, quoted
@@ -155,40 +156,51 @@ def _batches(options: FileOptions, wanted: Selection) -> Iterator[Portion]:
     none = NO_VALUE | {*options.na}
     with _opened(wanted.path) as book:
         sheet = _sheet(book, options)
-        most = sheet.max_row or ROWS
+        most = sheet.max_row or ROWS  # by what the sheet says of itself
         heading, names = _heading(sheet)
         places = [names.index(name) for name in wanted.names]
-        for first, rows in _in_batches(_rows(sheet, heading + 1, len(names)), heading + 1):
+        for first, rows, is_last in _in_batches(_rows(sheet, heading + 1, len(names)), heading + 1):
             cells = [[row[place] for row in rows] for place in places]
             columns = [
                 _texts(column) if name in wanted.texts else _numbers(column, name, first, options.decimal, none)
                 for name, column in zip(wanted.names, cells, strict=True)
             ]
-            yield Portion(pa.RecordBatch.from_arrays(columns, names=wanted.names), min(1.0, (first + len(rows)) / most))
+            done = 1.0 if is_last else min(1.0, (first + len(rows)) / most)
+            yield Portion(pa.RecordBatch.from_arrays(columns, names=wanted.names), done)
 
 
-def _in_batches(rows: Iterator[Sequence[Any]], first: int) -> Iterator[tuple[int, list[Sequence[Any]]]]:
-    """Yield rows in batches, each with the number of its first; blank rows at the end do not count."""
-    held: list[Sequence[Any]] = []
-    blank = 0  # rows at the end of what was read
-    while True:
-        ended = True
-        with warnings.catch_warnings(action="ignore"):
-            for row in rows:
-                if all(value is None for value in row):
-                    blank += 1
-                    continue
-                held += [(None,) * len(row)] * blank
-                blank = 0
-                held.append(row)
-                if len(held) >= _STEP:
-                    ended = False
-                    break
-        if held:
-            yield first, held
-            first, held = first + len(held), []
-        if ended:
-            return
+class _Batch(NamedTuple):
+    """Rows of a sheet, the number of the first, and whether they are the last ones."""
+
+    first: int
+    rows: list[Sequence[Any]]
+    is_last: bool
+
+
+def _in_batches(rows: Iterator[Sequence[Any]], first: int) -> Iterator[_Batch]:
+    """Yield rows in batches; blank rows at the end do not count."""
+    coming = _without_blank_end(rows)
+    held = _next_rows(coming)
+    while held:
+        following = _next_rows(coming)
+        yield _Batch(first, held, is_last=not following)
+        first, held = first + len(held), following
+
+
+def _next_rows(rows: Iterator[Sequence[Any]]) -> list[Sequence[Any]]:
+    with warnings.catch_warnings(action="ignore"):
+        return list(islice(rows, _STEP))
+
+
+def _without_blank_end(rows: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    blank = 0
+    for row in rows:
+        if all(value is None for value in row):
+            blank += 1
+            continue
+        yield from repeat((None,) * len(row), blank)
+        blank = 0
+        yield row
 
 
 def _numbers(cells: Sequence[Any], name: str, first: int, decimal: str | None, none: frozenset[str]) -> Any:

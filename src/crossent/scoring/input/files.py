@@ -7,6 +7,7 @@ anything else write one (`text_files`, `json_files`, `arrow_files` and `numpy_fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,9 @@ class Table:
     def portions(self, names: Iterable[str], texts: Iterable[str]) -> Iterator[Portion]:
         """Yield what `batches` yields, made when it is asked for."""
         wanted = Selection(self.path, self.columns, list(names), frozenset(texts))
+        times = Counter(self.columns)
         for name in wanted.names:
-            if self.columns.count(name) > 1:
+            if times[name] > 1:
                 raise FileError(f"{self.name}: the column name {quoted(name)} occurs twice")
         with errors_named(self.name, self.path):
             yield from self.reader.batches(wanted)

@@ -45,10 +45,10 @@ def column_of(batch: Any, name: str) -> Any:
     InputError
         If the path leads nowhere.
     """
-    names = batch.schema.names
-    if name in names:
-        return batch.column(name)
-    root = root_of(name, names)
+    place = batch.schema.get_field_index(name)  # a table may have thousands of columns, and a list of names for each
+    if place >= 0:
+        return batch.column(place)
+    root = root_of(name, batch.schema.names)
     if root is None or name == f"{root}.":
         raise InputError(f"there is no column {quoted(name)}")
     array, rest = opened(batch.column(root), root), name[len(root) + 1 :]

@@ -140,7 +140,7 @@ class Tables:
             before += size
 
     def _of_part(self, part: Part, names: Sequence[str], texts: frozenset[str]) -> Iterator[Portion]:
-        own = [name for name in names if name in part.table.columns]
+        own = [name for name in names if name not in part.folders or name in part.table.columns]
         if own:
             yield from part.table.portions(own, texts)
             return
@@ -284,9 +284,9 @@ def _with_folders(batch: Any, names: Sequence[str], part: Part, texts: frozenset
     """Return a batch with the columns that folders are."""
     import pyarrow as pa
 
+    if not part.folders:
+        return batch
     own = set(batch.schema.names) & set(part.table.columns)
-    if not part.folders or all(name in own for name in names):
-        return batch.select(list(names)) if batch.schema.names != list(names) else batch
     columns = [
         batch.column(name) if name in own else _constant(name, part, len(batch), text=name in texts) for name in names
     ]
