@@ -39,9 +39,9 @@ _HOME = {
     **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration", "FiniteRows", "Floor"), "parts"),
 }
 __all__ = [
-    "Bar", "Bin", "Calibration", "CalibrationWarning", "Comparison", "CrossFit", "FiniteRows", "Floor", "PairDifference",
-    "Ranked", "Ranking", "Regression", "Row", "Score", "ScoreState", "Slice", "SliceDifference", "Temperature",
-    "TemperatureScaling", "VectorScaling", "compare", "rank", "score",
+    "Bar", "Bin", "Calibration", "CalibrationWarning", "Comparison", "CrossFit", "FiniteRows", "Floor",
+    "PairDifference", "Ranked", "Ranking", "Regression", "Row", "Score", "ScoreState", "Slice", "SliceDifference",
+    "Temperature", "TemperatureScaling", "VectorScaling", "compare", "rank", "score",
 ]  # fmt: skip
 
 

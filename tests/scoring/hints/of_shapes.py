@@ -130,7 +130,10 @@ SHAPES = {
         LOSS,
     ),
     "Weka": Hinted(
-        says(csv(WEKA)), "(option -distribution), or pass a column a class", scores(csv(NAMED), *CALL), LOSS
+        says(csv(WEKA)),
+        "write a column of probabilities for each class, and the actual class without its number",
+        scores(csv(NAMED), *CALL),
+        LOSS,
     ),
     "a label and its score": Hinted(
         says(csv({"label": TRUTH, "score": P.max(1)})),
@@ -154,6 +157,12 @@ SHAPES = {
         says(text({f"c{k}": [1] for k in range(400)}), *CALL),
         'cannot be read at once; write an array of objects, as pandas does with orient="records"',
         scores(text(RECORDS_OF_JSON), *CALL),
+        LOSS,
+    ),
+    "names in a file of outputs": Hinted(
+        lambda bench: bench.said("score", csv(NAMED)(bench).rename(bench.path / "a.txt"), *CALL),
+        "if these are names of columns, pass --format csv or --format tsv",
+        lambda bench: bench.loss(bench.path / "a.txt", *CALL, "--format", "csv"),
         LOSS,
     ),
 }

@@ -84,7 +84,7 @@ def test_endings_chosen_by_case_and_compression(tmp_path):
     (tmp_path / "A.CSV").write_bytes(data)
     assert open_table(tmp_path / "A.CSV").reader is READERS[".csv"]
     with pytest.raises(FileError, match="known are .*" + ", ".join(map(re.escape, READERS))):
-        open_table(saved(tmp_path / "a.csv", columns(Y, P)).rename(tmp_path / "a.txt"))
+        open_table(saved(tmp_path / "a.csv", columns(Y, P)).rename(tmp_path / "a.table"))
 
 
 def test_every_reader_says_how_its_files_begin_or_that_it_does_not_know():

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossent.errors import InputError, UsageError
-from crossent.scoring.cli.actions import score_file
+from crossent.scoring.cli.reading import state_of
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.columns import columns
 from crossent.scoring.input.files import open_table
@@ -33,7 +33,7 @@ def named(label=None, **roles):
 
 
 def scored(path, label=None, options=None, **roles):
-    return score_file(path, named(label, **roles), options or {})
+    return state_of(path, named(label, **roles), options or {}).finalize()
 
 
 def lines(path, *rows):
@@ -110,7 +110,7 @@ def test_what_is_recognised_is_said(tmp_path, capsys):
         ({"p_0": P[:, 0], "p_1": P[:, 1], "p_2": P[:, 2]}, "no column is called as labels are"),
         ({"label": Y, "score": P.max(1)}, "top_k=None"),
         ({"label": Y, "x": P.max(1)}, "pass --label with the column of true labels, and --probs"),
-        ({"inst#": Y, "actual": Y, "predicted": Y, "error": Y, "prediction": P.max(1)}, "-distribution"),
+        ({"inst#": Y, "actual": Y, "predicted": Y, "error": Y, "prediction": P.max(1)}, "Weka are not read"),
     ],
 )
 def test_what_is_not_recognised_says_what_to_pass(table, says, tmp_path):

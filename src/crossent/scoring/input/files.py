@@ -20,6 +20,7 @@ from crossent.scoring.input.excel_files import XLSX
 from crossent.scoring.input.json_files import JSONL
 from crossent.scoring.input.json_tables import JSON
 from crossent.scoring.input.numpy_files import NPY, NPZ
+from crossent.scoring.input.output_files import OUTPUT
 from crossent.scoring.input.reader import FileError, FileOptions, Portion, Reader, Selection, errors_named
 from crossent.scoring.input.safetensors_files import SAFETENSORS
 from crossent.scoring.input.text_files import COMPRESSION, CSV, TSV
@@ -30,6 +31,7 @@ READERS = {
     ".arrow": ARROW, ".arrows": ARROW, ".feather": ARROW, ".ipc": ARROW,
     ".jsonl": JSONL, ".ndjson": JSONL,
     ".json": JSON,
+    ".txt": OUTPUT, ".out": OUTPUT, ".pred": OUTPUT, ".preds": OUTPUT,
     ".npz": NPZ,
     ".npy": NPY,
     ".safetensors": SAFETENSORS,
@@ -107,6 +109,11 @@ class Table:
     def said(self) -> str:
         """What was chosen without being asked for, or ""."""
         return "" if self.reader.said is None else self.reader.said(self.path)
+
+    @property
+    def typed(self) -> bool:
+        """Whether the file says the types of its columns, so that all rows have the same fields."""
+        return self.reader.format in {"parquet", "arrow"}
 
     def class_names(self, label: str) -> Sequence[str] | None:
         """Return the names of the classes 0, 1, … that the file gives a column of labels; None if it gives none."""

@@ -93,6 +93,11 @@ class Tables:
         """
         yield from ahead(self._portions(list(names), frozenset(texts)))
 
+    @property
+    def typed(self) -> bool:
+        """Whether the files say the types of their columns."""
+        return all(part.table.typed for part in self.parts)
+
     def class_names(self, label: str) -> Sequence[str] | None:
         """Return the names of the classes 0, 1, … that the files give a column of labels; None if they give none.
 

@@ -109,8 +109,7 @@ def settled(table: Asked, columns: Columns, classes: Any = None, *, unlabelled: 
 
 
 def _recognised(table: Asked, columns: Columns, classes: Any, *, unlabelled: bool) -> tuple[Columns, Any, str]:
-    names = [name for name in table.columns if list(table.columns).count(name) == 1]
-    sample = first_rows(table, names, SAMPLE)
+    sample = _sample(table)
     values = None if columns.values is None else columns.among(table.columns, _paths(sample)).values
     found = None
     if sample is not None:
@@ -137,12 +136,19 @@ def _recognised(table: Asked, columns: Columns, classes: Any, *, unlabelled: boo
     return result, found.classes if classes is None else classes, found.said
 
 
+def _sample(table: Asked) -> Any | None:
+    """Return the first rows of all columns, with the types that the table gives them if it can."""
+    if hasattr(table, "sample"):
+        return cast("Any", table).sample(SAMPLE)
+    return first_rows(table, [name for name in table.columns if list(table.columns).count(name) == 1], SAMPLE)
+
+
 def _nothing_recognised(sample: Any, columns: Columns) -> str:
     names = [] if sample is None else sample.schema.names
-    if {"inst#", "actual", "predicted", "prediction"} <= set(names):
+    if {"inst#", "actual", "predicted"} <= set(names):
         return (
-            "Weka wrote the probability of the predicted class alone; let it write the distribution (option "
-            "-distribution), or pass a column a class"
+            "tables of Weka are not read as they are; write a column of probabilities for each class, and the actual "
+            "class without its number"
         )
     if {"label", "score"} <= set(names):
         return (
@@ -202,7 +208,8 @@ def _with_keys(table: Asked, columns: Columns, first: Any) -> Columns:
     """Return columns with all classes that their rows name, by reading the column of predictions once before."""
     name = next(iter(columns.values or ()))
     shape = shape_of(opened(first, name).type)
-    if shape is None or shape == "vector":
+    fixed = shape == "struct" and not columns.as_text and getattr(table, "typed", False)
+    if shape is None or shape == "vector" or fixed:
         return columns
     root = columns.roots.get(name, name)
     found: dict[Hashable, None] = {}
