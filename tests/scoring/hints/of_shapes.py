@@ -130,7 +130,10 @@ SHAPES = {
         LOSS,
     ),
     "Weka": Hinted(
-        says(csv(WEKA)), "(option -distribution), or pass a column a class", scores(csv(NAMED), *CALL), LOSS
+        says(csv(WEKA)),
+        "write a column of probabilities for each class, and the actual class without its number",
+        scores(csv(NAMED), *CALL),
+        LOSS,
     ),
     "a label and its score": Hinted(
         says(csv({"label": TRUTH, "score": P.max(1)})),

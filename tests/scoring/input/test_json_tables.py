@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crossent.scoring.input import json_tables
 from crossent.scoring.input.files import open_table
@@ -125,6 +127,36 @@ def test_more_columns_than_streams_are_refused(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({f"c{k}": [1] for k in range(1000)}))
     with pytest.raises(FileError, match="1000 columns one behind the other"):
         open_table(tmp_path / "a.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["records", "split", "columns", "index", "lists", "W&B"])
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_damaged_tables_raise_one_error(form, tmp_path_factory, data):
+    """Whatever bytes are changed, cut out or doubled: the rows come, or a `FileError` that names the file."""
+    path = tmp_path_factory.mktemp("damaged") / "a.json"
+    written(FRAME[:4], form, path)
+    whole = path.read_bytes()
+    for _ in range(data.draw(st.integers(1, 3))):
+        begin = data.draw(st.integers(0, len(whole)))
+        end = min(len(whole), begin + data.draw(st.integers(0, 9)))
+        whole = (
+            whole[:begin]
+            + data.draw(st.sampled_from([b"", b'"', b"[", b"]", b"{", b"}", b",", b":", b"0", b"\xff"]))
+            + whole[end:]
+        )
+    path.write_bytes(whole)
+    said, rows = "a.json", 0
+    try:
+        table = open_table(path)
+        names = [name for name in ("y", "p", "q") if table.columns.count(name) == 1]
+        rows = sum(len(portion.batch) for portion in table.batches(names, ["y"])) if names else 0
+    except FileError as error:
+        said = str(error)
+    assert "a.json" in said
+    assert "\n" not in said
+    assert rows <= 8
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import zipfile
 from pathlib import Path
@@ -190,6 +191,27 @@ def test_a_column_that_is_a_folder_and_in_the_file(tmp_path: Path) -> None:
         _ = rows(tmp_path, ["y", "p"])
     assert rows(tmp_path, ["p"])["p"].tolist() == [0.5]
     assert rows(path, ["y", "p"])["y"].tolist() == [0.0]
+
+
+def test_classes_that_files_name(tmp_path: Path) -> None:
+    """As Hugging Face's datasets name them in the metadata of a schema."""
+
+    def write(name: str, *classes: str) -> None:
+        features = {"y": {"names": classes, "_type": "ClassLabel"}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        pa.parquet.write_table(pa.table({"y": [1], "p": [0.5]}).replace_schema_metadata(metadata), tmp_path / name)
+
+    write("a.parquet", "cat", "dog")
+    write("b.parquet", "cat", "dog")
+    with open_tables(tmp_path) as tables:
+        assert tables.class_names("y") == ["cat", "dog"]
+        assert tables.class_names("p") is None
+    write("b.parquet", "dog", "cat")
+    with (
+        open_tables(tmp_path) as tables,
+        pytest.raises(FileError, match=r"b\.parquet and .*a\.parquet have other names"),
+    ):
+        _ = tables.class_names("y")
 
 
 def test_folders_of_other_columns(tmp_path: Path) -> None:

@@ -84,9 +84,9 @@ def archive(path: Path, members: dict[str, bytes]) -> Path:
 
 def test_a_member_of_an_archive_by_name(tmp_path: Path) -> None:
     other = written.csv(columns(Y, P[:, [2, 1, 0]]))
-    path = archive(tmp_path / "a.zip", {"x/new.csv": CSV, "x/old.csv": other, "notes.txt": b"text"})
+    path = archive(tmp_path / "a.zip", {"x/new.csv": CSV, "x/old.csv": other, "notes.md": b"text"})
     np.testing.assert_array_equal(column(path / "x" / "old.csv", name="p_0"), P[:, 2])
-    with pytest.raises(FileError, match=r"notes\.txt: the name does not say what it is"):
+    with pytest.raises(FileError, match=r"notes\.md: the name does not say what it is"):
         _ = column(path)
     with pytest.raises(FileError, match=r"a\.zip is a zip archive without a file 'none\.csv'"):
         _ = column(path / "none.csv")

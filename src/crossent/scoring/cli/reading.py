@@ -62,6 +62,8 @@ def input_errors(path: Path | str | None = None) -> Generator[None, None, None]:
     """Turn errors about files and data into `UsageError`s that name the file and speak of options."""
     try:
         yield
+    except UsageError:  # which has been said in full
+        raise
     except OSError as error:
         where = error.filename if error.filename is not None else path
         raise UsageError(f"cannot read {where}: {error.strerror or error}") from error

@@ -111,7 +111,7 @@ class Tables:
         for table, names in zip(tables[1:], named[1:], strict=True):
             if names != named[0]:
                 raise FileError(
-                    f"{table.name} and {tables[0].name} call the classes of column {quoted(label)} by other names: "
+                    f"{table.name} and {tables[0].name} have other names for the classes of column {quoted(label)}: "
                     f"{quoted(names)} and {quoted(named[0])}"
                 )
         return named[0] if named else None

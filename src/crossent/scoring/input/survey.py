@@ -145,10 +145,10 @@ def _sample(table: Asked) -> Any | None:
 
 def _nothing_recognised(sample: Any, columns: Columns) -> str:
     names = [] if sample is None else sample.schema.names
-    if {"inst#", "actual", "predicted", "prediction"} <= set(names):
+    if {"inst#", "actual", "predicted"} <= set(names):
         return (
-            "Weka wrote the probability of the predicted class alone; let it write the distribution (option "
-            "-distribution), or pass a column a class"
+            "tables of Weka are not read as they are; write a column of probabilities for each class, and the actual "
+            "class without its number"
         )
     if {"label", "score"} <= set(names):
         return (
