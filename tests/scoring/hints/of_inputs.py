@@ -141,7 +141,7 @@ INPUTS = {
         LOSS,
     ),
     "an unknown ending": Hinted(
-        says(put("a.out", CSV)), "; or pass --format csv", pasted(put("a.out", CSV), "; or pass ", "\n"), LOSS
+        says(put("a.table", CSV)), "; or pass --format csv", pasted(put("a.table", CSV), "; or pass ", "\n"), LOSS
     ),
     "another option than the format's": Hinted(
         says(file("a.parquet"), *CALL, "--delimiter", ";"), "leave out --delimiter ';'", scores(file("a.parquet")), LOSS
