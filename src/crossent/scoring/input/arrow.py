@@ -83,6 +83,8 @@ def _damage_said() -> Generator[None, None, None]:
 
     try:
         yield
+    except MemoryError:  # of pyarrow too; the command knows its limit
+        raise
     except (pa.ArrowException, IndexError, UnicodeDecodeError) as error:
         raise InputError(f"its columns cannot be read: {one_line(' '.join(str(error).split()))[:300]}") from error
 
