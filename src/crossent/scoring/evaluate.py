@@ -86,7 +86,8 @@ def score(
         The true class of each row, (N,): a list, or a column of NumPy, torch, pandas, polars or pyarrow.
     probs, logits, logprobs
         One of the three, (N, V), or (N,) for the positive one of two classes: probabilities, unnormalised
-        log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames.
+        log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames; or one column whose rows
+        name their classes: structs, maps, dictionaries, or lists of `{"label": …, "score": …}`.
     classes
         The classes of the columns, in their order, or a mapping of labels to names, such as a model's `id2label`; by
         default the names of a frame's columns (without their common beginning and end, which labels may have), else

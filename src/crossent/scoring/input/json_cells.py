@@ -46,7 +46,7 @@ def _nested(cells: Sequence[Cell]) -> Any:
         if twice := _twice(cell.value):
             raise CellError(cell.line, f"an object in which the name {quoted(twice)} occurs twice")
     try:
-        return of_objects([cell.value for cell in cells], "")
+        return of_objects([cell.value for cell in cells], "", text_keys=True)
     except InputError as error:
         raise CellError(cells[0].line, f"values of different kinds, there or below: {str(error)[-120:]}") from error
 
@@ -102,7 +102,10 @@ def _numbers(cells: Sequence[Cell]) -> Any:
             return None if value is None else float(value)
         raise CellError(line, f"{json.dumps(value)[:60]}, which is not a number")
 
-    first = next((value for value, _ in cells if value is not None), None)
+    values = [value for value, _ in cells]
+    if {type(value) for value in values} <= {float, type(None)}:
+        return pa.array(values, pa.float64())
+    first = next((value for value in values if value is not None), None)
     if not isinstance(first, list):
         return pa.array([number(value, line) for value, line in cells], pa.float64())
     for value, line in cells:

@@ -103,8 +103,8 @@ def is_nested(text: str) -> bool:
     return text.lstrip().startswith(("{", "[", "(", "array(["))
 
 
-def of_objects(values: Sequence[Any], name: str) -> Any:
-    """Return Python's lists and dictionaries as a column of pyarrow.
+def of_objects(values: Sequence[Any], name: str, *, text_keys: bool = False) -> Any:
+    """Return Python's lists and dictionaries as a column of pyarrow; `text_keys` says that all keys are texts.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def of_objects(values: Sequence[Any], name: str) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.array([_with_texts_as_keys(value) for value in values], from_pandas=False)
+        return pa.array(values if text_keys else [_with_texts_as_keys(value) for value in values], from_pandas=False)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         text = " ".join(str(error).split())[:200]
         raise InputError(f"column {quoted(name)} holds values of different kinds: {text}") from error

@@ -16,7 +16,7 @@ from crossent.scoring.input.arrow_values import decoded
 from crossent.scoring.input.classes import Classes, chosen, in_order, numbers_of, of_columns
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.nested import column_of, opened
-from crossent.scoring.input.reader import Portion
+from crossent.scoring.input.reader import FileError, Portion
 from crossent.scoring.input.recognised import recognise
 from crossent.scoring.input.seen import nested_paths
 from crossent.scoring.input.shapes import classes_of_keys, keys_of, predictions, shape_of
@@ -160,11 +160,11 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
     return Message(*parts, Argument("probs"), " (or ", Argument("logits"), ", ", Argument("logprobs"), ")")
 
 
-def first_rows(table: Asked, names: Sequence[str], count: int) -> Any | None:
-    """Return the first rows of some columns, as texts where the format does not say what they hold; None for none."""
+def first_rows(table: Asked, names: Sequence[str], count: int, *, texts: bool = True) -> Any | None:
+    """Return the first rows of some columns, None for none; as texts, or numbers, if the format does not say which."""
     if not names:
         return None
-    batches = cast("Any", table.batches(names, names))
+    batches = cast("Any", table.batches(names, names if texts else ()))
     with closing(batches):
         for portion in batches:
             if len(portion.batch):
@@ -197,7 +197,13 @@ def _with_texts(table: Asked, columns: Columns) -> tuple[Columns, Any]:
     root = columns.roots.get(values[0], values[0])
     if root in columns.single.values():
         return columns, None
-    sample = first_rows(table, [root], 1)
+    try:
+        sample = first_rows(table, [root], 1, texts=False)
+    except FileError as error:  # it holds texts, or is damaged: then the first error is the right one
+        try:
+            sample = first_rows(table, [root], 1)
+        except FileError:
+            raise error from None
     if sample is None:
         return columns, None
     array = decoded(sample.column(0))
