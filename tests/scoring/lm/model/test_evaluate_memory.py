@@ -14,8 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOM = 200 << 20
 VOCABULARY, WINDOW = 150_000, 2048
-SCRIPT = (
-    """
+SCRIPT = """
 import sys
 from pathlib import Path
 from crossent.scoring.lm import score_model
@@ -31,8 +30,6 @@ before = kilobytes('VmRSS')
 score = score_model(*found, ['text ' * 1200], window=int(sys.argv[2]))
 print(score.tokens, (kilobytes('VmHWM') - before) << 10)
 """
-    % WINDOW
-)  # noqa: UP031
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
