@@ -14,7 +14,7 @@ from crossent.scoring.show.words import interval, number, share
 
 
 def distribution(bars: Sequence[Bar], mean: float, unit: Unit) -> str:
-    """Draw the share of the weight by difference: rows that got cheaper left of 0, those that got dearer right of it."""
+    """Draw the share of the weight by difference: cheaper rows left of 0, dearer ones right of it."""
     name = "differences"
     total = sum(bar.weight for bar in bars) or 1.0
     width = bars[1].high - bars[1].low
@@ -76,13 +76,14 @@ class Around:
         scale = 10.0 ** math.floor(math.log10(room))
         step = next(k * scale for k in (0.2, 0.5, 1.0, 2.0, 5.0) if room / (k * scale) < 4.2)
         first = math.ceil(self.low / step)
+        first += first % 2  # every second one, 0 among them
         texts = [
             f'<text x="{self.place(k * step):.2f}%" y="80%" text-anchor="middle">{k * step:.4g}</text>'.replace(
                 "-", "−"
             )
             if k < 0
             else f'<text x="{self.place(k * step):.2f}%" y="80%" text-anchor="middle">{k * step:.4g}</text>'
-            for k in range(first, math.floor(self.high / step) + 1)
+            for k in range(first, math.floor(self.high / step) + 1, 2)
             if 8 < self.place(k * step) < 92
         ]
         label = f"axis in {self.unit}"

@@ -13,7 +13,7 @@ from crossent.scoring.compared import ComparisonValues, RankingValues, SliceDiff
 from crossent.scoring.parts import Interval, Unit
 from crossent.scoring.show import words
 from crossent.scoring.show.comparison_pictures import Around, distribution
-from crossent.scoring.show.comparison_text import called, ties
+from crossent.scoring.show.comparison_text import called, chance, ties
 from crossent.scoring.show.words import counted, interval, number, share
 from crossent.version import __version__
 
@@ -27,8 +27,8 @@ def write_comparison(found: ComparisonValues, path: Path, title: str, unit: Unit
     body += [_slices(name, parts, a, unit) for name, parts in (("class", found.per_class), *found.by.items())]
     body += [_regressions(found, a, b, unit)]
     lead = (
-        f"Each row is charged −log&nbsp;<i>q</i> of its true class by both. The difference is what {safe(a)} costs more "
-        f"than {safe(b)}, in {unit}: below 0, {safe(a)} is better."
+        f"Each row is charged −log&nbsp;<i>q</i> of its true class by both. The difference is what {safe(a)} costs "
+        f"more than {safe(b)}, in {unit}: below 0, {safe(a)} is better."
     )
     facts = [_rows(found.n, found.clusters)]
     if found.names != (a, b):
@@ -66,7 +66,7 @@ def _write(path: Path, title: str, facts: Sequence[str], lead: str, body: Sequen
 
 
 def _rows(n: int, clusters: int | None) -> str:
-    return counted(n, "pair") + ("" if clusters is None else f" in {counted(clusters, 'cluster')}")
+    return counted(n, "row") + ("" if clusters is None else f" in {counted(clusters, 'cluster')}")
 
 
 def _notice(found: ComparisonValues, a: str, unit: Unit) -> str:
@@ -99,7 +99,7 @@ def _cards(found: ComparisonValues, unit: Unit) -> str:
     cards = [
         ("Difference", f"{number(found.difference, places)} <small>{unit}</small>",
          f"{level} <b>{interval(found.ci, places)}</b>."),
-        ("p-value", number(found.p_value, 4), "The probability of a difference as large if none were expected."),
+        ("p-value", html.escape(chance(found.p_value)), "The probability of one as large if none were expected."),
         (f"Loss of {a}", f"{number(found.loss_a, places)} <small>{unit}</small>",
          f"Beside <b>{number(found.loss_b, places)}</b> of {b}."),
         (f"Cheaper in {a}", share(found.share_better), f"of the rows; dearer are <b>{share(found.share_worse)}</b>."),
@@ -121,7 +121,8 @@ def _spread(found: ComparisonValues, a: str, b: str, unit: Unit) -> str:
     drawn = figure("Share of the rows by their difference", distribution(found.histogram, found.difference, unit), key)
     return (
         "<h2>How is the difference spread over the rows?</h2>\n<p>The first and the last bar hold all that is beyond. "
-        f"Many rows a little better and a few much worse may have the same mean as the reverse.</p>\n{drawn}"
+        f"Many rows a little better and a few much worse may have the same mean as the reverse.</p>\n"
+        f'<div class="pair">{drawn}</div>'
     )
 
 
@@ -136,9 +137,9 @@ def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> 
     drawn = _whiskers(
         f"Difference by {clipped(name, 60)}",
         axis,
-        [(safe(part.value), part.difference, part.ci, text, f"{part.n:,}", number(part.p_adjusted, 3))
+        [(safe(part.value), part.difference, part.ci, text, html.escape(chance(part.p_adjusted)))
          for part, text in zip(listed, numbers, strict=True)],
-        ("value", unit, "rows", "p-value"),
+        ("value", unit, "p-value"),
     )  # fmt: skip
     cut = "" if len(listed) == len(order) else f" Of {len(order):,} values these are the two ends."
     return (
@@ -200,7 +201,7 @@ def _pairs(found: RankingValues, unit: Unit) -> str:
     drawn = _whiskers(
         "Cheaper less dearer model",
         axis,
-        [(f"{safe(pair.a)} less {safe(pair.b)}", pair.difference, pair.ci, text, number(pair.p_adjusted, 4))
+        [(f"{safe(pair.a)} less {safe(pair.b)}", pair.difference, pair.ci, text, html.escape(chance(pair.p_adjusted)))
          for pair, text in zip(found.pairs, numbers, strict=True)],
         ("pair", unit, "p-value"),
     )  # fmt: skip

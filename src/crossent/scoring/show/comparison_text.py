@@ -18,6 +18,15 @@ def called(found: ComparisonValues) -> tuple[str, str]:
     return ("NEW", "OLD") if found.names != ("a", "b") else found.names
 
 
+def chance(p: float) -> str:
+    """Return a p-value with four decimal places; smaller ones are told apart from nothing.
+
+    >>> chance(0.0312), chance(3e-9), chance(float("nan"))
+    ('0.0312', '<0.0001', '–')
+    """
+    return "<0.0001" if p < 0.00005 else words.number(p, 4)
+
+
 def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
     """Return a comparison, whose losses are in this unit already."""
     places = words.places(found.se)
@@ -27,7 +36,7 @@ def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
         (f"difference, {unit}", words.number(found.difference, places), words.interval(found.ci, places)),
         (f"loss of {a}, {unit}", words.number(found.loss_a, places), ""),
         (f"loss of {b}, {unit}", words.number(found.loss_b, places), ""),
-        ("p-value", words.number(found.p_value, 4), "of no difference"),
+        ("p-value", chance(found.p_value), "of no difference"),
         (f"cheaper in {a}", words.share(found.share_better), "of the rows"),
         (f"dearer in {a}", words.share(found.share_worse), "of the rows"),
     ]
@@ -54,7 +63,7 @@ def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> 
     rows = [
         (
             shown(part.value), f"{part.n:,}", words.number(part.difference), words.interval(part.ci),
-            words.number(part.p_value, 4), words.number(part.p_adjusted, 4),
+            chance(part.p_value), chance(part.p_adjusted),
         )
         for part in listed[:_MOST]
     ]  # fmt: skip
@@ -76,7 +85,7 @@ def ranking_text(found: RankingValues, unit: Unit = "nats") -> str:
     pairs = [
         (
             shown(pair.a), shown(pair.b), words.number(pair.difference, 4), words.interval(pair.ci, 4),
-            words.number(pair.p_adjusted, 4),
+            chance(pair.p_adjusted),
         )
         for pair in found.pairs
     ]  # fmt: skip
