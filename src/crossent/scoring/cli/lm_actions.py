@@ -10,8 +10,7 @@ from typing import Any
 
 from crossent.errors import UsageError, one_line
 from crossent.scoring.cli.bar import Shown, bar
-from crossent.scoring.cli.reading import input_errors
-from crossent.scoring.lm import LanguageModelComparison, LanguageModelScore, compare_logs, score_tokens
+from crossent.scoring.lm import LanguageModelScore, score_tokens
 from crossent.scoring.lm.document import Document, LogError
 from crossent.scoring.lm.reading import documents_of
 
@@ -49,12 +48,6 @@ def score_texts(
         plan, documents = evaluated(*found, texts(), said=track.scored, **windows)
         said = said_of(plan)
         return score_tokens(_with_memory(documents), ci=ci, worst=worst).with_facts(said)
-
-
-def compare_files(new: Path, old: Path, *, ci: float, worst: int) -> LanguageModelComparison:
-    """Return the difference between two logs of the same documents: what `crossent compare --lm` prints."""
-    with input_errors():
-        return compare_logs(new, old, ci=ci, worst=worst)
 
 
 def _with_memory(documents: Iterator[Document]) -> Iterator[Document]:
