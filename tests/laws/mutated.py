@@ -38,6 +38,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 
+from tests.laws import lm_logs
 from tests.scoring.written import LISTS, SCALARS, columns, lists, peak_memory, predictions
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +155,7 @@ def originals() -> dict[str, Original]:
         data = SCALARS[name](wide)
         pairs = ("--label", "y", "--probs", "p_*", "--id", "k", "--json")
         made[f"compare {name}"] = Original(name.split(".", 1)[1], data, "compare", pairs)
-    for name, data in _logs().items():
+    for name, data in {**_logs(), **lm_logs.logs()}.items():
         made[f"lm {name}"] = Original("jsonl", data, "lm", ())
     return made
 

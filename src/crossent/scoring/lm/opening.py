@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from crossent.errors import one_line
 from crossent.inputs import why_not_readable
 from crossent.scoring.lm.document import LogError
 
@@ -74,18 +75,18 @@ def line_of(file: BinaryIO, longest: int, path: Path) -> bytes:
     try:
         return file.readline(longest)
     except _DAMAGED as error:
-        raise LogError(f"{path} is compressed, and damaged or cut off: {error}") from None
+        raise LogError(f"{path} is compressed, and damaged or cut off: {one_line(error, 200)}") from None
     except OSError as error:
         if error.errno is not None:
             raise
-        raise LogError(f"{path} is compressed, and damaged: {error}") from None
+        raise LogError(f"{path} is compressed, and damaged: {one_line(error, 200)}") from None
 
 
 def _beginning(file: Any, path: Path) -> bytes:
     try:
         return bytes(file.peek(_LONGEST_BEGINNING)[:_LONGEST_BEGINNING])
     except (*_DAMAGED, OSError) as error:
-        raise LogError(f"{path} is compressed, and damaged: {error}") from None
+        raise LogError(f"{path} is compressed, and damaged: {one_line(error, 200)}") from None
 
 
 def _decompressed(file: BinaryIO, kind: str, path: Path) -> Any:

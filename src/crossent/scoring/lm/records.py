@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from crossent.errors import one_line
 from crossent.scoring.lm.document import LogError
 from crossent.scoring.lm.opening import ZIP, line_of, opened
 
@@ -16,6 +20,11 @@ MOST_SAMPLES = 1_000_000
 """Members of an archive at most."""
 Done = Callable[[float], None]
 """Called with the part of a file that has been read, 0 to 1."""
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError, OverflowError,
+    LookupError, struct.error,
+)  # fmt: skip
+"""What reading a damaged archive raises; a RuntimeError where it is encrypted or of an unknown kind."""
 _FIELDS = (b"event:", b"id:", b"retry:", b":")
 """What lines of a stream of server-sent events begin with, beside `data:`."""
 
@@ -125,8 +134,11 @@ def _of_archive(path: Path, done: Done | None) -> Iterator[LogRecord]:
                 yield LogRecord(member.filename.removeprefix("samples/"), _member(archive, member, path), task)
                 if done is not None:
                     done(k / len(samples))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise LogError(f"{path} is an archive that cannot be read: {error}") from None
+    except LogError:
+        raise
+    except _BROKEN as error:
+        said = one_line(str(error) or type(error).__name__, 200)
+        raise LogError(f"{path} is an archive that cannot be read: {said}") from None
 
 
 def _task(archive: zipfile.ZipFile, names: set[str], path: Path) -> str | None:
@@ -143,9 +155,8 @@ def _task(archive: zipfile.ZipFile, names: set[str], path: Path) -> str | None:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Any:
     with archive.open(member) as file:
-        try:
-            return parsed(file.read(LONGEST + 1))
-        except LogError as error:
-            raise LogError(f"{path}, {member.filename}: {error}") from None
-        except (EOFError, ValueError) as error:
-            raise LogError(f"{path}, {member.filename}: {error}") from None
+        data = file.read(LONGEST + 1)
+    try:
+        return parsed(data)
+    except LogError as error:
+        raise LogError(f"{path}, {one_line(member.filename, 60)}: {error}") from None

@@ -1,0 +1,34 @@
+"""The part of the work that a progress bar shows grows from nothing to all of it."""
+
+from __future__ import annotations
+
+from crossent.scoring.cli.lm_actions import _Track  # pyright: ignore[reportPrivateUsage]
+
+
+def test_the_part_that_is_scored_grows_to_the_whole() -> None:
+    parts: list[float] = []
+    track = _Track(parts.append)
+    for size, end in ((10, 0.5), (30, 1.0)):
+        track.begins(size, end)
+    for size in (4, 6, 10, 20):
+        track.scored(size)
+    assert parts == sorted(parts)
+    assert parts[0] == 0.2
+    assert parts[1] == 0.5
+    assert parts[-1] == 1.0
+
+
+def test_bytes_that_are_context_do_not_make_it_wrong() -> None:
+    parts: list[float] = []
+    track = _Track(parts.append)
+    for k in range(5):
+        track.begins(10, (k + 1) / 5)
+        track.scored(9)  # the first byte is context
+    assert all(0.0 <= part <= 1.0 for part in parts)
+
+
+def test_nothing_is_shown_without_a_terminal() -> None:
+    track = _Track(None)
+    track.begins(3, 1.0)
+    track.scored(3)
+    assert track.bytes == 3
