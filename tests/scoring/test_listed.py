@@ -59,5 +59,5 @@ def test_rows_of_merged_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_that_were_not_kept() -> None:
     found = crossent.ScoreState().update([1], probs=[0.5]).finalize()
-    with pytest.raises(InputError, match="were not kept; score with crossent.score"):
+    with pytest.raises(InputError, match=r"were not kept; score with crossent\.score"):
         _ = found.rows

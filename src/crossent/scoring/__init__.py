@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crossent.scoring.calibration.cross_fit import CrossFit
     from crossent.scoring.calibration.estimators import TemperatureScaling, VectorScaling
     from crossent.scoring.calibration.scaling import CalibrationWarning
+    from crossent.scoring.compared import PairDifference, Ranked, Regression, SliceDifference
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
     from crossent.scoring.multilabel import MultilabelScore
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         Threshold,
         Thresholds,
     )
+    from crossent.scoring.ranking import ModelRanking, rank
     from crossent.scoring.result import Score
     from crossent.scoring.state import ScoreState
 
@@ -56,6 +58,9 @@ _HOME = {
     "MultilabelScore": "multilabel",
     "compare": "comparison",
     "Comparison": "comparison",
+    "rank": "ranking",
+    "ModelRanking": "ranking",
+    **dict.fromkeys(("Regression", "SliceDifference", "Ranked", "PairDifference"), "compared"),
     "TemperatureScaling": "calibration.estimators",
     "VectorScaling": "calibration.estimators",
     "CrossFit": "calibration.cross_fit",
@@ -65,8 +70,9 @@ _HOME = {
 __all__ = [
     "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "CalibrationWarning", "ClassReliability",
     "Comparison", "Confusion", "CrossFit", "Decided", "Decisions", "Estimate", "FiniteRows", "Floor", "Macro",
-    "Mistake", "MultilabelScore", "Ranking", "Row", "Score", "ScoreState", "Slice", "Temperature", "TemperatureScaling",
-    "Threshold", "Thresholds", "VectorScaling", "compare", "score",
+    "Mistake", "ModelRanking", "MultilabelScore", "PairDifference", "Ranked", "Ranking", "Regression", "Row", "Score",
+    "ScoreState", "Slice", "SliceDifference", "Temperature", "TemperatureScaling", "Threshold", "Thresholds",
+    "VectorScaling", "compare", "rank", "score",
 ]  # fmt: skip
 
 

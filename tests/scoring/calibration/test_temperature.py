@@ -48,6 +48,33 @@ def test_classes_that_are_impossible_in_some_rows() -> None:
     assert 1.0 / fit(rows(z, y)).beta == pytest.approx(best_temperature(z, y), rel=1e-9)
 
 
+def test_weights_of_many_sizes_beside_many_digits() -> None:
+    """Heavy rows that are nearly certain, with a large common part, leave the slope to light ones (mpmath)."""
+    import mpmath
+
+    rng = np.random.default_rng(3)
+    z = np.rint(8.0 * rng.normal(size=(12, 4))) + 2.0**20
+    y = z.argmax(axis=1)
+    z[np.arange(12), y] += np.repeat([30.0, 0.0], 6)
+    y[9:] = z[9:].argsort(axis=1)[:, -2]
+    w = np.repeat([1e6, 1e-6], 6)
+
+    def slope(beta: object) -> object:
+        total = mpmath.mpf(0)
+        for row, true, weight in zip(z, y, w, strict=True):
+            away = [mpmath.mpf(x - row[true]) for x in row]
+            powers = [mpmath.exp(beta * x) for x in away]
+            total += mpmath.mpf(weight) * sum(p * x for p, x in zip(powers, away, strict=True)) / sum(powers)
+        return total
+
+    with mpmath.workdps(60):
+        low, high = mpmath.mpf(2) ** -20, mpmath.mpf(2) ** 20
+        for _ in range(150):
+            beta = mpmath.sqrt(low * high)
+            low, high = (beta, high) if slope(beta) < 0 else (low, beta)
+    assert fit(rows(z, y, w)).beta == pytest.approx(float(beta), rel=1e-9)
+
+
 def test_a_start_nearby_gives_the_same() -> None:
     z, y, _ = drawn(3000, 5)
     whole = fit(rows(z, y))

@@ -66,3 +66,12 @@ def test_a_temperature_is_a_special_case() -> None:
 def test_data_without_a_best_one_say_why(logits: Any, label: Any, why: str) -> None:
     with pytest.raises(NoOptimum, match=why):
         _ = fit(rows(np.array(logits), label), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
+def test_units_of_logits_change_the_scales_alone(unit: float) -> None:
+    z, y, _ = drawn(500, 3)
+    one, other = fit(rows(z, y), range(3)), fit(rows(z * unit, y), range(3))
+    np.testing.assert_allclose(other.scale * unit, one.scale, rtol=1e-6)
+    np.testing.assert_allclose(other.bias, one.bias, atol=1e-6)
+    assert other.loss == pytest.approx(one.loss, rel=1e-12)

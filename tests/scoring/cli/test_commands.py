@@ -50,7 +50,7 @@ def test_help_fits_any_terminal(command: str, columns: int, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("command", "groups"),
     [
-        ("score", ["Arguments", "Options", "Rows", "Predictions", "Result", "Checks"]),
+        ("score", ["Arguments", "Options", "Rows", "Predictions", "Files", "Result", "Checks"]),
         ("compare", ["Arguments", "Options", "Rows", "Predictions", "Result", "Checks"]),
         ("lm", ["Arguments", "Options", "Result", "Checks"]),
     ],

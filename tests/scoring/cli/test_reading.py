@@ -17,7 +17,7 @@ import crossent
 from crossent.errors import Argument
 from crossent.scoring.cli.reading import as_option
 from tests.scoring.cli.runs import ANIMALS, MORE, NAMES, P, Y, score, scored, table
-from tests.scoring.written import LISTS, SCALARS, columns, lists, predictions, run, same, saved
+from tests.scoring.written import LISTS, PACKED, SCALARS, columns, lists, predictions, run, same, saved
 
 
 class TestSpelling:
@@ -74,7 +74,7 @@ class TestSpelling:
 
 
 class TestFormats:
-    @pytest.mark.parametrize("name", SCALARS)
+    @pytest.mark.parametrize("name", [*SCALARS, *PACKED])
     def test_a_column_for_each_class(self, name: str, tmp_path: Path, capsys: Any) -> None:
         same(scored(saved(tmp_path / name, columns(Y, P)), capsys), score(Y, classes=NAMES))
 

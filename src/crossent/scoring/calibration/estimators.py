@@ -53,7 +53,7 @@ class TemperatureScaling(Scaling):
     """
 
     temperature_: float
-    _what = "temperature"
+    _none, _what = "is no best", "temperature"
 
     def method(self) -> OfTemperature:
         """Return the method."""
@@ -81,7 +81,8 @@ class VectorScaling(Scaling):
     Attributes
     ----------
     scale_, bias_
-        a and b, (V,) each; the mean of b is 0. Ones and zeros where there are no best ones, and `reason_` says why.
+        a and b, (V,) each, and the mean of b is 0; of one column those of its log-odds, (1,). Ones and zeros where
+        there are no best ones, and `reason_` says why.
     loss_, calibrated_loss_
         Mean loss in nats of the rows of the fit as they were, and scaled. How much rows to come will gain says
         `cross_fit`.
@@ -109,7 +110,7 @@ class VectorScaling(Scaling):
 
     scale_: Any
     bias_: Any
-    _what = "scales and biases"
+    _none, _what = "are no best", "scales and biases"
 
     def method(self) -> OfVector:
         """Return the method of these classes."""
@@ -119,3 +120,5 @@ class VectorScaling(Scaling):
         size = len(self.classes_)
         self.scale_ = np.ones(size) if found is None else found.scale
         self.bias_ = np.zeros(size) if found is None else found.bias
+        if self.n_features_in_ == 1:
+            self.scale_, self.bias_ = self.scale_[1:], self.bias_[1:] - self.bias_[:1]

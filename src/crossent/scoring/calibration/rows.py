@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,7 @@ def pieces(batch: Batch, first: int = 0, cluster: Any | None = None) -> Iterator
 def logits_of(batch: Batch, rows: slice) -> Any:
     """Return the logits of some rows, (n, V), contiguous: float32 if they are stored so, else float64.
 
-    Of one number per row they are those of both classes, [log q(first), log q(second)] up to a constant.
+    Of one number per row they are 0 and the log-odds of the second class.
     """
     values = batch.values[rows]
     if hasattr(values, "detach"):
@@ -113,16 +114,15 @@ def logits_of(batch: Batch, rows: slice) -> Any:
 
 
 def _of_one_number(values: Any, kind: str) -> Any:
+    """Return [0, log-odds]; infinite odds are [−∞, 0], a probability of 0 beside one of 1."""
     if kind == "probs":
         values = np.clip(values, 0.0, 1.0)
-        first, second = np.log1p(-values), np.log(values)
+        values = np.log(values) - np.log1p(-values)
     elif kind == "logprobs":
-        second = np.minimum(values, 0.0)
-        first = np.where(second < -0.6931471805599453, np.log1p(-np.exp(second)), np.log(-np.expm1(second)))
-    else:  # infinite odds are a probability of 0 beside one of 1
-        first = np.where(values == np.inf, -np.inf, 0.0)
-        second = np.where(values == np.inf, 0.0, values)
-    return np.stack([first, second], axis=1)
+        log_q = np.minimum(values, 0.0)
+        values = log_q - np.where(log_q < -math.log(2.0), np.log1p(-np.exp(log_q)), np.log(-np.expm1(log_q)))
+    certain = values == np.inf
+    return np.stack([np.where(certain, -np.inf, 0.0), np.where(certain, 0.0, values)], axis=1)
 
 
 def fold_of(number: Any, folds: int) -> Any:

@@ -11,11 +11,13 @@ import numpy as np
 from crossent.errors import InputError, InputTypeError, as_python, quoted, spelled
 from crossent.scoring.calibration.cross_fit import CrossFit, cross_fit
 from crossent.scoring.calibration.methods import log_probabilities
+from crossent.scoring.calibration.parameters import Parameters
 from crossent.scoring.calibration.rows import Rows, logits_of
 from crossent.scoring.calibration.temperature import NoOptimum
 from crossent.scoring.input.arguments import RowArguments, check_level
 from crossent.scoring.input.batch import Batch, batch
-from crossent.scoring.parts import KINDS, Kind
+from crossent.scoring.input.labels import listing
+from crossent.scoring.parts import KINDS
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
 
@@ -27,76 +29,8 @@ class CalibrationWarning(UserWarning):
     """Predictions have no best parameters, so they stay as they are; or the predictions look wrong."""
 
 
-class Scaling:
+class Scaling(Parameters):
     """Both estimators; `_fitted` is what their method found, None where predictions stay as they are."""
-
-    def __init__(self, *, input: Kind = "logits", classes: Any = None) -> None:
-        self.input: Kind = input
-        self.classes = classes
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the arguments of the constructor.
-
-        Parameters
-        ----------
-        deep
-            There is nothing deeper.
-
-        Returns
-        -------
-        dict
-            `input` and `classes`.
-
-        Examples
-        --------
-        >>> from crossent.scoring import TemperatureScaling
-        >>> TemperatureScaling(input="probs").get_params()
-        {'input': 'probs', 'classes': None}
-        """
-        return {"input": self.input, "classes": self.classes}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set arguments of the constructor, and return the estimator.
-
-        Parameters
-        ----------
-        params
-            `input` and `classes`.
-
-        Raises
-        ------
-        ValueError
-            If an argument has another name.
-
-        Examples
-        --------
-        >>> from crossent.scoring import TemperatureScaling
-        >>> TemperatureScaling().set_params(input="probs")
-        TemperatureScaling(input='probs')
-        """
-        for name, value in params.items():
-            if name not in self.get_params():
-                raise ValueError(f"{type(self).__name__} has no parameter {name!r}; it has 'input' and 'classes'")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        given = [f"input={self.input!r}"] if self.input != "logits" else []
-        given += [f"classes={self.classes!r}"] if self.classes is not None else []
-        return f"{type(self).__name__}({', '.join(given)})"
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "classes_")
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
-
-        return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
-            classifier_tags=ClassifierTags(),
-            input_tags=InputTags(one_d_array=True),
-        )
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to predictions and true classes, and return the estimator.
@@ -236,11 +170,15 @@ class Scaling:
         >>> scaling.predict_log_proba([[2.0, 0.0]]).round(6).tolist()                          # log 2/3, log 1/3
         [[-0.405465, -1.098612]]
         """
-        self._require_fitted()
-        made = self._batch(X, np.zeros(_rows_of(X), np.int64), among=range(len(self.classes_)))
-        if self.n_features_in_ != (1 if made.binary else made.values.shape[1]):
+        if not hasattr(self, "classes_"):
+            raise InputError(f"this {type(self).__name__} is not fitted yet; call fit first")
+        names = self.score_.classes
+        made = self._batch(X, [names[0]] * _rows_of(X), like=names).in_order_of(names)
+        if self.n_features_in_ != (1 if made.binary else made.values.shape[1]) or made.classes != names:
+            columns = 1 if made.binary else made.values.shape[1]
             raise InputError(
-                f"X has {1 if made.binary else made.values.shape[1]} columns, and had {self.n_features_in_} in fit",
+                f"X has {columns} columns of classes {listing(made.classes)}; in fit it had {self.n_features_in_}, of "
+                f"{listing(names)}",
                 argument="X",
             )
         logits = logits_of(made, slice(None)).astype(np.float64)
@@ -301,6 +239,31 @@ class Scaling:
         found = self.predict_log_proba(X)
         return self.classes_[found.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy, as classifiers of scikit-learn do; scaling by one temperature does not change it.
+
+        Parameters
+        ----------
+        X
+            Predictions of the kind and with the columns of `fit`.
+        y
+            The true class of each row, (N,).
+        sample_weight
+            Weight of each row.
+
+        Returns
+        -------
+        float
+            Share of the weight whose most probable class is the true one.
+
+        Examples
+        --------
+        >>> from crossent.scoring import TemperatureScaling
+        >>> TemperatureScaling().fit([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [0, 1, 1]).score([[1.0, 0.0]], [0])
+        1.0
+        """
+        return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))
+
     def method(self) -> Any:
         """Return the `cross_fit.Method`."""
         raise NotImplementedError
@@ -315,7 +278,7 @@ class Scaling:
         try:
             found = self.method().fit(rows)
         except NoOptimum as none:
-            self.reason_ = f"there is no best {self._what}: {none}"
+            self.reason_ = f"there {self._none} {self._what}: {none}"
             self._fitted, self.calibrated_loss_ = None, self.loss_
             warnings.warn(f"predictions stay as they are: {self.reason_}", CalibrationWarning, stacklevel=3)
         else:
@@ -336,7 +299,8 @@ class Scaling:
             return cross_fit(rows, self.method(), self._fitted, folds=folds, level=level, tell=tell)[0]
         except NoOptimum as none:
             raise InputError(
-                f"without some fold there is no best {self._what}: {none}; there may be too few rows", argument="folds"
+                f"without some fold there {self._none} {self._what}: {none}; there may be too few rows",
+                argument="folds",
             ) from none
 
     def _settle(self, rows: Rows) -> None:
@@ -354,12 +318,13 @@ class Scaling:
         self.n_features_in_ = 1 if binary else len(self.classes_)
         self.loss_ = self.score_.loss
 
-    def _batch(self, X: Any, y: Any, weight: Any = None, groups: Any = None, among: Any = None) -> Batch:
+    def _batch(self, X: Any, y: Any, weight: Any = None, groups: Any = None, like: Any = None) -> Batch:
+        """Return rows as a batch; columns without names have the classes `like`, if there are some."""
         if self.input not in KINDS:
             raise InputTypeError(f"input must be one of {', '.join(KINDS)}, got {quoted(self.input)}", argument="input")
-        options = ScoreState(classes=self.classes if among is None else among).options
         given: Any = {self.input: X}
-        return batch(y, RowArguments(**given, weight=weight, cluster=groups), options)
+        named = self.classes if self.classes is not None or hasattr(X, "columns") else like
+        return batch(y, RowArguments(**given, weight=weight, cluster=groups), ScoreState(classes=named).options)
 
     def _reader(self, batches: Batches) -> Callable[[], Iterator[Batch]]:
         if isinstance(batches, Iterator):
@@ -375,11 +340,7 @@ class Scaling:
 
         return read
 
-    def _require_fitted(self) -> None:
-        if not hasattr(self, "classes_"):
-            raise InputError(f"this {type(self).__name__} is not fitted yet; call fit first")
-
-    _what = "parameters"
+    _none, _what = "is no best", "parameter"
     _fitted: Any = None
     reason_: str | None
     calibrated_loss_: float

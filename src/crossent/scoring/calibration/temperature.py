@@ -76,7 +76,10 @@ def row_losses(piece: Piece, beta: float) -> Any:
 
 
 def _rows(piece: Piece, beta: float, exact: bool) -> tuple[Any, Any]:
-    logits = piece.logits.astype(np.float64) if exact else piece.logits
+    logits = piece.logits
+    if exact:  # less the true class's, so that each slope has all its digits beside a large common part
+        logits = logits.astype(np.float64)
+        logits -= logits[np.arange(len(piece)), piece.label][:, None]
     record, loss = np.empty((len(FIELDS), len(piece))), np.empty(len(piece), logits.dtype)
     cpu.row_stats(logits, Target(index=piece.label), Scores(1.0 / beta), record, RowOutputs(loss))
     rows = RowStats(*record)
@@ -149,14 +152,14 @@ def _root(
             grade = (point.slope - last.slope) / (point.beta - last.beta)
             doubt = min(1.0, _BENT * abs(point.beta - last.beta) / beta)
         following = beta - point.slope / grade if grade > 0 else math.nan
-        if not low <= following <= high or (
-            turn % 8 == 7 and low > 0.0 and high < math.inf
-        ):  # NaN is not between; a bent slope may need to be halved
+        halve = turn % 8 == 7 and low > 0.0 and high < math.inf  # in case the slope is too bent for lines
+        straight = low <= following <= high and not halve  # NaN is not between
+        if not straight:
             following = _between(low, high, beta, first=last is None)
         if following > _STEEPEST or (point.beta <= _FLATTEST and point.slope >= 0.0):
             raise NoOptimum(_TOO_FLAT if point.slope >= 0.0 else _TOO_STEEP)
         step = abs(following - beta)
-        if exact and (step * doubt <= close * beta or high - low <= 2.0 * np.spacing(beta)):
+        if exact and ((straight and step * doubt <= close * beta) or high - low <= 2.0 * np.spacing(beta)):
             return Best(following, point.loss + 0.5 * point.slope * (following - beta), grade)
         line = exact or step > _ROUGH * beta  # not through points of two precisions, which are near each other
         if not line:  # nor do signs of rough slopes near 0 count

@@ -1,8 +1,9 @@
 """Vector scaling: the scales a and biases b with the least mean cross-entropy of softmax(a z + b), exactly.
 
 The loss is convex in a and b together (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Only differences of biases
-count, so the first one is 0 while the optimum is sought, and their mean is 0 in the end. scipy's trust-region methods
-take exact gradients and curvatures: the whole Hessian of few classes, its products with a vector of many.
+count, so the first one is 0 while the optimum is sought, and their mean is 0 in the end. A class whose logits are all
+0, as the first of log-odds is, has no scale. scipy's trust-region methods take exact gradients and curvatures: the
+whole Hessian of few classes, its products with a vector of many.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from crossent.scoring.calibration import temperature
 from crossent.scoring.calibration.rows import Piece, Rows
 from crossent.scoring.calibration.temperature import NoOptimum
 
@@ -35,18 +37,26 @@ class Vector:
 
 
 class _Problem:
-    """The mean loss of softmax(a z + b) as a function of x = [a · unit, b_1 … b_{V−1}], with its derivatives.
+    """The mean loss of softmax(a z + b) as a function of x, with its derivatives.
 
-    `unit` is the typical size of a logit, so that all of x is of one size.
+    x holds a · unit of the classes that have a scale, then b_1 … b_{V−1}. `unit` (V,) is the typical size of a class's
+    logits, so that all of x is of one size.
     """
 
-    def __init__(self, rows: Rows, columns: int, unit: float, mass: float) -> None:
-        self.rows, self.columns, self.unit, self.mass = rows, columns, unit, mass
-        self.size = 2 * columns - 1
+    def __init__(self, rows: Rows, unit: Any, mass: float) -> None:
+        self.rows, self.unit, self.mass = rows, np.where(unit > 0, unit, 1.0), mass
+        self.columns = len(unit)
+        self.free = np.concatenate([np.flatnonzero(unit > 0), np.arange(self.columns + 1, 2 * self.columns)])
 
     def parameters(self, x: Any) -> tuple[Any, Any]:
-        """Return scales and biases."""
-        return x[: self.columns] / self.unit, np.concatenate([[0.0], x[self.columns :]])
+        """Return scales and biases; a scale that there is none of is 0."""
+        whole = np.zeros(2 * self.columns)
+        whole[self.free] = x
+        return whole[: self.columns] / self.unit, whole[self.columns :]
+
+    def place(self, scale: Any, bias: Any) -> Any:
+        """Return the x of scales and biases."""
+        return np.concatenate([scale * self.unit, bias - bias[0]])[self.free]
 
     def value(self, x: Any) -> tuple[float, Any]:
         """Return loss and gradient."""
@@ -57,7 +67,7 @@ class _Problem:
             q[np.arange(len(piece)), piece.label] -= 1.0
             weighted = q if piece.weight is None else q * piece.weight[:, None]
             gradient += np.concatenate([(weighted * z).sum(axis=0) / self.unit, weighted.sum(axis=0)])
-        return math.fsum(losses) / self.mass, self._free(gradient) / self.mass
+        return math.fsum(losses) / self.mass, gradient[self.free] / self.mass
 
     def hessian(self, x: Any) -> Any:
         """Return the second derivatives, (n, n)."""
@@ -75,8 +85,7 @@ class _Problem:
                 whole[first * v + np.arange(v), second * v + np.arange(v)] += diagonal
                 if first != second:
                     whole[second * v + np.arange(v), first * v + np.arange(v)] += diagonal
-        keep = np.delete(np.arange(2 * v), v)
-        return whole[np.ix_(keep, keep)] / self.mass
+        return whole[np.ix_(self.free, self.free)] / self.mass
 
     def product(self, x: Any, d: Any) -> Any:
         """Return the product of the second derivatives with a vector."""
@@ -88,10 +97,7 @@ class _Problem:
             moved = q * (moved - (q * moved).sum(axis=1, keepdims=True))
             weighted = moved if piece.weight is None else moved * piece.weight[:, None]
             result += np.concatenate([(weighted * z).sum(axis=0) / self.unit, weighted.sum(axis=0)])
-        return self._free(result) / self.mass
-
-    def _free(self, gradient: Any) -> Any:
-        return np.delete(gradient, self.columns)
+        return result[self.free] / self.mass
 
 
 def _softmax(piece: Piece, scale: Any, bias: Any) -> tuple[Any, Any, Any]:
@@ -122,10 +128,11 @@ def fit(rows: Rows, classes: Sequence[Any], start: Vector | None = None) -> Vect
     missing = [name for name, rows_of_it in zip(classes, count.tolist(), strict=True) if rows_of_it == 0]
     if missing:
         raise NoOptimum(f"class {missing[0]!r} has no rows, so each smaller bias of it cuts the loss further")
-    problem = _Problem(rows, columns, unit, mass)
-    x = np.concatenate([np.full(columns, unit), np.zeros(columns - 1)])
-    if start is not None:
-        x = np.concatenate([start.scale * unit, start.bias[1:] - start.bias[0]])
+    problem = _Problem(rows, unit, mass)
+    if start is None:
+        x = problem.place(np.full(columns, _one_scale(rows, unit)), np.zeros(columns))
+    else:
+        x = problem.place(start.scale, start.bias)
     few = columns <= FEW
     with np.errstate(over="ignore", invalid="ignore"):  # of scipy, where a trial step is far too long
         found = minimize(
@@ -146,17 +153,26 @@ def fit(rows: Rows, classes: Sequence[Any], start: Vector | None = None) -> Vect
     return Vector(scale, bias - bias.mean(), float(found.fun))
 
 
-def _survey(rows: Rows, columns: int) -> tuple[float, float, Any]:
-    """Return Σ w, the typical size of a logit beside its row's mean, and the rows of each class."""
-    mass, square, number, count = [], 0.0, 0, np.zeros(columns, np.int64)
+def _one_scale(rows: Rows, unit: Any) -> float:
+    """Return the best scale of all classes together, a good beginning, or one of a typical size if there is none."""
+    try:
+        return temperature.fit(rows).beta
+    except NoOptimum:
+        return 1.0 / float(unit.max() or 1.0)
+
+
+def _survey(rows: Rows, columns: int) -> tuple[float, Any, Any]:
+    """Return Σ w, and the typical size of the logits, (V,), and the number of rows, (V,), of each class."""
+    mass, square, number, count = [], np.zeros(columns), np.zeros(columns), np.zeros(columns, np.int64)
     for piece in rows:
         if np.isneginf(piece.logits[np.arange(len(piece)), piece.label]).any():
             raise NoOptimum("a true class of probability 0 keeps it at all scales and biases")
         mass.append(piece.mass)
         count += np.bincount(piece.label, minlength=columns)
-        finite = piece.logits[np.isfinite(piece.logits)].astype(np.float64)
-        square, number = square + float(finite @ finite), number + finite.size
-    return math.fsum(mass), max(math.sqrt(square / max(1, number)), 1e-300), count
+        finite = np.isfinite(piece.logits)
+        square += (np.where(finite, piece.logits, 0.0).astype(np.float64) ** 2).sum(axis=0)
+        number += finite.sum(axis=0)
+    return math.fsum(mass), np.sqrt(square / np.maximum(number, 1)), count
 
 
 def row_losses(piece: Piece, vector: Vector) -> Any:

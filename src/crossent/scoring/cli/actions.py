@@ -11,19 +11,53 @@ from typing import Any
 
 from crossent.errors import Argument, MissedError, UsageError, one_line, spelled
 from crossent.outputs import why_not_writable
-from crossent.scoring.cli.reading import as_option, input_errors, state_of
+from crossent.scoring.cli.reading import Names, as_option, input_errors, opened, state_from, state_of
+from crossent.scoring.cli.row_files import writing
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.columns import Columns
+from crossent.scoring.input.reader import FileOptions
+from crossent.scoring.input.several import Tables
+from crossent.scoring.input.truth import Joined
+from crossent.scoring.parts import Row
 from crossent.scoring.result import Score
 from crossent.scoring.show import words
 from crossent.scoring.show.text import text
 
 
-def score_file(path: Path, columns: Columns, options: Mapping[str, Any]) -> Score:
-    """Return the score of a file."""
-    state = state_of(path, columns, options)
-    with input_errors(path):
-        return state.finalize()
+def score_file(paths: Names, columns: Columns, options: Mapping[str, Any], files: FileOptions | None = None) -> Score:
+    """Return the score of a table in one or several files."""
+    with opened(paths, files) as tables:
+        return score_tables(tables, columns, options)
+
+
+def score_tables(
+    tables: Tables | Joined, columns: Columns, options: Mapping[str, Any], rows: Path | None = None
+) -> Score:
+    """Return the score of a table; where it has no ids and lies in several files, the worst rows name their files.
+
+    Every row is written to the file `rows`, if there is one.
+    """
+    if rows is None:
+        state = state_from(tables, columns, options)
+    else:
+        try:
+            with writing(rows) as write:
+                state = state_from(tables, columns, options, write)
+        except OSError as error:
+            raise UsageError(f"cannot write to {rows}: {error.strerror or error}") from error
+        print(one_line(rows), file=sys.stderr)
+    with input_errors(tables.name):
+        score = state.finalize()
+    if columns.id is not None or len(tables.parts) == 1:
+        return score
+    return replace(score, worst=tuple(_in_file(row, tables) for row in score.worst))
+
+
+def _in_file(row: Row, tables: Tables | Joined) -> Row:
+    if not isinstance(row.id, int):
+        return row
+    place = tables.place(row.id)
+    return replace(row, id=f"{place.file} row {place.row}")
 
 
 def compare_files(new: Path, old: Path, columns: Columns, options: Mapping[str, Any]) -> Comparison:
@@ -73,10 +107,10 @@ def check_writable(path: Path, *inputs: Path) -> None:
         raise UsageError(f"cannot write to {path}: {reason}")
 
 
-def write_report(score: Score, path: Path, file: Path) -> None:
-    """Write the report of a file's score."""
+def write_report(score: Score, path: Path, name: str) -> None:
+    """Write the report of the score of files, which `name` names."""
     try:
-        _ = _in_options(score).to_html(path, title=f"What the predictions of {file.name} cost", source=str(file))
+        _ = _in_options(score).to_html(path, title=f"What the predictions of {Path(name).name} cost", source=name)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
     print(one_line(path), file=sys.stderr)

@@ -41,7 +41,7 @@ def add(app: Any, require: Require) -> None:
             Path, typer.Argument(metavar="NEW", help="Predictions: csv, parquet, arrow, jsonl, npz or npy.")
         ],
         old: Annotated[Path, typer.Argument(metavar="OLD", help="Predictions of the same rows to compare with.")],
-        label: LabelOption,
+        label: LabelOption = None,
         probs: ProbsOption = None,
         logits: LogitsOption = None,
         logprobs: LogprobsOption = None,
@@ -70,7 +70,9 @@ def add(app: Any, require: Require) -> None:
 
         actions.check_thresholds(max_regression=max_regression)
         with reading.input_errors():
-            named = columns(label, RowArguments(probs, logits, logprobs, weight, cluster, None, id), na or ())
+            named = columns(
+                label, RowArguments(probs, logits, logprobs, weight, cluster, None, id), na or (), by_shape=True
+            )
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
         with memory.limited(memory.bytes_of(max_memory), new, old):
             found = actions.compare_files(new, old, named, options)

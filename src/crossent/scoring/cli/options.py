@@ -16,11 +16,40 @@ from crossent.errors import UsageError, quoted
 
 MOST_BINS = 100
 """Bins of a column of numbers, as in `input.arguments`, which would load NumPy for the help."""
-PREDICTIONS, ROWS, RESULT, CHECKS = "Predictions", "Rows", "Result", "Checks"
+FILES, PREDICTIONS, ROWS, RESULT, CHECKS = "Files", "Predictions", "Rows", "Result", "Checks"
 """Groups of options in the help of a command."""
 
-FileArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="csv or jsonl (.gz and the like too), parquet, arrow, npz or npy.")
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...",
+        help="Files, folders of parts, patterns, zip archives, URLs such as s3://…, or - for standard input: csv or "
+        "jsonl (.gz and the like too), parquet, arrow, xlsx, safetensors, npz or npy. Several are one table.",
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Format of all files, such as csv, where the endings of their names do not say it.",
+        rich_help_panel=FILES,
+    ),
+]
+DelimiterOption = Annotated[
+    str | None,
+    typer.Option(metavar="MARK", help="Mark between the values of a line, such as ';' or tab.", rich_help_panel=FILES),
+]
+DecimalOption = Annotated[
+    str | None,
+    typer.Option(metavar="MARK", help="Mark before the fractions of numbers, such as ','.", rich_help_panel=FILES),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Encoding of csv, such as cp1252; UTF-8 by default.", rich_help_panel=FILES),
+]
+SheetOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Sheet of a workbook; the first by default.", rich_help_panel=FILES),
 ]
 ProbsOption = Annotated[
     str | None,
@@ -36,8 +65,8 @@ LogprobsOption = Annotated[
 ClassesOption = Annotated[
     str | None,
     typer.Option(
-        help="Classes of the columns, separated by commas, a class with a comma in double quotes; by default the names "
-        "of the columns, or 0, 1, …",
+        help="Classes of the columns, separated by commas, a class with a comma in double quotes; @FILE: a file with "
+        "a name a line, or JSON such as a model's config.json; by default the names of the columns, or 0, 1, …",
         rich_help_panel=PREDICTIONS,
     ),
 ]
@@ -52,8 +81,12 @@ ZeroOption = Annotated[
         rich_help_panel=PREDICTIONS,
     ),
 ]
-LabelOption = Annotated[str, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
-OneLabelOption = Annotated[str | None, typer.Option(help="Column of true classes.", rich_help_panel=ROWS)]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of true classes; by default that which the shape of the table shows.", rich_help_panel=ROWS
+    ),
+]
 LabelsOption = Annotated[
     str | None,
     typer.Option(
@@ -88,6 +121,15 @@ PairsOption = Annotated[
         "--id", "--on", help="Column of names that pairs the rows; their order does by default.", rich_help_panel=ROWS
     ),
 ]
+TruthOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with the true classes, where they are not beside the predictions; --on names the column of ids that "
+        "both have, by default their order pairs the rows.",
+        rich_help_panel=ROWS,
+    ),
+]
 IgnoreOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,8 +141,8 @@ IgnoreOption = Annotated[
 NaOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Text that stands for no value in columns of labels, slices, clusters and ids; may be repeated. Among "
-        "labels that are numbers, an empty cell, NA, nan and null do by default.",
+        help="Text that stands for no value; may be repeated. Among numbers and labels that are numbers, empty cells, "
+        "NA, nan and null do by default.",
         rich_help_panel=ROWS,
     ),
 ]
@@ -123,6 +165,15 @@ CostOption = Annotated[
         "--cost",
         metavar="fp=1,fn=5",
         help="What a false positive and a false negative cost, for the thresholds of two classes.",
+        rich_help_panel=RESULT,
+    ),
+]
+RowsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Write every row's id, loss, predicted class, the probabilities of it and of the true class, and slices: "
+        "parquet, arrow or csv.",
         rich_help_panel=RESULT,
     ),
 ]
@@ -150,20 +201,29 @@ def state_options(
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
         raise UsageError(f"--zero must be a probability or inf, got {quoted(zero)}") from error
-    try:
-        named = (
-            None if classes is None else next(csv.reader(io.StringIO(classes, newline=""), skipinitialspace=True), [])
-        )
-    except csv.Error as error:
-        raise UsageError(f"--classes must be names with commas between them, got {quoted(classes)}") from error
     return {
-        "classes": named and [name.strip() for name in named],
+        "classes": None if classes is None else _classes(classes),
         "ignore": ignore or None,
         "normalize": normalize,
         "zero": smallest,
         "ci": ci,
         "worst": worst,
     }
+
+
+def _classes(classes: str) -> Any:
+    """Return the argument `classes` that the option stands for."""
+    if classes.startswith("@"):
+        from crossent.scoring.cli.reading import input_errors
+        from crossent.scoring.input.class_files import read_classes
+
+        with input_errors(Path(classes[1:])):
+            return read_classes(Path(classes[1:]))
+    try:
+        named = next(csv.reader(io.StringIO(classes, newline=""), skipinitialspace=True), [])
+    except csv.Error as error:
+        raise UsageError(f"--classes must be names with commas between them, got {quoted(classes)}") from error
+    return named and [name.strip() for name in named]
 
 
 def costs_of(text: str | None) -> dict[str, float] | None:

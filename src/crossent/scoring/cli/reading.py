@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from crossent.errors import Argument, InputError, UsageError
+from crossent.errors import Argument, InputError, UsageError, one_line
+from crossent.scoring.cli.row_files import RowWriter
 from crossent.scoring.input.arrow import arguments
-from crossent.scoring.input.classes import Classes, chosen, numbers_of, of_columns
+from crossent.scoring.input.classes import Classes, numbers_of, of_columns
 from crossent.scoring.input.columns import Columns
-from crossent.scoring.input.files import open_table
-from crossent.scoring.input.reader import Portion
+from crossent.scoring.input.reader import FileOptions, Portion
+from crossent.scoring.input.several import Tables, open_tables
+from crossent.scoring.input.survey import settled
+from crossent.scoring.input.truth import Joined, joined
 from crossent.scoring.state import ScoreState
+
+Names = str | Path | Sequence[str | Path]
+"""Files as a user names them: one or several."""
 
 LONG = 1 << 25
 """Bytes of a file beyond which progress is shown."""
@@ -52,7 +58,7 @@ def _cell(value: Any) -> str:
 
 
 @contextmanager
-def input_errors(path: Path | None = None) -> Generator[None, None, None]:
+def input_errors(path: Path | str | None = None) -> Generator[None, None, None]:
     """Turn errors about files and data into `UsageError`s that name the file and speak of options."""
     try:
         yield
@@ -64,21 +70,89 @@ def input_errors(path: Path | None = None) -> Generator[None, None, None]:
         raise UsageError(said if path is None or str(path) in said else f"{path}: {said}") from error
 
 
-def state_of(path: Path, columns: Columns, options: Mapping[str, Any]) -> ScoreState:
-    """Return the state of all rows of a file; `options` are the arguments of `ScoreState`."""
-    with input_errors(path):
-        table = open_table(path)
-        found = columns.among(table.columns)
-        named = chosen(options.get("classes")) or of_columns(found.values if len(found.values) > 1 else ())
-        settled: dict[str, Any] = {**options, "ignore": _ignored(options.get("ignore"), named)}
-        state = ScoreState(**settled)
-        texts = [found.label, found.cluster, *(found.by or ()), found.id]
-        portions = table.batches(found.needed, [name for name in texts if name is not None])
-        with progress(path, portions) as batches:
-            for batch in batches:
-                if len(batch):
-                    _ = state.update(**arguments(batch, found, state.sums.seen))
+def state_of(
+    paths: Names, columns: Columns, options: Mapping[str, Any], files: FileOptions | None = None
+) -> ScoreState:
+    """Return the state of all rows of a table in one or several files.
+
+    Parameters
+    ----------
+    paths
+        What `several.open_tables` takes: files, folders, patterns, URLs or "-", one or several.
+    columns
+        The columns to read, by name or pattern.
+    options
+        The arguments of `ScoreState`.
+    files
+        What the user says about the files.
+    """
+    with opened(paths, files) as tables:
+        return state_from(tables, columns, options)
+
+
+@contextmanager
+def opened(paths: Names, files: FileOptions | None = None) -> Generator[Tables, None, None]:
+    """Open the files that names stand for as one table, and say what was chosen without being asked for."""
+    with input_errors(), open_tables(paths, files) as tables:
+        for said in tables.said:
+            say(said)
+        yield tables
+
+
+@contextmanager
+def opened_with_truth(
+    paths: Names, files: FileOptions | None, truth: str | None, columns: Columns
+) -> Generator[tuple[Tables | Joined, Columns], None, None]:
+    """Open predictions, with labels of another file beside them if there is one; yield them and the columns to read."""
+    with opened(paths, files) as tables:
+        if truth is None:
+            yield tables, columns
+            return
+        with opened(truth) as labels:
+            with input_errors():
+                both, named = joined(tables, labels, columns)
+            yield both, named
+
+
+def say(recognised: str) -> None:
+    """Print on standard error what a file was read as, where nobody named it."""
+    print(f"read as {one_line(recognised)}", file=sys.stderr)
+
+
+def state_from(
+    tables: Tables | Joined, columns: Columns, options: Mapping[str, Any], write: Callable[[Any], None] | None = None
+) -> ScoreState:
+    """Return the state of all rows of a table; `options` are the arguments of `ScoreState`.
+
+    `write` gets a table of pyarrow for each block of rows.
+    """
+    with input_errors(tables.name):
+        asked = settled(tables, columns, options.get("classes"))
+        if asked.said:
+            print(one_line(asked.said), file=sys.stderr)
+        found = asked.columns
+        ignore = _ignored(options.get("ignore"), asked.named or of_columns(()))
+        arguments_of_state: dict[str, Any] = {**options, "classes": asked.classes, "ignore": ignore}
+        state = ScoreState(**arguments_of_state)
+        if write is not None:
+            state.sums.kept = cast("Any", RowWriter(state, write))
+        with progress(tables, tables.batches(found.needed, found.texts)) as portions:
+            for portion in portions:
+                with input_errors(_where(tables, portion, state.sums.seen)):
+                    for piece in asked.pieces(portion.batch):
+                        _ = state.update(**arguments(piece, found, state.sums.seen))
+        if isinstance(tables, Joined) and (unused := tables.unused(state.sums.seen)):
+            print(one_line(unused), file=sys.stderr)
         return state
+
+
+def _where(tables: Tables | Joined, portion: Portion, seen: int) -> str | None:
+    """Return how errors name the file of a portion, in which rows are counted through all files."""
+    if portion.file is None or len(tables.parts) == 1:
+        return portion.file
+    place = tables.place(seen)
+    first = seen - place.row
+    return place.file if first == 0 else f"{place.file} (which begins with row {first})"
 
 
 def _ignored(labels: Sequence[str] | None, classes: Classes) -> list[Any] | None:
@@ -90,10 +164,10 @@ def _ignored(labels: Sequence[str] | None, classes: Classes) -> list[Any] | None
 
 
 @contextmanager
-def progress(path: Path, portions: Iterator[Portion]) -> Generator[Iterator[Any], None, None]:
-    """Yield the batches of a file, and show on a terminal how much of a long one has been read."""
-    if not sys.stderr.isatty() or path.stat().st_size < LONG:
-        yield (portion.batch for portion in portions)
+def progress(tables: Tables | Joined, portions: Iterator[Portion]) -> Generator[Iterator[Portion], None, None]:
+    """Yield the portions of a table, and show on a terminal how much of a long one has been read."""
+    if not sys.stderr.isatty() or tables.size < LONG:
+        yield portions
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -103,11 +177,11 @@ def progress(path: Path, portions: Iterator[Portion]) -> Generator[Iterator[Any]
         console=Console(stderr=True), transient=True, refresh_per_second=30,
     )  # fmt: skip
     with bar as shown:
-        task = shown.add_task(path.name, total=1.0)
+        task = shown.add_task(Path(tables.name).name, total=1.0)
 
-        def batches() -> Iterator[Any]:
+        def seen() -> Iterator[Portion]:
             for portion in portions:
-                yield portion.batch
+                yield portion
                 shown.update(task, completed=portion.done)
 
-        yield batches()
+        yield seen()

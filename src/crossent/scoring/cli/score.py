@@ -14,11 +14,16 @@ from crossent.scoring.cli.options import (
     ClassesOption,
     ClusterOption,
     CostOption,
-    FileArgument,
+    DecimalOption,
+    DelimiterOption,
+    EncodingOption,
+    FilesArgument,
+    FormatOption,
     HtmlOption,
     IdOption,
     IgnoreOption,
     JsonOption,
+    LabelOption,
     LabelsOption,
     LevelOption,
     LogitsOption,
@@ -26,9 +31,11 @@ from crossent.scoring.cli.options import (
     MemoryOption,
     NaOption,
     NormalizeOption,
-    OneLabelOption,
     ProbsOption,
     Require,
+    RowsOption,
+    SheetOption,
+    TruthOption,
     WeightOption,
     WorstOption,
     ZeroOption,
@@ -44,8 +51,8 @@ def add(app: Any, require: Require) -> None:
 
     @app.command()
     def score(  # pyright: ignore[reportUnusedFunction]
-        file: FileArgument,
-        label: OneLabelOption = None,
+        file: FilesArgument,
+        label: LabelOption = None,
         labels: LabelsOption = None,
         probs: ProbsOption = None,
         logits: LogitsOption = None,
@@ -53,18 +60,25 @@ def add(app: Any, require: Require) -> None:
         classes: ClassesOption = None,
         normalize: NormalizeOption = False,
         zero: ZeroOption = "inf",
+        truth: TruthOption = None,
         weight: WeightOption = None,
         cluster: ClusterOption = None,
         by: ByOption = None,
         id: IdOption = None,
         ignore: IgnoreOption = None,
         na: NaOption = None,
+        format: FormatOption = None,
+        delimiter: DelimiterOption = None,
+        decimal: DecimalOption = None,
+        encoding: EncodingOption = None,
+        sheet: SheetOption = None,
         ci: LevelOption = 0.95,
         worst: WorstOption = 10,
         cost: CostOption = None,
         bits: BitsOption = False,
         json: JsonOption = False,
         html: HtmlOption = None,
+        rows: RowsOption = None,
         max_loss: Annotated[
             float | None, typer.Option(help="Exit with 1 if the loss is above this.", rich_help_panel=CHECKS)
         ] = None,
@@ -73,35 +87,47 @@ def add(app: Any, require: Require) -> None:
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Score predictions in a file: their cross-entropy, with an interval, calibration and the costliest rows."""
+        """Score predictions in files: their cross-entropy, with an interval, calibration and the costliest rows."""
         require("score", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, memory, reading
         from crossent.scoring.cli.labels import score_labels
+        from crossent.scoring.cli.row_files import check_ending
         from crossent.scoring.input.arguments import RowArguments
         from crossent.scoring.input.columns import columns
+        from crossent.scoring.input.reader import FileOptions
 
         actions.check_thresholds(max_loss=max_loss, min_skill=min_skill)
         if html is not None:
             require("--html", "matplotlib", extra="score")
-            actions.check_writable(html, file)
-        if (label is None) == (labels is None):
+        if label is not None and labels is not None:
             raise UsageError("pass --label with the column of true classes, or --labels with several of 0 and 1")
         if labels is not None and bits:
             raise UsageError("--bits is not for --labels, whose losses are in nats; --json has bits too")
+        if labels is not None and (truth is not None or rows is not None):
+            raise UsageError("--labels knows no --truth and no --rows yet; score one label at a time with --label")
         columns_of = sliced(by)
         with reading.input_errors():
             given = RowArguments(probs, logits, logprobs, weight, cluster, columns_of.by, id)
-            named = columns(label or labels, given, na or ())
+            named = columns(label or labels, given, na or (), by_shape=labels is None)
+            files = FileOptions(format, delimiter, decimal, encoding, tuple(na or ()), sheet)
         options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
         options |= {"costs": costs_of(cost), "bins": columns_of.bins}
-        with memory.limited(memory.bytes_of(max_memory), file):
+        with (
+            memory.limited(memory.bytes_of(max_memory), *file),
+            reading.opened_with_truth(file, files, truth, named) as (tables, asked),
+        ):
+            if rows is not None:
+                check_ending(rows, "--rows")
+            for written in (html, rows):
+                if written is not None:
+                    actions.check_writable(written, *tables.inputs)
             if labels is not None:
-                several = score_labels(file, labels, named, options)
+                several = score_labels(tables, labels, named, options)
                 found, said = several.micro, several.to_json() if json else repr(several)
             else:
-                found = actions.score_file(file, named, options)
+                found = actions.score_tables(tables, asked, options, rows)
                 said = (actions.as_json if json else actions.as_text)(found, in_bits=bits)
             if html is not None:
-                actions.write_report(found, html, file)
+                actions.write_report(found, html, tables.name)
             put(said)
         actions.hold(found, max_loss, min_skill, in_bits=bits)
