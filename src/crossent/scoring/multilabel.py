@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.errors import InputError
+from crossent.errors import InputError, quoted
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.classes import class_names
 from crossent.scoring.input.labels import Coded
@@ -182,6 +182,7 @@ class MultilabelState:
         names: list[Hashable] = list(class_names(named)) if named else list(range(count))
         if self.states and list(self.states) != names:
             raise InputError(f"these rows have the labels {names}, earlier ones {list(self.states)}", argument="y")
+        self._require_truths(truth.values, names)
         rest = {name: given.get(name) for name in ("weight", "by", "id")}
         cluster = given.get("cluster")
         for k, name in enumerate(names):
@@ -199,6 +200,19 @@ class MultilabelState:
         )
         self.seen += n
         return self
+
+    def _require_truths(self, y: Any, names: list[Hashable]) -> None:
+        """Raise unless each number is 0 or 1, or missing, or to be ignored."""
+        ignored = [label for label in self.flat.options.ignore if isinstance(label, int | float)]
+        numbers = np.asarray(y, float)
+        wrong = np.argwhere(~((numbers == 0) | (numbers == 1) | np.isnan(numbers) | np.isin(numbers, ignored)))
+        if len(wrong):
+            row, k = wrong[0].tolist()
+            raise InputError(
+                f"label {quoted(names[k])} of row {self.seen + row} is {numbers[row, k]:g}, neither 0 nor 1 "
+                f"({len(wrong)} in total); y has a column for each label, which is 1 where a row has it",
+                argument="y",
+            )
 
     def finalize(self) -> MultilabelScore:
         """Return the score of the rows so far.

@@ -178,14 +178,14 @@ class Decided:
     """How the rows of a class were decided: with the most probable class as the answer.
 
     `precision` is the share of the answers of this class that are right, `recall` the share of its rows that got it,
-    with its interval `recall_ci`, and `f1` their harmonic mean: all by weight. `predicted` is the weight of the rows
+    with its interval `recall_ci`, and `f1` their harmonic mean: all by weight. `answered` is the weight of the rows
     that got this class as their answer, `weight` that of the rows that are of it.
     """
 
     value: Hashable
     n: int
     weight: float
-    predicted: float
+    answered: float
     precision: float
     recall: float
     recall_ci: Interval

@@ -10,10 +10,6 @@ import pandas as pd
 import pytest
 
 import crossent
-from crossent.errors import UsageError
-from crossent.scoring.cli.labels import score_labels
-from crossent.scoring.input.arguments import RowArguments
-from crossent.scoring.input.columns import columns
 from tests.scoring.written import run
 
 
@@ -39,15 +35,17 @@ def test_the_command_is_the_function(file: Path, capsys: pytest.CaptureFixture[s
     assert found["macro"]["roc_auc"] == pytest.approx(wanted.macro.roc_auc, rel=1e-12)
 
 
-def test_clusters_and_what_is_refused(file: Path) -> None:
-    named = columns("y_*", RowArguments(probs="p_*", cluster="doc"))
-    assert score_labels(file, "y_*", named, {}).micro.clusters == 30
-    with pytest.raises(UsageError, match="1 columns of labels and 2 of predictions"):
-        score_labels(file, "y_red", columns("y_red", RowArguments(probs="p_*")), {})
-    with pytest.raises(UsageError, match=r"no column matches 'z_\*'"):
-        score_labels(file, "z_*", columns("z_*", RowArguments(probs="p_*")), {})
-    with pytest.raises(UsageError, match="the classes 0 and 1"):
-        score_labels(file, "y_*", named, {"classes": ["a", "b"]})
+def test_clusters_and_what_is_refused(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "score", file, "--labels", "y_*", "--probs", "p_*", "--cluster", "doc", "--json")
+    assert json.loads(ran.out)["micro"]["clusters"] == 30
+    for options, words in (
+        (("--labels", "y_red", "--probs", "p_*"), "1 columns of labels and 2 of predictions"),
+        (("--labels", "z_*", "--probs", "p_*"), "no column matches 'z_*'"),
+        (("--labels", "y_*", "--probs", "p_*", "--classes", "a,b"), "the classes 0 and 1"),
+    ):
+        ran = run(capsys, "score", file, *options)
+        assert (ran.code, ran.out) == (2, "")
+        assert words in ran.err
 
 
 @pytest.mark.parametrize("options", [[], ["--label", "y_red", "--labels", "y_*"], ["--labels", "y_*", "--bits"]])

@@ -105,6 +105,16 @@ def compared(bench: Bench, *more: str) -> float:
     return float(json.loads(ran.out)["difference"])
 
 
+LABELLED = {"y_a": Y2, "y_b": 1 - Y2, "p_a": Q, "p_b": 1.0 - Q}
+
+
+def of_labels(bench: Bench) -> float:
+    """Return the loss of two labels in a row."""
+    ran = bench.run("score", file("a.csv", LABELLED)(bench), "--labels", "y_*", "--probs", "p_*", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    return float(json.loads(ran.out)["micro"]["loss"])
+
+
 def unpaired(bench: Bench) -> str:
     new = saved(bench.path / "a.csv", {**PLAIN, "i": np.arange(N)})
     old = saved(bench.path / "b.csv", {name: column[::-1] for name, column in {**PLAIN, "i": np.arange(N)}.items()})
@@ -148,6 +158,18 @@ FILES = {
     ),
     "a wide pattern": Hinted(
         says(file("a.csv"), "--label", "y", "--probs", "*"), "choose a narrower pattern", scores(file("a.csv")), LOSS
+    ),
+    "one label or several": Hinted(
+        says(file("a.csv"), *CALL, "--labels", "y"),
+        "pass --label with the column of true classes, or --labels with several of 0 and 1",
+        scores(file("a.csv")),
+        LOSS,
+    ),
+    "classes of several labels": Hinted(
+        says(file("a.csv", LABELLED), "--labels", "y_*", "--probs", "p_*", "--classes", "no,yes"),
+        "each of several labels has the classes 0 and 1; leave this out",
+        of_labels,
+        LOSS2,
     ),
     "two kinds": Hinted(
         says(file("a.csv"), *CALL, "--logits", "p_*"),

@@ -21,6 +21,7 @@ MOST = 100
 ELEMENTS = 1 << 15
 _SHIFT = 50  # keeps 2 bits of the fraction of a float64
 _FIRST = (1023 - 64) << 2
+_LEAST = 2.0**-64
 _HALF = (1022 << 2) - _FIRST
 CELLS = 2 * _HALF + BINS + 1
 
@@ -65,16 +66,23 @@ def _normalisers(z: Any) -> Any:
         return peak + np.log(np.exp(z - peak).sum(axis=1, keepdims=True))
 
 
-def cells(q: Any) -> Any:
-    """Return the number of the cell of each probability in [0, 1], which ascends with it; q is contiguous."""
-    place = q.view(np.int64) >> _SHIFT
-    place -= _FIRST
-    np.maximum(place, 0, out=place)
+def cells(q: Any, offset: Any = 0) -> Any:
+    """Return the number of the cell of each probability in [0, 1], which ascends with it; q is contiguous.
+
+    An `offset` that is the same for all rows is added.
+    """
+    least = q if q.size == 0 or q.min() >= _LEAST else np.maximum(q, _LEAST)
+    place = least.view(np.int64) >> _SHIFT
+    place += offset - _FIRST
     flat, found = q.reshape(-1), place.reshape(-1)
-    high = np.flatnonzero(flat >= 0.5)
-    rest = ((1.0 - flat[high]).view(np.int64) >> _SHIFT) - _FIRST
-    found[high] = 2 * _HALF - 1 - np.clip(rest, 0, _HALF - 1)
-    place += (q * BINS).astype(np.int64)
+    above = np.flatnonzero(flat >= 1.0 / BINS)
+    some = flat[above]
+    more = (some * BINS).astype(np.int64)
+    high = some >= 0.5
+    rest = some[high]
+    mirrored = 2 * _HALF - 1 - np.clip(((1.0 - rest).view(np.int64) >> _SHIFT) - _FIRST, 0, _HALF - 1)
+    more[high] += mirrored - ((rest.view(np.int64) >> _SHIFT) - _FIRST)
+    found[above] += more
     return place
 
 
@@ -84,7 +92,7 @@ def _widths() -> Any:
     powers = (np.arange(_FIRST, _FIRST + _HALF + 1) << _SHIFT).view(np.float64)
     ends = np.unique(np.concatenate([[0.0], powers[1:], 1.0 - powers[1:], np.arange(BINS + 1) / BINS]))
     widths = np.ones(CELLS)
-    widths[cells(ends[:-1])] = np.diff(ends)
+    widths[cells((ends[:-1] + ends[1:]) / 2.0)] = np.diff(ends)
     return widths
 
 
@@ -102,8 +110,7 @@ class ClassGrid:
         """Add rows with the probabilities q (n, V) of the classes, the number of the true one, and a weight."""
         n, classes = q.shape
         self._grow(classes)
-        place = cells(q)
-        place += np.arange(0, classes * CELLS, CELLS)
+        place = cells(q, np.arange(0, classes * CELLS, CELLS))
         true, flat, size = place[np.arange(n), label], place.reshape(-1), classes * CELLS
         count, picked = np.bincount(flat, minlength=size), q[np.arange(n), label]
         if weight is None:

@@ -53,33 +53,32 @@ class Outcomes:
     def add(self, label: Any, predicted: Any, weight: Any | None, cluster: Any | None) -> None:
         """Add rows, (n,) each; weight is None if all are 1, cluster None if rows are independent."""
         classes, right = len(self.count), label == predicted
-        count, hits = np.bincount(label, minlength=classes), np.bincount(label[right], minlength=classes)
-        self.count, self.right_count = self.count + count, self.right_count + hits
-        if weight is None:
-            self.rows.add(np.stack([count] * 3).astype(float))
-            self.right.add(np.stack([hits] * 2).astype(float))
-            self.answers.add(np.bincount(predicted, minlength=classes).astype(float))
-        else:
-            some = weight[right]
-            self.rows.add(np.stack([np.bincount(label, weight**k, classes) for k in (1, 2, 4)]))
-            self.right.add(np.stack([np.bincount(label[right], some**k, classes) for k in (1, 2)]))
-            self.answers.add(np.bincount(predicted, weight, classes))
         if cluster is not None:
             each = np.ones(len(label)) if weight is None else weight
             self.by_cluster.add(label * GROUP + cluster, each * right, each)
-        wrong = ~right
         if classes * classes <= 1 << 16:
-            place = label[wrong] * classes + predicted[wrong]
-            numbers = np.bincount(place, minlength=classes * classes)
-            key = np.flatnonzero(numbers)
-            weights = numbers if weight is None else np.bincount(place, weight[wrong], classes * classes)
-            self._insert(key // classes * GROUP + key % classes, numbers[key], weights[key])
+            place, size = label * classes + predicted, classes * classes
+            counts = np.bincount(place, minlength=size).reshape(classes, classes)
+            weights = counts if weight is None else np.bincount(place, weight, size).reshape(classes, classes)
+            count, hits, answers = counts.sum(axis=1), np.diag(counts), weights.sum(axis=0)
+            key = np.flatnonzero(counts - np.diag(hits))
+            self._insert(key // classes * GROUP + key % classes, counts.reshape(-1)[key], weights.reshape(-1)[key])
         else:
+            count, hits = np.bincount(label, minlength=classes), np.bincount(label[right], minlength=classes)
+            answers, wrong = np.bincount(predicted, weight, classes), ~right
             key, place, numbers = np.unique(
                 label[wrong] * GROUP + predicted[wrong], return_inverse=True, return_counts=True
             )
             weights = numbers if weight is None else np.bincount(place.reshape(-1), weight[wrong], len(key))
             self._insert(key, numbers, weights)
+        self.count, self.right_count = self.count + count, self.right_count + hits
+        self.answers.add(answers.astype(float))
+        if weight is None:
+            self.rows.add(np.stack([count] * 3).astype(float))
+            self.right.add(np.stack([hits] * 2).astype(float))
+        else:
+            self.rows.add(np.stack([np.bincount(label, weight**k, classes) for k in (1, 2, 4)]))
+            self.right.add(np.stack([np.bincount(label[right], weight[right] ** k, classes) for k in (1, 2)]))
 
     def merge(self, other: Outcomes, clusters: Any | None) -> None:
         """Add the counts of other rows, whose clusters have these numbers here."""

@@ -290,12 +290,14 @@ def _moments(rows: LossRows, away: Any, count: Any) -> Sum:
     result = Sum(len(MOMENTS), size)
     with np.errstate(over="ignore"):
         powers = (np.ones(0), away, away * away, away * away * away)
+    add = summed if size > 1 else _whole
+    tally = np.bincount if size > 1 else _whole
     for place, (k, j) in enumerate(MOMENTS):
         if rows.weight is not None:
             part = rows.weight**k if j == 0 else rows.weight**k * powers[j]
-            result.total[place] = (summed if k == 1 else np.bincount)(rows.group, part, size)
+            result.total[place] = (add if k == 1 else tally)(rows.group, part, size)
         elif k == max(j, 1):  # without weights the power k makes no difference
-            same = count if j == 0 else (summed if j == 1 else np.bincount)(rows.group, powers[j], size)
+            same = count if j == 0 else (add if j == 1 else tally)(rows.group, powers[j], size)
             for power in range(max(j, 1), 5 if j == 0 else 4):
                 result.total[AT[power, j]] = same
     return result
@@ -313,6 +315,11 @@ def summed(group: Any, x: Any, size: int) -> Any:
     edge = 2.0 ** (math.frexp(largest)[1] + 1)
     upper = (x + edge) - edge
     return np.bincount(group, upper, size) + np.bincount(group, x - upper, size)
+
+
+def _whole(group: Any, x: Any, size: int) -> Any:
+    """Return Σ x of one group."""
+    return np.array([x.sum()])
 
 
 def moved(sums: Sum, by: Any) -> Sum:
