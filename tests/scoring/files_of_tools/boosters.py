@@ -72,7 +72,7 @@ def xgboost_plain(at: Path) -> Case:
     """The command line of xgboost writes one number a line, and no labels."""
     p = _xgboost(TRAIN_2).predict_proba(TEST_X)[:, 1]
     np.savetxt(at / "xgboost_plain.pred.txt", p, fmt="%g")
-    return Case("xgboost_plain.pred.txt", refused="label")
+    return Case("xgboost_plain.pred.txt", refused="label|--format")
 
 
 @tool("xgboost")
@@ -123,7 +123,7 @@ def lightgbm_plain(at: Path) -> Case:
     """LightGBM_predict_result.txt: a tab between classes, no header, no labels."""
     p = _lightgbm(TRAIN_3).predict_proba(_rows())
     np.savetxt(at / "LightGBM_predict_result.txt", p, delimiter="\t", fmt="%.17g")
-    return Case("LightGBM_predict_result.txt", refused="label")
+    return Case("LightGBM_predict_result.txt", refused="label|--format")
 
 
 @tool("lightgbm")

@@ -124,7 +124,7 @@ def r_rds(at: Path) -> Case:
     import gzip
 
     (at / "r.rds").write_bytes(gzip.compress(b"X\n\x00\x00\x00\x03\x00\x04\x03\x01" + bytes(40), mtime=0))
-    return Case("r.rds", ("--label", "y", "--probs", "p_*"), refused="write")
+    return Case("r.rds", ("--label", "y", "--probs", "p_*"), refused="write|--format")
 
 
 @tool("excel")
@@ -185,7 +185,7 @@ def sagemaker_joined(at: Path) -> Case:
 def sagemaker_plain(at: Path) -> Case:
     """XGBoost's container answers a list a line, without labels."""
     (at / "sagemaker.csv.out").write_text("\n".join(str(row) for row in forest().tolist()) + "\n")
-    return Case("sagemaker.csv.out", refused="label")
+    return Case("sagemaker.csv.out", refused="label|--format")
 
 
 @tool("sagemaker")

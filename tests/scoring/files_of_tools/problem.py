@@ -42,7 +42,7 @@ class Case:
     said: str = ""
     """Word that the line `read as …` has; empty where nothing needs recognition."""
     refused: str = ""
-    """Word that the refusal has."""
+    """What the refusal says, as a regular expression."""
 
 
 Maker = Callable[[Path], Case]

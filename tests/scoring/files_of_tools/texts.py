@@ -75,7 +75,7 @@ def fasttext_lines(at: Path) -> Case:
         found = model.f.predict(text + "\n", -1, 0.0, "strict")
         made.append(" ".join(f"{name} {p:g}" for p, name in found))
     (at / "fasttext.txt").write_text("\n".join(made) + "\n")
-    return Case("fasttext.txt", refused="label")
+    return Case("fasttext.txt", refused="label|--format")
 
 
 @tool("fasttext")
