@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,32 @@ def pandas_list_cells(at: Path) -> Case:
 def pandas_numpy_cells(at: Path) -> Case:
     """A column of arrays: numpy prints them cut to eight digits and without commas."""
     pd.DataFrame({"y": TEST_3, "probs": list(forest())}).to_csv(at / "pandas_numpy_cells.csv", index=False)
-    return Case("pandas_numpy_cells.csv", ("--label", "y", "--probs", "probs"), refused="probs")
+    return Case("pandas_numpy_cells.csv", ("--label", "y", "--probs", "probs"), _printed(at / "pandas_numpy_cells.csv"))
+
+
+def _printed(path: Path) -> float:
+    """Loss of arrays that numpy printed, over several lines where they are long."""
+    with path.open(newline="") as file:
+        rows = [(int(row["y"]), row["probs"].strip("[]").split()) for row in csv.DictReader(file)]
+    return of_rows([y for y, _ in rows], [values for _, values in rows])
+
+
+@tool("pandas")
+def pandas_numpy_cells_of_lines(at: Path) -> Case:
+    """Twelve classes: numpy breaks the line, and csv quotes it."""
+    p = np.repeat(forest(), 4, axis=1) / 4
+    path = at / "pandas_numpy_lines.csv"
+    pd.DataFrame({"y": 4 * TEST_3, "probs": list(p)}).to_csv(path, index=False)
+    assert len(path.read_text().splitlines()) > 2 * len(TEST_3)
+    return Case(path.name, ("--label", "y", "--probs", "probs"), _printed(path))
+
+
+@tool("pandas")
+def pandas_numpy_cells_cut(at: Path) -> Case:
+    """Beyond 1000 numbers numpy prints the first and the last three alone, and the rest is lost."""
+    p = np.repeat(forest(), 400, axis=1) / 400
+    pd.DataFrame({"y": 400 * TEST_3, "probs": list(p)}).to_csv(at / "pandas_numpy_cut.csv", index=False)
+    return Case("pandas_numpy_cut.csv", ("--label", "y", "--probs", "probs"), refused="probs")
 
 
 def _json(at: Path, name: str, orient: Any, **options: Any) -> float:
@@ -232,7 +258,7 @@ def pandas_json_lines(at: Path) -> Case:
 def pandas_json_values(at: Path) -> Case:
     """Rows without names of columns."""
     _json(at, "pandas_values.json", "values")
-    return Case("pandas_values.json", PLAIN, refused="name")
+    return Case("pandas_values.json", PLAIN, refused="name|column")
 
 
 @tool("pandas")

@@ -65,25 +65,42 @@ def sklearn_joblib(at: Path) -> Case:
     return Case("sklearn.joblib", ("--label", "y", "--probs", "p"), refused="pickle|--format")
 
 
+def _folder(at: Path, name: str) -> Path:
+    (at / name).mkdir(exist_ok=True)
+    return at / name
+
+
 @tool("numpy")
 def numpy_two_files(at: Path) -> Case:
-    """`pred_probs.npy` and `labels.npy`, which cleanlab and many notebooks save."""
-    np.save(at / "labels.npy", TEST_3)
-    np.save(at / "pred_probs.npy", forest())
-    return Case("pred_probs.npy", ("--truth", "labels.npy"), of_rows(TEST_3, forest()))
+    """`pred_probs.npy` and `labels.npy`, which cleanlab and many notebooks save: arrays of a folder are its columns."""
+    folder = _folder(at, "numpy_arrays")
+    np.save(folder / "labels.npy", TEST_3)
+    np.save(folder / "pred_probs.npy", forest())
+    options = ("--label", "labels", "--probs", "pred_probs")
+    return Case("numpy_arrays/pred_probs.npy", options, of_rows(TEST_3, forest()))
+
+
+@tool("numpy")
+def numpy_truth(at: Path) -> Case:
+    """Labels in another folder."""
+    folder = _folder(at, "numpy_truth")
+    np.save(folder / "y_test.npy", TEST_3)
+    np.save(_folder(at, "numpy_alone") / "y_pred.npy", forest())
+    options = ("--truth", "numpy_truth/y_test.npy", "--label", "y_test")
+    return Case("numpy_alone/y_pred.npy", options, of_rows(TEST_3, forest()))
 
 
 @tool("numpy")
 def numpy_one_file(at: Path) -> Case:
-    return Case("pred_probs.npy", refused="label")
+    return Case("numpy_alone/y_pred.npy", refused="label")
 
 
 @tool("numpy")
 def numpy_objects(at: Path) -> Case:
     """An array of Python objects is a pickle inside."""
     rows = np.array([{"y": 1, "p": 0.5}], dtype=object)
-    np.save(at / "numpy_objects.npy", rows, allow_pickle=True)
-    return Case("numpy_objects.npy", ("--label", "y", "--probs", "p"), refused="pickle")
+    np.save(_folder(at, "numpy_objects") / "rows.npy", rows, allow_pickle=True)
+    return Case("numpy_objects/rows.npy", ("--label", "y", "--probs", "p"), refused="pickle|object")
 
 
 @tool("numpy")
@@ -94,8 +111,8 @@ def numpy_structured(at: Path) -> Case:
     made["y"] = TEST_3
     for k in range(3):
         made[f"p_{k}"] = p[:, k]
-    np.save(at / "numpy_structured.npy", made)
-    return Case("numpy_structured.npy", ("--label", "y", "--probs", "p_*"), of_rows(TEST_3, p))
+    np.save(_folder(at, "numpy_structured") / "records.npy", made)
+    return Case("numpy_structured/records.npy", ("--label", "y", "--probs", "p_*"), of_rows(TEST_3, p))
 
 
 @tool("statsmodels")
