@@ -13,14 +13,14 @@ from crossent.version import __version__
 
 if TYPE_CHECKING:
     from crossent.measures import cross_entropy, entropy, js_divergence, kl_divergence, perplexity
-    from crossent.scoring import Score, ScoreState, compare, score
+    from crossent.scoring import Score, ScoreState, compare, rank, score
 
 _MEASURES = ("cross_entropy", "entropy", "js_divergence", "kl_divergence", "perplexity")
-_SCORES = ("Score", "ScoreState", "compare", "score")
+_SCORES = ("Score", "ScoreState", "compare", "rank", "score")
 
 __all__ = [
     "Score", "ScoreState", "__version__", "compare", "cross_entropy", "entropy", "js_divergence", "kl_divergence",
-    "perplexity", "score",
+    "perplexity", "rank", "score",
 ]  # fmt: skip
 
 

@@ -10,11 +10,14 @@ from tests.scoring.exact import close
 from tests.scoring.hints.of_adapters import ADAPTERS
 from tests.scoring.hints.of_calls import CALLS
 from tests.scoring.hints.of_files import COMMANDS
+from tests.scoring.hints.of_inputs import INPUTS
 from tests.scoring.hints.of_logs import LOGS
+from tests.scoring.hints.of_shapes import SHAPES
 from tests.scoring.hints.source import hints
 from tests.scoring.hints.table import Bench
 
-TABLE = {**CALLS, **COMMANDS, **ADAPTERS, **LOGS}
+OF_INPUT = {f"inputs: {name}": hinted for name, hinted in INPUTS.items()}
+TABLE = {**CALLS, **COMMANDS, **OF_INPUT, **ADAPTERS, **LOGS, **SHAPES}
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {
     "; is the file damaged? Else pass more": "tests/scoring/cli/test_memory.py",

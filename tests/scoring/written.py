@@ -6,14 +6,17 @@ import bz2
 import gzip
 import io
 import json
+import lzma
 import math
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
@@ -143,6 +146,27 @@ def npz_compressed(made: dict[str, Any]) -> bytes:
     return sink.getvalue()
 
 
+def xlsx(made: dict[str, Any]) -> bytes:
+    sink, book = io.BytesIO(), openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("predictions")
+    sheet.append(list(made))
+    for row in zip(*(np.asarray(column).tolist() for column in made.values()), strict=True):
+        sheet.append(row)
+    book.save(sink)
+    return sink.getvalue()
+
+
+def csv_xz(made: dict[str, Any]) -> bytes:
+    return lzma.compress(csv(made))
+
+
+def zipped(made: dict[str, Any]) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("part-0.csv", csv(made))
+    return sink.getvalue()
+
+
 #: by the end of the file's name: what takes a column per class, and what takes a column of lists
 SCALARS = {
     "a.csv": csv,
@@ -160,13 +184,18 @@ SCALARS = {
     "a.feather": feather,
     "a.npz": npz,
     "compressed.npz": npz_compressed,
+    "a.xlsx": xlsx,
 }
-LISTS = {name: write for name, write in SCALARS.items() if ".csv" not in name and ".tsv" not in name}
+LISTS = {name: write for name, write in SCALARS.items() if not {".csv", ".tsv", ".xlsx"} & {*Path(name).suffixes}}
+PACKED = {"packed.csv.xz": csv_xz, "packed.zip": zipped}
+"""What is unpacked before it is read."""
 
 
 def saved(path: Path, made: dict[str, Any]) -> Path:
     """Write the columns in the format that the path's name says."""
-    write = SCALARS.get(path.name) or next(make for end, make in SCALARS.items() if path.name.endswith(end[1:]))
+    write = {**SCALARS, **PACKED}.get(path.name) or next(
+        make for end, make in SCALARS.items() if path.name.endswith(end[1:])
+    )
     _ = path.write_bytes(write(made))
     return path
 

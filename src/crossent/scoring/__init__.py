@@ -1,7 +1,8 @@
 """Scoring of predictions: `score`, `compare`, `Score` and `ScoreState`, from one pass over rows whose sums merge.
 
 Data flow from `evaluate` through `state` to `input` (arrays and files become batches), `sums` (what is kept of rows),
-`finish` and `result`, which `show` draws; `lm` scores logs of language models, `adapters` and `cli` are other faces.
+`finish` and `result`, which `show` draws; `calibration` scales predictions, `lm` scores logs of language models,
+`adapters` and `cli` are other faces.
 `crossent`, `crossent.cli` and users import this face; it loads a module only when one of its names is asked for.
 """
 
@@ -11,9 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crossent.scoring.calibration.cross_fit import CrossFit
+    from crossent.scoring.calibration.estimators import TemperatureScaling, VectorScaling
+    from crossent.scoring.calibration.scaling import CalibrationWarning
+    from crossent.scoring.compared import PairDifference, Ranked, Regression, SliceDifference
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
     from crossent.scoring.parts import Bar, Bin, Calibration, FiniteRows, Floor, Row, Slice, Temperature
+    from crossent.scoring.ranking import Ranking, rank
     from crossent.scoring.result import Score
     from crossent.scoring.state import ScoreState
 
@@ -23,11 +29,19 @@ _HOME = {
     "ScoreState": "state",
     "compare": "comparison",
     "Comparison": "comparison",
+    "rank": "ranking",
+    "Ranking": "ranking",
+    **dict.fromkeys(("Regression", "SliceDifference", "Ranked", "PairDifference"), "compared"),
+    "TemperatureScaling": "calibration.estimators",
+    "VectorScaling": "calibration.estimators",
+    "CrossFit": "calibration.cross_fit",
+    "CalibrationWarning": "calibration.scaling",
     **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration", "FiniteRows", "Floor"), "parts"),
 }
 __all__ = [
-    "Bar", "Bin", "Calibration", "Comparison", "FiniteRows", "Floor", "Row", "Score", "ScoreState", "Slice",
-    "Temperature", "compare", "score",
+    "Bar", "Bin", "Calibration", "CalibrationWarning", "Comparison", "CrossFit", "FiniteRows", "Floor",
+    "PairDifference", "Ranked", "Ranking", "Regression", "Row", "Score", "ScoreState", "Slice", "SliceDifference",
+    "Temperature", "TemperatureScaling", "VectorScaling", "compare", "rank", "score",
 ]  # fmt: skip
 
 

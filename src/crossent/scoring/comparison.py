@@ -3,67 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crossent.errors import InputError, InputTypeError, shown
+from crossent.errors import InputError, InputTypeError
+from crossent.scoring.compared import ComparisonValues, Regression, in_bits
+from crossent.scoring.differences import Differences, by_value
 from crossent.scoring.input.arguments import check_level
 from crossent.scoring.input.plain import plain
 from crossent.scoring.pairing import Names, paired
-from crossent.scoring.parts import Interval
+from crossent.scoring.parts import Unit
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
-from crossent.scoring.sums.interval import Mean, bend_of, bent, ratio
-
-
-@dataclass(frozen=True, slots=True)
-class Regression:
-    """A row that costs more in a than in b: its id and both losses, in nats."""
-
-    id: Hashable
-    a: float
-    b: float
-
-    @property
-    def difference(self) -> float:
-        """The loss in a less the loss in b."""
-        return self.a - self.b
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Comparison:
+class Comparison(ComparisonValues):
     """Comparison of the predictions a and b of the same rows: loss of a less loss of b, negative if a is better.
 
     Losses are in nats. `ci` covers the expected difference with probability `level`. `p_value` is the probability of a
     difference as far from 0 if none were expected, by the rule of the interval: it is below 1 − `level` where the
     interval leaves 0 out. Both are NaN for a single independent row or cluster. `share_better` and `share_worse` are
-    the shares of the weight of rows that cost less and more in a than in b.
+    the shares of the weight of rows that cost less and more in a than in b. `per_class` and `by` have the difference of
+    the rows of each class, and of each value of the columns that a was scored `by`; `histogram` is the distribution of
+    the differences of rows, whose first and last bar hold all that is beyond the others.
     """
 
-    difference: float
-    ci: Interval
-    se: float
-    p_value: float
-    share_better: float
-    share_worse: float
-    n: int
-    clusters: int | None
-    level: float
-    loss_a: float
-    loss_b: float
-    worst_regressions: tuple[Regression, ...]
-    names: tuple[str, str] = ("a", "b")
-
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, unit: Unit = "nats") -> dict[str, Any]:
         """Return every number by its name.
+
+        Parameters
+        ----------
+        unit
+            Unit of all losses, "nats" or "bits".
 
         Returns
         -------
         dict
             NaN is None, infinities are "inf" and "-inf".
+
+        Raises
+        ------
+        InputError
+            If the unit is neither.
 
         Examples
         --------
@@ -72,17 +57,17 @@ class Comparison:
         >>> crossent.compare(a, b).to_dict()["share_better"]
         1.0
         """
-        from crossent.scoring.show.text import json_value
+        return values_of(self, unit, leave_out=("names",))
 
-        return {f.name: json_value(getattr(self, f.name)) for f in fields(self) if f.name != "names"}
-
-    def to_json(self, *, indent: int | None = 2) -> str:
+    def to_json(self, *, indent: int | None = 2, unit: Unit = "nats") -> str:
         """Return `to_dict` as JSON.
 
         Parameters
         ----------
         indent
             Spaces of indentation, or None for one line.
+        unit
+            Unit of all losses, "nats" or "bits".
 
         Returns
         -------
@@ -96,32 +81,79 @@ class Comparison:
         >>> crossent.compare(same, same).to_json(indent=None)[:19]
         '{"difference": 0.0,'
         """
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        return json.dumps(self.to_dict(unit=unit), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    def to_text(self, *, unit: Unit = "nats") -> str:
+        """Return aligned tables, which are also what is printed.
+
+        Parameters
+        ----------
+        unit
+            Unit of all losses, "nats" or "bits".
+
+        Returns
+        -------
+        str
+            The difference, its parts by slice, and the rows that got dearest.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> same = crossent.score([1, 0], probs=[0.6, 0.3])
+        >>> print(crossent.compare(same, same).to_text(unit="bits").splitlines()[2].strip())
+        difference, bits  0.000  0.000 to 0.000
+        """
+        from crossent.scoring.show.comparison_text import comparison_text
+
+        return comparison_text(self if unit == "nats" else in_bits(self), unit)
+
+    def to_html(self, path: str | Path, *, title: str = "", unit: Unit = "nats") -> Path:
+        """Write a report with pictures: one HTML file that needs nothing else.
+
+        Parameters
+        ----------
+        path
+            The file to write.
+        title
+            Heading of the page.
+        unit
+            Unit of all losses, "nats" or "bits".
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> path = getfixture("tmp_path") / "comparison.html"
+        >>> a, b = crossent.score([1, 0], probs=[0.6, 0.3]), crossent.score([1, 0], probs=[0.5, 0.5])
+        >>> crossent.compare(a, b).to_html(path).read_text(encoding="utf-8")[:15]
+        '<!DOCTYPE html>'
+        """
+        from crossent.scoring.show.comparison_report import write_comparison
+
+        return write_comparison(self if unit == "nats" else in_bits(self), Path(path), title, unit)
 
     def __repr__(self) -> str:
-        from crossent.scoring.show import words
-        from crossent.scoring.show.text import aligned
+        return self.to_text()
 
-        places = words.places(self.se)
-        clusters = "" if self.clusters is None else f" in {words.counted(self.clusters, 'cluster')}"
-        a, b = ("NEW", "OLD") if self.names != ("a", "b") else self.names
-        table = [
-            ("", "", f"{100 * self.level:g} % interval"),
-            ("difference, nats", words.number(self.difference, places), words.interval(self.ci, places)),
-            (f"loss of {a}, nats", words.number(self.loss_a, places), ""),
-            (f"loss of {b}, nats", words.number(self.loss_b, places), ""),
-            ("p-value", words.number(self.p_value, 4), "of no difference"),
-            (f"cheaper in {a}", words.share(self.share_better), "of the rows"),
-            (f"dearer in {a}", words.share(self.share_worse), "of the rows"),
-        ]
-        said = [f"{a} less {b}: {words.counted(self.n, 'row')}{clusters}, in pairs", *aligned(table, (0, 2))]
-        if self.worst_regressions:
-            head = ("row", f"{a}, nats", f"{b}, nats", "difference")
-            worst = [
-                (shown(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in self.worst_regressions
-            ]
-            said += ["", "the rows that got dearest", *aligned([head, *worst])]
-        return "\n".join(said)
+
+def values_of(found: Any, unit: Unit, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return every field of a comparison or a ranking by its name, for JSON, with its losses in a unit."""
+    from crossent.scoring.show.text import json_value
+
+    if unit not in ("nats", "bits"):
+        raise InputError(f"unit must be 'nats' or 'bits', not {unit!r}", argument="unit")
+    values = in_bits(found) if unit == "bits" else found
+    whole = {f.name: json_value(getattr(values, f.name)) for f in fields(found) if f.name not in leave_out}
+    return {**whole, "unit": unit}
 
 
 def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = None) -> Comparison:
@@ -168,57 +200,44 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
 def between(a: Any, b: Any, *, ci: float | None = None, names: tuple[str, str] = ("a", "b")) -> Comparison:
     """Compare two predictions as `compare` does, with names for the two sides in texts."""
     called = Names(*names)
-    first, second = _state(a, called.a), _state(b, called.b)
+    first, second = state_to_compare(a, called.a), state_to_compare(b, called.b)
     level = first.options.ci if ci is None else ci
     check_level(level)
-    mine, theirs = paired(first.sums, second.sums, called)
-    difference = mine.loss - theirs.loss
-    n = len(difference)
-    weight = np.ones(n) if mine.weight is None else mine.weight
-    with np.errstate(invalid="ignore"):
-        total, share = weight * difference, weight
-        if mine.cluster is not None:
-            _, place = np.unique(mine.cluster, return_inverse=True)
-            total, share = (np.bincount(place.reshape(-1), part) for part in (total, share))
-        mean = ratio(total, share)
-        low, high = (float(end) for end in mean.interval(level))
-        value = float(mean.value)
-    if not np.isfinite(value):
-        low = high = value
-    order = np.argsort(-difference, kind="stable")[: first.options.worst]
+    pair = paired(first.sums, second.sums, called)
+    mine, theirs = pair
+    rows = Differences.of(pair)
+    mean = rows.mean(level)
+    order = np.argsort(-rows.difference, kind="stable")[: first.options.worst]
     regressions = [
-        Regression(plain(mine.id[k]), float(mine.loss[k]), float(theirs.loss[k])) for k in order if difference[k] > 0
+        Regression(plain(mine.id[k]), float(mine.loss[k]), float(theirs.loss[k]))
+        for k in order
+        if rows.difference[k] > 0
     ]
+    sums = first.sums
+    assert sums.layout is not None
+    names_of = {name: slicing.values.number.items() for name, slicing in sums.by.items()}
     return Comparison(
-        difference=value,
-        ci=(low, high),
-        se=float(mean.se),
-        p_value=_p_value(mean),
-        share_better=float(weight @ (difference < 0) / weight.sum()),
-        share_worse=float(weight @ (difference > 0) / weight.sum()),
-        n=n,
-        clusters=None if mine.cluster is None else len(total),
+        difference=mean.value,
+        ci=mean.ci,
+        se=mean.se,
+        p_value=mean.p_value,
+        share_better=rows.share(rows.difference < 0),
+        share_worse=rows.share(rows.difference > 0),
+        n=len(mine),
+        clusters=mean.clusters,
         level=level,
-        loss_a=float(weight @ mine.loss / weight.sum()),
-        loss_b=float(weight @ theirs.loss / weight.sum()),
+        loss_a=float(rows.weight @ mine.loss / rows.weight.sum()),
+        loss_b=float(rows.weight @ theirs.loss / rows.weight.sum()),
         worst_regressions=tuple(regressions),
         names=names,
+        per_class=tuple(rows.slices(mine.label, ((name, k) for k, name in enumerate(sums.layout.classes)), level)),
+        by={name: by_value(rows.slices(mine.by[name], names_of[name], level)) for name in mine.by},
+        histogram=rows.histogram(),
     )
 
 
-def _p_value(mean: Mean) -> float:
-    """Return the two-sided p-value of no difference: 1 less the level of the interval that ends at 0."""
-    from scipy.special import stdtr
-
-    if not np.isfinite(mean.value) or np.isnan(mean.se):
-        return float("nan")
-    if mean.se == 0:
-        return 1.0 if mean.value == 0 else 0.0
-    t = bent(mean.value / mean.se, bend_of(mean))
-    return float(2.0 * stdtr(np.maximum(mean.even - 1.0, 1.0), -abs(t)))
-
-
-def _state(score: Any, name: str) -> ScoreState:
+def state_to_compare(score: Any, name: str) -> ScoreState:
+    """Return the state of a score, whose rows must be kept."""
     if not isinstance(score, Score | ScoreState):
         raise InputTypeError(f"{name} must be a Score of crossent.score, got {type(score).__name__}", argument=name)
     state = score.state if isinstance(score, Score) else score

@@ -119,9 +119,7 @@ class Score(ScoreValues):
         """
         import narwhals as nw
 
-        chosen: Any = backend or next(
-            (name for name in ("polars", "pandas", "pyarrow") if name in sys.modules), "pyarrow"
-        )
+        chosen: Any = backend or _backend()
         whole = Slice("", self.n, self.weight, self.loss, self.ci, self.se, self.accuracy)
         groups = {"all": (whole,), "class": self.per_class, **self.by}
         rows = [(name, part) for name, parts in groups.items() for part in parts]
@@ -134,6 +132,46 @@ class Score(ScoreValues):
             **{name: [getattr(part, name) for _, part in rows] for name in ("se", "accuracy")},
         }
         return nw.from_dict(columns, backend=chosen).to_native()
+
+    @property
+    def rows(self) -> Any:
+        """Every row, as a frame of the first of polars, pandas and pyarrow that is imported already, else of pyarrow.
+
+        Columns: id (the row's number, if it has none), label, loss in nats, probability (which the true class got),
+        predicted, confidence (which the predicted class got), and if there are any weight, cluster and those of `by`.
+
+        Returns
+        -------
+        frame
+            Rows in the order in which they were scored.
+
+        Raises
+        ------
+        InputError
+            If the rows were not kept: `crossent.score` and `ScoreState(rows=True)` keep them.
+
+        Examples
+        --------
+        >>> import crossent
+        >>> rows = crossent.score(["no", "yes"], probs=[0.5, 0.25], classes=["no", "yes"]).rows
+        >>> import narwhals as nw
+        >>> nw.from_native(rows)["predicted"].to_list(), nw.from_native(rows)["probability"].to_list()
+        (['no', 'no'], [0.5, 0.25])
+        """
+        import narwhals as nw
+
+        from crossent.scoring.listed import as_arrow, listing
+
+        sums = getattr(self.state, "sums", None)
+        if sums is None or sums.kept is None:
+            raise InputError(
+                "the rows of this score were not kept; score with crossent.score, or ScoreState(rows=True)"
+            )
+        table = as_arrow(listing(sums, sums.kept.whole()).items())
+        backend: Any = _backend()
+        if backend == "pyarrow":
+            return table
+        return nw.from_native(table, eager_only=True).lazy().collect(backend=backend).to_native()
 
     def to_html(self, path: str | Path, *, title: str = "What the predictions cost", source: str = "") -> Path:
         """Write a report with pictures: one HTML file that needs nothing else.
@@ -228,3 +266,8 @@ class Score(ScoreValues):
         from crossent.scoring.show.text import notebook_html
 
         return notebook_html(self)
+
+
+def _backend() -> str:
+    """Return the name of the first library of frames that is imported already, else pyarrow."""
+    return next((name for name in ("polars", "pandas", "pyarrow") if name in sys.modules), "pyarrow")

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from crossent.errors import Argument
-from crossent.scoring.cli.actions import as_option
+from crossent.scoring.cli.reading import as_option
 from tests.scoring.exact import close, exact_mean, made, softmax
 from tests.scoring.written import run, saved
 

@@ -143,17 +143,17 @@ FILES = {
         ),
         LOSS,
     ),
-    "standard input": Hinted(
-        says(lambda _: Path("-")), "whose format no name says; write it to a file first", scores(file("a.csv")), LOSS
-    ),
     "a mistyped column": Hinted(
         says(file("a.csv"), "--label", "Y", "--probs", "p_*"), "did you mean 'y'", scores(file("a.csv")), LOSS
     ),
     "a wide pattern": Hinted(
         says(file("a.csv"), "--label", "y", "--probs", "*"), "choose a narrower pattern", scores(file("a.csv")), LOSS
     ),
-    "no kind": Hinted(
-        says(file("a.csv"), "--label", "y"), "pass exactly one of --probs, --logits", scores(file("a.csv")), LOSS
+    "two kinds": Hinted(
+        says(file("a.csv"), *CALL, "--logits", "p_*"),
+        "pass exactly one of --probs, --logits",
+        scores(file("a.csv")),
+        LOSS,
     ),
     "too little memory": Hinted(
         says(file("a.csv"), *CALL, "--max-memory", "1M"),

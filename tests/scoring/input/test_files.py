@@ -84,14 +84,15 @@ def test_endings_chosen_by_case_and_compression(tmp_path):
     (tmp_path / "A.CSV").write_bytes(data)
     assert open_table(tmp_path / "A.CSV").reader is READERS[".csv"]
     with pytest.raises(FileError, match="known are .*" + ", ".join(map(re.escape, READERS))):
-        open_table(saved(tmp_path / "a.csv", columns(Y, P)).rename(tmp_path / "a.txt"))
+        open_table(saved(tmp_path / "a.csv", columns(Y, P)).rename(tmp_path / "a.table"))
 
 
 def test_every_reader_says_how_its_files_begin_or_that_it_does_not_know():
     for ending, reader in READERS.items():
         assert ending.startswith(".")
         assert isinstance(reader, Reader)
-    beginnings = [first for reader in {id(r): r for r in READERS.values()}.values() for first in reader.first_bytes]
+    several = {id(r): r for r in READERS.values() if r is not READERS[".xlsx"]}  # a zip archive too, as npz is
+    beginnings = [first for reader in several.values() for first in reader.first_bytes]
     assert len(beginnings) == len(set(beginnings))
 
 

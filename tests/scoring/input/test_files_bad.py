@@ -97,7 +97,10 @@ TABLES: dict[str, tuple[str, Make, str]] = {
     "utf-16": ("a.csv", lambda: "\n".join(LINES).encode("utf-16"), "UTF-8|UTF-16|encod"),
     "garbage": ("a.csv", lambda: np.random.default_rng(0).bytes(4000), ""),
     "zeros": ("a.csv", lambda: bytes(4000), ""),
-    "unknown suffix": ("a.xlsx", lambda: b"PK", "csv.*parquet"),
+    "unknown suffix": ("a.dta", lambda: b"PK", "csv.*parquet.*--format"),
+    "workbook of Excel 97": ("a.xls", lambda: b"\xd0\xcf\x11\xe0", "save it as .xlsx"),
+    "pickle": ("a.pkl", lambda: b"\x80", "never read"),
+    "no workbook": ("a.xlsx", lambda: b"PK", "does not begin as a xlsx file does"),
     "no suffix": ("a", lambda: text(*LINES), "csv.*parquet"),
     "csv named parquet": ("a.parquet", lambda: text(*LINES), "[Pp]arquet"),
     "parquet named csv": ("a.csv", lambda: written.parquet(GOOD), ""),
@@ -325,10 +328,10 @@ class TestPlaces:
         assert sorted(each.name for each in tmp_path.iterdir()) == ["a.csv", "r.html", "whole.html"]
 
 
-def test_a_command_that_does_not_exist(capsys: Any) -> None:
+def test_a_command_that_does_not_exist(tmp_path: Path, capsys: Any) -> None:
     assert "scores" in refused(capsys, "scores")
     assert "FILE" in refused(capsys, "score")
-    assert "--label" in refused(capsys, "score", "a.csv")
+    assert "--label" in refused(capsys, "score", saved(tmp_path / "a.csv", {"k": Y}))
     assert "OLD" in refused(capsys, "compare", "a.csv", "--label", "y")
 
 

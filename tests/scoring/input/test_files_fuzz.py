@@ -29,7 +29,7 @@ import pytest
 
 from tests.laws.mutated import mutated
 from tests.scoring import written
-from tests.scoring.written import LISTS, NO_PROC, SCALARS, columns, lists, peak_memory, predictions
+from tests.scoring.written import LISTS, NO_PROC, PACKED, SCALARS, columns, lists, peak_memory, predictions
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NO_PROC, reason="memory is read from Linux's /proc")]
 
@@ -46,7 +46,7 @@ def originals() -> dict[str, bytes]:
     """Return whole files by name: each format with a column for each class, and with lists where it has them."""
     y, p = predictions(40, 3, seed=2)
     more = {"w": np.ones(40), "g": np.array(["de", "en"] * 20)}
-    scalars = {f"scalars/{name}": write({**columns(y, p), **more}) for name, write in SCALARS.items()}
+    scalars = {f"scalars/{name}": write({**columns(y, p), **more}) for name, write in {**SCALARS, **PACKED}.items()}
     return scalars | {f"lists/{name}": write({**lists(y, p), **more}) for name, write in LISTS.items()}
 
 

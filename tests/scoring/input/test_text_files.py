@@ -7,11 +7,16 @@ import csv
 import gzip
 import io
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
+from crossent.errors import InputError
 from crossent.scoring.input import files, text_files
 from crossent.scoring.input.files import open_table
-from crossent.scoring.input.reader import FileError
+from crossent.scoring.input.reader import FileError, FileOptions
 
 
 def read(path, names, texts=()):
@@ -100,3 +105,77 @@ def test_a_quotation_mark_that_nothing_closes(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'"y,p\n' + b"0,1\n" * (3 << 20))
     with pytest.raises(FileError, match=r"a\.csv: field larger than field limit"):
         read(tmp_path / "a.csv", ["p"])
+
+
+def read_as(path, names, texts=(), **made):
+    found = [portion.batch.to_pydict() for portion in open_table(path, FileOptions(**made)).batches(names, texts)]
+    return {name: [value for batch in found for value in batch[name]] for name in names}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-8", "latin-1", "mac-roman"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+@pytest.mark.parametrize(("delimiter", "decimal"), [(";", ","), ("tab", "."), ("|", ","), (",", "."), ("space", ".")])
+def test_options_beside_pandas(delimiter, decimal, pack, encoding, tmp_path):
+    frame = pd.DataFrame({"größe": ["été", "Ä", "x y"], "p": [0.5, 1e-3, np.nan], "q": [1.0, 0.25, 0.125]})
+    mark = {"tab": "\t", "space": " "}.get(delimiter, delimiter)
+    path = tmp_path / ("a.csv" if pack is bytes else "a.csv.gz")
+    path.write_bytes(pack(frame.to_csv(index=False, sep=mark, decimal=decimal, na_rep="?").encode(encoding)))
+    found = read_as(
+        path, ["größe", "p", "q"], ["größe"], delimiter=delimiter, decimal=decimal, encoding=encoding, na=("?",)
+    )
+    wanted = pd.read_csv(path, sep=mark, decimal=decimal, encoding=encoding, na_values=["?"])
+    assert found["größe"] == wanted["größe"].tolist() == frame["größe"].tolist()
+    assert found["q"] == wanted["q"].tolist()
+    assert found["p"] == [0.5, 1e-3, None]
+    assert wanted["p"].isna().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("data", "made", "words"),
+    [
+        (b"y;p\n1;0,5\n", {}, r"its columns are separated by ';', not by ','; pass delimiter=';'"),
+        (b"y\tp\n1\t0,5\n", {}, r"its columns are separated by '\\t', not by ','; pass delimiter='tab'"),
+        (b"y,p\n1,0.5\n", {"delimiter": ";"}, r"its columns are separated by ',', not by ';'; pass delimiter=','"),
+        (b"y;p\n1;0,5\n", {"delimiter": ";"}, r"'p'.*'0,5'; pass decimal=','"),
+        ("y,p,ä\n1,0.5,b\n".encode("cp1252"), {}, r"not text in UTF-8 \(byte 0xe4 in line 1\).*pass encoding='cp1252'"),
+        ("y,p\nä,0.5\n".encode("cp1252"), {}, r"not text in UTF-8 .*pass encoding='cp1252'"),
+        ("y,p\nä,0.5\n".encode("utf-16"), {}, r"is a UTF-16 file by its first bytes.*pass encoding='utf-16'"),
+        ("y,p\nä,0.5\n".encode("utf-32"), {}, r"is a UTF-32 file by its first bytes.*pass encoding='utf-32'"),
+        ("y,p\nä,0.5\n".encode(), {"encoding": "ascii"}, r"is not text in ascii"),
+        (b"y,p\n\xe4,0.5\n" * 9, {"encoding": "utf-16"}, r"not text in utf-16|holds|no column|not text"),
+    ],
+)
+def test_what_to_pass(data, made, words, tmp_path):
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(FileError, match=words):
+        read_as(tmp_path / "a.csv", ["y", "p"], ["y"], **made)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"delimiter": ";;"}, "delimiter must be one character such as ';' or tab, got ';;'"),
+        ({"delimiter": '"'}, "delimiter must be one character"),
+        ({"delimiter": "\n"}, "delimiter must be one character"),
+        ({"delimiter": "§"}, "delimiter must be one character"),
+        ({"delimiter": ""}, "delimiter must be one character"),
+        ({"delimiter": 5}, "delimiter must be one character, got 5"),
+        ({"decimal": "x"}, "decimal must be a mark such as ',', got 'x'"),
+        ({"decimal": "-"}, "decimal must be a mark"),
+        ({"delimiter": ",", "decimal": ","}, "delimiter and decimal are both ','"),
+        ({"encoding": "klingon"}, "encoding must be the name of one, such as cp1252 or utf-16, got 'klingon'"),
+        ({"encoding": "rot13"}, "encoding must be the name of one"),
+        ({"encoding": "zip"}, "encoding must be the name of one"),
+    ],
+)
+def test_options_that_cannot_be_used(made, words):
+    with pytest.raises(InputError, match=words):
+        FileOptions(**made)
+
+
+@pytest.mark.parametrize("made", [{"delimiter": ";"}, {"decimal": ","}, {"encoding": "cp1252"}, {"sheet": "x"}])
+def test_options_of_other_formats(made, tmp_path):
+    pa.parquet.write_table(pa.table({"y": [1]}), tmp_path / "a.parquet")
+    (name,) = made
+    with pytest.raises(FileError, match=rf"a parquet file has no {name}; leave out {name}="):
+        open_table(tmp_path / "a.parquet", FileOptions(**made))

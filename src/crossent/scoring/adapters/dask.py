@@ -173,7 +173,8 @@ def _frame_state(frame: Any, number: int, *, found: Columns, options: Mapping[st
     rest = {role: frame[name] for role, name in found.single.items() if role != "label"}
     by = {name: frame[name] for name in found.by or ()}
     with _within(number):
-        values = frame[list(found.values)] if len(found.values) > 1 else _stacked(frame[found.values[0]])
+        names = list(found.values or ())
+        values = frame[names] if len(names) > 1 else _stacked(frame[names[0]])
         return result.update(frame[found.label], **{found.kind: values, "by": by or None, "id": frame.index, **rest})
 
 

@@ -77,8 +77,9 @@ class State(AggregateFn):
         if len(table) == 0:
             return before
         there = self.columns.among(table.column_names)
-        if len(there.values) == 1:
-            table = _without_tensors(table, accessor, there.values[0])
+        names = list(there.values or ())
+        if len(names) == 1:
+            table = _without_tensors(table, accessor, names[0])
         state = ScoreState(**self.options)
         for batch in table.select(there.needed).combine_chunks().to_batches():
             _ = state.update(**arguments(batch, there))

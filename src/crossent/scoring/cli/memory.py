@@ -86,7 +86,7 @@ def _number_in(file: Path) -> list[int]:
 
 
 @contextmanager
-def limited(max_memory: int | None, *files: Path) -> Generator[None, None, None]:
+def limited(max_memory: int | None, *files: Path | str) -> Generator[None, None, None]:
     """Let a block take as much memory as `max_memory` bytes, by default half of the machine's.
 
     Raises

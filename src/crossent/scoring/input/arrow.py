@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from crossent.errors import InputError, one_line, quoted, shown
+from crossent.scoring.input.arrow_numbers import Matrix, column_names, numbers
 from crossent.scoring.input.arrow_values import decoded, is_list, lengths, plain_values, whole
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.labels import Coded
-
-
-class Matrix(NamedTuple):
-    """Numbers (N, V), or (N,) for a single column, and the names of the columns, None if they have none."""
-
-    values: Any
-    names: list[str] | None
+from crossent.scoring.input.nested import column_of
+from crossent.scoring.input.shapes import predictions
 
 
 def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
@@ -32,15 +28,19 @@ def arguments(batch: Any, columns: Columns, first: int = 0) -> dict[str, Any]:
     texts = frozenset(columns.no_value)
 
     def column(name: str | None, argument: str, read: Callable[..., Any] = coded) -> Any:
-        found = None if name is None else read(batch.column(name), f"column {quoted(name)}", argument)
+        found = None if name is None else read(column_of(batch, name), f"column {quoted(name)}", argument)
         return _without(found, texts) if texts and found is not None else found
 
     with _damage_said():
-        predictions = numbers([batch.column(name) for name in columns.values], list(columns.values), first)
+        values = list(columns.values or ())
+        predicted = predictions(
+            [column_of(batch, name) for name in values], values, columns.kind, first, columns.keys or ()
+        )
+        weight = columns.weight
         return {
             "y": column(columns.label, "y"),
-            columns.kind: Matrix(predictions, list(columns.values) if len(columns.values) > 1 else None),
-            "weight": None if columns.weight is None else _weight(batch.column(columns.weight), columns.weight, first),
+            columns.kind: predicted,
+            "weight": None if weight is None else _weight(column_of(batch, weight), weight, first),
             "cluster": column(columns.cluster, "cluster"),
             "by": {name: column(name, "by") for name in columns.by or ()} or None,
             "id": column(columns.id, "id", names_of_rows),
@@ -137,37 +137,12 @@ def names_of_rows(array: Any, called: str, argument: str) -> Any:
     return np.fromiter(found.values, object, len(found.values))[found.codes] if len(found) else np.empty(0, object)
 
 
-def numbers(columns: Sequence[Any], names: Sequence[str], first: int = 0) -> Any:
-    """Return columns as numbers (N, V), or (N,) for one; missing ones are NaN. One column may hold lists.
-
-    Rows are counted from `first` in errors.
-
-    Raises
-    ------
-    InputError
-        If a column holds something else, or lists of different lengths.
-    """
-    columns = [_without_axes(column, name) for column, name in zip(columns, names, strict=True)]
-    if len(columns) == 1 and is_list(columns[0].type):
-        return _lists(columns[0], names[0], first)
-    vectors = [_vector(column, name) for column, name in zip(columns, names, strict=True)]
-    if len(vectors) == 1:
-        return vectors[0]
-    table = np.empty((len(vectors), len(columns[0])), np.result_type(*{vector.dtype for vector in vectors}))
-    for row, vector in zip(table, vectors, strict=True):
-        row[:] = vector
-    return table.T
-
-
-def from_arrow(values: Any, name: str) -> Any:
+def from_arrow(values: Any, name: str) -> Matrix:
     """Return predictions in a table, a batch or a column of pyarrow as numbers (N, V), or (N,) for one column."""
     columns = list(values.columns) if hasattr(values, "schema") else [values]
-    return numbers([whole(column) for column in columns], column_names(values) or [name])
-
-
-def column_names(values: Any) -> list[str] | None:
-    """Return the names of the columns of a table or a batch of pyarrow, None for a single column."""
-    return list(values.schema.names) if hasattr(values, "schema") else None
+    names = column_names(values)
+    found = predictions([whole(column) for column in columns], names or [name], name)
+    return found if found.classes is not None or names is None else found._replace(names=names)
 
 
 def _single(array: Any, called: str, argument: str) -> Any:
@@ -195,41 +170,3 @@ def _advice(kind: Any, count: Any, argument: str) -> str:
         ": a label must be one class per row; of one-hot rows store the place of the 1, as numpy.argmax(rows, 1) does, "
         "and for soft labels use crossent.cross_entropy"
     )
-
-
-def _without_axes(array: Any, name: str) -> Any:
-    """Return a column for numbers decoded; tensors of one axis are lists."""
-    shape = getattr(array.type, "shape", None)
-    if shape is not None and sum(size != 1 for size in shape) > 1:
-        raise InputError(f"column {quoted(name)} holds tensors of shape {tuple(shape)}, and must hold vectors")
-    return decoded(array)
-
-
-def _lists(lists: Any, name: str, first: int) -> Any:
-    """Return a column of lists of one length as numbers (N, V)."""
-    count = lengths(lists)
-    if (count < 0).any():
-        raise InputError(f"column {quoted(name)} has no list in row {first + int(count.argmin())}")
-    wrong = np.flatnonzero(count != count[:1])
-    if len(wrong):
-        k = int(wrong[0])
-        raise InputError(
-            f"the lists of column {quoted(name)} differ in length: {count[0]} numbers at first, {count[k]} in row "
-            f"{first + k}"
-        )
-    width = int(count[0]) if len(count) else getattr(lists.type, "list_size", 1)
-    return _vector(decoded(lists.flatten()), name).reshape(len(lists), width)
-
-
-def _vector(array: Any, name: str) -> Any:
-    import pyarrow as pa
-    from pyarrow import types
-
-    kind = array.type
-    if types.is_null(kind):
-        return np.full(len(array), np.nan)
-    if types.is_decimal(kind) or types.is_integer(kind) or types.is_boolean(kind):
-        array = array.cast(pa.float64(), safe=False)  # integers beyond 2^53 are rounded, as everywhere
-    if not types.is_floating(array.type):
-        raise InputError(f"column {quoted(name)} holds {shown(kind)}, not numbers")
-    return array.to_numpy(zero_copy_only=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from crossent.errors import quoted
 from crossent.scoring.input.arrow_values import decoded, is_list, lengths
@@ -162,6 +163,33 @@ def _arrow_batches(wanted: Selection) -> Iterator[Portion]:
                 yield Portion(chosen.slice(begin, step), file.tell() / size if count is None else k / count)
 
 
+def _parquet_class_names(path: Path, column: str) -> list[str] | None:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as file:
+        return class_names(file.schema_arrow, column)
+
+
+def _arrow_class_names(path: Path, column: str) -> list[str] | None:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        return class_names(_opened(file).schema, column)
+
+
+def class_names(schema: Any, column: str) -> list[str] | None:
+    """Return the names of the classes 0, 1, … of a column by its `ClassLabel` of Hugging Face's datasets, else None."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        names = features[column]["names"] if features[column].get("_type") == "ClassLabel" else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if not isinstance(names, list):
+        return None
+    texts = [name for name in cast("list[Any]", names) if isinstance(name, str)]
+    return texts if len(set(texts)) == len(cast("list[Any]", names)) > 1 else None
+
+
 def _row_bytes(batch: Any) -> float:
     """Return how many bytes a row of a record batch takes on average, what a dictionary holds not counted."""
     import pyarrow as pa
@@ -170,5 +198,7 @@ def _row_bytes(batch: Any) -> float:
     return sum(column.nbytes for column in columns) / max(1, len(batch))
 
 
-PARQUET = Reader("parquet", _parquet_columns, _parquet_batches, (b"PAR1",))
-ARROW = Reader("arrow", _arrow_columns, _arrow_batches, (b"ARROW1",), always=False)  # streams begin otherwise
+PARQUET = Reader("parquet", _parquet_columns, _parquet_batches, (b"PAR1",), class_names=_parquet_class_names)
+ARROW = Reader(
+    "arrow", _arrow_columns, _arrow_batches, (b"ARROW1",), always=False, class_names=_arrow_class_names
+)  # streams begin otherwise

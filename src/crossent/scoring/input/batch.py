@@ -10,12 +10,13 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
-from crossent.scoring.input.arrow import Matrix
+from crossent.scoring.input.arrow_numbers import Matrix
 from crossent.scoring.input.classes import Classes, matched, of_columns
 from crossent.scoring.input.labels import Coded, listing
 from crossent.scoring.input.matching import IGNORED, classes_of
 from crossent.scoring.input.predictions import matrix
 from crossent.scoring.input.series import as_ids, as_numbers, code
+from crossent.scoring.input.shapes import matched_by_name
 from crossent.scoring.input.soft_labels import why_not_labels
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 from crossent.scoring.parts import Kind
@@ -102,6 +103,8 @@ def batch(y: Any, given: RowArguments, options: ScoreOptions) -> Batch:
     kind, values = given.predictions
     shape = _shape(y)
     found = matrix(values, kind, shape)
+    if found.classes is not None and options.classes is not None:
+        found = matched_by_name(found, Classes(options.classes, options.class_keys), kind)
     if len(shape) > 1 and shape[1:] != (1,):
         raise InputError(why_not_labels(y, found, kind), argument="y")
     classes = _classes(options, found)
@@ -155,6 +158,8 @@ def _classes(options: ScoreOptions, found: Matrix) -> Classes:
                 argument="classes",
             )
         return Classes(options.classes, options.class_keys)
+    if found.classes is not None:
+        return found.classes
     named = found.names is not None and len(found.names) == columns
     return of_columns(found.names) if found.names is not None and named else Classes(range(columns))
 

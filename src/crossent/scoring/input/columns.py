@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
 from crossent.errors import InputError, InputTypeError, quoted
-from crossent.scoring.input.arguments import RowArguments
+from crossent.scoring.input.arguments import Predictions, RowArguments
 from crossent.scoring.input.labels import listing
-from crossent.scoring.parts import Kind
+from crossent.scoring.input.nested import root_of
+from crossent.scoring.parts import KINDS, Kind
 
 
-def select(pattern: str | Sequence[str], columns: Sequence[str], argument: str | None = None) -> list[str]:
+def select(
+    pattern: str | Sequence[str], columns: Sequence[str], argument: str | None = None, paths: Sequence[str] = ()
+) -> list[str]:
     """Return the columns that a pattern names: names or patterns such as p_*, one text with commas or several texts.
 
     A name is taken before a pattern, so a column called "p[0]" can be named. Parts keep the order that they are given
-    in, so that `classes=` may be in that order too; the columns of one pattern keep the order of the table.
+    in, so that `classes=` may be in that order too; the columns of one pattern keep the order of the table. `paths`
+    are fields in columns, such as "pred.a", which a part with a dot may name if no column matches it.
 
     Raises
     ------
@@ -34,8 +38,11 @@ def select(pattern: str | Sequence[str], columns: Sequence[str], argument: str |
     found: dict[str, None] = {}
     for part in parts:
         here = [part] if part in columns else [name for name in columns if fnmatchcase(name, part)]
+        if not here and "." in part:
+            deep = [path for path in paths if path.count(".") == part.count(".") and fnmatchcase(path, part)]
+            here = [part] if part in paths else deep
         if not here:
-            raise InputError(_nothing(part, columns), argument=argument)
+            raise InputError(_nothing(part, [*columns, *paths]), argument=argument)
         found.update(dict.fromkeys(here))
     return list(found)
 
@@ -44,17 +51,23 @@ def select(pattern: str | Sequence[str], columns: Sequence[str], argument: str |
 class Columns:
     """The columns of a table that a score reads. `values` and `by` are patterns until `among` has looked them up.
 
+    `label` and `values` may be None until the shape of the table says which columns they are.
     `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids.
+    `keys` are all classes that rows name, where each row names its own; `as_text` says that a column of predictions
+    holds texts, and `roots` which columns hold the fields that paths such as "meta.y" lead to.
     """
 
-    label: str
+    label: str | None
     kind: Kind
-    values: str | Sequence[str]
+    values: str | Sequence[str] | None
     weight: str | None = None
     cluster: str | None = None
     by: str | Sequence[str] | None = None
     id: str | None = None
     no_value: tuple[str, ...] = ()
+    keys: tuple[Any, ...] | None = None
+    as_text: bool = False
+    roots: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def single(self) -> Mapping[str, str]:
@@ -64,51 +77,65 @@ class Columns:
 
     @property
     def needed(self) -> list[str]:
-        """The names of all columns, once each."""
-        return list(dict.fromkeys([*self.single.values(), *(self.by or ()), *self.values]))
+        """The names of all columns, once each; of a path that of the column which it begins with."""
+        names = [*self.single.values(), *(self.by or ()), *(self.values or ())]
+        return list(dict.fromkeys(self.roots.get(name, name) for name in names))
 
-    def among(self, names: Iterable[str]) -> Columns:
+    @property
+    def texts(self) -> list[str]:
+        """The columns among the needed ones that hold labels and not numbers, or texts that hold numbers."""
+        names = [self.label, self.cluster, *(self.by or ()), self.id, *((self.values or ()) if self.as_text else ())]
+        return list(dict.fromkeys(self.roots.get(name, name) for name in names if name is not None))
+
+    def among(self, names: Iterable[str], paths: Iterable[str] = ()) -> Columns:
         """Return these columns with all names and patterns looked up among the columns of a table.
+
+        `paths` are fields of columns that may be named too.
 
         Raises
         ------
         InputError
             If a column does not exist, or would be a prediction and something else.
         """
-        existing = [str(name) for name in names]
+        existing, inside = [str(name) for name in names], list(paths)
         for role, name in self.single.items():
-            if name not in existing:
-                raise InputError(f"{role}: {_nothing(name, existing, marks='')}", argument=role)
-        values = select(self.values, existing, self.kind)
-        by = None if self.by is None else select(self.by, existing, "by")
+            if name not in existing and name not in inside:
+                raise InputError(f"{role}: {_nothing(name, [*existing, *inside], marks='')}", argument=role)
+        values = None if self.values is None else select(self.values, existing, self.kind, inside)
+        by = None if self.by is None else select(self.by, existing, "by", inside)
         for role, name in self.single.items():
-            if name in values:
+            if name in (values or ()):
                 raise InputError(
-                    f"column {quoted(name)} is {role} and one of {self.kind} {listing(values)}; choose a narrower "
-                    "pattern",
+                    f"column {quoted(name)} is {role} and one of {self.kind} {listing(values or ())}; choose a "
+                    "narrower pattern",
                     argument=self.kind,
                 )
-        return replace(self, values=values, by=by)
+        named = [*self.single.values(), *(by or ()), *(values or ())]
+        known = {*existing}
+        roots = {name: root for name in named if name not in known and (root := root_of(name, existing))}
+        return replace(self, values=values, by=by, roots=roots)
 
 
-def columns(label: Any, named: RowArguments, no_value: Sequence[str] = ()) -> Columns:
+def columns(label: Any, named: RowArguments, no_value: Sequence[str] = (), *, by_shape: bool = False) -> Columns:
     """Return the columns that a caller names: the one of labels, and the others by name or pattern.
 
-    `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids.
+    `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids. With `by_shape` the
+    caller may leave the labels and the predictions to `survey.settled`.
 
     Raises
     ------
     InputTypeError
         If not exactly one kind of predictions is named, or something is not a name.
     """
-    predictions = named.predictions
+    none_named = by_shape and all(getattr(named, kind) is None for kind in KINDS)
+    predictions = Predictions("probs", None) if none_named else named.predictions
     single = {"label": label, "weight": named.weight, "cluster": named.cluster, "id": named.id}
     for role, name in single.items():
-        if not isinstance(name, str) and (name is not None or role == "label"):
+        if not isinstance(name, str) and (name is not None or (role == "label" and not by_shape)):
             raise InputTypeError(f"{role} must be the name of a column, got {quoted(name)}", argument=role)
     for role, pattern in {predictions.kind: predictions.values, "by": named.by}.items():
         many = isinstance(pattern, list | tuple) and all(isinstance(part, str) for part in pattern)
-        if not (many or isinstance(pattern, str) or (pattern is None and role == "by")):
+        if not (many or isinstance(pattern, str) or (pattern is None and (role == "by" or none_named))):
             raise InputTypeError(
                 f"{role} must be names of columns, or a pattern such as 'p_*', got {quoted(pattern)}", argument=role
             )

@@ -44,10 +44,10 @@ def _npy_batches(wanted: Selection) -> Iterator[Portion]:
         arrays = {name: array[name] for name in wanted.names}
     else:
         arrays = {name: _mapped(wanted.path.with_name(f"{name}.npy")) for name in wanted.names}
-    step = rows_at_a_time(_row_bytes({name: Head(array.shape, array.dtype) for name, array in arrays.items()}))
+    step = rows_at_a_time(row_bytes({name: Head(array.shape, array.dtype) for name, array in arrays.items()}))
     rows = len(next(iter(arrays.values())))
     for begin in range(0, rows, step):
-        batch = _batch({name: array[begin : begin + step] for name, array in arrays.items()})
+        batch = record_batch({name: array[begin : begin + step] for name, array in arrays.items()})
         yield Portion(batch, min(1, begin + step) / rows)
 
 
@@ -60,13 +60,13 @@ def _npz_batches(wanted: Selection) -> Iterator[Portion]:
     with zipfile.ZipFile(wanted.path) as archive, ExitStack() as opened:
         files = {name: opened.enter_context(_member(archive, name)) for name in wanted.names}
         heads = {name: _head(file, name) for name, file in files.items()}
-        step = rows_at_a_time(_row_bytes(heads))
+        step = rows_at_a_time(row_bytes(heads))
         for name, head in heads.items():
             _require_whole(archive.getinfo(files[name].name), head, name)
         rows = next(iter(heads.values())).shape[0]
         for begin in range(0, rows, step):
             count = min(step, rows - begin)
-            batch = _batch({name: _read(files[name], heads[name], count) for name in wanted.names})
+            batch = record_batch({name: _read(files[name], heads[name], count) for name in wanted.names})
             yield Portion(batch, (begin + count) / rows)
 
 
@@ -111,7 +111,7 @@ def _read(file: Any, head: Head, count: int) -> Any:
     return np.frombuffer(data, head.dtype, size).reshape(count, *head.shape[1:])
 
 
-def _row_bytes(heads: Mapping[str, Head]) -> int:
+def row_bytes(heads: Mapping[str, Head]) -> int:
     """Return how many bytes a row takes.
 
     Raises
@@ -133,7 +133,7 @@ def _row_bytes(heads: Mapping[str, Head]) -> int:
     return sum(math.prod(head.shape[1:]) * head.dtype.itemsize for head in heads.values())
 
 
-def _batch(arrays: Mapping[str, Any]) -> Any:
+def record_batch(arrays: Mapping[str, Any]) -> Any:
     """Return arrays (n,) and (n, V) as a record batch."""
     import pyarrow as pa
 

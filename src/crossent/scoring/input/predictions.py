@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from crossent.errors import InputError, InputTypeError
-from crossent.scoring.input.arrow import Matrix, column_names, from_arrow, numbers
+from crossent.scoring.input.arrow import from_arrow
+from crossent.scoring.input.arrow_numbers import Matrix
+from crossent.scoring.input.classes import Classes
+from crossent.scoring.input.nested import of_objects
 from crossent.scoring.input.series import as_arrow, as_numbers, numbers_of_objects
+from crossent.scoring.input.shapes import predictions
 from crossent.scoring.input.tensors import from_tensor, is_tensor
+
+_MOST_BYTES = 1 << 32  # of a sparse matrix with its zeros
 
 
 def matrix(values: Any, kind: str, labels: tuple[int, ...] = ()) -> Matrix:
@@ -31,19 +38,24 @@ def matrix(values: Any, kind: str, labels: tuple[int, ...] = ()) -> Matrix:
         If they have another shape, masked values, or no numbers.
     """
     names: list[str] | None = None
+    classes: Classes | None = None
+    if (rows := _rows_of_objects(values)) is not None:
+        values = predictions([of_objects(rows, kind)], [kind], kind)
     if isinstance(values, Matrix):
-        values, names = values
+        values, names, classes = values
     if is_tensor(values):  # kept as it is, for the core reads bfloat16 and NumPy does not
         array = from_tensor(values, kind, kind)
         if not array.dtype.is_floating_point:
             array = array.double()
     else:
         if type(values).__module__.startswith("pyarrow"):
-            values, names = from_arrow(values, kind), column_names(values)
+            values, names, classes = from_arrow(values, kind)
         elif hasattr(values, "collect_schema") or hasattr(values, "columns"):  # of a lazy frame columns are expensive
-            values, names = _frame(values, kind)
+            values, names, classes = _frame(values, kind)
+        elif hasattr(values, "tocsr"):
+            values = _of_sparse(values, kind)
         elif (column := as_arrow(values)) is not None:
-            values = numbers([column], [kind])
+            values, _, classes = predictions([column], [kind], kind)
         array = _floats(values, kind, labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -53,7 +65,7 @@ def matrix(values: Any, kind: str, labels: tuple[int, ...] = ()) -> Matrix:
             f"got {tuple(array.shape)}{_with_two_axes(values, array.shape, kind, labels)}",
             argument=kind,
         )
-    return Matrix(array, names)
+    return Matrix(array, names, classes)
 
 
 def _with_two_axes(values: Any, shape: tuple[int, ...], kind: str, labels: tuple[int, ...]) -> str:
@@ -129,7 +141,36 @@ def _frame(frame: Any, kind: str) -> Matrix:
         if array.dtype.kind in "iuf":
             return Matrix(array, names)
     arrays = [as_arrow(column) for column in columns]
+    if len(columns) == 1 and (rows := _rows_of_objects(table.to_native()[names[0]])) is not None:
+        arrays = [of_objects(rows, names[0])]
     if all(array is not None for array in arrays):
-        return Matrix(numbers(arrays, names), names)
+        found = predictions(arrays, names, kind)
+        return found if found.classes is not None else Matrix(found.values, names)
     vectors = [as_numbers(column, kind, of=name) for column, name in zip(columns, names, strict=True)]
     return Matrix(np.stack(vectors, axis=1), names)
+
+
+def _rows_of_objects(values: Any) -> list[Any] | None:
+    """Return a column of Python's dictionaries, or of lists of dictionaries, as a list; None for anything else."""
+    objects = isinstance(values, list | tuple) or str(getattr(values, "dtype", "")).lower() == "object"
+    if not objects or not len(values) or len(getattr(values, "shape", (1,))) != 1:
+        return None
+    first: Any = next(iter(values))
+    several = isinstance(first, list | tuple | np.ndarray) and len(first) > 0 and isinstance(first[0], Mapping)
+    if isinstance(first, Mapping) or several:
+        return [list(row) if isinstance(row, np.ndarray) else row for row in values]
+    if hasattr(first, "toArray"):  # vectors of Spark
+        return [row.toArray().tolist() for row in values]
+    return None
+
+
+def _of_sparse(values: Any, kind: str) -> Any:
+    """Return a sparse matrix of SciPy with all its numbers; those that it does not store are 0."""
+    size = 8 * math.prod(values.shape)
+    if size > _MOST_BYTES:
+        raise InputError(
+            f"{kind} is a sparse matrix of shape {tuple(values.shape)}, {size >> 30} GiB with its zeros; score parts "
+            "of its rows by ScoreState.update",
+            argument=kind,
+        )
+    return values.toarray()

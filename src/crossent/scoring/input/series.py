@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from crossent.errors import InputError, InputTypeError, quoted
-from crossent.scoring.input.arrow import coded, names_of_rows, numbers
+from crossent.scoring.input.arrow import coded, names_of_rows
+from crossent.scoring.input.arrow_numbers import numbers
 from crossent.scoring.input.arrow_values import whole
 from crossent.scoring.input.labels import Coded
 from crossent.scoring.input.plain import ALREADY_PLAIN, is_plain, missing, plain

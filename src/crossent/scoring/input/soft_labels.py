@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from crossent.errors import Argument, Message
-from crossent.scoring.input.arrow import Matrix
+from crossent.scoring.input.arrow_numbers import Matrix
 from crossent.scoring.input.classes import numbers_of, of_columns
 from crossent.scoring.input.tensors import from_tensor, is_tensor
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from crossent.errors import one_line, quoted
+from crossent.errors import Argument, Message, one_line, quoted
 from crossent.scoring.input.classes import NO_VALUE
-from crossent.scoring.input.reader import FileError, Portion, Reader, Selection
+from crossent.scoring.input.reader import FileError, FileOptions, Portion, Reader, Selection
 
 _BLOCK = 1 << 22
 _COUNTED = "In CSV column #"
@@ -18,6 +20,7 @@ LONGEST = 1 << 24
 """Bytes in a line at most."""
 COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 """Ending of a name and pyarrow's name of each compression."""
+_WIDE = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 def compression_of(path: Path) -> str | None:
@@ -25,12 +28,21 @@ def compression_of(path: Path) -> str | None:
     return COMPRESSION.get(path.suffix.lower())
 
 
-def first_line(path: Path, *, quotes: bool = False) -> str:
+def first_line(path: Path, *, quotes: bool = False, encoding: str | None = None) -> str:
     """Return the first line that is not blank; with `quotes` a line ends where all quotation marks are closed."""
     import pyarrow as pa
 
     with pa.input_stream(str(path), compression=compression_of(path)) as file:
         start = file.read(LONGEST)
+    if encoding is not None:
+        start = _recoded(start, path, encoding)
+    elif wide := next((name for first, name in _WIDE.items() if start.startswith(first)), None):
+        raise FileError(
+            Message(
+                f"{path} is a {wide.upper()} file by its first bytes, not UTF-8; pass ", Argument("encoding", wide),
+                ", or save it as UTF-8",
+            )
+        )  # fmt: skip
     text, _, rest = start.lstrip(b"\xef\xbb\xbf\r\n\t ").partition(b"\n")
     if quotes and text.count(b'"') % 2:
         text = _closed(text, rest)
@@ -41,10 +53,31 @@ def first_line(path: Path, *, quotes: bool = False) -> str:
     try:
         decoded = text.decode().rstrip("\r")
     except UnicodeDecodeError as error:
-        raise FileError(f"{path} is not text in UTF-8 (byte {text[error.start]:#x} in line 1)") from error
+        raise _not_utf8(path, text[error.start], "in line 1") from error
     if any(not (c.isprintable() or c in ("\t\n\r" if quotes else "\t")) for c in decoded):
         raise FileError(f"{path} is not text: its first line holds {quoted(decoded)}")
     return decoded
+
+
+def _recoded(start: bytes, path: Path, encoding: str) -> bytes:
+    """Return the beginning of a file, whose last character may be cut, in UTF-8."""
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(start).encode()
+    except (UnicodeError, LookupError, AttributeError) as error:
+        raise FileError(
+            f"{path} is not text in {encoding}: {' '.join(str(error).split())[:200]}", argument="encoding"
+        ) from error
+
+
+def _not_utf8(path: Path, byte: int | None, where: str) -> FileError:
+    """Return the error for a text in an unknown encoding."""
+    which = f"byte {byte:#x} {where}" if byte is not None else where
+    return FileError(
+        Message(
+            f"{path} is not text in UTF-8 ({which}); if it was saved on Windows pass ", Argument("encoding", "cp1252"),
+            ", else save it as UTF-8",
+        )
+    )  # fmt: skip
 
 
 def _closed(text: bytes, rest: bytes) -> bytes:
@@ -57,45 +90,86 @@ def _closed(text: bytes, rest: bytes) -> bytes:
     return lines[0] + b"\n" + b"".join(lines[1:]).removesuffix(b"\n")
 
 
-def delimited(format: str, delimiter: str) -> Reader:
+def delimited(format: str, delimiter: str, options: FileOptions | None = None) -> Reader:
     """Return the reader of a format whose lines are values with a delimiter between them, the first line the names."""
-    return Reader(format, partial(_names, delimiter), partial(_delimited_batches, delimiter), compressible=True)
+    options = options or FileOptions()
+    mark = options.delimiter or delimiter
+    return Reader(
+        format,
+        partial(_names, mark, options.encoding),
+        partial(_delimited_batches, mark, options),
+        compressible=True,
+        options=frozenset(("delimiter", "decimal", "encoding")),
+        configured=partial(delimited, format, delimiter),
+    )
 
 
-def _names(between: str, path: Path) -> list[str]:
+def _names(between: str, encoding: str | None, path: Path) -> list[str]:
     """Return the names in the first line."""
-    first = first_line(path, quotes=True)
+    first = first_line(path, quotes=True, encoding=encoding)
     names = next(csv.reader(io.StringIO(first, newline=""), delimiter=between))
     if len(names) == 1:
         other = next((mark for mark in (";", "\t", "|", ",") if mark in first and mark != between), None)
         if other is not None:
-            raise FileError(f"{path}: its columns are separated by {quoted(other)}, not by {quoted(between)}")
+            said = Argument("delimiter", "tab" if other == "\t" else other)
+            raise FileError(
+                Message(f"{path}: its columns are separated by {quoted(other)}, not by {quoted(between)}; pass ", said)
+            )
     return names
 
 
-def _delimited_batches(delimiter: str, wanted: Selection) -> Iterator[Portion]:
+def _delimited_batches(delimiter: str, options: FileOptions, wanted: Selection) -> Iterator[Portion]:
     import pyarrow as pa
-    from pyarrow import csv as reader
 
     types = {name: pa.string() if name in wanted.texts else pa.float64() for name in wanted.names}
-    # "NA" and an empty cell are texts in a column of texts: whether they stand for no value, only classes can say
-    convert = reader.ConvertOptions(include_columns=wanted.names, column_types=types, null_values=sorted(NO_VALUE))
     size = wanted.path.stat().st_size
     with wanted.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), compression_of(wanted.path)) as file:
         try:
-            stream = reader.open_csv(
-                file,
-                read_options=reader.ReadOptions(block_size=_BLOCK),
-                parse_options=reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=convert,
-            )
-            for batch in stream:
+            for batch in _stream(file, delimiter, options, include_columns=wanted.names, column_types=types):
                 yield Portion(batch, raw.tell() / size)
         except pa.ArrowInvalid as error:  # which counts the columns
-            text = " ".join(str(error).split())
-            if "straddl" in text:
-                text = f"a row is longer than {_BLOCK >> 20} MiB; is there a quotation mark that nothing closes?"
-            raise FileError(f"{wanted.path}: {one_line(_with_name(text, wanted.columns))[:300]}") from error
+            raise _said(error, wanted, delimiter, options) from error
+        except UnicodeError as error:  # of a transcoder
+            raise FileError(f"{wanted.path} is not text in {options.encoding}: {error}", argument="encoding") from error
+
+
+def _stream(file: Any, delimiter: str, options: FileOptions, **convert: Any) -> Any:
+    """Return pyarrow's reader of delimited text.
+
+    "NA" and an empty cell are texts in a column of texts: whether they stand for no value, only classes can say.
+    """
+    from pyarrow import csv as reader
+
+    null_values = sorted(NO_VALUE | {*options.na})
+    decimal = options.decimal or "."
+    return reader.open_csv(
+        file,
+        read_options=reader.ReadOptions(block_size=_BLOCK, encoding=options.encoding or "utf8"),
+        parse_options=reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=reader.ConvertOptions(null_values=null_values, decimal_point=decimal, **convert),
+    )
+
+
+def _said(error: Exception, wanted: Selection, delimiter: str, options: FileOptions) -> FileError:
+    """Return an error of pyarrow with the name of the column, and with the option that may be missing."""
+    text = " ".join(str(error).split())
+    if "straddl" in text:
+        text = f"a row is longer than {_BLOCK >> 20} MiB; is there a quotation mark that nothing closes?"
+    if "invalid UTF8" in text:
+        return _not_utf8(wanted.path, None, text.partition(":")[0][:100])
+    value = text.rpartition("invalid value '")[2].rstrip("'")
+    words = f"{wanted.path}: {one_line(_with_name(text, wanted.columns))[:300]}"
+    if options.decimal is None and delimiter != "," and _is_number(value.replace(",", ".")):
+        return FileError(Message(words, "; pass ", Argument("decimal", ",")))
+    return FileError(words)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        _ = float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_name(text: str, columns: Sequence[str]) -> str:

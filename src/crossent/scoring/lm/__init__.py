@@ -1,16 +1,24 @@
-"""Logs of language models: scores of logged log-probabilities per token, per byte and per document.
+"""Logs of language models, and texts that a model scores: log-probabilities per token, per byte and per document.
 
-Users import `read` and `score_tokens` from here, and the records that these take and return. `tokens` holds the two
-functions; `formats` and `lm_eval` read what servers and lm-eval write into a `document`, `spelling` the bytes of its
-tokens; `totals` sums documents; `result` is the score. The folder imports `sums`, `show` and `parts`, and only the
-commands import it.
+Users import `read`, `score_tokens`, `compare_logs` and `score_model` from here, and what these take and return.
+`reading` holds `read`; `records` and `opening` take a file apart, `streams` puts chunks of answers together, `formats`
+tells which program wrote a record (`openai_logs`, `vllm_logs`, `servers`, `inspect_logs`, `lm_eval`; `fields` are what
+they have in common), a `document` is what they make, `spelling` the bytes of its tokens. `totals` and `shape` sum
+documents, `tokens` makes the `result` of them, `pairs` compares two logs. `model/` scores texts by a model itself. The
+folder imports `lm_values`, `sums`, `show`, `parts` and crossent.torch, and only the commands import it.
 """
 
+from crossent.scoring.lm.compared import Difference, DocumentRegression, LanguageModelComparison
 from crossent.scoring.lm.document import Choices, Document, LogError, LogSource, Token
-from crossent.scoring.lm.result import ChoiceScore, DocumentLoss, LanguageModelScore, TokenLoss
-from crossent.scoring.lm.tokens import Format, read, score_tokens
+from crossent.scoring.lm.model import score_model
+from crossent.scoring.lm.pairs import compare_logs
+from crossent.scoring.lm.reading import Format, read
+from crossent.scoring.lm.result import LanguageModelScore
+from crossent.scoring.lm.tokens import score_tokens
+from crossent.scoring.lm_values import ChoiceScore, DocumentLoss, LanguageModelSlice, PositionLoss, TokenLoss
 
 __all__ = [
-    "ChoiceScore", "Choices", "Document", "DocumentLoss", "Format", "LanguageModelScore", "LogError", "LogSource",
-    "Token", "TokenLoss", "read", "score_tokens",
+    "ChoiceScore", "Choices", "Difference", "Document", "DocumentLoss", "DocumentRegression", "Format",
+    "LanguageModelComparison", "LanguageModelScore", "LanguageModelSlice", "LogError", "LogSource", "PositionLoss",
+    "Token", "TokenLoss", "compare_logs", "read", "score_model", "score_tokens",
 ]  # fmt: skip

@@ -13,8 +13,24 @@ from crossent.scoring.lm.spelling import LOST, Measured, Passage, SpelledToken
 JsonObject = Mapping[str, Any]
 """A JSON object of a log."""
 
-LogSource = Literal["chat", "completions", "responses", "vllm", "lm-eval", "plain"]
+LogSource = Literal[
+    "chat",
+    "completions",
+    "responses",
+    "vllm",
+    "sglang",
+    "tgi",
+    "llama.cpp",
+    "gemini",
+    "ollama",
+    "inspect",
+    "lm-eval",
+    "plain",
+]
 """Program or format that wrote a record of a log."""
+
+DocumentSource = LogSource | Literal["model"]
+"""Origin of a document: a log, or a model that scored the text."""
 
 DocumentNote = Literal[
     "failed",
@@ -26,6 +42,8 @@ DocumentNote = Literal[
     "unconfirmed bytes",
     "unknown target",
     "accuracy alone",
+    "first token",
+    "after sampling",
 ]
 """Remark of a reader about a document, which becomes a warning of the score."""
 
@@ -74,11 +92,12 @@ class Document:
     """One text of a log: its scored tokens, or only its total `loglikelihood` in nats if the log has no tokens.
 
     Documents count as independent, except those with the same `cluster`. `bytes` and `words` are the size of a
-    document without tokens; `bytes` also that of one whose tokens alone do not tell it.
+    document without tokens; `bytes` also that of one whose tokens alone do not tell it. `by` holds keys and
+    values by which it is also scored apart.
     """
 
     id: str
-    source: LogSource
+    source: DocumentSource
     tokens: tuple[Token, ...] = ()
     loglikelihood: float | None = None
     bytes: int | None = None
@@ -86,6 +105,7 @@ class Document:
     choices: Choices | None = None
     cluster: str | None = None
     notes: frozenset[DocumentNote] = field(default_factory=frozenset)
+    by: tuple[tuple[str, str | None], ...] = ()
 
 
 def log_probability(value: Any, what: str) -> float:

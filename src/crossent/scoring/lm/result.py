@@ -1,212 +1,134 @@
-"""`LanguageModelScore`: the loss of logged log-probabilities per token and per byte, as numbers and as tables."""
+"""`LanguageModelScore`: the loss of a language model per token and per byte, as numbers, tables and a page."""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from crossent.errors import quoted, shown
-from crossent.scoring.parts import Interval, bits, perplexity
-from crossent.scoring.show.text import TextRows, TextTable, aligned, html_table, json_value
-from crossent.scoring.show.words import NONE, counted, exponential, number, share, span
+from crossent.errors import InputError
+from crossent.scoring.lm_values import LanguageModelValues
+from crossent.scoring.parts import Interval, Unit, bits
 
-Denominator = Literal["token", "byte", "question", "document"]
-"""The unit by which the loss of a document is divided."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLoss:
-    """One of the costliest tokens; its loss in nats is a lower bound unless `exact`."""
-
-    document: str
-    position: int
-    text: str
-    loss: float
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentLoss:
-    """One of the costliest documents: its loss in nats per `unit`, a lower bound unless `exact`, and its size."""
-
-    document: str
-    loss: float
-    unit: Denominator
-    tokens: int | None
-    bytes: int | None
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ChoiceScore:
-    """Score of multiple-choice questions: log Σ e^l − log Σ_right e^l, with l the log-likelihoods of the answers.
-
-    Losses are in nats, per question. `guess` is the loss of equal probabilities for all answers. `accuracy` is the mean
-    of the accuracies that the log gives its questions; where it gives none, that of the most probable answer, the first
-    of equally probable ones.
-    """
-
-    n: int
-    loss: float
-    ci: Interval
-    accuracy: float
-    accuracy_ci: Interval
-    guess: float
+_IN_NATS = {
+    "loss", "ci", "bounds", "covered_loss", "covered_ci", "loss_per_word", "loss_per_word_ci", "loss_per_document",
+    "loss_per_document_ci", "guess", "low", "high",
+}  # fmt: skip
+"""Names of the numbers in nats."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LanguageModelScore:
+class LanguageModelScore(LanguageModelValues):
     """Score of logged log-probabilities of a language model: loss per token, bits per byte, and their intervals.
 
     Losses are in nats. `loss` is per token. If tokens are outside the log it is NaN; then `bounds` holds its lower
     bound and ∞, and `covered_loss` is the loss of the other tokens alone. `bits_per_byte` and `bits_per_byte_bounds`
     are the same in bits per byte of the scored tokens' UTF-8. `tokens` counts the scored tokens, `covered` those with a
     known log-probability; `bytes` is None if unknown. `loss_per_document` and `loss_per_word` are for logs that hold
-    totals of documents. Intervals cover with probability `level` and take documents, not tokens, as independent.
+    totals of documents. Intervals cover with probability `level` and take documents as independent, not tokens. `facts`
+    say how numbers came about, such as the windows of a model. `by` has the same numbers for the documents that
+    share a value, `positions` the loss by the place of a token in its document (ranges of places, each twice as long as
+    the one before), `histogram` the numbers of tokens by their loss, those outside the log left
+    out, `document_histogram` the numbers of documents by their loss per token.
     """
 
-    loss: float
-    ci: Interval
-    bounds: Interval
-    covered_loss: float
-    covered_ci: Interval
-    bits_per_byte: float
-    bits_per_byte_ci: Interval
-    bits_per_byte_bounds: Interval
-    loss_per_word: float
-    loss_per_word_ci: Interval
-    loss_per_document: float
-    loss_per_document_ci: Interval
-    choices: ChoiceScore | None
-    documents: int
-    tokens: int
-    covered: int
-    bytes: int | None
-    words: int | None
-    level: float
-    sources: tuple[str, ...]
-    worst_tokens: tuple[TokenLoss, ...]
-    worst_documents: tuple[DocumentLoss, ...]
-    warnings: tuple[str, ...]
+    def with_facts(self, *facts: str) -> LanguageModelScore:
+        """Return the score with more facts."""
+        return dataclasses.replace(self, facts=(*self.facts, *facts))
 
-    @property
-    def coverage(self) -> float:
-        """Fraction of the scored tokens whose log-probability is known; NaN for a log without tokens."""
-        return self.covered / self.tokens if self.tokens else math.nan
+    def to_dict(self, *, unit: Unit = "nats") -> dict[str, Any]:
+        """Return every number by its name, perplexities and coverage included.
 
-    @property
-    def perplexity(self) -> float:
-        """e^loss, the number of equally probable tokens that would have the same loss."""
-        return perplexity(self.loss)
+        Parameters
+        ----------
+        unit
+            Unit of all losses, "nats" or "bits"; bits per byte are in bits in any case.
 
-    @property
-    def perplexity_ci(self) -> Interval:
-        """The interval of the perplexity."""
-        return perplexity(self.ci[0]), perplexity(self.ci[1])
+        Returns
+        -------
+        dict
+            The fields, the unit, and what follows from them.
 
-    @property
-    def byte_perplexity(self) -> float:
-        """2 to the bits per byte."""
-        return perplexity(self.bits_per_byte * math.log(2))
-
-    @property
-    def word_perplexity(self) -> float:
-        """The perplexity per word, as in lm-eval."""
-        return perplexity(self.loss_per_word)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every number by its name, perplexities and coverage included."""
+        Raises
+        ------
+        InputError
+            If the unit is neither.
+        """
+        if unit not in ("nats", "bits"):
+            raise InputError(f"unit must be nats or bits, not {unit!r}", argument="unit")
         more = ("coverage", "perplexity", "perplexity_ci", "byte_perplexity", "word_perplexity")
-        return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in more}}
+        own = dataclasses.asdict(self)
+        found = _in_bits(own) if unit == "bits" else own
+        return {**found, **{name: getattr(self, name) for name in more}, "unit": unit}
 
-    def to_json(self, *, indent: int | None = 2) -> str:
+    def to_json(self, *, indent: int | None = 2, unit: Unit = "nats") -> str:
         """Return `to_dict` as JSON, where NaN is null and an infinity the text "inf"."""
-        return json.dumps(json_value(self.to_dict()), indent=indent, allow_nan=False)
+        from crossent.scoring.show.text import json_value
+
+        return json.dumps(json_value(self.to_dict(unit=unit)), indent=indent, allow_nan=False)
+
+    def to_text(self, *, unit: Unit = "nats") -> str:
+        """Return the score as aligned tables, with losses in a unit."""
+        from crossent.scoring.show.lm_text import text
+
+        return text(self, in_bits=unit == "bits")
+
+    def to_html(self, path: str | Path, *, title: str = "What the text cost the model", source: str = "") -> Path:
+        """Write a report: one HTML page without scripts, with everything in it.
+
+        Parameters
+        ----------
+        path
+            The file to write.
+        title
+            Heading of the page.
+        source
+            Origin of the numbers, such as the name of a log.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+
+        Examples
+        --------
+        >>> from crossent.scoring.lm import Document, Token, score_tokens
+        >>> document = Document("a", "plain", (Token(1, "!", -0.5, -0.5, 1), Token(2, " Hi", -1.5, -1.5, 3)))
+        >>> path = getfixture("tmp_path") / "report.html"
+        >>> score_tokens([document]).to_html(path).read_text(encoding="utf-8")[:15]
+        '<!DOCTYPE html>'
+        """
+        from crossent.scoring.show.lm_report import write
+
+        return write(self, path, title=title, source=source)
 
     def __repr__(self) -> str:
-        parts = [_head(self), *aligned(_rows(self))]
-        for title, rows in _worst(self):
-            parts += ["", title, *aligned(rows)]
-        return "\n".join([*parts, *(f"warning: {warning}" for warning in self.warnings)])
+        from crossent.scoring.show.lm_text import text
+
+        return text(self)
 
     def _repr_html_(self) -> str:
-        tables = [
-            html_table(_rows(self)),
-            *(f"<p>{html.escape(title)}</p>{html_table(rows)}" for title, rows in _worst(self)),
-        ]
-        notes = "".join(f"<p>warning: {html.escape(warning)}</p>" for warning in self.warnings)
-        return f"<p>{html.escape(_head(self))}</p>{''.join(tables)}{notes}"
+        from crossent.scoring.show.lm_text import notebook_html
 
-
-def _head(score: LanguageModelScore) -> str:
-    counts = [(score.documents, "document"), (score.tokens, "scored token"), (score.bytes or 0, "byte")]
-    said = ", ".join(counted(n, noun) for n, noun in counts if n)
-    return f"{said} ({', '.join(score.sources)})"
-
-
-def _rows(score: LanguageModelScore) -> TextRows:
-    """Return the table of the whole score: name, value and interval of each number that the log tells."""
-    level = f"{100 * score.level:g} % interval"
-    rows: TextRows = [("", "value", level)]
-
-    def row(name: str, value: float, ci: Interval, write: Any = lambda x: number(x, 4)) -> None:
-        rows.append((name, write(value), span(write(ci[0]), write(ci[1]))))
-
-    def least(name: str, value: float) -> None:
-        if not math.isnan(value):
-            rows.append((name, f"≥ {number(value, 4)}", "no upper bound"))
-
-    if score.tokens and score.covered == score.tokens:
-        row("loss per token (nats)", score.loss, score.ci)
-        row("perplexity", score.loss, score.ci, _perplexity)
-    elif score.tokens:
-        least("loss per token (nats), bounded", score.bounds[0])
-        row("loss of covered tokens only", score.covered_loss, score.covered_ci)
-        rows.append(("coverage", share(score.coverage), f"{score.covered:,} of {score.tokens:,} tokens"))
-    if not math.isnan(score.bits_per_byte):
-        row("bits per byte", score.bits_per_byte, score.bits_per_byte_ci)
-    else:
-        least("bits per byte, bounded", score.bits_per_byte_bounds[0])
-    if not math.isnan(score.loss_per_word):
-        row("word perplexity", score.loss_per_word, score.loss_per_word_ci, _perplexity)
-    if not score.tokens:
-        row("loss per document (nats)", score.loss_per_document, score.loss_per_document_ci)
-    if score.choices is not None:
-        row("loss over the choices (nats)", score.choices.loss, score.choices.ci)
-        rows.append(("loss of guessing", number(score.choices.guess, 4), ""))
-        row("accuracy", score.choices.accuracy, score.choices.accuracy_ci)
-    return rows
-
-
-def _perplexity(loss: float) -> str:
-    return number(loss) if not math.isfinite(loss) else exponential(loss)
-
-
-def _worst(score: LanguageModelScore) -> list[TextTable]:
-    """Return the tables of the costliest tokens and documents."""
-    tables: list[TextTable] = []
-    if score.worst_tokens:
-        tokens = [(shown(t.document), str(t.position), quoted(t.text), _bound(t)) for t in score.worst_tokens]
-        tables.append(TextTable("worst tokens", [("document", "position", "token", "nats"), *tokens]))
-    if score.worst_documents:
-        head = ("document", f"nats per {score.worst_documents[0].unit}", "tokens", "bytes")
-        rows = [(shown(d.document), _bound(d), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
-        tables.append(TextTable("worst documents", [head, *rows]))
-    return tables
-
-
-def _size(n: int | None) -> str:
-    return NONE if n is None else f"{n:,}"
-
-
-def _bound(entry: TokenLoss | DocumentLoss) -> str:
-    return number(entry.loss, 4) if entry.exact else f"≥ {number(entry.loss, 4)}"
+        return notebook_html(self)
 
 
 def in_bits(ci: Interval) -> Interval:
     """Return an interval of nats in bits."""
     return bits(ci[0]), bits(ci[1])
+
+
+def _in_bits(value: Any, *, nats: bool = False) -> Any:
+    """Return numbers by their names with those of `_IN_NATS` in bits."""
+    if isinstance(value, dict):
+        return {name: _in_bits(part, nats=name in _IN_NATS) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_in_bits(part, nats=nats) for part in value)
+    return bits(value) if nats and isinstance(value, float) else value

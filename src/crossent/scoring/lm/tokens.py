@@ -1,88 +1,18 @@
-"""Scores of logged log-probabilities of a language model: `read` the log, `score_tokens` of its documents."""
+"""Scores of logged log-probabilities of a language model: `score_tokens` of the documents of a log."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast, get_args
+from typing import Literal
 
 from crossent.errors import InputError
-from crossent.inputs import why_not_readable
-from crossent.scoring.lm import formats
-from crossent.scoring.lm.document import Document, LogError, LogSource, described
+from crossent.scoring.lm.document import Document, DocumentNote, LogError
 from crossent.scoring.lm.result import LanguageModelScore, in_bits
 from crossent.scoring.lm.totals import NO_INTERVAL, UNKNOWN, TokenTotals
+from crossent.scoring.lm_values import LanguageModelSlice
 from crossent.scoring.parts import bits
 from crossent.scoring.show.words import counted, share
-
-Format = Literal["auto"] | LogSource
-
-LONGEST = 2**28  # bytes of a line: a hundred thousand tokens with twenty candidates each
-
-
-def read(path: str | os.PathLike[str], *, format: Format = "auto") -> Iterator[Document]:
-    r"""Read the documents of a log, one at a time.
-
-    The file holds one JSON object per line, or is one JSON value: an object or an array of them.
-
-    ============= ==================================================================================================
-    `chat`        chat completions; the answers to one prompt are one document
-    `completions` completions; each choice is a document. Of an echoed prompt the first token, a null, is not scored,
-                  nor what was generated after it, where the usage tells how much that is
-    `responses`   the Responses API
-    `vllm`        `prompt_logprobs`, of a server's response or of a dumped `RequestOutput`; not the generated tokens
-    `lm-eval`     samples of lm-eval: loglikelihood, loglikelihood_rolling, multiple choice
-    `plain`       ``{"logprobs": [−0.1, …], "tokens": ["a", …], "top_logprobs": […], "text": "a…", "id": "x"}``
-                  or ``{"target": " a", "top_logprobs": {" b": −0.1, …}}``
-    ============= ==================================================================================================
-
-    Lines of the batch API (`custom_id`, `response.body`) are unwrapped. A `plain` object needs `logprobs`, or
-    `top_logprobs` alone; its `text` is the text of the scored tokens, and lines with the same `id` are parts of one
-    document. Servers write −∞, −100, or −9999 and less, for a token that is not among the most probable ones. Such a
-    token is outside the log, and so is a null after the first scored token.
-
-    Tokens may be spelled as in a tokenizer's vocabulary, where Ġ or ▁ stands for a blank and <0xE2> for a byte. The
-    text of the log decides, if it has one; else the tokens themselves, and a warning of the score says so.
-
-    Parameters
-    ----------
-    path
-        The file; "-" is standard input.
-    format
-        One of the names above, or "auto" to tell the format of each object by its keys.
-
-    Yields
-    ------
-    Document
-        One at a time; a failed request is a document without tokens.
-
-    Raises
-    ------
-    LogError
-        If a line cannot be read, with file, line, cause and fix; a ValueError.
-    OSError
-        If the file cannot be opened.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "log.jsonl"
-    ...     _ = path.write_text('{"id": "a", "tokens": ["Hi", "!"], "logprobs": [null, -0.5]}\n')
-    ...     [(d.id, d.tokens[0].text, d.tokens[0].logprob) for d in read(path)]
-    [('a', '!', -0.5)]
-    """
-    if format not in ("auto", *get_args(LogSource)):
-        raise LogError(
-            f"format must be one of auto, {', '.join(get_args(LogSource))}, not {described(format)}", argument="format"
-        )
-    return _documents(Path(path), None if format == "auto" else format)
 
 
 def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int = 10) -> LanguageModelScore:
@@ -174,7 +104,30 @@ def _score(totals: TokenTotals, level: float) -> LanguageModelScore:
         worst_tokens=tuple(totals.worst_tokens.sorted()),
         worst_documents=tuple(totals.worst_of_documents()),
         warnings=tuple(_warnings(totals, tokens, covered, size)),
+        by={key: tuple(_slices(parts, level)) for key, parts in totals.slices.items()},
+        positions=totals.shape.positions() if totals.shape else (),
+        histogram=totals.shape.histogram() if totals.shape else (),
+        document_histogram=totals.histogram() if exact else (),
     )
+
+
+def _slices(parts: dict[str | None, TokenTotals], level: float) -> Iterator[LanguageModelSlice]:
+    """Yield the numbers of the documents that share a value, in the order in which the values came."""
+    for value, totals in parts.items():
+        totals.finish()
+        exact = totals.exact
+        per_token = totals.mean("loss", "tokens", level) if exact and len(totals) else UNKNOWN
+        per_byte = totals.mean("loss", "bytes", level) if exact and len(totals) else UNKNOWN
+        yield LanguageModelSlice(
+            value=value,
+            documents=len(totals) or len(totals.choices["accuracy"]),
+            tokens=totals.known("tokens") or 0,
+            loss=per_token.value,
+            ci=per_token.ci,
+            bits_per_byte=bits(per_byte.value),
+            bits_per_byte_ci=in_bits(per_byte.ci),
+            choices=totals.score_of_choices(level),
+        )
 
 
 def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size: int | None) -> Iterator[str]:
@@ -204,12 +157,17 @@ def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size
             "vocabulary (Ġ or ▁ for a blank, <0xE2> for a byte, <|end|> for no text), and their bytes were counted so; "
             "no text in the log confirms it"
         )
+    if notes["first token"]:
+        yield (
+            f"the first token of {counted(notes['first token'], 'text')} is context, not scored: the tokenizer puts no "
+            "BOS before it"
+        )
     for note, warning in WARNINGS.items():
         if notes[note]:
             yield f"{counted(notes[note], 'record')} {warning}"
 
 
-WARNINGS = {
+WARNINGS: dict[DocumentNote | Literal["empty"], str] = {
     "sampled": "of text that the model generated itself: their loss is the model's own uncertainty, not the "
     "cross-entropy of a text from elsewhere",
     "generated": "with log-probabilities of generated tokens besides those of the prompt: only the prompt is counted",
@@ -219,93 +177,8 @@ WARNINGS = {
     "empty": "without a scored token, left out",
     "filtered": "of another filter of lm-eval, left out: the same documents again",
     "unknown target": "of multiple choice, left out: the sample does not tell which answer is right",
+    "after sampling": "of an older llama.cpp server, whose probabilities are those that its samplers left",
     "accuracy alone": "of multiple choice with an accuracy of their own, which counts, but without a word on which "
     "answers are right: they have no loss",
 }
 """Warnings of the notes of documents, after their number."""
-
-
-class LogRecord(NamedTuple):
-    """A JSON value of a log, and its place in the file."""
-
-    where: str
-    value: Any
-
-
-def _documents(path: Path, source: LogSource | None) -> Iterator[Document]:
-    """Yield the documents of a file, those of lm-eval's first filter alone."""
-    first: Any = None
-    for where, record in _records(path):
-        if isinstance(record, dict) and "filter" in record:
-            first = record["filter"] if first is None else first
-            if record["filter"] != first:
-                yield Document(where, "lm-eval", notes=frozenset({"filtered"}))
-                continue
-        try:
-            yield from formats.documents(record, where, source)
-        except LogError as error:
-            raise LogError(f"{path}, {where}: {error}") from None
-
-
-def _records(path: Path) -> Iterator[LogRecord]:
-    """Yield the records of a file, or of standard input for the path "-"."""
-    standard = str(path) == "-"
-    if not standard and (reason := why_not_readable(path)):
-        raise LogError(f"{path} {reason}")
-    with nullcontext(sys.stdin.buffer) if standard else path.open("rb") as file:
-        found, number = False, 0
-        while line := file.readline(LONGEST + 1):
-            number += 1
-            if not line.strip(b"\xef\xbb\xbf \t\r\n"):
-                continue
-            where = f"line {number}"
-            if number == 1 and line.startswith(b"\x1f\x8b"):
-                raise LogError(f"{path}, {where}: the file is compressed; unpack it with gunzip first")
-            try:
-                value = _parsed(line)
-            except LogError as error:
-                if found:
-                    raise LogError(f"{path}, {where}: {error}") from None
-                value = _whole(path, file, line, error, where)
-            found = True
-            if isinstance(value, list):
-                for k, one in enumerate(cast("list[Any]", value), 1):
-                    yield LogRecord(f"{where}, entry {k}", one)
-            else:
-                yield LogRecord(where, value)
-    if not found:
-        raise LogError(f"{path} is empty; write one JSON object per line")
-
-
-def _whole(path: Path, file: BinaryIO, line: bytes, error: LogError, where: str) -> Any:
-    """Return the file as one JSON value over several lines; `error` is that of its first line on its own."""
-    rest = b"" if len(line) > LONGEST else file.read(LONGEST + 1 - len(line))
-    if not rest.strip():
-        raise LogError(f"{path}, {where}: {error}") from None
-    if len(line) + len(rest) > LONGEST:
-        raise LogError(
-            f"{path}, {where}: {error}; or the file is one JSON value of more than {LONGEST} bytes"
-        ) from None
-    try:
-        return _parsed(line + rest)
-    except LogError as whole:
-        # A line that ends in the middle of a value begins one that is spread over lines.
-        ends = line.rstrip()[-1:] in b"{[,"
-        raise LogError(f"{path}, {'in one JSON value' if ends else where}: {whole if ends else error}") from None
-
-
-def _parsed(line: bytes) -> Any:
-    """Return the JSON value of a line."""
-    if len(line) > LONGEST:
-        raise LogError(f"longer than {LONGEST} bytes; write one JSON object per line")
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise LogError(f"byte {error.start} is not UTF-8; write the log as UTF-8") from None
-    except json.JSONDecodeError as error:
-        place = f"character {error.pos}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        raise LogError(f"not JSON: {error.msg.lower()} at {place}; was the line cut off?") from None
-    except ValueError as error:
-        raise LogError(f"not JSON that can be read: {error}") from None
-    except RecursionError:
-        raise LogError("nested too deeply; this is no log of log-probabilities") from None

@@ -10,15 +10,22 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from crossent.scoring.lm.document import Choices, Document, log_sum
-from crossent.scoring.lm.result import ChoiceScore, Denominator, DocumentLoss, TokenLoss
-from crossent.scoring.parts import Interval
+from crossent.errors import quoted
+from crossent.scoring.lm.document import Choices, Document, LogError, log_sum
+from crossent.scoring.lm.shape import TokenShape
+from crossent.scoring.lm_values import ChoiceScore, Denominator, DocumentLoss, TokenLoss
+from crossent.scoring.parts import Bar, Interval
 from crossent.scoring.sums.interval import ratio
 
 T = TypeVar("T", TokenLoss, DocumentLoss)
 
 DENOMINATORS: tuple[Denominator, ...] = ("question", "token", "byte", "document")
 NO_INTERVAL = (math.nan, math.nan)
+MOST_VALUES = 1000
+"""Values of a key by which documents are scored apart, at most."""
+
+
+_BARS = 24
 
 
 class DocumentSums(NamedTuple):
@@ -83,9 +90,13 @@ class TokenTotals:
     ----------
     worst
         Number of the costliest tokens and documents to keep.
+    whole
+        Whether these are all documents: then they are also kept by what they share, and tokens by place and loss.
     """
 
-    def __init__(self, worst: int) -> None:
+    def __init__(self, worst: int, *, whole: bool = True) -> None:
+        self.shape = TokenShape() if whole else None
+        self.slices: dict[str, dict[str | None, TokenTotals]] = {}
         self.columns = {name: array("d") for name in DocumentSums._fields}
         self.choices = {name: array("d") for name in ChoiceSums._fields}
         self.clusters: dict[str, int] = {}
@@ -100,6 +111,9 @@ class TokenTotals:
 
     def add(self, document: Document) -> None:
         """Add a document."""
+        if self.shape is not None:
+            for key, value in document.by:
+                self._slice(key, value).add(document)
         self.notes.update(document.notes)
         if document.tokens:
             sums = self._sums_of_tokens(document)
@@ -123,6 +137,13 @@ class TokenTotals:
                 column.append(0.0)
             column[at] += value
 
+    def _slice(self, key: str, value: str | None) -> TokenTotals:
+        """Return the sums of the documents that share a value."""
+        parts = self.slices.setdefault(key, {})
+        if value not in parts and len(parts) == MOST_VALUES:
+            raise LogError(f"{quoted(key)} has more than {MOST_VALUES} values; name a key with fewer", argument="by")
+        return parts.setdefault(value, TokenTotals(0, whole=False))
+
     def finish(self) -> None:
         """Rank the clusters, once all their documents have been added."""
         for cluster, at in self.clusters.items():
@@ -145,6 +166,8 @@ class TokenTotals:
                 self.worst_tokens.add(loss, lambda entry=entry: entry)
         if document.bytes is not None:
             size = float(document.bytes)
+        if self.shape is not None:
+            self.shape.add(document.tokens)
         known = math.fsum(covered)
         return DocumentSums(
             loss=math.fsum((*covered, *bounds)) if bounds else known,
@@ -201,6 +224,14 @@ class TokenTotals:
     def mean(self, loss: str, divisor: str | None, level: float) -> Estimate:
         """Return Σ loss / Σ divisor of two columns with its interval; a divisor of None counts documents."""
         return estimate(self.column(loss), np.ones(len(self)) if divisor is None else self.column(divisor), level)
+
+    def histogram(self) -> tuple[Bar, ...]:
+        """Return the numbers of documents by their loss per token in nats; nothing where it is unknown for some."""
+        rate = self.column("loss") / self.column("tokens")
+        if len(rate) < 2 or not np.isfinite(rate).all():
+            return ()
+        counts, edges = np.histogram(rate, bins=_BARS)
+        return tuple(Bar(float(a), float(b), float(n)) for a, b, n in zip(edges, edges[1:], counts, strict=False))
 
     def worst_of_documents(self) -> list[DocumentLoss]:
         """Return the documents with the largest losses per unit, the smallest unit that all documents have."""

@@ -115,6 +115,19 @@ def hall(mean: Mean, level: float) -> tuple[Array, Array]:
         return np.where(infinite, mean.value, low), np.where(infinite, mean.value, high)
 
 
+def p_value(mean: Mean) -> float:
+    """Return the two-sided p-value of a mean of 0, of one group: 1 less the level of the interval that ends at 0."""
+    from scipy.special import stdtr
+
+    value, se = (float(np.reshape(part, -1)[0]) for part in (mean.value, mean.se))
+    if not np.isfinite(value) or np.isnan(se):
+        return float("nan")
+    if se == 0:
+        return 1.0 if value == 0 else 0.0
+    t = bent(value / se, bend_of(mean))
+    return float(np.reshape(2.0 * stdtr(np.maximum(mean.even - 1.0, 1.0), -np.abs(t)), -1)[0])
+
+
 def bend_of(mean: Mean) -> Bend:
     """Return how the ratio t of a mean must be bent to be normal."""
     k = mean.skew / np.sqrt(np.asarray(mean.n, float))

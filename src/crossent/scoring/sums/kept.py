@@ -1,8 +1,9 @@
-"""Every row of a state, kept so that `compare` can pair the rows of two."""
+"""Every row of a state, kept so that `compare` can pair the rows of two, and so that they can be listed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptColumns:
-    """Kept rows by column, (n,) each; weight, cluster and id are None where the rows have none."""
+    """Kept rows by column, (n,) each; weight, cluster and id are None where the rows have none.
+
+    `label`, `predicted`, `cluster` and those of each column of `by` are numbers of classes, clusters and values in the
+    state. `probability` is that of the true class, `confidence` that of the `predicted` one.
+    """
 
     loss: Any
     label: Any
@@ -18,14 +23,19 @@ class KeptColumns:
     cluster: Any
     id: Any
     number: Any
+    probability: Any
+    predicted: Any
+    confidence: Any
+    by: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __len__(self) -> int:
         return len(self.loss)
 
     def take(self, rows: Any) -> KeptColumns:
         """Return the rows at these places, in this order."""
-        parts = (getattr(self, field.name) for field in fields(self))
-        return KeptColumns(*(None if part is None else part[rows] for part in parts))
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "by"}
+        taken = {name: None if part is None else part[rows] for name, part in parts.items()}
+        return KeptColumns(**taken, by={name: part[rows] for name, part in self.by.items()})
 
 
 class KeptRows:
@@ -38,9 +48,16 @@ class KeptRows:
         """Keep a block of rows."""
         self.blocks.append(block)
 
-    def merge(self, other: KeptRows) -> None:
-        """Keep the rows of another state after these."""
-        self.blocks.extend(other.blocks)
+    def merge(self, other: KeptRows, clusters: Any | None, by: Mapping[str, Any]) -> None:
+        """Keep the rows of another state after these; its clusters, and its values of `by`, have these numbers here."""
+        self.blocks.extend(
+            replace(
+                block,
+                cluster=None if clusters is None else clusters[block.cluster],
+                by={name: by[name][part] for name, part in block.by.items()},
+            )
+            for block in other.blocks
+        )
 
     def renumbered(self, first: int) -> KeptRows:
         """Return the same rows with numbers that begin at `first`."""
@@ -50,8 +67,11 @@ class KeptRows:
 
     def whole(self) -> KeptColumns:
         """Return all rows as one block; there must be some."""
-        columns = [[getattr(block, field.name) for block in self.blocks] for field in fields(KeptColumns)]
-        return KeptColumns(*(None if column[0] is None else _joined(column) for column in columns))
+        names = [f.name for f in fields(KeptColumns) if f.name != "by"]
+        columns = {name: [getattr(block, name) for block in self.blocks] for name in names}
+        joined = {name: None if parts[0] is None else _joined(parts) for name, parts in columns.items()}
+        by = {name: _joined([block.by[name] for block in self.blocks]) for name in self.blocks[0].by}
+        return KeptColumns(**joined, by=by)
 
 
 def _joined(parts: list[Any]) -> Any:

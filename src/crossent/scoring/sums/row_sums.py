@@ -136,7 +136,8 @@ class RowSums:
         self.details.merge(other.details)
         self.temperatures.merge(other.temperatures, len(layout.classes))
         if self.kept is not None and other.kept is not None:
-            self.kept.merge(other.kept)
+            by = {name: self.by[name].values.of_other(theirs.values) for name, theirs in other.by.items()}
+            self.kept.merge(other.kept, clusters, by)
         self.seen += other.seen
 
     def _settle(self, layout: Layout) -> None:
@@ -172,4 +173,10 @@ class RowSums:
             self.by[name].totals.add(LossRows(rows.loss, rows.weight, group[places], rows.right, cluster))
         if self.kept is not None:
             ids = None if batch.id is None else batch.id[places]
-            self.kept.add(KeptColumns(rows.loss, rows.label, rows.weight, cluster, ids, rows.numbers))
+            self.kept.add(
+                KeptColumns(
+                    *(rows.loss, rows.label, rows.weight, cluster, ids, rows.numbers),
+                    *(rows.costs.probability, rows.costs.predicted, rows.costs.confidence),
+                    by={name: group[places] for name, group in groups.by.items()},
+                )
+            )

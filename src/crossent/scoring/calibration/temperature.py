@@ -1,0 +1,168 @@
+"""The temperature T with the least mean cross-entropy of softmax(z / T), exactly.
+
+The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599), so T is where its slope
+Σ w (E z − z_y) is 0: found in a sample by steps that cannot leave the interval that holds it, and then in all rows,
+three or four passes, by the secant. The last passes are in float64 whatever the logits are stored in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crossent.kernels import cpu
+from crossent.kernels.backend import RowOutputs
+from crossent.scoring.calibration.rows import Piece, Rows, Sample
+from crossent.spec import Scores, Target
+from crossent.stats import FIELDS, RowStats
+
+CLOSE = 1e-10
+"""Relative size of the last step."""
+_ROUGH = 1e-4
+"""Steps below this are taken in float64."""
+_NEAR = 1e-3
+"""Relative distance from the optimum at which the sign of a rough slope is right."""
+_FLATTEST, _STEEPEST = 2.0**-49, 2.0**49
+_BENT = 3.0
+"""Relative change of the curvature, about, with a relative change of β: how much a line through two points may miss."""
+_MOST = 200
+_TOO_FLAT = (
+    "the true classes have less than their share of the logits, so each larger T cuts the loss further, until all "
+    "classes are equally probable; are the classes in the order of the columns?"
+)
+_TOO_STEEP = "each smaller T cuts the loss further: the most probable classes differ by rounding alone"
+
+
+class NoOptimum(Exception):  # noqa: N818  a fact about the data, told to users in words
+    """There is no best parameter; the text says why."""
+
+
+class Point(NamedTuple):
+    """Mean loss and its slope by β, at a β."""
+
+    beta: float
+    loss: float
+    slope: float
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best β, the mean loss there, and the curvature of the loss by β."""
+
+    beta: float
+    loss: float
+    curvature: float
+
+
+def at(pieces: Iterable[Piece], beta: float, *, exact: bool = True) -> Point:
+    """Return mean loss and slope of rows at a β > 0; not `exact`, in the precision of the logits."""
+    losses, slopes, weights = [], [], []
+    for piece in pieces:
+        loss, slope = _rows(piece, beta, exact)
+        losses.append(piece.total(loss))
+        slopes.append(piece.total(slope))
+        weights.append(piece.mass)
+    whole = math.fsum(weights)
+    return Point(beta, math.fsum(losses) / whole, math.fsum(slopes) / whole)
+
+
+def row_losses(piece: Piece, beta: float) -> Any:
+    """Return the loss of each row at a β, (n,) float64."""
+    return _rows(piece, beta, exact=True)[0]
+
+
+def _rows(piece: Piece, beta: float, exact: bool) -> tuple[Any, Any]:
+    logits = piece.logits
+    if exact:  # less the true class's, so that each slope has all its digits beside a large common part
+        logits = logits.astype(np.float64)
+        logits -= logits[np.arange(len(piece)), piece.label][:, None]
+    record, loss = np.empty((len(FIELDS), len(piece))), np.empty(len(piece), logits.dtype)
+    cpu.row_stats(logits, Target(index=piece.label), Scores(1.0 / beta), record, RowOutputs(loss))
+    rows = RowStats(*record)
+    return loss.astype(np.float64), (rows.tilt / rows.total - rows.target_score) / beta
+
+
+def fit(rows: Rows, start: Best | None = None) -> Best:
+    """Return the best β of rows; `start` is that of nearly the same rows.
+
+    Raises
+    ------
+    NoOptimum
+        If every larger or every smaller T cuts the loss further, or none changes it.
+    """
+    if start is None:
+        start = _of_sample(rows)
+    return _root(lambda beta, exact: at(rows, beta, exact=exact), start.beta, start.curvature)
+
+
+def _of_sample(rows: Rows) -> Best:
+    """Return about the best β, from a sample; raise if the whole has none."""
+    sample, beaten, equal = Sample(), 0.0, True
+    for piece in rows:
+        sample.add(piece)
+        row = np.arange(len(piece))
+        peak, true = piece.logits.max(axis=1), piece.logits[row, piece.label]
+        if np.isneginf(true).any():
+            raise NoOptimum("at each temperature a true class of probability 0 keeps it")
+        beaten = max(beaten, float((peak - true).max()))
+        equal = equal and bool((piece.logits == peak[:, None]).all())
+    if equal:
+        raise NoOptimum("none changes the loss: the logits of a row are equal")
+    if beaten == 0.0:
+        raise NoOptimum(
+            "in every row the true class is the most probable one, so each smaller T cuts the loss further, towards 0"
+        )
+    try:
+        some = sample.whole()
+        return _root(lambda beta, exact: at(some, beta, exact=exact), 1.0, None, close=1e-6)
+    except NoOptimum:  # of the sample alone; the whole may have one
+        return Best(1.0, math.nan, math.nan)
+
+
+def _between(low: float, high: float, beta: float, *, first: bool) -> float:
+    """Return a β to try next, where no line says which; the first steps are small, for most T are near 1."""
+    if first:
+        return beta * 1.5 if high == math.inf else beta / 1.5
+    if high == math.inf:
+        return beta * 8.0
+    return _FLATTEST if low == 0.0 else math.sqrt(low * high)
+
+
+def _root(
+    slope_at: Callable[[float, bool], Point], beta: float, curvature: float | None, *, close: float = CLOSE
+) -> Best:
+    """Return where the slope, which grows with β, is 0.
+
+    Each step goes to the root of the line through the last two points, or with the known curvature through the first,
+    if that lies between the largest β with a negative slope and the smallest with a positive one; else by a factor.
+    """
+    low, high, last, exact, line = 0.0, math.inf, None, False, False
+    grade, doubt = curvature if curvature is not None and curvature > 0 else math.nan, 1.0
+    for turn in range(_MOST):
+        point = slope_at(beta, exact)
+        if point.slope < 0.0:
+            low = max(low, beta)
+        else:
+            high = min(high, beta)
+        if line and last is not None and point.beta != last.beta:
+            grade = (point.slope - last.slope) / (point.beta - last.beta)
+            doubt = min(1.0, _BENT * abs(point.beta - last.beta) / beta)
+        following = beta - point.slope / grade if grade > 0 else math.nan
+        halve = turn % 8 == 7 and low > 0.0 and high < math.inf  # in case the slope is too bent for lines
+        straight = low <= following <= high and not halve  # NaN is not between
+        if not straight:
+            following = _between(low, high, beta, first=last is None)
+        if following > _STEEPEST or (point.beta <= _FLATTEST and point.slope >= 0.0):
+            raise NoOptimum(_TOO_FLAT if point.slope >= 0.0 else _TOO_STEEP)
+        step = abs(following - beta)
+        if exact and ((straight and step * doubt <= close * beta) or high - low <= 2.0 * np.spacing(beta)):
+            return Best(following, point.loss + 0.5 * point.slope * (following - beta), grade)
+        line = exact or step > _ROUGH * beta  # not through points of two precisions, which are near each other
+        if not line:  # nor do signs of rough slopes near 0 count
+            exact, low, high = True, min(low, beta * (1.0 - _NEAR)), max(high, beta * (1.0 + _NEAR))
+        last, beta = point, following
+    raise AssertionError("a convex loss has a minimum within these steps")  # pragma: no cover

@@ -1,0 +1,236 @@
+"""Labels that lie in another file than the predictions: rows paired by an id, or by their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crossent.errors import Argument, InputError, Message, quoted
+from crossent.scoring.input.arrow_values import decoded
+from crossent.scoring.input.columns import Columns
+from crossent.scoring.input.labels import listing
+from crossent.scoring.input.reader import Portion
+from crossent.scoring.input.several import Place, Tables
+from crossent.scoring.input.tools import is_truth
+
+
+@dataclass(eq=False)
+class Joined:
+    """Predictions with columns of another table beside them; to its readers it is one table.
+
+    Parameters
+    ----------
+    predictions, truth
+        Both tables.
+    on
+        The column of ids in both; None pairs rows by their order.
+    taken
+        What columns of `truth` are called here, and there.
+    """
+
+    predictions: Tables
+    truth: Tables
+    on: str | None
+    taken: dict[str, str]
+    _read: Any = None
+    _ids: Any = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns: those of the predictions, and those that are taken from the truth."""
+        return (*self.predictions.columns, *self.taken)
+
+    @property
+    def name(self) -> str:
+        """What errors about the whole call it."""
+        return self.predictions.name
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        """The files of the predictions."""
+        return self.predictions.parts
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files of this disk that the user named."""
+        return [*self.predictions.inputs, *self.truth.inputs]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the predictions."""
+        return self.predictions.size
+
+    @property
+    def typed(self) -> bool:
+        """Whether the files of the predictions say the types of their columns."""
+        return self.predictions.typed
+
+    def place(self, row: int) -> Place:
+        """Return where a row of the predictions is."""
+        return self.predictions.place(row)
+
+    def class_names(self, label: str) -> Sequence[str] | None:
+        """Return the names of the classes that the files give a column of labels; None if they give none."""
+        if label in self.taken:
+            return self.truth.class_names(self.taken[label])
+        return self.predictions.class_names(label)
+
+    def batches(self, names: Iterable[str], texts: Iterable[str]) -> Iterator[Portion]:
+        """Yield record batches of the named columns, in the rows of the predictions.
+
+        Raises
+        ------
+        InputError
+            If a row of the predictions has no row in the truth, or several.
+        """
+        import pyarrow as pa
+
+        names, texts = list(names), frozenset(texts)
+        theirs = [name for name in names if name in self.taken]
+        own = [name for name in names if name not in self.taken]
+        if not theirs:
+            yield from self.predictions.batches(own, texts)
+            return
+        table = self._truth(texts)
+        asked = own if self.on is None or self.on in own else [*own, self.on]
+        asked = asked or [self.predictions.columns[0]]
+        row = 0
+        for portion in self.predictions.batches(asked, texts | ({self.on} if self.on else set())):
+            batch = portion.batch
+            places = self._places(batch, row)
+            found = {name: batch.column(name) for name in own}
+            found |= {name: table.column(name).take(places).combine_chunks() for name in theirs}
+            row += len(batch)
+            yield portion._replace(batch=pa.RecordBatch.from_pydict({name: found[name] for name in names}))
+        if self.on is None and row < len(table):
+            raise InputError(self._counts(row, len(table)), argument="truth")
+
+    def unused(self, rows: int) -> str:
+        """Return a sentence about rows of the truth that no prediction is of, "" if there are none."""
+        more = 0 if self._read is None or self.on is None else len(self._read) - rows
+        return f"{self.truth.name} has {more:,} more rows than there are predictions" if more > 0 else ""
+
+    def _truth(self, texts: frozenset[str]) -> Any:
+        """Return the taken columns of the truth, read once, under the names that they have here."""
+        import pyarrow as pa
+
+        if self._read is None:
+            wanted = list(dict.fromkeys([*self.taken.values(), *([] if self.on is None else [self.on])]))
+            as_text = [there for here, there in self.taken.items() if here in texts]
+            as_text += [] if self.on is None else [self.on]
+            read = [portion.batch for portion in self.truth.batches(wanted, as_text)]
+            whole = pa.Table.from_batches([batch for batch in read if len(batch)] or read[:1])
+            self._read = pa.table({here: whole.column(there) for here, there in self.taken.items()})
+            if self.on is not None:
+                self._ids = _unique(whole.column(self.on), self.on, self.truth.name)
+        return self._read
+
+    def _places(self, batch: Any, row: int) -> Any:
+        """Return the row of the truth for each row of a batch, whose first row is number `row`."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self.on is None:
+            if row + len(batch) > len(self._read):
+                raise InputError(self._counts(None, len(self._read)), argument="truth")
+            return pa.array(range(row, row + len(batch)), pa.int64())
+        mine = decoded(batch.column(self.on))
+        ids, mine = _alike(self._ids, mine)
+        places: Any = pc.index_in(mine, value_set=ids, skip_nulls=True)
+        if places.null_count:
+            missing: Any = pc.is_null(places)
+            first = missing.index(True).as_py()
+            raise InputError(
+                f"{quoted(mine[first].as_py())} (row {row + first} and {places.null_count - 1} more) of column "
+                f"{quoted(self.on)} is not in {self.truth.name}, so nothing says its label",
+                argument="truth",
+            )
+        return places
+
+    def _counts(self, rows: int | None, there: int) -> Message:
+        here = "more" if rows is None else f"{rows:,}"
+        return Message(
+            f"{self.truth.name} has {there:,} rows, the predictions have {here}; only the same rows in the same order "
+            "can be paired: pass ",
+            Argument("on"),
+            " with a column of ids that both have",
+        )
+
+
+def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined, Columns]:
+    """Return predictions with the columns of the truth that are needed beside them, and the columns to read.
+
+    Labels are taken from the truth; weights, clusters and slices from the predictions if they have them, else from the
+    truth. Without a name, labels are its only other column, or the only one that is called as labels are.
+
+    Raises
+    ------
+    InputError
+        If a column is in neither, or it is not clear which holds the labels.
+    """
+    on = columns.id
+    for table, what in ((predictions, "the predictions"), (truth, truth.name)):
+        if on is not None and on not in table.columns:
+            raise InputError(
+                f"there is no column {quoted(on)} in {what}; the columns are {listing(table.columns)}", argument="on"
+            )
+    taken: dict[str, str] = {}
+
+    def take(name: str) -> str:
+        here = name
+        while here in predictions.columns:
+            here = f"{here} of {truth.name}"
+        taken[here] = name
+        return here
+
+    label = take(columns.label if columns.label is not None else _label(truth, on))
+    if taken[label] not in truth.columns:
+        raise InputError(
+            f"label: there is no column {quoted(taken[label])} in {truth.name}; the columns are "
+            f"{listing(truth.columns)}",
+            argument="label",
+        )
+    for name in (columns.weight, columns.cluster, *([columns.by] if isinstance(columns.by, str) else columns.by or ())):
+        if name is not None and name not in predictions.columns and name in truth.columns and name not in taken:
+            _ = take(name)
+    return Joined(predictions, truth, on, taken), replace(columns, label=label)
+
+
+def _label(truth: Tables, on: str | None) -> str:
+    others = [name for name in truth.columns if name != on]
+    called = others if len(others) == 1 else [name for name in others if is_truth(name)]
+    if len(called) == 1:
+        return called[0]
+    raise InputError(
+        Message("pass ", Argument("label"), f", the column of {truth.name} with the true classes: {listing(others)}"),
+        argument="label",
+    )
+
+
+def _unique(ids: Any, on: str, name: str) -> Any:
+    """Return a column of ids as one array, each of which must be there once."""
+    import pyarrow.compute as pc
+
+    whole = decoded(ids.combine_chunks())
+    if whole.null_count:
+        raise InputError(f"column {quoted(on)} of {name} has {whole.null_count:,} rows without an id", argument="on")
+    counts: Any = pc.value_counts(whole)
+    if len(counts) < len(whole):
+        twice = next(each["values"].as_py() for each in counts if each["counts"].as_py() > 1)
+        raise InputError(
+            f"column {quoted(on)} of {name} names {len(whole) - len(counts):,} rows twice, {quoted(twice)} among them",
+            argument="on",
+        )
+    return whole
+
+
+def _alike(ids: Any, mine: Any) -> tuple[Any, Any]:
+    """Return ids of both sides in one type: as whole numbers if both are, else as they are written."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_integer(ids.type) and types.is_integer(mine.type):
+        return ids.cast(pa.int64()), mine.cast(pa.int64())
+    return ids.cast(pa.large_string()), mine.cast(pa.large_string())

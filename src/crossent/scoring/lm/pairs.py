@@ -1,0 +1,216 @@
+"""Comparison of two logs of the same documents: which model's tokens cost less, and whether by more than chance."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crossent.errors import InputError, quoted
+from crossent.scoring.lm.compared import Difference, DocumentRegression, LanguageModelComparison
+from crossent.scoring.lm.document import Document, LogError
+from crossent.scoring.lm.reading import LogPath, read
+from crossent.scoring.lm.totals import TokenTotals
+from crossent.scoring.sums.interval import p_value, ratio
+
+Documents = LogPath | Iterable[Document]
+"""A log: its file, or its documents from `read`."""
+_SHOWN = 3
+
+
+def compare_logs(
+    a: Documents, b: Documents, *, ci: float = 0.95, worst: int = 10, names: tuple[str, str] | None = None
+) -> LanguageModelComparison:
+    r"""Compare two logs of the same documents, which their ids pair: return how much less a costs than b.
+
+    Of the documents d with losses a_d and b_d in nats and sizes n_d, in tokens or bytes,
+
+        difference = Σ (a_d − b_d) / Σ n_d
+
+    with Hall's interval and the p-value of the same rule; documents are independent of each other, tokens are not. A
+    difference per token needs the same tokens in both logs. Where tokenizers differ there is one per byte alone.
+
+    Parameters
+    ----------
+    a, b
+        Paths of logs, or documents from `read`.
+    ci
+        Level of confidence.
+    worst
+        Number of documents to list that cost more in a than in b.
+    names
+        What the two are called in texts; by default the paths, else a and b.
+
+    Returns
+    -------
+    LanguageModelComparison
+        Differences in nats, negative where a is better.
+
+    Raises
+    ------
+    LogError
+        If documents cannot be paired, or some of their tokens are outside the log; a ValueError.
+
+    Examples
+    --------
+    >>> from crossent.scoring.lm import Document, Token, compare_logs
+    >>> def log(*losses):
+    ...     return [Document(f"d{k}", "plain", (Token(0, "ab", -x, -x, 2),)) for k, x in enumerate(losses)]
+    >>> found = compare_logs(log(1.0, 2.0, 3.5), log(1.5, 2.5, 3.5))
+    >>> round(found.per_token.difference, 4), found.share_better
+    (-0.3333, 0.6666666666666666)
+    """
+    if not 0.0 < ci < 1.0:
+        raise InputError(f"ci must lie between 0 and 1, not {ci}", argument="ci")
+    if worst < 0:
+        raise InputError(f"worst must not be negative, not {worst}", argument="worst")
+    called = names or (_name(a, "a"), _name(b, "b"))
+    first, second = (_summed(log, name) for log, name in zip((a, b), called, strict=True))
+    ids = _paired(first, second, called)
+    return _compared([first[k] for k in ids], [second[k] for k in ids], ids, ci, worst, called)
+
+
+class Summed(NamedTuple):
+    """What a log has of a document: its loss, its tokens and bytes, NaN where unknown, their texts, and its choices."""
+
+    loss: float
+    tokens: float
+    bytes: float
+    texts: int
+    choice: float
+    accuracy: float
+
+
+def _name(log: Documents, name: str) -> str:
+    return str(os.fspath(log)) if isinstance(log, str | os.PathLike) else name
+
+
+def _summed(log: Documents, name: str) -> dict[str, Summed]:
+    """Return the sums of each document of a log, by its id or that of its cluster."""
+    found: dict[str, Summed] = {}
+    documents = read(log) if isinstance(log, str | os.PathLike) else log
+    for document in documents:
+        own = _of_document(document, name)
+        if own is None:
+            continue
+        key = document.cluster or document.id
+        if key in found:
+            if document.cluster is None:
+                raise LogError(f"{name} has two documents {quoted(key)}; documents are paired by their id")
+            own = _joined(found[key], own)
+        found[key] = own
+    if not found:
+        raise LogError(f"{name} has no scored document; ask the server for log-probabilities")
+    return found
+
+
+def _of_document(document: Document, name: str) -> Summed | None:
+    """Return the sums of a document, None if nothing of it is scored."""
+    totals = TokenTotals(0, whole=False)
+    totals.add(document)
+    choice, _, accuracy = (column[0] if column else math.nan for column in totals.choices.values())
+    if not len(totals):
+        return None if math.isnan(accuracy) else Summed(math.nan, math.nan, math.nan, 0, choice, accuracy)
+    totals.finish()
+    if not totals.exact:
+        raise LogError(
+            f"{name}: tokens of {quoted(document.id)} are outside the log, so that their loss has a lower bound alone; "
+            "log more of the most probable tokens, or the log-probability of each"
+        )
+    loss, tokens, size = (float(totals.column(column)[0]) for column in ("loss", "tokens", "bytes"))
+    return Summed(loss, tokens, size, hash(tuple(token.text for token in document.tokens)), choice, accuracy)
+
+
+def _joined(one: Summed, other: Summed) -> Summed:
+    """Return the sums of two parts of a document."""
+    loss, tokens, size = (getattr(one, name) + getattr(other, name) for name in ("loss", "tokens", "bytes"))
+    return Summed(loss, tokens, size, hash((one.texts, other.texts)), other.choice, other.accuracy)
+
+
+def _paired(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str]) -> list[str]:
+    """Return the ids of the documents that both logs have.
+
+    Raises
+    ------
+    LogError
+        If one of them has a document that the other lacks.
+    """
+    for here, there, own, other in ((a, b, *names), (b, a, *reversed(names))):
+        if lacking := [key for key in here if key not in there]:
+            few = ", ".join(map(quoted, lacking[:_SHOWN])) + (", …" if len(lacking) > _SHOWN else "")
+            raise LogError(
+                f"{len(lacking)} of the {len(here)} documents of {own} are not in {other}: {few}; documents are paired "
+                "by their id, so log both models on the same documents with the same ids"
+            )
+    return list(a)
+
+
+def _compared(
+    a: list[Summed], b: list[Summed], ids: list[str], level: float, worst: int, names: tuple[str, str]
+) -> LanguageModelComparison:
+    mine, theirs = (np.array([(x.loss, x.tokens, x.bytes, x.choice, x.accuracy) for x in side]).T for side in (a, b))
+    same = bool((mine[1] == theirs[1]).all()) and all(x.texts == y.texts for x, y in zip(a, b, strict=True))
+    known = bool((mine[2] == theirs[2]).all()) and float(mine[2].sum()) > 0
+    ones = np.ones(len(ids))
+    per_token = _difference(mine[0], theirs[0], mine[1], level) if same else None
+    per_byte = _difference(mine[0], theirs[0], mine[2], level) if known else None
+    asked = ~np.isnan(mine[3] + theirs[3])
+    judged = ~np.isnan(mine[4] + theirs[4])
+    per_document = _difference(mine[0], theirs[0], ones, level)
+    unit = "token" if per_token else "byte" if per_byte else "document" if per_document else "question"
+    size = {"token": mine[1], "byte": mine[2]}.get(unit, ones)
+    mine[0], theirs[0] = (mine[3], theirs[3]) if unit == "question" else (mine[0], theirs[0])
+    gap = mine[0] - theirs[0]
+    order = [k for k in np.argsort(-gap / size, kind="stable") if gap[k] > 0][:worst]
+    return LanguageModelComparison(
+        per_token=per_token,
+        per_byte=per_byte,
+        per_document=per_document,
+        per_question=_difference(mine[3][asked], theirs[3][asked], ones[asked], level) if asked.any() else None,
+        accuracy=_difference(mine[4][judged], theirs[4][judged], ones[judged], level) if judged.any() else None,
+        share_better=float((gap < 0).mean()),
+        share_worse=float((gap > 0).mean()),
+        documents=len(ids),
+        tokens=(_count(mine[1].sum()), _count(theirs[1].sum())),
+        bytes=_count(mine[2].sum()) if known else None,
+        level=level,
+        unit=unit,
+        worst_regressions=tuple(
+            DocumentRegression(ids[k], float(mine[0][k] / size[k]), float(theirs[0][k] / size[k])) for k in order
+        ),
+        warnings=tuple(_warnings(mine, theirs, same=same, known=known)),
+        names=names,
+    )
+
+
+def _warnings(mine: Any, theirs: Any, *, same: bool, known: bool) -> Iterator[str]:
+    """Yield the warnings of a comparison."""
+    tokens = np.isfinite(mine[1] + theirs[1]).all()
+    if tokens and not same:
+        yield "the logs cut the documents into different tokens, so there is no difference per token"
+    if not known and np.isfinite(mine[2] + theirs[2]).all() and not (mine[2] == theirs[2]).all():
+        yield "the scored texts differ in bytes, so there is no difference per byte; are these the same documents?"
+    elif not known and tokens:
+        yield "the logs do not hold the text of all tokens, so there is no difference per byte"
+    if mine.shape[1] == 1:
+        yield "there is one document, and an interval needs two: documents are independent, their tokens are not"
+
+
+def _difference(a: Any, b: Any, size: Any, level: float) -> Difference | None:
+    """Return the difference of losses per unit of size; None where it is unknown."""
+    total = float(size.sum())
+    if not total > 0 or np.isnan(a).any() or np.isnan(b).any():
+        return None
+    with np.errstate(all="ignore"):
+        mean = ratio(a - b, size)
+        low, high = (float(end) for end in mean.interval(level)) if len(a) > 1 else (math.nan, math.nan)
+        value = float(mean.value)
+        chance = p_value(mean) if len(a) > 1 else math.nan
+    return Difference(value, (low, high), float(mean.se), chance, math.fsum(a) / total, math.fsum(b) / total)
+
+
+def _count(x: float) -> int | None:
+    return None if math.isnan(x) else int(x)
