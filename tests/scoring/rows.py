@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,9 @@ def columns(table, prefix):
 
 
 def leaves(value, path=""):
-    """The numbers of nested tuples, lists and dictionaries, by where they are."""
+    """The numbers of nested tuples, lists, dictionaries and dataclasses, by where they are."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
         return {k: v for name, part in value.items() for k, v in leaves(part, f"{path}.{name}").items()}
     if isinstance(value, list | tuple):

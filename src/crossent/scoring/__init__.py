@@ -18,30 +18,61 @@ if TYPE_CHECKING:
     from crossent.scoring.compared import PairDifference, Ranked, Regression, SliceDifference
     from crossent.scoring.comparison import Comparison, compare
     from crossent.scoring.evaluate import score
-    from crossent.scoring.parts import Bar, Bin, Calibration, FiniteRows, Floor, Row, Slice, Temperature
-    from crossent.scoring.ranking import Ranking, rank
+    from crossent.scoring.multilabel import MultilabelScore
+    from crossent.scoring.parts import (
+        BalancedLoss,
+        Bar,
+        Bin,
+        Blame,
+        Brier,
+        Calibration,
+        ClassReliability,
+        Confusion,
+        Decided,
+        Decisions,
+        Estimate,
+        FiniteRows,
+        Floor,
+        Macro,
+        Mistake,
+        Ranking,
+        Row,
+        Slice,
+        Temperature,
+        Threshold,
+        Thresholds,
+    )
+    from crossent.scoring.ranking import ModelRanking, rank
     from crossent.scoring.result import Score
     from crossent.scoring.state import ScoreState
 
+_PARTS = (
+    "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "ClassReliability", "Confusion", "Decided",
+    "Decisions", "Estimate", "FiniteRows", "Floor", "Macro", "Mistake", "Ranking", "Row", "Slice", "Temperature",
+    "Threshold", "Thresholds",
+)  # fmt: skip
 _HOME = {
     "score": "evaluate",
     "Score": "result",
     "ScoreState": "state",
+    "MultilabelScore": "multilabel",
     "compare": "comparison",
     "Comparison": "comparison",
     "rank": "ranking",
-    "Ranking": "ranking",
+    "ModelRanking": "ranking",
     **dict.fromkeys(("Regression", "SliceDifference", "Ranked", "PairDifference"), "compared"),
     "TemperatureScaling": "calibration.estimators",
     "VectorScaling": "calibration.estimators",
     "CrossFit": "calibration.cross_fit",
     "CalibrationWarning": "calibration.scaling",
-    **dict.fromkeys(("Slice", "Bin", "Bar", "Row", "Temperature", "Calibration", "FiniteRows", "Floor"), "parts"),
+    **dict.fromkeys(_PARTS, "parts"),
 }
 __all__ = [
-    "Bar", "Bin", "Calibration", "CalibrationWarning", "Comparison", "CrossFit", "FiniteRows", "Floor",
-    "PairDifference", "Ranked", "Ranking", "Regression", "Row", "Score", "ScoreState", "Slice", "SliceDifference",
-    "Temperature", "TemperatureScaling", "VectorScaling", "compare", "rank", "score",
+    "BalancedLoss", "Bar", "Bin", "Blame", "Brier", "Calibration", "CalibrationWarning", "ClassReliability",
+    "Comparison", "Confusion", "CrossFit", "Decided", "Decisions", "Estimate", "FiniteRows", "Floor", "Macro",
+    "Mistake", "ModelRanking", "MultilabelScore", "PairDifference", "Ranked", "Ranking", "Regression", "Row", "Score",
+    "ScoreState", "Slice", "SliceDifference", "Temperature", "TemperatureScaling", "Threshold", "Thresholds",
+    "VectorScaling", "compare", "rank", "score",
 ]  # fmt: skip
 
 

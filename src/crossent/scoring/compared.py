@@ -100,7 +100,7 @@ class PairDifference:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RankingValues:
-    """Numbers of a ranking; `Ranking` describes the fields."""
+    """Numbers of a ranking; `ModelRanking` describes the fields."""
 
     models: tuple[Ranked, ...]
     pairs: tuple[PairDifference, ...]

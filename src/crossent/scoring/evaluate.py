@@ -3,11 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
+from crossent.scoring.multilabel import MultilabelScore, score_labels
 from crossent.scoring.parts import Zero
 from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
+
+
+@overload
+def score(
+    y: Any,
+    *,
+    probs: Any = None,
+    logits: Any = None,
+    logprobs: Any = None,
+    classes: Sequence[Hashable] | Mapping[Any, Hashable] | None = None,
+    weight: Any = None,
+    cluster: Any = None,
+    by: Any = None,
+    id: Any = None,
+    ignore: Any = None,
+    normalize: bool = False,
+    zero: Zero = "inf",
+    ci: float = 0.95,
+    worst: int = 10,
+    costs: Mapping[str, float] | None = None,
+    bins: Mapping[str, int] | None = None,
+    multilabel: Literal[False] = False,
+) -> Score: ...
+
+
+@overload
+def score(
+    y: Any,
+    *,
+    probs: Any = None,
+    logits: Any = None,
+    logprobs: Any = None,
+    weight: Any = None,
+    cluster: Any = None,
+    by: Any = None,
+    id: Any = None,
+    ignore: Any = None,
+    zero: Zero = "inf",
+    ci: float = 0.95,
+    worst: int = 10,
+    costs: Mapping[str, float] | None = None,
+    bins: Mapping[str, int] | None = None,
+    multilabel: Literal[True],
+) -> MultilabelScore: ...
 
 
 def score(
@@ -26,7 +71,10 @@ def score(
     zero: Zero = "inf",
     ci: float = 0.95,
     worst: int = 10,
-) -> Score:
+    costs: Mapping[str, float] | None = None,
+    bins: Mapping[str, int] | None = None,
+    multilabel: bool = False,
+) -> Score | MultilabelScore:
     """Score predictions of classes: return their mean cross-entropy, its interval and its parts.
 
     loss = Σ w_i (−log q_i(y_i)) / Σ w_i, where q_i is the predicted distribution of row i, y_i its true class and w_i
@@ -61,10 +109,18 @@ def score(
         Level of confidence of the intervals: Hall's, corrected for skewness.
     worst
         How many of the most expensive rows to name.
+    costs
+        What a false positive and a false negative cost, such as {"fp": 1, "fn": 5}, for the thresholds of two classes.
+    bins
+        How many bins to cut a column of numbers of `by` into, such as {"age": 5}; numbers with more than 50 values are
+        cut into five by default.
+    multilabel
+        y and the predictions are (N, L), of L labels each of which a row may have: y is 1 where it has it, and
+        predictions are of that.
 
     Returns
     -------
-    Score
+    Score, or MultilabelScore with multilabel=True
         Loss in nats, with interval, baseline, calibration, parts by class and slice, worst rows and warnings.
 
     Raises
@@ -87,6 +143,27 @@ def score(
     ----------
     Good, "Rational decisions", J. R. Statist. Soc. B 14 (1952), https://doi.org/10.1111/j.2517-6161.1952.tb00104.x
     """
-    state = ScoreState(classes=classes, ignore=ignore, normalize=normalize, zero=zero, ci=ci, worst=worst, rows=True)
-    state.update(y, probs=probs, logits=logits, logprobs=logprobs, weight=weight, cluster=cluster, by=by, id=id)
-    return state.finalize()
+    given: dict[str, Any] = {
+        "probs": probs,
+        "logits": logits,
+        "logprobs": logprobs,
+        "weight": weight,
+        "cluster": cluster,
+        "by": by,
+        "id": id,
+    }
+    if multilabel:
+        options: dict[str, Any] = {
+            "ignore": ignore,
+            "zero": zero,
+            "ci": ci,
+            "worst": worst,
+            "costs": costs,
+            "bins": bins,
+        }
+        return score_labels(y, {**options, "classes": classes, "normalize": normalize}, given)
+    state = ScoreState(
+        classes=classes, ignore=ignore, normalize=normalize, zero=zero, ci=ci, worst=worst, rows=True, costs=costs,
+        bins=bins,
+    )  # fmt: skip
+    return state.update(y, **given).finalize()

@@ -11,12 +11,14 @@ import numpy as np
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.batch import Layout
 from crossent.scoring.input.classes import in_order
-from crossent.scoring.parts import Calibration, FiniteRows, Floor, Interval, Slice
+from crossent.scoring.measured import measures
+from crossent.scoring.parts import Blame, Calibration, FiniteRows, Floor, Interval, Slice
 from crossent.scoring.result import MergeableState, Score
 from crossent.scoring.sums.curve import take_apart
 from crossent.scoring.sums.details import FLOORS
 from crossent.scoring.sums.interval import Mean
 from crossent.scoring.sums.row_sums import RowSums
+from crossent.scoring.sums.slicing import Binned
 from crossent.scoring.sums.temperature import Fitted
 from crossent.scoring.sums.totals import Totals
 
@@ -45,6 +47,8 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
     relative = totals.ratio(price)
     low, high = _interval(relative, level)
     per_class = _slices(zip(layout.classes, range(len(layout.classes)), strict=True), totals, level)
+    wanted = dict(sums.options.bins)
+    binned = {name: each.binned(wanted.get(name)) for name, each in sums.by.items()}
     return Score(
         loss=float(mean.value[0]),
         ci=_interval(mean, level),
@@ -61,19 +65,22 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
         zero=sums.options.zero,
         classes=layout.classes,
         per_class=per_class,
-        by={name: _sorted(_slices(each.values.number.items(), each.totals, level)) for name, each in sums.by.items()},
+        by={name: _of_column(each, level) for name, each in binned.items()},
+        bins={name: each.bins for name, each in binned.items() if each.bins},
         calibration=_calibration(sums, layout, whole),
         reliability=sums.details.curve.bins(),
         histogram=sums.details.histogram(),
         worst=tuple(sums.details.worst),
         warnings=tuple(_warnings(sums, layout, whole, per_class)),
-        finite=_finite(sums, whole),
+        finite=_finite(sums, whole, layout.classes),
+        **measures(sums),
         state=state,
     )
 
 
-def _finite(sums: RowSums, whole: float) -> FiniteRows | None:
+def _finite(sums: RowSums, whole: float, classes: tuple[Hashable, ...]) -> FiniteRows | None:
     """Return what the rows with a finite loss cost, and all rows at some floors; None if every loss is finite."""
+    totals = sums.totals
     infinite = float(sums.totals.infinite.value.sum())
     if not infinite:
         return None
@@ -91,6 +98,12 @@ def _finite(sums: RowSums, whole: float) -> FiniteRows | None:
             Floor(zero, (known - over - infinite * math.log(zero)) / whole)
             for zero, over in zip(FLOORS, excess, strict=True)
         ),
+        blame=tuple(
+            Blame(classes[k], int(each), float(totals.infinite.value[k]), int(totals.count[k]))
+            for k, each in enumerate(totals.infinite_count.tolist())
+            if each
+        ),
+        ids=tuple(sums.details.blamed),
     )
 
 
@@ -126,9 +139,14 @@ def _slices(names: Iterable[tuple[Hashable, int]], totals: Totals, level: float)
     )  # fmt: skip
 
 
-def _sorted(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
-    """Return slices in the order of their values."""
-    return tuple(sorted(slices, key=lambda part: in_order(part.value)))
+def _of_column(found: Binned, level: float) -> tuple[Slice, ...]:
+    """Return the slices of a column in the order of its values; bins are in order already, and come first."""
+    slices = _slices(zip(found.values, range(len(found.values)), strict=True), found.totals, level)
+    bins = set(found.values[: found.bins])
+    first = tuple(part for part in slices if part.value in bins)
+    return first + tuple(
+        sorted((part for part in slices if part.value not in bins), key=lambda part: in_order(part.value))
+    )
 
 
 def _calibration(sums: RowSums, layout: Layout, whole: float) -> Calibration:

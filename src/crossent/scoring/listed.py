@@ -35,7 +35,7 @@ def listing(sums: RowSums, block: KeptColumns) -> dict[str, Any]:
     if block.cluster is not None:
         found["cluster"] = _named(list(sums.clusters.number), block.cluster)
     for name, groups in block.by.items():
-        found[f"by {name}" if name in COLUMNS else name] = _named(list(sums.by[name].values.number), groups)
+        found[f"by {name}" if name in COLUMNS else name] = _named(list(sums.by[name].listed.number), groups)
     return found
 
 

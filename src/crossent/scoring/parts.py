@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Interval = tuple[float, float]
@@ -74,11 +74,22 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True)
+class Blame:
+    """The rows of a true class that got probability 0: how many of the `rows` of the class, and their weight."""
+
+    value: Hashable
+    n: int
+    weight: float
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class FiniteRows:
     """The rows with a finite loss, where others have an infinite one, and what all rows would cost at some floors.
 
     `loss`, its interval `ci` and its standard error `se`, in nats, are those of the `n` rows of total `weight` whose
-    true class got a positive probability. `floors` has the loss of all rows for some smallest probabilities.
+    true class got a positive probability. `floors` has the loss of all rows for some smallest probabilities. The rows
+    to blame are counted by their true class in `blame`, and `ids` names them, a hundred at most.
     """
 
     n: int
@@ -87,6 +98,8 @@ class FiniteRows:
     ci: Interval
     se: float
     floors: tuple[Floor, ...]
+    blame: tuple[Blame, ...] = ()
+    ids: tuple[Hashable, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +143,168 @@ class Calibration:
     no_temperature: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with the interval that covers what it estimates, and its standard error."""
+
+    value: float
+    ci: Interval
+    se: float
+
+
+@dataclass(frozen=True, slots=True)
+class BalancedLoss:
+    """The mean over the classes that have rows of their losses, in nats, with its interval and standard error."""
+
+    loss: float
+    ci: Interval
+    se: float
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """Means over the labels: of the loss with its interval, rows being independent, and of the measures of each."""
+
+    loss: BalancedLoss
+    accuracy: float
+    brier: float
+    f1: float
+    roc_auc: float
+    average_precision: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """How the rows of a class were decided: with the most probable class as the answer.
+
+    `precision` is the share of the answers of this class that are right, `recall` the share of its rows that got it,
+    with its interval `recall_ci`, and `f1` their harmonic mean: all by weight. `predicted` is the weight of the rows
+    that got this class as their answer, `weight` that of the rows that are of it.
+    """
+
+    value: Hashable
+    n: int
+    weight: float
+    predicted: float
+    precision: float
+    recall: float
+    recall_ci: Interval
+    f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """The rows of the class `label` whose most probable class was `predicted`: their number and their weight."""
+
+    label: Hashable
+    predicted: Hashable
+    n: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """What the rows of each class were taken for.
+
+    `counts` and `weights` have a row for each true class and a column for each predicted one, in the order of
+    `Score.classes`; they are empty beyond a hundred classes. `mistakes` are the most frequent pairs of different
+    classes. Each of their weights may be too small by up to `within`, which is 0 as long as all pairs are counted.
+    """
+
+    counts: tuple[tuple[int, ...], ...]
+    weights: tuple[tuple[float, ...], ...]
+    mistakes: tuple[Mistake, ...]
+    within: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What the most probable classes are worth as answers.
+
+    `accuracy` and `balanced_accuracy`, the mean recall of the classes that have rows, come with intervals; `f1` is the
+    mean over the classes that occur as truth or as answer.
+    """
+
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    f1: float
+    classes: tuple[Decided, ...]
+    confusion: Confusion
+
+
+@dataclass(frozen=True, slots=True)
+class Brier:
+    """The mean square of what a prediction is off: (q − y)² of the positive one of two classes, else Σ_k (q_k − y_k)².
+
+    value = miscalibration − discrimination + uncertainty, where an isotonic regression for each class is the best
+    recalibration: Murphy's reliability, resolution and uncertainty. The parts are None beyond a hundred classes.
+    """
+
+    value: float
+    ci: Interval
+    se: float
+    miscalibration: float | None
+    discrimination: float | None
+    uncertainty: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How well the probability of a class tells its rows from the others: the class against the rest.
+
+    `auc` is the area under the ROC curve: the chance that a row of the class has a larger probability than another row,
+    ties counted by half. `average_precision` is Σ (R_j − R_j−1) P_j over the thresholds. Each is off by no more than
+    its `within`, which is 0 if the probabilities themselves were compared, and not the cells of a grid. `roc` has pairs
+    (false positive rate, true positive rate), `pr` pairs (recall, precision), from the highest threshold down.
+    """
+
+    value: Hashable
+    auc: float
+    auc_within: float
+    average_precision: float
+    average_precision_within: float
+    roc: tuple[tuple[float, float], ...]
+    pr: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Rows with a probability of the positive class of at least `threshold` taken as positive, and what follows.
+
+    `cost` is the mean cost of a row.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Thresholds of two classes where a false positive costs `fp` and a false negative `fn`.
+
+    `best` has the smallest cost in these rows; it is the smallest of many, so that new rows will cost a little more.
+    `calibrated` is fp / (fp + fn), the best one if the probabilities can be believed. `table` has some in between.
+    """
+
+    fp: float
+    fn: float
+    best: Threshold
+    calibrated: Threshold
+    table: tuple[Threshold, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassReliability:
+    """Calibration of the probability of one class in all rows: its bins, and its expected calibration error."""
+
+    value: Hashable
+    ece: float
+    bins: tuple[Bin, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScoreValues:
     """Numbers, parts and warnings of a score, without the sums behind them and without methods that show them.
@@ -159,6 +334,15 @@ class ScoreValues:
     worst: tuple[Row, ...]
     warnings: tuple[str, ...]
     finite: FiniteRows | None = None
+    balanced_loss: BalancedLoss | None = None
+    decisions: Decisions | None = None
+    brier: Brier | None = None
+    roc_auc: float | None = None
+    average_precision: float | None = None
+    ranking: tuple[Ranking, ...] = ()
+    thresholds: Thresholds | None = None
+    class_reliability: tuple[ClassReliability, ...] = ()
+    bins: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bits(self) -> float:

@@ -23,7 +23,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Ranking(RankingValues):
+class ModelRanking(RankingValues):
     """Several predictions of the same rows, cheapest first, in nats.
 
     `models` have loss, interval, rank and the letters of their ties: models that share a letter are not told apart.
@@ -146,7 +146,7 @@ class Ranking(RankingValues):
         return self.to_text()
 
 
-def rank(scores: Mapping[str, Score | ScoreState], *, ci: float | None = None) -> Ranking:
+def rank(scores: Mapping[str, Score | ScoreState], *, ci: float | None = None) -> ModelRanking:
     """Rank predictions of the same rows by their loss, and say which of them are not told apart.
 
     Every two are compared as `compare` does. Of K models that is K (K − 1) / 2 intervals; each is that much wider that
@@ -161,7 +161,7 @@ def rank(scores: Mapping[str, Score | ScoreState], *, ci: float | None = None) -
 
     Returns
     -------
-    Ranking
+    ModelRanking
         Models, cheapest first, and the differences of all pairs.
 
     Raises
@@ -206,7 +206,7 @@ def rank(scores: Mapping[str, Score | ScoreState], *, ci: float | None = None) -
         pairs.append(PairDifference(a, b, mean.value, mean.ci, mean.p_value, adjusted))
     apart = {(pair.a, pair.b) for pair in pairs if pair.ci[0] > 0.0 or pair.ci[1] < 0.0}
     letters = tied(names, apart)
-    return Ranking(
+    return ModelRanking(
         models=tuple(
             Ranked(
                 name,

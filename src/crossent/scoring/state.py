@@ -10,7 +10,14 @@ import numpy as np
 
 from crossent.errors import InputError, InputTypeError
 from crossent.scoring.finish import finish
-from crossent.scoring.input.arguments import RowArguments, ScoreOptions, ignored_labels, smallest_charged
+from crossent.scoring.input.arguments import (
+    RowArguments,
+    ScoreOptions,
+    bin_counts,
+    ignored_labels,
+    mistake_costs,
+    smallest_charged,
+)
 from crossent.scoring.input.batch import batch
 from crossent.scoring.input.classes import chosen
 from crossent.scoring.input.series import as_list
@@ -46,6 +53,11 @@ class ScoreState:
         How many of the most expensive rows to name.
     rows
         Keep the loss of every row, so that `compare` can pair them: some 30 bytes a row.
+    costs
+        What a false positive and a false negative cost, such as {"fp": 1, "fn": 5}, for the thresholds of two classes.
+    bins
+        How many bins to cut a column of numbers of `by` into, such as {"age": 5}; numbers with more than 50 values are
+        cut into five by default.
 
     Raises
     ------
@@ -72,6 +84,8 @@ class ScoreState:
         ci: float = 0.95,
         worst: int = 10,
         rows: bool = False,
+        costs: Mapping[str, float] | None = None,
+        bins: Mapping[str, int] | None = None,
     ) -> None:
         named = chosen(as_list(classes))
         self.options = ScoreOptions(
@@ -83,6 +97,8 @@ class ScoreState:
             ci=ci,
             worst=worst,
             rows=rows,
+            costs=mistake_costs(costs),
+            bins=bin_counts(bins),
         )
         self.sums, self._whole = RowSums(self.options), True
 

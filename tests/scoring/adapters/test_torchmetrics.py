@@ -215,7 +215,9 @@ def test_rich_states_come_back_whole():
         data = bytes(metric.encoded[0].numpy())
         found = torchmetrics_adapter._decoded(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         if state.sums.n:
-            assert_same(found.finalize(), state.finalize())
+            # of many rows without the rows themselves, curves are those of the grid
+            of_curves = ("ranking", "roc_auc", "average_precision", "brier", "thresholds", "class_reliability")
+            assert_same(found.finalize(), state.finalize(), but=() if state.sums.n < 4096 else of_curves)
 
 
 def globals_of_crossent():

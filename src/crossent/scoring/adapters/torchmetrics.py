@@ -258,7 +258,11 @@ STATE_CLASSES = {
     "crossent.scoring.sums.details": {"Details"},
     "crossent.scoring.sums.kept": {"KeptColumns", "KeptRows"},
     "crossent.scoring.sums.notes": {"Notes"},
-    "crossent.scoring.sums.row_sums": {"Numbering", "RowSums", "Slicing"},
+    "crossent.scoring.sums.grid": {"ClassGrid"},
+    "crossent.scoring.sums.outcomes": {"Outcomes"},
+    "crossent.scoring.sums.ranks": {"Ranks"},
+    "crossent.scoring.sums.row_sums": {"RowSums"},
+    "crossent.scoring.sums.slicing": {"Numbering", "Slicing"},
     "crossent.scoring.sums.temperature": {"Temperatures"},
     "crossent.scoring.sums.totals": {"ClusterSums", "Sum", "Totals", "_Block"},
 }

@@ -12,10 +12,12 @@ from typing import Any
 from crossent.errors import Argument, MissedError, UsageError, one_line, spelled
 from crossent.outputs import why_not_writable
 from crossent.scoring.cli.reading import Names, as_option, input_errors, opened, state_from, state_of
+from crossent.scoring.cli.row_files import writing
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.reader import FileOptions
 from crossent.scoring.input.several import Tables
+from crossent.scoring.input.truth import Joined
 from crossent.scoring.parts import Row
 from crossent.scoring.result import Score
 from crossent.scoring.show import words
@@ -28,9 +30,22 @@ def score_file(paths: Names, columns: Columns, options: Mapping[str, Any], files
         return score_tables(tables, columns, options)
 
 
-def score_tables(tables: Tables, columns: Columns, options: Mapping[str, Any]) -> Score:
-    """Return the score of a table; where it has no ids and lies in several files, the worst rows name their files."""
-    state = state_from(tables, columns, options)
+def score_tables(
+    tables: Tables | Joined, columns: Columns, options: Mapping[str, Any], rows: Path | None = None
+) -> Score:
+    """Return the score of a table; where it has no ids and lies in several files, the worst rows name their files.
+
+    Every row is written to the file `rows`, if there is one.
+    """
+    if rows is None:
+        state = state_from(tables, columns, options)
+    else:
+        try:
+            with writing(rows) as write:
+                state = state_from(tables, columns, options, write)
+        except OSError as error:
+            raise UsageError(f"cannot write to {rows}: {error.strerror or error}") from error
+        print(one_line(rows), file=sys.stderr)
     with input_errors(tables.name):
         score = state.finalize()
     if columns.id is not None or len(tables.parts) == 1:
@@ -38,7 +53,7 @@ def score_tables(tables: Tables, columns: Columns, options: Mapping[str, Any]) -
     return replace(score, worst=tuple(_in_file(row, tables) for row in score.worst))
 
 
-def _in_file(row: Row, tables: Tables) -> Row:
+def _in_file(row: Row, tables: Tables | Joined) -> Row:
     if not isinstance(row.id, int):
         return row
     place = tables.place(row.id)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from crossent.errors import UsageError, quoted
 
+MOST_BINS = 100
+"""Bins of a column of numbers, as in `input.arguments`, which would load NumPy for the help."""
 FILES, PREDICTIONS, ROWS, RESULT, CHECKS = "Files", "Predictions", "Rows", "Result", "Checks"
 """Groups of options in the help of a command."""
 
@@ -84,6 +87,13 @@ LabelOption = Annotated[
         help="Column of true classes; by default that which the shape of the table shows.", rich_help_panel=ROWS
     ),
 ]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of labels that a row may have several of, such as 'y_*', each 0 or 1; one of --probs for each.",
+        rich_help_panel=ROWS,
+    ),
+]
 WeightOption = Annotated[str | None, typer.Option(help="Column of weights.", rich_help_panel=ROWS)]
 ClusterOption = Annotated[
     str | None,
@@ -93,7 +103,11 @@ ClusterOption = Annotated[
 ]
 ByOption = Annotated[
     list[str] | None,
-    typer.Option(help="Column whose values get a loss each; may be repeated.", rich_help_panel=ROWS),
+    typer.Option(
+        help="Column whose values get a loss each; may be repeated. Numbers with many values are cut into bins, age:5 "
+        "into five.",
+        rich_help_panel=ROWS,
+    ),
 ]
 IdOption = Annotated[
     str | None,
@@ -105,6 +119,15 @@ PairsOption = Annotated[
     str | None,
     typer.Option(
         "--id", "--on", help="Column of names that pairs the rows; their order does by default.", rich_help_panel=ROWS
+    ),
+]
+TruthOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with the true classes, where they are not beside the predictions; --on names the column of ids that "
+        "both have, by default their order pairs the rows.",
+        rich_help_panel=ROWS,
     ),
 ]
 IgnoreOption = Annotated[
@@ -136,6 +159,24 @@ BitsOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=RESULT)]
+CostOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cost",
+        metavar="fp=1,fn=5",
+        help="What a false positive and a false negative cost, for the thresholds of two classes.",
+        rich_help_panel=RESULT,
+    ),
+]
+RowsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Write every row's id, loss, predicted class, the probabilities of it and of the true class, and slices: "
+        "parquet, arrow or csv.",
+        rich_help_panel=RESULT,
+    ),
+]
 MemoryOption = Annotated[
     str | None,
     typer.Option(
@@ -183,6 +224,56 @@ def _classes(classes: str) -> Any:
     except csv.Error as error:
         raise UsageError(f"--classes must be names with commas between them, got {quoted(classes)}") from error
     return named and [name.strip() for name in named]
+
+
+def costs_of(text: str | None) -> dict[str, float] | None:
+    """Return the argument `costs` that --cost stands for.
+
+    Examples
+    --------
+    >>> costs_of("fp=1, fn=5"), costs_of(None)
+    ({'fp': 1.0, 'fn': 5.0}, None)
+    """
+    if text is None:
+        return None
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, cost = (piece.strip() for piece in part.partition("="))
+        try:
+            found[name] = float(cost)
+        except ValueError:
+            found = {}
+            break
+    if not found or not set(found) <= {"fp", "fn"} or not all(0.0 < cost < math.inf for cost in found.values()):
+        raise UsageError(f"--cost must be like fp=1,fn=5 with positive numbers, got {quoted(text)}")
+    return found
+
+
+class Sliced(NamedTuple):
+    """The columns that --by names, and how many bins of some are wanted."""
+
+    by: list[str] | None
+    bins: dict[str, int]
+
+
+def sliced(by: list[str] | None) -> Sliced:
+    """Return the columns of --by without the numbers of bins behind them.
+
+    Examples
+    --------
+    >>> sliced(["lang", "age:5"])
+    Sliced(by=['lang', 'age'], bins={'age': 5})
+    """
+    bins: dict[str, int] = {}
+    names: list[str] = []
+    for name in by or ():
+        column, colon, count = name.rpartition(":")
+        if colon and column and count.isascii() and count.isdigit():
+            bins[column] = int(count)
+            if not 1 <= bins[column] <= MOST_BINS:
+                raise UsageError(f"--by {name}: the number of bins must be from 1 to {MOST_BINS}")
+        names.append(column if column in bins else name)
+    return Sliced(names or None, bins)
 
 
 def put(text: str) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from crossent.errors import Argument, InputError, UsageError, one_line
+from crossent.scoring.cli.row_files import RowWriter
 from crossent.scoring.input.arrow import arguments
 from crossent.scoring.input.classes import Classes, numbers_of, of_columns
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.reader import FileOptions, Portion
 from crossent.scoring.input.several import Tables, open_tables
 from crossent.scoring.input.survey import settled
+from crossent.scoring.input.truth import Joined, joined
 from crossent.scoring.state import ScoreState
 
 Names = str | Path | Sequence[str | Path]
@@ -97,13 +99,33 @@ def opened(paths: Names, files: FileOptions | None = None) -> Generator[Tables, 
         yield tables
 
 
+@contextmanager
+def opened_with_truth(
+    paths: Names, files: FileOptions | None, truth: str | None, columns: Columns
+) -> Generator[tuple[Tables | Joined, Columns], None, None]:
+    """Open predictions, with labels of another file beside them if there is one; yield them and the columns to read."""
+    with opened(paths, files) as tables:
+        if truth is None:
+            yield tables, columns
+            return
+        with opened(truth) as labels:
+            with input_errors():
+                both, named = joined(tables, labels, columns)
+            yield both, named
+
+
 def say(recognised: str) -> None:
     """Print on standard error what a file was read as, where nobody named it."""
     print(f"read as {one_line(recognised)}", file=sys.stderr)
 
 
-def state_from(tables: Tables, columns: Columns, options: Mapping[str, Any]) -> ScoreState:
-    """Return the state of all rows of a table; `options` are the arguments of `ScoreState`."""
+def state_from(
+    tables: Tables | Joined, columns: Columns, options: Mapping[str, Any], write: Callable[[Any], None] | None = None
+) -> ScoreState:
+    """Return the state of all rows of a table; `options` are the arguments of `ScoreState`.
+
+    `write` gets a table of pyarrow for each block of rows.
+    """
     with input_errors(tables.name):
         asked = settled(tables, columns, options.get("classes"))
         if asked.said:
@@ -112,15 +134,19 @@ def state_from(tables: Tables, columns: Columns, options: Mapping[str, Any]) -> 
         ignore = _ignored(options.get("ignore"), asked.named or of_columns(()))
         arguments_of_state: dict[str, Any] = {**options, "classes": asked.classes, "ignore": ignore}
         state = ScoreState(**arguments_of_state)
+        if write is not None:
+            state.sums.kept = cast("Any", RowWriter(state, write))
         with progress(tables, tables.batches(found.needed, found.texts)) as portions:
             for portion in portions:
                 with input_errors(_where(tables, portion, state.sums.seen)):
                     for piece in asked.pieces(portion.batch):
                         _ = state.update(**arguments(piece, found, state.sums.seen))
+        if isinstance(tables, Joined) and (unused := tables.unused(state.sums.seen)):
+            print(one_line(unused), file=sys.stderr)
         return state
 
 
-def _where(tables: Tables, portion: Portion, seen: int) -> str | None:
+def _where(tables: Tables | Joined, portion: Portion, seen: int) -> str | None:
     """Return how errors name the file of a portion, in which rows are counted through all files."""
     if portion.file is None or len(tables.parts) == 1:
         return portion.file
@@ -138,7 +164,7 @@ def _ignored(labels: Sequence[str] | None, classes: Classes) -> list[Any] | None
 
 
 @contextmanager
-def progress(tables: Tables, portions: Iterator[Portion]) -> Generator[Iterator[Portion], None, None]:
+def progress(tables: Tables | Joined, portions: Iterator[Portion]) -> Generator[Iterator[Portion], None, None]:
     """Yield the portions of a table, and show on a terminal how much of a long one has been read."""
     if not sys.stderr.isatty() or tables.size < LONG:
         yield portions

@@ -7,7 +7,7 @@ whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -18,13 +18,17 @@ from crossent.errors import Argument, InputError, InputTypeError, Message, quote
 from crossent.scoring.input.plain import plain
 from crossent.scoring.parts import KINDS, Kind, Zero
 
+MOST_BINS = 100
+"""Bins of a column of numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
     """Options of a `ScoreState`: how rows are read, and what is kept of them. States merge if their options agree.
 
     The fields are the arguments of `ScoreState`, checked; `ignore` holds any number of labels, and `class_keys` the
-    further labels of each class.
+    further labels of each class. `costs` are those of a false positive and of a false negative, `bins` the numbers of
+    bins of columns of `by`, by name.
     """
 
     classes: tuple[Hashable, ...] | None = None
@@ -35,6 +39,8 @@ class ScoreOptions:
     ci: float = 0.95
     worst: int = 10
     rows: bool = False
+    costs: tuple[float, float] = (1.0, 1.0)
+    bins: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.zero != "inf" and not (isinstance(self.zero, Real) and 0.0 < self.zero < 1.0):
@@ -91,6 +97,39 @@ class RowArguments:
         which = [Argument("probs"), ", ", Argument("logits"), " and ", Argument("logprobs")]
         got = [part for kind in passed for part in (" and ", Argument(kind))][1:] or ["none of them"]
         raise InputTypeError(Message("pass exactly one of ", *which, "; got ", *got))
+
+
+def mistake_costs(costs: Any) -> tuple[float, float]:
+    """Return the argument `costs`, of a false positive and of a false negative, which cost 1 unless it says more.
+
+    Examples
+    --------
+    >>> mistake_costs({"fn": 5}), mistake_costs(None)
+    ((1.0, 5.0), (1.0, 1.0))
+    """
+    found = {"fp": 1.0, "fn": 1.0}
+    given = {} if costs is None else costs
+    if not isinstance(given, Mapping) or not set(given) <= set(found):
+        raise InputError(f"costs must be like {{'fp': 1, 'fn': 5}}, got {quoted(costs)}", argument="costs")
+    for name, cost in given.items():
+        if not (isinstance(cost, Real) and 0.0 < float(cost) < math.inf):
+            raise InputError(f"the cost of a mistake must be positive, got {name}={quoted(cost)}", argument="costs")
+        found[name] = float(cost)
+    return found["fp"], found["fn"]
+
+
+def bin_counts(bins: Any) -> tuple[tuple[str, int], ...]:
+    """Return the argument `bins`, the number of bins by name of a column of numbers, in the order of the names."""
+    given = {} if bins is None else bins
+    if not isinstance(given, Mapping):
+        raise InputTypeError(f"bins must be like {{'age': 5}}, got {quoted(bins)}", argument="bins")
+    for name, count in given.items():
+        if not isinstance(count, Integral) or not 1 <= int(count) <= MOST_BINS:
+            raise InputError(
+                f"bins of {quoted(name)} must be a whole number from 1 to {MOST_BINS}, got {quoted(count)}",
+                argument="bins",
+            )
+    return tuple(sorted((str(name), int(count)) for name, count in given.items()))
 
 
 def check_level(ci: float) -> None:

@@ -97,7 +97,7 @@ class Joined:
         asked = own if self.on is None or self.on in own else [*own, self.on]
         asked = asked or [self.predictions.columns[0]]
         row = 0
-        for portion in self.predictions.batches(asked, texts | ({self.on} if self.on else set())):
+        for portion in self.predictions.batches(asked, texts | frozenset([] if self.on is None else [self.on])):
             batch = portion.batch
             places = self._places(batch, row)
             found = {name: batch.column(name) for name in own}
@@ -117,7 +117,8 @@ class Joined:
         import pyarrow as pa
 
         if self._read is None:
-            wanted = list(dict.fromkeys([*self.taken.values(), *([] if self.on is None else [self.on])]))
+            wanted = [*dict.fromkeys(self.taken.values())]
+            wanted += [] if self.on is None or self.on in wanted else [self.on]
             as_text = [there for here, there in self.taken.items() if here in texts]
             as_text += [] if self.on is None else [self.on]
             read = [portion.batch for portion in self.truth.batches(wanted, as_text)]
@@ -130,17 +131,18 @@ class Joined:
     def _places(self, batch: Any, row: int) -> Any:
         """Return the row of the truth for each row of a batch, whose first row is number `row`."""
         import pyarrow as pa
-        import pyarrow.compute as pc
+        from pyarrow import compute
 
+        find: Any = compute
         if self.on is None:
             if row + len(batch) > len(self._read):
                 raise InputError(self._counts(None, len(self._read)), argument="truth")
             return pa.array(range(row, row + len(batch)), pa.int64())
         mine = decoded(batch.column(self.on))
         ids, mine = _alike(self._ids, mine)
-        places: Any = pc.index_in(mine, value_set=ids, skip_nulls=True)
+        places: Any = find.index_in(mine, value_set=ids, skip_nulls=True)
         if places.null_count:
-            missing: Any = pc.is_null(places)
+            missing: Any = find.is_null(places)
             first = missing.index(True).as_py()
             raise InputError(
                 f"{quoted(mine[first].as_py())} (row {row + first} and {places.null_count - 1} more) of column "
@@ -211,12 +213,13 @@ def _label(truth: Tables, on: str | None) -> str:
 
 def _unique(ids: Any, on: str, name: str) -> Any:
     """Return a column of ids as one array, each of which must be there once."""
-    import pyarrow.compute as pc
+    from pyarrow import compute
 
+    count: Any = compute
     whole = decoded(ids.combine_chunks())
     if whole.null_count:
         raise InputError(f"column {quoted(on)} of {name} has {whole.null_count:,} rows without an id", argument="on")
-    counts: Any = pc.value_counts(whole)
+    counts: Any = count.value_counts(whole)
     if len(counts) < len(whole):
         twice = next(each["values"].as_py() for each in counts if each["counts"].as_py() > 1)
         raise InputError(

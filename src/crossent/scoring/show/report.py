@@ -11,7 +11,7 @@ from typing import NamedTuple
 from crossent.html import Markup, clipped, figure, safe, stylesheet, table, template
 from crossent.outputs import write_whole
 from crossent.scoring.parts import Calibration, ScoreValues, bits
-from crossent.scoring.show import pictures, words
+from crossent.scoring.show import answers, pictures, words
 from crossent.scoring.show.sections import classes, slices
 from crossent.scoring.show.text import FLOORED
 from crossent.scoring.show.words import counted, interval, number, share
@@ -42,8 +42,11 @@ def render(score: ScoreValues, *, title: str, source: str = "") -> str:
         facts=_facts(score, source),
         level=_level(score),
         warnings=_warnings(score),
-        cards="\n".join(_cards(score)),
-        reliability=_reliability(score),
+        cards="\n".join([*_cards(score), *(_card(*card) for card in answers.cards(score))]),
+        blame=answers.blame(score),
+        reliability=_reliability(score) + answers.by_class(score),
+        answers=answers.answers(score),
+        order=answers.order(score),
         classes=classes(score),
         slices=slices(score),
         losses=_losses(score),
@@ -115,9 +118,17 @@ def _cards(score: ScoreValues) -> list[str]:
         _card(
             "Accuracy",
             share(score.accuracy),
-            f"The class found most probable is the true one in this share of {counted(score.n, 'row')}{clusters}.",
+            f"{_accuracy_between(score)}The class found most probable is the true one in this share of "
+            f"{counted(score.n, 'row')}{clusters}.",
         ),
     ]
+
+
+def _accuracy_between(score: ScoreValues) -> str:
+    """Return the sentence with the interval of the accuracy, empty if there is none."""
+    if score.decisions is None:
+        return ""
+    return f"{_between(score, words.span(*map(share, score.decisions.accuracy.ci)))} "
 
 
 def _beside_infinity(score: ScoreValues) -> str:
@@ -292,7 +303,13 @@ def _numbers(score: ScoreValues) -> str:
         NumberRow("baseline, nats", nats(score.baseline), "loss of predicting the frequencies of the classes"),
         NumberRow("skill", share(score.skill), "1 − loss / baseline", words.span(*map(share, score.skill_ci))),
         NumberRow("entropy, nats", nats(score.entropy), "the loss that the predictions themselves expect"),
-        NumberRow("accuracy", share(score.accuracy), "fraction of rows whose most probable class is the true one"),
+        NumberRow(
+            "accuracy",
+            share(score.accuracy),
+            "fraction of rows whose most probable class is the true one",
+            words.span(*map(share, score.decisions.accuracy.ci)) if score.decisions else "",
+        ),
+        *(NumberRow(name, value, meaning, ends) for name, value, ends, meaning in answers.number_rows(score)),
         NumberRow("least probability", _zero(score), "smaller probabilities are charged as this one"),
         *_calibration_rows(score.calibration, places),
     ]

@@ -42,13 +42,18 @@ def slices(score: ScoreValues) -> str:
     if not columns:
         return ""
     text = "<p>The same for the rows that share a value of a column.</p>"
+    if score.bins:
+        some = ", ".join(f"{safe(name)} in {counted(bins, 'bin')}" for name, bins in score.bins.items())
+        text += f"<p>Columns of numbers are cut into bins with about equally many rows: {some}.</p>"
     drawn = [_drawn(score, name, parts) for name, parts in columns.items()]
     return f'<h2>Where does it cost most?</h2>\n{text}\n<div class="pair">{"".join(drawn)}</div>'
 
 
 def _drawn(score: ScoreValues, name: str, parts: Sequence[Slice]) -> str:
     """Return the cards of a column: one with all its parts, or two with the costliest and the cheapest of many."""
-    there = sorted((part for part in parts if part.n), key=_cost, reverse=True)
+    there = [part for part in parts if part.n]
+    if name not in score.bins or parts is score.per_class:  # bins are in the order of their numbers
+        there.sort(key=_cost, reverse=True)
     noun = "classes" if parts is score.per_class else "values"
     if len(there) > _MOST:
         shown = [there[:_END], there[-_END:]]

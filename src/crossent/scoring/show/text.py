@@ -7,16 +7,14 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from crossent.errors import one_line, shown
 from crossent.scoring.parts import ScoreValues, Slice, bits
 from crossent.scoring.show import words
-
-TextRows = list[tuple[str, ...]]
-"""Rows of a table, the heading among them; every row has the same number of cells."""
+from crossent.scoring.show.measures import TextRows, TextTable, measure_rows, measure_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +29,9 @@ class LossUnit:
         return nats / self.nats
 
 
-class TextTable(NamedTuple):
-    """A table and its title."""
-
-    title: str
-    rows: TextRows
-
-
 FLOORED = "if no smaller probability were charged"
 NATS, BITS = LossUnit("nats", 1.0), LossUnit("bits", math.log(2))
+_BLAMED = 5  # classes
 _MOST = 12  # parts that are listed; of more, those with the largest losses
 _WIDEST = 60  # characters of a cell
 
@@ -89,7 +81,7 @@ def headline(score: ScoreValues, *, in_bits: bool = False) -> TextRows:
         ("skill", words.share(score.skill), skill),
         (f"baseline, {unit}", words.number(convert(score.baseline), places), "the frequencies of the classes"),
         (f"entropy, {unit}", words.number(convert(score.entropy), places), "what the predictions expect to cost"),
-        ("accuracy", words.share(score.accuracy), ""),
+        *measure_rows(score, convert, unit),
     ]
 
 
@@ -102,11 +94,23 @@ def _beside_infinity(score: ScoreValues, unit: LossUnit) -> TextRows:
     ends = words.interval((unit.of(found.ci[0]), unit.of(found.ci[1])), places)
     others = f"  of the other {words.counted(found.n, 'row')}"
     return [
+        *_blamed(score),
         *([(others, words.number(unit.of(found.loss), places), ends)] if found.n else []),
         *(
             (f"  at a floor of {words.probability(floor.zero)}", words.number(unit.of(floor.loss), places), FLOORED)
             for floor in found.floors
         ),
+    ]
+
+
+def _blamed(score: ScoreValues) -> TextRows:
+    """Return a row for each class whose rows got probability 0, those with most rows first."""
+    found = score.finite
+    if found is None:
+        return []
+    blame = sorted(found.blame, key=lambda part: -part.n)[:_BLAMED]
+    return [
+        (f"  rows of class {shown(part.value)}", f"{part.n:,}", f"of {part.rows:,} got probability 0") for part in blame
     ]
 
 
@@ -131,7 +135,8 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
     found: list[TextTable] = []
     if len(score.per_class) > 1:
         found.append(_parts("class", score.per_class, unit))
-    found += [_parts(name, parts, unit) for name, parts in score.by.items()]
+    found += [_parts(name, parts, unit, score.bins.get(name, 0)) for name, parts in score.by.items()]
+    found += measure_tables(score)
     if score.worst:
         head = ("row", f"loss, {unit.name}", "true class", "which got", "predicted", "which got")
         rows = [
@@ -145,9 +150,10 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
     return found
 
 
-def _parts(name: str, parts: Sequence[Slice], unit: LossUnit) -> TextTable:
-    """Return the table of the classes, or of the values of a column."""
+def _parts(name: str, parts: Sequence[Slice], unit: LossUnit, bins: int = 0) -> TextTable:
+    """Return the table of the classes, or of the values of a column, or of bins of its numbers."""
     listed, title = list(parts), f"by {shown(name)}"
+    title += f": {words.counted(bins, 'bin')} of numbers, about equally many rows in each" if bins else ""
     if len(parts) > _MOST:
         listed = sorted(parts, key=lambda part: -part.loss)[:_MOST]
         title = f"{title}: the {_MOST} of {len(parts)} with the largest loss"

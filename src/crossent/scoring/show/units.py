@@ -6,7 +6,17 @@ import math
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from crossent.scoring.parts import Bar, Calibration, FiniteRows, Floor, Row, ScoreValues, Slice, Temperature
+from crossent.scoring.parts import (
+    BalancedLoss,
+    Bar,
+    Calibration,
+    FiniteRows,
+    Floor,
+    Row,
+    ScoreValues,
+    Slice,
+    Temperature,
+)
 
 T = TypeVar("T")
 
@@ -19,6 +29,7 @@ _LOSSES: dict[type, tuple[str, ...]] = {
     Row: ("loss",),
     FiniteRows: ("loss", "ci", "se"),
     Floor: ("loss",),
+    BalancedLoss: ("loss", "ci", "se"),
 }
 """Fields in nats, of each part of a score."""
 

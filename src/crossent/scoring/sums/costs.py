@@ -77,7 +77,7 @@ def costs(batch: Batch, begin: int, end: int, *, normalize: bool) -> Costs:
     """
     values, label = batch.values[begin:end], batch.label[begin:end]
     if batch.binary:
-        return _of_one_number(batch.kind, _wide(values), label == 1)
+        return _of_one_number(batch.kind, as_float64(values), label == 1)
     if batch.kind == "probs":
         return _of_probabilities(values, label, normalize)
     step = max(1, PIECE // values.shape[1])
@@ -95,7 +95,7 @@ def row_losses(logits: Any, label: Any, temperature: float) -> LossAndSlope:
 
 
 def _of_probabilities(values: Any, label: Any, normalize: bool) -> Costs:
-    positive = _wide(values[:, 1]) if values.shape[1] == 2 else None
+    positive = as_float64(values[:, 1]) if values.shape[1] == 2 else None
     row = _summary(values, label, entropic=True)
     np.maximum(row.picked, 0.0, out=row.picked, where=row.picked >= -EXACT)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -117,7 +117,7 @@ def _of_probabilities(values: Any, label: Any, normalize: bool) -> Costs:
 
 
 def _of_logits(values: Any, label: Any, kind: Kind, normalize: bool) -> Costs:
-    wide, rows = _wide(values), len(label)
+    wide, rows = as_float64(values), len(label)
     row = _summary(wide, label, entropic=False)
     record, loss, lse, entropy = np.empty((len(FIELDS), rows)), np.empty(rows), np.empty(rows), np.empty(rows)
     cpu.row_stats(wide, Target(index=label, ignore_index=IGNORED), Scores(), record, RowOutputs(loss, lse, entropy))
@@ -191,7 +191,7 @@ def _joined(parts: Sequence[Costs]) -> Costs:
     return Costs(*(None if column[0] is None else np.concatenate(column) for column in columns))
 
 
-def _wide(values: Any) -> Any:
+def as_float64(values: Any) -> Any:
     """Return numbers of NumPy or torch as float64, contiguous."""
     if hasattr(values, "detach"):
         return values.double().contiguous().numpy()

@@ -52,6 +52,16 @@ def cell(q: Any) -> Any:
     return place
 
 
+def edges(place: Any) -> Any:
+    """Return the least probability of each of these cells."""
+    starts = cell(np.arange(BINS) / BINS)
+    tenth = np.searchsorted(starts, place, side="right") - 1
+    tenth = np.where(place == CELLS - 1, BINS, tenth)  # 1 itself
+    odds = ((place - tenth + _FIRST) << _SHIFT).view(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where(tenth == BINS, 1.0, np.maximum(odds / (1.0 + odds), tenth / BINS))
+
+
 class Curve:
     """Σ w, Σ w q, Σ w truth and the number of rows, by probability while there are few, else by cell."""
 
@@ -76,12 +86,31 @@ class Curve:
         self._coarsen()
         self.sums += _in_cells(other)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, of cells those that have rows, which are few."""
+        if self.q is not None:
+            return vars(self)
+        filled = self.filled()
+        return {"q": None, "sums": self.sums[:, filled], "filled": filled.astype(np.int32)}
+
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        """Take the attributes of `__getstate__`."""
+        filled = parts.pop("filled", None)
+        vars(self).update(parts)
+        if filled is not None:
+            self.sums = np.zeros((4, CELLS))
+            self.sums[:, filled] = parts["sums"]
+
     def points(self) -> Points:
         """Return a point for each probability or cell that has rows."""
         weight = self.sums[0]
         filled = weight > 0
         q = self.sums[1][filled] / weight[filled] if self.q is None else self.q[filled]
         return Points(q, weight[filled], self.sums[2][filled])
+
+    def filled(self) -> Any:
+        """Return the numbers of the cells that have rows, which are those of the points, once there are cells."""
+        return np.flatnonzero(self.sums[0] > 0)
 
     def bins(self) -> tuple[Bin, ...]:
         """Return ten bins of equal width; the last one includes 1, empty ones are left out."""
@@ -92,15 +121,7 @@ class Curve:
             tenth = np.searchsorted(starts, np.flatnonzero(filled), side="right") - 1
         else:
             tenth = np.minimum((self.q[filled] * BINS).astype(int), BINS - 1)
-        result: list[Bin] = []
-        for k in np.unique(tenth).tolist():
-            here = tenth == k
-            w, wq, wt, n = (part[here].sum() for part in (weight, predicted, truth, count))
-            mean = wq / w
-            if self.q is not None and here.sum() == 1:  # as it was given, not as a quotient
-                mean = self.q[filled][here][0]
-            result.append(Bin(k / BINS, (k + 1) / BINS, int(n), float(w), float(mean), float(wt / w)))
-        return tuple(result)
+        return binned(tenth, np.stack([weight, predicted, truth, count]), None if self.q is None else self.q[filled])
 
     def _insert(self, q: Any, sums: Any) -> None:
         both = q if self.q is None else np.concatenate([self.q, q])
@@ -114,6 +135,20 @@ class Curve:
     def _coarsen(self) -> None:
         if self.q is not None:
             self.sums, self.q = _in_cells(self), None
+
+
+def binned(tenth: Any, sums: Any, q: Any | None = None) -> tuple[Bin, ...]:
+    """Return bins of points: their tenths (K,), Σ w, Σ w q, Σ w truth and count (4, K), and their q as it was given."""
+    weight, predicted, truth, count = sums
+    result: list[Bin] = []
+    for k in np.unique(tenth[count > 0]).tolist():
+        here = tenth == k
+        w, wq, wt, n = (part[here].sum() for part in (weight, predicted, truth, count))
+        mean = wq / w
+        if q is not None and here.sum() == 1:  # as it was given, not as a quotient
+            mean = q[here][0]
+        result.append(Bin(k / BINS, (k + 1) / BINS, int(n), float(w), float(mean), float(wt / w)))
+    return tuple(result)
 
 
 def _in_cells(curve: Curve) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ _LOWEST = (1023 - 150) * 4
 FLOORS = (1e-3, 1e-6, 1e-9, 1e-15)
 """Smallest probabilities at which an infinite loss is said as well."""
 _CAPS = -np.log(FLOORS)
+BLAMED = 100
+"""Rows with an infinite loss that are named."""
 
 
 class Details:
@@ -31,6 +34,7 @@ class Details:
         self.bars: Any = np.zeros(_BARS + 1)
         self.curve = Curve()
         self.worst: list[Row] = []
+        self.blamed: list[Hashable] = []  # ids of rows with an infinite loss, the first that came
 
     def add(self, rows: CountedRows, zero: Zero) -> None:
         """Add rows; `zero` is the smallest probability that is charged."""
@@ -49,6 +53,9 @@ class Details:
             truth, q = rows.label == 1, costs.positive
         self.curve.add(np.clip(q, 0.0, 1.0), truth, rows.weight)
         self._add_excess(rows)
+        if len(self.blamed) < BLAMED and rows.loss.max() == np.inf:
+            infinite = np.flatnonzero(np.isposinf(rows.loss))[: BLAMED - len(self.blamed)]
+            self.blamed = [*self.blamed, *(rows.name(k) for k in infinite.tolist())]
         bar = (np.maximum(rows.loss, 0.0).view(np.int64) >> 50) - _LOWEST
         np.clip(bar, 0, _BARS, out=bar)
         self.bars += np.bincount(bar, rows.weight, _BARS + 1)
@@ -63,11 +70,13 @@ class Details:
         self.curve.merge(other.curve)
         self.bars = self.bars + other.bars
         self._keep(other.worst)
+        self.blamed = [*self.blamed, *other.blamed][:BLAMED]
 
     def renumbered(self, first: int) -> Details:
         """Return the same sums with numbers of rows that begin at `first`."""
         later = copy(self)
         later.worst = [replace(row, id=row.id + first) for row in self.worst if isinstance(row.id, int)]
+        later.blamed = [name + first for name in self.blamed if isinstance(name, int)]
         return later
 
     def histogram(self) -> tuple[Bar, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,15 @@ import numpy as np
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.arguments import ScoreOptions
 from crossent.scoring.input.batch import Batch, Layout
-from crossent.scoring.input.labels import Coded
 from crossent.scoring.sums.costs import Costs, costs
 from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.details import Details
+from crossent.scoring.sums.grid import MOST, pieces
 from crossent.scoring.sums.kept import KeptColumns, KeptRows
 from crossent.scoring.sums.notes import Notes
+from crossent.scoring.sums.outcomes import Outcomes
+from crossent.scoring.sums.ranks import Ranks
+from crossent.scoring.sums.slicing import Numbering, Slicing
 from crossent.scoring.sums.temperature import Temperatures
 from crossent.scoring.sums.totals import LossRows, Totals
 
@@ -25,51 +27,16 @@ BLOCK = 1 << 16
 """Rows that are worked on at a time."""
 
 
-class Numbering:
-    """Numbers of values, counted from 0 in the order in which the values first came."""
-
-    def __init__(self) -> None:
-        self.number: dict[Hashable, int] = {}
-
-    def __len__(self) -> int:
-        return len(self.number)
-
-    def of(self, coded: Coded) -> Any:
-        """Return the number of each row's value, (N,); new values get new numbers."""
-        table = [self.number.setdefault(value, len(self.number)) for value in coded.values]
-        return np.array(table or [0], np.int64)[coded.codes]
-
-    def of_other(self, other: Numbering) -> Any:
-        """Return the number here of each number of another numbering, (n,)."""
-        return self.of(Coded(np.arange(len(other)), list(other.number)))
-
-
-class Slicing:
-    """A column of `by`: its values, and the totals of the rows of each."""
-
-    def __init__(self) -> None:
-        self.values = Numbering()
-        self.totals = Totals()
-
-    def groups(self, coded: Coded) -> Any:
-        """Return the group of each row, (N,), with room in the totals for new ones."""
-        groups = self.values.of(coded)
-        self.totals.grow(len(self.values))
-        return groups
-
-    def merge(self, other: Slicing, clusters: Any | None) -> None:
-        """Add the totals of other rows, whose clusters have these numbers here."""
-        groups = self.values.of_other(other.values)
-        self.totals.grow(len(self.values))
-        self.totals.merge(other.totals, groups, clusters)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Groups:
-    """Numbers of the rows of a batch, (N,) each: of their clusters, and of their groups in each column of `by`."""
+    """Numbers of the rows of a batch, (N,) each: of their clusters, and of their groups in each column of `by`.
+
+    `listed` are the numbers of the values themselves, where rows are kept.
+    """
 
     cluster: Any | None
     by: dict[str, Any]
+    listed: dict[str, Any]
 
 
 class RowSums:
@@ -85,6 +52,7 @@ class RowSums:
         self.seen = 0
         self.notes, self.details, self.temperatures = Notes(), Details(options.worst), Temperatures()
         self.kept = KeptRows() if options.rows else None
+        self.outcomes, self.ranks, self.brier = Outcomes(), Ranks(options.rows), Totals(1)
         self.clusters = Numbering()
         self.totals = Totals()
         self.by: dict[str, Slicing] = {}
@@ -106,7 +74,9 @@ class RowSums:
             batch = batch.in_order_of(self.layout.classes)
         self._settle(batch.layout)
         cluster = None if batch.cluster is None else self.clusters.of(batch.cluster)
-        groups = _Groups(cluster, {name: self.by[name].groups(coded) for name, coded in batch.by.items()})
+        by = {name: self.by[name].groups(coded) for name, coded in batch.by.items()}
+        kept = batch.by if self.kept is not None else {}
+        groups = _Groups(cluster, by, {name: self.by[name].listed.of(coded) for name, coded in kept.items()})
         self.temperatures.expect(len(batch), len(batch.classes))
         begins = range(0, len(batch), BLOCK)
         found = (costs(batch, k, min(k + BLOCK, len(batch)), normalize=self.options.normalize) for k in begins)
@@ -134,9 +104,12 @@ class RowSums:
             self.by[name].merge(theirs, clusters)
         self.notes.merge(other.notes)
         self.details.merge(other.details)
+        self.outcomes.merge(other.outcomes, clusters)
+        self.ranks.merge(other.ranks)
+        self.brier.merge(other.brier, np.zeros(1, np.int64), clusters)
         self.temperatures.merge(other.temperatures, len(layout.classes))
         if self.kept is not None and other.kept is not None:
-            by = {name: self.by[name].values.of_other(theirs.values) for name, theirs in other.by.items()}
+            by = {name: self.by[name].listed.of_other(theirs.listed) for name, theirs in other.by.items()}
             self.kept.merge(other.kept, clusters, by)
         self.seen += other.seen
 
@@ -145,6 +118,7 @@ class RowSums:
         if self.layout is None:
             self.layout = layout
             self.totals.grow(len(layout.classes))
+            self.outcomes.grow(len(layout.classes))
             self.by = {name: Slicing() for name in layout.by}
         else:
             self.layout.require_same(layout)
@@ -171,12 +145,30 @@ class RowSums:
         self.totals.add(LossRows(rows.loss, rows.weight, rows.label, rows.right, cluster))
         for name, group in groups.by.items():
             self.by[name].totals.add(LossRows(rows.loss, rows.weight, group[places], rows.right, cluster))
+        self.outcomes.add(rows.label, rows.costs.predicted, rows.weight, cluster)
+        self._add_squares(rows, cluster)
         if self.kept is not None:
             ids = None if batch.id is None else batch.id[places]
             self.kept.add(
                 KeptColumns(
                     *(rows.loss, rows.label, rows.weight, cluster, ids, rows.numbers),
                     *(rows.costs.probability, rows.costs.predicted, rows.costs.confidence),
-                    by={name: group[places] for name, group in groups.by.items()},
+                    by={name: group[places] for name, group in groups.listed.items()},
                 )
             )
+
+    def _add_squares(self, rows: CountedRows, cluster: Any | None) -> None:
+        """Add what is known of each class against the others, and Brier's square losses."""
+        costs, label, weight = rows.costs, rows.label, rows.weight
+        if costs.positive is not None:
+            self.ranks.add_two(rows)
+            square = (costs.positive - label) ** 2
+        elif len(rows.batch.classes) > MOST:
+            return
+        else:
+            square = np.empty(len(rows))
+            for part, q in pieces(rows, normalize=self.options.normalize):
+                self.ranks.add_piece(q, label[part], None if weight is None else weight[part])
+                square[part] = np.einsum("nk,nk->n", q, q) - 2.0 * q[np.arange(len(q)), label[part]] + 1.0
+        nothing = np.zeros(len(rows), np.int64)
+        self.brier.add(LossRows(square, weight, nothing, nothing > 0, cluster))

@@ -18,8 +18,9 @@ import numpy as np
 from crossent.scoring.sums.interval import Mean, Residuals, even, mean_of
 
 MOMENTS = (*((k, j) for k in (1, 2, 3) for j in range(k + 1)), (4, 0))
-_AT = {pair: place for place, pair in enumerate(MOMENTS)}
-_GROUP = 1 << 32  # a cluster's key is group · 2³² + cluster
+AT = {pair: place for place, pair in enumerate(MOMENTS)}
+GROUP = 1 << 32
+"""A cluster's key is group · 2³² + cluster."""
 
 
 class Sum:
@@ -123,7 +124,7 @@ class Totals:
     def _add_finite(self, rows: LossRows) -> None:
         size, group, loss = self.groups, rows.group, rows.loss
         count = np.bincount(group, minlength=size)
-        known = self.sums.total[_AT[1, 0]] > 0
+        known = self.sums.total[AT[1, 0]] > 0
         about, sums = self.about, None
         if known[count > 0].all():
             sums = _moments(rows, loss - about[group], count)
@@ -139,7 +140,7 @@ class Totals:
         self.right.add(right)
         if rows.cluster is not None:
             weight = np.ones(len(loss)) if rows.weight is None else rows.weight
-            self._of_clusters().add(group * _GROUP + rows.cluster, weight * loss, weight)
+            self._of_clusters().add(group * GROUP + rows.cluster, weight * loss, weight)
 
     def _add_infinite(self, rows: LossRows) -> None:
         count = np.bincount(rows.group, minlength=self.groups)
@@ -147,7 +148,11 @@ class Totals:
         self.infinite.add(np.bincount(rows.group, rows.weight, self.groups))
         if rows.cluster is not None:
             nothing = np.zeros(len(rows.loss))
-            self._of_clusters().add(rows.group * _GROUP + rows.cluster, nothing, nothing)
+            self._of_clusters().add(rows.group * GROUP + rows.cluster, nothing, nothing)
+
+    def clusters_of(self, key: Any, loss: Any, weight: Any) -> None:
+        """Add terms of clusters: their keys, w l and w."""
+        self._of_clusters().add(key, loss, weight)
 
     def _of_clusters(self) -> ClusterSums:
         if self.by_cluster is None:
@@ -170,36 +175,34 @@ class Totals:
             mine.merge(theirs.take(groups, size))
         if other.by_cluster is not None and clusters is not None:
             theirs = other.by_cluster.sorted()
-            self._of_clusters().add(
-                groups[theirs.group] * _GROUP + clusters[theirs.cluster], theirs.loss, theirs.weight
-            )
+            self._of_clusters().add(groups[theirs.group] * GROUP + clusters[theirs.cluster], theirs.loss, theirs.weight)
 
     def _join(self, sums: Sum, about: Any) -> None:
         """Add sums about other centres, and move the centre where it is farther from the mean than the losses are."""
-        fresh = self.sums.total[_AT[1, 0]] == 0
+        fresh = self.sums.total[AT[1, 0]] == 0
         self.about = np.where(fresh, about, self.about)
-        here = _moved(sums, about - self.about)
+        here = moved(sums, about - self.about)
         both = self.sums.value + here.value
         far = _far(both)
         if far.any():
             with np.errstate(divide="ignore", invalid="ignore"):
-                shift = both[_AT[1, 1]] / both[_AT[1, 0]]
+                shift = both[AT[1, 1]] / both[AT[1, 0]]
             target = np.where(far, self.about + shift, self.about)
-            self.sums, self.about = _moved(self.sums, self.about - target), target
-            here = _moved(sums, about - target)
+            self.sums, self.about = moved(self.sums, self.about - target), target
+            here = moved(sums, about - target)
         self.sums.merge(here)
 
     @property
     def weight(self) -> Any:
         """Σ w of each group, rows with infinite losses included."""
-        return self.sums.value[_AT[1, 0]] + self.infinite.value
+        return self.sums.value[AT[1, 0]] + self.infinite.value
 
     def means(self) -> Mean:
         """Return the mean loss of each group."""
         sums = self.sums.value
-        finite = sums[_AT[1, 0]]
+        finite = sums[AT[1, 0]]
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = self.about + sums[_AT[1, 1]] / finite
+            value = self.about + sums[AT[1, 1]] / finite
         if self.by_cluster is None:
             residuals = self._residuals(value)
         else:
@@ -217,7 +220,7 @@ class Totals:
     def ratio(self, price: Any) -> Mean:
         """Return Σ w l / Σ w b over all rows, as one group, with a price b (G,) for the rows of each group."""
         if self.infinite.value.any():
-            whole = float(self.sums.value[_AT[1, 0]] @ price)
+            whole = float(self.sums.value[AT[1, 0]] @ price)
             return _one(np.inf, whole, Residuals(int(self.count.sum()), np.nan, np.nan, np.nan, np.nan))
         return self._finite_ratio(price)
 
@@ -227,13 +230,13 @@ class Totals:
 
     def _finite_ratio(self, price: Any) -> Mean:
         sums = self.sums.value
-        whole = float(sums[_AT[1, 0]] @ price)
+        whole = float(sums[AT[1, 0]] @ price)
         if whole == 0:
             return _one(np.nan, 0.0, Residuals(0, np.nan, np.nan, np.nan, np.nan))
-        value = math.fsum([*(self.about * sums[_AT[1, 0]]), *sums[_AT[1, 1]]]) / whole
+        value = math.fsum([*(self.about * sums[AT[1, 0]]), *sums[AT[1, 1]]]) / whole
         if self.by_cluster is None:
             r = self._residuals(value * price)
-            parts = even(sums[_AT[2, 0]].sum(), sums[_AT[4, 0]].sum())
+            parts = even(sums[AT[2, 0]].sum(), sums[AT[4, 0]].sum())
             return _one(value, whole, Residuals(r.n.sum(), r.square.sum(), r.cube.sum(), r.cross @ price, parts))
         found = self.by_cluster.sorted()
         priced = price[found.group] * found.weight
@@ -249,16 +252,16 @@ class Totals:
         sums, away = self.sums.value, value - self.about
         with np.errstate(over="ignore", invalid="ignore"):
             square, cube = (
-                sum(comb(power, j) * sums[_AT[power, j]] * (-away) ** (power - j) for j in range(power + 1))
+                sum(comb(power, j) * sums[AT[power, j]] * (-away) ** (power - j) for j in range(power + 1))
                 for power in (2, 3)
             )
-        cross = sums[_AT[2, 1]] - away * sums[_AT[2, 0]]
+        cross = sums[AT[2, 1]] - away * sums[AT[2, 0]]
         return Residuals(
             self.count - self.infinite_count,
             np.maximum(square, 0.0),
             cube,
             cross,
-            even(sums[_AT[2, 0]], sums[_AT[4, 0]]),
+            even(sums[AT[2, 0]], sums[AT[4, 0]]),
         )
 
 
@@ -273,7 +276,7 @@ def residuals_of(u: Any, b: Any, weight: Any, group: Any, size: int) -> Residual
 def _far(sums: Any) -> Any:
     """Return which groups have their mean farther from their centre than the losses are from each other."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (sums[_AT[1, 1]] / sums[_AT[1, 0]]) ** 2 > 0.5 * sums[_AT[2, 2]] / sums[_AT[2, 0]]
+        return (sums[AT[1, 1]] / sums[AT[1, 0]]) ** 2 > 0.5 * sums[AT[2, 2]] / sums[AT[2, 0]]
 
 
 def _one(value: float, weight: float, residuals: Residuals) -> Mean:
@@ -294,7 +297,7 @@ def _moments(rows: LossRows, away: Any, count: Any) -> Sum:
         elif k == max(j, 1):  # without weights the power k makes no difference
             same = count if j == 0 else (summed if j == 1 else np.bincount)(rows.group, powers[j], size)
             for power in range(max(j, 1), 5 if j == 0 else 4):
-                result.total[_AT[power, j]] = same
+                result.total[AT[power, j]] = same
     return result
 
 
@@ -312,7 +315,7 @@ def summed(group: Any, x: Any, size: int) -> Any:
     return np.bincount(group, upper, size) + np.bincount(group, x - upper, size)
 
 
-def _moved(sums: Sum, by: Any) -> Sum:
+def moved(sums: Sum, by: Any) -> Sum:
     """Return the sums about centres that are lower by so much."""
     if not np.any(by):
         return sums
@@ -320,8 +323,8 @@ def _moved(sums: Sum, by: Any) -> Sum:
     for k, j in MOMENTS:
         for i in range(j + 1):
             factor = comb(j, i) * by ** (j - i)
-            result.total[_AT[k, j]] += factor * sums.total[_AT[k, i]]
-            result.rest[_AT[k, j]] += factor * sums.rest[_AT[k, i]]
+            result.total[AT[k, j]] += factor * sums.total[AT[k, i]]
+            result.rest[AT[k, j]] += factor * sums.rest[AT[k, i]]
     return result
 
 
@@ -356,7 +359,7 @@ class ClusterSums:
         """Return the sums in the order of their groups and clusters."""
         self._sort_in()
         loss, weight = self.sums
-        return ClusterLosses(self.key // _GROUP, self.key % _GROUP, loss, weight)
+        return ClusterLosses(self.key // GROUP, self.key % GROUP, loss, weight)
 
     def _sort_in(self) -> None:
         if not self.blocks:
