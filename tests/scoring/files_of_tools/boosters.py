@@ -80,7 +80,7 @@ def xgboost_plain_with_truth(at: Path) -> Case:
     """The same file, its labels in another file: rows in one order, since neither has names of rows."""
     np.savetxt(at / "xgboost_truth.csv", TEST_2, fmt="%d", header="y", comments="")
     p = [float(line) for line in (at / "xgboost_plain.pred.txt").read_text().split()]
-    options = ("--truth", "xgboost_truth.csv", "--label", "y")
+    options = ("--truth", "xgboost_truth.csv", "--label", "y", "--probs", "predictions")
     return Case("xgboost_plain.pred.txt", options, of_positive(TEST_2, p))
 
 
@@ -130,7 +130,7 @@ def lightgbm_plain(at: Path) -> Case:
 def lightgbm_plain_with_truth(at: Path) -> Case:
     np.savetxt(at / "lightgbm_truth.csv", TEST_3, fmt="%d", header="y", comments="")
     p = [line.split("\t") for line in (at / "LightGBM_predict_result.txt").read_text().splitlines()]
-    options = ("--truth", "lightgbm_truth.csv", "--label", "y")
+    options = ("--truth", "lightgbm_truth.csv", "--label", "y", "--probs", "predictions")
     return Case("LightGBM_predict_result.txt", options, of_rows(TEST_3, p))
 
 

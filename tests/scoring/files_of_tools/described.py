@@ -189,6 +189,14 @@ def sagemaker_plain(at: Path) -> Case:
 
 
 @tool("sagemaker")
+def sagemaker_plain_with_truth(at: Path) -> Case:
+    """The same, its labels in the file that was sent."""
+    pd.DataFrame({"y": TEST_3}).to_csv(at / "sagemaker_truth.csv", index=False)
+    options = ("--truth", "sagemaker_truth.csv", "--label", "y", "--probs", "predictions")
+    return Case("sagemaker.csv.out", options, of_rows(TEST_3, forest()))
+
+
+@tool("sagemaker")
 def sagemaker_headless(at: Path) -> Case:
     """A joined csv file: label, probabilities, no header. The first row must not be taken for names in silence."""
     rows = [",".join([str(y), *map(repr, row)]) for y, row in zip(TEST_3, forest().tolist(), strict=True)]

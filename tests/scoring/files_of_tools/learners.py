@@ -86,7 +86,7 @@ def numpy_truth(at: Path) -> Case:
     folder = _folder(at, "numpy_truth")
     np.save(folder / "y_test.npy", TEST_3)
     np.save(_folder(at, "numpy_alone") / "y_pred.npy", forest())
-    options = ("--truth", "numpy_truth/y_test.npy", "--label", "y_test")
+    options = ("--truth", "numpy_truth/y_test.npy", "--label", "y_test", "--probs", "y_pred")
     return Case("numpy_alone/y_pred.npy", options, of_rows(TEST_3, forest()))
 
 
