@@ -12,7 +12,7 @@ from crossent.scoring.compared import SliceDifference
 from crossent.scoring.input.classes import in_order
 from crossent.scoring.pairing import Pair
 from crossent.scoring.parts import Bar, Interval
-from crossent.scoring.sums.interval import Mean, p_value, ratio
+from crossent.scoring.sums.interval import Mean, ratio, tested
 
 BARS = 40
 
@@ -54,12 +54,9 @@ class Differences:
         """Return the mean difference with its interval at a level."""
         found = self.moments()
         with np.errstate(invalid="ignore"):
-            low, high = (float(end) for end in found.interval(level))
-        value = float(found.value)
-        if not np.isfinite(value):
-            low = high = value
+            ci, p = tested(found, level)
         clusters = None if self.cluster is None else int(found.n)
-        return Difference(value, (low, high), float(found.se), p_value(found), clusters)
+        return Difference(float(found.value), ci, float(found.se), p, clusters)
 
     def moments(self) -> Mean:
         """Return the mean difference with its moments, of rows or of the totals of clusters."""

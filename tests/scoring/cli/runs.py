@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 import crossent
+from crossent.scoring.cli.comparing import Columns, compared, models
+from crossent.scoring.input.arguments import RowArguments
+from crossent.scoring.input.reader import FileOptions
 from tests.scoring.written import predictions, run, saved
 
 Y, P = predictions()
@@ -38,3 +41,9 @@ def table(path: Path, **made: Any) -> Path:
 
 def score(y: Any, **options: Any) -> Any:
     return crossent.score(y, probs=P, **options).to_dict()
+
+
+def compared_files(new: Path, old: Path, probs: str, on: str | None = None) -> Any:
+    """Return the comparison of two files with labels in the column y, as the command makes it."""
+    found = models([str(new), str(old)], Columns("probs", [probs]))
+    return compared(found, RowArguments(id=on), "y", None, FileOptions(), {})

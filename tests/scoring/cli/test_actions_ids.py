@@ -14,9 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from crossent.scoring.cli.actions import compare_files
-from crossent.scoring.input.arguments import RowArguments
-from crossent.scoring.input.columns import columns
+from tests.scoring.cli.runs import compared_files
 
 N = 12
 RNG = np.random.default_rng(0)
@@ -77,9 +75,7 @@ SHORTENED = {("pandas.jsonl", "floats"), ("pandas.jsonl", "floats of 32 bits")}
 
 
 def same(tmp_path, name):
-    compared = compare_files(
-        tmp_path / name, tmp_path / "other.parquet", columns("y", RowArguments(probs="p", id="id")), {}
-    )
+    compared = compared_files(tmp_path / name, tmp_path / "other.parquet", "p", "id")
     assert compared.n == N
     # pandas writes JSON to 15 digits, and differences of losses follow
     assert abs(compared.difference) < (1e-12 if name == "pandas.jsonl" else 1e-15)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 import crossent
 from crossent.errors import UsageError
-from crossent.scoring.cli.actions import compare_files, score_file
+from crossent.scoring.cli.actions import score_file
 from crossent.scoring.input import json_files
 from crossent.scoring.input.arguments import RowArguments
 from crossent.scoring.input.columns import columns
 from crossent.scoring.input.files import open_table
 from crossent.scoring.input.reader import FileError
+from tests.scoring.cli.runs import compared_files
 
 
 def lines(*rows):
@@ -158,8 +159,6 @@ def test_far_ids_are_paired(tmp_path):
     for name, order in (("a", range(20)), ("b", range(19, -1, -1))):
         rows = [{"id": ids[k], "y": k % 2, "p": p[k]} for k in order]
         (tmp_path / f"{name}.jsonl").write_text(lines(*rows))
-    found = compare_files(
-        tmp_path / "a.jsonl", tmp_path / "b.jsonl", columns("y", RowArguments(probs="p", id="id")), {}
-    )
+    found = compared_files(tmp_path / "a.jsonl", tmp_path / "b.jsonl", "p", "id")
     assert (found.n, found.difference) == (20, 0.0)
     assert not math.isnan(found.p_value)

@@ -130,3 +130,16 @@ def test_temperature_is_advice_for_probabilities_too():
     assert "ver-confident" in str(result)
     under = crossent.score(y, probs=expit(0.4 * z))
     assert "nder-confident" in str(under)
+
+
+def test_logits_that_need_no_temperature_have_one():
+    """At T = 1 exactly the slope is 0 but for rounding, of either sign."""
+    from crossent.scoring import TemperatureScaling
+
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        z = 3.0 * rng.normal(size=(200, 3))
+        y = (z / 1.7 + rng.gumbel(size=z.shape)).argmax(axis=1)
+        scaled = z / TemperatureScaling().fit(z, y).temperature_
+        found = crossent.score(y, logits=scaled).calibration.temperature
+        assert abs(found.value - 1.0) < 1e-6

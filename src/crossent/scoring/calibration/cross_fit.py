@@ -11,7 +11,7 @@ import numpy as np
 
 from crossent.scoring.calibration.rows import Piece, Rows
 from crossent.scoring.parts import Interval
-from crossent.scoring.sums.interval import p_value
+from crossent.scoring.sums.interval import tested
 from crossent.scoring.sums.totals import LossRows, Totals
 
 T = TypeVar("T")
@@ -126,13 +126,13 @@ def cross_fit(
         for totals, loss in ((before, old), (after, new), (gain, old - new)):
             totals.add(LossRows(loss, piece.weight, group, right, piece.cluster))
     mean = gain.overall()
-    low, high = mean.interval(level)
+    ci, p = tested(mean, level)
     return CrossFit(
         loss=float(before.overall().value[0]),
         calibrated=float(after.overall().value[0]),
         gain=float(mean.value[0]),
-        ci=(float(low[0]), float(high[0])),
-        p_value=p_value(mean),
+        ci=ci,
+        p_value=p,
         level=level,
         n=int(gain.count.sum()),
         clusters=gain.clusters,

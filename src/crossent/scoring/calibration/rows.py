@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +62,16 @@ class Rows:
         """Return the rows of all folds but one."""
         return Rows(self._read, folds=folds, left_out=fold)
 
-    def batches(self) -> Iterable[Batch]:
-        """Return the batches, once more."""
-        return self._read()
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches once more, with their columns in the order of the first one's."""
+        classes: tuple[Hashable, ...] | None = None
+        for batch in self._read():
+            classes = batch.classes if classes is None else classes
+            yield batch.in_order_of(classes)
 
     def __iter__(self) -> Iterator[Piece]:
         first, clusters = 0, Numbering()
-        for batch in self._read():
+        for batch in self.batches():
             cluster = None if batch.cluster is None else clusters.of(batch.cluster)
             for piece in pieces(batch, first, cluster):
                 kept = piece if self._left_out is None else piece.take(piece.fold(self._folds) != self._left_out)

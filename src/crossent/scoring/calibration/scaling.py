@@ -181,8 +181,11 @@ class Scaling(Parameters):
                 f"{listing(names)}",
                 argument="X",
             )
-        logits = logits_of(made, slice(None)).astype(np.float64)
-        return log_probabilities(logits if self._fitted is None else self.method().scaled(logits, self._fitted))
+        return log_probabilities(self.scaled(logits_of(made, slice(None)).astype(np.float64)))
+
+    def scaled(self, logits: Any) -> Any:
+        """Return logits (N, V) as the fit scales them."""
+        return logits if self._fitted is None else self.method().scaled(logits, self._fitted)
 
     def predict_proba(self, X: Any) -> Any:
         """Return calibrated probabilities, (N, V) float64; of one column those of both classes.
@@ -288,7 +291,10 @@ class Scaling(Parameters):
 
     def cross_fit_rows(self, rows: Rows, folds: int, level: float, tell: Callable[[], None] = lambda: None) -> CrossFit:
         """Fit to rows, and return the gain on rows that had no part in the fit; `tell` is called after each fold."""
-        _ = self.fit_rows(rows)
+        return self.fit_rows(rows).gain(rows, folds, level, tell)
+
+    def gain(self, rows: Rows, folds: int, level: float, tell: Callable[[], None] = lambda: None) -> CrossFit:
+        """Return the gain on rows of each fold by a fit to the others, after a fit to all of them."""
         parts = self.score_.n if self.score_.clusters is None else self.score_.clusters
         if not 2 <= folds <= parts:
             what = "rows" if self.score_.clusters is None else "groups"

@@ -11,9 +11,8 @@ from typing import Any
 
 from crossent.errors import Argument, MissedError, UsageError, one_line, spelled
 from crossent.outputs import why_not_writable
-from crossent.scoring.cli.reading import Names, as_option, input_errors, opened, state_from, state_of
+from crossent.scoring.cli.reading import Names, as_option, input_errors, opened, state_from
 from crossent.scoring.cli.row_files import writing
-from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.columns import Columns
 from crossent.scoring.input.reader import FileOptions
 from crossent.scoring.input.several import Tables
@@ -58,13 +57,6 @@ def _in_file(row: Row, tables: Tables | Joined) -> Row:
         return row
     place = tables.place(row.id)
     return replace(row, id=f"{place.file} row {place.row}")
-
-
-def compare_files(new: Path, old: Path, columns: Columns, options: Mapping[str, Any]) -> Comparison:
-    """Return the difference in loss between the predictions of two files, row by row."""
-    states = [state_of(path, columns, {**options, "rows": True}) for path in (new, old)]
-    with input_errors():
-        return between(*states, names=(str(new), str(old)))
 
 
 def hold(score: Score, max_loss: float | None, min_skill: float | None, *, in_bits: bool) -> None:

@@ -7,23 +7,33 @@ from typing import Annotated, Any
 
 import typer
 
-from crossent.errors import MissedError
+from crossent.errors import MissedError, UsageError
 from crossent.scoring.cli.options import (
     CHECKS,
+    FILES,
+    BitsOption,
+    ByOption,
     ClassesOption,
     ClusterOption,
+    DecimalOption,
+    DelimiterOption,
+    EncodingOption,
+    FormatOption,
+    HtmlOption,
     IgnoreOption,
     JsonOption,
     LabelOption,
     LevelOption,
-    LogitsOption,
-    LogprobsOption,
     MemoryOption,
     NaOption,
     NormalizeOption,
     PairsOption,
-    ProbsOption,
     Require,
+    SeveralLogitsOption,
+    SeveralLogprobsOption,
+    SeveralProbsOption,
+    SheetOption,
+    TruthOption,
     WeightOption,
     WorstOption,
     ZeroOption,
@@ -37,47 +47,88 @@ def add(app: Any, require: Require) -> None:
 
     @app.command()
     def compare(  # pyright: ignore[reportUnusedFunction]
-        new: Annotated[
-            Path, typer.Argument(metavar="NEW", help="Predictions: csv, parquet, arrow, jsonl, npz or npy.")
+        file: Annotated[
+            list[str],
+            typer.Argument(
+                metavar="NEW OLD...",
+                help="Predictions of the same rows: two files, more to rank them, or one with the columns of several "
+                "models, each named by a --probs of its own. What crossent score reads; with --lm, logs.",
+            ),
         ],
-        old: Annotated[Path, typer.Argument(metavar="OLD", help="Predictions of the same rows to compare with.")],
         label: LabelOption = None,
-        probs: ProbsOption = None,
-        logits: LogitsOption = None,
-        logprobs: LogprobsOption = None,
+        probs: SeveralProbsOption = None,
+        logits: SeveralLogitsOption = None,
+        logprobs: SeveralLogprobsOption = None,
         classes: ClassesOption = None,
         normalize: NormalizeOption = False,
         zero: ZeroOption = "inf",
+        truth: TruthOption = None,
         weight: WeightOption = None,
         cluster: ClusterOption = None,
+        by: ByOption = None,
         id: PairsOption = None,
         ignore: IgnoreOption = None,
         na: NaOption = None,
+        format: FormatOption = None,
+        delimiter: DelimiterOption = None,
+        decimal: DecimalOption = None,
+        encoding: EncodingOption = None,
+        sheet: SheetOption = None,
+        lm: Annotated[
+            bool,
+            typer.Option(
+                "--lm",
+                help="Compare logs of language models, paired by document: per token and per byte.",
+                rich_help_panel=FILES,
+            ),
+        ] = False,
         ci: LevelOption = 0.95,
         worst: WorstOption = 10,
+        bits: BitsOption = False,
         json: JsonOption = False,
+        html: HtmlOption = None,
         max_regression: Annotated[
             float | None,
-            typer.Option(help="Exit with 1 if NEW costs more than OLD by more nats than this.", rich_help_panel=CHECKS),
+            typer.Option(
+                help="Exit with 1 if NEW costs more than OLD by more than this: nats a row, or bits with --bits.",
+                rich_help_panel=CHECKS,
+            ),
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Compare predictions in two files row by row: the difference in loss, with an interval and a p-value."""
+        """Compare predictions row by row: the difference in loss, with an interval and a p-value, or a ranking."""
         require("compare", "pyarrow", "scipy", extra="score")
-        from crossent.scoring.cli import actions, memory, reading
+        from crossent.scoring.cli import actions, comparing, memory, reading
         from crossent.scoring.input.arguments import RowArguments
-        from crossent.scoring.input.columns import columns
+        from crossent.scoring.input.reader import FileOptions
 
         actions.check_thresholds(max_regression=max_regression)
-        with reading.input_errors():
-            named = columns(
-                label, RowArguments(probs, logits, logprobs, weight, cluster, None, id), na or (), by_shape=True
-            )
-        options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
-        with memory.limited(memory.bytes_of(max_memory), new, old):
-            found = actions.compare_files(new, old, named, options)
-        put(found.to_json() if json else repr(found))
-        if max_regression is not None and not found.difference <= max_regression:
-            raise MissedError(
-                f"NEW costs {found.difference:.6g} nats more than OLD, above --max-regression {max_regression:g}"
-            )
+        if html is not None:
+            require("--html", "matplotlib", extra="score")
+            actions.check_writable(html, *map(Path, file))
+        unit = "bits" if bits else "nats"
+        with memory.limited(memory.bytes_of(max_memory), *file):
+            if lm:
+                rows = (label, probs, logits, logprobs, classes, truth, weight, cluster, by, id, ignore, na)
+                if any(rows) or normalize or zero != "inf" or html is not None:
+                    raise UsageError(
+                        "--lm compares logs: of the other options it takes --ci, --worst, --bits and --json"
+                    )
+                found: Any = comparing.logs(file, ci=ci, worst=worst)
+            else:
+                with reading.input_errors():
+                    many = comparing.kind_of(probs, logits, logprobs)
+                    asked = RowArguments(weight=weight, cluster=cluster, by=by or None, id=id)
+                    files = FileOptions(format, delimiter, decimal, encoding, tuple(na or ()), sheet)
+                models = comparing.models(file, many)
+                options = state_options(classes, ignore, normalize=normalize, zero=zero, ci=ci, worst=worst)
+                found = comparing.compared(models, asked, label, truth, files, options)
+            if html is not None:
+                comparing.write_page(found, html, unit)
+        put(comparing.said(found, unit, as_json=json))
+        if max_regression is not None:
+            over = comparing.regression(found, unit)
+            if not over <= max_regression:
+                raise MissedError(
+                    f"NEW costs {over:.6g} {unit} more than OLD, above --max-regression {max_regression:g}"
+                )

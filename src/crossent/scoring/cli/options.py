@@ -62,6 +62,17 @@ LogitsOption = Annotated[str | None, typer.Option(help="Columns of logits, inste
 LogprobsOption = Annotated[
     str | None, typer.Option(help="Columns of log-probabilities, instead.", rich_help_panel=PREDICTIONS)
 ]
+_EACH = "of a model; once for each model whose columns are in one file."
+SeveralProbsOption = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Columns of probabilities, such as 'p_*', {_EACH}", rich_help_panel=PREDICTIONS),
+]
+SeveralLogitsOption = Annotated[
+    list[str] | None, typer.Option(help=f"Columns of logits, instead, {_EACH}", rich_help_panel=PREDICTIONS)
+]
+SeveralLogprobsOption = Annotated[
+    list[str] | None, typer.Option(help=f"Columns of log-probabilities, instead, {_EACH}", rich_help_panel=PREDICTIONS)
+]
 ClassesOption = Annotated[
     str | None,
     typer.Option(

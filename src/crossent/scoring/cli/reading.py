@@ -111,6 +111,8 @@ def opened_with_truth(
         with opened(truth) as labels:
             with input_errors():
                 both, named = joined(tables, labels, columns)
+            if both.said:
+                say(both.said)
             yield both, named
 
 
@@ -141,7 +143,7 @@ def state_from(
                 with input_errors(_where(tables, portion, state.sums.seen)):
                     for piece in asked.pieces(portion.batch):
                         _ = state.update(**arguments(piece, found, state.sums.seen))
-        if isinstance(tables, Joined) and (unused := tables.unused(state.sums.seen)):
+        if isinstance(tables, Joined) and (unused := tables.unused()):
             print(one_line(unused), file=sys.stderr)
         return state
 
@@ -185,3 +187,21 @@ def progress(tables: Tables | Joined, portions: Iterator[Portion]) -> Generator[
                 shown.update(task, completed=portion.done)
 
         yield seen()
+
+
+@contextmanager
+def steps(what: str, count: int) -> Generator[Callable[[], None], None, None]:
+    """Yield a function to call after each step of long work, and show on a terminal how many are done."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    with bar as shown:
+        task = shown.add_task(what, total=count)
+        yield lambda: shown.advance(task)

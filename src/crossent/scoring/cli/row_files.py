@@ -44,9 +44,11 @@ def writing(path: Path) -> Generator[Callable[[Any], None], None, None]:
                     writer = pa.ipc.new_file(file.buffer, schema)
             writer.write_table(_fitted(table, schema))
 
-        yield write
-        if writer is not None:
-            writer.close()
+        try:
+            yield write
+        finally:  # before the file is closed, whose end it writes
+            if writer is not None:
+                writer.close()
 
 
 def _without_nothing(schema: Any) -> Any:

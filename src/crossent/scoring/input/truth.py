@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.arrow_values import decoded
 from crossent.scoring.input.columns import Columns
@@ -28,14 +30,19 @@ class Joined:
         The column of ids in both; None pairs rows by their order.
     taken
         What columns of `truth` are called here, and there.
+    said
+        In one line what was chosen without being asked for, "" if nothing was.
     """
 
     predictions: Tables
     truth: Tables
     on: str | None
     taken: dict[str, str]
+    said: str = ""
     _read: Any = None
     _ids: Any = None
+    _shared: Any = None
+    _used: Any = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -91,40 +98,54 @@ class Joined:
         theirs = [name for name in names if name in self.taken]
         own = [name for name in names if name not in self.taken]
         if not theirs:
-            yield from self.predictions.batches(own, texts)
+            yield from self.predictions.batches(own, texts & frozenset(own))
             return
         table = self._truth(texts)
         asked = own if self.on is None or self.on in own else [*own, self.on]
+        asked = [*asked, *(name for name in self._names() if name not in asked)]
         asked = asked or [self.predictions.columns[0]]
         row = 0
-        for portion in self.predictions.batches(asked, texts | frozenset([] if self.on is None else [self.on])):
+        for portion in self.predictions.batches(
+            asked, [name for name in asked if name in texts or name == self.on or name in self._names()]
+        ):
             batch = portion.batch
             places = self._places(batch, row)
             found = {name: batch.column(name) for name in own}
             found |= {name: table.column(name).take(places).combine_chunks() for name in theirs}
+            if self.on is None:
+                self._require_same(batch, row)
             row += len(batch)
             yield portion._replace(batch=pa.RecordBatch.from_pydict({name: found[name] for name in names}))
         if self.on is None and row < len(table):
             raise InputError(self._counts(row, len(table)), argument="truth")
 
-    def unused(self, rows: int) -> str:
+    def unused(self) -> str:
         """Return a sentence about rows of the truth that no prediction is of, "" if there are none."""
-        more = 0 if self._read is None or self.on is None else len(self._read) - rows
-        return f"{self.truth.name} has {more:,} more rows than there are predictions" if more > 0 else ""
+        if self.on is None or self._used is None or self._used.all():
+            return ""
+        first = int(self._used.argmin())
+        rows = int((~self._used).sum())
+        return (
+            f"{self.truth.name} has labels of {rows:,} more row{'s' if rows > 1 else ''} without a prediction, "
+            f"{quoted(self._ids[first].as_py())} {'among them' if rows > 1 else 'it is'}; they are not scored"
+        )
 
     def _truth(self, texts: frozenset[str]) -> Any:
         """Return the taken columns of the truth, read once, under the names that they have here."""
         import pyarrow as pa
 
         if self._read is None:
-            wanted = [*dict.fromkeys(self.taken.values())]
+            wanted = list(dict.fromkeys([*self.taken.values(), *self._names()]))
             wanted += [] if self.on is None or self.on in wanted else [self.on]
             as_text = [there for here, there in self.taken.items() if here in texts]
-            as_text += [] if self.on is None else [self.on]
+            as_text += self._names() if self.on is None else [self.on]
             read = [portion.batch for portion in self.truth.batches(wanted, as_text)]
             whole = pa.Table.from_batches([batch for batch in read if len(batch)] or read[:1])
             self._read = pa.table({here: whole.column(there) for here, there in self.taken.items()})
+            shared = {name: decoded(whole.column(name).combine_chunks()) for name in self._names()}
+            self._shared = {name: ids for name, ids in shared.items() if len(ids.unique()) == len(ids)}
             if self.on is not None:
+                self._used = np.zeros(len(whole), bool)
                 self._ids = _unique(whole.column(self.on), self.on, self.truth.name)
         return self._read
 
@@ -149,7 +170,31 @@ class Joined:
                 f"{quoted(self.on)} is not in {self.truth.name}, so nothing says its label",
                 argument="truth",
             )
+        self._used[places.to_numpy()] = True
         return places
+
+    def _names(self) -> list[str]:
+        """Return the columns that both have, where no column of ids is named: some may be ids all the same."""
+        if self.on is not None:
+            return []
+        return [name for name in self.truth.columns if name in self.predictions.columns and name not in self.taken]
+
+    def _require_same(self, batch: Any, row: int) -> None:
+        """Raise if a column that both have, with a value of its own in each row of the truth, says other rows."""
+        for name, ids in self._shared.items():
+            theirs, mine = _alike(ids.slice(row, len(batch)), decoded(batch.column(name)))
+            wrong = [k for k, (a, b) in enumerate(zip(theirs.to_pylist(), mine.to_pylist(), strict=True)) if a != b]
+            if wrong:
+                k = wrong[0]
+                raise InputError(
+                    Message(
+                        f"both have a column {quoted(name)}, which says other rows: row {row + k} is "
+                        f"{quoted(mine[k].as_py())} here and {quoted(theirs[k].as_py())} in {self.truth.name}; pass ",
+                        Argument("on", name),
+                        " to pair them by it",
+                    ),
+                    argument="on",
+                )
 
     def _counts(self, rows: int | None, there: int) -> Message:
         here = "more" if rows is None else f"{rows:,}"
@@ -188,6 +233,9 @@ def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined
         return here
 
     label = take(columns.label if columns.label is not None else _label(truth, on))
+    said = f"labels in {quoted(taken[label])} of {truth.name}" if columns.label is None else ""
+    if columns.label is not None and label != columns.label and columns.label in truth.columns:
+        said = f"labels in {quoted(columns.label)} of {truth.name}, not those in the column of that name beside them"
     if taken[label] not in truth.columns:
         raise InputError(
             f"label: there is no column {quoted(taken[label])} in {truth.name}; the columns are "
@@ -197,7 +245,7 @@ def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined
     for name in (columns.weight, columns.cluster, *([columns.by] if isinstance(columns.by, str) else columns.by or ())):
         if name is not None and name not in predictions.columns and name in truth.columns and name not in taken:
             _ = take(name)
-    return Joined(predictions, truth, on, taken), replace(columns, label=label)
+    return Joined(predictions, truth, on, taken, said), replace(columns, label=label)
 
 
 def _label(truth: Tables, on: str | None) -> str:

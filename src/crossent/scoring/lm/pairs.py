@@ -14,7 +14,7 @@ from crossent.scoring.lm.compared import Difference, DocumentRegression, Languag
 from crossent.scoring.lm.document import Document, LogError
 from crossent.scoring.lm.reading import LogPath, read
 from crossent.scoring.lm.totals import TokenTotals
-from crossent.scoring.sums.interval import p_value, ratio
+from crossent.scoring.sums.interval import ratio, tested
 
 Documents = LogPath | Iterable[Document]
 """A log: its file, or its documents from `read`."""
@@ -206,9 +206,8 @@ def _difference(a: Any, b: Any, size: Any, level: float) -> Difference | None:
         return None
     with np.errstate(all="ignore"):
         mean = ratio(a - b, size)
-        low, high = (float(end) for end in mean.interval(level)) if len(a) > 1 else (math.nan, math.nan)
+        (low, high), chance = tested(mean, level) if len(a) > 1 else ((math.nan, math.nan), math.nan)
         value = float(mean.value)
-        chance = p_value(mean) if len(a) > 1 else math.nan
     return Difference(value, (low, high), float(mean.se), chance, math.fsum(a) / total, math.fsum(b) / total)
 
 

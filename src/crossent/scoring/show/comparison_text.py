@@ -40,7 +40,10 @@ def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
         (f"cheaper in {a}", words.share(found.share_better), "of the rows"),
         (f"dearer in {a}", words.share(found.share_worse), "of the rows"),
     ]
-    said = [f"{a} less {b}: {_rows(found.n, found.clusters)}, in pairs", *aligned(table, (0, 2))]
+    said = [f"{a} less {b}: {_rows(found.n, found.clusters)}, in pairs"]
+    if found.names != (a, b):
+        said.append(f"{a} is {shown(found.names[0])}, {b} is {shown(found.names[1])}")
+    said += aligned(table, (0, 2))
     for name, parts in found.by.items():
         said += ["", *_slices(name, parts, a, unit)]
     if found.worst_regressions:

@@ -115,12 +115,38 @@ def hall(mean: Mean, level: float) -> tuple[Array, Array]:
         return np.where(infinite, mean.value, low), np.where(infinite, mean.value, high)
 
 
-def p_value(mean: Mean) -> float:
-    """Return the two-sided p-value of a mean of 0, of one group: 1 less the level of the interval that ends at 0."""
+class Tested(NamedTuple):
+    """The interval of a mean of differences, and the p-value of a mean of 0."""
+
+    ci: tuple[float, float]
+    p_value: float
+
+
+def tested(mean: Mean, level: float) -> Tested:
+    """Return the interval of the mean of one group at a level, and the two-sided p-value of a mean of 0.
+
+    Both follow one rule: the p-value is 1 less the level of the interval that ends at 0. Of n parts whose signs could
+    all be by chance, as likely as any other, no p-value is below 2^(1 − n), whatever their sizes (Fisher's sign flips);
+    so an interval of a higher level holds 0.
+    """
+    low, high = (float(np.reshape(end, -1)[0]) for end in mean.interval(level))
+    value = float(np.reshape(mean.value, -1)[0])
+    if not np.isfinite(value):
+        return Tested((value, value), np.nan)
+    least = 2.0 ** (1.0 - float(np.reshape(mean.n, -1)[0]))
+    found = _p_value(mean)
+    if np.isnan(found) or found == 1.0:
+        return Tested((low, high), found)
+    if 1.0 - level <= least:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Tested((low, high), max(found, least))
+
+
+def _p_value(mean: Mean) -> float:
     from scipy.special import stdtr
 
     value, se = (float(np.reshape(part, -1)[0]) for part in (mean.value, mean.se))
-    if not np.isfinite(value) or np.isnan(se):
+    if np.isnan(se):
         return float("nan")
     if se == 0:
         return 1.0 if value == 0 else 0.0

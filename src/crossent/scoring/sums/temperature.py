@@ -181,5 +181,10 @@ def _minimum(x: Any, value: Any, slope: Any) -> _Minimum:
     right = int(np.argmax(slope > 0))
     near = slice(max(0, right - 2), right + 2)
     smooth = KroghInterpolator(np.repeat(x[near], 2), np.stack([value[near], slope[near]], axis=1).reshape(-1))
-    place: Any = brentq(lambda at: float(smooth.derivative(at)), x[right - 1], x[right], xtol=1e-15)
+    ends = x[right - 1], x[right]
+    low, high = (float(smooth.derivative(end)) for end in ends)
+    if low >= 0.0 or high <= 0.0:  # the slope at an end is 0 but for rounding, as where T = 1 is the best already
+        place: Any = ends[0] if low >= 0.0 else ends[1]
+    else:
+        place = brentq(lambda at: float(smooth.derivative(at)), *ends, xtol=1e-15)
     return _Minimum(float(place), float(smooth(place)))
