@@ -164,7 +164,8 @@ def catboost_classes(at: Path) -> Case:
 def catboost_classes_named(at: Path) -> Case:
     names = [f"Probability:Class={name}" for name in ANIMALS]
     loss = of_text((at / "catboost_classes.tsv").read_text(), "Label", names, ANIMALS, delimiter="\t")
-    return Case("catboost_classes.tsv", ("--label", "Label", "--probs", "Probability:Class=*"), loss)
+    options = ("--label", "Label", "--probs", "Probability:Class=*", "--classes", "cat,dog,owl")
+    return Case("catboost_classes.tsv", options, loss)
 
 
 @tool("catboost")
@@ -172,7 +173,7 @@ def catboost_raw(at: Path) -> Case:
     path = _catboost_columns(_catboost(TRAIN_WORDS), "RawFormulaVal", WORDS, at / "catboost_raw.tsv")
     rows = text_rows(path.read_text(), "\t")
     z = [[row[f"RawFormulaVal:Class={name}"] for name in ANIMALS] for row in rows]
-    options = ("--label", "Label", "--logits", "RawFormulaVal:Class=*")
+    options = ("--label", "Label", "--logits", "RawFormulaVal:Class=*", "--classes", "cat,dog,owl")
     return Case(path.name, options, of_logits(TEST_3, z))
 
 
