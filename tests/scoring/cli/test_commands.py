@@ -51,7 +51,8 @@ def test_help_fits_any_terminal(command: str, columns: int, monkeypatch: pytest.
     ("command", "groups"),
     [
         ("score", ["Arguments", "Options", "Rows", "Predictions", "Files", "Result", "Checks"]),
-        ("compare", ["Arguments", "Options", "Rows", "Predictions", "Result", "Checks"]),
+        ("compare", ["Arguments", "Options", "Rows", "Predictions", "Files", "Result", "Checks"]),
+        ("calibrate", ["Arguments", "Options", "Result", "Rows", "Predictions", "Files", "Checks"]),
         ("lm", ["Arguments", "Options", "Model", "Result", "Checks"]),
     ],
 )

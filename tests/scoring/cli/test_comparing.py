@@ -37,10 +37,10 @@ def test_models_are_files_or_columns() -> None:
     assert models(["x"], own) == [Model("a", "x", "logits", "a_*"), Model("b", "x", "logits", "b_*")]
     assert models(["x", "y"], own) == [Model("x", "x", "logits", "a_*"), Model("y", "y", "logits", "b_*")]
     assert [model.name for model in models(["x"], Columns("probs", ["a", "a_*"]))] == ["a", "a_*"]
+    assert [model.name for model in models(["x", "x", "y"], probs)] == ["x (1)", "x (2)", "y"]
     for given, columns, part in (
         (["x"], probs, "two files, or --probs"),
         (["x", "y", "z"], own, "once for all 3 files, or once for each; got 2"),
-        (["x", "x"], probs, "'x' is named twice"),
     ):
         with pytest.raises(UsageError, match=part):
             _ = models(given, columns)

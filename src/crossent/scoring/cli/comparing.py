@@ -79,12 +79,11 @@ def models(files: Sequence[str], many: Columns | None) -> list[Model]:
         return [Model(name, files[0], kind, pattern) for name, pattern in zip(names, patterns, strict=True)]
     if len(patterns) not in {0, 1, len(files)}:
         raise UsageError(f"pass --{kind} once for all {len(files)} files, or once for each; got {len(patterns)}")
-    if len(set(files)) < len(files) and len(patterns) < 2:
-        raise UsageError(f"{quoted(next(f for f in files if files.count(f) > 1))} is named twice; pass other files")
     own: Sequence[str | None] = (
         patterns if len(patterns) == len(files) else [patterns[0] if patterns else None] * len(files)
     )
-    return [Model(str(file), str(file), kind, pattern) for file, pattern in zip(files, own, strict=True)]
+    names = [file if files.count(file) == 1 else f"{file} ({k})" for k, file in enumerate(map(str, files), 1)]
+    return [Model(name, str(file), kind, pattern) for name, file, pattern in zip(names, files, own, strict=True)]
 
 
 def _short(patterns: Sequence[str]) -> list[str]:
