@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crossent.errors import InputError, UsageError, one_line, quoted
+from crossent.errors import InputError, UsageError, one_line
 from crossent.scoring.cli.reading import input_errors, opened_with_truth, state_from
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.arguments import RowArguments
