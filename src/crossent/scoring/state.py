@@ -52,7 +52,7 @@ class ScoreState:
     worst
         How many of the most expensive rows to name.
     rows
-        Keep the loss of every row, so that `compare` can pair them: some 30 bytes a row.
+        Keep the loss of every row, so that `compare` can pair them: some 50 bytes a row.
     costs
         What a false positive and a false negative cost, such as {"fp": 1, "fn": 5}, for the thresholds of two classes.
     bins
