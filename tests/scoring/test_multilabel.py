@@ -107,14 +107,18 @@ def test_beginnings_that_one_side_alone_shares() -> None:
 @pytest.mark.parametrize("names", [["p0", "p1"], ["p_1", "p_2"]])
 def test_numbers_that_count_pair_by_place(names: list[str]) -> None:
     y, p = drawn(40, 2)
-    found = crossent.score(pd.DataFrame(y, columns=["cat", "dog"]), probs=pd.DataFrame(p, columns=names), multilabel=True)
+    found = crossent.score(
+        pd.DataFrame(y, columns=["cat", "dog"]), probs=pd.DataFrame(p, columns=names), multilabel=True
+    )
     assert found.loss == pytest.approx(cost(y, p).mean(), rel=1e-12)
 
 
 def test_names_of_other_labels_are_refused() -> None:
     y, p = drawn(40, 2)
     truth, probs = pd.DataFrame(y, columns=["y_cat", "y_dog"]), pd.DataFrame(p, columns=["p_cat", "p_owl"])
-    with pytest.raises(InputError, match=r"labels \['cat', 'dog'\], those of probs of \['cat', 'owl'\]; name both alike"):
+    with pytest.raises(
+        InputError, match=r"labels \['cat', 'dog'\], those of probs of \['cat', 'owl'\]; name both alike"
+    ):
         crossent.score(truth, probs=probs, multilabel=True)
 
 
