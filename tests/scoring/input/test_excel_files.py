@@ -252,3 +252,21 @@ def test_without_openpyxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(sys.modules, "openpyxl", raising=False)
     with pytest.raises(FileError, match=r"openpyxl is not installed: pip install 'crossent\[excel\]'"):
         _ = open_table(path)
+
+
+def test_a_formula_that_nobody_has_computed(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in (["y", "p"], [0, 0.5], [1, "=1-B2"]):
+        sheet.append(row)
+    book.save(path)
+    words = re.escape("column 'p' holds a formula without its value in row 3 of the sheet; open the workbook in Excel")
+    with pytest.raises(FileError, match=words):
+        list(open_table(path).batches(["y", "p"], ["y"]))
+    sheet["B3"] = None
+    sheet["C1"] = "note"
+    book.save(path)
+    (portion,) = open_table(path).batches(["y", "p"], ["y"])
+    assert portion.batch.column(1).to_pylist() == [0.5, None]

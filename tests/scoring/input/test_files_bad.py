@@ -332,7 +332,7 @@ def test_a_command_that_does_not_exist(tmp_path: Path, capsys: Any) -> None:
     assert "scores" in refused(capsys, "scores")
     assert "FILE" in refused(capsys, "score")
     assert "--label" in refused(capsys, "score", saved(tmp_path / "a.csv", {"k": Y}))
-    assert "OLD" in refused(capsys, "compare", "a.csv", "--label", "y")
+    assert "two models" in refused(capsys, "compare", "a.csv", "--label", "y")
 
 
 def test_what_cannot_be_compared(tmp_path: Path, capsys: Any) -> None:
