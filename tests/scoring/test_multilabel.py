@@ -80,6 +80,61 @@ def test_frames_name_the_labels() -> None:
     assert [part.value for part in found.micro.by["label"]] == ["blue", "red"]
 
 
+ORDERS = [["p_red", "p_blue", "p_green"], ["p_blue", "p_green", "p_red"], ["green", "red", "blue"]]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_columns_pair_by_name(order: list[str], parts: int) -> None:
+    y, p = drawn(90, 3)
+    truth = pd.DataFrame(y, columns=["y_red", "y_blue", "y_green"])
+    state = MultilabelState()
+    for rows in np.array_split(np.arange(90), parts):
+        probs = pd.DataFrame(p[rows], columns=["red", "blue", "green"])[[name.removeprefix("p_") for name in order]]
+        state.update(truth.iloc[rows], probs=probs.set_axis(order, axis=1))
+    found = state.finalize()
+    for k, name in enumerate(("red", "blue", "green")):
+        assert found.labels[name].loss == pytest.approx(cost(y, p)[:, k].mean(), rel=1e-12)
+
+
+def test_beginnings_that_one_side_alone_shares() -> None:
+    y, p = drawn(40, 2)
+    truth = pd.DataFrame(y, columns=["toxic", "severe_toxic"])
+    probs = pd.DataFrame(p[:, ::-1], columns=["p_severe_toxic", "p_toxic"])
+    assert crossent.score(truth, probs=probs, multilabel=True).loss == pytest.approx(cost(y, p).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("names", [["p0", "p1"], ["p_1", "p_2"]])
+def test_numbers_that_count_pair_by_place(names: list[str]) -> None:
+    y, p = drawn(40, 2)
+    found = crossent.score(
+        pd.DataFrame(y, columns=["cat", "dog"]), probs=pd.DataFrame(p, columns=names), multilabel=True
+    )
+    assert found.loss == pytest.approx(cost(y, p).mean(), rel=1e-12)
+
+
+def test_names_of_other_labels_are_refused() -> None:
+    y, p = drawn(40, 2)
+    truth, probs = pd.DataFrame(y, columns=["y_cat", "y_dog"]), pd.DataFrame(p, columns=["p_cat", "p_owl"])
+    with pytest.raises(
+        InputError, match=r"labels \['cat', 'dog'\], those of probs of \['cat', 'owl'\]; name both alike"
+    ):
+        crossent.score(truth, probs=probs, multilabel=True)
+
+
+def test_one_label_is_a_score_of_two_classes() -> None:
+    y, p = drawn(60, 1)
+    found = crossent.score(y, probs=p, multilabel=True)
+    assert found.loss == pytest.approx(crossent.score(y[:, 0], probs=p[:, 0]).loss, rel=1e-12)
+    assert list(found.labels) == [0]
+
+
+def test_without_the_flag_it_is_named() -> None:
+    y, p = drawn(60, 3)
+    with pytest.raises(InputError, match="pass multilabel=True"):
+        crossent.score(y, probs=p)
+
+
 def test_missing_labels_are_left_out_where_they_are_ignored() -> None:
     y, p = drawn(100, 3)
     some = y.astype(float)

@@ -117,7 +117,7 @@ def score(
         cut into five by default.
     multilabel
         y and the predictions are (N, L), of L labels each of which a row may have: y is 1 where it has it, and
-        predictions are of that.
+        predictions are of that. Columns of two frames belong together by name, y_cat and p_cat.
 
     Returns
     -------

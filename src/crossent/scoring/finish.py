@@ -49,6 +49,10 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
     per_class = _slices(zip(layout.classes, range(len(layout.classes)), strict=True), totals, level)
     wanted = dict(sums.options.bins)
     binned = {name: each.binned(wanted.get(name)) for name, each in sums.by.items()}
+    if words := [name for name in wanted if not binned[name].bins]:
+        raise InputError(
+            f"column {quoted(words[0])} holds no numbers, so that it has no bins; slice by it without", argument="bins"
+        )
     return Score(
         loss=float(mean.value[0]),
         ci=_interval(mean, level),

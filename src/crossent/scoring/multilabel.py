@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 
 from crossent.errors import InputError, quoted
 from crossent.scoring.input.arguments import RowArguments
-from crossent.scoring.input.classes import class_names
-from crossent.scoring.input.labels import Coded
+from crossent.scoring.input.arrow_numbers import Matrix
+from crossent.scoring.input.classes import class_names, matched, numbers_of, of_columns
+from crossent.scoring.input.labels import Coded, listing
 from crossent.scoring.input.predictions import matrix
 from crossent.scoring.input.series import code
 from crossent.scoring.parts import BalancedLoss, Macro
@@ -163,6 +164,8 @@ class MultilabelState:
     def update(self, y: Any, **given: Any) -> MultilabelState:
         """Add rows, y (N, L) and predictions (N, L) of each label's being there, and return the state itself.
 
+        Where both have names, columns of the same label belong together, in any order.
+
         Raises
         ------
         InputError
@@ -170,16 +173,19 @@ class MultilabelState:
         """
         arguments = RowArguments(**given)
         kind, values = arguments.predictions
-        truth, found = matrix(y, "y"), matrix(values, kind)
-        if truth.values.ndim != 2 or tuple(truth.values.shape) != tuple(found.values.shape):
+        truth, found = (_wide(matrix(part, name)) for part, name in ((y, "y"), (values, kind)))
+        if tuple(truth.values.shape) != tuple(found.values.shape):
             raise InputError(
-                f"y and {kind} must have the same shape (rows, labels), at least two labels; got "
-                f"{tuple(truth.values.shape)} and {tuple(found.values.shape)}",
+                f"y and {kind} must have the same shape (rows, labels), got {tuple(truth.values.shape)} and "
+                f"{tuple(found.values.shape)}",
                 argument="y",
             )
         n, count = truth.values.shape
         named = found.names or truth.names
         names: list[Hashable] = list(class_names(named)) if named else list(range(count))
+        if found.names and truth.names:
+            places = paired(truth.names, found.names, kind)
+            truth = truth._replace(values=truth.values[:, places], names=[truth.names[k] for k in places])
         if self.states and list(self.states) != names:
             raise InputError(f"these rows have the labels {names}, earlier ones {list(self.states)}", argument="y")
         self._require_truths(truth.values, names)
@@ -237,6 +243,47 @@ class MultilabelState:
                 _mean(score.average_precision for score in scores.values()),
             ),
         )
+
+
+def _wide(found: Matrix) -> Matrix:
+    """Return a matrix whose numbers are (N, L), of a single label too."""
+    return found if found.values.ndim == 2 else found._replace(values=found.values.reshape(-1, 1))
+
+
+def paired(truths: Sequence[str], predictions: Sequence[str], kind: str) -> list[int]:
+    """Return the place among the columns of y of the label of each column of predictions.
+
+    Names are compared without their common beginning and end. Where either side has numbers alone that count its
+    columns, from 0 or 1, the columns pair by place.
+
+    Raises
+    ------
+    InputError
+        If the names are of different labels.
+
+    Examples
+    --------
+    >>> paired(["y_cat", "y_dog"], ["p_dog", "p_cat"], "probs"), paired(["cat", "dog"], ["p0", "p1"], "probs")
+    ([1, 0], [0, 1])
+    """
+    mine, theirs = of_columns(truths), of_columns(predictions)
+    counts = [[str(k + first) for k in range(len(truths))] for first in (0, 1)]
+    found = matched(theirs.names, mine.names)
+    if found is None:  # one side may have a beginning that the other has cut off
+        known = numbers_of(mine)
+        forms = [(name, *(theirs.others[k] if theirs.others else ())) for k, name in enumerate(theirs.names)]
+        places = [{place for form in each for place in known.find(form)} for each in forms]
+        whole = all(len(each) == 1 for each in places) and len(set().union(*places)) == len(truths)
+        found = [each.pop() for each in places] if whole else None
+    if found is None and (len(truths) == 1 or list(mine.names) in counts or list(theirs.names) in counts):
+        found = list(range(len(truths)))
+    if found is None:
+        raise InputError(
+            f"the columns of y are of the labels {listing(mine.names)}, those of {kind} of {listing(theirs.names)}; "
+            "name both alike, such as y_cat and p_cat",
+            argument=kind,
+        )
+    return found
 
 
 def _f1(score: Score) -> float:

@@ -35,6 +35,13 @@ def test_the_command_is_the_function(file: Path, capsys: pytest.CaptureFixture[s
     assert found["macro"]["roc_auc"] == pytest.approx(wanted.macro.roc_auc, rel=1e-12)
 
 
+def test_columns_in_another_order_pair_by_name(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(capsys, "score", file, "--labels", "y_blue,y_red", "--probs", "p_*", "--json")
+    table = pd.read_csv(file)
+    y, p = table[["y_red", "y_blue"]].to_numpy(), table[["p_red", "p_blue"]].to_numpy()
+    assert json.loads(ran.out)["micro"]["loss"] == pytest.approx(-np.log(np.where(y == 1, p, 1 - p)).mean(), rel=1e-12)
+
+
 def test_clusters_and_what_is_refused(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ran = run(capsys, "score", file, "--labels", "y_*", "--probs", "p_*", "--cluster", "doc", "--json")
     assert json.loads(ran.out)["micro"]["clusters"] == 30

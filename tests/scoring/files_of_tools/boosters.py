@@ -164,8 +164,7 @@ def catboost_classes(at: Path) -> Case:
 def catboost_classes_named(at: Path) -> Case:
     names = [f"Probability:Class={name}" for name in ANIMALS]
     loss = of_text((at / "catboost_classes.tsv").read_text(), "Label", names, ANIMALS, delimiter="\t")
-    options = ("--label", "Label", "--probs", "Probability:Class=*", "--classes", "cat,dog,owl")
-    return Case("catboost_classes.tsv", options, loss)
+    return Case("catboost_classes.tsv", ("--label", "Label", "--probs", "Probability:Class=*"), loss)
 
 
 @tool("catboost")
@@ -173,7 +172,7 @@ def catboost_raw(at: Path) -> Case:
     path = _catboost_columns(_catboost(TRAIN_WORDS), "RawFormulaVal", WORDS, at / "catboost_raw.tsv")
     rows = text_rows(path.read_text(), "\t")
     z = [[row[f"RawFormulaVal:Class={name}"] for name in ANIMALS] for row in rows]
-    options = ("--label", "Label", "--logits", "RawFormulaVal:Class=*", "--classes", "cat,dog,owl")
+    options = ("--label", "Label", "--logits", "RawFormulaVal:Class=*")
     return Case(path.name, options, of_logits(TEST_3, z))
 
 

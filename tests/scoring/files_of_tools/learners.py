@@ -203,8 +203,10 @@ def _weka(at: Path, output: str) -> Path:
 
 @tool("weka")
 def weka_csv(at: Path) -> Case:
-    """Classes with their numbers, a star at the most probable one, columns without names: refused."""
-    return Case(_weka(at / "weka.csv", "CSV").name, refused="column of probabilities|--label")
+    path = _weka(at / "weka.csv", "CSV")
+    rows = [line.split(",") for line in path.read_text().split() if line[0].isdigit()]
+    loss = of_rows([int(row[1][0]) - 1 for row in rows], [[p.strip("*") for p in row[-3:]] for row in rows])
+    return Case(path.name, loss=loss, said="Weka")
 
 
 @tool("weka")

@@ -315,8 +315,8 @@ NUMBERS = {
     ),
     "percentages": Hinted(
         refused(lambda: score(Y, probs=100 * P)),
-        "if these are percentages, divide by 100; if they are logits, pass logits=",
-        loss(Y, probs=100 * P / 100),
+        "if these are percentages, pass normalize=True; if they are logits, pass logits=",
+        loss(Y, probs=100 * P, normalize=True),
         LOSS,
     ),
     "percentages of one": Hinted(

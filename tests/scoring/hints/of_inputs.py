@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -50,6 +51,18 @@ def large_part(bench: Bench) -> Path:
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/large.xml", bytes((256 << 20) + 1))
     return path
+
+
+def without_truth(truth: pd.DataFrame) -> Callable[[Bench], Path]:
+    """Return what makes a file of predictions, and beside it one of labels; both have the rows' keys."""
+
+    def made(bench: Bench) -> Path:
+        truth[["y"]].assign(key=truth.index).to_csv(bench.path / "truth.csv", index=False)
+        FRAME.drop(columns="y").assign(key=FRAME.index).to_csv(bench.path / "a.csv", index=False)
+        os.chdir(bench.path)
+        return bench.path / "a.csv"
+
+    return made
 
 
 def zipped(name: str, *members: str) -> Callable[[Bench], Path]:
@@ -138,6 +151,30 @@ INPUTS = {
         says(put("a.csv", WIDE)),
         "file by its first bytes, not UTF-8; pass --encoding utf-16, or save it as UTF-8",
         pasted(put("a.csv", WIDE), "; pass ", ", or save"),
+        LOSS,
+    ),
+    "labels elsewhere of other rows": Hinted(
+        says(without_truth(FRAME[:-1]), "--truth", "truth.csv", "--label", "y", "--probs", "p_*"),
+        "; only the same rows in the same order can be paired: pass --on with a column of ids that both have",
+        scores(without_truth(FRAME[::-1]), "--truth", "truth.csv", "--on", "key", "--label", "y", "--probs", "p_*"),
+        LOSS,
+    ),
+    "names with a space": Hinted(
+        says(put("a.csv", CSV.replace(b"p_", b" p_")), *CALL),
+        "names begin with a space: pass '*p_*'",
+        scores(put("a.csv", CSV.replace(b"p_", b" p_")), "--label", "y", "--probs", "*p_*"),
+        LOSS,
+    ),
+    "no header": Hinted(
+        says(put("a.csv", CSV.partition(b"\n")[2]), *CALL),
+        "these are numbers: has the file no header? Write the names of the columns above its first row",
+        scores(put("a.csv", CSV), *CALL),
+        LOSS,
+    ),
+    "a formula without its value": Hinted(
+        says(lambda bench: sheet(bench, FRAME.assign(p_1=[f"={x!r}" for x in FRAME["p_1"]])), *CALL),
+        "of the sheet; open the workbook in Excel or LibreOffice, and save it",
+        scores(sheet, *CALL),
         LOSS,
     ),
     "an unknown ending": Hinted(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from crossent.scoring.input.files import open_table
 from crossent.scoring.input.reader import FileError
+from tests.laws.mutated import mutated, originals
 from tests.scoring import written
 
 P = np.random.default_rng(0).dirichlet(np.ones(8), 300)
@@ -47,10 +50,7 @@ def test_offsets_of_a_damaged_file_are_checked(tmp_path):
 
 def test_damaged_metadata_of_a_later_group_are_an_error_and_no_end_of_the_process(tmp_path):
     """Pyarrow's access to the metadata ends the process where a histogram of levels has too few entries."""
-    from tests.laws.mutated import case
-
-    _, original, data = case(7, 3804)
-    path = tmp_path / f"a.{original.end}"
-    path.write_bytes(data)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(mutated(originals()["score a.parquet"].data, random.Random("7 3804")))
     with pytest.raises(FileError, match="histogram size mismatch"):
         list(open_table(path).batches(open_table(path).columns, []))

@@ -200,3 +200,8 @@ def test_later_parts_may_have_their_columns_in_another_order(order, kind):
     found = state.finalize()
     close(found.loss, exact_mean(P[np.arange(60), Y][counts]))
     assert [part.n for part in found.per_class] == np.bincount(Y[counts]).tolist()
+
+
+def test_an_equals_sign_ends_a_common_beginning():
+    assert class_names(["RawFormulaVal:Class=cat", "RawFormulaVal:Class=dog"]) == ("cat", "dog")
+    assert class_names(["P(y=0)", "P(y=1)"]) == ("0", "1")

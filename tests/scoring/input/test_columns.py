@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from crossent.errors import InputError
@@ -80,3 +82,22 @@ def test_callers_name_one_kind_of_predictions():
             columns("y", named)
         assert words in str(caught.value)
         assert caught.value.argument == argument
+
+
+def test_names_that_match_but_for_a_space():
+    for part, existing, wanted in (
+        ("p_*", ["y", " p_0", " p_1"], "names begin with a space: pass '*p_*'"),
+        ("p_0", ["y", "p_0 "], "names end with a space: pass 'p_0*'"),
+        ("p_0", ["y", " p_0 "], "names begin and end with a space: pass '*p_0*'"),
+    ):
+        with pytest.raises(InputError, match=re.escape(wanted)):
+            select(part, existing)
+        assert select(re.findall(r"'(.*)'", wanted)[0], existing) == existing[1:]
+
+
+def test_names_that_are_numbers_of_a_first_row():
+    with pytest.raises(InputError, match="these are numbers: has the file no header"):
+        Columns("y", "probs", "p_*").among(["0", "0.25", "0.75"])
+    with pytest.raises(InputError) as caught:
+        Columns("y", "probs", "p_*").among(["0", "1", "2"])
+    assert "header" not in str(caught.value)

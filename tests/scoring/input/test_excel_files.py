@@ -70,7 +70,7 @@ def test_many_batches_beside_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_sheets(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", ["y", "p"], [1, 0.5], New=[["y", "p"], [0, 0.25]])
     assert read(path, ["y", "p"]) == {"y": [1.0], "p": [0.5]}
-    assert open_table(path).said == "sheet 'Sheet', the first of 2"
+    assert open_table(path).said.startswith("sheet 'Sheet', the first of 2; --sheet reads another of ['Sheet', ")
     assert read(path, ["y", "p"], sheet="New") == {"y": [0.0], "p": [0.25]}
     assert open_table(path, FileOptions(sheet="New")).said == ""
     with pytest.raises(FileError, match=r"there is no sheet 'Old'; the sheets are \['Sheet', 'New'\]"):
@@ -252,3 +252,21 @@ def test_without_openpyxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(sys.modules, "openpyxl", raising=False)
     with pytest.raises(FileError, match=r"openpyxl is not installed: pip install 'crossent\[excel\]'"):
         _ = open_table(path)
+
+
+def test_a_formula_that_nobody_has_computed(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in (["y", "p"], [0, 0.5], [1, "=1-B2"]):
+        sheet.append(row)
+    book.save(path)
+    words = re.escape("column 'p' holds a formula without its value in row 3 of the sheet; open the workbook in Excel")
+    with pytest.raises(FileError, match=words):
+        list(open_table(path).batches(["y", "p"], ["y"]))
+    sheet["B3"] = None
+    sheet["C1"] = "note"
+    book.save(path)
+    (portion,) = open_table(path).batches(["y", "p"], ["y"])
+    assert portion.batch.column(1).to_pylist() == [0.5, None]

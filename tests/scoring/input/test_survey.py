@@ -110,7 +110,7 @@ def test_what_is_recognised_is_said(tmp_path, capsys):
         ({"p_0": P[:, 0], "p_1": P[:, 1], "p_2": P[:, 2]}, "no column is called as labels are"),
         ({"label": Y, "score": P.max(1)}, "top_k=None"),
         ({"label": Y, "x": P.max(1)}, "pass --label with the column of true labels, and --probs"),
-        ({"inst#": Y, "actual": Y, "predicted": Y, "error": Y, "prediction": P.max(1)}, "Weka are not read"),
+        ({"inst#": Y, "actual": Y, "predicted": Y, "error": Y, "prediction": P.max(1)}, "this table of Weka lacks"),
     ],
 )
 def test_what_is_not_recognised_says_what_to_pass(table, says, tmp_path):

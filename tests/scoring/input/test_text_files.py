@@ -179,3 +179,28 @@ def test_options_of_other_formats(made, tmp_path):
     (name,) = made
     with pytest.raises(FileError, match=rf"a parquet file has no {name}; leave out {name}="):
         open_table(tmp_path / "a.parquet", FileOptions(**made))
+
+
+WEKA = """inst#,actual,predicted,error,distribution,,
+1,1:cat,3:owl,+,0.25,0.25,*0.5
+2,2:dog,2:dog,,0,*1,0
+3,3:owl,1:cat,+,*0.5,0.25,0.25
+"""
+
+
+def test_the_distribution_of_weka_has_columns_without_stars(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(WEKA)
+    columns = [f"distribution {k}" for k in (1, 2, 3)]
+    assert open_table(path).columns == ("inst#", "actual", "predicted", "error", *columns)
+    found = read(path, ["actual", *columns], ["actual"])
+    assert found == dict(zip(["actual", *columns], [
+        ["1:cat", "2:dog", "3:owl"], [0.25, 0.0, 0.5], [0.25, 1.0, 0.25], [0.5, 0.0, 0.25],
+    ], strict=True))  # fmt: skip
+    assert read(path, columns[2:], columns)["distribution 3"] == ["0.5", "0", "0.25"]
+
+
+def test_other_columns_of_weka_stay_behind_the_distribution(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(WEKA.replace(",,\n", ",,,id\n").replace("0.5\n", "0.5,7\n").replace("0\n", "0,8\n"))
+    assert open_table(path).columns[-2:] == ("distribution 3", "id")

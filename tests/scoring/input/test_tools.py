@@ -20,10 +20,13 @@ EXAMPLES = {
     "SAS": {"I_y": ["0", "1"], "P_y0": P[:, 0], "P_y1": P[:, 1]},
     "Azure Machine Learning": {f'Scored Probabilities for Class "{k}"': P[:, k] for k in range(2)},
     "CatBoost": {"Probability:Class=0": P[:, 0], "Probability:Class=1": P[:, 1], "RawFormulaVal:Class=0": P[:, 0]},
+    "Weka": {
+        "actual": ["1:0", "2:1"], "predicted": ["2:1", "2:1"], "distribution 1": P[:, 0], "distribution 2": P[:, 1],
+    },
     "BigQuery ML": {"predicted_y_probs": [[{"label": str(k), "prob": p} for k, p in enumerate(row)] for row in P]},
     "Spark": {"probability": [{"type": 1, "values": row.tolist()} for row in P], "prediction": [1.0, 0.0]},
     "Hugging Face Trainer": {"predictions": (9 * P - 3).tolist(), "label_ids": [1, 0]},
-}
+}  # fmt: skip
 
 
 def rules_that_fit(table):
@@ -35,7 +38,8 @@ def rules_that_fit(table):
 def test_each_tool_is_its_own(name):
     seen, found = rules_that_fit(EXAMPLES[name])
     assert list(found) == [name]
-    assert [str(each) for each in classes_of(found[name][0], seen).names] == ["0", "1"]
+    numbered = "1:0 2:1" if name == "Weka" else "0 1"
+    assert [str(each) for each in classes_of(found[name][0], seen).names] == numbered.split()
 
 
 def test_every_tool_has_an_example():
@@ -65,3 +69,24 @@ def test_names_of_the_truth(name, is_one):
 def test_a_class_that_occurs_twice_is_no_reading():
     _, found = rules_that_fit({"P (y=a)": P[:, 0], "P (z=a)": P[:, 1]})
     assert found == {}
+
+
+def test_raw_and_calibrated_probabilities_are_two_readings():
+    both = {"p0": P[:, 0], "p1": P[:, 1], "cal_p0": P[:, 1], "cal_p1": P[:, 0]}
+    _, found = rules_that_fit(both)
+    assert [reading.values for reading in found["H2O"]] == [("p0", "p1"), ("cal_p0", "cal_p1")]
+
+
+@pytest.mark.parametrize("actual", [["1:0", "1:0"], ["1:0", "2:?"], ["1:0", "1:1"]])
+def test_a_class_of_weka_without_a_name_is_no_reading(actual):
+    table = {**EXAMPLES["Weka"], "actual": actual, "predicted": ["1:0", "1:0"]}
+    _, found = rules_that_fit(table)
+    assert found == {}
+
+
+def test_columns_called_as_the_labels_of_a_column_that_the_user_names():
+    table = pa.RecordBatch.from_pydict({"": [0, 1], "a": P[:, 0], "b": P[:, 1], "class": ["a", "b"]})
+    (rule,) = [tool.rule for tool in FORMS if tool.name.startswith("AutoGluon")]
+    assert rule(Seen(table)) == []
+    (found,) = rule(Seen(table, "class"))
+    assert (found.values, found.truth, found.classes) == (("a", "b"), ("class",), ("a", "b"))

@@ -111,7 +111,10 @@ def test_rounding_above_one_is_not_an_error(p):
         (lambda: score(Y, probs=Z), "if these are logits, pass --logits"),
         (lambda: score(Y, probs=np.log(P)), "if these are log-probabilities, pass --logprobs"),
         (lambda: score(Y, logprobs=P), "pass --probs"),
-        (lambda: score(Y, probs=P * 100), "divide by 100; if they are logits, pass --logits"),
+        (
+            lambda: score(Y, probs=P * 100),
+            "if these are percentages, pass --normalize; if they are logits, pass --logits",
+        ),
         (lambda: score(Y, probs=P / 2), "pass --logits; if they are weights or counts, pass --normalize True"),
     ],
 )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import crossent
+from crossent.errors import InputError
 from crossent.scoring.input.arguments import RowArguments, ScoreOptions
 from crossent.scoring.input.batch import batch
 from crossent.scoring.input.series import code
@@ -60,3 +61,17 @@ def test_layouts_must_agree(columns, words):
     sums.add(rows([1], probs=[0.5]))
     with pytest.raises(ValueError, match=f"these rows do not match earlier ones: {words}"):
         sums.add(rows([1], **columns))
+
+
+def test_options_about_what_the_rows_lack_are_refused():
+    y, p = np.array([0, 1, 0, 1]), np.array([0.25, 0.5, 0.75, 0.5])
+    with pytest.raises(InputError, match=r"bins of 'b', but the slices are by \['a'\]; name the column in by= too"):
+        crossent.score(y, probs=p, by={"a": y}, bins={"b": 3})
+    with pytest.raises(InputError, match="bins of 'b', but there are no slices"):
+        crossent.score(y, probs=p, bins={"b": 3})
+    with pytest.raises(InputError, match="column 'a' holds no numbers, so that it has no bins"):
+        crossent.score(y, probs=p, by={"a": list("abab")}, bins={"a": 3})
+    three = np.full((4, 3), 1 / 3)
+    with pytest.raises(InputError, match="are of two classes, and these rows have 3; leave them out"):
+        crossent.score(y, probs=three, costs={"fn": 5})
+    assert crossent.score(y, probs=three, costs={"fn": 1}).thresholds is None

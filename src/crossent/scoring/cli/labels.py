@@ -16,7 +16,7 @@ from crossent.scoring.multilabel import MultilabelScore, MultilabelState
 
 
 def score_labels(table: Tables | Joined, labels: str, columns: Columns, options: Mapping[str, Any]) -> MultilabelScore:
-    """Return the score of a table with a column of 0 and 1 for each label, and one of predictions in the same order."""
+    """Return the score of a table with a column of 0 and 1 for each label, and one of its predictions."""
     with input_errors(table.name):
         if options.get("classes") is not None:
             raise InputError("each of several labels has the classes 0 and 1; leave this out", argument="classes")
@@ -24,8 +24,8 @@ def score_labels(table: Tables | Joined, labels: str, columns: Columns, options:
         found = replace(columns, label=names[0]).among(table.columns)
         if len(names) != len(found.values or ()):
             raise InputError(
-                f"there are {len(names)} columns of labels and {len(found.values or ())} of predictions; they must be "
-                "of the same labels, in the same order",
+                f"there are {len(names)} columns of labels and {len(found.values or ())} of predictions; "
+                "each label needs one of either",
                 argument="labels",
             )
         state = MultilabelState(**{name: value for name, value in options.items() if name != "classes"})

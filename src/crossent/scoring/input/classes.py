@@ -26,7 +26,7 @@ NO_VALUE = frozenset(
 )  # fmt: skip
 """Texts that stand for no value where numbers are expected: those of pandas."""
 _TRUTH = {"true": "1", "false": "0"}
-_BEFORE, _AFTER = "_-.: /([{'\"", "_-.: /)]}'\""
+_BEFORE, _AFTER = "_-.: /([{'\"=", "_-.: /)]}'\""
 """Characters that may end the common beginning of names, and that may begin their common end."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -10,6 +11,7 @@ from typing import Any
 
 from crossent.errors import InputError, InputTypeError, quoted
 from crossent.scoring.input.arguments import Predictions, RowArguments
+from crossent.scoring.input.classes import is_number
 from crossent.scoring.input.labels import listing
 from crossent.scoring.input.nested import root_of
 from crossent.scoring.parts import KINDS, Kind
@@ -151,4 +153,30 @@ def _nothing(part: str, columns: Sequence[str], marks: str = "*?[") -> str:
         if any(mark in part for mark in marks)
         else f"there is no column {quoted(part)}"
     )
-    return f"{what}; " + (f"did you mean {near}? The" if near else "the") + f" columns are {listing(columns)}"
+    said = f"{what}; " + (f"did you mean {near}? The" if near else "the") + f" columns are {listing(columns)}"
+    return said + (_spaced(part, columns) if marks else "") + headless(columns)
+
+
+def _spaced(part: str, columns: Sequence[str]) -> str:
+    """Return what to pass where names match but for a space, "" if none does."""
+    found = [name for name in columns if name != name.strip() and fnmatchcase(name.strip(), part)]
+    if not found:
+        return ""
+    begins, ends = any(name[0].isspace() for name in found), any(name[-1].isspace() for name in found)
+    wanted = f"{'*' if begins else ''}{part}{'*' if ends and not part.endswith('*') else ''}"
+    where = "begin and end" if begins and ends else "begin" if begins else "end"
+    return f"; names {where} with a space: pass {quoted(wanted)}"
+
+
+def headless(columns: Sequence[str]) -> str:
+    """Return a hint that the first row has been taken for names of columns, "" if they do not look so.
+
+    Examples
+    --------
+    >>> headless(["0", "0.25", "0.75"]), headless(["0", "1"])
+    ('; these are numbers: has the file no header? Write the names of the columns above its first row', '')
+    """
+    numbers = [name for name in columns if is_number(name)]
+    if 2 * len(numbers) < len(columns) or not any(re.search(r"[.eE]", name) for name in numbers):
+        return ""
+    return "; these are numbers: has the file no header? Write the names of the columns above its first row"

@@ -31,8 +31,8 @@ _ERRORS = frozenset(("#DIV/0!", "#N/A", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[Any, None, None]:
-    """Open a workbook to be read row by row."""
+def _opened(path: Path, *, values: bool = True) -> Generator[Any, None, None]:
+    """Open a workbook to be read row by row: the values of its cells, or the formulas in place of theirs."""
     try:
         import openpyxl
     except ImportError as error:
@@ -41,7 +41,7 @@ def _opened(path: Path) -> Generator[Any, None, None]:
         ) from error
     _require_safe(path)
     with warnings.catch_warnings(action="ignore"):  # about styles and charts, which are not read
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+        book = openpyxl.load_workbook(path, read_only=True, data_only=values, keep_links=False)
     try:
         yield book
     finally:
@@ -159,14 +159,35 @@ def _batches(options: FileOptions, wanted: Selection) -> Iterator[Portion]:
         most = sheet.max_row or ROWS  # by what the sheet says of itself
         heading, names = _heading(sheet)
         places = [names.index(name) for name in wanted.names]
+        checked = False
         for first, rows, is_last in _in_batches(_rows(sheet, heading + 1, len(names)), heading + 1):
             cells = [[row[place] for row in rows] for place in places]
+            numeric = [column for name, column in zip(wanted.names, cells, strict=True) if name not in wanted.texts]
+            if not checked and any(None in column for column in numeric):
+                checked = True
+                _refuse_uncomputed(wanted, options, first, rows)
             columns = [
                 _texts(column) if name in wanted.texts else _numbers(column, name, first, options.decimal, none)
                 for name, column in zip(wanted.names, cells, strict=True)
             ]
             done = 1.0 if is_last else min(1.0, (first + len(rows)) / most)
             yield Portion(pa.RecordBatch.from_arrays(columns, names=wanted.names), done)
+
+
+def _refuse_uncomputed(wanted: Selection, options: FileOptions, first: int, rows: Sequence[Sequence[Any]]) -> None:
+    """Raise FileError if the first empty cell of a column of numbers is a formula, whose value no program has saved."""
+    with _opened(wanted.path, values=False) as book:
+        sheet = _sheet(book, options)
+        names = _heading(sheet)[1]
+        places = [names.index(name) for name in wanted.names if name not in wanted.texts]
+        row = next(k for k, row in enumerate(rows) if any(row[place] is None for place in places))
+        formulas = next(_rows(sheet, first + row, len(names)), ())
+    for place in places:
+        if rows[row][place] is None and place < len(formulas) and formulas[place] is not None:
+            raise FileError(
+                f"column {quoted(names[place])} holds a formula without its value in row {first + row} of the sheet; "
+                "open the workbook in Excel or LibreOffice, and save it"
+            )
 
 
 class _Batch(NamedTuple):
@@ -262,7 +283,7 @@ def _said(options: FileOptions, path: Path) -> str:
         names = [sheet.title for sheet in book.worksheets]
     if options.sheet is not None or len(names) < 2:
         return ""
-    return f"sheet {quoted(names[0])}, the first of {len(names)}"
+    return f"sheet {quoted(names[0])}, the first of {len(names)}; --sheet reads another of {listing(names)}"
 
 
 def workbook(options: FileOptions | None = None) -> Reader:

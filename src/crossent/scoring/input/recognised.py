@@ -82,7 +82,7 @@ def recognise(
     """
     if len(names) != len(types) or not len(sample):
         return None
-    seen = Seen(sample)
+    seen = Seen(sample, label)
     if values is not None:
         readings = [Reading("", tuple(values), kind)]
     else:

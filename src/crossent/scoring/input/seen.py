@@ -27,9 +27,12 @@ class Seen:
     ----------
     batch
         The first rows, a record batch.
+    label
+        The column of true labels, if the user has named it.
     """
 
-    def __init__(self, batch: Any) -> None:
+    def __init__(self, batch: Any, label: str | None = None) -> None:
+        self.label = label
         self.columns: dict[str, Any] = {}
         self._numbers: dict[str, Any] = {}
         for name in batch.schema.names:

@@ -35,7 +35,8 @@ def why_not_labels(y: Any, predictions: Matrix, kind: str) -> str:
         return f"y has shape {rows.shape} and {kind} one axis: are they swapped? The truth comes first"
     if zeros_and_ones:
         return (
-            f"{text}; these mark several classes in a row: score each column as two classes, y[:, k] with {kind}[:, k]"
+            f"{text}; these mark several labels in a row: pass multilabel=True to score each column as two classes, "
+            f"y[:, k] with {kind}[:, k]"
         )
     if (rows >= 0).all() and (np.abs(sums - 1.0) <= _CLOSE).all():
         call = {

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 from crossent.errors import Argument, InputError, Message
 from crossent.scoring.input.arrow_values import decoded
 from crossent.scoring.input.classes import Classes, chosen, in_order, numbers_of, of_columns
-from crossent.scoring.input.columns import Columns
+from crossent.scoring.input.columns import Columns, headless
 from crossent.scoring.input.nested import column_of, opened
 from crossent.scoring.input.reader import FileError, Portion
 from crossent.scoring.input.recognised import recognise
@@ -147,8 +147,9 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
     names = [] if sample is None else sample.schema.names
     if {"inst#", "actual", "predicted"} <= set(names):
         return (
-            "tables of Weka are not read as they are; write a column of probabilities for each class, and the actual "
-            "class without its number"
+            "this table of Weka lacks the probabilities of all classes, or the name of one; write it with "
+            "-classifications 'weka.classifiers.evaluation.output.prediction.CSV -distribution', or write a column of "
+            "probabilities for each class, and the actual class without its number"
         )
     if {"label", "score"} <= set(names):
         return (
@@ -157,7 +158,9 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
         )
     parts: list[str | Argument] = ["the columns are not those of a tool that is known; pass "]
     parts += [] if columns.label is not None else [Argument("label"), " with the column of true labels, and "]
-    return Message(*parts, Argument("probs"), " (or ", Argument("logits"), ", ", Argument("logprobs"), ")")
+    return Message(
+        *parts, Argument("probs"), " (or ", Argument("logits"), ", ", Argument("logprobs"), ")", headless(names)
+    )
 
 
 def first_rows(table: Asked, names: Sequence[str], count: int, *, texts: bool = True) -> Any | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from crossent.scoring.input.classes import NO_VALUE
 from crossent.scoring.input.reader import FileError, FileOptions, Portion, Reader, Selection
 
 _BLOCK = 1 << 22
+WEKA = "distribution "
+"""How the columns of Weka's tables are called that hold the probabilities of a row, before their numbers 1, 2, …"""
+_OF_WEKA = ["inst#", "actual", "predicted", "error", "distribution"]
 _COUNTED = "In CSV column #"
 LONGEST = 1 << 24
 """Bytes in a line at most."""
@@ -115,26 +119,51 @@ def _names(between: str, encoding: str | None, path: Path) -> list[str]:
             raise FileError(
                 Message(f"{path}: its columns are separated by {quoted(other)}, not by {quoted(between)}; pass ", said)
             )
-    return names
+    return _numbered(names)
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Return names of columns; Weka names the first of the columns of probabilities alone."""
+    begin = len(_OF_WEKA) - 1
+    if names[: begin + 1] != _OF_WEKA or "" not in names[begin:]:
+        return names
+    end = begin + 1 + sum(1 for _ in takewhile(lambda name: not name, names[begin + 1 :]))
+    return [*names[:begin], *(f"{WEKA}{k}" for k in range(1, end - begin + 1)), *names[end:]]
 
 
 def _delimited_batches(delimiter: str, options: FileOptions, wanted: Selection) -> Iterator[Portion]:
     import pyarrow as pa
 
-    types = {name: pa.string() if name in wanted.texts else pa.float64() for name in wanted.names}
+    weka = f"{WEKA}1" in wanted.columns
+    starred = {name for name in wanted.names if weka and name.startswith(WEKA)}
+    types = {name: pa.string() if name in {*wanted.texts, *starred} else pa.float64() for name in wanted.names}
+    names = wanted.columns if weka else ()
     size = wanted.path.stat().st_size
     with wanted.path.open("rb") as raw, pa.input_stream(pa.PythonFile(raw), compression_of(wanted.path)) as file:
         try:
-            for batch in _stream(file, delimiter, options, include_columns=wanted.names, column_types=types):
-                yield Portion(batch, raw.tell() / size)
+            for batch in _stream(file, delimiter, options, names, include_columns=wanted.names, column_types=types):
+                yield Portion(_without_stars(batch, starred, wanted.texts) if starred else batch, raw.tell() / size)
         except pa.ArrowInvalid as error:  # which counts the columns
             raise _said(error, wanted, delimiter, options) from error
         except UnicodeError as error:  # of a transcoder
             raise FileError(f"{wanted.path} is not text in {options.encoding}: {error}", argument="encoding") from error
 
 
-def _stream(file: Any, delimiter: str, options: FileOptions, **convert: Any) -> Any:
-    """Return pyarrow's reader of delimited text.
+def _without_stars(batch: Any, starred: Collection[str], texts: Collection[str]) -> Any:
+    """Return a batch of Weka's, which marks the largest probability of a row by a star."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    columns = list(batch.columns)
+    for k, name in enumerate(batch.schema.names):
+        if name in starred:
+            bare = compute.call_function("utf8_ltrim", [columns[k]], compute.TrimOptions("*"))
+            columns[k] = bare if name in texts else bare.cast(pa.float64())
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _stream(file: Any, delimiter: str, options: FileOptions, names: Sequence[str] = (), **convert: Any) -> Any:
+    """Return pyarrow's reader of delimited text; `names` are those to give the columns in place of the first line's.
 
     "NA" and an empty cell are texts in a column of texts: whether they stand for no value, only classes can say.
     """
@@ -144,7 +173,12 @@ def _stream(file: Any, delimiter: str, options: FileOptions, **convert: Any) -> 
     decimal = options.decimal or "."
     return reader.open_csv(
         file,
-        read_options=reader.ReadOptions(block_size=_BLOCK, encoding=options.encoding or "utf8"),
+        read_options=reader.ReadOptions(
+            block_size=_BLOCK,
+            encoding=options.encoding or "utf8",
+            column_names=names or None,
+            skip_rows=1 if names else 0,
+        ),
         parse_options=reader.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=reader.ConvertOptions(null_values=null_values, decimal_point=decimal, **convert),
     )

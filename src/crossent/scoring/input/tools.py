@@ -13,6 +13,7 @@ import numpy as np
 from crossent.scoring.input.classes import Classes, of_columns
 from crossent.scoring.input.seen import Seen, are_distributions
 from crossent.scoring.input.shapes import shape_of
+from crossent.scoring.input.text_files import WEKA
 from crossent.scoring.parts import Kind
 
 
@@ -75,10 +76,10 @@ _PREDICTED = re.compile(
 
 
 def _h2o(seen: Seen) -> list[Reading]:
-    if "predict" not in seen.columns:
-        return []
     groups = [tuple(n for n in seen.names if re.fullmatch(rf"{cal}p-?\d+(\.\d+)?", n)) for cal in ("", "cal_")]
     found = [Reading("H2O", group) for group in groups if seen.sum_to_one(group)]
+    if "predict" not in seen.columns:
+        return found if len(found) > 1 else []
     if found:
         return found
     after = seen.names[seen.names.index("predict") + 1 :]
@@ -148,6 +149,20 @@ def _catboost(seen: Seen) -> list[Reading]:
     found = _with_classes(seen, "CatBoost", r"Probability:Class=(.+)", ("Label",))
     single = [n for n in seen.names if n in {"Probability", "Probability:Class=1"} and seen.are_probabilities(n)]
     return found or [Reading("CatBoost", (name,), truth=("Label",)) for name in single if len(single) == 1]
+
+
+def _weka(seen: Seen) -> list[Reading]:
+    values = tuple(name for name in seen.names if name.startswith(WEKA))
+    labels = {str(label) for name in ("actual", "predicted") for label in seen.labels(name) or ()} if values else set()
+    numbered = [(int(f[1]), f[0]) for label in labels if (f := re.fullmatch(r"(\d+):(?!\?$).+", label))]
+    classes = dict(numbered)
+    if (
+        len(classes) < len(numbered)
+        or sorted(classes) != list(range(1, len(values) + 1))
+        or not seen.sum_to_one(values)
+    ):
+        return []
+    return [Reading("Weka", values, truth=("actual",), classes=tuple(classes[k] for k in sorted(classes)))]
 
 
 def _bigquery(seen: Seen) -> list[Reading]:
@@ -221,8 +236,8 @@ def _levels(seen: Seen) -> list[Reading]:
     """Return columns that are called as the labels are, as of data frames of `predict_proba`."""
     wide = [name for name in seen.names if _in_unit(seen, name)]
     found: list[Reading] = []
-    for truth in seen.names:
-        labels = {str(label) for label in (seen.labels(truth) or ())} if is_truth(truth) else set[str]()
+    for truth in [name for name in seen.names if (is_truth(name) if seen.label is None else name == seen.label)]:
+        labels = {str(label) for label in seen.labels(truth) or ()}
         named = [name for name in wide if name in labels]
         for values in (named, [name for name in wide if name != truth]):
             if len(labels) > 1 and labels <= set(values) and seen.sum_to_one(values):
@@ -254,6 +269,7 @@ TOOLS = (
     Tool("SAS", "`P_ya`, `P_yb`, `I_y`, `F_y`", _sas),
     Tool("Azure Machine Learning", '`Scored Probabilities for Class "a"`', _azure),
     Tool("CatBoost", "`Probability:Class=a`, `Probability:Class=b`, `Label`", _catboost),
+    Tool("Weka", "`actual`, `predicted`, `distribution` (of csv with `-distribution`)", _weka),
     Tool("BigQuery ML", "`predicted_y_probs`, lists of `{label, prob}`", _bigquery),
     Tool("Spark", "`probability` (a vector), `rawPrediction`, `prediction`", _spark),
     Tool("Hugging Face Trainer", "`predictions`, `label_ids`", _trainer),

@@ -271,7 +271,7 @@ def _outside_hint_of_many(row: Any, rows: CountedRows) -> str:
     if len(row) == 2 and _are_opposite(rows):
         return Message("all rows are [1 − m, m]; ", *_MARGINS.parts)
     if (row >= 0.0).all() and abs(row.sum() - 100.0) < 1.0:
-        return Message("if these are percentages, divide by 100; if they are logits, pass ", Argument("logits"))
+        return Message("if these are percentages, pass ", _NORMALIZE, "; if they are logits, pass ", Argument("logits"))
     if (row >= 0.0).all():
         return Message(_IF_LOGITS, "; if they are weights or counts, pass ", _NORMALIZE)
     return _IF_LOGITS

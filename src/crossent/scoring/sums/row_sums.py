@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.ahead import ahead
-from crossent.scoring.input.arguments import ScoreOptions
+from crossent.scoring.input.arguments import ScoreOptions, mistake_costs
 from crossent.scoring.input.batch import Batch, Layout
+from crossent.scoring.input.labels import listing
 from crossent.scoring.sums.costs import Costs, costs
 from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.details import Details
@@ -116,12 +118,29 @@ class RowSums:
     def _settle(self, layout: Layout) -> None:
         """Take over the layout of the first rows, or require it of later ones."""
         if self.layout is None:
+            self._require_use(layout)
             self.layout = layout
             self.totals.grow(len(layout.classes))
             self.outcomes.grow(len(layout.classes))
             self.by = {name: Slicing() for name in layout.by}
         else:
             self.layout.require_same(layout)
+
+    def _require_use(self, layout: Layout) -> None:
+        """Raise InputError if an option is about something that the rows do not have."""
+        unknown = [name for name, _ in self.options.bins if name not in layout.by]
+        if unknown:
+            sliced = f"the slices are by {listing(list(layout.by))}" if layout.by else "there are no slices"
+            raise InputError(
+                Message(f"bins of {quoted(unknown[0])}, but {sliced}; name the column in ", Argument("by"), " too"),
+                argument="bins",
+            )
+        if self.options.costs != mistake_costs(None) and len(layout.classes) != 2:
+            raise InputError(
+                f"costs of false positives and false negatives are of two classes, and these rows have "
+                f"{len(layout.classes)}; leave them out",
+                argument="costs",
+            )
 
     def _renumbered(self, first: int) -> RowSums:
         """Return the same sums as if `first` rows had come before; rows without ids go by their numbers."""
