@@ -24,7 +24,7 @@ def chance(p: float) -> str:
     >>> chance(0.0312), chance(3e-9), chance(float("nan"))
     ('0.0312', '<0.0001', '–')
     """
-    return "<0.0001" if p < 0.00005 else words.number(p, 4)
+    return "<0.0001" if p < 0.0001 else words.number(p, 4)
 
 
 def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
