@@ -51,7 +51,7 @@ def test_help_fits_any_terminal(command: str, columns: int, monkeypatch: pytest.
     ("command", "groups"),
     [
         ("score", ["Arguments", "Options", "Rows", "Predictions", "Files", "Result", "Checks"]),
-        ("compare", ["Arguments", "Options", "Rows", "Predictions", "Result", "Checks"]),
+        ("compare", ["Arguments", "Options", "Rows", "Predictions", "Files", "Result", "Checks"]),
         ("lm", ["Arguments", "Options", "Model", "Result", "Checks"]),
     ],
 )
