@@ -1,4 +1,4 @@
-"""`crossent lm --model` on SmolLM2-135M beside a plain loop: every token's loss, and the memory of a process of its own.
+"""`crossent lm --model` on SmolLM2-135M beside a plain loop: the loss of every token, and the memory it takes.
 
     CROSSENT_TEXT_BYTES=100000 python -m tests.scoring.lm.model.smollm2
 
