@@ -83,6 +83,19 @@ class TestModel:
         assert run(capsys, "lm", text, *options, "--html", page).code == 0
         assert f"What a.txt cost {folder.name}" in page.read_text(encoding="utf-8")
 
+    def test_what_is_left_out_is_said(self, folder: Path, tmp_path: Path, capsys: Any) -> None:
+        files = [tmp_path / name for name in ("empty.txt", "mark.txt", "plain.txt")]
+        for file, data in zip(files, (b"", b"\xef\xbb\xbfHello", b"Hello"), strict=True):
+            _ = file.write_bytes(data)
+        found = run(capsys, "lm", *files, "--model", folder, "--json").json()
+        assert (found["documents"], found["tokens"], found["bytes"]) == (2, 10, 10)
+        said = " ".join(found["warnings"])
+        assert "1 record without a scored token, left out" in said
+        assert "1 record of a text that begins with a byte-order mark, which is left out" in said
+        refused = run(capsys, "lm", files[0], "--model", folder)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+        assert "no scored token in 1 text: they are empty" in refused.err
+
     @pytest.mark.parametrize(
         ("options", "said"),
         [

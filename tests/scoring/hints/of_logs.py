@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crossent.scoring.lm import tokens as room
+from crossent.scoring.lm import records as room
 from tests.scoring.hints.table import Bench, Hinted
 
 LOGPROBS = [-0.5, -1.25, -3.0, -0.125]

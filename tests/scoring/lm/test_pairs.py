@@ -11,6 +11,7 @@ import pytest
 import crossent
 from crossent.errors import InputError
 from crossent.scoring.lm import Choices, Document, LogError, Token, compare_logs
+from tests.scoring.lm.records import written
 
 RANDOM = np.random.default_rng(0)
 
@@ -124,6 +125,21 @@ def test_parts_of_a_document_are_one():
         ([document("x", [1.0])] * 2, [document("x", [1.0])], "a has two documents 'x'"),
         ([], [document("x", [1.0])], "a has no scored document"),
         (
+            [document("x", [1.0], ["a"])],
+            [document("x", [1.0, 2.0], ["a", "b"])],
+            "'x' has 1 bytes in a and 2 bytes in b, so its texts differ; log both models on the same texts",
+        ),
+        (
+            [document("chatcmpl-1", [1.0], ["a"])],
+            [document("chatcmpl-2", [1.0], ["ab"])],
+            "'chatcmpl-1' has 1 bytes in a and 2 bytes in b, so its texts differ; ids of responses of a server do not",
+        ),
+        (
+            [document("cmpl-1", [1.0]), document("cmpl-2", [1.0])],
+            [document("cmpl-3", [1.0])],
+            "2 of the 2 documents of a are not in b: .*; these ids name responses of a server, so log the request",
+        ),
+        (
             [document("x", [1.0])],
             [Document("x", "plain", (Token(0, "ab", math.nan, -3.0, 2),))],
             "b: tokens of 'x' are outside the log",
@@ -153,3 +169,37 @@ def test_files_and_their_names(tmp_path):
     assert found.names == tuple(map(str, paths))
     assert found.per_token.difference == pytest.approx(-0.25)
     assert repr(found).startswith("NEW less OLD: 3 documents, in pairs")
+
+
+def answers(log, prompts=False):
+    """Return responses of a chat server with ids of its own, with or without what was asked."""
+    rows = []
+    for d in log:
+        content = [{"token": t.text, "logprob": t.logprob, "bytes": list(t.text.encode())} for t in d.tokens]
+        message = {"content": "".join(t.text for t in d.tokens)}
+        response = {"id": f"chatcmpl-{RANDOM.integers(10**9)}", "choices": [{"message": message}]}
+        response["choices"][0]["logprobs"] = {"content": content}
+        rows.append(
+            {"request": {"messages": [{"content": f"ask {d.id}"}]}, "response": response} if prompts else response
+        )
+    return rows
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_ids_that_a_server_draws_do_not_part_the_documents(tmp_path, prompts):
+    a, b = logs(20)
+    wanted = compare_logs(a, b).per_token.difference
+    rows = [answers(a, prompts), answers(b[::-1] if prompts else b, prompts)]
+    found = compare_logs(*(written(tmp_path, *side, name=f"{k}.jsonl") for k, side in enumerate(rows)))
+    assert found.per_token.difference == pytest.approx(wanted, rel=1e-12)
+    said = [warning for warning in found.warnings if "paired by their order" in warning]
+    assert len(said) == (not prompts)
+
+
+def test_a_first_token_that_one_tokenizer_leaves_out_does_not_make_another_text():
+    """A model without BOS does not score the first token: the documents are the same, their scored bytes are not."""
+    a = [document("x", [1.0, 2.0]), document("y", [2.0, 2.0])]
+    b = [Document(d.id, "plain", d.tokens[1:]) for d in a]
+    found = compare_logs(a, b)
+    assert found.unit == "document"
+    assert any("differ in bytes" in warning for warning in found.warnings)

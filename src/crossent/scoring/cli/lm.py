@@ -109,7 +109,7 @@ def add(app: Any, require: Require) -> None:
             str | None,
             typer.Option(
                 metavar="KEY",
-                help="Key of the text in an object of a .jsonl file; by default text.",
+                help="Key of the text in an object of a .jsonl file, such as content.body; by default text.",
                 rich_help_panel=MODEL,
             ),
         ] = None,

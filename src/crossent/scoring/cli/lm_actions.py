@@ -43,7 +43,7 @@ def score_texts(
             read: ReadText
             for read in texts_of(files, key=key, by=by):
                 track.begins(len(read.text.encode("utf-8", "surrogatepass")), read.done)
-                yield NamedText(read.name, read.text, read.by)
+                yield NamedText(read.name, read.text, read.by, read.notes)
 
         plan, documents = evaluated(*found, texts(), said=track.scored, **windows)
         said = said_of(plan)

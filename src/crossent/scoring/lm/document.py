@@ -44,6 +44,7 @@ DocumentNote = Literal[
     "accuracy alone",
     "first token",
     "after sampling",
+    "byte-order mark",
 ]
 """Remark of a reader about a document, which becomes a warning of the score."""
 

@@ -36,6 +36,20 @@ def column_of(record: JsonObject, what: str, length: int) -> list[Any]:
     return column
 
 
+def at(record: Any, key: str) -> Any:
+    """Return the value of a record at a key, such as `meta.lang`, null if there is none; a key with a dot comes first.
+
+    Examples
+    --------
+    >>> at({"meta": {"lang": "de"}}, "meta.lang"), at({"meta.lang": "en", "meta": {}}, "meta.lang")
+    ('de', 'en')
+    """
+    value: Any = record
+    for name in [key] if isinstance(record, Mapping) and key in record else key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
 def text_of(value: Any) -> str | None:
     """Return the text of a token, None for null."""
     if value is not None and not isinstance(value, str):

@@ -10,6 +10,7 @@ from crossent.scoring.lm.document import Document, JsonObject, LogError, LogSour
 from crossent.scoring.lm.fields import column_of, name_of, sequence, text_of
 from crossent.scoring.lm.inspect_logs import inspect_log, is_inspect
 from crossent.scoring.lm.lm_eval import sample
+from crossent.scoring.lm.naming import names_response, request_of
 from crossent.scoring.lm.openai_logs import chat, completions, entry, responses
 from crossent.scoring.lm.servers import gemini, llama_cpp, ollama, sglang, tgi
 from crossent.scoring.lm.vllm_logs import vllm
@@ -39,6 +40,8 @@ def documents(record: Any, name: str, source: LogSource | None) -> Iterator[Docu
         yield Document(response.name or name, source or "chat", notes=frozenset({"failed"}))
         return
     own = response.name or name_of(response.body.get("id") or response.body.get("request_id"))
+    if response.name is None and own is not None and names_response(own):
+        own = request_of(record) or own
     yield from READERS[source or _source(response.body)](response.body, own or name)
 
 

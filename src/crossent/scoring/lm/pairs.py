@@ -12,6 +12,7 @@ import numpy as np
 from crossent.errors import InputError, quoted
 from crossent.scoring.lm.compared import Difference, DocumentRegression, LanguageModelComparison
 from crossent.scoring.lm.document import Document, LogError
+from crossent.scoring.lm.naming import names_response
 from crossent.scoring.lm.reading import LogPath, read
 from crossent.scoring.lm.totals import TokenTotals
 from crossent.scoring.sums.interval import ratio, tested
@@ -24,7 +25,10 @@ _SHOWN = 3
 def compare_logs(
     a: Documents, b: Documents, *, ci: float = 0.95, worst: int = 10, names: tuple[str, str] | None = None
 ) -> LanguageModelComparison:
-    r"""Compare two logs of the same documents, which their ids pair: return how much less a costs than b.
+    r"""Compare two logs of the same documents, paired by their ids: return how much less a costs than b.
+
+    Where the ids name responses of a server, such as `chatcmpl-…`, which are drawn anew for each, documents are paired
+    by `custom_id` or the text of the request if the log has one, else by their order, which a warning says.
 
     Of the documents d with losses a_d and b_d in nats and sizes n_d, in tokens or bytes,
 
@@ -52,7 +56,7 @@ def compare_logs(
     Raises
     ------
     LogError
-        If documents cannot be paired, or some of their tokens are outside the log; a ValueError.
+        If documents cannot be paired, their texts differ, or some of their tokens are outside the log; a ValueError.
 
     Examples
     --------
@@ -69,12 +73,15 @@ def compare_logs(
         raise InputError(f"worst must not be negative, not {worst}", argument="worst")
     called = names or (_name(a, "a"), _name(b, "b"))
     first, second = (_summed(log, name) for log, name in zip((a, b), called, strict=True))
-    ids = _paired(first, second, called)
-    return _compared([first[k] for k in ids], [second[k] for k in ids], ids, ci, worst, called)
+    pairs = _paired(first, second, called)
+    return _compared(pairs, ci, worst, called)
 
 
 class Summed(NamedTuple):
-    """What a log has of a document: its loss, its tokens and bytes, NaN where unknown, their texts, and its choices."""
+    """What a log has of a document: its loss, its tokens and bytes, NaN where unknown, their texts, and its choices.
+
+    `whole` says that the bytes are those of a text from its first token on, known for sure.
+    """
 
     loss: float
     tokens: float
@@ -82,6 +89,16 @@ class Summed(NamedTuple):
     texts: int
     choice: float
     accuracy: float
+    whole: bool = False
+
+
+class Pairs(NamedTuple):
+    """The documents of two logs in pairs, their names, and whether their order pairs them."""
+
+    a: list[Summed]
+    b: list[Summed]
+    ids: list[str]
+    by_order: bool = False
 
 
 def _name(log: Documents, name: str) -> str:
@@ -121,36 +138,76 @@ def _of_document(document: Document, name: str) -> Summed | None:
             "log more of the most probable tokens, or the log-probability of each"
         )
     loss, tokens, size = (float(totals.column(column)[0]) for column in ("loss", "tokens", "bytes"))
-    return Summed(loss, tokens, size, hash(tuple(token.text for token in document.tokens)), choice, accuracy)
+    texts = hash(tuple(token.text for token in document.tokens))
+    sure = document.notes.isdisjoint({"inexact bytes", "unconfirmed bytes", "first token", "byte-order mark"})
+    begun = bool(document.tokens) and document.tokens[0].position == 0
+    return Summed(loss, tokens, size, texts, choice, accuracy, whole=sure and begun)
 
 
 def _joined(one: Summed, other: Summed) -> Summed:
     """Return the sums of two parts of a document."""
     loss, tokens, size = (getattr(one, name) + getattr(other, name) for name in ("loss", "tokens", "bytes"))
-    return Summed(loss, tokens, size, hash((one.texts, other.texts)), other.choice, other.accuracy)
+    return Summed(loss, tokens, size, hash((one.texts, other.texts)), other.choice, other.accuracy, whole=one.whole)
 
 
-def _paired(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str]) -> list[str]:
-    """Return the ids of the documents that both logs have.
+def _paired(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str]) -> Pairs:
+    """Return the documents of both logs in pairs.
 
     Raises
     ------
     LogError
-        If one of them has a document that the other lacks.
+        If one of them has a document that the other lacks, or the texts of a pair differ.
     """
+    drawn = a.keys() != b.keys() and any(all(map(names_response, log)) for log in (a, b))
+    if drawn and len(a) == len(b):
+        found = Pairs(list(a.values()), list(b.values()), list(a), by_order=True)
+    else:
+        _check_ids(a, b, names, drawn=drawn)
+        found = Pairs(list(a.values()), [b[key] for key in a], list(a))
+    _check_texts(found, names)
+    return found
+
+
+def _check_ids(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str], *, drawn: bool) -> None:
+    """Raise if one of two logs has a document that the other lacks."""
     for here, there, own, other in ((a, b, *names), (b, a, *reversed(names))):
         if lacking := [key for key in here if key not in there]:
             few = ", ".join(map(quoted, lacking[:_SHOWN])) + (", …" if len(lacking) > _SHOWN else "")
             raise LogError(
-                f"{len(lacking)} of the {len(here)} documents of {own} are not in {other}: {few}; documents are paired "
-                "by their id, so log both models on the same documents with the same ids"
+                f"{len(lacking)} of the {len(here)} documents of {own} are not in {other}: {few}; "
+                + (
+                    "these ids name responses of a server, so log the request or a custom_id with each"
+                    if drawn
+                    else "documents are paired by their id, so log both models on the same documents with the same ids"
+                )
             )
-    return list(a)
 
 
-def _compared(
-    a: list[Summed], b: list[Summed], ids: list[str], level: float, worst: int, names: tuple[str, str]
-) -> LanguageModelComparison:
+def _check_texts(pairs: Pairs, names: tuple[str, str]) -> None:
+    """Raise if the texts of a pair surely differ, or if their order pairs them and they may."""
+    for one, other, key in zip(pairs.a, pairs.b, pairs.ids, strict=True):
+        both = one.whole and other.whole
+        if not (both or pairs.by_order) or one.bytes == other.bytes:
+            continue
+        if math.isnan(one.bytes + other.bytes) and not (pairs.by_order and one.tokens != other.tokens):
+            continue
+        why = (
+            "ids of responses of a server do not pair documents, and their order does not; log the request or a "
+            "custom_id with each"
+            if pairs.by_order
+            else "log both models on the same texts"
+        )
+        raise LogError(
+            f"{quoted(key)} has {_size(one)} in {names[0]} and {_size(other)} in {names[1]}, so its texts differ; {why}"
+        )
+
+
+def _size(one: Summed) -> str:
+    return f"{one.tokens:.0f} tokens" if math.isnan(one.bytes) else f"{one.bytes:.0f} bytes"
+
+
+def _compared(pairs: Pairs, level: float, worst: int, names: tuple[str, str]) -> LanguageModelComparison:
+    a, b, ids, _ = pairs
     mine, theirs = (np.array([(x.loss, x.tokens, x.bytes, x.choice, x.accuracy) for x in side]).T for side in (a, b))
     same = bool((mine[1] == theirs[1]).all()) and all(x.texts == y.texts for x, y in zip(a, b, strict=True))
     known = bool((mine[2] == theirs[2]).all()) and float(mine[2].sum()) > 0
@@ -181,9 +238,18 @@ def _compared(
         worst_regressions=tuple(
             DocumentRegression(ids[k], float(mine[0][k] / size[k]), float(theirs[0][k] / size[k])) for k in order
         ),
-        warnings=tuple(_warnings(mine, theirs, same=same, known=known)),
+        warnings=(
+            *([_BY_ORDER] if pairs.by_order else []),
+            *_warnings(mine, theirs, same=same, known=known),
+        ),
         names=names,
     )
+
+
+_BY_ORDER = (
+    "documents are paired by their order: their ids name responses of a server, which are drawn anew for each; log the "
+    "request or a custom_id with each to pair them surely"
+)
 
 
 def _warnings(mine: Any, theirs: Any, *, same: bool, known: bool) -> Iterator[str]:

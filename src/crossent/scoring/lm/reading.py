@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 from crossent.errors import quoted
 from crossent.scoring.lm import formats
 from crossent.scoring.lm.document import Document, LogError, LogSource, described
+from crossent.scoring.lm.fields import at
 from crossent.scoring.lm.records import Done, records
 from crossent.scoring.lm.streams import joined
 
@@ -190,9 +191,7 @@ def _named(document: Document, log: _Log, by: tuple[tuple[str, str | None], ...]
 
 def value_at(record: Any, key: str, task: str, found: set[str]) -> str | None:
     """Return the value of a record at a key, such as `meta.lang`; a key with a dot in it comes first."""
-    value: Any = record
-    for name in [key] if isinstance(record, Mapping) and key in record else key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
+    value = at(record, key)
     if value is None and key == "task":
         value = _task_of_record(record) or task
     if value is None:

@@ -178,6 +178,7 @@ WARNINGS: dict[DocumentNote | Literal["empty"], str] = {
     "filtered": "of another filter of lm-eval, left out: the same documents again",
     "unknown target": "of multiple choice, left out: the sample does not tell which answer is right",
     "after sampling": "of an older llama.cpp server, whose probabilities are those that its samplers left",
+    "byte-order mark": "of a text that begins with a byte-order mark, which is left out: it is not scored or counted",
     "accuracy alone": "of multiple choice with an accuracy of their own, which counts, but without a word on which "
     "answers are right: they have no loss",
 }

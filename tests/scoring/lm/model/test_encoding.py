@@ -64,3 +64,12 @@ def test_a_tokenizer_that_mixes_text_and_special_tokens_is_refused():
 
     with pytest.raises(InputError, match="a Strange, changes the tokens of a text"):
         _ = Encoder(Strange())
+
+
+def test_a_token_a_byte_spelled_as_a_character_has_that_byte():
+    tokenizer = transformers.ByT5Tokenizer()
+    text = "naïve 日本 🙂"
+    found = Encoder(tokenizer).encode(text)
+    assert found.exact
+    assert b"".join(found.parts) == text.encode()
+    assert [len(part) for part in found.parts] == [1] * len(text.encode())

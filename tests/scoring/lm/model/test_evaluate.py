@@ -121,8 +121,46 @@ def test_a_model_that_looks_ahead_is_refused():
         vocab_size=257, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     made = spread(transformers.BertLMHeadModel(config))
+    with pytest.raises(InputError, match="its configuration has is_decoder=False; pass a causal language model"):
+        _ = score_model(made, bytewise(bos=True), ["abc"])
+
+
+@pytest.mark.parametrize("size", [0.02, 0.1, 0.3])
+def test_so_is_one_of_small_weights_whose_class_says_nothing(size):
+    """The check alone, without what classes of transformers say."""
+    config = transformers.BertConfig(
+        vocab_size=257, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        initializer_range=size,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    made = type("Own", (transformers.BertLMHeadModel,), {"__module__": "own"})(config).eval()
     with pytest.raises(InputError, match="looks at the tokens after the one that it predicts"):
         _ = score_model(made, bytewise(bos=True), ["abc"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_whose_rows_depend_on_later_tokens_by_rounding_alone_are_scored(dtype):
+    tokenizer = bytewise(bos=True)
+    config = transformers.MixtralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    made = spread(transformers.MixtralForCausalLM(config)).to(dtype)
+    assert score_model(made, tokenizer, ["hello there"]).tokens == 11
+
+
+def test_tokens_of_another_model_are_refused():
+    tokenizer = bytewise(bos=True)
+    largest = max(tokenizer("é").input_ids)
+    with pytest.raises(InputError, match=f"gives text 2 the token {largest}, and the model has 100, from 0"):
+        _ = score_model(model(100), tokenizer, ["abc", "é"])
+
+
+def test_half_of_a_surrogate_pair_is_no_text():
+    tokenizer = bytewise(bos=True)
+    with pytest.raises(InputError, match=r"text 1: character 1 is '\\ud800', half of a surrogate pair"):
+        _ = score_model(model(len(tokenizer)), tokenizer, ["a\ud800b"])
 
 
 def test_what_is_no_model_text_or_tokenizer_is_refused():
@@ -140,8 +178,12 @@ def test_what_is_no_model_text_or_tokenizer_is_refused():
         _ = score_model(torch.nn.Embedding(3, 3), tokenizer, ["a"])
     with pytest.raises(InputError, match="batch must be 1 or more"):
         _ = score_model(made, tokenizer, ["a"], batch=0)
-    with pytest.raises(LogError, match="no scored token"):
-        _ = score_model(made, tokenizer, [""])
+    with pytest.raises(LogError, match="no scored token in 2 texts: they are empty; pass longer texts"):
+        _ = score_model(made, tokenizer, ["", ""])
+    with pytest.raises(LogError, match="no scored token: there is no text"):
+        _ = score_model(made, tokenizer, [])
+    with pytest.raises(LogError, match="1 text: they are empty or have one token alone, as the tokenizer puts no BOS"):
+        _ = score_model(made, bytewise(bos=False), ["x"])
 
 
 def test_a_nan_says_which_text_and_what_to_do():

@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 import math
-import os
-import pydoc_data.topics
-from pathlib import Path
+import sys
 
 import pytest
+import torch
 
-from crossent.scoring.lm import score_model
-from crossent.scoring.lm.model.loading import load
-from tests.scoring.lm.model.tiny import plain_loop
+from crossent.torch import logprobs
+from tests.scoring.lm.model import smollm2
 
 pytestmark = pytest.mark.slow
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossent" / "smollm2"
-WINDOW, STRIDE = 128, 96
-BYTES = int(os.environ.get("CROSSENT_TEXT_BYTES", "1500"))
-"""Bytes of text to score."""
+BYTES = 1500
 
 
-def texts() -> dict[str, str]:
-    """Return the first topics, `BYTES` in all."""
-    found: dict[str, str] = {}
-    left = BYTES
-    for name, text in sorted(pydoc_data.topics.topics.items()):
-        part = text.encode()[: min(left, max(BYTES // 3, 1))].decode(errors="ignore")
-        left -= len(part.encode())
-        if part:
-            found[name] = part
-    return found
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+@pytest.mark.skipif(smollm2.weights() is None, reason="SmolLM2 has not been fetched; examples/finetune_lm.py does")
+def test_every_token_costs_what_a_plain_loop_says_in_the_memory_of_a_chunk():
+    model = smollm2.weights()
+    assert model is not None
+    ran, plain = smollm2.command(model, BYTES), smollm2.plainly(model, BYTES)
+    own = ran.tokens()
+    assert own == pytest.approx(plain, abs=1e-4)  # a token's own rounding: logits near 20 in float32
+    assert ran.found["tokens"] == len(plain)
+    assert ran.found["loss"] == pytest.approx(math.fsum(plain.values()) / len(plain), abs=1e-6)
+    assert ran.peak <= ran.model + smollm2.ROOM
 
 
-def test_the_loss_is_that_of_a_plain_loop():
-    weights = next(iter(sorted(CACHE.glob("*.gguf"))), None)
-    if weights is None:
-        pytest.skip("SmolLM2 has not been fetched; python examples/finetune_lm.py fetches it")
-    found = load(weights)
-    score = score_model(*found, texts(), window=WINDOW, stride=STRIDE)
-    values = [x for text in texts().values() for x in plain_loop(*found, text, WINDOW, STRIDE).values()]
-    assert score.tokens == len(values)
-    assert score.loss == pytest.approx(-math.fsum(values) / len(values), abs=1e-6)
-    assert score.bytes is not None
-    first = [found.tokenizer.decode(found.tokenizer(text).input_ids[:1]) for text in texts().values()]
-    assert score.bytes == sum(len(text.encode()) for text in texts().values()) - sum(map(len, first))
+def test_log_probabilities_of_many_classes_are_those_of_float64():
+    """torch's own log_softmax of 49,152 logits in float32 may be off by 2e-5: a plain loop must add up in float64."""
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 49_152, generator=draw) * 5.0
+    classes = torch.randint(49_152, (64,), generator=draw)
+    rows = torch.arange(64)
+    exact = logits.double().log_softmax(-1)[rows, classes]
+    own, rival = logprobs(logits, classes).logprob.double(), logits.log_softmax(-1)[rows, classes].double()
+    assert (own - exact).mean().abs() < 1e-6
+    assert (own - exact).mean().abs() <= max(float((rival - exact).mean().abs()), 1e-7)

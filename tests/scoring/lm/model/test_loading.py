@@ -122,5 +122,11 @@ def test_a_folder_without_a_tokenizer_is_refused(folder, tmp_path):
     path = copied(folder, tmp_path)
     for file in path.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(LogError, match="transformers cannot read the tokenizer"):
+    with pytest.raises(LogError, match=r"has no tokenizer \(tokenizer.json\); save the model's own into it"):
         _ = load(path)
+
+
+@pytest.mark.parametrize("device", ["cpuu", "meta", *([] if torch.cuda.is_available() else ["cuda"])])
+def test_a_device_that_is_not_there_is_named(folder, device):
+    with pytest.raises(LogError, match=f"torch has no device '{device}' here; pass --device cpu"):
+        _ = load(folder, device=device)

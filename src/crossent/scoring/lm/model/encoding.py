@@ -91,10 +91,18 @@ def _offsets(*, wanted: bool) -> dict[str, bool]:
     return {"return_offsets_mapping": True} if wanted else {}
 
 
+def _characters(token: SpelledToken) -> bytes | None:
+    """Return the bytes of a token whose characters are bytes, as ByT5 spells them."""
+    try:
+        return None if token.text is None else token.text.encode("latin-1")
+    except UnicodeEncodeError:
+        return None
+
+
 def _read(tokens: Sequence[str | None], text: str) -> list[bytes] | None:
     """Return the bytes of tokens that are spelled in one of the known alphabets and make up the text, else None."""
     target = text.encode("utf-8", "surrogatepass")
-    readings: tuple[Reading, ...] = (byte_level, sentencepiece, literal)
+    readings: tuple[Reading, ...] = (byte_level, sentencepiece, literal, _characters)
     for reading in readings:
         parts: list[bytes] = []
         for token in tokens:

@@ -23,6 +23,8 @@ from crossent.scoring.lm.document import LogError
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 """Names of dtypes; auto is that of the file."""
 _LONGEST = 300
+_TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.bpe", "tekken.json")
+"""Files of tokenizers, of which a folder has one at least."""
 
 
 class LoadedModel(NamedTuple):
@@ -55,6 +57,7 @@ def load(path: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedMo
     for package in ("torch", "transformers", *(["gguf"] if path.is_file() else [])):
         if find_spec(package) is None:
             raise LogError(f"a model needs {package}, which is not installed: pip install {package}")
+    _check_device(device)
     _ = os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = path if path.is_dir() else path.parent
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -66,6 +69,11 @@ def load(path: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedMo
         with _said_of("the configuration", shown):
             config = transformers.AutoConfig.from_pretrained(str(folder), **options)
         _check_causal(config, shown)
+        if path.is_dir() and not any(file for pattern in _TOKENIZERS for file in path.glob(pattern)):
+            raise LogError(
+                f"{shown} has no tokenizer (tokenizer.json); save the model's own into it: "
+                f"tokenizer.save_pretrained(FOLDER)"
+            )
         with _said_of("the tokenizer", shown):
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
         with _said_of("the model", shown):
@@ -74,6 +82,21 @@ def load(path: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedMo
             )
             _check_complete(info, shown)
             return LoadedModel(model.to(device).eval(), tokenizer)
+
+
+def _check_device(device: str) -> None:
+    """Raise unless torch can hold a tensor on a device."""
+    torch: Any = _imported("torch")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            there = torch.zeros(1, device=device).device.type != "meta"
+    except (RuntimeError, AssertionError, ValueError, ImportError, AttributeError):
+        there = False
+    if not there:
+        raise LogError(
+            f"torch has no device {quoted(device)} here; pass --device cpu, or leave it out", argument="device"
+        )
 
 
 def _imported(name: str) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from crossent.errors import quoted
-from crossent.scoring.lm.document import LogError, described
+from crossent.scoring.lm.document import DocumentNote, LogError, described
+from crossent.scoring.lm.fields import at
 from crossent.scoring.lm.opening import line_of, opened
 from crossent.scoring.lm.reading import task_of, value_at
 from crossent.scoring.lm.records import LONGEST, records
@@ -15,6 +16,7 @@ from crossent.scoring.lm.records import LONGEST, records
 KEY = "text"
 """Key of the text in an object, by default."""
 _OBJECTS = (".jsonl", ".ndjson", ".json")
+_MARK = "\ufeff"
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
 
@@ -25,6 +27,7 @@ class ReadText(NamedTuple):
     text: str
     by: tuple[tuple[str, str | None], ...]
     done: float
+    notes: frozenset[DocumentNote] = frozenset()
 
 
 def texts_of(paths: Sequence[Path], *, key: str | None = None, by: Sequence[str] = ()) -> Iterator[ReadText]:
@@ -33,9 +36,10 @@ def texts_of(paths: Sequence[Path], *, key: str | None = None, by: Sequence[str]
     Parameters
     ----------
     paths
-        Files, compressed or not; "-" is standard input. Those that end with .jsonl, .ndjson or .json hold objects.
+        Files, compressed or not; "-" is standard input. Those that end with .jsonl, .ndjson or .json hold objects. An
+        empty file is an empty text.
     key
-        Key of the text in an object; with a key every file holds objects.
+        Key of the text in an object, such as `content.body`; with a key every file holds objects.
     by
         Keys of the objects whose values get a score each.
 
@@ -47,13 +51,17 @@ def texts_of(paths: Sequence[Path], *, key: str | None = None, by: Sequence[str]
         If a file cannot be opened.
     """
     for k, path in enumerate(paths):
-        if key is not None or _holds_objects(path):
+        values = tuple((name, task_of(path) if name == "task" else None) for name in by)
+        if path.is_file() and not path.stat().st_size:
+            yield ReadText(str(path), "", values, (k + 1) / len(paths))
+        elif key is not None or _holds_objects(path):
             yield from _of_objects(path, key or KEY, by, (k, len(paths)))
         else:
-            values = tuple((name, task_of(path) if name == "task" else None) for name in by)
             if by and values[0][1] is None:
                 raise LogError(f"{path} is a text, which has no {quoted(by[0])}; leave --by out", argument="by")
-            yield ReadText(str(path), _whole(path), values, (k + 1) / len(paths))
+            text = _whole(path)
+            notes = frozenset[DocumentNote]({"byte-order mark"} if text.startswith(_MARK) else ())
+            yield ReadText(str(path), text.removeprefix(_MARK), values, (k + 1) / len(paths), notes)
 
 
 def _holds_objects(path: Path) -> bool:
@@ -64,7 +72,7 @@ def _holds_objects(path: Path) -> bool:
 
 
 def _whole(path: Path) -> str:
-    """Return the text of a file as it is, without a byte-order mark."""
+    """Return the text of a file as it is."""
     parts: list[bytes] = []
     size = 0
     with opened(path) as log:
@@ -74,7 +82,7 @@ def _whole(path: Path) -> str:
             if size > LONGEST:
                 raise LogError(f"{path} is longer than {LONGEST} bytes; split it into documents, one object per line")
     try:
-        return b"".join(parts).decode("utf-8-sig")
+        return b"".join(parts).decode("utf-8")
     except UnicodeDecodeError as error:
         raise LogError(f"{path}: byte {error.start} is not UTF-8; write the text as UTF-8") from None
 
@@ -82,7 +90,7 @@ def _whole(path: Path) -> str:
 def _of_objects(path: Path, key: str, by: Sequence[str], place: tuple[int, int]) -> Iterator[ReadText]:
     part, found = [0.0], set[str]()
     for where, record, _ in records(path, lambda done: part.__setitem__(0, done)):
-        text: Any = record.get(key) if isinstance(record, Mapping) else None
+        text = at(record, key)
         if not isinstance(text, str):
             has = (
                 described(record) if not isinstance(text, str) and text is None else f"{quoted(key)} {described(text)}"
