@@ -59,16 +59,16 @@ void cells_of(const CellTask& task, double* square) {
     using T = typename Compute<Storage>::type;
     const int64_t step = task.values.outer_stride == 1 ? rows_of_a_column : tile_rows;
     std::vector<Cell<weighted>> table(static_cast<size_t>(task.columns * grid_cells));
+    Lane<T> x;
+    Lane<typename Limits<T>::Int> quarter;
+    Lane<int32_t> place;
+    Lane<double> q;
     for (int64_t begin = 0; begin < task.rows; begin += step) {
         const int64_t end = least(begin + step, task.rows);
         for (int64_t v = 0; v < task.columns; ++v) {
             Cell<weighted>* const cell = table.data() + v * grid_cells;
             for (int64_t row = begin; row < end; row += tile_rows) {
                 const int64_t n = least(tile_rows, end - row);
-                Lane<T> x;
-                Lane<typename Limits<T>::Int> quarter;
-                Lane<int32_t> tenth;
-                Lane<double> q;
                 const int64_t at = row * task.values.outer_stride + v * task.values.column_stride;
                 load_run<Storage>(task.values.data, at, task.values.outer_stride, n, x.at);
 #pragma omp simd
@@ -79,12 +79,14 @@ void cells_of(const CellTask& task, double* square) {
 #pragma omp simd
                 for (int64_t i = 0; i < tile_rows; ++i) q[i] = static_cast<double>(x[i]);
 #pragma omp simd
-                for (int64_t i = 0; i < tile_rows; ++i) tenth[i] = tenth_of(q[i]);
+                for (int64_t i = 0; i < tile_rows; ++i) place[i] = tenth_of(q[i]);
+#pragma omp simd
+                for (int64_t i = 0; i < tile_rows; ++i) place[i] += static_cast<int32_t>(quarter[i]);
                 double* const sum = square + row;
 #pragma omp simd
                 for (int64_t i = 0; i < n; ++i) sum[i] += q[i] * q[i];
                 for (int64_t i = 0; i < n; ++i) {
-                    Cell<weighted>& one = cell[quarter[i] + tenth[i]];
+                    Cell<weighted>& one = cell[place[i]];
                     if constexpr (weighted) {
                         const double weight =
                             load_real<double>(task.weight.data, task.weight.type, (row + i) * task.weight.stride);
