@@ -248,6 +248,44 @@ void py_row_peaks(const In& values, const Out& peak, const Out& place) {
     row_peaks(task);
 }
 
+// A contiguous float64 or int64 array of so many leading axes' product times (columns, grid_cells).
+template <class T>
+T* grid_of(const Out& array, int64_t fields, int64_t columns, Type type, const char* text) {
+    const size_t axis = array.ndim() < 2 ? 0 : array.ndim() - 2;
+    bool fits =
+        array.ndim() == (fields == 1 ? 2 : 3) && (fields == 1 || static_cast<int64_t>(array.shape(0)) == fields);
+    fits = fits && static_cast<int64_t>(array.shape(axis)) == columns &&
+           static_cast<int64_t>(array.shape(axis + 1)) == grid_cells && array.stride(axis + 1) == 1 &&
+           (columns <= 1 || array.stride(axis) == grid_cells) &&
+           (fields == 1 || array.stride(0) == columns * grid_cells);
+    require(fits && type_of(array, "sums and count") == type, text);
+    return static_cast<T*>(array.data());
+}
+
+void py_class_cells(const In& values, const In& index, const In& weight, const Out& sums, const Out& count,
+                    const Out& square) {
+    CellTask task;
+    require(values.ndim() == 2, "values must have axes (rows, columns)");
+    task.values = matrix_of(values, "values");
+    task.rows = static_cast<int64_t>(values.shape(0));
+    task.columns = static_cast<int64_t>(values.shape(1));
+    const Type type = type_of(index, "index");
+    require(index.ndim() == 1 && static_cast<int64_t>(index.shape(0)) == task.rows && !is_real(type),
+            "index must have an integer dtype and shape (rows,)");
+    task.index = {index.data(), type, index.stride(0)};
+    if (weight.is_valid()) task.weight = vector_of(weight, task.rows, "weight");
+    task.sums = grid_of<double>(sums, 4, task.columns, Type::f64,
+                                "sums must be a contiguous float64 array of shape (4, columns, cells)");
+    task.count = grid_of<int64_t>(count, 1, task.columns, Type::i64,
+                                  "count must be a contiguous int64 array of shape (columns, cells)");
+    require(square.ndim() == 1 && static_cast<int64_t>(square.shape(0)) == task.rows &&
+                (task.rows <= 1 || square.stride(0) == 1) && type_of(square, "square") == Type::f64,
+            "square must be a contiguous float64 array of shape (rows,)");
+    task.square = static_cast<double*>(square.data());
+    const Unlocked unlocked;
+    class_cells(task);
+}
+
 void py_math(const std::string& function, const In& in, const Out& out) {
     const Type type = type_of(in, "in");
     require(same_shape(in, out) && in.ndim() == 1 && type == type_of(out, "out") &&
@@ -283,6 +321,8 @@ NB_MODULE(_core, m) {
     m.def("binary_grad", &py_binary_grad, BINARY_NAMES, "cotangent"_a, "out"_a);
     m.def("row_summary", &py_row_summary, "values"_a, "index"_a.none(), "result"_a, "place"_a, "entropic"_a);
     m.def("row_peaks", &py_row_peaks, "values"_a, "peak"_a, "place"_a);
+    m.def("class_cells", &py_class_cells, "values"_a, "index"_a, "weight"_a.none(), "sums"_a, "count"_a, "square"_a);
+    m.attr("grid_cells") = grid_cells;
     m.def("math", &py_math, "function"_a, "in"_a, "out"_a);
     m.def("isa", [] { return isa(); });
     m.def("available_isas", &available_isas);

@@ -354,4 +354,6 @@ void row_peaks(const PeakTask& task) {
     parallel_ranges(task.rows, grain, [&](int64_t begin, int64_t end) { kernels().row_peaks(task, begin, end); });
 }
 
+void class_cells(const CellTask& task) { kernels().class_cells(task); }
+
 }  // namespace crossent

@@ -70,6 +70,9 @@ void binary_grad(BinaryTask task);
 void row_summary(const SummaryTask& task);
 void row_peaks(const PeakTask& task);
 
+// Runs on the calling thread alone, so that the order of the additions is that of the rows.
+void class_cells(const CellTask& task);
+
 int64_t element_size(Type type);
 bool is_real(Type type);
 

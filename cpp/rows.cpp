@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "binary.h"
+#include "cells.h"
 #include "pair.h"
 #include "peaks.h"
 #include "summary.h"
@@ -210,8 +211,8 @@ void math(Function function, Type type, const void* in, void* out, int64_t size)
 
 namespace CROSSENT_ISA {
 extern const Kernels kernels;
-const Kernels kernels = {row_stats,   row_grad,  row_fused,  few_rows,  binary_loss, binary_grad,
-                         row_summary, row_peaks, pair_stats, pair_grad, math};
+const Kernels kernels = {row_stats,   row_grad,  row_fused,   few_rows,   binary_loss, binary_grad,
+                         row_summary, row_peaks, class_cells, pair_stats, pair_grad,   math};
 }  // namespace CROSSENT_ISA
 
 }  // namespace crossent

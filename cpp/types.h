@@ -109,6 +109,19 @@ struct PeakTask {
     int64_t* place = nullptr;
 };
 
+// Probabilities of every class in the cells of a grid, cells.h: sums is (4, columns, grid_cells), Σ w, Σ w q, and the
+// two of the rows of the class alone; count is (columns, grid_cells). Both are added to. square is (rows,), Σ q² − 2
+// q_y + 1.
+constexpr int64_t cells_below_half = 252, grid_cells = 2 * cells_below_half + 11;
+struct CellTask {
+    Matrix values;
+    int64_t rows = 0, columns = 0;
+    Vector index, weight;  // no weight: all are 1
+    double* sums = nullptr;
+    int64_t* count = nullptr;
+    double* square = nullptr;
+};
+
 // The elementary functions of math.h, which tests call by name.
 enum class Function : int32_t {
     exp,
@@ -138,6 +151,7 @@ struct Kernels {
     void (*binary_grad)(const BinaryTask&, int64_t begin, int64_t end);
     void (*row_summary)(const SummaryTask&, int64_t begin, int64_t end);
     void (*row_peaks)(const PeakTask&, int64_t begin, int64_t end);
+    void (*class_cells)(const CellTask&);
     void (*pair_stats)(const PairTask&, int64_t begin, int64_t end);
     void (*pair_grad)(const PairTask&, int64_t begin, int64_t end);
     void (*math)(Function, Type, const void* in, void* out, int64_t size);  // for tests

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 
-from crossent.scoring import comparison as _compare
 from crossent.scoring.sums import curve as _curve
 from crossent.scoring.sums import interval as _interval
 from crossent.scoring.sums import row_sums as _row_sums
@@ -115,7 +114,7 @@ MUTANTS = {
         lambda: curve.test_loss_taken_apart(4, True),
     ),
     "a one-sided p-value": (
-        _compare,
+        _interval,
         "_p_value",
         one_sided,
         lambda: comparing.test_the_interval_at_the_level_of_the_p_value_ends_at_zero(200, weighted=False),

@@ -31,6 +31,7 @@ else:
 
 
 FEW_CLASSES = 0 if _core is None else int(_core.few_classes)
+GRID_CELLS = 0 if _core is None else int(_core.grid_cells)
 ADDS_BIAS = False
 
 
@@ -236,6 +237,17 @@ def row_peaks(values: Array, peak: Array, place: Array) -> None:
     read of the values, where torch's argmax on a CPU takes as long as the row functions.
     """
     _built().row_peaks(values, peak, place)
+
+
+def class_cells(values: Array, index: Array, weight: Array | None, sums: Array, count: Array, square: Array) -> None:
+    """Add probabilities (N, V) of rows with the class `index` (N,) to the cells of a grid, and write square losses.
+
+    What a cell is, `crossent.scoring.sums.grid` says; each class has `GRID_CELLS` of them. `sums` (4, V, cells) float64
+    gets Σ w, Σ w q, and both of the rows of the class alone; `count` (V, cells) int64 the numbers of rows. Without
+    `weight` (N,) all weights are 1. `square` (N,) float64 becomes Σ q² − 2 q_y + 1, NaN where there is no such class.
+    What is below 0 or NaN counts as 0, what is above 1 as 1.
+    """
+    _built().class_cells(values, index, weight, sums, count, square)
 
 
 def _built() -> Any:

@@ -10,6 +10,7 @@ import json
 import uuid
 from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,28 @@ def whole(column: Any) -> Any:
         return pa.concat_arrays([decoded(chunk) for chunk in column.chunks])
 
 
+@cache
+def _numbers() -> frozenset[int]:
+    """Return the ids of the types of integers and of floats."""
+    import pyarrow as pa
+
+    whole = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
+    return frozenset(kind.id for kind in (*whole, pa.float16(), pa.float32(), pa.float64()))
+
+
+def holds_numbers(kind: Any) -> bool:
+    """Return whether a type is one of integers or floats, as nearly all are: a look-up, where others are asked for."""
+    return kind.id in _numbers()
+
+
 def decoded(array: Any) -> Any:
     """Return a column without extension type, dictionary and runs, in a type that pyarrow's functions know."""
+    kind = array.type
+    if holds_numbers(kind):
+        return array
     import pyarrow as pa
     from pyarrow import types
 
-    kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return decoded(_storage(array))
     if types.is_dictionary(kind):
@@ -80,6 +97,8 @@ def _of_json(document: Any) -> str | None:
 
 def is_list(kind: Any) -> bool:
     """Return whether a type is one of lists: long or short ones, of one length, or views."""
+    if holds_numbers(kind):
+        return False
     from pyarrow import types
 
     return any(

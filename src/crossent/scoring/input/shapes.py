@@ -20,7 +20,7 @@ import numpy as np
 
 from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input.arrow_numbers import Matrix, numbers, vector
-from crossent.scoring.input.arrow_values import decoded, is_list, lengths, plain_values
+from crossent.scoring.input.arrow_values import decoded, holds_numbers, is_list, lengths, plain_values
 from crossent.scoring.input.classes import Classes, in_order, numbers_of, of_columns
 from crossent.scoring.input.labels import listing
 from crossent.scoring.input.nested import is_struct, opened
@@ -47,6 +47,8 @@ class _Rows(NamedTuple):
 
 def shape_of(kind: Any) -> Shape | None:
     """Return the shape that a decoded type has; None for numbers, lists of numbers, and whatever else there is."""
+    if holds_numbers(kind):
+        return None
     from pyarrow import types
 
     if types.is_map(kind):

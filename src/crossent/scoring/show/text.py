@@ -195,6 +195,8 @@ def html_table(rows: Sequence[tuple[str, ...]]) -> str:
 
 def json_value(value: Any) -> Any:
     """Return dataclasses, tuples and numbers as JSON can hold them: NaN as None, infinities as "inf" and "-inf"."""
+    if type(value) is float and math.isfinite(value):  # nearly all are: curves have thousands
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from crossent.kernels import cpu
 from crossent.scoring.sums.costs import as_float64
 from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.curve import BINS, Points
@@ -26,32 +27,32 @@ _HALF = (1022 << 2) - _FIRST
 CELLS = 2 * _HALF + BINS + 1
 
 
-_PARTS = ("weight", "predicted", "truth", "hoped", "count")
-
-
 class Piece(NamedTuple):
-    """Some rows with the probabilities of all classes: which of the block's rows they are, and q, (n, V) float64."""
+    """Some rows with the probabilities of all classes: which of the block's rows they are, and q, (n, V).
+
+    Probabilities that are as the caller stored them may lie outside of [0, 1] by rounding.
+    """
 
     rows: slice
     q: Any
 
 
 def pieces(rows: CountedRows, *, normalize: bool) -> Iterator[Piece]:
-    """Yield the probabilities of all classes, in [0, 1], of rows that are not of one number, a few at a time."""
+    """Yield the probabilities of all classes of rows that are not of one number: all at once if as stored, else few."""
     batch, costs, places = rows.batch, rows.costs, rows.places
     begin, classes = int(places[0]), batch.values.shape[1]
     together = int(places[-1]) - begin + 1 == len(places)
-    step = max(1, max(ELEMENTS, 2 * classes * CELLS if classes <= MOST else 0) // classes)
-    clean = batch.kind == "probs" and costs.least.min() >= 0.0 and costs.confidence.max() <= 1.0
+    as_stored = batch.kind == "probs" and not normalize
+    step = len(places) if as_stored and together else max(1, ELEMENTS // classes, 2 * CELLS)
     for first in range(0, len(places), step):
         part = slice(first, min(first + step, len(places)))
-        chosen = slice(begin + part.start, begin + part.stop) if together else places[part]
-        q = as_float64(batch.values[chosen])
+        q = batch.values[slice(begin + part.start, begin + part.stop) if together else places[part]]
         if batch.kind != "probs":
-            q = _exponentials(q, None if batch.kind == "logprobs" and not normalize else _normalisers(q))
+            z = as_float64(q)
+            q = _exponentials(z, None if batch.kind == "logprobs" and not normalize else _normalisers(z))
         elif normalize:
-            q = q / costs.total[part, None]
-        yield Piece(part, q if clean else np.clip(q, 0.0, 1.0))
+            q = as_float64(q) / costs.total[part, None]
+        yield Piece(part, q)
 
 
 def _exponentials(z: Any, less: Any | None) -> Any:
@@ -66,24 +67,11 @@ def _normalisers(z: Any) -> Any:
         return peak + np.log(np.exp(z - peak).sum(axis=1, keepdims=True))
 
 
-def cells(q: Any, offset: Any = 0) -> Any:
-    """Return the number of the cell of each probability in [0, 1], which ascends with it; q is contiguous.
-
-    An `offset` that is the same for all rows is added.
-    """
-    least = q if q.size == 0 or q.min() >= _LEAST else np.maximum(q, _LEAST)
-    place = least.view(np.int64) >> _SHIFT
-    place += offset - _FIRST
-    flat, found = q.reshape(-1), place.reshape(-1)
-    above = np.flatnonzero(flat >= 1.0 / BINS)
-    some = flat[above]
-    more = (some * BINS).astype(np.int64)
-    high = some >= 0.5
-    rest = some[high]
-    mirrored = 2 * _HALF - 1 - np.clip(((1.0 - rest).view(np.int64) >> _SHIFT) - _FIRST, 0, _HALF - 1)
-    more[high] += mirrored - ((rest.view(np.int64) >> _SHIFT) - _FIRST)
-    found[above] += more
-    return place
+def cells(q: Any) -> Any:
+    """Return the number of the cell of each probability in [0, 1], float64, which ascends with it."""
+    near = np.clip(np.where(q < 0.5, q, 1.0 - q), _LEAST, None)
+    place = np.minimum((near.view(np.int64) >> _SHIFT) - _FIRST, np.where(q < 0.5, _HALF, _HALF - 1))
+    return np.where(q < 0.5, place, 2 * _HALF - 1 - place) + (q * BINS).astype(np.int64)
 
 
 @cache
@@ -100,41 +88,30 @@ class ClassGrid:
     """Σ w, Σ w q, Σ w truth, Σ w q truth and the number of rows of each class by cell, (V, cells)."""
 
     def __init__(self) -> None:
-        self.weight: Any = np.zeros((0, CELLS))
-        self.predicted: Any = np.zeros((0, CELLS))
-        self.truth: Any = np.zeros((0, CELLS))
-        self.hoped: Any = np.zeros((0, CELLS))
+        self.sums: Any = np.zeros((4, 0, CELLS))
         self.count: Any = np.zeros((0, CELLS), np.int64)
 
-    def add(self, q: Any, label: Any, weight: Any | None) -> None:
-        """Add rows with the probabilities q (n, V) of the classes, the number of the true one, and a weight."""
-        n, classes = q.shape
-        self._grow(classes)
-        place = cells(q, np.arange(0, classes * CELLS, CELLS))
-        true, flat, size = place[np.arange(n), label], place.reshape(-1), classes * CELLS
-        count, picked = np.bincount(flat, minlength=size), q[np.arange(n), label]
-        if weight is None:
-            parts = [count, np.bincount(flat, q.reshape(-1), size), np.bincount(true, minlength=size)]
-        else:
-            each = np.repeat(weight, classes)
-            parts = [np.bincount(*pair, size) for pair in ((flat, each), (flat, each * q.ravel()), (true, weight))]
-            picked = weight * picked
-        for name, part in zip(_PARTS, (*parts, np.bincount(true, picked, size), count), strict=True):
-            mine = getattr(self, name)
-            mine += part.reshape(classes, CELLS)
+    def add(self, q: Any, label: Any, weight: Any | None) -> Any:
+        """Add rows with the probabilities q (n, V) of the classes, the number of the true one, and a weight.
+
+        Returns the square losses Σ q² − 2 q_y + 1, (n,).
+        """
+        self._grow(q.shape[1])
+        square = np.empty(len(label))
+        cpu.class_cells(q, label, weight, self.sums, self.count, square)
+        return square
 
     def merge(self, other: ClassGrid) -> None:
         """Add the cells of other rows."""
         if len(other.count):
             self._grow(len(other.count))
-            for name in _PARTS:
-                setattr(self, name, getattr(self, name) + getattr(other, name))
+            self.sums, self.count = self.sums + other.sums, self.count + other.count
 
     def points(self, number: int) -> Points:
         """Return a point for each cell of a class that has rows."""
         filled = self.count[number] > 0
-        weight = self.weight[number][filled]
-        return Points(self.predicted[number][filled] / weight, weight, self.truth[number][filled])
+        weight, predicted, truth, _ = self.sums[:, number, filled]
+        return Points(predicted / weight, weight, truth)
 
     def lead(self, number: int) -> Any:
         """Return how much likelier than not a row of the class has a larger q than another row of its cell, (K,).
@@ -142,23 +119,22 @@ class ClassGrid:
         Where both densities are straight lines over the cell, it is the distance of their means over its width.
         """
         filled = self.count[number] > 0
-        weight, predicted, truth, hoped = (getattr(self, name)[number][filled] for name in _PARTS[:4])
+        weight, predicted, truth, hoped = self.sums[:, number, filled]
         with np.errstate(divide="ignore", invalid="ignore"):
             away = (hoped / truth - (predicted - hoped) / (weight - truth)) / _widths()[filled]
         return np.clip(np.nan_to_num(away), -0.5, 0.5)
 
     def _grow(self, classes: int) -> None:
         if not len(self.count):
-            for name in _PARTS:
-                setattr(self, name, np.zeros((classes, CELLS), getattr(self, name).dtype))
+            self.sums, self.count = np.zeros((4, classes, CELLS)), np.zeros((classes, CELLS), np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the cells that have rows, which are few."""
         filled = np.flatnonzero(self.count)
-        parts = {name: getattr(self, name).reshape(-1)[filled] for name in _PARTS}
-        if (parts["weight"] == parts["count"]).all():
-            parts["weight"] = np.empty(0)
-        return {**parts, "filled": filled.astype(np.int32), "classes": len(self.count)}
+        sums, count = self.sums.reshape(4, -1)[:, filled], self.count.reshape(-1)[filled]
+        if (sums[0] == count).all():
+            sums = sums[1:]
+        return {"sums": sums, "count": count, "filled": filled.astype(np.int32), "classes": len(self.count)}
 
     def __setstate__(self, parts: dict[str, Any]) -> None:
         """Take the cells of `__getstate__`."""
@@ -166,7 +142,7 @@ class ClassGrid:
         if classes > MOST:
             raise ValueError(f"a grid has at most {MOST} classes")
         self.__init__()
-        for name in _PARTS:
-            whole: Any = np.zeros(classes * CELLS, getattr(self, name).dtype)
-            whole[filled] = parts["count"] if name == "weight" and not len(parts["weight"]) else parts[name]
-            setattr(self, name, whole.reshape(classes, CELLS))
+        self._grow(classes)
+        sums = parts["sums"] if len(parts["sums"]) == 4 else [parts["count"], *parts["sums"]]
+        for mine, theirs in zip((*self.sums, self.count), (*sums, parts["count"]), strict=True):
+            mine.reshape(-1)[filled] = theirs

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.scoring.parts import Bin
+from crossent.scoring.sums.costs import as_float64
 from crossent.scoring.sums.counted import CountedRows
 from crossent.scoring.sums.curve import BINS, Curve, Points, binned
 from crossent.scoring.sums.grid import CELLS, ClassGrid, cells
@@ -43,12 +44,15 @@ class Ranks:
         if self.few and rows.costs.positive is not None:
             self._hold(Pairs(np.clip(rows.costs.positive, 0.0, 1.0), rows.label, rows.weight))
 
-    def add_piece(self, q: Any, label: Any, weight: Any | None) -> None:
-        """Add rows with the probabilities of more classes, (n, V)."""
-        if self.few:
-            self._hold(Pairs(q.copy(), label, weight))
-        else:
-            self.grid.add(q, label, weight)
+    def add_piece(self, q: Any, label: Any, weight: Any | None) -> Any:
+        """Add rows with the probabilities of more classes, (n, V), and return their square losses Σ q² − 2 q_y + 1."""
+        if self.few and self.held + len(label) * q.shape[1] > LIMIT:
+            self._coarsen()
+        if not self.few:
+            return self.grid.add(q, label, weight)
+        exact = np.clip(as_float64(q), 0.0, 1.0)
+        self._hold(Pairs(exact, label, weight))
+        return np.einsum("nk,nk->n", exact, exact) - 2.0 * exact[np.arange(len(label)), label] + 1.0
 
     def merge(self, other: Ranks) -> None:
         """Add the pairs of other rows."""
@@ -59,7 +63,7 @@ class Ranks:
             if self.few:
                 self._hold(Pairs(*block))
             elif block[0].ndim == 2:
-                self.grid.add(*block)
+                _ = self.grid.add(*block)
 
     def points(self, number: int, curve: Curve | None) -> Points:
         """Return the points of a class, the cells of `curve` if it is the second of two and there are too many rows."""
@@ -81,7 +85,7 @@ class Ranks:
         if not self.few:
             grid = self.grid
             tenth = np.searchsorted(cells(np.arange(BINS) / BINS), np.arange(CELLS), side="right") - 1
-            sums = np.stack([part[number] for part in (grid.weight, grid.predicted, grid.truth, grid.count)])
+            sums = np.stack([*grid.sums[:3, number], grid.count[number]])
             return binned(tenth, sums)
         q, label, weight = self._column(number, two=False)
         each = np.ones(len(q)) if weight is None else weight
@@ -108,7 +112,7 @@ class Ranks:
         blocks, self.few, self.held, self.blocks = self.blocks, False, 0, []
         for q, label, weight in blocks:
             if q.ndim == 2:
-                self.grid.add(q, label, weight)
+                _ = self.grid.add(q, label, weight)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes, with cells in place of many pairs, so that a state stays small."""

@@ -187,7 +187,6 @@ class RowSums:
         else:
             square = np.empty(len(rows))
             for part, q in pieces(rows, normalize=self.options.normalize):
-                self.ranks.add_piece(q, label[part], None if weight is None else weight[part])
-                square[part] = np.einsum("nk,nk->n", q, q) - 2.0 * q[np.arange(len(q)), label[part]] + 1.0
+                square[part] = self.ranks.add_piece(q, label[part], None if weight is None else weight[part])
         nothing = np.zeros(len(rows), np.int64)
         self.brier.add(LossRows(square, weight, nothing, nothing > 0, cluster))
