@@ -40,7 +40,7 @@ def test_models_are_files_or_columns() -> None:
     for given, columns, part in (
         (["x"], probs, "two files, or --probs"),
         (["x", "y", "z"], own, "once for all 3 files, or once for each; got 2"),
-        (["x", "x"], probs, "x is named twice"),
+        (["x", "x"], probs, "'x' is named twice"),
     ):
         with pytest.raises(UsageError, match=part):
             _ = models(given, columns)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crossent.errors import InputError, UsageError, one_line
+from crossent.errors import InputError, UsageError, one_line, quoted
 from crossent.scoring.cli.reading import input_errors, opened_with_truth, state_from
 from crossent.scoring.comparison import Comparison, between
 from crossent.scoring.input.arguments import RowArguments
@@ -80,7 +80,7 @@ def models(files: Sequence[str], many: Columns | None) -> list[Model]:
     if len(patterns) not in {0, 1, len(files)}:
         raise UsageError(f"pass --{kind} once for all {len(files)} files, or once for each; got {len(patterns)}")
     if len(set(files)) < len(files) and len(patterns) < 2:
-        raise UsageError(f"{next(f for f in files if files.count(f) > 1)} is named twice; pass other files")
+        raise UsageError(f"{quoted(next(f for f in files if files.count(f) > 1))} is named twice; pass other files")
     own: Sequence[str | None] = (
         patterns if len(patterns) == len(files) else [patterns[0] if patterns else None] * len(files)
     )
