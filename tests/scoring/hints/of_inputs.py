@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -53,16 +52,11 @@ def large_part(bench: Bench) -> Path:
     return path
 
 
-def without_truth(truth: pd.DataFrame) -> Callable[[Bench], Path]:
-    """Return what makes a file of predictions, and beside it one of labels; both have the rows' keys."""
-
-    def made(bench: Bench) -> Path:
-        truth[["y"]].assign(key=truth.index).to_csv(bench.path / "truth.csv", index=False)
-        FRAME.drop(columns="y").assign(key=FRAME.index).to_csv(bench.path / "a.csv", index=False)
-        os.chdir(bench.path)
-        return bench.path / "a.csv"
-
-    return made
+def without_truth(bench: Bench, truth: pd.DataFrame) -> tuple[object, ...]:
+    """Make a file of predictions and one of labels, which both have the rows' keys, and return the arguments."""
+    truth[["y"]].assign(key=truth.index).to_csv(bench.path / "truth.csv", index=False)
+    FRAME.drop(columns="y").assign(key=FRAME.index).to_csv(bench.path / "a.csv", index=False)
+    return bench.path / "a.csv", "--truth", bench.path / "truth.csv"
 
 
 def zipped(name: str, *members: str) -> Callable[[Bench], Path]:
@@ -154,9 +148,9 @@ INPUTS = {
         LOSS,
     ),
     "labels elsewhere of other rows": Hinted(
-        says(without_truth(FRAME[:-1]), "--truth", "truth.csv", "--label", "y", "--probs", "p_*"),
+        lambda bench: bench.said("score", *without_truth(bench, FRAME[:-1]), *CALL),
         "; only the same rows in the same order can be paired: pass --on with a column of ids that both have",
-        scores(without_truth(FRAME[::-1]), "--truth", "truth.csv", "--on", "key", "--label", "y", "--probs", "p_*"),
+        lambda bench: bench.loss(*without_truth(bench, FRAME[::-1]), "--on", "key", *CALL),
         LOSS,
     ),
     "names with a space": Hinted(

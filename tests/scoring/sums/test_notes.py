@@ -113,7 +113,7 @@ def test_rounding_above_one_is_not_an_error(p):
         (lambda: score(Y, logprobs=P), "pass --probs"),
         (
             lambda: score(Y, probs=P * 100),
-            "if these are percentages, pass --normalize; if they are logits, pass --logits",
+            "if these are percentages, pass --normalize True; if they are logits, pass --logits",
         ),
         (lambda: score(Y, probs=P / 2), "pass --logits; if they are weights or counts, pass --normalize True"),
     ],
