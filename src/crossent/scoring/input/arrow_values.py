@@ -47,12 +47,14 @@ def holds_numbers(kind: Any) -> bool:
 
 def decoded(array: Any) -> Any:
     """Return a column without extension type, dictionary and runs, in a type that pyarrow's functions know."""
-    kind = array.type
-    if holds_numbers(kind):
-        return array
+    return array if holds_numbers(array.type) else _decoded(array)
+
+
+def _decoded(array: Any) -> Any:
     import pyarrow as pa
     from pyarrow import types
 
+    kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return decoded(_storage(array))
     if types.is_dictionary(kind):

@@ -47,8 +47,10 @@ class _Rows(NamedTuple):
 
 def shape_of(kind: Any) -> Shape | None:
     """Return the shape that a decoded type has; None for numbers, lists of numbers, and whatever else there is."""
-    if holds_numbers(kind):
-        return None
+    return None if holds_numbers(kind) else _nested_shape(kind)
+
+
+def _nested_shape(kind: Any) -> Shape | None:
     from pyarrow import types
 
     if types.is_map(kind):
