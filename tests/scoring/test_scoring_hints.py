@@ -12,18 +12,41 @@ from tests.scoring.hints.of_calls import CALLS
 from tests.scoring.hints.of_files import COMMANDS
 from tests.scoring.hints.of_inputs import INPUTS
 from tests.scoring.hints.of_logs import LOGS
+from tests.scoring.hints.of_models import MODELS
 from tests.scoring.hints.of_shapes import SHAPES
 from tests.scoring.hints.source import hints
 from tests.scoring.hints.table import Bench
 
 OF_INPUT = {f"inputs: {name}": hinted for name, hinted in INPUTS.items()}
-TABLE = {**CALLS, **COMMANDS, **OF_INPUT, **ADAPTERS, **LOGS, **SHAPES}
+TABLE = {**CALLS, **COMMANDS, **OF_INPUT, **ADAPTERS, **LOGS, **MODELS, **SHAPES}
 ROOT = Path(__file__).parents[2]
+MODEL = "tests/scoring/lm/model"
 ELSEWHERE = {
     "; is the file damaged? Else pass more": "tests/scoring/cli/test_memory.py",
     "that a row may take; is the file damaged, or are its axes swapped?": "tests/scoring/input/test_files_bombs.py",
+    "the model looks at the tokens after the one that it predicts; pass a causal language model": (
+        f"{MODEL}/test_evaluate.py"
+    ),
+    "texts must be several texts; pass [text] to score one": f"{MODEL}/test_evaluate.py",
+    "; pass a causal language model": f"{MODEL}/test_kinds.py",
+    "; pass longer texts": f"{MODEL}/test_evaluate.py",
+    "computes all its logits before it returns them, and they would fill the memory; log its log-probabilities and "
+    "pass the log": f"{MODEL}/test_evaluate_memory.py",
+    ", changes the tokens of a text when it adds special ones; score the texts with another tokenizer class, or "
+    "log their log-probabilities and pass the log": f"{MODEL}/test_encoding.py",
+    "here; pass --device cpu, or leave it out": f"{MODEL}/test_loading.py",
+    "has no tokenizer (tokenizer.json); save the model's own into it: tokenizer.save_pretrained(FOLDER)": (
+        f"{MODEL}/test_loading.py"
+    ),
+    "holds an adapter of PEFT; merge it (merge_and_unload), save the model and name that folder": (
+        f"{MODEL}/test_loading.py"
+    ),
+    "comes with code of its own, which crossent does not run; convert it to a class of transformers, or log its "
+    "log-probabilities and pass the log": f"{MODEL}/test_loading.py",
+    "is not UTF-8; write the text as UTF-8": f"{MODEL}/test_texts.py",
+    "; pass --text-key with the key that holds the text": f"{MODEL}/test_texts.py",
 }
-"""Hints that another test follows, because they need more memory than a table should take."""
+"""Hints that another test follows, because they need more memory, or a model, than a table should take."""
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from typing import Any
 
@@ -70,7 +69,6 @@ def mixed(bench: Bench) -> str:
 
 
 LOGS = {
-    "a compressed log": hinted("unpack it with gunzip first", gzip.compress(LINE.encode()), LINE),
     "UTF-16": hinted("write the log as UTF-8", "\n".join([LINE.strip(), "é"]).encode("latin-1"), LINE),
     "an empty log": hinted("is empty; write one JSON object per line", "\n \n", LINE),
     "no objects": hinted("not an object; write one JSON object per line", "[-1.0, -2.0]\n", LINE),
@@ -84,9 +82,6 @@ LOGS = {
     ),
     "nothing known": hinted(
         "Ask the server for log-probabilities, or name the format", [{"text": "a"}], [{"text": "a b c d", **PLAIN}]
-    ),
-    "chunks": hinted(
-        "log whole answers, or join the chunks by their id", [chat(ENTRIES[:2], "delta")], [chat(ENTRIES)]
     ),
     "sorted keys": hinted(
         "something has sorted its keys; log `prompt_token_ids` too",

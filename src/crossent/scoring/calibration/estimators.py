@@ -31,8 +31,6 @@ class TemperatureScaling(Scaling):
     loss_, calibrated_loss_
         Mean loss in nats of the rows of the fit as they were, and at T. How much rows to come will gain says
         `cross_fit`.
-    score_
-        The `Score` of the rows as they were.
     reason_
         None, or why there is no best temperature.
     classes_, n_features_in_
@@ -57,7 +55,7 @@ class TemperatureScaling(Scaling):
 
     def method(self) -> OfTemperature:
         """Return the method."""
-        return OfTemperature()
+        return OfTemperature(self._look)
 
     def _take(self, found: Any) -> None:
         self.temperature_ = 1.0 if found is None else 1.0 / found.beta
@@ -86,8 +84,6 @@ class VectorScaling(Scaling):
     loss_, calibrated_loss_
         Mean loss in nats of the rows of the fit as they were, and scaled. How much rows to come will gain says
         `cross_fit`.
-    score_
-        The `Score` of the rows as they were.
     reason_
         None, or why there are no best parameters.
     classes_, n_features_in_

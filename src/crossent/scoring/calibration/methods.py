@@ -9,16 +9,19 @@ import numpy as np
 
 from crossent.scoring.calibration import temperature, vector
 from crossent.scoring.calibration.rows import Piece, Rows
-from crossent.scoring.calibration.temperature import Best
+from crossent.scoring.calibration.temperature import Best, Look
 from crossent.scoring.calibration.vector import Vector
 
 
 class OfTemperature:
-    """Temperature scaling as a `cross_fit.Method`."""
+    """Temperature scaling as a `cross_fit.Method`; `look` is what a pass over all rows has told."""
+
+    def __init__(self, look: Look | None = None) -> None:
+        self.look = look
 
     def fit(self, rows: Rows, start: Best | None = None) -> Best:
         """Return the best 1 / T of rows."""
-        return temperature.fit(rows, start)
+        return temperature.fit(rows, start, self.look)
 
     def losses(self, piece: Piece, found: Best | None) -> Any:
         """Return the loss of each row, (n,)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,12 +15,12 @@ from crossent.scoring.calibration.cross_fit import CrossFit, cross_fit
 from crossent.scoring.calibration.methods import log_probabilities
 from crossent.scoring.calibration.parameters import Parameters
 from crossent.scoring.calibration.rows import Rows, logits_of
-from crossent.scoring.calibration.temperature import NoOptimum
+from crossent.scoring.calibration.survey import Survey, survey
+from crossent.scoring.calibration.temperature import Look, NoOptimum
 from crossent.scoring.input.arguments import RowArguments, check_level
 from crossent.scoring.input.batch import Batch, batch
 from crossent.scoring.input.labels import listing
 from crossent.scoring.parts import KINDS
-from crossent.scoring.result import Score
 from crossent.scoring.state import ScoreState
 
 Batches = Callable[[], Iterable[Sequence[Any]]] | Sequence[Sequence[Any]]
@@ -172,7 +174,7 @@ class Scaling(Parameters):
         """
         if not hasattr(self, "classes_"):
             raise InputError(f"this {type(self).__name__} is not fitted yet; call fit first")
-        names = self.score_.classes
+        names = self.names_
         made = self._batch(X, [names[0]] * _rows_of(X), like=names).in_order_of(names)
         if self.n_features_in_ != (1 if made.binary else made.values.shape[1]) or made.classes != names:
             columns = 1 if made.binary else made.values.shape[1]
@@ -287,6 +289,8 @@ class Scaling(Parameters):
         else:
             self.reason_, self._fitted, self.calibrated_loss_ = None, found, found.loss
         self._take(self._fitted)
+        self._look = None  # its sample is as large as a part of the rows
+        self._survey = replace(self._survey, look=Look())
         return self
 
     def cross_fit_rows(self, rows: Rows, folds: int, level: float, tell: Callable[[], None] = lambda: None) -> CrossFit:
@@ -295,10 +299,11 @@ class Scaling(Parameters):
 
     def gain(self, rows: Rows, folds: int, level: float, tell: Callable[[], None] = lambda: None) -> CrossFit:
         """Return the gain on rows of each fold by a fit to the others, after a fit to all of them."""
-        parts = self.score_.n if self.score_.clusters is None else self.score_.clusters
-        if not 2 <= folds <= parts:
-            what = "rows" if self.score_.clusters is None else "groups"
-            raise InputError(f"folds must be from 2 to the {parts} {what}, got {quoted(folds)}", argument="folds")
+        if not 2 <= folds <= self._survey.parts:
+            what = "rows" if self._survey.clusters is None else "groups"
+            raise InputError(
+                f"folds must be from 2 to the {self._survey.parts} {what}, got {quoted(folds)}", argument="folds"
+            )
         if self._fitted is None:
             raise InputError(f"nothing can be gained: {self.reason_}")
         try:
@@ -310,19 +315,15 @@ class Scaling(Parameters):
             ) from none
 
     def _settle(self, rows: Rows) -> None:
-        """Score the rows as they are, which checks them, and take over their classes."""
-        state = ScoreState(classes=self.classes, worst=0)
-        binary = False
-        for made in rows.batches():
-            state.sums.add(made)
-            binary = made.binary
-        self.score_: Score = state.finalize()
-        notes = state.sums.notes.warnings(self.score_.weight, self.input, "inf")
-        for note in notes:
+        """Look at the rows as they are, which checks them, and take over their classes."""
+        found = survey(rows)
+        for note in found.warnings:
             warnings.warn(spelled(note, as_python), CalibrationWarning, stacklevel=4)
-        self.classes_ = _array(self.score_.classes)
-        self.n_features_in_ = 1 if binary else len(self.classes_)
-        self.loss_ = self.score_.loss
+        self._survey, self._look = found, found.look
+        self.names_, self.warnings_ = found.classes, found.warnings
+        self.classes_ = _array(found.classes)
+        self.n_features_in_ = 1 if found.binary else len(self.classes_)
+        self.loss_ = math.inf if np.isnan(found.look.loss) else found.look.loss
 
     def _batch(self, X: Any, y: Any, weight: Any = None, groups: Any = None, like: Any = None) -> Batch:
         """Return rows as a batch; columns without names have the classes `like`, if there are some."""
@@ -348,6 +349,10 @@ class Scaling(Parameters):
 
     _none, _what = "is no best", "parameter"
     _fitted: Any = None
+    _look: Look | None = None
+    _survey: Survey
+    names_: tuple[Hashable, ...]
+    warnings_: tuple[Any, ...]
     reason_: str | None
     calibrated_loss_: float
 

@@ -76,51 +76,88 @@ def row_losses(piece: Piece, beta: float) -> Any:
 
 
 def _rows(piece: Piece, beta: float, exact: bool) -> tuple[Any, Any]:
+    loss, rows = _stats(piece, beta, exact)
+    return loss, (rows.tilt / rows.total - rows.target_score) / beta
+
+
+def _stats(piece: Piece, beta: float, exact: bool) -> tuple[Any, RowStats]:
     logits = piece.logits
     if exact:  # less the true class's, so that each slope has all its digits beside a large common part
         logits = logits.astype(np.float64)
-        logits -= logits[np.arange(len(piece)), piece.label][:, None]
+        with np.errstate(invalid="ignore"):  # of a true class with a logit of −∞, whose loss is infinite
+            logits -= logits[np.arange(len(piece)), piece.label][:, None]
     record, loss = np.empty((len(FIELDS), len(piece))), np.empty(len(piece), logits.dtype)
     cpu.row_stats(logits, Target(index=piece.label), Scores(1.0 / beta), record, RowOutputs(loss))
-    rows = RowStats(*record)
-    return loss.astype(np.float64), (rows.tilt / rows.total - rows.target_score) / beta
+    return loss.astype(np.float64), RowStats(*record)
 
 
-def fit(rows: Rows, start: Best | None = None) -> Best:
-    """Return the best β of rows; `start` is that of nearly the same rows.
+class Look:
+    """What one pass tells of rows: their loss as they are, a sample of them, and whether any temperature is best."""
+
+    def __init__(self) -> None:
+        self.sample = Sample()
+        self._losses: list[float] = []
+        self._weights: list[float] = []
+        self._beaten, self._equal, self._impossible = 0.0, True, False
+
+    def add(self, piece: Piece) -> None:
+        """Look at rows."""
+        self.sample.add(piece)
+        true = piece.logits[np.arange(len(piece)), piece.label]
+        self._impossible |= bool(np.isneginf(true).any())
+        loss, rows = _stats(piece, 1.0, exact=True)
+        self._losses.append(piece.total(loss))
+        self._weights.append(piece.mass)
+        self._beaten = max(self._beaten, float(-rows.target_score.min()))
+        self._equal &= bool(((rows.total == piece.logits.shape[1]) & (rows.tilt == 0.0)).all())
+
+    @property
+    def loss(self) -> float:
+        """The mean loss at T = 1; NaN if the logits of some row are no numbers, or a true class has none."""
+        return math.fsum(self._losses) / math.fsum(self._weights)
+
+    def start(self) -> Best:
+        """Return about the best β, from the sample.
+
+        Raises
+        ------
+        NoOptimum
+            If all rows say that there is none.
+        """
+        if self._impossible:
+            raise NoOptimum("at each temperature a true class of probability 0 keeps it")
+        if self._equal:
+            raise NoOptimum("none changes the loss: the logits of a row are equal")
+        if self._beaten == 0.0:
+            raise NoOptimum(
+                "in every row the true class is the most probable one, so each smaller T cuts the loss further, "
+                "towards 0"
+            )
+        some = self.sample.whole()
+        try:
+            return _root(lambda beta, exact: at(some, beta, exact=exact), 1.0, None, close=1e-6)
+        except NoOptimum:  # of the sample alone; the whole may have one
+            return Best(1.0, math.nan, math.nan)
+
+
+def look_at(rows: Iterable[Piece]) -> Look:
+    """Return what one pass tells of rows."""
+    look = Look()
+    for piece in rows:
+        look.add(piece)
+    return look
+
+
+def fit(rows: Rows, start: Best | None = None, look: Look | None = None) -> Best:
+    """Return the best β of rows; `start` is that of nearly the same rows, `look` what a pass over them has told.
 
     Raises
     ------
     NoOptimum
         If every larger or every smaller T cuts the loss further, or none changes it.
     """
-    if start is None:
-        start = _of_sample(rows)
-    return _root(lambda beta, exact: at(rows, beta, exact=exact), start.beta, start.curvature)
-
-
-def _of_sample(rows: Rows) -> Best:
-    """Return about the best β, from a sample; raise if the whole has none."""
-    sample, beaten, equal = Sample(), 0.0, True
-    for piece in rows:
-        sample.add(piece)
-        row = np.arange(len(piece))
-        peak, true = piece.logits.max(axis=1), piece.logits[row, piece.label]
-        if np.isneginf(true).any():
-            raise NoOptimum("at each temperature a true class of probability 0 keeps it")
-        beaten = max(beaten, float((peak - true).max()))
-        equal = equal and bool((piece.logits == peak[:, None]).all())
-    if equal:
-        raise NoOptimum("none changes the loss: the logits of a row are equal")
-    if beaten == 0.0:
-        raise NoOptimum(
-            "in every row the true class is the most probable one, so each smaller T cuts the loss further, towards 0"
-        )
-    try:
-        some = sample.whole()
-        return _root(lambda beta, exact: at(some, beta, exact=exact), 1.0, None, close=1e-6)
-    except NoOptimum:  # of the sample alone; the whole may have one
-        return Best(1.0, math.nan, math.nan)
+    begin = start or (look or look_at(rows)).start()
+    return _root(lambda beta, exact: at(rows, beta, exact=exact), begin.beta, begin.curvature)
 
 
 def _between(low: float, high: float, beta: float, *, first: bool) -> float:

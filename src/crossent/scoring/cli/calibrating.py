@@ -101,14 +101,14 @@ def fitted(
         with input_errors():
             _ = scaling.fit_rows(rows)
             gain = None if scaling.reason_ else scaling.gain(rows, folds, level, tell)
-    return scaling, gain, [spelled(warning, as_option) for warning in scaling.score_.warnings]
+    return scaling, gain, [spelled(warning, as_option) for warning in scaling.warnings_]
 
 
 def said(scaling: Scaling, gain: CrossFit, *, as_json: bool, found: list[str]) -> str:
     """Return what was fitted and what it gains."""
     if as_json:
         whole = {**parameters(scaling), "gain": gain.to_dict(), "loss": scaling.loss_, "warnings": found}
-        whole |= {"calibrated_loss": scaling.calibrated_loss_, "classes": list(scaling.score_.classes)}
+        whole |= {"calibrated_loss": scaling.calibrated_loss_, "classes": list(scaling.names_)}
         return json.dumps(json_value(whole), indent=2, allow_nan=False, ensure_ascii=False)
     n = words.counted(gain.n, "row") + (
         "" if gain.clusters is None else f" in {words.counted(gain.clusters, 'cluster')}"
@@ -146,7 +146,7 @@ def _heading(scaling: Scaling) -> str:
 
 
 def _by_class(scaling: VectorScaling) -> list[str]:
-    names = scaling.score_.classes[1:] if scaling.n_features_in_ == 1 else scaling.score_.classes
+    names = scaling.names_[1:] if scaling.n_features_in_ == 1 else scaling.names_
     listed = list(zip(names, scaling.scale_.tolist(), scaling.bias_.tolist(), strict=True))[:20]
     rows = [(str(name), words.number(a, 4), words.number(b, 4)) for name, a, b in listed]
     return aligned([("class", "scale", "bias"), *rows])
@@ -180,7 +180,7 @@ def _calibrated(portion: Any, columns: Columns, values: list[str], scaling: Scal
     import pyarrow as pa
 
     stored = numbers([portion.column(name) for name in values], values, first)
-    made = Batch(columns.kind, stored, np.zeros(len(portion), np.int64), scaling.score_.classes, None, None, {}, None)
+    made = Batch(columns.kind, stored, np.zeros(len(portion), np.int64), scaling.names_, None, None, {}, None)
     scaled = scaling.scaled(logits_of(made, slice(None)).astype(np.float64))
     if np.isnan(scaled).any():
         wrong = int(np.isnan(scaled).any(axis=1).argmax())
