@@ -206,6 +206,66 @@ size_t run_summary(uint64_t seed) {
         {reinterpret_cast<const char*>(result.data()), result.size() * sizeof(double)});
 }
 
+// One drawn task of the cells of a grid: each row is in one cell of each class, and what cells hold adds up.
+size_t run_cells(uint64_t seed) {
+    Draw draw{std::mt19937_64(seed)};
+    const int64_t rows = draw.of({0, 1, 63, 64, 65, 300}), columns = draw.of({0, 1, 2, 3, 17});
+    const Type type = draw.of(real_types);
+    const bool weighted = draw.one_in(2);
+    Array values = Array(draw, type, {rows, columns}, Use::read).fill([&] {
+        return draw.one_in(9) ? draw.of({0.0, -0.0, -2.0, 0.1, 0.5, 0.7, 1.0, 3.0, 0x1p-80, infinity, -infinity, nan})
+                              : draw.uniform();
+    });
+    Array index = Array(draw, draw.of(integer_types), {rows}, Use::read).fill([&] {
+        return draw.one_in(5) ? draw.of({INT64_MIN, INT64_MAX, int64_t{-1}, columns}) : draw.below(columns);
+    });
+    Array weight = Array(draw, Type::f64, {weighted ? rows : 0}, Use::read).fill([&] { return draw.uniform(); });
+    const auto size = static_cast<size_t>(columns * grid_cells), count = static_cast<size_t>(rows),
+               width = static_cast<size_t>(columns);
+    Doubles sums(4 * size, 0.0), square(count, nan);
+    Integers counts(size, 0);
+    class_cells({values.matrix(), rows, columns, index.vector(), weighted ? weight.vector() : Vector{}, sums.data(),
+                 counts.data(), square.data()});
+    const auto clamped = [](double x) { return x > 0 ? (x < 1 ? x : 1.0) : 0.0; };
+    for (int64_t v = 0; v < columns; ++v) {
+        double whole = 0, predicted = 0, truth = 0, hoped = 0, found[4] = {};
+        int64_t counted = 0;
+        for (size_t i = 0; i < count; ++i) {
+            const double w = weighted ? weight.reals[i] : 1,
+                         q = clamped(values.reals[i * width + static_cast<size_t>(v)]);
+            whole += w, predicted += w * q;
+            if (index.integers[i] == v) truth += w, hoped += w * q;
+        }
+        for (int64_t k = 0; k < grid_cells; ++k) {
+            const auto at = static_cast<size_t>(v * grid_cells + k);
+            counted += counts[at];
+            for (size_t field = 0; field < 4; ++field) found[field] += sums[field * size + at];
+        }
+        CHECK(counted == rows);
+        const double slack = 4 * static_cast<double>(rows + grid_cells) * 0x1p-53;
+        check_value("weights of cells", Type::f64, found[0], whole, slack * whole);
+        check_value("probabilities of cells", Type::f64, found[1], predicted, slack * predicted);
+        check_value("truth of cells", Type::f64, found[2], truth, slack * truth);
+        check_value("hopes of cells", Type::f64, found[3], hoped, slack * hoped);
+    }
+    for (size_t i = 0; i < count; ++i) {
+        double total = 0;
+        for (int64_t v = 0; v < columns; ++v) {
+            const double q = clamped(values.reals[i * width + static_cast<size_t>(v)]);
+            total += q * q;
+        }
+        const int64_t label = index.integers[i];
+        const bool there = label >= 0 && label < columns;
+        const double want =
+            there ? total + (1 - 2 * clamped(values.reals[i * width + static_cast<size_t>(label)])) : nan;
+        check_value("square loss", Type::f64, square[i], want,
+                    4 * static_cast<double>(columns + 2) * 0x1p-53 * (total + 3));
+    }
+    CHECK(values.unchanged() && index.unchanged() && weight.unchanged());
+    return std::hash<std::string_view>()(
+        {reinterpret_cast<const char*>(square.data()), square.size() * sizeof(double)});
+}
+
 std::atomic<int> lent_calls{0};
 
 // The least obliging pool: ranges of one, backwards, from two threads.
@@ -253,6 +313,8 @@ std::vector<size_t> sweep(uint64_t seed, size_t types, const Integers& all_rows,
         hashes.push_back(run_sums(seed));
         context = "summary, seed " + std::to_string(seed);
         hashes.push_back(run_summary(seed));
+        context = "cells, seed " + std::to_string(seed);
+        hashes.push_back(run_cells(seed));
         context = "pair, seed " + std::to_string(seed);
         hashes.push_back(run_pair(seed));
     }
