@@ -27,6 +27,23 @@ ELSEWHERE = {
     "the model looks at the tokens after the one that it predicts; pass a causal language model": (
         f"{MODEL}/test_evaluate.py"
     ),
+    "--format is that of logs; leave it out with --model, which scores texts": "tests/scoring/cli/test_lm.py",
+    "the memory is full; pass a smaller --window or --batch": "tests/scoring/cli/test_lm_actions.py",
+    "this is a chunk of a streamed answer; log whole answers, or join the chunks by their id": (
+        "tests/scoring/lm/test_openai_logs.py"
+    ),
+    "documents are paired by their order: their ids name responses of a server, which are drawn anew for each; log the "
+    "request or a custom_id with each to pair them surely": "tests/scoring/lm/test_pairs.py",
+    "ids of responses of a server do not pair documents, and their order does not; log the request or a custom_id with "
+    "each": "tests/scoring/lm/test_pairs.py",
+    "these ids name responses of a server, so log the request or a custom_id with each": (
+        "tests/scoring/lm/test_pairs.py"
+    ),
+    "has no scored document; ask the server for log-probabilities": "tests/scoring/lm/test_pairs.py",
+    "an archive cannot be read from standard input; pass the file": "tests/scoring/lm/test_records.py",
+    "is an archive without samples of Inspect; unpack it and pass the logs in it": (
+        "tests/scoring/lm/test_inspect_logs.py"
+    ),
     "texts must be several texts; pass [text] to score one": f"{MODEL}/test_evaluate.py",
     "; pass a causal language model": f"{MODEL}/test_kinds.py",
     "; pass longer texts": f"{MODEL}/test_evaluate.py",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from crossent.scoring.cli.lm_actions import _Track  # pyright: ignore[reportPrivateUsage]
+from collections.abc import Iterator
+
+import pytest
+
+from crossent.scoring.cli.lm_actions import _Track, _with_memory  # pyright: ignore[reportPrivateUsage]
+from crossent.scoring.lm import Document, LogError
 
 
 def test_the_part_that_is_scored_grows_to_the_whole() -> None:
@@ -32,3 +37,13 @@ def test_nothing_is_shown_without_a_terminal() -> None:
     track.begins(3, 1.0)
     track.scored(3)
     assert track.bytes == 3
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_full_memory_says_what_takes_less(error: Exception) -> None:
+    def documents() -> Iterator[Document]:
+        yield Document("a", "plain")
+        raise error
+
+    with pytest.raises(LogError, match="pass a smaller --window or --batch"):
+        _ = list(_with_memory(documents()))

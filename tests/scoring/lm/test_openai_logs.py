@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from crossent.scoring.lm import LogError
 from crossent.scoring.lm.openai_logs import chat, completions, responses
 from tests.scoring.lm import records
 
@@ -23,3 +26,8 @@ def test_parts_of_a_response_are_one_document():
     part = {"text": "ab", "logprobs": [{"token": "ab", "logprob": -0.5}]}
     (document,) = responses({"output": [{"content": [part]}, {"content": [part]}]}, "n")
     assert [token.bytes for token in document.tokens] == [2, 2]
+
+
+def test_a_chunk_alone_is_no_answer() -> None:
+    with pytest.raises(LogError, match="log whole answers, or join the chunks by their id"):
+        _ = list(chat({"id": "c", "choices": [{"delta": {"content": "a"}}]}, "line 1"))

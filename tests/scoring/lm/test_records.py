@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from crossent.scoring.lm import LogError
-from crossent.scoring.lm.records import records
+from crossent.scoring.lm.records import _of_archive, records  # pyright: ignore[reportPrivateUsage]
 
 
 def found(tmp_path, text):
@@ -39,3 +40,8 @@ def test_the_part_that_is_done_is_told(tmp_path):
     parts: list[float] = []
     assert len(list(records(path, parts.append))) == 1000
     assert parts[-1] == 1.0
+
+
+def test_an_archive_needs_a_file() -> None:
+    with pytest.raises(LogError, match="cannot be read from standard input; pass the file"):
+        _ = list(_of_archive(Path("-"), None))

@@ -13,6 +13,8 @@ from crossent.scoring.sums.curve import Points
 
 DRAWN = 200
 """Points of a curve that a score holds, at most."""
+_EQUAL = 1e-12
+"""Relative difference of costs that is rounding."""
 _LISTED = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
@@ -114,7 +116,8 @@ def thresholds(points: Points, q: Any, fp: float, fn: float) -> Thresholds:
 
     least, most = float(q[0]), float(q[-1])
     table = [beside(x) for x in _LISTED if least <= x <= most]
-    return Thresholds(fp, fn, found(int(np.argmin(cost))), beside(fp / (fp + fn)), tuple(table))
+    best = int(np.argmax(cost <= (1.0 + _EQUAL) * cost.min()))  # the highest of those that cost the same
+    return Thresholds(fp, fn, found(best), beside(fp / (fp + fn)), tuple(table))
 
 
 def brier_parts(points: Points) -> BrierParts:
