@@ -152,7 +152,8 @@ def test_class_labels_that_do_not_fit_are_left(tmp_path):
 
 
 def test_datasets_writes_class_labels(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     features = datasets.Features(
         {"label": datasets.ClassLabel(names=CLASSES.tolist()), "probs": datasets.List(datasets.Value("float64"))}
     )
