@@ -10,7 +10,6 @@ import numpy as np
 from crossent.errors import InputError, Message
 from crossent.scoring.calibration.rows import Rows, pieces
 from crossent.scoring.calibration.temperature import Look
-from crossent.scoring.input.arguments import ScoreOptions
 from crossent.scoring.input.batch import Batch
 from crossent.scoring.state import ScoreState
 from crossent.scoring.sums.costs import costs
@@ -80,6 +79,5 @@ def _check(batch: Batch, first: int, notes: Notes) -> None:
 def _refuse(rows: Rows) -> None:
     """Score rows that hold what is no number, which says where it is."""
     state = ScoreState(worst=0)
-    state.options = ScoreOptions()
     for batch in rows.batches():
         state.sums.add(batch)
