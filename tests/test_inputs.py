@@ -44,14 +44,21 @@ def test_a_file_of_proc_that_has_no_end(capsys: Any, tmp_path: Path) -> None:
         assert run(capsys, "score", path, *OPTIONS).code == 2
 
 
-def test_standard_input(capsys: Any) -> None:
-    said = run(capsys, "score", "-", *OPTIONS).err
-    assert said == "crossent: - is standard input, whose format no name says; write it to a file first\n"
-    command = [sys.executable, "-c", COMMAND, "lm", "-", "--json"]
-    log = '{"logprobs": [-0.5, -1.5], "tokens": ["a", "b"]}\n'
-    done = subprocess.run(command, input=log, capture_output=True, text=True, check=False)
+def piped(*arguments: str, given: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", COMMAND, *arguments]
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+
+
+def test_standard_input() -> None:
+    done = piped("lm", "-", "--json", given='{"logprobs": [-0.5, -1.5], "tokens": ["a", "b"]}\n')
     assert (done.returncode, done.stderr) == (0, "")
     assert '"loss": 1.0' in done.stdout
+    rows = "y,p0,p1\n0,0.5,0.5\n"
+    done = piped("score", "-", "--label", "y", "--probs", "p*", "--format", "csv", "--json", given=rows)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"n": 1' in done.stdout
+    said = "crossent: - is standard input, whose format nothing says; pass --format csv\n"
+    assert piped("score", "-", *OPTIONS, given=rows).stderr == said
 
 
 def test_process_substitution_says_what_to_do(tmp_path: Path) -> None:

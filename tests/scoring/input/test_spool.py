@@ -37,6 +37,11 @@ class Piped:
         self.buffer.isatty = lambda: terminal  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class Failing(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(5, "Input/output error")
+
+
 @pytest.mark.parametrize("name", [name for name in SCALARS if name.endswith((".parquet", ".arrow", ".npz", ".jsonl"))])
 def test_standard_input_told_by_its_first_bytes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Piped(SCALARS[name](columns(Y, P))))
@@ -67,6 +72,26 @@ def test_standard_input_that_cannot_be_read(data: bytes, said: str, monkeypatch:
     with pytest.raises(FileError, match=said) as caught:
         _ = column("-")
     assert "crossent-" not in str(caught.value)
+
+
+def test_standard_input_of_a_failing_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    piped = Piped(b"")
+    piped.buffer = Failing()
+    monkeypatch.setattr(sys, "stdin", piped)
+    with pytest.raises(FileError, match=r"^cannot read -: Input/output error$"):
+        _ = column("-")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_no_space_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path.open
+    monkeypatch.setattr(sys, "stdin", Piped(CSV))
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode: whole(Path("/dev/full"), mode) if "w" in mode else whole(path, mode)
+    )
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(FileError, match=rf"^cannot copy - to {tmp_path}.*: No space left on device$"):
+        _ = column("-", FileOptions(format="csv"))
 
 
 def test_a_terminal_is_no_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,8 @@ def input_errors(path: Path | str | None = None) -> Generator[None, None, None]:
         raise
     except OSError as error:
         where = error.filename if error.filename is not None else path
+        if where is None:  # of standard output, which is full or closed
+            raise
         raise UsageError(f"cannot read {where}: {error.strerror or error}") from error
     except InputError as error:
         said = error.spelled(as_option)

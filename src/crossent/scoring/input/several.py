@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crossent.errors import quoted
+from crossent.inputs import why_not_readable
 from crossent.scoring.input.ahead import ahead
 from crossent.scoring.input.files import Table, open_table, reader_of
 from crossent.scoring.input.paths import STDIN, Source, sources
@@ -207,6 +208,8 @@ def _require_one_format(found: Sequence[Source], options: FileOptions) -> None:
     """Raise FileError if the endings of several names say different formats."""
     first: Source | None = None
     for source in found:
+        if source.member is None and not source.url and (reason := why_not_readable(Path(source.name))):
+            raise FileError(f"{source.name} {reason}")
         found_here = reader_of(source.name, options.format).format
         if first is not None and found_here != (known := reader_of(first.name, options.format).format):
             raise FileError(

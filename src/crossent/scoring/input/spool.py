@@ -94,15 +94,18 @@ class Spool:
         self._copies += 1
         folder.mkdir()
         path = folder / (name.replace("\0", "_")[-100:] or "file")
-        with path.open("wb") as copy:
-            while data := file.read(_CHUNK):
-                self._left -= len(data)
-                if self._left < 0:
-                    raise FileError(
-                        f"{called} takes more than half of what {self._folder.parent} has free when it is copied or "
-                        "unpacked there; is it damaged? Else unpack it first"
-                    )
-                _ = copy.write(data)
+        try:
+            with path.open("wb") as copy:
+                while data := _read(file, called):
+                    self._left -= len(data)
+                    if self._left < 0:
+                        raise FileError(
+                            f"{called} takes more than half of what {self._folder.parent} has free when it is copied "
+                            "or unpacked there; is it damaged? Else unpack it first"
+                        )
+                    _ = copy.write(data)
+        except OSError as error:
+            raise FileError(f"cannot copy {called} to {folder.parent}: {error.strerror or error}") from error
         return path
 
     def _standard_input(self, format: str | None) -> Path:
@@ -151,6 +154,13 @@ class Spool:
                 with errors_named(part), opened.open(info) as file:
                     path = self._copy(file, name.name, part)  # pyright: ignore[reportArgumentType]
                 yield Local(Source(part, {**source.folders, **folders_of(name)}, info.filename, archive), path)
+
+
+def _read(file: BinaryIO, called: str) -> bytes:
+    try:
+        return file.read(_CHUNK)
+    except OSError as error:
+        raise FileError(f"cannot read {called}: {error.strerror or error}") from error
 
 
 class _Unpacked:
