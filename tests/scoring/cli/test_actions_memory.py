@@ -34,7 +34,7 @@ def peak(path: Path) -> int:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-        "ARROW_DEFAULT_MEMORY_POOL": "system",  # pyarrow's own allocator reserves 32 MiB at a time, now and then one more
+        "ARROW_DEFAULT_MEMORY_POOL": "system",  # pyarrow's own allocator reserves 32 MiB more, now and then
     }
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
     code, megabytes = map(int, done.stdout.split())
