@@ -19,7 +19,7 @@ PARSER = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin)
 READ = ("{picture}", "{glossary}", "{note}", "{tip}", "{warning}")
 """Blocks of Sphinx whose text is prose."""
 ABBREVIATIONS = {"e.g.", "i.e.", "cf.", "vs.", "etc.", "al.", "Fig.", "No.", "approx.", "eds.", "Dr.", "J.", "Soc."}
-OPERATOR = re.compile(r"[=+−–\-·/×≈≤≥<>‖∈→∝]+")
+OPERATOR = re.compile(r"[=+−·/×≈≤≥<>‖∈→∝]+")
 END = re.compile(r"[.!?][)\"'”’*_]*$")
 LEADING = re.compile(r"^[(\[\"'“‘*_]*")
 
@@ -47,6 +47,7 @@ def words(text: str) -> list[str]:
     joins = False
     for part in text.split():
         if OPERATOR.fullmatch(part) and found:
+            found[-1] += part
             joins = True
         elif re.search(r"\w", part):
             if joins:
