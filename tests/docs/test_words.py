@@ -96,7 +96,7 @@ def test_pages_have_sentences() -> None:
         ("The cost is $-\\log q_y + z$ here.", 5),
         ("It is H(p, q) = −Σ p log q.", 6),
         ("A list, e.g. of words (in brackets).", 7),
-        ("The share is 95 % of 1,000 rows – at least.", 8),
+        ("The share is 95 % of 1,000 rows – at least.", 9),
         ("A word-by-word count.", 3),
         ("**Bold** and *slanted* words.", 4),
         ("See {term}`log-normaliser` there.", 3),
