@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,32 @@ def path_of(about: dict[str, Any], suite: str) -> Path:
     system = machine["platform"].partition("-")[0].lower()
     kind = processors.slug(processors.class_of(machine))
     return RESULTS / f"{about['date'][:10]}-{system}-{kind}-{machine['cores']}-cores-{suite}.jsonl"
+
+
+def begun(about: dict[str, Any], suite: str) -> Path | None:
+    """Return the results of a suite of the same commit, machine and versions, or None if there are none.
+
+    A commit that sources differ from may be any state of them: nothing goes on with its results.
+    """
+    for path in sorted(RESULTS.glob(f"*-{suite}.jsonl"), reverse=True):
+        run = read([path])[0]["run"]
+        same = all(run["machine"][key] == about["machine"][key] for key in ("cpu", "cores", "isa"))
+        same &= run["commit"] == about["commit"] and about["versions"].items() <= run["versions"].items()
+        if same and re.fullmatch("[0-9a-f]+", str(about["commit"])):
+            return path
+    return None
+
+
+def superseded() -> list[Path]:
+    """Return the results that no page shows: those of their suite and class of processors have newer ones."""
+    newest: dict[tuple[str, str], Path] = {}
+    older: list[Path] = []
+    for path in sorted(RESULTS.glob("*.jsonl")):
+        suite = path.stem.rpartition("-")[2]
+        of = suite, processors.class_of(read([path])[0]["run"]["machine"])
+        older += [newest[of]] if of in newest else []
+        newest[of] = path
+    return sorted(older)
 
 
 def exists(suite: str) -> bool:

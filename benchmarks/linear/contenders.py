@@ -2,7 +2,7 @@
 
 Every contender is a call without arguments, under a key of measure and name:
 
-    forward    the loss alone, where no gradient is wanted
+    forward    the loss alone, where no gradient is wanted; neither compiled nor chunked by torch
     both       the loss and the gradients of input and weight in fresh memory, as a training step has it
     floor      gemm: the logits, into memory that is there;  gemms: the logits and the products that make two gradients
                of them, into fresh memory;  gemms warm: the same into memory that is there. They are torch's own
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions, functional
 
-from benchmarks.common import machine
+from benchmarks.common import machine, patience
 from benchmarks.common.losses import Call, Contenders, Data, Loss, compiled_by_torch, floors_as_calls, timed
 from benchmarks.linear.cases import MIB, LinearCase
 from crossent.torch import linear_cross_entropy
@@ -31,15 +31,17 @@ LIMITS = {
 FEWER = {"torch chunked": 3}
 """Contenders so slow that they take part in some rounds only, and in how many at most."""
 
-WHOLE = ("eager", "torch linear", "compile")
+WHOLE = ("eager", "compile")
 """Contenders that hold all logits: their logarithms, the gradient of these and that of the logits in a backward."""
+
+PRODUCTS = ("torch chunked", *WHOLE, "gemm", "gemms", "gemms warm")
+"""Contenders and floors that multiply as torch does, in the dtype of the case."""
 
 
 def losses(case: LinearCase, *, compiled: bool) -> dict[str, Loss]:
     """Return the losses of crossent and of its rivals, as functions of input, weight and target."""
     theirs: dict[str, Loss] = {
         "eager": eager,
-        "torch linear": functional.linear_cross_entropy,
         "torch chunked": partial(functional.linear_cross_entropy, options=LinearCrossEntropyOptions()),
     }
     if compiled:
@@ -62,13 +64,22 @@ def eager(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def calls(case: LinearCase, data: Data, *, compiled: bool) -> Contenders:
-    """Return the calls of every contender that there is memory for, and why the others cannot take part."""
-    without = missing(case, machine.free_memory())
+    """Return the calls of every contender that there is memory and time for, and why the others cannot take part."""
+    free = machine.free_memory()
+    no_memory, slow = missing(case, free), patience.why_not(*data.leaves)
+    without = dict.fromkeys(PRODUCTS, slow) | no_memory if slow is not None else dict(no_memory)
+    without = {k: why for k, why in without.items() if k in case.rivals or k.startswith("gemm")}
     if not compiled:
         _ = without.pop("compile", None)
     found = timed({k: loss for k, loss in losses(case, compiled=compiled).items() if k not in without}, data)
-    if "gemm" not in without:
-        found |= floors_as_calls(floors(data, fresh="gemms" not in without))
+    found = {
+        key: call
+        for key, call in found.items()
+        if key.measure == "both" or key.contender not in ("torch chunked", "compile")
+    }
+    if "gemm" not in no_memory:
+        fits = floors(data, fresh="gemms" not in no_memory)
+        found |= floors_as_calls({name: call for name, call in fits.items() if name not in without})
     return Contenders(found, without)
 
 
