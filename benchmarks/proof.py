@@ -1,7 +1,6 @@
-"""What was measured, for the pages of docs and the README: tables of the newest results, and where they come from.
+"""What was measured, for the pages of docs: tables of the newest results, and where they come from.
 
-`python -m benchmarks.proof` puts the tables that the README names between their marks. The pages of docs have theirs
-made when they are built.
+Pages name a table, which is made when they are built.
 """
 
 from __future__ import annotations
@@ -103,11 +102,6 @@ def _origin(suite: str, records: list[Record], processor: str | None) -> str:
     command = pages.COMMANDS[suite] + (f" --rounds {rounds}" if isinstance(rounds, int) else "")
     about = f"`{command}`, {run['date'][:10]}, commit {commits}"
     return f"*{about}; {'; '.join(filter(None, on))}; {', '.join(software)}.*"
-
-
-def readme() -> str:
-    """Return the README with the tables that it should have."""
-    return pages.fill(README.read_text(encoding="utf-8"), {name: table(name) for name in IN_README})
 
 
 LOGITS = ["logits", "× eager", "× compile", "forward / one read", "backward / one copy", "both / (read + clone)"]
@@ -343,11 +337,3 @@ ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, 
 
 MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
 """Tables that are computed and not measured."""
-
-README = pages.ROOT / "README.md"
-IN_README = ("logits", "everyday", "everyday-small", "linear", "gpu-logits", "gpu-linear")
-
-
-if __name__ == "__main__":
-    _ = README.write_text(readme(), encoding="utf-8")
-    print("tables written to README.md")

@@ -1,9 +1,8 @@
-"""Where results go, where they are found again, and how tables made of them come into a page."""
+"""Where results go, where they are found again, and how a table is written."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,17 +103,6 @@ def _files(suite: str) -> list[Path]:
             f"has lost its source: benchmarks/results has no *-{suite}.jsonl; `{COMMANDS[suite]}` writes one"
         )
     return found
-
-
-def fill(page: str, tables: Mapping[str, str]) -> str:
-    """Return a page with each table put between its marks, <!-- name --> and <!-- end of name -->."""
-    for name, table in tables.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if page.count(begin) != 1 or page.count(end) != 1:
-            raise ValueError(f"the page needs one {begin.strip()} and one {end}")
-        before, _, rest = page.partition(begin)
-        page = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
-    return page
 
 
 def markdown(heads: list[str], lines: list[list[str]], words: int = 1) -> str:

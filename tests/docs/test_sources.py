@@ -33,10 +33,6 @@ def test_what_no_gpu_has_measured_says_so(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert all(proof.NOT_MEASURED in line for line in lines[2:])
 
 
-def test_the_readme_has_the_tables_of_today() -> None:
-    assert proof.readme() == SHOWN[ROOT / "README.md"], "run `python -m benchmarks.proof`"
-
-
 def test_every_table_and_picture_is_shown_and_none_is_of_nothing() -> None:
     text = "\n".join(SHOWN.values())
     assert set(re.findall(r"```\{measured\} (\S+)", text)) == {*proof.TABLES, *proof.MODELS}
@@ -69,7 +65,6 @@ ALLOWED = {
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_measured_number_is_typed_by_hand(page: Path) -> None:
     text = re.sub(r"```.*?```", "", SHOWN[page], flags=re.DOTALL)  # what blocks compute is checked by running them
-    text = re.sub(r"<!-- (\S+) -->.*?<!-- end of \1 -->", "", text, flags=re.DOTALL)
     typed = [match.group() for match in MEASURED.finditer(text)]
     allowed = ALLOWED.get(str(page.relative_to(ROOT)), [])
     assert [number for number in typed if number.strip() not in allowed] == []

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.common import machine
-from benchmarks.linear import contenders
+from benchmarks.common import machine, patience
+from benchmarks.linear import contenders, errors
 from benchmarks.linear.cases import LinearCase
 from tests.benchmarks.tiny import D, N, V, linear_case, measured_linear
 
@@ -36,7 +36,7 @@ def test_floors_are_the_products_of_a_loss_and_its_gradients(name: str):
 def test_who_needs_more_memory_than_there_is_does_not_run(monkeypatch: pytest.MonkeyPatch):
     large = LinearCase("large", "none", 10**4, 10, 10**5)  # logits of 4 GB, a weight of 4 MB
     missing = contenders.missing
-    whole = {"eager", "torch linear", "compile"}
+    whole = {"eager", "compile"}
     assert missing(large, None) == missing(large, 19 * 10**9) == {}
     assert missing(large, 12 * 10**9).keys() == whole
     assert missing(large, 8 * 10**9).keys() == whole | {"gemms"}
@@ -48,6 +48,18 @@ def test_who_needs_more_memory_than_there_is_does_not_run(monkeypatch: pytest.Mo
         monkeypatch.setattr(machine, "free_memory", lambda times=times: int(times * (logits + weight) * 8 / 7))
         for record in measured_linear("float32"):
             present = {"forward": {"gemm"}, "both": {"gemms warm"}}[record["measure"]] & floors
-            assert record["seconds"].keys() == {"crossent", "torch chunked"} | present
-            assert record["missing"].keys() == {"eager", "torch linear", "gemm", "gemms", "gemms warm"} - floors
+            chunked = {"torch chunked"} if record["measure"] == "both" else set[str]()
+            assert record["seconds"].keys() == {"crossent"} | chunked | present
+            assert record["missing"].keys() == {"eager", "gemm", "gemms", "gemms warm"} - floors
             assert record["times_limit"].keys() == present
+
+
+def test_who_multiplies_too_slowly_does_not_run(monkeypatch: pytest.MonkeyPatch):
+    """And is not even tried: a step would take minutes. Products in float32 stay as what bounds crossent."""
+    case = linear_case("bf16")
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    found, missing = contenders.calls(case, case.make(), compiled=False)
+    assert {key.contender for key in found} == {"crossent", "gemm float32", "gemms float32", "gemms warm float32"}
+    assert missing.keys() == {"eager", "torch chunked", "gemm", "gemms", "gemms warm"}
+    assert set(missing.values()) == {"its products take about 0 s"}
+    assert errors.measure(case, missing)["errors"].keys() == {"crossent"}
