@@ -29,7 +29,10 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with lines for each case, and for each class of processors that has results of it."""
+    """A table with lines for each case and each class of processors.
+
+    A class that lacks a case says so in one line, and one that lacks the suite in one line for all its cases.
+    """
 
     suite: str
     heads: list[str]
@@ -41,12 +44,19 @@ class Table:
         of_class = {name: self.lines(records) for name, records in pages.by_processor(self.suite).items()}
         together: list[list[str]] = []
         for case in dict.fromkeys(case for lines in of_class.values() for case in lines):
-            label = None
-            for name, lines in of_class.items():
-                for first, *cells in lines.get(case, ()):
-                    together.append(["" if first == label else first, name, *cells])
-                    label = label or first
+            label = next(lines[case][0][0] for lines in of_class.values() if case in lines)
+            for k, (name, lines) in enumerate(of_class.items()):
+                for j, (first, *cells) in enumerate(lines.get(case, [self._missing(label)])):
+                    together.append([label if k == j == 0 else "" if first == label else first, name, *cells])
+        for name in classes():
+            if name not in of_class:
+                first, *cells = self._missing("every case")
+                together.append([first, name, *cells])
         return pages.markdown([self.heads[0], "processor", *self.heads[1:]], together, self.words + 1)
+
+    def _missing(self, label: str) -> list[str]:
+        """Return the line of what is not measured."""
+        return [label, NOT_MEASURED, *[""] * (len(self.heads) - 2)]
 
     def unmeasured(self) -> str:
         """Return the table without lines but one, which says that nobody has measured."""
@@ -67,7 +77,7 @@ class Whole:
             return self.make(pages.records(self.suite))
         of_class = {name: self.make(records) for name, records in pages.by_processor(self.suite).items()}
         named = [f"**{name}**\n\n{text}" for name, text in of_class.items()]
-        return "\n\n".join(named if len(named) > 1 else of_class.values())
+        return "\n\n".join([*named, *(f"**{name}**: {NOT_MEASURED}" for name in classes() if name not in of_class)])
 
 
 def table(name: str) -> str:
@@ -78,6 +88,12 @@ def table(name: str) -> str:
     if wanted.suite in SHOWN_BEFORE and not pages.exists(wanted.suite):
         return wanted.make([]) if isinstance(wanted, Whole) else wanted.unmeasured()
     return f"{wanted.text()}\n\n{origin(wanted.suite)}"
+
+
+def classes() -> list[str]:
+    """Return the classes of processors that have results of any suite that times something."""
+    timed = {of.suite for of in TABLES.values() if isinstance(of, Table) or of.timed}
+    return sorted({name for suite in timed if pages.exists(suite) for name in pages.by_processor(suite)})
 
 
 def cases(suite: str) -> dict[str, Cases]:
@@ -98,10 +114,15 @@ def _origin(suite: str, records: list[Record], processor: str | None) -> str:
     machine, versions = run["machine"], run["versions"]
     on = [processor, machine.get("gpu"), f"{machine['cpu'].replace('(R)', '')} with {machine['cores']} cores"]
     software = [f"{name} {version}" for name, version in versions.items() if version is not None]
-    rounds = records[0].get("rounds")
-    command = pages.COMMANDS[suite] + (f" --rounds {rounds}" if isinstance(rounds, int) else "")
-    about = f"`{command}`, {run['date'][:10]}, commit {commits}"
+    turns = sorted({rounds for record in records if isinstance(rounds := record.get("rounds"), int) and timed(record)})
+    rounds = f", {' to '.join(map(str, dict.fromkeys((turns[0], turns[-1]))))} rounds" if turns else ""
+    about = f"`{pages.COMMANDS[suite]}`{rounds}, {run['date'][:10]}, commit {commits}"
     return f"*{about}; {'; '.join(filter(None, on))}; {', '.join(software)}.*"
+
+
+def timed(record: Record) -> bool:
+    """Whether a record has times of rounds; memory has rounds of its own."""
+    return record.get("measure") != "memory"
 
 
 LOGITS = ["logits", "× eager", "× compile", "forward / one read", "backward / one copy", "both / (read + clone)"]
