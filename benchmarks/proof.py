@@ -16,7 +16,7 @@ from benchmarks.distillation import report as distillation_report
 from benchmarks.gpu import report as gpu_report
 from benchmarks.gpu.prove import beside_model
 from benchmarks.gpu.prove import tables as gpu_tables
-from benchmarks.linear import shards
+from benchmarks.linear import labels, shards
 from benchmarks.logits import everyday_report
 from benchmarks.score import report as score_report
 
@@ -356,5 +356,5 @@ SHOWN_BEFORE = ("gpu", "prove", "divergence")
 ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, Whole) and not table.timed}
 """Suites of which the newest results are shown, whatever they ran on: coverage does not depend on it."""
 
-MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
+MODELS: dict[str, Callable[[], str]] = {"shards": shards.table, "labels": labels.table}
 """Tables that are computed and not measured."""
