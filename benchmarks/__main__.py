@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> list[Record]:
     from benchmarks import peaks, run, suites
     from benchmarks.common import machine, memory
+    from benchmarks.common.patience import TooSlowError
 
     chosen = [case for case in suites.cases() if options.suite in (case.suite, "all")]
     cases = [case for case in chosen if options.only in case.name and (case.quick or options.only or not options.quick)]
@@ -82,7 +83,11 @@ def _run(options: argparse.Namespace) -> list[Record]:
     with progress(len(cases)) as say:
         for case in cases:
             say(case.name)
-            found = run.measure(case, rounds, warmup=warmup, compiled=compiled, seconds=options.seconds)
+            try:
+                found = run.measure(case, rounds, warmup=warmup, compiled=compiled, seconds=options.seconds)
+            except TooSlowError as reason:
+                print(f"{case.name} is left out on this processor: {reason}", file=sys.stderr)
+                continue
             if case.weighed and without is None:
                 rivals = [name for name in found[-1]["speedup_over"] if name != "compile" or case.weighs_compiled]
                 found.append(peaks.record(case, ["crossent", *rivals]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from benchmarks import slower
 from benchmarks.common import pages
 from benchmarks.common.grid import at, duration, error, number, size, words
 from benchmarks.common.records import Record, by_case
@@ -356,5 +357,5 @@ SHOWN_BEFORE = ("gpu", "prove", "divergence")
 ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, Whole) and not table.timed}
 """Suites of which the newest results are shown, whatever they ran on: coverage does not depend on it."""
 
-MODELS: dict[str, Callable[[], str]] = {"shards": shards.table, "labels": labels.table}
+MODELS: dict[str, Callable[[], str]] = {"shards": shards.table, "labels": labels.table, "slower": slower.table}
 """Tables that are computed and not measured."""

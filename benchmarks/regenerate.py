@@ -47,16 +47,16 @@ def suite(name: str, minutes: float, rounds: int, seconds: float) -> Step:
 
 
 STEPS = (
-    suite("logits", 5, 9, 10),
-    suite("everyday", 5, 9, 5),
-    suite("growth", 1, 9, 5),
-    suite("divergence", 2, 5, 15),
-    suite("linear", 13, 5, 30),
-    suite("scaling", 4, 5, 8),
+    suite("logits", 5, 9, 8),
+    suite("everyday", 6, 9, 4),
+    suite("growth", 1, 9, 4),
+    suite("divergence", 2.5, 5, 12),
+    suite("linear", 12, 5, 25),
+    suite("scaling", 5, 5, 6),
     suite("rows", 3, 5, 15),
     suite("distillation", 4, 5, 15),
-    Step("score", ("-m", "benchmarks.score", "--rounds", "5"), 5),
-    Step("grpo", ("-m", "benchmarks.grpo"), 3),
+    Step("score", ("-m", "benchmarks.score", "--rounds", "3"), 4),
+    Step("grpo", ("-m", "benchmarks.grpo"), 2.5),
     Step("coverage", ("-m", "benchmarks.coverage"), 30, quiet=False),
 )
 """The suites of the page, in their order."""

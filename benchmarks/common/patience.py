@@ -20,6 +20,10 @@ ENOUGH = 0.2
 """Seconds after which the first call of the part counts, though it was not warm."""
 
 
+class TooSlowError(Exception):
+    """A case is left out on this processor."""
+
+
 def of_products(features: Tensor, weight: Tensor) -> float:
     """Return the seconds that the three products of a head take in its own dtype, judged by a part of them."""
     N, V = len(features), len(weight)
@@ -36,6 +40,13 @@ def why_not(features: Tensor, weight: Tensor) -> str | None:
         return None
     seconds = of_products(features, weight)
     return f"its products take about {seconds:.0f} s" if seconds > PATIENCE else None
+
+
+def check(features: Tensor, weight: Tensor) -> None:
+    """Raise TooSlowError if products of these operands take too long."""
+    reason = why_not(features, weight)
+    if reason is not None:
+        raise TooSlowError(reason)
 
 
 def _products(x: Tensor, w: Tensor) -> float:

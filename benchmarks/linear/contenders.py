@@ -31,11 +31,11 @@ LIMITS = {
 FEWER = {"torch chunked": 3}
 """Contenders so slow that they take part in some rounds only, and in how many at most."""
 
+NO_FORWARD = ("torch chunked", "compile")
+"""Contenders whose forward alone is not timed."""
+
 WHOLE = ("eager", "compile")
 """Contenders that hold all logits: their logarithms, the gradient of these and that of the logits in a backward."""
-
-PRODUCTS = ("torch chunked", *WHOLE, "gemm", "gemms", "gemms warm")
-"""Contenders and floors that multiply as torch does, in the dtype of the case."""
 
 
 def losses(case: LinearCase, *, compiled: bool) -> dict[str, Loss]:
@@ -64,22 +64,19 @@ def eager(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def calls(case: LinearCase, data: Data, *, compiled: bool) -> Contenders:
-    """Return the calls of every contender that there is memory and time for, and why the others cannot take part."""
-    free = machine.free_memory()
-    no_memory, slow = missing(case, free), patience.why_not(*data.leaves)
-    without = dict.fromkeys(PRODUCTS, slow) | no_memory if slow is not None else dict(no_memory)
-    without = {k: why for k, why in without.items() if k in case.rivals or k.startswith("gemm")}
+    """Return the calls of every contender that there is memory for, and why the others cannot take part.
+
+    Raise TooSlowError if torch's products of these operands take too long: nobody could be compared with anything.
+    """
+    patience.check(*data.leaves)
+    without = missing(case, machine.free_memory())
+    without = {name: why for name, why in without.items() if name in case.rivals or name.startswith("gemm")}
     if not compiled:
         _ = without.pop("compile", None)
     found = timed({k: loss for k, loss in losses(case, compiled=compiled).items() if k not in without}, data)
-    found = {
-        key: call
-        for key, call in found.items()
-        if key.measure == "both" or key.contender not in ("torch chunked", "compile")
-    }
-    if "gemm" not in no_memory:
-        fits = floors(data, fresh="gemms" not in no_memory)
-        found |= floors_as_calls({name: call for name, call in fits.items() if name not in without})
+    found = {key: call for key, call in found.items() if key.measure == "both" or key.contender not in NO_FORWARD}
+    if "gemm" not in without:
+        found |= floors_as_calls(floors(data, fresh="gemms" not in without))
     return Contenders(found, without)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import peaks, run
-from benchmarks.common import machine, memory, pages
+from benchmarks.common import machine, memory, pages, patience
 from benchmarks.distillation import cases as distillation_cases
 from benchmarks.linear import cases as linear_cases
 from benchmarks.logits import cases as logits_cases
@@ -162,3 +162,18 @@ def test_a_suite_that_was_stopped_goes_on_with_the_next_case(monkeypatch: pytest
 def test_what_is_written_elsewhere_cannot_go_on(other: list[str]):
     with pytest.raises(SystemExit, match="--resume goes on with a file of benchmarks/results"):
         command.main(["--suite", "logits", "--resume", *other])
+
+
+def test_a_case_that_is_too_slow_here_is_named_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    both = tuple(linear_case(name) for name in ("bf16", "float32"))
+    monkeypatch.setattr(linear_cases, "CASES", both)
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(memory, "why_not", lambda: "not here")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # so that it is put back
+    file = tmp_path / "results.jsonl"
+    command.main(["--suite", "linear", "--only", "f", "--quick", "--rounds", "1", "--out", str(file)])
+    assert "bf16 is left out on this processor: its products take about" in capsys.readouterr().err
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert {record["case"] for record in records} == {"float32"}

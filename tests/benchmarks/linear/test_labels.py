@@ -19,7 +19,7 @@ def test_more_chunks_cost_torch_more_digits_where_few_classes_are_labels_and_cro
         ours = {errors[1]["dW"] for errors in found.values()}
         assert max(ours) <= torch.finfo(torch.bfloat16).eps / 2  # rounded once
         assert min(errors[0]["dW"] for errors in found.values()) > max(ours)
-        assert max(errors[1]["loss"] for errors in found.values()) < torch.finfo(torch.float32).eps
+        assert max(errors[1]["loss"] for errors in found.values()) < min(errors[0]["loss"] for errors in found.values())
     assert growth[labels.FEW] > growth[labels.V] > 1
 
 
