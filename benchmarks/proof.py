@@ -145,7 +145,7 @@ def logits(records: list[Record]) -> pages.Lines:
     }
 
 
-DIVERGENCE = ["logits", "× eager", "× compile", "both / (two reads + clone)", "extra MB", "eager's"]
+DIVERGENCE = ["logits", "× eager", "× compile", "forward, × compile", "both / (two reads + clone)", "extra MB", "eager's"]
 
 
 def divergence(records: list[Record]) -> pages.Lines:
@@ -155,6 +155,7 @@ def divergence(records: list[Record]) -> pages.Lines:
             [
                 _about(case),
                 *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "compile")),
+                number(at(case["forward"], "speedup_over", "compile")),
                 number(at(case["both"], "times_limit", "limit")),
                 *(size(case.get("memory", {}), who, 1e6) for who in ("crossent", "eager")),
             ]
