@@ -47,16 +47,16 @@ def suite(name: str, minutes: float, rounds: int, seconds: float) -> Step:
 
 
 STEPS = (
-    suite("logits", 5, 9, 8),
-    suite("everyday", 6, 9, 4),
+    suite("logits", 6, 9, 6),
+    suite("everyday", 6.5, 9, 4),
     suite("growth", 1, 9, 4),
     suite("divergence", 2.5, 5, 12),
-    suite("linear", 12, 5, 25),
+    suite("linear", 10.5, 5, 25),
     suite("scaling", 5, 5, 6),
     suite("rows", 3, 5, 15),
     suite("distillation", 4, 5, 15),
-    Step("score", ("-m", "benchmarks.score", "--rounds", "3"), 4),
-    Step("grpo", ("-m", "benchmarks.grpo"), 2.5),
+    Step("score", ("-m", "benchmarks.score", "--rounds", "3"), 3.5),
+    Step("grpo", ("-m", "benchmarks.grpo"), 3),
     Step("coverage", ("-m", "benchmarks.coverage"), 30, quiet=False),
 )
 """The suites of the page, in their order."""
