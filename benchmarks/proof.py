@@ -145,7 +145,15 @@ def logits(records: list[Record]) -> pages.Lines:
     }
 
 
-DIVERGENCE = ["logits", "× eager", "× compile", "forward, × compile", "both / (two reads + clone)", "extra MB", "eager's"]
+DIVERGENCE = [
+    "logits",
+    "× eager",
+    "× compile",
+    "forward, × compile",
+    "both / (two reads + clone)",
+    "extra MB",
+    "eager's",
+]
 
 
 def divergence(records: list[Record]) -> pages.Lines:
