@@ -63,7 +63,7 @@ class Features(SphinxDirective):
 
 
 def _about(library: dict[str, Any]) -> str:
-    """Return which version of a library was read, when and where: the evidence of each "no" without a line of its own."""
+    """Return which version of a library was read, when and where: what a "no" without a line of its own rests on."""
     name = library["name"] + (f" {library['version']}" if "version" in library else "")
     named = f"[{name}]({library['docs']})" if "docs" in library else name
     newer = f" Newer: {library['newer']}" if "newer" in library else ""
