@@ -57,7 +57,7 @@ STEPS = (
     suite("distillation", 4, 5, 15),
     Step("score", ("-m", "benchmarks.score", "--rounds", "3"), 3.5),
     Step("grpo", ("-m", "benchmarks.grpo"), 3),
-    Step("coverage", ("-m", "benchmarks.coverage"), 30, quiet=False),
+    Step("coverage", ("-m", "benchmarks.coverage"), 45, quiet=False),
 )
 """The suites of the page, in their order."""
 
