@@ -2,7 +2,8 @@
 
 Suites run one after the other, each in a process of its own, with its rounds and its limit. A suite that this machine
 has measured at this commit is not run again, and one that was stopped goes on with the next case. The suites that time
-something come first and need a quiet machine; the last one counts, and needs none.
+something come first and need a quiet machine; the last one counts, and needs none. Commit the results when all are
+complete: at another commit everything is measured again.
 """
 
 from __future__ import annotations
