@@ -75,7 +75,9 @@ def _run(options: argparse.Namespace) -> list[Record]:
     written: dict[Path, list[Record]] = {}
     paths = _paths(options, about, cases)
     if options.resume:
-        written = {path: read([path]) for path in paths.values() if path is not None and path.exists()}
+        # a file of the same day can be of another commit: that one begins anew
+        begun = [path for suite in paths if (path := pages.begun(about, suite)) is not None]
+        written = {path: read([path]) for path in begun}
         records += [record for found in written.values() for record in found]
         done = {record["case"] for record in records}
         cases = [case for case in cases if case.name not in done]

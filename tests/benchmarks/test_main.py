@@ -157,6 +157,12 @@ def test_a_suite_that_was_stopped_goes_on_with_the_next_case(monkeypatch: pytest
     cases = [json.loads(line)["case"] for line in path.read_text(encoding="utf-8").splitlines()]
     assert list(dict.fromkeys(cases)) == ["index", "small"]
 
+    monkeypatch.setattr(machine, "commit", lambda: "ba9876543210")  # on the same day
+    command.main(call)
+    assert measured == ["index", "small", "small", "index", "small"]
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert {record["run"]["commit"] for record in records} == {"ba9876543210"}
+
 
 @pytest.mark.parametrize("other", [["--quick"], ["--only", "digits"], ["--out", "file"]])
 def test_what_is_written_elsewhere_cannot_go_on(other: list[str]):
