@@ -30,7 +30,7 @@ def test_a_mistake_of_ours_is_no_mistake_of_the_data(
     ran = run(capsys, *call)
     assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
     assert (
-        f"a fault of crossent {crossent.__version__}, not of your data: {kind.__name__}: a bug; run it again" in ran.err
+        f"a bug in crossent {crossent.__version__}, not in your data: {kind.__name__}: a bug; run it again" in ran.err
     )
     for shown in (("--debug", *call), (*call, "--debug")):
         ran = run(capsys, *shown)

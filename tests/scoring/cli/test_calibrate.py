@@ -111,7 +111,9 @@ def test_without_a_best_temperature_nothing_is_written(tmp_path: Path, capsys: A
     out = tmp_path / "b.csv"
     ran = run(capsys, "calibrate", path, "--label", "y", "--probs", "p", "--out", out)
     assert (ran.code, ran.out, out.exists()) == (1, "", False)
-    assert "nothing is written, for there is no best temperature: in every row the true class is the most" in ran.err
+    assert (
+        "nothing is written, because there is no best temperature: in every row the true class is the most" in ran.err
+    )
 
 
 def test_mistakes_are_said_in_a_line(tmp_path: Path, capsys: Any) -> None:

@@ -98,6 +98,6 @@ def test_logs_are_compared_by_document(tmp_path: Path, capsys: Any) -> None:
     assert ran.code == 0, ran.err
     assert ran.json()["per_token"]["difference"] == pytest.approx(-0.125)
     ran = run(capsys, "compare", "--lm", *logs, "--label", "y")
-    assert (ran.code, "of the other options it takes" in ran.err) == (2, True)
+    assert (ran.code, "--lm compares logs and takes only --ci" in ran.err) == (2, True)
     ran = run(capsys, "compare", "--lm", *logs, *logs)
     assert (ran.code, "--lm compares two logs, got 4" in ran.err) == (2, True)

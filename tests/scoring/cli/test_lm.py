@@ -104,7 +104,7 @@ class TestModel:
             (["--model", "nowhere/model"], "names of a hub are not looked up: download it first"),
             (["--model", "FOLDER", "--window", "100"], "window must be at most 64"),
             (["--model", "FOLDER", "--stride", "0"], "stride must lie between"),
-            (["--model", "FOLDER", "--format", "chat"], "--format is that of logs"),
+            (["--model", "FOLDER", "--format", "chat"], "--format is for logs"),
             (["--model", "FOLDER", "--by", "lang"], "is a text, which has no 'lang'"),
             (["--model", "FOLDER", "--text-key", "a"], "not JSON"),
         ],

@@ -161,7 +161,7 @@ FILES = {
     ),
     "one label or several": Hinted(
         says(file("a.csv"), *CALL, "--labels", "y"),
-        "pass --label with the column of true classes, or --labels with several of 0 and 1",
+        "pass --label with the column of true classes, or --labels with several columns of 0 and 1",
         scores(file("a.csv")),
         LOSS,
     ),

@@ -110,7 +110,7 @@ MODELS = {
     ),
     "a label and several": Hinted(
         lambda bench: bench.said("score", two(bench)[0], "--label", "y", "--labels", "y", "--probs", "p_*"),
-        "pass --label with the column of true classes, or --labels with several of 0 and 1",
+        "pass --label with the column of true classes, or --labels with several columns of 0 and 1",
         lambda bench: loss(bench, two(bench)[0], "--label", "y", "--probs", "p_*"),
         LOSS,
     ),
