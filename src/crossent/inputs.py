@@ -33,7 +33,7 @@ def why_not_readable(path: Path) -> str | None:
     found = path.stat()
     kind = _KINDS.get(stat.S_IFMT(found.st_mode))
     if kind is not None:
-        return f"is {kind}; write what it holds to a file first"
+        return f"is {kind}; save its contents to a file first"
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:  # as the files of /proc are, which may have no end
         return "is empty"
     return None

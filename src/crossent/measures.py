@@ -321,7 +321,7 @@ def _kind(name: str, x: Any) -> str:
 def _classes_last(name: str, x: Any, axis: int) -> Any:
     axis = whole("axis", axis)
     if not -x.ndim <= axis < x.ndim:
-        raise np.exceptions.AxisError(f"{name} has no axis {axis}, its shape is {tuple(x.shape)}; see the option axis")
+        raise np.exceptions.AxisError(f"{name} has no axis {axis}, its shape is {tuple(x.shape)}; set axis")
     if x.shape[axis] == 0:
         raise ValueError(f"{name} has no classes, its shape is {tuple(x.shape)} and axis is {axis}; is axis right?")
     return x if axis in (-1, x.ndim - 1) else namespace(x).moveaxis(x, axis, -1)
@@ -371,7 +371,8 @@ def _check_values(name: str, x: Any, kind: str) -> None:
         value = values[(*row, column)]
         fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "fix the data"
         raise ValueError(
-            f"{name} holds {value} ({_place(row)}class {column}), not a probability, a finite number ≥ 0; {fix}"
+            f"{name} holds {value} ({_place(row)}class {column}), which is not a probability (a finite number ≥ 0); "
+            f"{fix}"
         )
     row = np.argwhere(off)[0].tolist()
     raise ValueError(

@@ -30,15 +30,15 @@ def why_not_writable(path: Path, inputs: Iterable[Path] = ()) -> str | None:
     """Return why a file cannot be written, or None; what is read must not be written to."""
     for source in inputs:
         if same_file(path, source):
-            return f"it is {source}, which is read" if str(source) != str(path) else "it is the file that is read"
+            return f"it is the input {source}" if str(source) != str(path) else "it is an input file"
     if path.is_dir():
         return "it is a directory"
     if not path.absolute().parent.is_dir():
         return f"there is no directory {path.absolute().parent}"
     if path.exists() and not path.is_file():
-        return "it is no regular file"
+        return "it is not a regular file"
     if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
-        return "its directory may not be written to"
+        return "its directory is not writable"
     return None
 
 

@@ -69,7 +69,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         if self.row_temperature is not None and _is_known(self.temperature) and self.temperature != 1.0:
-            raise ValueError(f"rows that have a temperature each have no other, got temperature={self.temperature!r}")
+            raise ValueError(f"temperature must stay 1.0 if each row has its own, got temperature={self.temperature!r}")
         for name, value in (("temperature", self.temperature), ("softcap", self.softcap)):
             if value is None or not _is_known(value) or is_scale(value):
                 continue
@@ -158,7 +158,7 @@ def class_error(value: int, row: int, rows: int, target: Target, num_classes: in
     if target.kind == "index" and value < LAST_CLASS - 1:
         hint = f"; use ignore_index={value} to skip such rows"
         if value == num_classes:
-            hint = f"; classes count from 0, were they counted from 1 here? If not,{hint[1:]}"
+            hint = f"; classes count from 0: do these count from 1? If not,{hint[1:]}"
     or_more = " or more" if value >= LAST_CLASS - 1 else ""
     return IndexError(
         f"class {value}{or_more} (row {row} of {rows}) is not one of the {num_classes} classes "

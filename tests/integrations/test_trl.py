@@ -150,7 +150,7 @@ def test_crossent_imports_nothing_of_trl():
 @pytest.mark.parametrize("version", ["1.14.2", "1.16.1", "2.0.0", "unknown"])
 def test_other_versions_are_refused(version, monkeypatch):
     monkeypatch.setattr(importlib.import_module("trl"), "__version__", version)
-    with pytest.raises(RuntimeError, match=rf"TRL {version} are not known here, only those of TRL .*pip install trl=="):
+    with pytest.raises(RuntimeError, match=rf"TRL {version} is not supported, only TRL .*pip install trl=="):
         _ = enable()
     assert not is_enabled()
     assert not replaced()
@@ -162,7 +162,7 @@ def test_the_installed_version_is_known():
 
 def test_trl_is_not_installed(monkeypatch):
     monkeypatch.setattr(ours, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"works on TRL, which is not installed; use pip install trl=="):
+    with pytest.raises(ImportError, match=r"needs TRL, which is not installed; use pip install trl=="):
         _ = enable()
     assert not is_enabled()
 

@@ -95,7 +95,7 @@ def misused(group: Any) -> list[str]:
     whole = x.full_tensor(), weight.full_tensor()
     gathered = put(4, D, at=Shard(0)), weight, put(4, D2, at=Shard(0)), other
     wrong: list[tuple[Any, dict[str, Any], str]] = [
-        ((x, weight, y.full_tensor(), other), {}, "teacher_input is a tensor beside DTensors"),
+        ((x, weight, y.full_tensor(), other), {}, "teacher_input is a plain tensor beside DTensors"),
         ((*whole, y, other), {}, "teacher_input is a DTensor and the input is not"),
         ((x, weight, y, other), {"process_group": group}, "DTensors carry their shards"),
         ((x, weight, y, put(2 * V, D2, at=Shard(0))), {}, "both must have the same, or other columns"),

@@ -187,9 +187,9 @@ def replacements() -> dict[Loss, Loss]:
         expected, found = (list(inspect.signature(loss).parameters) for loss in (ours, theirs))
         if found != expected:
             raise RuntimeError(
-                f"{theirs.__name__} of transformers {__version__} takes ({', '.join(found)}), and crossent knows it "
-                f"with ({', '.join(expected)}); use fuse_lm_head alone, which needs no replacement of losses, or "
-                "another version of transformers"
+                f"{theirs.__name__} of transformers {__version__} takes ({', '.join(found)}), but crossent expects "
+                f"({', '.join(expected)}); use fuse_lm_head alone, which replaces no losses, or another version of "
+                "transformers"
             )
     return pairs
 
@@ -361,13 +361,13 @@ def with_losses(model: nn.Module) -> list[tuple[nn.Module, Loss]]:
             (found if _calls_loss_function(type(module)) else alone).append((module, ours))
     if alone and not found:
         raise TypeError(
-            f"{type(alone[0][0]).__name__} computes its loss itself and calls no loss_function; "
-            "crossent.torch.fuse_lm_head(model) is all that it needs"
+            f"{type(alone[0][0]).__name__} computes its loss itself and calls no loss_function; use "
+            "crossent.torch.fuse_lm_head(model) alone"
         )
     if not found:
         raise TypeError(
-            f"{type(model).__name__} has no causal or masked language model of transformers whose loss is "
-            "transformers' own; call causal_lm_loss or masked_lm_loss, or set model.loss_function to one of them"
+            f"{type(model).__name__} contains no causal or masked language model with the standard loss of "
+            "transformers; call causal_lm_loss or masked_lm_loss, or set model.loss_function to one of them"
         )
     return found
 

@@ -185,18 +185,19 @@ def _originals_of_trl() -> MappingProxyType[Place, Any]:
     """Return TRL's functions; raise unless they are the ones that are known."""
     if find_spec("trl") is None:
         raise ImportError(
-            f"crossent.integrations.trl works on TRL, which is not installed; use pip install trl=={VERSIONS[-1]}"
+            f"crossent.integrations.trl needs TRL, which is not installed; use pip install trl=={VERSIONS[-1]}"
         )
     found = importlib.import_module("trl").__version__
     if found not in VERSIONS:
         raise RuntimeError(
-            f"the functions of TRL {found} are not known here, only those of TRL {' and '.join(VERSIONS)}; install one "
-            f"of these (pip install trl=={VERSIONS[-1]}) or train without crossent.integrations.trl. Lazy logits need "
-            "no version of TRL: crossent.torch.fuse_lm_head(model), where a trainer reads model(...).logits"
+            f"TRL {found} is not supported, only TRL {' and '.join(VERSIONS)}; install one "
+            f"of these (pip install trl=={VERSIONS[-1]}) or train without crossent.integrations.trl. A trainer that "
+            "reads model(...).logits needs no integration: use crossent.torch.fuse_lm_head(model)"
         )
     if found in _NEEDS_TRITON and find_spec("triton") is None:
         raise RuntimeError(
-            f"TRL {found} needs Triton for its chunked functions, and it is not installed; use pip install triton, or "
+            f"TRL {found} needs Triton for its chunked functions, but Triton is not installed; use pip install triton, "
+            "or "
             f"pip install trl=={VERSIONS[-1]}"
         )
     originals: dict[Place, Any] = {}
@@ -206,8 +207,8 @@ def _originals_of_trl() -> MappingProxyType[Place, Any]:
         original = getattr(importlib.import_module(place.module), place.name)
         if original.__module__ != place.module:
             raise RuntimeError(
-                f"{place.module}.{place.name} was replaced by one of {original.__module__}, which wants to do what "
-                "crossent would do; use one of them: take the other one back before crossent.integrations.trl.enable()"
+                f"{place.module}.{place.name} was replaced by one of {original.__module__}, for the same purpose; use "
+                "only one of them: undo the other replacement before crossent.integrations.trl.enable()"
             )
         originals[place] = original
     return MappingProxyType(originals)

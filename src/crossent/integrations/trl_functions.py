@@ -177,7 +177,7 @@ def scores_of(temperature: float, softcap: float | None, scale: float) -> Scores
     for name, x in (("temperature", temperature), ("final_logit_softcapping", softcap), ("logit_scale", scale)):
         if x is not None and not 0.0 < x < math.inf:
             raise ValueError(
-                f"{name} of the head is {x}, and crossent takes positive numbers alone; correct the configuration of "
+                f"{name} of the head is {x}, and crossent takes only positive numbers; correct the configuration of "
                 "the model or trainer, or use TRL's own function: crossent.integrations.trl.disable()"
             )
     return ScoresOf(temperature / scale, None if softcap is None else softcap / temperature)

@@ -243,7 +243,7 @@ def state_to_compare(score: Any, name: str) -> ScoreState:
     state = score.state if isinstance(score, Score) else score
     if not isinstance(state, ScoreState) or state.sums.kept is None:
         raise InputError(
-            f"{name} has no losses of rows to pair; score with crossent.score, or ScoreState(rows=True)", argument=name
+            f"{name} has no row losses to pair; score with crossent.score, or ScoreState(rows=True)", argument=name
         )
     if not state.sums.kept.blocks:
         raise InputError(f"{name} has no rows", argument=name)

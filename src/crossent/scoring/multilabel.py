@@ -279,8 +279,8 @@ def paired(truths: Sequence[str], predictions: Sequence[str], kind: str) -> list
         found = list(range(len(truths)))
     if found is None:
         raise InputError(
-            f"the columns of y are of the labels {listing(mine.names)}, those of {kind} of {listing(theirs.names)}; "
-            "name both alike, such as y_cat and p_cat",
+            f"the columns of y name the labels {listing(mine.names)}, the columns of {kind} name "
+            f"{listing(theirs.names)}; name both alike, such as y_cat and p_cat",
             argument=kind,
         )
     return found

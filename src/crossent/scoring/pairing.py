@@ -143,8 +143,8 @@ def _refuse_infinite_losses(a: KeptColumns, b: KeptColumns, names: Names) -> Non
         first = plain(a.id[both.argmax()])
         raise InputError(
             Message(
-                f"the loss of {int(both.sum())} rows is infinite in {names.a} and in {names.b} (row {quoted(first)}), "
-                "which has no difference; score both with a smallest probability, such as ",
+                f"the loss of {int(both.sum())} rows is infinite in both {names.a} and {names.b} (row "
+                f"{quoted(first)}), so their difference is undefined; score both with a smallest probability, such as ",
                 Argument("zero", 1e-6),
             )
         )
@@ -170,12 +170,13 @@ def _ids(side: KeptColumns, name: str) -> list[Hashable]:
     ids = [plain(each) for each in side.id]
     if None in ids:
         row = side.number[ids.index(None)]
-        raise InputError(f"row {row} of {name} has no id, so nothing pairs it; drop such rows", argument="id")
+        raise InputError(f"row {row} of {name} has no id to pair it by; drop such rows", argument="id")
     if (count := len(set(ids))) < len(ids):
         seen: set[Hashable] = set()
         twice = next(each for each in ids if each in seen or seen.add(each))
         raise InputError(
-            f"the ids of {name} are not unique: {len(ids)} rows have {count}, and {quoted(twice)} names more than one",
+            f"the ids of {name} are not unique: {len(ids)} rows have {count} ids, and {quoted(twice)} occurs more than "
+            "once",
             argument="id",
         )
     return ids

@@ -128,7 +128,7 @@ class Explanation:
 
 
 _ADVICE = (
-    "the last line is of linear_cross_entropy, called with the head's input and weight; a fused head would not do so"
+    "the last line shows linear_cross_entropy on the head's input and weight; a fused head would not save this memory"
 )
 
 
@@ -189,9 +189,9 @@ def explain(
         raise TypeError(f"explain takes a torch.nn.Module, got a {type(model).__name__}; load the model first")
     for name, value in (("batch", batch), ("length", length)):
         if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"{name} is {value!r}, and has to be a positive integer")
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
     if dtype is not None and not dtype.is_floating_point:
-        raise TypeError(f"dtype is {dtype}, and has to be a floating dtype such as torch.bfloat16")
+        raise TypeError(f"dtype must be a floating-point dtype such as torch.bfloat16, got {dtype}")
     heads = tuple(facts_of(model, layer) for head in _heads_of(model) for layer in copies_of(head))
     why_not, way = _verdict(model)
     kind = _device(heads, device)
@@ -220,13 +220,14 @@ def explain(
 def _notes(model: nn.Module, heads: tuple[HeadFacts, ...]) -> tuple[str, ...]:
     """Return what a head keeps to itself: shards that free it, and quantised weights that are not loaded."""
     notes = [
-        f"{head.sharded} frees the head's weight before the loss, so that a fused head computes its logits at once"
+        f"{head.sharded} frees the head's weight before the loss, so a fused head computes all its logits at once"
         for head in heads
         if head.sharded not in (None, "DTensor")
     ]
     if any(head.quantised is not None for head in heads):
         notes.append(
-            "memory is counted as of a weight in the operands' dtype; parts of a quantised one are made for products"
+            "the memory is that of a weight in the operands' dtype; a quantised weight is unpacked in parts, one per "
+            "product"
         )
     config: Any = getattr(model, "config", None)
     if getattr(config, "quantization_config", None) is not None and all(head.quantised is None for head in heads):

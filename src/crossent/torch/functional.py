@@ -352,7 +352,7 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
     if target.shape != x.shape:
         raise ValueError(
             f"target of shape {tuple(target.shape)} does not match input of shape {tuple(x.shape)}; "
-            "use target.expand_as(input) or view_as if that is what is meant"
+            "use target.expand_as(input), or view_as, if that is intended"
         )
     check_number_type("target", target)
     target = in_kernel_dtype(target, x.dtype)

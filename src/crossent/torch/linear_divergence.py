@@ -188,8 +188,8 @@ def _teacher_of(input: Any, weight: Any, bias: Any) -> TopK | LayerOperands:
     if not isinstance(input, TopK):
         if weight is None:
             raise TypeError(
-                "teacher_weight is missing beside teacher_input; pass both, or a TopK as teacher_input. Logits that "
-                "exist are for divergence"
+                "teacher_weight is missing beside teacher_input; pass both, or a TopK as teacher_input. For computed "
+                "logits, call divergence"
             )
         return layer_of(input, weight, bias, TEACHER)
     for name, x in (("teacher_weight", weight), ("teacher_bias", bias)):

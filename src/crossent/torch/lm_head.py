@@ -168,17 +168,17 @@ def _check_layer(head: nn.Module) -> None:
     if is_dtensor(head._parameters.get("weight")) or hasattr(head, "set_reshard_after_forward"):
         raise TypeError(
             f"the head of the model ({name}) is sharded already, its weight is a DTensor: call fuse_lm_head before "
-            "fully_shard; of a head that tensor parallelism shards, call linear_cross_entropy with the DTensors"
+            "fully_shard; under tensor parallelism, call linear_cross_entropy with the DTensors"
         )
     if fused_class(kind) is None:
         raise TypeError(
-            f"the head of the model is {name}, not a plain torch.nn.Linear, and what it adds to one "
-            "would be lost; fuse before wrapping or quantising it, or call linear_cross_entropy yourself"
+            f"the head of the model is {name}, not a plain torch.nn.Linear, and its additions would be lost; fuse "
+            "before wrapping or quantising it, or call linear_cross_entropy yourself"
         )
     if "forward" in vars(head) and "_old_forward" not in vars(head):
         raise TypeError(
-            "the head of the model is a torch.nn.Linear whose forward was replaced, and what the new one does would be "
-            "lost; fuse before replacing it, or call linear_cross_entropy yourself"
+            "the head of the model is a torch.nn.Linear whose forward was replaced, and the new forward would be lost; "
+            "fuse before replacing it, or call linear_cross_entropy yourself"
         )
 
 

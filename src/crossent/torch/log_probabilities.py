@@ -219,7 +219,8 @@ def linear_logprobs(
         return loss_of_layer(arguments, chunk_bytes)[1]  # pyright: ignore
     if positions:
         raise NotImplementedError(
-            f"{classes.shape[-1]} classes for each row of a K-dimensional layer are not there yet; pass one class for "
+            f"{classes.shape[-1]} classes for each row of a K-dimensional layer are not supported yet; pass one class "
+            "for "
             "each row, or linear_weight of shape (V, D)"
         )
     if any(is_dtensor(x) for x in layer):

@@ -47,8 +47,8 @@ class SelectedClasses(TargetKind):
         if classes.shape[: len(rows)] != rows or classes.ndim > len(rows) + 1:
             text = ", ".join(map(str, rows))
             raise ValueError(
-                f"classes of shape {tuple(classes.shape)} fit no rows of shape {tuple(rows)}: a class for each has "
-                f"shape ({text}), K classes for each ({text + ', ' if text else ''}K)"
+                f"classes of shape {tuple(classes.shape)} do not fit rows of shape {tuple(rows)}: one class per row "
+                f"has shape ({text}), K classes per row ({text + ', ' if text else ''}K)"
                 + ("; the classes of logits are on their last axis" if beside == "logits" else "")
             )
         if not is_dtensor(classes):

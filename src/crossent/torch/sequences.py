@@ -127,8 +127,8 @@ def token_weights(
     packing = None if cu_seqlens is None else _packing(cu_seqlens, counts)
     if packing is None and mean != "token" and counts.ndim != 2:
         raise ValueError(
-            f'mean="{mean}" needs the sequences, and a mask of shape {tuple(counts.shape)} does not tell where they '
-            "begin: pass cu_seqlens beside it, or mask.unsqueeze(0) if they are one"
+            f'mean="{mean}" needs the sequences, and a mask of shape {tuple(counts.shape)} does not show where they '
+            "begin: pass cu_seqlens too, or mask.unsqueeze(0) for a single sequence"
         )
     if mean == "token":
         divisor = _normalizer(counts.sum(), normalizer, counts, group)
@@ -238,8 +238,8 @@ def _check_mask(mask: Tensor | None) -> None:
     wrong = None if mask is None else (mask != 0) & (mask != 1)
     if mask is not None and wrong is not None and wrong.any():
         raise ValueError(
-            f"mask must hold 0 and 1, got {mask[wrong][0].item()}; numbers of sequences become cu_seqlens, the places "
-            "where they change, beside mask != 0"
+            f"mask must hold 0 and 1, got {mask[wrong][0].item()}; if it numbers the sequences, pass mask != 0, and "
+            "the places where the number changes as cu_seqlens"
         )
 
 
@@ -263,8 +263,8 @@ def _boundaries(cu_seqlens: Any) -> Tensor:
         raise TypeError(f"cu_seqlens must have an integer dtype, got {cu_seqlens.dtype}; use cu_seqlens.int()")
     if cu_seqlens.ndim != 1 or cu_seqlens.shape[0] == 0:
         raise ValueError(
-            f"cu_seqlens must have shape (S + 1), for S sequences, got {tuple(cu_seqlens.shape)}; it holds where they "
-            "begin and end: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
+            f"cu_seqlens must have shape (S + 1), for S sequences, got {tuple(cu_seqlens.shape)}; it holds their "
+            "begins and ends: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
         )
     look_at(_check_boundaries, cu_seqlens)
     return cu_seqlens.long().contiguous()  # of a strided view, searchsorted would warn
@@ -274,8 +274,8 @@ def _check_boundaries(cu_seqlens: Tensor | None) -> None:
     for places in () if cu_seqlens is None else cu_seqlens.reshape(-1, cu_seqlens.shape[-1]).tolist():
         if places[0] != 0:
             raise ValueError(
-                f"cu_seqlens must begin with 0, the place of the first token, got {places[0]}; it holds where "
-                "sequences begin and end: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
+                f"cu_seqlens must begin with 0, the place of the first token, got {places[0]}; it holds the begins and "
+                "ends of sequences: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
             )
         for at, (one, other) in enumerate(itertools.pairwise(places)):
             if other < one:

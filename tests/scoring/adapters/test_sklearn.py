@@ -151,7 +151,7 @@ def test_estimators_without_probabilities_are_refused():
     for estimator, message in (
         (
             LinearSVC(),
-            "LinearSVC has no predict_proba: the values of its decision_function are no log-odds; wrap it in",
+            "LinearSVC has no predict_proba: its decision_function gives no log-odds; wrap it in",
         ),
         (LinearRegression(), "LinearRegression has no predict_proba: cross-entropy needs probabilities"),
         (Decides(), "Decides has no predict_proba: cross-entropy needs probabilities"),

@@ -101,7 +101,7 @@ class TestModel:
         [
             (["--window", "8"], "--window needs --model"),
             (["--text-key", "a"], "--text-key needs --model"),
-            (["--model", "nowhere/model"], "names of a hub are not looked up: download it first"),
+            (["--model", "nowhere/model"], "crossent does not look up hub names: download the model first"),
             (["--model", "FOLDER", "--window", "100"], "window must be at most 64"),
             (["--model", "FOLDER", "--stride", "0"], "stride must lie between"),
             (["--model", "FOLDER", "--format", "chat"], "--format is for logs"),

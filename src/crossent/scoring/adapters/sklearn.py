@@ -173,8 +173,8 @@ class Scorer:
             why = "cross-entropy needs probabilities"
             if hasattr(estimator, "decision_function"):
                 why = (
-                    "the values of its decision_function are no log-odds; wrap it in "
-                    "sklearn.calibration.CalibratedClassifierCV, or switch on its probabilities if it can have them"
+                    "its decision_function gives no log-odds; wrap it in sklearn.calibration.CalibratedClassifierCV, "
+                    "or enable its probabilities if it has them"
                 )
             raise TypeError(f"{name} has no {self.response_method}: {why}")
         if not hasattr(estimator, "classes_"):

@@ -160,8 +160,8 @@ class CrossEntropyScore(Metric):
             second = preds.ndim > 2 and preds.shape[:1] + preds.shape[2:] == shape
             hint = "; if the classes are the second axis, pass preds.movedim(1, -1)" if second else ""
             raise InputError(
-                f"preds must have the shape of target {tuple(shape)}, and classes as the last axis, or none for the "
-                f"positive class of two; got {tuple(preds.shape)}{hint}",
+                f"preds must have the shape of target {tuple(shape)} plus a last axis of classes, or exactly that "
+                f"shape for the positive class of two; got {tuple(preds.shape)}{hint}",
                 argument="preds",
             )
         if target.numel() == 0:
@@ -286,5 +286,5 @@ def _decoded(state: Tensor) -> ScoreState:
     except Exception as error:  # damaged bytes may be any instructions
         raise InputError(f"these bytes are not a state of crossent, or a damaged one: {error}") from error
     if not isinstance(found, ScoreState):
-        raise InputError(f"these bytes are not a state of crossent but of {type(found).__name__}")
+        raise InputError(f"these bytes hold a {type(found).__name__}, not a state of crossent")
     return found

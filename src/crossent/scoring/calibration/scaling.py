@@ -298,7 +298,7 @@ class Scaling(Parameters):
         return self.fit_rows(rows).gain(rows, folds, level, tell)
 
     def gain(self, rows: Rows, folds: int, level: float, tell: Callable[[], None] = lambda: None) -> CrossFit:
-        """Return the gain on rows of each fold by a fit to the others, after a fit to all of them."""
+        """Return the gain on each fold from a fit to the other folds, after a fit to all rows."""
         if not 2 <= folds <= self._survey.parts:
             what = "rows" if self._survey.clusters is None else "groups"
             raise InputError(
@@ -310,12 +310,12 @@ class Scaling(Parameters):
             return cross_fit(rows, self.method(), self._fitted, folds=folds, level=level, tell=tell)[0]
         except NoOptimum as none:
             raise InputError(
-                f"without some fold there {self._none} {self._what}: {none}; there may be too few rows",
+                f"with one fold left out, there {self._none} {self._what}: {none}; there may be too few rows",
                 argument="folds",
             ) from none
 
     def _settle(self, rows: Rows) -> None:
-        """Look at the rows as they are, which checks them, and take over their classes."""
+        """Check the rows and adopt their classes."""
         found = survey(rows)
         for note in found.warnings:
             warnings.warn(spelled(note, as_python), CalibrationWarning, stacklevel=4)

@@ -58,7 +58,7 @@ def survey(rows: Rows) -> Survey:
                 n, weight = n + len(piece), weight + piece.mass
         first, last = first + len(batch), batch
     if last is None or n == 0:
-        raise InputError("there are no rows to fit to: each is left out, or has a weight of 0")
+        raise InputError("there are no rows to fit: every row is left out or has a weight of 0")
     if np.isnan(look.loss) and not notes.impossible:
         _refuse(rows)
     said = tuple(notes.warnings(weight, last.kind, "inf"))

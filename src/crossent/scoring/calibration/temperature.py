@@ -31,10 +31,10 @@ _BENT = 3.0
 """Relative change of the curvature, about, with a relative change of β: how much a line through two points may miss."""
 _MOST = 200
 _TOO_FLAT = (
-    "the true classes have less than their share of the logits, so each larger T cuts the loss further, until all "
-    "classes are equally probable; are the classes in the order of the columns?"
+    "the true classes have less than their share of the logits, so every larger T lowers the loss, until all classes "
+    "are equally probable; are the classes in the order of the columns?"
 )
-_TOO_STEEP = "each smaller T cuts the loss further: the most probable classes differ by rounding alone"
+_TOO_STEEP = "every smaller T lowers the loss: the most probable classes differ only by rounding"
 
 
 class NoOptimum(Exception):  # noqa: N818  a fact about the data, told to users in words
@@ -125,12 +125,12 @@ class Look:
             If all rows say that there is none.
         """
         if self._impossible:
-            raise NoOptimum("at each temperature a true class of probability 0 keeps it")
+            raise NoOptimum("a true class has probability 0, at every temperature")
         if self._equal:
-            raise NoOptimum("none changes the loss: the logits of a row are equal")
+            raise NoOptimum("none changes the loss: all logits of a row are equal")
         if self._beaten == 0.0:
             raise NoOptimum(
-                "in every row the true class is the most probable one, so each smaller T cuts the loss further, "
+                "in every row the true class is the most probable one, so every smaller T lowers the loss further, "
                 "towards 0"
             )
         some = self.sample.whole()

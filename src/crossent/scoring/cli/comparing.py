@@ -72,8 +72,8 @@ def models(files: Sequence[str], many: Columns | None) -> list[Model]:
     if len(files) == 1:
         if len(patterns) < 2:
             raise UsageError(
-                "compare needs the predictions of two models: pass two files, or --probs (--logits, --logprobs) once "
-                "for each model whose columns are in this one"
+                "compare needs the predictions of two models: pass two files, or repeat --probs (--logits, --logprobs) "
+                "for each model in this file"
             )
         names = _short(patterns)
         return [Model(name, files[0], kind, pattern) for name, pattern in zip(names, patterns, strict=True)]

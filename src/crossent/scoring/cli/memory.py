@@ -113,8 +113,8 @@ def limited(max_memory: int | None, *files: Path | str) -> Generator[None, None,
         names = " and ".join(map(str, files))
         raise UsageError(
             f"{names}: this takes more memory than --max-memory {spelled(most)} allows"
-            + ("" if max_memory else " (half of this machine's)")
-            + "; is the file damaged? Else pass more"
+            + ("" if max_memory else " (half of this machine's memory)")
+            + "; unless the file is damaged, pass more"
         ) from None
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -169,6 +169,6 @@ def _advice(kind: Any, count: Any, argument: str) -> str:
     if argument != "y" or not numeric or count[0] < 2 or (count != count[0]).any():
         return ", and must hold one value per row"
     return (
-        ": a label must be one class per row; of one-hot rows store the place of the 1, as numpy.argmax(rows, 1) does, "
-        "and for soft labels use crossent.cross_entropy"
+        ": a label must be one class per row; for one-hot rows, store the index of the 1, numpy.argmax(rows, 1); for "
+        "soft labels, use crossent.cross_entropy"
     )

@@ -196,8 +196,8 @@ def _weights(weight: Any) -> Any:
     positive = vector[vector > 0]
     if len(positive) and (positive.min() < LEAST_WEIGHT or positive.max() > 1.0 / LEAST_WEIGHT):
         raise InputError(
-            f"weights from {positive.min():.3g} to {positive.max():.3g} are beyond what their powers leave room for; "
-            "divide all of them by a typical one (their scale changes nothing)",
+            f"weights from {positive.min():.3g} to {positive.max():.3g} are too extreme: their powers overflow or "
+            "vanish; divide all of them by a typical one (their scale changes nothing)",
             argument="weight",
         )
     return vector

@@ -95,7 +95,7 @@ def _refuse_entities(part: Any, name: str) -> None:
     except _RootError:
         return
     except expat.ExpatError as error:
-        raise FileError(f"its part {quoted(name)} is no XML ({error}); it is damaged") from error
+        raise FileError(f"its part {quoted(name)} is not XML ({error}); it is damaged") from error
 
 
 def _refuse_endless_rows(part: Any, name: str) -> None:

@@ -186,7 +186,7 @@ def _reader(suffixes: Sequence[str], format: str | None, name: str) -> Reader:
             raise FileError(f"{name}: {advice}")
         raise FileError(
             Message(
-                f"{name}: the name does not say what it is; known are {', '.join(READERS)}; or pass ",
+                f"{name}: the file name shows no known format; known are {', '.join(READERS)}; or pass ",
                 Argument("format", "csv"),
             )
         )

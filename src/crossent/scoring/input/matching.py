@@ -107,7 +107,7 @@ def _in_general(label: Any, unknown: Sequence[Any], seen: Sequence[Any], classes
         return ["; are y and the predictions swapped? Soft labels are for crossent.cross_entropy"]
     if len(classes) == 2 and len(seen) > 2:
         several = f"for {len(seen)} classes pass a column for each (of scikit-learn predict_proba, not predict)"
-        return [f": one column, or two, are for two classes; {several}"]
+        return [f": one or two columns hold two classes; {several}"]
     skip = Argument("ignore", label if len(unknown) == 1 else list(unknown[:_SHOWN]))
     if not (classes.unnamed or classes.columns):
         return ["; write both alike, or use ", skip, " to skip such rows"]

@@ -112,7 +112,7 @@ class FileOptions:
                 raise InputError(f"decimal must be a mark such as ',', got {quoted(self.decimal)}", argument="decimal")
         if self.delimiter is not None and self.delimiter == self.decimal:
             raise InputError(
-                f"delimiter and decimal are both {quoted(self.decimal)}, and no line can be cut so", argument="decimal"
+                f"delimiter and decimal are both {quoted(self.decimal)}, and must differ", argument="decimal"
             )
         if self.encoding is not None:
             import codecs

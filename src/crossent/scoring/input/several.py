@@ -307,5 +307,7 @@ def _constant(name: str, part: Part, rows: int, *, text: bool) -> Any:
     try:
         number = None if value is None else float(value)
     except ValueError as error:
-        raise FileError(f"{part.table.name}: its folder {quoted(f'{name}={value}')} is no column of numbers") from error
+        raise FileError(
+            f"{part.table.name}: its folder {quoted(f'{name}={value}')} is not a column of numbers"
+        ) from error
     return pa.repeat(pa.scalar(number, pa.float64()), rows)

@@ -155,15 +155,15 @@ def matched_by_name(found: Matrix, classes: Classes, kind: str) -> Matrix:
         if not fitting:
             raise InputError(
                 Message(
-                    f"the rows name the class {quoted(key)}, which is none of {listing(classes.names)}; leave ",
-                    *(Argument("classes"), f" out, or pass the names that the rows have, {listing(mine.names)}"),
+                    f"the rows name the class {quoted(key)}, which is not one of {listing(classes.names)}; leave ",
+                    *(Argument("classes"), f" out, or pass the names in the rows, {listing(mine.names)}"),
                 ),
                 argument="classes",
             )
         places.append(fitting[0])
     if len(set(places)) < len(places):
         raise InputError(
-            f"two of the classes {listing(mine.names)} that rows name mean the same of {listing(classes.names)}",
+            f"two of the classes {listing(mine.names)} in the rows match the same class of {listing(classes.names)}",
             argument="classes",
         )
     values = np.zeros((len(found.values), len(classes)), found.values.dtype)
@@ -313,7 +313,7 @@ def _ordered(rows: _Rows, wanted: list[Any]) -> _Rows:
     place = {key: k for k, key in enumerate(wanted)}
     unknown = next((key for key in rows.keys if key not in place), None)
     if unknown is not None:
-        raise InputError(f"the rows name the class {quoted(unknown)}, which is none of {listing(wanted)}")
+        raise InputError(f"the rows name the class {quoted(unknown)}, which is not one of {listing(wanted)}")
     into = [place[key] for key in rows.keys]
     values = np.zeros((len(rows.values), len(wanted)), rows.values.dtype)
     present = np.zeros(values.shape, bool)

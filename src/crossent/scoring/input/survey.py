@@ -128,7 +128,7 @@ def _recognised(table: Asked, columns: Columns, classes: Any, *, unlabelled: boo
     if found.columns.label is None and not unlabelled:
         what = found.said.partition(":")[0] if values is None else "its columns are known"
         raise InputError(
-            Message(f"{what}, and no column is called as labels are and holds classes; pass ", Argument("label")),
+            Message(f"{what}, and no column with a usual name of labels holds classes; pass ", Argument("label")),
             argument="label",
         )
     label = None if unlabelled and columns.label is None else found.columns.label
@@ -156,7 +156,7 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
             "label and score are the predicted class and its probability alone; write those of all classes (of "
             "pipelines of Hugging Face: top_k=None)"
         )
-    parts: list[str | Argument] = ["the columns are not those of a tool that is known; pass "]
+    parts: list[str | Argument] = ["the columns match no known tool; pass "]
     parts += [] if columns.label is not None else [Argument("label"), " with the column of true labels, and "]
     return Message(
         *parts, Argument("probs"), " (or ", Argument("logits"), ", ", Argument("logprobs"), ")", headless(names)

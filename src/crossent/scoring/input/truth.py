@@ -167,7 +167,7 @@ class Joined:
             first = missing.index(True).as_py()
             raise InputError(
                 f"{quoted(mine[first].as_py())} (row {row + first} and {places.null_count - 1} more) of column "
-                f"{quoted(self.on)} is not in {self.truth.name}, so nothing says its label",
+                f"{quoted(self.on)} is not in {self.truth.name}, so its label is unknown",
                 argument="truth",
             )
         self._used[places.to_numpy()] = True
@@ -188,7 +188,7 @@ class Joined:
                 k = wrong[0]
                 raise InputError(
                     Message(
-                        f"both have a column {quoted(name)}, which says other rows: row {row + k} is "
+                        f"both have a column {quoted(name)}, but with different ids: row {row + k} is "
                         f"{quoted(mine[k].as_py())} here and {quoted(theirs[k].as_py())} in {self.truth.name}; pass ",
                         Argument("on", name),
                         " to pair them by it",
@@ -235,7 +235,7 @@ def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined
     label = take(columns.label if columns.label is not None else _label(truth, on))
     said = f"labels in {quoted(taken[label])} of {truth.name}" if columns.label is None else ""
     if columns.label is not None and label != columns.label and columns.label in truth.columns:
-        said = f"labels in {quoted(columns.label)} of {truth.name}, not those in the column of that name beside them"
+        said = f"labels in {quoted(columns.label)} of {truth.name}, not in the column of that name in the predictions"
     if taken[label] not in truth.columns:
         raise InputError(
             f"label: there is no column {quoted(taken[label])} in {truth.name}; the columns are "

@@ -134,8 +134,8 @@ def _of_document(document: Document, name: str) -> Summed | None:
     totals.finish()
     if not totals.exact:
         raise LogError(
-            f"{name}: tokens of {quoted(document.id)} are outside the log, so that their loss has a lower bound alone; "
-            "log more of the most probable tokens, or the log-probability of each"
+            f"{name}: tokens of {quoted(document.id)} are outside the log, so their loss has only a lower bound; log "
+            "more of the most probable tokens, or the log-probability of each token"
         )
     loss, tokens, size = (float(totals.column(column)[0]) for column in ("loss", "tokens", "bytes"))
     texts = hash(tuple(token.text for token in document.tokens))
@@ -176,7 +176,7 @@ def _check_ids(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str
             raise LogError(
                 f"{len(lacking)} of the {len(here)} documents of {own} are not in {other}: {few}; "
                 + (
-                    "these ids name responses of a server, so log the request or a custom_id with each"
+                    "these are ids of server responses; log the request or a custom_id with each"
                     if drawn
                     else "documents are paired by their id, so log both models on the same documents with the same ids"
                 )
@@ -192,8 +192,8 @@ def _check_texts(pairs: Pairs, names: tuple[str, str]) -> None:
         if math.isnan(one.bytes + other.bytes) and not (pairs.by_order and one.tokens != other.tokens):
             continue
         why = (
-            "ids of responses of a server do not pair documents, and their order does not; log the request or a "
-            "custom_id with each"
+            "neither ids of server responses nor the order of documents can pair them; log the request or a custom_id "
+            "with each"
             if pairs.by_order
             else "log both models on the same texts"
         )
@@ -247,8 +247,8 @@ def _compared(pairs: Pairs, level: float, worst: int, names: tuple[str, str]) ->
 
 
 _BY_ORDER = (
-    "documents are paired by their order: their ids name responses of a server, which are drawn anew for each; log the "
-    "request or a custom_id with each to pair them surely"
+    "documents are paired by their order, because their ids are random ids of server responses; log the request or a "
+    "custom_id with each to pair them by id"
 )
 
 

@@ -114,7 +114,7 @@ def parsed(line: bytes) -> Any:
     except ValueError as error:
         raise LogError(f"not JSON that can be read: {error}") from None
     except RecursionError:
-        raise LogError("nested too deeply; this is no log of log-probabilities") from None
+        raise LogError("nested too deeply; this is not a log of log-probabilities") from None
 
 
 def _of_archive(path: Path, done: Done | None) -> Iterator[LogRecord]:

@@ -162,7 +162,7 @@ class Notes:
             said.append(
                 Message(
                     "all predictions are exactly 0 or 1: these look like decided classes, not probabilities; a score "
-                    "needs what the model gives before it decides (predict_proba, not predict)"
+                    "needs the model's probabilities (predict_proba, not predict)"
                 )
             )
         return said
@@ -175,7 +175,7 @@ class Notes:
             return Message(
                 f"the true class got probability 0 in {which}, so the loss is infinite; pass ",
                 Argument("zero", 1e-6),
-                ", say, to charge a smallest probability instead",
+                ", for example, to charge at least that probability",
             )
         return Message(f"the true class got less than {zero:g} in {which}, which were charged for {zero:g}")
 

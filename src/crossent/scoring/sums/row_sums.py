@@ -137,7 +137,7 @@ class RowSums:
             )
         if self.options.costs != mistake_costs(None) and len(layout.classes) != 2:
             raise InputError(
-                f"costs of false positives and false negatives are of two classes, and these rows have "
+                f"costs of false positives and false negatives need two classes, and these rows have "
                 f"{len(layout.classes)}; leave them out",
                 argument="costs",
             )

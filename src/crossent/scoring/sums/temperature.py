@@ -93,7 +93,7 @@ class Temperatures:
             return Fitted(None, "there is no best temperature: none makes an infinite loss finite")
         losses, slopes = self.sums.value[..., self.level :].sum(axis=-1) / weight
         if not np.isfinite(losses).all():
-            return Fitted(None, "there is no best temperature: the logits are too far apart to be divided by one")
+            return Fitted(None, "there is no best temperature: the logits are too far apart")
         flat, losses = float(losses[-1]), losses[:-1]
         slopes = -slopes / np.append(GRID, FLAT)  # by log T: dβ = −dT / T²
         now = float(losses[len(GRID) // 2])
@@ -102,15 +102,15 @@ class Temperatures:
         if slopes[-1] <= 0 and now - flat > _EQUAL * now:
             return Fitted(
                 None,
-                "there is no best temperature: the true classes have less than their share of the logits, so each "
-                "larger T cuts the loss further, until all classes are equally probable. Are the classes in the order "
+                "there is no best temperature: the true classes have less than their share of the logits, so every "
+                "larger T lowers the loss, until all classes are equally probable. Are the classes in the order "
                 f"of the columns?{_few(rows, now - flat)}",
             )
         if not self.beaten[self.level :].any():
             return Fitted(
                 None,
-                f"there is no best temperature: in all {rows} rows the true class is the most probable one, so each "
-                f"smaller T cuts the loss further, towards 0.{_few(rows, now)}",
+                f"there is no best temperature: in all {rows} rows the true class is the most probable one, so every "
+                f"smaller T lowers the loss further, towards 0.{_few(rows, now)}",
             )
         least = _minimum(np.log(GRID), losses, slopes[:-1])
         gain = now - least.value

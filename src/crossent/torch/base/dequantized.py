@@ -159,7 +159,9 @@ class Dequantized(Tensor):
     def requires_grad_(self, mode: bool = True) -> Self:
         """Raise, because there is no weight that a gradient could be for."""
         if mode:
-            raise RuntimeError("a Dequantized is made anew each time and gets no gradient; train an adapter beside it")
+            raise RuntimeError(
+                "a Dequantized is computed anew for each use and gets no gradient; train an adapter on top of it"
+            )
         return self
 
     def __copy__(self) -> Dequantized:
@@ -172,7 +174,7 @@ class Dequantized(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raise: a function is not written to files."""
-        raise TypeError("a Dequantized has no numbers to save; save what its function makes them of")
+        raise TypeError("a Dequantized stores no numbers; save the data that its function reads")
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -40,8 +40,8 @@ def rows_of(weight: Any, scales: Tensor | None = None) -> QuantisedRows:
         return QuantisedRows(lambda begin, end: weight[begin:end].dequantize(), tuple(weight.shape), weight.dtype)
     what = f"{type(weight).__module__}.{type(weight).__qualname__}"
     raise TypeError(
-        f"a {what} is no quantised weight of torchao or bitsandbytes; pass Dequantized(function, shape, dtype) with a "
-        "function that makes some of its rows"
+        f"a {what} is not a quantised weight of torchao or bitsandbytes; pass Dequantized(function, shape, dtype) with "
+        "a function that returns a range of its rows"
     )
 
 
@@ -95,8 +95,8 @@ def _of_8bit(weight: Any, scales: Tensor | None) -> QuantisedRows:
     largest: Any = scales if getattr(weight, "SCB", None) is None else weight.SCB
     if largest is None:
         raise TypeError(
-            "this 8-bit weight has no scales: its layer has taken them; pass Dequantized(function, shape, dtype) with "
-            "a function of layer.state.SCB"
+            "this 8-bit weight has no scales: its layer holds them; pass Dequantized(function, shape, dtype) with a "
+            "function that reads layer.state.SCB"
         )
 
     def make(begin: int, end: int) -> Tensor:

@@ -26,8 +26,8 @@ def check_input(input: Tensor, name: str = "input") -> None:
     reason = why_no_backend(input.device.type)
     if reason is not None:
         raise NotImplementedError(
-            f"crossent has no backend for tensors on {input.device} here: {reason}. It does not copy them behind your "
-            "back; use input.cpu(), or torch's own loss on that device"
+            f"crossent has no backend for tensors on {input.device} here: {reason}. It does not copy them silently; "
+            "use input.cpu(), or torch's own loss on that device"
         )
 
 
@@ -109,7 +109,7 @@ def check_weight(weight: Tensor, classes: int) -> None:
 
 def ignore_index_of(ignore_index: Any) -> int:
     """Return the class of rows without a target as an int; raise unless it is a whole number."""
-    return whole("ignore_index", ignore_index, ", a class or none at all")
+    return whole("ignore_index", ignore_index)
 
 
 def chunk_bytes_of(chunk_bytes: Any) -> int | None:

@@ -240,7 +240,7 @@ def row_function_of(closing: Any, operands: Any, segments: Any) -> RowFunction |
     if closing is None:
         if segments is not None or not (isinstance(operands, (tuple, list)) and not operands):
             name = "segments" if segments is not None else "operands"
-            raise ValueError(f"{name} are for a closing and do nothing without one; pass closing=, or leave them out")
+            raise ValueError(f"{name} have no effect without a closing; pass closing=, or leave them out")
         return None
     if not callable(closing):
         raise TypeError(f"closing must be a function of (rows, *operands), got {type(closing).__name__}")
@@ -263,7 +263,7 @@ def _check_takes(closing: Any, number: int) -> None:
         _ = signature.bind(None, *[None] * number)
     except TypeError as error:
         given = "(rows)" if number == 0 else f"(rows, *operands) with {number} operands"
-        raise TypeError(f"closing is called with {given}, which it does not take: {error}") from None
+        raise TypeError(f"closing is called with {given}, which it does not accept: {error}") from None
 
 
 def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction:
@@ -309,8 +309,9 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: 
         if is_watched():
             if function.segments is not None:
                 raise NotImplementedError(
-                    "segments need rows left out, which torch.compile, function transforms and modes cannot do; "
-                    "call the loss outside of them, or leave segments out if each row's loss depends on that row only"
+                    "segments drop the rows without a target, which fails under torch.compile, function transforms and "
+                    "modes; "
+                    "call the loss outside of them, or leave segments out if each row loss depends only on its own row"
                 )
             taken = ClosingRows(view, function.segments, lambda x: seen(x).masked_fill(removed, 0))
             return _called(function, taken, view.results.loss).masked_fill(removed, 0.0)
@@ -341,7 +342,7 @@ def _called(function: RowFunction, rows: ClosingRows, like: Tensor) -> Tensor:
         raise TypeError(f"closing must return floating-point losses, got {found.dtype}; use x.float()")
     if like.requires_grad and torch.is_grad_enabled() and not found.requires_grad:
         raise ValueError(
-            "what closing returns does not depend on the rows: it would have no gradient; use rows.logprob, rows.loss, "
+            "the result of closing does not depend on the rows, so it has no gradient; use rows.logprob, rows.loss, "
             "rows.lse or rows.entropy without detach()"
         )
     found = found.to(like.dtype)
@@ -362,8 +363,8 @@ def _check_apart(function: RowFunction, rows: ClosingRows, losses: Tensor) -> No
                 what = "row" if function.segments is None else "sequence"
                 hint = "; whole sequences need segments=" if function.segments is None else ""
                 raise ValueError(
-                    f"closing mixes rows: {what} {int(part[0])} costs {found.tolist()} alone and {wanted.tolist()} "
-                    f"beside the others, so the result would depend on chunk_bytes{hint}"
+                    f"closing mixes rows: {what} {int(part[0])} has the loss {found.tolist()} alone and "
+                    f"{wanted.tolist()} beside the others, so the result would depend on chunk_bytes{hint}"
                 )
 
 

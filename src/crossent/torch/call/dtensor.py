@@ -283,8 +283,8 @@ def of_two_layers(arguments: Arguments, names: LayerNames) -> LocalHeads:
     layout, placed, arguments = _layer_here(arguments)
     if arguments.shards.ranks.gathered is not None:
         raise NotImplementedError(
-            "the rows of two heads are sharded over the dimension that the classes are sharded over, and would have to "
-            "be gathered; use input.redistribute(placements=...) and the same for teacher_input"
+            "rows and classes are sharded over the same mesh dimension, and a loss of two heads does not gather rows; "
+            "use input.redistribute(placements=...) and the same for teacher_input"
         )
 
     def of_classes(x: Any) -> Any:
@@ -305,8 +305,8 @@ def _check_all_placed(layer: LayerOperands, names: Sequence[str]) -> None:
     for name, x in zip((*names, "b of LowRank"), layer, strict=True):
         if isinstance(x, Tensor) and not is_dtensor(x):
             raise TypeError(
-                f"{name} is a tensor beside DTensors, and nobody knows whether all ranks have the same; use "
-                f"DTensor.from_local({name}, mesh, [Replicate()]) if they have, else [Shard(0)]"
+                f"{name} is a plain tensor beside DTensors; use DTensor.from_local({name}, mesh, [Replicate()]) if all "
+                "ranks hold the same values, else [Shard(0)]"
             )
 
 
@@ -348,8 +348,8 @@ def _gathered(input: Any, rows: dict[int, int], gathering: list[int], placed: _M
     at, axis = gathering[0], rows[gathering[0]]
     if len(gathering) > 1 or any(other > at and rows[other] == axis for other in rows):
         raise NotImplementedError(
-            "the rows are sharded over more than one dimension that the classes are sharded over, or over a later one "
-            "on the same axis; use input.redistribute(placements=...)"
+            "rows and classes may share one mesh dimension, and no later one may shard the same axis of the rows; use "
+            "input.redistribute(placements=...)"
         )
     with torch.no_grad():
         whole = input.detach().redistribute(placed.mesh, placed.placements()).to_local()

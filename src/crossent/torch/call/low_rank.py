@@ -198,7 +198,7 @@ def _adapter(given: LowRank, input: Tensor, names: LayerNames) -> _Adapter:
     for name, operand in (("a", given.a), ("b", given.b), ("input", x)):
         if is_dtensor(operand) != is_dtensor(input):
             raise TypeError(
-                f"{name} of LowRank and {names.input} must both be DTensors or both be none; use "
+                f"{name} of LowRank and {names.input} must both be DTensors or both be plain tensors; use "
                 "DTensor.from_local(x, mesh, placements)"
             )
         if not is_dtensor(input):

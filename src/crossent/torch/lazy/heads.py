@@ -29,8 +29,8 @@ from crossent.torch.lazy.notice import Notice, is_told, warn_once
 
 _PLAIN = (Tensor, nn.Parameter)
 _OF_DTENSORS = (
-    "the head that fuse_lm_head fused multiplies DTensors, so this training step computes all logits: there are no "
-    "lazy ones of DTensors. Call linear_cross_entropy with the DTensors, or unfuse_lm_head(model)"
+    "the fused head multiplies DTensors, which have no lazy logits, so this training step computes all logits. Call "
+    "linear_cross_entropy with the DTensors, or unfuse_lm_head(model)"
 )
 
 
@@ -40,7 +40,7 @@ def prepare() -> None:
 
     Not done at import: it loads the compiler, and a process that fuses nothing needs neither.
     """
-    hide: Any = functools.partial(torch.compiler.disable, reason="lazy logits are no tensors that a compiler knows")
+    hide: Any = functools.partial(torch.compiler.disable, reason="compilers do not support lazy logits")
     LazyHead.forward = hide(LazyHead.forward)
     LazyTokens.forward_adapters = hide(LazyTokens.forward_adapters)
     LazyLogits.__torch_function__ = classmethod(hide(LazyLogits.__torch_function__.__func__))  # pyright: ignore
@@ -144,8 +144,8 @@ class LazyHead(nn.Module):
     @qconfig.setter
     def qconfig(self, how: Any) -> NoReturn:
         raise RuntimeError(
-            "torch.ao.quantization quantises plain torch.nn.Linear layers, and would leave out the head that "
-            "fuse_lm_head fused; call unfuse_lm_head(model) before it"
+            "torch.ao.quantization quantises plain torch.nn.Linear layers, and would skip the head that fuse_lm_head "
+            "fused; call unfuse_lm_head(model) first"
         )
 
 

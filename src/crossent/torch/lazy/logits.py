@@ -115,7 +115,7 @@ class LazyLogits(Tensor):
         if func is torch.ops.aten.detach.default and not args[0].was_read():
             return alias(args[0])
         if func._schema.is_mutable:
-            raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
+            raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 instead")
         unread = _unread(args)
         if unread is not None:
             unread._deferred.notice.made(str(func), unread, None)  # pyright: ignore[reportOptionalMemberAccess]

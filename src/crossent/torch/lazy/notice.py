@@ -11,7 +11,7 @@ from torch import Tensor, nn
 _TOLD = "_was_told_of_logits"
 _WAYS_OUT = (
     "The page on large vocabularies lists what keeps logits lazy. Read them after the loss and without gradients (in "
-    "torch.no_grad(), or detached), or call unfuse_lm_head(model). This is said once for each model."
+    "torch.no_grad(), or detached), or call unfuse_lm_head(model). This warning appears once per model."
 )
 
 

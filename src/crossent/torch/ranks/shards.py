@@ -110,7 +110,7 @@ def check_group(name: str, group: Any) -> tuple[str, ...]:
         hint = "; use mesh.get_group()" if hasattr(group, "get_group") else ""
         raise TypeError(f"{name} must be a torch.distributed.ProcessGroup, got {type(group).__name__}{hint}")
     if dist.get_rank(group) < 0:
-        raise ValueError(f"this rank is not in {name}; pass the group that it shares the call with, or None")
+        raise ValueError(f"this rank is not in {name}; pass a group that contains this rank, or None")
     return (group.group_name,) if dist.get_world_size(group) > 1 else ()
 
 

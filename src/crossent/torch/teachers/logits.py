@@ -80,7 +80,7 @@ def raise_other_classes(
     own, name = names
     if target.num_classes is None:
         raise ValueError(
-            f"{own} of {layout.classes} classes beside {name} of {columns}; pass num_classes= if both have the "
+            f"{own} of {layout.classes} classes do not fit {name} of {columns}; pass num_classes= if both have the "
             "same classes and one has padding after them, or teacher_classes= with each class's place in the teacher"
         )
     raise ValueError(

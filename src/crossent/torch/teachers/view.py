@@ -60,7 +60,7 @@ def options_of(kind: Any, beta: Any, *, others_are_seen: bool) -> DivergenceOpti
             'divergence from the mixture is 0; use kind="forward" or kind="reverse"'
         )
     if kind != "js" and number != 0.5 and not others_are_seen:
-        raise ValueError(f'beta is of the mixture of kind="js" and changes nothing of kind="{kind}"; leave it out')
+        raise ValueError(f'beta belongs to kind="js" and has no effect on kind="{kind}"; leave it out')
     return DivergenceOptions(kind, number)  # pyright: ignore[reportArgumentType]
 
 
@@ -81,7 +81,7 @@ class TeacherArguments(NamedTuple):
         if not isinstance(self.logits, TopK):
             if self.tail != "ignore":
                 raise ValueError(
-                    'tail="bucket" is for the classes that a TopK teacher lacks; leave it out for one with logits'
+                    'tail="bucket" is for the classes that a TopK teacher lacks; leave it out for a teacher with logits'
                 )
             return
         for name in ("temperature", "softcap", "classes"):
@@ -161,7 +161,7 @@ def student_target(target: Any, ignore_index: Any) -> Tensor | TargetKind:
     if target is not None:
         return target
     if ignore_index != -100:
-        raise ValueError("ignore_index names a class of target, and there is none; pass target=, or sample_weight=0")
+        raise ValueError("ignore_index needs a target; pass target=, or sample_weight=0")
     return NoTarget()
 
 
@@ -193,7 +193,7 @@ class PairView(RowView):
             self._known[name] = self.js()
         found = self._known[name]
         if found is None:
-            raise AttributeError(f"rows.{name} is not there: a TopK teacher has probabilities, and no normaliser")
+            raise AttributeError(f"rows.{name} is not available: a TopK teacher has probabilities, but no normaliser")
         return found
 
     def js(self) -> Tensor:

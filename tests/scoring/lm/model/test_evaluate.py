@@ -134,7 +134,7 @@ def test_so_is_one_of_small_weights_whose_class_says_nothing(size):
     )  # fmt: skip
     torch.manual_seed(0)
     made = type("Own", (transformers.BertLMHeadModel,), {"__module__": "own"})(config).eval()
-    with pytest.raises(InputError, match="looks at the tokens after the one that it predicts"):
+    with pytest.raises(InputError, match="reads tokens after the one that it predicts"):
         _ = score_model(made, bytewise(bos=True), ["abc"])
 
 
@@ -174,7 +174,7 @@ def test_what_is_no_model_text_or_tokenizer_is_refused():
         _ = score_model(made, "tokenizer", ["a"])
     with pytest.raises(InputTypeError, match="model must be a causal language model"):
         _ = score_model("model", tokenizer, ["a"])
-    with pytest.raises(InputError, match="cannot be made a chunk at a time"):
+    with pytest.raises(InputError, match="cannot be computed in chunks"):
         _ = score_model(torch.nn.Embedding(3, 3), tokenizer, ["a"])
     with pytest.raises(InputError, match="batch must be 1 or more"):
         _ = score_model(made, tokenizer, ["a"], batch=0)
@@ -182,7 +182,7 @@ def test_what_is_no_model_text_or_tokenizer_is_refused():
         _ = score_model(made, tokenizer, ["", ""])
     with pytest.raises(LogError, match="no scored token: there is no text"):
         _ = score_model(made, tokenizer, [])
-    with pytest.raises(LogError, match="1 text: they are empty or have one token alone, as the tokenizer puts no BOS"):
+    with pytest.raises(LogError, match="1 text: they are empty or have one token, and the tokenizer puts no BOS"):
         _ = score_model(made, bytewise(bos=False), ["x"])
 
 

@@ -24,7 +24,7 @@ BERT = {"vocab_size": 257, **SIZES}
             lambda: transformers.T5ForConditionalGeneration(
                 transformers.T5Config(vocab_size=257, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
             ),
-            "writes one text to another",
+            "turns one text into another",
         ),
     ],
 )

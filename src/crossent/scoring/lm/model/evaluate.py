@@ -155,8 +155,8 @@ def said_of(plan: WindowPlan) -> str:
     """Return what is said of the windows of a score."""
     beside = ", the tokenizer's BOS in each" if plan.prefix else ""
     return (
-        f"windows of {plan.window:,} tokens{beside}; each after the first scores {plan.stride:,}, "
-        f"with {plan.context:,} or more before them"
+        f"windows of {plan.window:,} tokens{beside}; each after the first scores {plan.stride:,} tokens, after "
+        f"{plan.context:,} or more of context"
     )
 
 
@@ -177,7 +177,7 @@ def _check_text(text: str, name: str) -> None:
         _ = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name}: character {error.start} is {text[error.start]!a}, half of a surrogate pair, which is no text; "
+            f"{name}: character {error.start} is {text[error.start]!a}, half of a surrogate pair, not a character; "
             'read the text as UTF-8, or replace it: text.encode("utf-8", "replace").decode()',
             argument="texts",
         ) from None
@@ -251,7 +251,7 @@ def _documents(
                 if said is not None:
                     said(sum(map(len, job.encoded.parts[job.window.first : job.window.end])))
         if not checked:
-            alone = "" if plan.prefix else " or have one token alone, as the tokenizer puts no BOS before it"
+            alone = "" if plan.prefix else " or have one token, and the tokenizer puts no BOS before it"
             what = f" in {counted(empty, 'text')}: they are empty{alone}" if empty else ": there is no text"
             raise LogError(f"no scored token{what}; pass longer texts")
 
@@ -266,7 +266,8 @@ def _jobs(encoder: Encoder, texts: Iterable[NamedText], plan: WindowPlan, vocabu
         encoded = encoder.encode(text)
         if vocabulary is not None and (largest := max([*encoder.prefix, *encoded.ids], default=0)) >= vocabulary:
             raise InputError(
-                f"the tokenizer gives {own} the token {largest}, and the model has {vocabulary:,}, from 0; is it the "
+                f"the tokenizer gives {own} the token {largest}, but the model has only {vocabulary:,} tokens, from 0; "
+                "is it the "
                 "tokenizer of another model?",
                 argument="tokenizer",
             )
@@ -304,7 +305,7 @@ def _without_logits(model: Any) -> Generator[Call, None, None]:
         if not fused:
             _ = fuse_lm_head(model)
     except TypeError as error:
-        raise InputError(f"the logits of this model cannot be made a chunk at a time: {error}") from error
+        raise InputError(f"the logits of this model cannot be computed in chunks: {error}") from error
     _ = model.eval()
     try:
         yield _call(model)
@@ -362,4 +363,4 @@ def _check_causal(model: Any, call: Call, inputs: list[int]) -> None:
         raise InputError(_LOOKS_AHEAD, argument="model")
 
 
-_LOOKS_AHEAD = "the model looks at the tokens after the one that it predicts; pass a causal language model"
+_LOOKS_AHEAD = "the model reads tokens after the one that it predicts; pass a causal language model"

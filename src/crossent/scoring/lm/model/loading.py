@@ -125,12 +125,13 @@ def _check_path(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(4) == b"GGUF":
                 return
-        raise LogError(f"{shown} is no .gguf file; name the folder that save_pretrained wrote, or a .gguf file")
+        raise LogError(f"{shown} is not a .gguf file; name the folder that save_pretrained wrote, or a .gguf file")
     hub = path.parts and not path.is_absolute() and len(path.parts) <= 2
     raise LogError(
         f"there is no folder {shown}"
         + (
-            f"; names of a hub are not looked up: download it first (hf download {path} --local-dir FOLDER) and name "
+            f"; crossent does not look up hub names: download the model first (hf download {path} --local-dir FOLDER) "
+            "and name "
             "the folder"
             if hub
             else "; name a folder with config.json, weights and tokenizer, or a .gguf file"
@@ -148,7 +149,7 @@ def _check_causal(config: Any, shown: str) -> None:
     known = getattr(config, "model_type", None) in names
     if not known or (given and classes.isdisjoint(given)):
         said = ", ".join(given) or f"a {getattr(config, 'model_type', 'model')}"
-        raise LogError(f"{shown} is {one_line(said, _LONGEST)}, no causal language model; name one (…ForCausalLM)")
+        raise LogError(f"{shown} is {one_line(said, _LONGEST)}, not a causal language model; name one (…ForCausalLM)")
 
 
 def _check_complete(info: Any, shown: str) -> None:
@@ -159,8 +160,8 @@ def _check_complete(info: Any, shown: str) -> None:
         if names:
             rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise LogError(
-                f"{shown} lacks the weight {quoted(names[0])}{rest}; a folder of a base model without its head, or "
-                "half of a download?"
+                f"{shown} lacks the weight {quoted(names[0])}{rest}; is it a base model without a head, or an "
+                "incomplete download?"
             )
 
 
