@@ -151,7 +151,7 @@ def test_faces(tmp_path: Any) -> None:
     said = json.loads(found.to_json())
     assert set(said) == {"micro", "macro", "labels"}
     assert said["macro"]["roc_auc"] == found.macro.roc_auc
-    assert "120 pairs of a row and one of 2 labels" in repr(found)
+    assert "120 pairs of row and label, 2 labels" in repr(found)
     assert "by label" in found._repr_html_()
     assert "Loss by label" in found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert found.warnings == found.micro.warnings

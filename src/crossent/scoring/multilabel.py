@@ -98,7 +98,7 @@ class MultilabelScore:
         """
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
 
-    def to_html(self, path: str | Path, *, title: str = "What the predictions cost", source: str = "") -> Path:
+    def to_html(self, path: str | Path, *, title: str = "Loss of the predictions", source: str = "") -> Path:
         """Write the report of all labels together, with a loss for each of them.
 
         Parameters

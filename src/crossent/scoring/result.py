@@ -173,7 +173,7 @@ class Score(ScoreValues):
             return table
         return nw.from_native(table, eager_only=True).lazy().collect(backend=backend).to_native()
 
-    def to_html(self, path: str | Path, *, title: str = "What the predictions cost", source: str = "") -> Path:
+    def to_html(self, path: str | Path, *, title: str = "Loss of the predictions", source: str = "") -> Path:
         """Write a report with pictures: one HTML file that needs nothing else.
 
         Parameters

@@ -168,7 +168,7 @@ def test_files_and_their_names(tmp_path):
     found = compare_logs(*paths)
     assert found.names == tuple(map(str, paths))
     assert found.per_token.difference == pytest.approx(-0.25)
-    assert repr(found).startswith("NEW less OLD: 3 documents, in pairs")
+    assert repr(found).startswith("NEW minus OLD: 3 documents, paired")
 
 
 def answers(log, prompts=False):

@@ -102,7 +102,7 @@ def check_writable(path: Path, *inputs: Path) -> None:
 def write_report(score: Score, path: Path, name: str) -> None:
     """Write the report of the score of files, which `name` names."""
     try:
-        _ = _in_options(score).to_html(path, title=f"What the predictions of {Path(name).name} cost", source=name)
+        _ = _in_options(score).to_html(path, title=f"Loss of the predictions in {Path(name).name}", source=name)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
     print(one_line(path), file=sys.stderr)

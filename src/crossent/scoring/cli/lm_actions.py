@@ -87,7 +87,7 @@ def write_report(score: LanguageModelScore, path: Path, files: Sequence[Path], m
     """Write the report of a score."""
     several = f" and {len(files) - 1} more" if len(files) > 1 else ""
     source = f"{files[0]}{several}"
-    title = f"What {files[0].name}{several} cost " + ("the model" if model is None else model.name)
+    title = f"Loss of {files[0].name}{several}" + ("" if model is None else f" under {model.name}")
     try:
         _ = score.to_html(path, title=title, source=source)
     except OSError as error:

@@ -102,7 +102,7 @@ class LanguageModelComparison:
 
 def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
     a, b = ("NEW", "OLD") if found.names != ("a", "b") else found.names
-    head = ("", f"{a} less {b}", f"{100 * found.level:g} % interval", "p-value", a, b)
+    head = ("", f"{a} minus {b}", f"{100 * found.level:g} % interval", "p-value", a, b)
     rows: TextRows = [head]
     losses = (
         ("token", found.per_token, unit), ("byte", found.per_byte, BITS), ("document", found.per_document, unit),
@@ -113,9 +113,10 @@ def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
             rows.append(_row(f"{own.name} per {name}", each, own))
     if found.accuracy is not None:
         rows.append(_row("accuracy", found.accuracy, NATS))
-    said = [f"{a} less {b}: {words.counted(found.documents, 'document')}, in pairs", *aligned(rows)]
+    said = [f"{a} minus {b}: {words.counted(found.documents, 'document')}, paired", *aligned(rows)]
     said.append(
-        f"{words.share(found.share_better)} of the documents cost less in {a}, {words.share(found.share_worse)} more"
+        f"{words.share(found.share_better)} of the documents have a lower loss in {a}, "
+        f"{words.share(found.share_worse)} a higher one"
     )
     if found.worst_regressions:
         own = BITS if found.unit == "byte" else unit
@@ -124,7 +125,7 @@ def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
             (shown(r.document), *(words.number(own.of(x)) for x in (r.a, r.b, r.difference)))
             for r in found.worst_regressions
         ]
-        said += ["", "the documents that got dearest", *aligned(table)]
+        said += ["", "the documents that got worse most", *aligned(table)]
     return "\n".join([*said, *(f"warning: {warning}" for warning in found.warnings)])
 
 

@@ -75,7 +75,7 @@ class LanguageModelScore(LanguageModelValues):
 
         return text(self, in_bits=unit == "bits")
 
-    def to_html(self, path: str | Path, *, title: str = "What the text cost the model", source: str = "") -> Path:
+    def to_html(self, path: str | Path, *, title: str = "Loss of the language model", source: str = "") -> Path:
         """Write a report: one HTML page without scripts, with everything in it.
 
         Parameters
