@@ -45,7 +45,7 @@ def causal_lm_loss(
     shift_labels: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Loss of a causal language model: the cross-entropy of each token given the tokens before it, in nats.
+    """Loss of a causal language model: the cross-entropy of each token after the tokens before it, in nats.
 
         loss = Σ_t −log softmax(logits_t)[labels_(t+1)] / n
 
@@ -54,20 +54,20 @@ def causal_lm_loss(
     Parameters
     ----------
     logits
-        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not made.
+        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not computed.
     labels
-        Shape (…, T), integers. May be None where `shift_labels` is given.
+        Shape (…, T), integers. May be None if `shift_labels` is passed.
     vocab_size
         V.
     num_items_in_batch
-        By what the sum is divided: a number, or a tensor of one number on any device. Trainer passes the number of
-        labels in all batches of a step.
+        Divisor of the sum: a number, or a tensor of one number on any device. Trainer passes the number of labels in
+        all batches of a step.
     ignore_index
         Label of positions that contribute nothing.
     shift_labels
-        Labels that are shifted already, shape (…, T): the loss at position t is that of `shift_labels` at t.
+        Labels that are already shifted, shape (…, T): the loss at position t is that of `shift_labels` at t.
     kwargs
-        Ignored, as in transformers: models pass on what their callers passed.
+        Ignored, as in transformers: models pass on the arguments of their callers.
 
     Returns
     -------
@@ -77,9 +77,9 @@ def causal_lm_loss(
     Raises
     ------
     ValueError
-        If neither `labels` nor `shift_labels` is given, or if the numbers of logits and labels differ.
+        If neither `labels` nor `shift_labels` is passed, or if the numbers of logits and labels differ.
     IndexError
-        If a label is no class.
+        If a label is not a class.
 
     Examples
     --------
@@ -118,13 +118,13 @@ def masked_lm_loss(
     Parameters
     ----------
     logits
-        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not made.
+        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not computed.
     labels
         Shape (…, T), integers.
     vocab_size
         V.
     num_items_in_batch
-        By what the sum is divided: a number, or a tensor of one number on any device.
+        Divisor of the sum: a number, or a tensor of one number on any device.
     ignore_index
         Label of positions that contribute nothing.
     kwargs
@@ -140,7 +140,7 @@ def masked_lm_loss(
     ValueError
         If the numbers of logits and labels differ.
     IndexError
-        If a label is no class.
+        If a label is not a class.
 
     Examples
     --------
@@ -216,13 +216,13 @@ class _Enabled:
 def enable() -> _Enabled:
     """Let every model of transformers use crossent's losses, by way of `LOSS_MAPPING`; `disable` undoes it.
 
-    The entries of causal and masked language models and of conditional generation change, for models that exist
-    already and for new ones. A model whose loss function somebody has set keeps it. Trainer compares the mapping with
-    `ForCausalLMLoss` to count labels; it compares with crossent's while this is on, and so counts the same.
+    The entries of causal and masked language models and of conditional generation change, for existing and new models.
+    A model with a loss function of its own keeps it. Trainer compares the mapping with `ForCausalLMLoss` to count
+    labels; while this is enabled it compares with crossent's loss, and counts the same.
 
     Returns
     -------
-    A context manager, which restores the state before the call; it may be left unused.
+    A context manager that restores the previous state on exit; its use is optional.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def enable() -> _Enabled:
 
 
 def disable() -> None:
-    """Undo `enable`: transformers' own losses again. It does nothing where they are in place.
+    """Undo `enable`: restore transformers' own losses. It does nothing if they are in place.
 
     Examples
     --------
@@ -284,8 +284,8 @@ def use_in(model: Model) -> Model:
     Parameters
     ----------
     model
-        A causal or masked language model of transformers, or what wraps or contains such models (PEFT). A loss
-        function that somebody has set stays.
+        A causal or masked language model of transformers, or a wrapper around such models (PEFT). A loss function set
+        by others stays.
 
     Returns
     -------
@@ -319,7 +319,7 @@ def remove_from(model: Model) -> Model:
     Parameters
     ----------
     model
-        Any module. A loss function of somebody else stays.
+        Any module. A loss function set by others stays.
 
     Returns
     -------

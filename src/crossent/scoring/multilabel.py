@@ -29,9 +29,9 @@ BY = "label"
 class MultilabelScore:
     """Result of scoring several labels in a row.
 
-    `labels` has the score of each label by its name. `micro` is the score of all pairs of a row and a label as if they
-    were rows of two classes: its intervals take rows as clusters, and `micro.by["label"]` has the labels. `macro` are
-    means over the labels; a `roc_auc` that does not exist, of a label that all rows have or none, is left out of them.
+    `labels` has the score of each label by its name. `micro` is the score of all pairs of row and label as rows of two
+    classes: its intervals take rows as clusters, and `micro.by["label"]` has the labels. `macro` are means over the
+    labels, without the undefined `roc_auc` of labels that all rows or none have.
     """
 
     labels: Mapping[Hashable, Score]
@@ -59,7 +59,7 @@ class MultilabelScore:
         return self.micro.warnings
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all numbers, with lists, dicts, numbers and texts alone.
+        """Return all numbers, using only lists, dicts, numbers and texts.
 
         Returns
         -------
@@ -88,7 +88,7 @@ class MultilabelScore:
         Returns
         -------
         str
-            JSON without NaN or Infinity, which it does not know.
+            JSON, without NaN and Infinity, which JSON lacks.
 
         Examples
         --------
@@ -106,7 +106,7 @@ class MultilabelScore:
         path
             The file to write.
         title, source
-            Heading of the page, and where the predictions came from.
+            Heading of the page, and origin of the predictions.
 
         Returns
         -------

@@ -57,7 +57,7 @@ class LogitsWay:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Explanation:
-    """What `fuse_lm_head` does for a model, and the memory that its head takes in a training step."""
+    """The effect of `fuse_lm_head` on a model, and the memory of its head in a training step."""
 
     model: str
     """Class of the model, with its module."""
@@ -93,7 +93,7 @@ class Explanation:
         return self.fuses and self.logits.asked is None and not freed
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values, such as JSON takes, with the peaks of memory in bytes."""
+        """Return all fields as plain values for JSON, with the peaks of memory in bytes."""
         found = dataclasses.asdict(self)
         found |= {
             "fuses": self.fuses,
@@ -140,16 +140,16 @@ def explain(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
 ) -> Explanation:
-    """Say what `fuse_lm_head` does for a model, and how much memory its head takes in a training step.
+    """Explain what `fuse_lm_head` does for a model, and how much memory its head needs in a training step.
 
-    The model stays as it is. A twin without numbers is fused and makes a training step of two short sequences on the
-    meta device of torch, which runs the model's own forward and allocates nothing. Where it does not run there, softcap
-    and scale are those that the configuration names.
+    The model is not changed. A copy without numbers is fused, and runs a training step of two short sequences on
+    torch's meta device: the model's own forward, without allocating memory. If that fails, softcap and scale come from
+    the configuration.
 
-    With B sequences of L tokens the head has N = B · L rows. The memory is that of the mean loss of all rows, at the
-    peak of the step: logits, what is made of them, their gradients, and the gradients of the head's input, weight and
-    bias. Parameters, the rest of the model and the optimizer come on top. Without crossent it is that of torch's loss
-    of logits, whose caller holds the model's output until the backward is over.
+    With B sequences of L tokens the head has N = B · L rows. The memory is the peak of the step for the mean loss of
+    all rows: logits, tensors derived from them, their gradients, and the gradients of the head's input, weight and
+    bias. Parameters, the rest of the model and the optimizer are not included. Without crossent, it is the memory of
+    torch's loss of logits, whose caller keeps the model's output until the end of the backward.
 
     Parameters
     ----------
@@ -158,20 +158,21 @@ def explain(
     batch, length
         Sequences, and tokens in each, in a step on one device.
     dtype
-        Of the head's operands, by default that of its weight. Another one means autocast, which casts the weight.
+        Dtype of the head's operands, by default that of its weight. Another dtype means autocast, which casts the
+        weight.
     device
-        Where the step will be: "cpu" or "cuda". By default where the weight is; of a model on the meta device, "cuda"
+        Device of the step: "cpu" or "cuda". By default the device of the weight; for a model on the meta device, "cuda"
         if there is a GPU.
 
     Returns
     -------
     Explanation
-        A text for people (`print` it), and a value with fields; sizes are in bytes.
+        A value with fields, sizes in bytes; `print` shows it as text.
 
     Raises
     ------
     TypeError
-        If `model` is no `torch.nn.Module`, or `dtype` is no floating dtype.
+        If `model` is not a `torch.nn.Module`, or `dtype` is not a floating-point dtype.
     ValueError
         If `batch` or `length` is not positive, or `device` is neither a CPU nor a GPU.
 

@@ -37,7 +37,7 @@ def score(
 ) -> Score:
     """Return the score of predictions in a Dask data frame or in Dask arrays, as `crossent.score` does.
 
-    Each partition becomes a `ScoreState` on its worker, and only states travel. The scheduler is that of
+    Each partition becomes a `ScoreState` on its worker, and only states are sent. The scheduler is that of
     `dask.config`, or of the latest `distributed.Client`.
 
     Parameters
@@ -46,7 +46,7 @@ def score(
         A data frame, whose columns the other arguments name; or the true class of each row, (N,), as an array or a
         series, and then the other arguments are arrays or series with the same partitions.
     label
-        Name of the column of true classes, for a data frame alone.
+        Name of the column of true classes, only for a data frame.
     probs, logits, logprobs
         One of the three: names of columns, or a pattern such as "p_*"; or an array (N, V) or (N,). See
         `crossent.score`.

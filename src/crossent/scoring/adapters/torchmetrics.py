@@ -44,8 +44,8 @@ class CrossEntropyScore(Metric):
     """Cross-entropy over batches and processes, Σ w_i (−log q_i(y_i)) / Σ w_i, or e to its power; smaller is better.
 
     The classes are the last axis of the predictions, as in torchmetrics' Perplexity, and not the second as in
-    `torch.nn.functional.cross_entropy`. Sums are float64 on the CPU, whatever device and dtype the predictions have.
-    `score` returns the interval and everything else. Classes have their numbers as names.
+    `torch.nn.functional.cross_entropy`. Sums are float64 on the CPU, for predictions of any device and dtype. `score`
+    returns the interval and all other results. Classes are named by their numbers.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ class CrossEntropyScore(Metric):
     ignore_index
         Target whose rows are left out, such as -100.
     zero
-        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+        Floor of the probability in the loss, or "inf" for none, so that a probability of 0 costs infinity.
     normalize
         Divide probabilities by their sum.
     ci
-        Level of confidence of the interval of `score`.
+        Confidence level of the interval of `score`.
     **kwargs
         Arguments of `torchmetrics.Metric`.
 
@@ -184,7 +184,7 @@ class CrossEntropyScore(Metric):
         Raises
         ------
         InputError
-            If no row counts.
+            If there are no rows to score.
 
         Examples
         --------
@@ -210,7 +210,7 @@ class CrossEntropyScore(Metric):
         Raises
         ------
         InputError
-            If no row counts.
+            If there are no rows to score.
 
         Examples
         --------

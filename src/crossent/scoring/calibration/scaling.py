@@ -28,7 +28,7 @@ Batches = Callable[[], Iterable[Sequence[Any]]] | Sequence[Sequence[Any]]
 
 
 class CalibrationWarning(UserWarning):
-    """Predictions have no best parameters, so they stay as they are; or the predictions look wrong."""
+    """Warns that predictions have no best parameters and stay unchanged, or that they look wrong."""
 
 
 class Scaling(Parameters):

@@ -14,7 +14,7 @@ from crossent.scoring.show.text import BITS, NATS, LossUnit, TextRows, aligned, 
 
 @dataclass(frozen=True, slots=True)
 class DocumentRegression:
-    """A document that costs more in a than in b: its losses per `LanguageModelComparison.unit`, in nats."""
+    """A document with a larger loss in a than in b: its losses per `LanguageModelComparison.unit`, in nats."""
 
     document: str
     a: float
@@ -22,16 +22,16 @@ class DocumentRegression:
 
     @property
     def difference(self) -> float:
-        """The loss in a less the loss in b."""
+        """The loss in a minus the loss in b."""
         return self.a - self.b
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Loss of a less loss of b, in nats per unit: Σ (a − b) / Σ units, with both losses.
+    """Loss of a minus loss of b, in nats per unit: Σ (a − b) / Σ units, with both losses.
 
     `ci` covers the expected difference with the level of the comparison. `p_value` is the probability of a difference
-    as far from 0 if none were expected, by the rule of the interval.
+    at least this far from 0 if the models were equal, by the rule of the interval.
     """
 
     difference: float
@@ -44,13 +44,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LanguageModelComparison:
-    """Comparison of two logs of the same documents: loss of a less loss of b, negative if a is better.
+    """Comparison of two logs of the same documents: loss of a minus loss of b, negative if a is better.
 
     Losses are in nats. `per_token` is None where the logs cut the documents into different tokens, or have none,
-    `per_byte` where they do not tell the bytes, `per_document` where they have no losses of documents. `per_question`
-    compares the loss over the choices of multiple-choice questions, `accuracy` their accuracy, a less b. `unit` is the
-    first of token, byte, document and question in which there is a difference; `worst_regressions` are in it.
-    `share_better` and `share_worse` are the shares of documents that cost less and more in a than in b.
+    `per_byte` where they lack the bytes, `per_document` where they have no losses of documents. `per_question` compares
+    the loss over the choices of multiple-choice questions, `accuracy` their accuracy, a minus b. `unit` is the first of
+    token, byte, document and question in which there is a difference; `worst_regressions` are in it. `share_better` and
+    `share_worse` are the shares of documents with a smaller and a larger loss in a.
     """
 
     per_token: Difference | None

@@ -25,17 +25,17 @@ _SHOWN = 3
 def compare_logs(
     a: Documents, b: Documents, *, ci: float = 0.95, worst: int = 10, names: tuple[str, str] | None = None
 ) -> LanguageModelComparison:
-    r"""Compare two logs of the same documents, paired by their ids: return how much less a costs than b.
+    r"""Compare two logs of the same documents, paired by their ids: return the difference in loss, a minus b.
 
-    Where the ids name responses of a server, such as `chatcmpl-…`, which are drawn anew for each, documents are paired
-    by `custom_id` or the text of the request if the log has one, else by their order, which a warning says.
+    Ids of server responses, such as `chatcmpl-…`, are random. Then documents are paired by `custom_id` or the text of
+    the request if the log has one, else by their order, with a warning.
 
     Of the documents d with losses a_d and b_d in nats and sizes n_d, in tokens or bytes,
 
         difference = Σ (a_d − b_d) / Σ n_d
 
     with Hall's interval and the p-value of the same rule; documents are independent of each other, tokens are not. A
-    difference per token needs the same tokens in both logs. Where tokenizers differ there is one per byte alone.
+    difference per token needs the same tokens in both logs. If tokenizers differ, there is only one per byte.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def compare_logs(
     ci
         Level of confidence.
     worst
-        Number of documents to list that cost more in a than in b.
+        Number of documents to list, largest increase in loss first.
     names
-        What the two are called in texts; by default the paths, else a and b.
+        Names of the two in texts; by default the paths, else a and b.
 
     Returns
     -------

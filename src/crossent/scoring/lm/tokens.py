@@ -21,15 +21,15 @@ def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int 
     loss = Σ −log q / Σ tokens,   bits per byte = Σ −log q / (log 2 · Σ bytes),   perplexity = e^loss
 
     Documents are the clusters of Hall's interval, because the tokens of one text depend on each other. A token outside
-    the log, which is not among the most probable tokens that were logged, has −log q ≥ −log min(smallest q, 1 − Σ q)
-    of these, with no upper bound.
+    the log is not among the logged most probable tokens. It has −log q ≥ −log min(smallest q, 1 − Σ q) over these, with
+    no upper bound.
 
     Parameters
     ----------
     documents
         Documents from `read`, of one file or of several.
     ci
-        Level of confidence of the intervals.
+        Confidence level of the intervals.
     worst
         Number of the costliest tokens and documents to keep.
 

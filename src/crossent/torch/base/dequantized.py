@@ -21,29 +21,29 @@ _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Dequantized(Tensor):
-    """A weight (V, D) that a function makes a range of classes at a time.
+    """A weight (V, D) computed by a function, a range of classes at a time.
 
-    It takes the place of `linear_weight` or `teacher_weight`, alone or in a `LowRank`, and gets no gradient. Those of
-    the input, of a bias and of an adapter are those of the weight that the function makes.
+    It replaces `linear_weight` or `teacher_weight`, alone or in a `LowRank`, and gets no gradient. Input, bias and
+    adapter get the same gradients as with the full weight.
 
     Parameters
     ----------
     function
         `function(begin, end)` returns rows [begin, end) of the weight: a floating-point tensor (end − begin, D) on the
         device of the input. It is called for a few thousand classes at a time, in the forward and in the backward, and
-        returns the same each time.
+        must return the same values each time.
     shape
         (V, D).
     dtype
-        That of the operands that it is multiplied with; what the function returns is cast to it.
+        Dtype of the other operands of the product; results of the function are cast to it.
     device
-        Where what the function returns is, by default torch's default device.
+        Device of the function's results; by default torch's default device.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of another type, or out of its range; and, in the loss, if the function returns anything else
-        than those rows.
+        If an argument is of another type, or out of its range; and, in the loss, if the function returns anything but
+        these rows.
 
     Examples
     --------
@@ -93,20 +93,20 @@ class Dequantized(Tensor):
 
     @classmethod
     def of(cls, weight: Any, dtype: torch.dtype | None = None) -> Self:
-        """Return the weight that a library has quantised, made a range of classes at a time.
+        """Wrap a quantised weight of a library, to dequantise it a range of classes at a time.
 
         Parameters
         ----------
         weight
-            A tensor whose classes can be taken, `weight[begin:end]`, and then dequantised, as those of torchao; or a
-            weight of 4 or 8 bits of bitsandbytes, with its state.
+            A torchao tensor, or another one that supports `weight[begin:end]` and `dequantize()`; or a 4-bit or 8-bit
+            weight of bitsandbytes, with its state.
         dtype
-            By default that in which the tensor says its numbers are, for bitsandbytes that of its state.
+            By default the dtype of the tensor, for bitsandbytes the dtype of its state.
 
         Raises
         ------
         TypeError
-            If nothing is known of tensors like this one; `Dequantized(function, shape, dtype)` takes any.
+            If the tensor type is unknown; `Dequantized(function, shape, dtype)` works for any.
 
         Examples
         --------
@@ -127,7 +127,7 @@ class Dequantized(Tensor):
         Raises
         ------
         TypeError, ValueError
-            If the function returns anything else than the rows that it was asked for.
+            If the function returns anything but the requested rows.
         """
         begin, end = self._begin, self._begin + self.shape[0]
         if begin == end:
@@ -145,7 +145,7 @@ class Dequantized(Tensor):
         return found.detach().to(self.dtype)
 
     def classes(self, begin: int, end: int) -> Dequantized:
-        """Return the weight of classes [begin, end), which is not made either."""
+        """Return the weight of classes [begin, end), without computing it."""
         shape = (end - begin, self.shape[1])
         return self._made(self._function, self._begin + begin, shape, self.dtype, self.device)
 
@@ -157,7 +157,7 @@ class Dequantized(Tensor):
         return f"Dequantized(shape={tuple(self.shape)}, dtype={self.dtype})"
 
     def requires_grad_(self, mode: bool = True) -> Self:
-        """Raise, because there is no weight that a gradient could be for."""
+        """Raise, because there is no stored weight to train."""
         if mode:
             raise RuntimeError(
                 "a Dequantized is computed anew for each use and gets no gradient; train an adapter on top of it"

@@ -117,11 +117,10 @@ def _most_probable(target: Target, groups: tuple[str, ...]) -> Tensor:
 
 
 class ClosingRows:
-    """The rows that a closing is called with; each attribute is a vector (n,), in nats.
+    """The rows passed to a closing; each attribute is a vector (n,), in nats.
 
-    Rows that are ignored or have a sample weight of 0 are left out; one of several ranks may have no row left. (Under
-    function transforms and compilers, which cannot leave rows out, they are there with zeros, and what the closing
-    returns for them does not matter.)
+    Ignored rows and rows with a sample weight of 0 are left out; one of several ranks may have no row left. (Function
+    transforms and compilers cannot leave rows out: these rows then hold zeros, and their results are discarded.)
 
     Attributes
     ----------
@@ -139,7 +138,7 @@ class ClosingRows:
     correct
         Whether no class has a higher score than the target's; a constant.
     segments
-        The numbers of the rows' sequences that were passed as `segments`, else None.
+        The sequence number of each row, as passed in `segments`, else None.
     kl, reverse_kl, js, teacher_entropy, teacher_lse
         In `divergence` only: KL(teacher‖student), KL(student‖teacher), their Jensen–Shannon divergence, and entropy and
         log-normaliser of the teacher. Without a `target` its rows have neither `logprob`, `loss` nor `correct`.

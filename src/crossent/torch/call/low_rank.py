@@ -21,40 +21,40 @@ from crossent.torch.call.layout import LAYER_NAMES, LayerNames, LayerOperands
 
 
 class LowRank:
-    """The weight of a head with a low-rank adapter, weight + scale · b a, which is never added up.
+    """The weight of a head with a low-rank adapter, weight + scale · b a; the sum is never computed.
 
-    It takes the place of `linear_weight` or `teacher_weight`. The logits are
+    It replaces `linear_weight` or `teacher_weight`. The logits are
 
         z = input · weightᵀ + scale · (input₂ · aᵀ) · bᵀ + bias
 
-    Products of the size of the head are those that its weight takes alone: two where it is frozen. The adapter adds
-    products of rank r. There is no gradient of the size of a frozen weight, nor any copy of it.
+    The number of products of the size of the head is that of the weight alone: two if it is frozen. The adapter adds
+    products of rank r. A frozen weight gets no gradient and is not copied.
 
     Parameters
     ----------
     weight
         Shape (V, D), or (V, d1, …, dk, D): the weight of the head. Or a `Dequantized`, or another `LowRank`, whose
-        adapter adds up with this one.
+        adapter is added to this one.
     a
         Shape (r, D₂).
     b
         Shape (V, r), or (V, d1, …, dk, r).
     scale
-        What the adapter is multiplied by: alpha / r in LoRA, alpha / √r in rsLoRA.
+        Factor of the adapter: alpha / r in LoRA, alpha / √r in rsLoRA.
     input
-        input₂, of shape (…, D₂): the input of the adapter, where that is not the head's, as after a dropout.
+        input₂, of shape (…, D₂): the input of the adapter, if it differs from the head's, as after a dropout.
 
     Raises
     ------
     TypeError
-        If an argument has another type than these, or a dtype that is not floating-point.
+        If an argument has another type, or a dtype that is not floating-point.
     ValueError
         If shapes do not fit, or the scale is not finite.
 
     Notes
     -----
-    The dtypes of `a` and `b` may be others than the head's. scale · input₂ · aᵀ is computed in the dtype of `a`, and
-    under `torch.autocast` in its dtype; it and `b` are then rounded to the dtype of the head's input. On shards of the
+    The dtypes of `a` and `b` may differ from the head's. scale · input₂ · aᵀ is computed in the dtype of `a`, and under
+    `torch.autocast` in its dtype; it and `b` are then rounded to the dtype of the head's input. On shards of the
     classes, `b` is the shard's rows like `weight`, and `a` the same on all ranks.
 
     Examples

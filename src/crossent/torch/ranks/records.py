@@ -73,7 +73,7 @@ def write_outputs(record: Tensor, target: Target, outputs: RowOutputs) -> None:
 
 
 def all_reduce(stats: RowStats, group: Any = None) -> RowStats:
-    """Return the record of rows whose columns are spread over the ranks of a group, from each rank's record of them.
+    """Merge the row records of all ranks of a group, where each rank holds some columns of the rows.
 
     This is `RowStats.merge` over ranks, by one MAX and one SUM of vectors.
 

@@ -47,27 +47,27 @@ def score_model(
 
         loss = −Σ log q(x_t | x_s … x_(t−1)) / number of t,   t − s ≥ W − stride + 1 beyond the first window
 
-    where each token is scored once, whatever the windows share. Rows of logits are made a chunk at a time, from the
-    features of the scored tokens alone: no tensor of tokens × vocabulary exists.
+    where each token is scored once, also where windows overlap. Logits are computed in chunks, only for the scored
+    tokens: no tensor of tokens × vocabulary exists.
 
     Parameters
     ----------
     model
-        A causal language model of Hugging Face, whose head `crossent.torch.fuse_lm_head` can fuse, on any device. It
-        is called without gradients, in evaluation mode, and left as it was.
+        A causal language model of Hugging Face, whose head `crossent.torch.fuse_lm_head` can fuse, on any device. It is
+        called without gradients, in evaluation mode, and not changed.
     tokenizer
-        Its tokenizer. What it puts before a text (a BOS) begins every window, and a text that begins with that itself
-        gets no second one. If it puts nothing there, the first token of a text is context, which nothing scores. What
-        it puts behind a text is left out.
+        Its tokenizer. Its prefix tokens (a BOS) begin every window; a text that already begins with them gets no second
+        ones. Without a prefix, the first token of a text is context and not scored. Suffix tokens are left out.
     texts
         Texts, or a mapping of names to texts. Each is a document: intervals take documents as independent.
     window
-        Tokens that the model reads at once; by default 1024, or as many as the model has positions.
+        Tokens per window; by default 1024, or the number of positions of the model if that is less.
     stride
-        Tokens that each window but the first scores; by default half of the window. The window itself is fastest, and
-        gives some tokens a context of one; 1 gives each all the context that fits, and is slowest.
+        Tokens scored per window after the first; by default half of the window. A stride of the whole window is
+        fastest, but some tokens get a context of one; a stride of 1 gives each token the longest context, and is
+        slowest.
     batch
-        Windows in a call of the model. Shorter ones are padded, and padding is never scored.
+        Windows per model call. Shorter ones are padded; padding is never scored.
     ci, worst
         As in `score_tokens`.
 
@@ -79,7 +79,7 @@ def score_model(
     Raises
     ------
     InputError
-        If an argument is out of its range, the model looks ahead, or its logits cannot be made a chunk at a time.
+        If an argument is out of its range, the model reads later tokens, or its logits cannot be computed in chunks.
     LogError
         If no text has a token to score; a ValueError, like the other.
 
