@@ -43,7 +43,7 @@ def readable(name: str, array: Any) -> Any:
     if type(array).__module__.startswith("torch.masked"):
         raise TypeError(f"{name} is a MaskedTensor; use {name}.get_data(), and a weight of 0 for masked elements")
     if is_freed(array):
-        raise RuntimeError(f"the storage of {name} was freed; use it earlier, or pass a copy")
+        raise RuntimeError(f"{name} has elements but no memory: its storage was freed; use it before, or a copy")
     return array
 
 

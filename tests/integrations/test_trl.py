@@ -174,7 +174,7 @@ def test_somebody_else_was_here_before(monkeypatch):
     theirs.__module__ = "somebody.else"
     utils = importlib.import_module("trl.trainer.utils")
     monkeypatch.setattr(utils, "entropy_from_logits", theirs)
-    with pytest.raises(RuntimeError, match=r"entropy_from_logits was replaced by one of somebody\.else.*use one"):
+    with pytest.raises(RuntimeError, match=r"entropy_from_logits was replaced by one of somebody\.else.*use only one"):
         _ = enable()
     assert utils.entropy_from_logits is theirs
     assert not replaced()

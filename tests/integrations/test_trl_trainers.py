@@ -219,7 +219,7 @@ def test_one_that_comes_later_is_refused_too(name):
     trainer = trainer_of(name, model())
     adapter = peft.LoraConfig(r=2, target_modules=["lm_head"], use_dora=True)
     _ = peft.inject_adapter_in_model(adapter, trainer.model)
-    with ours.enable(), pytest.raises(NotImplementedError, match=r"'default' sits on the head.*DoraLinearVariant"):
+    with ours.enable(), pytest.raises(NotImplementedError, match=r"'default' is on the head.*DoraLinearVariant"):
         _ = trained(trainer)
 
 

@@ -208,7 +208,7 @@ def test_a_view_of_nothing_is_refused_too():
     whole = torch.randn(10, V)
     part = whole[3 : 3 + N]
     whole.untyped_storage().resize_(0)
-    with pytest.raises(RuntimeError, match=r"^the storage of input was freed"):
+    with pytest.raises(RuntimeError, match=r"^input has elements but no memory"):
         _ = F.cross_entropy(part, Y)
 
 
@@ -218,7 +218,7 @@ def test_what_was_freed_before_the_backward_is_refused(freed):
         z, target = Z.clone().requires_grad_(), Y.clone() if call is F.cross_entropy else P.clone()
         loss = call(z, target, reduction="none").sum()  # few logits have their gradient already, and read nothing
         (z, target)[freed].untyped_storage().resize_(0)
-        with pytest.raises(RuntimeError, match=r"the storage of \w+ was freed"):
+        with pytest.raises(RuntimeError, match=r"has elements but no memory: its storage was freed"):
             loss.backward()
 
 

@@ -301,7 +301,7 @@ ONES = torch.ones(6)
 WRONG_WEIGHTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({}, ValueError, "pass mask=, the tokens that count, or cu_seqlens="),
     ({"mask": ONES, "mean": "tokens"}, ValueError, "mean must be .*, got 'tokens'"),
-    ({"mask": ONES, "mean": "sequence"}, ValueError, r"mask of shape \(6,\) .* pass cu_seqlens beside it"),
+    ({"mask": ONES, "mean": "sequence"}, ValueError, r"mask of shape \(6,\) .* pass cu_seqlens too"),
     ({"mask": torch.ones(1, 2, 3)}, ValueError, r"mask must have shape \(B, T\), or \(N\) .* got \(1, 2, 3\)"),
     ({"mask": [1, 1]}, TypeError, "mask must be a tensor, got list; use torch.as_tensor first"),
     ({"mask": torch.tensor([0, 1, 2])}, ValueError, "must hold 0 and 1, got 2; if it numbers the sequences"),

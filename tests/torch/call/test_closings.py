@@ -350,7 +350,7 @@ def test_a_closing_that_mixes_rows_is_found_out(head, monkeypatch):
 
     _ = call(mixing)
     monkeypatch.setitem(os.environ, "CROSSENT_VALIDATE", "1")
-    with pytest.raises(ValueError, match=r"closing mixes rows: row 0 costs.*whole sequences need segments="):
+    with pytest.raises(ValueError, match=r"closing mixes rows: row 0 has the loss.*whole sequences need segments="):
         _ = call(mixing)
     with pytest.raises(ValueError, match="closing mixes rows: sequence 0"):
         _ = call(mixing, segments=segments)
