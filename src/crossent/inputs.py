@@ -16,7 +16,7 @@ _KINDS = {
 def why_not_readable(path: Path) -> str | None:
     """Return why a path is not read as a file, or None.
 
-    Pipes and devices may have no end, and opening one may wait for ever for a program that writes to it.
+    Pipes and devices may have no end, and opening one may wait forever for a writer.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Entropy, cross-entropy and divergences of distributions, on NumPy, torch and JAX arrays.
 
-Why the formulas are written as they are:
+Reasons for the form of the formulas:
 
 * Nothing is clipped. 0 · log 0 = 0 is selected by a mask, and the masked element is replaced *before* the logarithm,
   so that its derivative is 0 and not NaN. A class with p > 0 and q = 0 has the cross-entropy +inf.

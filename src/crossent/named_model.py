@@ -2,7 +2,7 @@
 
 A name is a folder with a config.json, a .gguf file, or a class or function without arguments as `package.module:Name`.
 Of a folder and a file transformers reads the configuration; code that comes with a model is never run, and nothing is
-unpickled. The module of a class is imported, which runs it, as the help of the command says.
+unpickled. The module of a class is imported, so its code runs, as the help of the command states.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _of_class(module: str, attribute: str) -> Any:
 
 @contextmanager
 def _quiet(transformers: Any) -> Generator[None]:
-    """Keep what transformers says about configurations off the terminal: an error is one line."""
+    """Keep messages of transformers about configurations off the terminal: an error is one line."""
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     try:

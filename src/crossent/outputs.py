@@ -27,7 +27,7 @@ def same_file(path: Path, other: Path) -> bool:
 
 
 def why_not_writable(path: Path, inputs: Iterable[Path] = ()) -> str | None:
-    """Return why a file cannot be written, or None; what is read must not be written to."""
+    """Return why a file cannot be written, or None; inputs must not be overwritten."""
     for source in inputs:
         if same_file(path, source):
             return f"it is the input {source}" if str(source) != str(path) else "it is an input file"
@@ -46,7 +46,7 @@ _unfinished: set[Path] = set()  # a signal that ends the process has no other wa
 
 
 def remove_unfinished() -> None:
-    """Remove what has been written of files that are not whole, for a process that ends at once."""
+    """Remove unfinished files, before the process ends."""
     for path in tuple(_unfinished):
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -54,9 +54,9 @@ def remove_unfinished() -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Generator[TextIO, None, None]:
-    """Yield a new text file that takes the place of `path` at the end; if anything fails, what was there stays.
+    """Yield a new text file that replaces `path` at the end; if anything fails, the old file stays.
 
-    It is written beside the place where it belongs and then renamed. A link stays a link: its target is replaced.
+    It is written in the same folder and then renamed. A link stays a link: its target is replaced.
 
     Raises
     ------

@@ -85,8 +85,8 @@ class RowStats:
     def coefficients(self, g_loss: Any, g_lse: Any = 0.0, g_entropy: Any = 0.0) -> Coefficients:
         """Return a, b, c of the row gradient phi'(z) (q (a + b log q) − c p).
 
-        They follow from the cotangents of loss, lse and entropy. The loss of a target without mass has no gradient,
-        whatever the row holds.
+        They follow from the cotangents of loss, lse and entropy. The loss of a target without mass has no gradient, for
+        any values of the row.
         """
         xp = namespace(self.mass)
         finite = xp.isfinite(self.peak + self.total + g_loss)

@@ -5,8 +5,8 @@ loss; `enable` puts crossent's losses into the mapping; `transformers_kernels` m
 `crossent.torch.fuse_lm_head` no loss makes the logits; without it, the logits that the model made are read as they are,
 without transformers' float32 copy.
 
-Models that compute their loss themselves (BART, T5, Whisper and others) call none of these functions. They need
-`fuse_lm_head` alone, and so does the Trainer's label smoothing, which reads the model's logits.
+Models that compute their loss themselves (BART, T5, Whisper and others) call none of these functions. They need only
+`fuse_lm_head`, and so does the Trainer's label smoothing, which reads the model's logits.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def replacements() -> dict[Loss, Loss]:
 
 
 class _Enabled:
-    """What `enable` returns: leaving it as a context restores what was before."""
+    """Result of `enable`; as a context manager, it restores the previous losses on exit."""
 
     def __init__(self, before: bool) -> None:
         self._before = before
@@ -382,7 +382,7 @@ def _calls_loss_function(kind: type[nn.Module]) -> bool:
 
 
 def _chosen_in(module: nn.Module) -> Any:
-    """Return the loss that somebody set in a module itself: PEFT's wrappers answer for the modules in them."""
+    """Return the loss set in the module itself: PEFT's wrappers answer for the modules in them."""
     return vars(module).get("_loss_function", module._modules.get("_loss_function"))  # pyright: ignore[reportPrivateUsage]
 
 

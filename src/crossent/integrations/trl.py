@@ -6,18 +6,18 @@
     with trl.enable(): …  # for a while
 
 What is replaced. TRL's trainers reach the vocabulary through two functions of `trl.kernels`, which take hidden states
-and the head's weight, and three of `trl.trainer.utils`, which take logits. `enable` replaces these names alone, in each
-loaded module of TRL that holds one, under whatever alias; a module that is loaded later imports the replacement from
-its home. No trainer, model or class is touched, so that models which exist already are served, `torch.compile` sees
+and the head's weight, and three of `trl.trainer.utils`, which take logits. `enable` replaces only these names, in each
+loaded module of TRL that holds one, under any alias; a module that is loaded later imports the replacement from its
+home. No trainer, model or class is touched, so that models which exist already are served, `torch.compile` sees
 ordinary functions, and `disable` leaves nothing behind. Replacing `add_fused_lm_head` or the trainers' losses would
 have taken a copy of much more of TRL, and would have missed the models that are patched already. Replacing `apply` of
 TRL's `autograd.Function`s would have been missed by `torch.compile`, which reads their forward and backward.
 
-Two facts do not pass through these functions: which rows are ignored (on CPUs TRL computes those too, and drops them
-afterwards), and whether an adapter sits on the head. They are read from the local variables of TRL's calling function.
-And where the trainers refuse adapters on the head, because TRL's functions would leave them out, `LeftOut` stands in
-the place of PEFT's class, so that they refuse those alone that crossent leaves out (`trl_adapters`). Hence the list of
-versions: a version is in it once its source was read and the tests ran with it.
+Two facts do not pass through these functions: which rows are ignored (on CPUs TRL computes ignored rows too, and drops
+them afterwards), and whether an adapter sits on the head. They are read from the local variables of TRL's calling
+function. And where the trainers refuse adapters on the head, because TRL's functions would leave them out, `LeftOut`
+stands in the place of PEFT's class, so that they refuse those alone that crossent leaves out (`trl_adapters`). Hence
+the list of versions: a version is in it once its source was read and the tests ran with it.
 
 The names of modules outside TRL that were imported by value before `enable` keep TRL's functions.
 """
@@ -64,7 +64,7 @@ _originals: dict[int, tuple[Any, Any]] = {}
 
 
 class Enabled:
-    """What `enable` returns: a context manager that ends what its call of `enable` began."""
+    """Result of `enable`: a context manager that undoes this call of `enable` on exit."""
 
     def __init__(self, *, begun: bool) -> None:
         """Remember whether the call of `enable` changed anything."""
@@ -92,7 +92,7 @@ def enable() -> Enabled:
     and for divergences between two such heads. All come from `linear_logprobs` and `linear_divergence`, and
     log-probabilities of logits that exist from `logprobs`; outputs have TRL's shapes and dtypes. On CPUs ignored rows
     cost no work. SFTTrainer, DPOTrainer, KTOTrainer, GRPOTrainer, RLOOTrainer and DistillationTrainer train so, and
-    whatever trainer uses the same functions; nothing needs to be said to them.
+    every trainer with the same functions; they need no change.
 
     Calling it twice changes nothing. It imports TRL.
 
@@ -215,7 +215,7 @@ def _originals_of_trl() -> MappingProxyType[Place, Any]:
 
 
 def _replace(by: dict[int, Any]) -> None:
-    """Replace values of TRL's loaded modules: `by` has for the id of a value what takes its place."""
+    """Replace values of TRL's loaded modules: `by` maps the id of a value to its replacement."""
     for name, module in list(sys.modules.items()):
         if name == "trl" or name.startswith("trl."):
             for key, value in list(vars(module).items()):

@@ -1,4 +1,4 @@
-"""Adapters on a head of which TRL reads the weight alone: PEFT's LoRA layers as a `LowRank` weight.
+"""Adapters on a head, where TRL reads only the weight: PEFT's LoRA layers as a `LowRank` weight.
 
 TRL's trainers refuse an adapter on the head when they are made, because their losses would leave it out. While crossent
 is enabled, they refuse those alone that crossent leaves out too.
@@ -15,7 +15,7 @@ from crossent.torch import LowRank
 
 
 class State:
-    """What the trainers were told since `enable`: whether one of them has a head with an adapter."""
+    """State of the trainers since `enable`: whether one of them has a head with an adapter."""
 
     accepted = False
 

@@ -1,4 +1,4 @@
-"""What stands in the place of TRL's functions: their arguments and results, by the losses of `crossent.torch`.
+"""Replacements of TRL's functions: their arguments and results, by the losses of `crossent.torch`.
 
 LogProbs.apply, Divergence.apply      of hidden states and heads, for TRL's `autograd.Function`s of that call
 selective_log_softmax, …              of logits
@@ -154,7 +154,7 @@ def selective_log_softmax_and_entropy(
 def fused_log_softmax_and_entropy(
     logits: Tensor, index: Tensor, temperature: float = 1.0, row_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return what TRL's Triton kernel returns: float32 for logits of every dtype."""
+    """Return the results of TRL's Triton kernel: float32 for logits of every dtype."""
     stats = _stats(logits, index, temperature, row_mask)
     return stats.logprob.float(), stats.entropy.float()
 
@@ -192,9 +192,9 @@ class Layer(NamedTuple):
 
     @staticmethod
     def of(hidden: Tensor, weight: Tensor | LowRank, bias: Tensor | None, *, classes: int | None = None) -> Layer:
-        """Return the operands in autocast's dtype, or else in that of the hidden states, as TRL multiplies them.
+        """Return the operands in autocast's dtype, else in the dtype of the hidden states, as TRL multiplies them.
 
-        With the number of `classes`, those of a teacher: the first ones alone, and without gradients.
+        With `classes`, the operands of a teacher: only the first classes, without gradients.
         """
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -276,7 +276,7 @@ def _dtype_of(logits: Tensor, *others: Tensor | None) -> torch.dtype:
 
 
 def _caller(function: str, variable: str) -> FrameType | None:
-    """Return the frame of TRL's function that called ours, or None if somebody else did.
+    """Return the frame of TRL's function that called ours, or None for another caller.
 
     None under torch.compile too, which has no frames. Where that matters, `refuse_what_is_hidden` raises, and
     torch.compile leaves TRL's function as it is.

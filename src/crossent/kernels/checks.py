@@ -33,7 +33,7 @@ def as_int64(index: Any, ignore_index: int = NO_CLASS) -> Any:
 
 
 def check_target(target: Target, shape: tuple[int, ...]) -> None:
-    """Raise for the first row whose target is no class, or no probability; the target's arrays are torch tensors.
+    """Raise for the first row whose target is not a class or not a probability; the target's arrays are torch tensors.
 
     `shape` is that of the logits that they are a target of, (N, V) or (outer, V, inner).
 

@@ -80,7 +80,7 @@ class Mixture(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a class adds to a sum of the teacher's, and to one of the student's."""
+    """Terms of a class in a sum of the teacher and in a sum of the student."""
 
     teacher: Any
     student: Any
@@ -163,7 +163,7 @@ def mixed_divergences(gap, beta, rest):
 def steepness(gap, logq, a, b, kl, reverse, js, beta, rest, MIXED: tl.constexpr):
     """Return the gradient by the student's scores: q (a + b log q − reverse δ + js (log q − log m)) + kl (q − p).
 
-    δ = log p − log q; what multiplies a probability of 0 does not matter.
+    δ = log p − log q; the factor of a probability of 0 does not matter.
     """
     q = tl.where(gap.up, gap.large * gap.value, gap.large)
     factor = a + b * tl.maximum(logq, -1e4) + reverse * tl.where(gap.up, gap.log, -gap.log)

@@ -47,7 +47,7 @@ class CotangentSteps(NamedTuple):
 
 
 class Normaliser(NamedTuple):
-    """What makes softmax of a row's x, (R,): e^(rate · (x − peak)) / (1 + rest), with its inverse and logarithm."""
+    """Softmax of a row's x, (R,): e^(rate · (x − peak)) / (1 + rest), with its inverse and logarithm."""
 
     peak: Any
     rest: Any

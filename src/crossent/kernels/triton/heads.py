@@ -28,7 +28,7 @@ PAIR_NUMBERS = [
 class Head(NamedTuple):
     """The rows of one of the two models, (R,): where they begin, how logits become x, and x log-probabilities.
 
-    Log-probabilities are rate · (x − peak) − log_total; `defined` tells which rows have any.
+    Log-probabilities are rate · (x − peak) − log_total; `defined` marks the rows that have any.
     """
 
     logits: Any

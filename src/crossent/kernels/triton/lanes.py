@@ -47,7 +47,7 @@ def _larger_and_smaller(x, R: tl.constexpr, M: tl.constexpr, H: tl.constexpr):
 
 @triton.jit
 def joined(a, b, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr):
-    """Return two tiles as one, the columns of each lane side by side; of which lane a column is does not matter."""
+    """Return two tiles as one, the columns of each lane side by side; the lane of a column does not matter."""
     return tl.reshape(tl.join(a, b), [R, M, U])
 
 
@@ -66,7 +66,7 @@ def _with(sums, x, to, rate, TILTED: tl.constexpr):
 def fold(
     lanes, x, p, rate, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, MEASURED: tl.constexpr, TILTED: tl.constexpr
 ):
-    """Return the statistics of lanes [R, M] with a tile of columns [R, M, U] added; x = −inf is no column.
+    """Return the statistics of lanes [R, M] with a tile of columns [R, M, U] added; x = −inf is a missing column.
 
     Neighbours are compared in pairs, so that all but the largest are known without knowing which that is.
     """

@@ -35,7 +35,7 @@ class _Phi(NamedTuple):
 
 
 class _Teacher(NamedTuple):
-    """A teacher as kernels take it: its arrays, and what launches depend on besides these."""
+    """A teacher as kernels take it: its arrays, and the other values that launches depend on."""
 
     logits: Any
     bias: Any
@@ -46,7 +46,7 @@ class _Teacher(NamedTuple):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What launches depend on."""
+        """The values that launches depend on."""
         z, bias = self.logits, self.bias
         of_bias = None if bias is None else (bias.dtype, bias.data_ptr() % ACCESS)
         return (

@@ -38,7 +38,7 @@ class Phi(NamedTuple):
     """Logits to x, and x to scores, of each row, (R,): two scores are rate · (x − x') apart, and a score is scale · x.
 
     All are in the dtype of the computation but `scale` and `temperature`, which are in float64; `cap` is of all rows.
-    `capped` tells a kernel for softcaps whether there is one; None if there is.
+    `capped` is whether there is a softcap, in kernels compiled for one; None if there is.
     """
 
     unit: Any
@@ -116,7 +116,7 @@ def as_tile(phi):
 
 @triton.jit
 def opaque_one(x):
-    """Return 1 in the dtype of x, as a number that the compiler cannot know: with the constant, AMD's spills."""
+    """Return 1 in the dtype of x, hidden from the compiler's optimizer: with the constant, AMD's spills."""
     return x * 0.0 + 1.0
 
 

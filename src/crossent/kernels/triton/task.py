@@ -80,7 +80,7 @@ class Parts(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The last arguments of every kernel of rows that are no constants."""
+    """The last non-constant arguments of every kernel of rows."""
 
     keep: float
     spread: float
@@ -299,7 +299,7 @@ class Task:
         return self.named_alone and not (self.smoothed or self.capped) and self.spare.dtype == torch.float32
 
     def kind_of_gradient(self, tile: Tile, flags: int) -> int:
-        """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are."""
+        """Return the kind of gradient kernel (`gradient`) for the present cotangents."""
         kind = 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)
         if tile.wide:  # lse costs nothing a column
             return kind if self.named_alone and not self.smoothed else max(kind, 1)
@@ -310,7 +310,7 @@ class Task:
         return self.measured or not (tile.wide or (self.is_usual and kind == 0))
 
     def once(self, key: Any, prepare: Callable[[], Prepared]) -> Prepared:
-        """Return what is prepared for launches of this task, by what else it depends on."""
+        """Return the cached preparation of launches of this task."""
         found = self.prepared.get(key)
         if found is None:
             found = self.prepared[key] = prepare()
@@ -341,7 +341,7 @@ class Task:
     def launch_with(
         self, kernel: Any, tile: Tile, grid: tuple[int, int, int], numbers: Sequence[Any], constants: Any, *, free: bool
     ) -> Launch:
-        """Return a launch with these constants alone.
+        """Return a launch with only these constants.
 
         Unless it is free to choose, ptxas, which may spill one or two, gets all registers.
         """

@@ -4,8 +4,8 @@ A program works on a tile [R, M, U]: R rows, M lanes of each row, U neighbouring
 statistics of its own, relative to a peak of its own, so that nothing crosses lanes before the row is read.
 
 Where columns are contiguous (WIDE), lanes begin at addresses that are multiples of U elements, so that U columns are
-one access whatever the length of the row: `phase` is how far the row begins after such an address, groups of U columns
-that lie inside the row are read at once, and those at its two edges one by one. No address outside a row is touched.
+one access for rows of any length: `phase` is how far the row begins after such an address, groups of U columns that lie
+inside the row are read at once, and those at its two edges one by one. No address outside a row is touched.
 """
 
 from typing import Any, NamedTuple
@@ -295,8 +295,8 @@ def is_ignored(named, classes, number, exists):
 def named_class(measure, number, k, there, K: tl.constexpr):
     """Return the column of a class that a target names, whether it is one of these, and its measure in float64.
 
-    A class that does not exist, unless its probability is 0, or a number that is no probability, makes the measure NaN;
-    nothing is read for it.
+    A class that does not exist, unless its probability is 0, or a number that is not a probability, makes the measure
+    NaN; nothing is read for it.
     """
     named, classes = measure.named, measure.classes
     at = number * (1 if K == 1 else classes.picks) + k
@@ -326,7 +326,7 @@ def weight_at(measure, column, here):
 
 @triton.jit
 def row_weight(measure, number, wanted, K: tl.constexpr):
-    """Return what rows weigh in a mean, in float64: the class weight of the one class that the target names, or 1."""
+    """Return the weights of rows in a mean, in float64: the class weight of the target class, or 1."""
     weight = tl.where(wanted, 1.0, 0.0).to(tl.float64)
     if K == 1:
         column, here, _ = named_class(measure, number, 0, wanted, K)

@@ -1,8 +1,8 @@
 """The temperature T with the least mean cross-entropy of softmax(z / T), exactly.
 
-The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599), so T is where its slope
-Σ w (E z − z_y) is 0: found in a sample by steps that cannot leave the interval that holds it, and then in all rows,
-three or four passes, by the secant. The last passes are in float64 whatever the logits are stored in.
+The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599), so T is where its slope Σ w (E z −
+z_y) is 0: found in a sample by steps that cannot leave the interval that holds it, and then in all rows, three or four
+passes, by the secant. The last passes are in float64 for any stored dtype.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def _products(x: Tensor, a: Tensor) -> Tensor:
 
 
 class _RowProducts(torch.autograd.Function):
-    """x aᵀ, where a row without a gradient has no part in that of a, whatever it holds: a row that a loss left out.
+    """x aᵀ, where a row without a gradient has no part in that of a, for any values: a row that a loss left out.
 
     Its finite numbers do have one, times 0: derivatives of the gradient are made of them.
     """

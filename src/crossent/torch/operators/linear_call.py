@@ -168,7 +168,7 @@ class LinearCall(OperatorCall):
         """Return the rows that have a target, as a task for the chunk driver.
 
         On a GPU all rows stay, because counting them would wait for the device. Rows without a target have the gradient
-        0 whatever they hold, and no product multiplies what they hold by it (`driver.rows_with_gradient`).
+        0 for any values, and no product multiplies what they hold by it (`driver.rows_with_gradient`).
         """
         call, positions = self.unpadded(), self.positions
         index: Any = self.target.index

@@ -154,7 +154,7 @@ def _pair_stats_plain(call: PairCall) -> PairResults:
 
 
 def _plain_sums(call: PairCall) -> plain_pair.PairSums:
-    """Return the divergences in plain torch operations; those of ignored rows are 0, whatever they hold."""
+    """Return the divergences in plain torch operations; those of ignored rows are 0, for any values."""
     rows, ignored = call.rows, call.ignored
     both = (rows.source.logits, rows.scores), (call.teacher_rows.source.logits, call.teacher.scores)
     shape = rows.logits.shape[:1] + rows.logits.shape[2:]

@@ -348,8 +348,8 @@ class RowsThatCount:
 def rows_with_gradient(target: Target, record: Tensor, cotangents: Sequence[Any], positions: int) -> Tensor:
     """Return which rows of the source have a gradient at all: those that count, and whose target has a mass.
 
-    The cotangents are that of the loss and any number of others, None for none. The other rows have gradient 0 whatever
-    they hold, and a product must not multiply what they hold by it: 0 · NaN is NaN.
+    The cotangents are that of the loss and any number of others, None for none. The other rows have gradient 0 for any
+    values, and a product must not multiply what they hold by it: 0 · NaN is NaN.
     """
     of_loss, *others = cotangents
     stats = RowStats(*record)
