@@ -1,8 +1,8 @@
 """Scores and targets: the two values that describe a loss of rows to every backend.
 
-`Scores` says how logits become scores, `Target` what the target distribution of each row is. Both are frozen, made once
-at the front door and passed whole. Checks that need shapes and numbers only are here, and so are the texts of errors
-that a backend finds while it reads the rows.
+`Scores` maps logits to scores, `Target` defines the target distribution of each row. Both are frozen, made once at the
+front door and passed whole. Checks that need shapes and numbers only are here, and so are the texts of errors that a
+backend finds while it reads the rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def is_scale(value: float) -> bool:
 
 
 def _is_known(value: object) -> bool:
-    """Return whether a number can be compared; in compiled programs a tensor may stand for one that was checked."""
+    """Return whether a number can be compared; in compiled programs a tensor may replace a checked number."""
     return isinstance(value, (float, int))
 
 

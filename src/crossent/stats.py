@@ -1,4 +1,4 @@
-"""The row record: five numbers that say everything about a row of scores and its target, and how two records merge."""
+"""The row record: five numbers that summarise a row of scores and its target, and the merge of two records."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RowStats:
 
     @property
     def loss(self) -> Any:
-        """Cross-entropy of target and softmax, mass · lse − Σ p s; 0 for a target without mass, whatever the scores."""
+        """Cross-entropy of target and softmax, mass · lse − Σ p s; 0 for a target without mass, for any scores."""
         xp = namespace(self.mass)
         return self.mass * log(xp.where(self.mass == 0, 1.0, self.total)) - self.target_score
 
@@ -112,7 +112,7 @@ class Cotangents(NamedTuple):
 
 
 class Teacher(NamedTuple):
-    """A second model of the same rows and classes: its distribution p = softmax(t) beside the student's q."""
+    """A second model of the same rows and classes: its distribution p = softmax(t), to compare with the student's q."""
 
     logits: Any
     """(N, V) or (outer, V, inner), as the student's; dtype and strides may be others."""
@@ -122,7 +122,7 @@ class Teacher(NamedTuple):
 
 
 class PairCotangents(NamedTuple):
-    """Derivatives (N,) of a result with respect to what rows have with a teacher; None is zero."""
+    """Derivatives (N,) of a result with respect to the pair terms of rows; None is zero."""
 
     loss: Any = None
     lse: Any = None

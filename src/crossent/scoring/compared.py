@@ -109,7 +109,7 @@ class RankingValues:
 
     @property
     def pair_level(self) -> float:
-        """Level of the interval of one pair, with which those of all pairs hold together."""
+        """Level of the interval of one pair, so that all pairs hold together at the level of the ranking."""
         return 1.0 - (1.0 - self.level) / len(self.pairs)
 
 

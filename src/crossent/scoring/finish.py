@@ -83,7 +83,7 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
 
 
 def _finite(sums: RowSums, whole: float, classes: tuple[Hashable, ...]) -> FiniteRows | None:
-    """Return what the rows with a finite loss cost, and all rows at some floors; None if every loss is finite."""
+    """Return the loss of the rows with a finite loss, and of all rows at some floors; None if every loss is finite."""
     totals = sums.totals
     infinite = float(sums.totals.infinite.value.sum())
     if not infinite:

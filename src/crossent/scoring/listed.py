@@ -1,4 +1,4 @@
-"""The rows of a state as a table: what each costs, which class was true, which was predicted, and its slices."""
+"""The rows of a state as a table: their losses, true classes, predicted classes and slices."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ COLUMNS = ("id", "label", "loss", "probability", "predicted", "confidence", "wei
 def listing(sums: RowSums, block: KeptColumns) -> dict[str, Any]:
     """Return a block of kept rows as columns, (n,) each; without ids `id` is the number of the row.
 
-    Classes, clusters and values of slices are what the caller called them, as lists; a column of `by` with the name of
-    another column is called "by " and its name.
+    Classes, clusters and values of slices have the caller's names, as lists; a column of `by` with the name of another
+    column is called "by " and its name.
     """
     assert sums.layout is not None
     classes = sums.layout.classes
@@ -53,7 +53,7 @@ def blocks(sums: RowSums) -> Iterator[KeptColumns]:
 
 
 def _named(names: Sequence[Hashable], numbers: Any) -> Any:
-    """Return the names that numbers stand for: whole numbers as an array of them, anything else as a list."""
+    """Return the names of numbers: whole numbers as an array of them, anything else as a list."""
     if isinstance(names, range):
         return np.asarray(numbers, np.int64)
     if all(type(name) is int and abs(name) < 2**63 for name in names):

@@ -253,8 +253,8 @@ def _wide(found: Matrix) -> Matrix:
 def paired(truths: Sequence[str], predictions: Sequence[str], kind: str) -> list[int]:
     """Return the place among the columns of y of the label of each column of predictions.
 
-    Names are compared without their common beginning and end. Where either side has numbers alone that count its
-    columns, from 0 or 1, the columns pair by place.
+    Names are compared without their common beginning and end. If the names of either side only number its columns, from
+    0 or 1, the columns pair by position.
 
     Raises
     ------

@@ -151,7 +151,7 @@ def _refuse_infinite_losses(a: KeptColumns, b: KeptColumns, names: Names) -> Non
 
 
 def _matched(a: KeptColumns, b: KeptColumns, names: Names) -> Any:
-    """Return the places of the ids of a among those of b.
+    """Return the positions of the ids of a in b.
 
     Ids are the same if they are equal. If that does not pair all rows, they are the same if they mean the same: "0" in
     a csv file is 0 in a parquet file.
@@ -166,7 +166,7 @@ def _matched(a: KeptColumns, b: KeptColumns, names: Names) -> Any:
 
 
 def _ids(side: KeptColumns, name: str) -> list[Hashable]:
-    """Return the ids of a side, each of which must be there and be unique."""
+    """Return the ids of a side; raise unless all are present and unique."""
     ids = [plain(each) for each in side.id]
     if None in ids:
         row = side.number[ids.index(None)]
@@ -183,7 +183,7 @@ def _ids(side: KeptColumns, name: str) -> list[Hashable]:
 
 
 def _places(mine: list[Any], place: dict[Any, int], ids: tuple[list[Hashable], list[Hashable]], names: Names) -> Any:
-    """Return the place of each of `mine`; `ids` are those of both sides as their files write them."""
+    """Return the place of each of `mine`; `ids` has the ids of both sides as written in their files."""
     missing = [name for name, key in zip(ids[0], mine, strict=True) if key not in place]
     if missing or len(place) != len(mine):
         there = set(mine)

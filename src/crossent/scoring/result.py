@@ -14,7 +14,7 @@ from crossent.scoring.parts import ScoreValues, Slice, Unit
 
 
 class MergeableState(Protocol):
-    """What a score needs of the state that it was made from: `ScoreState` is one."""
+    """The part of a state that its score needs: `ScoreState` is one."""
 
     def merge(self, other: Any) -> MergeableState:
         """Add the rows of another state, and return the state itself."""

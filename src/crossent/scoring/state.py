@@ -272,7 +272,7 @@ cannot be merged
 
 
 def _are_whole(parts: dict[str, Any]) -> bool:
-    """Return whether the parts of a pickled state are those that a state has, down to the names of their attributes."""
+    """Return whether a pickled state has all parts of a state, with the right attribute names."""
     options, sums = parts.get("options"), parts.get("sums")
     if not isinstance(options, ScoreOptions) or not isinstance(parts.get("_whole"), bool):
         return False

@@ -1,4 +1,4 @@
-"""Divergences between a student and a teacher: what distillation minimises."""
+"""Divergences between a student and a teacher: the loss of distillation."""
 
 from __future__ import annotations
 

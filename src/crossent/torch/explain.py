@@ -1,4 +1,4 @@
-"""What `fuse_lm_head` does for a model, said before anybody trains: heads, the way of logits, and memory."""
+"""The effect of `fuse_lm_head` on a model, before training: heads, the way of logits, and memory."""
 
 # pyright: reportPrivateUsage=false
 # Which layers may be fused is what lm_head says.
@@ -20,7 +20,7 @@ from crossent.torch.rehearsal import NoRehearsalError, NoTwinError, Rehearsal, r
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LogitsWay:
-    """What happens to the logits between the head and the loss.
+    """Steps of the logits between the head and the loss.
 
     Scores are softcap · tanh(z / (temperature · softcap)) of the head's output z, or z / temperature without softcap.
     """
@@ -219,7 +219,7 @@ def explain(
 
 
 def _notes(model: nn.Module, heads: tuple[HeadFacts, ...]) -> tuple[str, ...]:
-    """Return what a head keeps to itself: shards that free it, and quantised weights that are not loaded."""
+    """Return notes on a head: shards that free it, and quantised weights that are not loaded."""
     notes = [
         f"{head.sharded} frees the head's weight before the loss, so a fused head computes all its logits at once"
         for head in heads

@@ -197,7 +197,7 @@ def linear_cross_entropy(
 
 
 def loss_of_layer(arguments: Arguments, chunk_bytes: int | None = None) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss of a layer's logits: what `linear_cross_entropy` does once its arguments are bound."""
+    """Return the loss of a layer's logits: `linear_cross_entropy` after its arguments are bound."""
     if any(is_dtensor(x) for x in arguments.operands):
         local = of_layer(arguments)
         return local.finish(_local_loss(local.arguments, chunk_bytes))
@@ -295,7 +295,7 @@ def _in_one_or_two_sweeps(
 
 
 def _kept(call: LinearCall, wanted: Wanted, chunk_bytes: int) -> str:
-    """Return what two sweeps keep for the backward: all logits where they fit, or the derivative of a frozen head.
+    """Return the data of two sweeps for the backward: all logits where they fit, or the derivative of a frozen head.
 
     The derivative costs a product in the forward, and saves two in the backward.
     """

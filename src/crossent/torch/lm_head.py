@@ -144,7 +144,7 @@ def _heads_of(model: nn.Module) -> list[nn.Module]:
 
 
 def _output_embeddings(module: nn.Module) -> list[nn.Module]:
-    """Return the output embedding that a module names, or else those that the modules in it name."""
+    """Return the output embedding of a module, else the output embeddings of its submodules."""
     ask: Any = getattr(module, "get_output_embeddings", None)
     head = None if ask is None else ask()
     if head is not None:
@@ -159,7 +159,7 @@ def _copies_of(head: nn.Module) -> list[nn.Module]:
 
 
 def _check_layer(head: nn.Module) -> None:
-    """Raise unless a layer is one that can be fused, or is; say what to do instead."""
+    """Raise unless a layer is one that can be fused, or is; name the alternative."""
     kind = type(head)
     if is_fused(head):
         return

@@ -1,4 +1,4 @@
-"""Log-probabilities of classes, of logits and of a linear layer: what reinforcement learning asks of a head."""
+"""Log-probabilities of classes, of logits and of a linear layer: statistics of a head for reinforcement learning."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ else:
 
 
 class _NotScripted:
-    """A loss that TorchScript refuses with a reason: it asks a module for what to compile before it compiles it."""
+    """A loss that TorchScript refuses with a reason: TorchScript asks a module for its code before it compiles it."""
 
     def __prepare_scriptable__(self) -> NoReturn:
         name = type(self).__name__

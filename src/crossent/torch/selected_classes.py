@@ -38,7 +38,7 @@ class SelectedClasses(TargetKind):
 
     @staticmethod
     def of(classes: Any, rows: torch.Size, device: torch.device, ignore_index: Any, beside: str) -> SelectedClasses:
-        """Return the classes of a call; raise if they do not fit the rows of what they stand beside."""
+        """Return the classes of a call; raise if they do not fit the rows."""
         if type(ignore_index) is not int or abs(ignore_index) >= 2**63:
             ignore_index = ignore_index_of(ignore_index)
         if not isinstance(classes, Tensor):
@@ -115,7 +115,7 @@ def selected_of_layer(arguments: Arguments, chunk_bytes: int | None) -> Stats:
 
 
 def selected_of_dtensor(arguments: Arguments, localized: Any, *chunk_bytes: int | None) -> Stats:
-    """Return the statistics of DTensors: those of this rank's rows, as DTensors."""
+    """Return the statistics of DTensors: results of this rank's rows, as DTensors."""
     local = localized(arguments)
     if chunk_bytes:
         stats = selected_of_layer(local.arguments, *chunk_bytes)

@@ -1,7 +1,7 @@
 """Sequences of tokens: weights that make a sum of row losses a mean over tokens or sequences, and next-token labels.
 
-No loss knows sequences. Each of these means is Σ w l with weights w that are known before the losses l, so a loss of
-sequences is a sum with sample weights, in one sweep like any other.
+Losses do not handle sequences. Each of these means is Σ w l with weights w that are known before the losses l, so a
+loss of sequences is a sum with sample weights, in one sweep like any other.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def _frame_state(frame: Any, number: int, *, found: Columns, options: Mapping[st
 
 
 def _stacked(column: Any) -> Any:
-    """Return a column of numbers as it is, (N,), and a column of lists as an array, (N, V)."""
+    """Return a column of numbers unchanged, (N,), and a column of lists as an array, (N, V)."""
     first = column.iloc[0]
     if isinstance(first, str):
         raise InputError(

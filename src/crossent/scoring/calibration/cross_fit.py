@@ -1,4 +1,4 @@
-"""What calibration gains on rows that had no part in it: each fold's rows are scored with a fit to the other folds."""
+"""The gain of calibration on rows outside its fit: each fold's rows are scored with a fit to the other folds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Method(Protocol[T]):
         ...
 
     def losses(self, piece: Piece, found: T | None) -> Any:
-        """Return the loss of each row, (n,); None stands for the rows as they are."""
+        """Return the loss of each row, (n,); None stands for no calibration."""
         ...
 
 

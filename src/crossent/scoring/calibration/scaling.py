@@ -1,4 +1,4 @@
-"""What `TemperatureScaling` and `VectorScaling` share: fit, cross-fit and predict in the manner of scikit-learn."""
+"""Shared code of `TemperatureScaling` and `VectorScaling`: fit, cross-fit and predict, as in scikit-learn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CalibrationWarning(UserWarning):
 
 
 class Scaling(Parameters):
-    """Both estimators; `_fitted` is what their method found, None where predictions stay as they are."""
+    """Both estimators; `_fitted` is the result of the method, None if predictions stay unchanged."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to predictions and true classes, and return the estimator.
@@ -148,7 +148,7 @@ class Scaling(Parameters):
         return self.cross_fit_rows(Rows(lambda: [made]), folds, ci)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return calibrated log-probabilities, (N, V) float64; of one column those of both classes.
+        """Return calibrated log-probabilities, (N, V) float64; for one column, of both classes.
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class Scaling(Parameters):
         return logits if self._fitted is None else self.method().scaled(logits, self._fitted)
 
     def predict_proba(self, X: Any) -> Any:
-        """Return calibrated probabilities, (N, V) float64; of one column those of both classes.
+        """Return calibrated probabilities, (N, V) float64; for one column, of both classes.
 
         Parameters
         ----------
@@ -274,7 +274,7 @@ class Scaling(Parameters):
         raise NotImplementedError
 
     def _take(self, found: Any) -> None:
-        """Make the attributes of what the method found; None stands for predictions as they are."""
+        """Set the attributes from the result of the method; None stands for unchanged predictions."""
         raise NotImplementedError
 
     def fit_rows(self, rows: Rows) -> Self:

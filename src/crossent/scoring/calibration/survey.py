@@ -20,7 +20,7 @@ from crossent.scoring.sums.row_sums import BLOCK, Numbering
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
-    """What is known of rows before a fit: their classes, how many count, in how many clusters, and warnings."""
+    """Facts about the rows before a fit: their classes, how many count, in how many clusters, and warnings."""
 
     classes: tuple[Hashable, ...]
     binary: bool
@@ -36,7 +36,7 @@ class Survey:
 
 
 def survey(rows: Rows) -> Survey:
-    """Return what one pass tells of rows.
+    """Return the results of one pass over the rows.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def survey(rows: Rows) -> Survey:
 
 
 def _check(batch: Batch, first: int, notes: Notes) -> None:
-    """Take note of suspicious rows of a batch, the first of many rows of logits alone; raise for invalid ones."""
+    """Record suspicious rows of a batch; of many rows of logits, only the first; raise for invalid ones."""
     for begin in range(0, len(batch), BLOCK):
         end = min(begin + BLOCK, len(batch))
         found = CountedRows.of(batch, begin, costs(batch, begin, end, normalize=False), first, "inf")
@@ -77,7 +77,7 @@ def _check(batch: Batch, first: int, notes: Notes) -> None:
 
 
 def _refuse(rows: Rows) -> None:
-    """Score rows that hold what is no number, which says where it is."""
+    """Score rows with a non-number, to raise the error that names its place."""
     state = ScoreState(worst=0)
     for batch in rows.batches():
         state.sums.add(batch)

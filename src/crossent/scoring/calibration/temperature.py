@@ -31,14 +31,15 @@ _BENT = 3.0
 """Relative change of the curvature, about, with a relative change of β: how much a line through two points may miss."""
 _MOST = 200
 _TOO_FLAT = (
-    "the true classes have less than their share of the logits, so every larger T lowers the loss, until all classes "
+    "the true classes have logits below the average of their rows, so every larger T lowers the loss, until all "
+    "classes "
     "are equally probable; are the classes in the order of the columns?"
 )
 _TOO_STEEP = "every smaller T lowers the loss: the most probable classes differ only by rounding"
 
 
 class NoOptimum(Exception):  # noqa: N818  a fact about the data, told to users in words
-    """There is no best parameter; the text says why."""
+    """There is no best parameter; the text is the reason."""
 
 
 class Point(NamedTuple):
@@ -92,7 +93,7 @@ def _stats(piece: Piece, beta: float, exact: bool) -> tuple[Any, RowStats]:
 
 
 class Look:
-    """What one pass tells of rows: their loss as they are, a sample of them, and whether any temperature is best."""
+    """Results of one pass over rows: their uncalibrated loss, a sample, and whether there is a best temperature."""
 
     def __init__(self) -> None:
         self.sample = Sample()
@@ -113,7 +114,7 @@ class Look:
 
     @property
     def loss(self) -> float:
-        """The mean loss at T = 1; NaN if the logits of some row are no numbers, or a true class has none."""
+        """The mean loss at T = 1; NaN if logits of a row are not numbers, or a true class has no logit."""
         return math.fsum(self._losses) / math.fsum(self._weights)
 
     def start(self) -> Best:
@@ -141,7 +142,7 @@ class Look:
 
 
 def look_at(rows: Iterable[Piece]) -> Look:
-    """Return what one pass tells of rows."""
+    """Return the results of one pass over the rows."""
     look = Look()
     for piece in rows:
         look.add(piece)
@@ -149,7 +150,7 @@ def look_at(rows: Iterable[Piece]) -> Look:
 
 
 def fit(rows: Rows, start: Best | None = None, look: Look | None = None) -> Best:
-    """Return the best β of rows; `start` is that of nearly the same rows, `look` what a pass over them has told.
+    """Return the best β of rows; `start` is the fit of similar rows, `look` the result of a pass over these.
 
     Raises
     ------
@@ -161,7 +162,7 @@ def fit(rows: Rows, start: Best | None = None, look: Look | None = None) -> Best
 
 
 def _between(low: float, high: float, beta: float, *, first: bool) -> float:
-    """Return a β to try next, where no line says which; the first steps are small, for most T are near 1."""
+    """Return the next β to try, without a tangent to follow; the first steps are small, for most T are near 1."""
     if first:
         return beta * 1.5 if high == math.inf else beta / 1.5
     if high == math.inf:

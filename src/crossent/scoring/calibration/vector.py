@@ -114,7 +114,7 @@ def _softmax(piece: Piece, scale: Any, bias: Any) -> tuple[Any, Any, Any]:
 
 
 def fit(rows: Rows, classes: Sequence[Any], start: Vector | None = None) -> Vector:
-    """Return the best scales and biases of rows; `start` are those of nearly the same rows.
+    """Return the best scales and biases of rows; `start` are the parameters of similar rows.
 
     Raises
     ------

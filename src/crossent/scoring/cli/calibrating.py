@@ -1,4 +1,4 @@
-"""What `crossent calibrate` does: fit a scaling to files, say what it gains, and write calibrated predictions."""
+"""The command `crossent calibrate`: fit a scaling to files, report its gain, and write calibrated predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `crossent compare` does: find the models among files and columns, compare two, or rank more."""
+"""The command `crossent compare`: find the models among files and columns, compare two, or rank more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossent.scoring.state import ScoreState
 
 
 class Columns(NamedTuple):
-    """Patterns of columns, one for each model, or one for all; none if the shape of the table says which they are."""
+    """Patterns of columns, one for each model, or one for all; none if the columns are recognised."""
 
     kind: Kind
     patterns: Sequence[str]

@@ -27,7 +27,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def bytes_of(text: str | None) -> int | None:
-    """Return the bytes that a text such as 4G, 500M or 1.5GiB stands for.
+    """Return the bytes in a size such as 4G, 500M or 1.5GiB.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def limited(max_memory: int | None, *files: Path | str) -> Generator[None, None,
 def _untouched() -> int:
     """Return the bytes that the process has reserved without using them, and that the threads to come will reserve.
 
-    The kernel's limit counts what is reserved. Libraries reserve stacks and arenas for each processor, so without this
+    The kernel's limit counts reserved memory. Libraries reserve stacks and arenas for each processor, so without this
     the same limit would be smaller on a larger machine.
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

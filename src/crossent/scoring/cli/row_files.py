@@ -17,7 +17,7 @@ ENDINGS = (".parquet", ".pq", ".arrow", ".feather", ".csv")
 
 
 def check_ending(path: Path, option: str) -> None:
-    """Raise `UsageError` if the name of a file does not say a format that can be written."""
+    """Raise `UsageError` if the file name has no ending of a format that can be written."""
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{option} {path}: its name must end in {', '.join(ENDINGS)}, got {quoted(path.suffix)}")
 

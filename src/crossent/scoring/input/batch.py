@@ -1,4 +1,4 @@
-"""Rows as callers pass them become a `Batch`: checked, coded, and in one form whatever library they came from."""
+"""Rows as callers pass them become a `Batch`: checked, coded, and in one form for all libraries."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Batch:
         return len(self.values.shape) == 1
 
     def in_order_of(self, classes: tuple[Hashable, ...]) -> Batch:
-        """Return the rows with their columns in the order of these classes, or as they are if theirs are others."""
+        """Return the rows with their columns in the order of these classes; rows of other classes stay."""
         places = None if self.binary or classes == self.classes else matched(classes, self.classes)
         if places is None:
             return self
@@ -87,7 +87,7 @@ class Batch:
 
     @property
     def layout(self) -> Layout:
-        """What rows of other batches must have in common with these to be scored together."""
+        """Facts that rows of other batches must share with these to be scored together."""
         named = self.id is not None
         return Layout(self.kind, self.classes, self.binary, self.cluster is not None, tuple(self.by), named)
 
@@ -136,7 +136,7 @@ def _require_rows(rows: int, part: Any | None, argument: str, name: str | None =
 
 
 def _shape(y: Any) -> tuple[int, ...]:
-    """Return the shape of y, () if it has none that NumPy knows."""
+    """Return the shape of y, () if NumPy cannot tell."""
     if is_tensor(y):
         y = from_tensor(y, "y", "y")
     if hasattr(y, "shape"):

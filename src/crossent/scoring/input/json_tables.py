@@ -94,7 +94,7 @@ def _of_array(scanner: Scanner, path: Path) -> _Layout:
 
 
 def _part(scanner: Scanner, name: str) -> _Part:
-    """Step over a value of the outermost object, and return what it is."""
+    """Skip a value of the outermost object, and return its kind."""
     begin = scanner.peek()
     offset = scanner.offset
     if begin == "[" and name == "columns":

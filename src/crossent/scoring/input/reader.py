@@ -22,14 +22,14 @@ _ROWS = 1 << 16
 
 
 class FileError(InputError):
-    """A file that is not what its name says, or that cannot be read in parts."""
+    """A file with contents other than its name says, or that cannot be read in parts."""
 
 
 @contextmanager
 def errors_named(name: str, path: Path | None = None) -> Generator[None, None, None]:
-    """Turn whatever a reader raises into a `FileError` of one line that names the file.
+    """Turn any error of a reader into a one-line `FileError` that names the file.
 
-    `path` is where a copy of the file lies, which errors speak of, and the user does not know.
+    `path` is the place of a temporary copy, which the user does not know.
     """
     try:
         yield
@@ -67,7 +67,7 @@ DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    r"""What a user says about files, because neither their names nor their first bytes do.
+    r"""Options of files that neither their names nor their first bytes show.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class Reader:
     class_names: Callable[[Path, str], Sequence[str] | None] | None = None
 
     def with_options(self, options: FileOptions) -> Reader:
-        """Return the reader that reads files as the options say.
+        """Return the reader for these options.
 
         Raises
         ------

@@ -118,7 +118,7 @@ def _mapped(path: Path, tensor: _Tensor) -> Any:
 
 
 def _floats(array: Any, kind: str) -> Any:
-    """Return rows as they are, those of bfloat16 as float32."""
+    """Return rows unchanged, but bfloat16 as float32."""
     array = np.asarray(array)
     return (array.astype(np.uint32) << _SHIFT).view(np.float32) if kind == "BF16" else array
 

@@ -90,7 +90,7 @@ class Seen:
         return [value for value in kept if not (isinstance(value, str) and not value.strip())]
 
     def in_classes(self, name: str, classes: Classes) -> bool:
-        """Return whether all labels of a column are classes, each of one alone, and there is one at least."""
+        """Return whether a column has labels and each is exactly one class."""
         labels = self.labels(name)
         known = numbers_of(classes)
         if known.numeric and labels is not None:

@@ -1,8 +1,8 @@
 """One column of any library: NumPy, torch, pandas, polars, pyarrow, narwhals, or Python's own values.
 
-Whatever pyarrow can read without loss is read as it reads files (`arrow`), so that a frame and a file with the same
-values have the same labels, slices and ids. Arrays of NumPy and torch stay what they are, and anything else goes value
-by value.
+Values that pyarrow can hold without loss take the way of files (`arrow`), so that a frame and a file with the same
+values have the same labels, slices and ids. Arrays of NumPy and torch stay arrays; other values are converted one by
+one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def code(values: Any, argument: str, of: object = None) -> Coded:
 
 
 def as_ids(values: Any) -> Any:
-    """Return the argument `id` as a vector: integers as they are, anything else as plain values."""
+    """Return the argument `id` as a vector: integers stay, other values become plain ones."""
     array = as_arrow(values)
     if array is not None:
         return names_of_rows(array, "id", "id")
@@ -143,7 +143,7 @@ def as_vector(values: Any, argument: str, of: object = None) -> Any:
 
 
 def objects(items: Sequence[Any]) -> Any:
-    """Return Python's objects as a vector of NumPy, whatever they are."""
+    """Return any Python objects as a vector of NumPy."""
     return np.fromiter(items, object, len(items))
 
 
@@ -156,7 +156,7 @@ def _is_of_numpy(values: Any) -> bool:
 
 
 def _only_column(values: Any) -> Any:
-    """Return the column of a frame that has one, a column of narwhals in its own library, anything else as it is."""
+    """Return the only column of a frame, a column of narwhals in its own library, and other values unchanged."""
     if hasattr(values, "to_native"):
         values = values.to_native()
     if not hasattr(values, "columns"):

@@ -1,4 +1,4 @@
-"""Labels with several numbers a row: one-hot rows, several classes, soft labels, and what to pass in their place."""
+"""Labels with several numbers a row: one-hot rows, several classes, soft labels, and the fix for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOSE = 1e-2  # how far sums of soft labels may be off
 
 
 def why_not_labels(y: Any, predictions: Matrix, kind: str) -> str:
-    """Return the error about labels (N, K): what they seem to be, and what to pass.
+    """Return the error about labels (N, K): their likely kind, and the fix.
 
     Parameters
     ----------

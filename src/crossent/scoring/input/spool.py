@@ -1,7 +1,7 @@
 """Temporary copies of files that cannot be read where they are: members of archives, xz, standard input, URLs.
 
 Readers take a file twice, for its columns and for its rows, and some formats begin at the end. So these files are
-copied to the disk first, in little memory, and never more than a part of what the disk has free.
+copied to the disk first, in little memory, and use at most a part of its free space.
 """
 
 from __future__ import annotations

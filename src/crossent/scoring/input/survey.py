@@ -1,7 +1,7 @@
-"""What a table is asked before its rows are read: which columns, whose classes, and which columns are texts.
+"""Settles the columns of a table before its rows are read: which columns, whose classes, and which columns are texts.
 
-`settled` looks columns up by name, pattern or path, recognises what nobody named (`recognised`), and finds the classes:
-those that the rows name, by reading that column alone before, and those that the file says its labels are.
+`settled` looks columns up by name, pattern or path, recognises unnamed columns (`recognised`), and finds the classes:
+from the rows, in a first pass over that column, or from the file's own label names.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
 
 
 def first_rows(table: Asked, names: Sequence[str], count: int, *, texts: bool = True) -> Any | None:
-    """Return the first rows of some columns, None for none; as texts, or numbers, if the format does not say which."""
+    """Return the first rows of some columns, None for none; as texts, or numbers, if the format has no types."""
     if not names:
         return None
     batches = cast("Any", table.batches(names, names if texts else ()))
@@ -193,7 +193,7 @@ def _looked_up(table: Asked, columns: Columns) -> Columns:
 
 
 def _with_texts(table: Asked, columns: Columns) -> tuple[Columns, Any]:
-    """Return columns that say whether predictions are texts, and the first rows of a single column of predictions."""
+    """Return columns with a mark for predictions in text form, and the first rows of a single column of predictions."""
     values = list(columns.values or ())
     if len(values) != 1:
         return columns, None

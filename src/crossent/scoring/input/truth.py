@@ -20,7 +20,7 @@ from crossent.scoring.input.tools import is_truth
 
 @dataclass(eq=False)
 class Joined:
-    """Predictions with columns of another table beside them; to its readers it is one table.
+    """Predictions joined with columns of another table; to its readers it is one table.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Joined:
 
     @property
     def name(self) -> str:
-        """What errors about the whole call it."""
+        """Its name in errors about the whole."""
         return self.predictions.name
 
     @property
@@ -71,7 +71,7 @@ class Joined:
 
     @property
     def typed(self) -> bool:
-        """Whether the files of the predictions say the types of their columns."""
+        """Whether the files of the predictions have column types."""
         return self.predictions.typed
 
     def place(self, row: int) -> Place:
@@ -180,7 +180,7 @@ class Joined:
         return [name for name in self.truth.columns if name in self.predictions.columns and name not in self.taken]
 
     def _require_same(self, batch: Any, row: int) -> None:
-        """Raise if a column that both have, with a value of its own in each row of the truth, says other rows."""
+        """Raise if a column of both, unique in the truth, has different values in the predictions."""
         for name, ids in self._shared.items():
             theirs, mine = _alike(ids.slice(row, len(batch)), decoded(batch.column(name)))
             wrong = [k for k, (a, b) in enumerate(zip(theirs.to_pylist(), mine.to_pylist(), strict=True)) if a != b]
@@ -207,7 +207,7 @@ class Joined:
 
 
 def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined, Columns]:
-    """Return predictions with the columns of the truth that are needed beside them, and the columns to read.
+    """Return predictions joined with the needed columns of the truth, and the columns to read.
 
     Labels are taken from the truth; weights, clusters and slices from the predictions if they have them, else from the
     truth. Without a name, labels are its only other column, or the only one that is called as labels are.
@@ -260,7 +260,7 @@ def _label(truth: Tables, on: str | None) -> str:
 
 
 def _unique(ids: Any, on: str, name: str) -> Any:
-    """Return a column of ids as one array, each of which must be there once."""
+    """Return a column of ids as one array; raise unless all are present and unique."""
     from pyarrow import compute
 
     count: Any = compute
@@ -278,7 +278,7 @@ def _unique(ids: Any, on: str, name: str) -> Any:
 
 
 def _alike(ids: Any, mine: Any) -> tuple[Any, Any]:
-    """Return ids of both sides in one type: as whole numbers if both are, else as they are written."""
+    """Return ids of both sides in one type: as whole numbers if both are, else as texts."""
     import pyarrow as pa
     from pyarrow import types
 

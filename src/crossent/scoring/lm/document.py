@@ -1,4 +1,4 @@
-"""Documents: the tokens of one text with their log-probabilities, in one form whatever program logged them."""
+"""Documents: the tokens of one text with their log-probabilities, in one form for all programs."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class OpenedLog(NamedTuple):
 
 @contextmanager
 def opened(path: Path) -> Generator[OpenedLog, None, None]:
-    """Open a log, whatever its compression; "-" is standard input.
+    """Open a log with any compression; "-" is standard input.
 
     Raises
     ------

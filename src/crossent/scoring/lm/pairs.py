@@ -78,9 +78,9 @@ def compare_logs(
 
 
 class Summed(NamedTuple):
-    """What a log has of a document: its loss, its tokens and bytes, NaN where unknown, their texts, and its choices.
+    """Sums of a document in a log: its loss, its tokens and bytes, NaN where unknown, their texts, and its choices.
 
-    `whole` says that the bytes are those of a text from its first token on, known for sure.
+    `whole` is whether the bytes are certain and include the first token of the text.
     """
 
     loss: float

@@ -1,4 +1,4 @@
-"""Documents of logs: `read` a file or several, whatever program wrote them, with the keys by which they are scored."""
+"""Documents of logs: `read` one or several files of any known program, with the keys to slice by."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _part(done: Done, k: int, files: int, part: float) -> None:
 
 
 def task_of(path: Path) -> str:
-    """Return the task that the name of a file says: that of lm-eval's samples, else the name without its endings.
+    """Return the task in a file name: the task of lm-eval's samples, else the name without its endings.
 
     Examples
     --------
@@ -155,7 +155,7 @@ class _Log(NamedTuple):
 
 
 def _documents(log: _Log, source: LogSource | None, done: Done | None) -> Iterator[Document]:
-    """Yield the documents of a file, those of lm-eval's first filter alone."""
+    """Yield the documents of a file, but only of lm-eval's first filter."""
     first: Any = None
     found: set[str] = set()
     keys: list[str] = []

@@ -68,7 +68,7 @@ def records(path: Path, done: Done | None = None) -> Iterator[LogRecord]:
 
 
 def _data(line: bytes) -> bytes:
-    """Return what a line holds; of a stream of server-sent events the data of an event, nothing for other fields."""
+    """Return the value of a line; of a stream of server-sent events the data of an event, nothing for other fields."""
     text = line.lstrip()
     if text.startswith(b"data:"):
         text = text[len(b"data:") :]
@@ -77,7 +77,7 @@ def _data(line: bytes) -> bytes:
 
 
 def _whole(path: Path, file: BinaryIO, line: bytes, error: LogError, where: str) -> Any:
-    """Return the file as one JSON value over several lines; `error` is that of its first line on its own."""
+    """Return the file as one JSON value over several lines; `error` is the error of its first line alone."""
     rest = b"" if len(line) > LONGEST else b"".join(_rest(file, LONGEST + 1 - len(line), path))
     if not rest.strip():
         raise LogError(f"{path}, {where}: {error}") from None

@@ -1,4 +1,4 @@
-"""Tokens by their place in a document, and by their loss: sums in a few ranges, whatever the number of tokens."""
+"""Tokens by their place in a document, and by their loss: sums in a few ranges, for any number of tokens."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _score(totals: TokenTotals, level: float) -> LanguageModelScore:
 
 
 def _slices(parts: dict[str | None, TokenTotals], level: float) -> Iterator[LanguageModelSlice]:
-    """Yield the numbers of the documents that share a value, in the order in which the values came."""
+    """Yield the numbers of the documents of each value, in order of first appearance."""
     for value, totals in parts.items():
         totals.finish()
         exact = totals.exact

@@ -29,7 +29,7 @@ _BARS = 24
 
 
 class DocumentSums(NamedTuple):
-    """Sums over the tokens of one document, or over all documents of one cluster; NaN if the log does not tell.
+    """Sums over the tokens of one document, or over all documents of one cluster; NaN for values that the log lacks.
 
     `loss` is in nats and takes the smallest possible loss of a token outside the log; `covered_loss` leaves such
     tokens out. `tokens`, `covered`, `bytes` and `words` are numbers to divide by.
@@ -44,7 +44,7 @@ class DocumentSums(NamedTuple):
 
 
 class ChoiceSums(NamedTuple):
-    """One multiple-choice question: its loss in nats and that of guessing, NaN if unknown, and its accuracy."""
+    """One multiple-choice question: its loss and the loss of guessing in nats, NaN if unknown, and its accuracy."""
 
     loss: float
     guess: float
@@ -62,7 +62,7 @@ UNKNOWN = Estimate(math.nan, NO_INTERVAL)
 
 
 class Costliest(Generic[T]):
-    """The entries with the largest losses, in whatever order they are added."""
+    """The entries with the largest losses, for any order of additions."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -136,7 +136,7 @@ def _spread(found: ComparisonValues, a: str, b: str, unit: Unit) -> str:
 
 
 def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> str:
-    """Return the section of a column, what got dearest first."""
+    """Return the section of a column, largest increase in loss first."""
     if len(parts) < 2:
         return ""
     order = sorted(parts, key=lambda part: -part.difference)

@@ -14,12 +14,12 @@ _MOST = 20
 
 
 def called(found: ComparisonValues) -> tuple[str, str]:
-    """Return what the two sides are called: NEW and OLD of two files, else a and b."""
+    """Return the names of the two sides: NEW and OLD of two files, else a and b."""
     return ("NEW", "OLD") if found.names != ("a", "b") else found.names
 
 
 def chance(p: float) -> str:
-    """Return a p-value with four decimal places; smaller ones are told apart from nothing.
+    """Return a p-value with four decimal places; smaller ones are shown as less than that.
 
     >>> chance(0.0312), chance(3e-9), chance(float("nan"))
     ('0.0312', '<0.0001', '–')

@@ -80,7 +80,7 @@ def _warnings(score: LanguageModelValues) -> str:
 
 
 def _cards(score: LanguageModelValues) -> list[str]:
-    """Return the cards at the top: loss, bits per byte, perplexity, coverage or accuracy, of what there is."""
+    """Return the cards at the top: the available ones of loss, bits per byte, perplexity, coverage and accuracy."""
     cards: list[str] = []
     exact = score.tokens > 0 and score.covered == score.tokens
     if exact:
@@ -133,7 +133,7 @@ def _box(heading: str, value: str, text: str) -> str:
 
 
 def _slices(score: LanguageModelValues) -> str:
-    """Return the tables of what shares a value."""
+    """Return the tables of slices."""
     found: list[str] = []
     for name, parts in score.by.items():
         title, rows = slice_table(name, parts)

@@ -132,7 +132,7 @@ def _accuracy_between(score: ScoreValues) -> str:
 
 
 def _beside_infinity(score: ScoreValues) -> str:
-    """Return sentences on the finite losses beside an infinite one, and on the loss at some floors."""
+    """Return sentences on the finite losses if the loss is infinite, and on the loss at some floors."""
     found = score.finite
     if found is None:
         return ""
@@ -322,7 +322,7 @@ def _numbers(score: ScoreValues) -> str:
 
 
 def _finite_rows(score: ScoreValues, places: int) -> list[NumberRow]:
-    """Return the rows about the finite losses beside an infinite one."""
+    """Return the rows about the finite losses if the loss is infinite."""
     found = score.finite
     if found is None:
         return []

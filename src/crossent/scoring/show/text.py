@@ -86,7 +86,7 @@ def headline(score: ScoreValues, *, in_bits: bool = False) -> TextRows:
 
 
 def _beside_infinity(score: ScoreValues, unit: LossUnit) -> TextRows:
-    """Return rows about the finite losses beside an infinite one, and about the loss at some floors."""
+    """Return rows about the finite losses if the loss is infinite, and about the loss at some floors."""
     found = score.finite
     if found is None:
         return []

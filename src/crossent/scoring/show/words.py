@@ -56,7 +56,7 @@ def exponential(x: float) -> str:
 
 
 def probability(q: float) -> str:
-    """Return a small probability, a power of ten as such.
+    """Return a small probability; powers of ten keep that form.
 
     >>> probability(1e-6), probability(0.002)
     ('10⁻⁶', '0.002')

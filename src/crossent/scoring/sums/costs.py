@@ -1,7 +1,7 @@
 """Costs of rows, from their predictions and labels, by the core's row functions.
 
-Nothing of the size of the predictions is allocated: probabilities are read where they are, and logits become float64 a
-small piece at a time, so that the numbers do not depend on the type in which they were stored.
+Nothing of the size of the predictions is allocated: probabilities are read in place, and logits become float64 in small
+pieces, so that results do not depend on the stored type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A weight of which some classes exist at a time: `Dequantized`, a tensor without memory of its own.
+"""A weight that exists only a range of classes at a time: `Dequantized`, a tensor without memory of its own.
 
-The operators of linear layers take it as it is, and ask it for the classes that they multiply. Whatever else torch does
-with it, it does with all of the numbers, as if these had been there.
+The operators of linear layers take it directly, and ask it for the classes of each product. Any other operation of
+torch computes all numbers first.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def sum_over_classes(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _kept_lazy(func: Any, args: Any, kwargs: Any) -> Dequantized | None:
-    """Return what a slice of classes, another dtype or a copy is of a weight that is still not made, else None."""
+    """Return the lazy weight for a slice of classes, a dtype conversion or a copy, else None."""
     x = args[0] if args else None
     if not isinstance(x, Dequantized):
         return None

@@ -1,6 +1,6 @@
-"""Weights as libraries quantise them: how some rows become numbers, without those of all others.
+"""Weights as libraries quantise them: dequantisation of some rows, without the others.
 
-Nothing here imports a library: whoever has such a weight has imported it.
+Nothing here imports a library: a program with such a weight has imported it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class QuantisedRows(NamedTuple):
-    """What makes rows [begin, end) of a weight, the shape (V, D) of all of it, and the dtype of its numbers."""
+    """The function for rows [begin, end) of a weight, the shape (V, D) of the whole, and the dtype of its numbers."""
 
     make: Callable[[int, int], Tensor]
     shape: tuple[int, ...]

@@ -31,7 +31,7 @@ Gradients = Mapping[str, Tensor | None]
 
 
 class Forward(NamedTuple):
-    """What an operator computes, as functions of a call."""
+    """The computations of an operator, as functions of a call."""
 
     kernel: Callable[[Any], Any]
     """Computes it, on any device."""
@@ -167,7 +167,7 @@ def register(
 
 
 def is_plain_backward(*cotangents: Tensor | None) -> bool:
-    """Return whether these are ordinary cotangents of a backward that nobody watches or will differentiate."""
+    """Return whether these are ordinary cotangents of an unobserved backward without further derivatives."""
     if torch.is_grad_enabled() or is_watched() or forward_ad._current_level >= 0:  # pyright: ignore
         return False
     for x in cotangents:  # noqa: SIM110  this takes half the time of all(…)
@@ -177,7 +177,7 @@ def is_plain_backward(*cotangents: Tensor | None) -> bool:
 
 
 def in_plain_backward(ctx: Any) -> bool:
-    """Return whether a backward runs in plain eager mode, on ordinary tensors, and nobody will differentiate it."""
+    """Return whether a backward runs in plain eager mode, on ordinary tensors, without further derivatives."""
     return getattr(ctx, "plain", False)
 
 
@@ -186,7 +186,7 @@ def _returned(returns: Any) -> str:
 
 
 def _flat(takes: type[OperatorCall], function: Callable[[Any], Any], *, read: bool = False) -> Callable[..., Any]:
-    """Return a function of flat arguments; torch wants a plain tuple of several outputs."""
+    """Return a function of flat arguments; torch requires a plain tuple of several outputs."""
     known = len(takes.leaves())
 
     def flat(*arguments: Any) -> Any:
@@ -207,5 +207,5 @@ def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Return whether this is an ordinary tensor, which a kernel may read without asking anybody."""
+    """Return whether this is an ordinary tensor, which a kernel may read directly."""
     return type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))

@@ -1,6 +1,6 @@
 """Closings that callers write: functions of the rows' outputs that return a loss for each row.
 
-A closing sees rows as `ClosingRows`. It is called with all rows, or with those of a chunk while a sweep has them.
+A closing sees rows as `ClosingRows`. It is called with all rows, or in a sweep with the rows of each chunk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VALIDATED_ROWS = 64
 
 
 class RowView:
-    """What is known of rows: their results, and what follows from them or from another target of the same logits.
+    """Rows as seen by a closing: their results, and values from these or from another target of the same logits.
 
     `again` returns the results of the same logits for another target.
     """
@@ -91,7 +91,7 @@ class RowView:
         """Raise for an attribute that needs a target where there is none; rows of a loss have one."""
 
     def of_teacher(self, name: str) -> Tensor:
-        """Return what a closing reads of a teacher by the name of the attribute."""
+        """Return an attribute of the teacher for a closing."""
         raise AttributeError(
             f"rows.{name} needs a teacher; call divergence(logits, teacher_logits, …) with this closing"
         )
@@ -288,7 +288,7 @@ def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction
 
 
 def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: Tensor | None = None) -> Tensor:
-    """Return what a closing makes of rows, (n,), and 0 for removed rows, which it does not see.
+    """Return the closing's loss of rows, (n,); removed rows are not passed to it and get 0.
 
     Rows that are `still` are seen as constants: their losses count for the weights that they have, and no more.
 
@@ -327,7 +327,7 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: 
 
 
 def _called(function: RowFunction, rows: ClosingRows, like: Tensor) -> Tensor:
-    """Return what a closing returns, checked, in the dtype of the losses."""
+    """Return the checked result of a closing, in the dtype of the losses."""
     found: Any = function.function(rows, *function.operands)
     number = like.shape[0]
     if not isinstance(found, Tensor):
@@ -351,7 +351,7 @@ def _called(function: RowFunction, rows: ClosingRows, like: Tensor) -> Tensor:
 
 
 def _check_apart(function: RowFunction, rows: ClosingRows, losses: Tensor) -> None:
-    """Raise if some rows, or whole sequences, have other losses alone than beside the others."""
+    """Raise if some rows, or whole sequences, have a different loss alone than with the others."""
     with torch.no_grad():
         parts = _parts(function.segments, losses.shape[0])
         for part in parts[:VALIDATED_ROWS]:
@@ -368,7 +368,7 @@ def _check_apart(function: RowFunction, rows: ClosingRows, losses: Tensor) -> No
 
 
 def _parts(segments: Tensor | None, number: int) -> list[Tensor]:
-    """Return the places of the rows that must have their losses alone, at most as many parts as are validated."""
+    """Return the positions of rows to evaluate alone, at most the number of validated parts."""
     if segments is None:
         return list(torch.arange(number)[:VALIDATED_ROWS].split(1))
     return [(segments == x).nonzero().squeeze(1) for x in segments.unique()[:VALIDATED_ROWS]]

@@ -1,8 +1,8 @@
-"""A low-rank adapter beside a head's weight: what callers pass in the place of the weight, and what becomes of it.
+"""A low-rank adapter beside a head's weight: the argument in place of the weight, and its computation.
 
-The logits x Wᵀ + s (x Aᵀ) Bᵀ are those of one layer whose input has r features more, u = s x Aᵀ, and whose weight has r
-columns more, B. So no weight is added to another one, and the rest is autograd's: u is made here, by operations of
-torch, which take its gradient on to A and to whatever came before.
+The logits x Wᵀ + s (x Aᵀ) Bᵀ equal those of one layer with r more input features, u = s x Aᵀ, and r more columns of the
+weight, B. So weights are never added, and autograd does the rest: u is computed here by operations of torch, which pass
+its gradient on to A and x.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class LowRank:
 
 
 class _Adapter(NamedTuple):
-    """What the layer of an adapter is made of: more features of the input, and what they meet."""
+    """Parts of an adapter's layer: more input features, and their columns."""
 
     features: Tensor
     columns: Tensor
@@ -170,9 +170,9 @@ def _products(x: Tensor, a: Tensor) -> Tensor:
 
 
 class _RowProducts(torch.autograd.Function):
-    """x aᵀ, where a row without a gradient has no part in that of a, for any values: a row that a loss left out.
+    """x aᵀ, where a row without a gradient adds nothing to the gradient of a, for any values.
 
-    Its finite numbers do have one, times 0: derivatives of the gradient are made of them.
+    Its finite numbers still enter the gradient, times 0, so that derivatives of the gradient exist.
     """
 
     @staticmethod
@@ -193,7 +193,7 @@ class _RowProducts(torch.autograd.Function):
 
 
 def _adapter(given: LowRank, input: Tensor, names: LayerNames) -> _Adapter:
-    """Return scale · x aᵀ in the dtype of the input, and b in that of the weight."""
+    """Return scale · x aᵀ in the dtype of the input, and b in the dtype of the weight."""
     x = input if given.input is None else given.input
     for name, operand in (("a", given.a), ("b", given.b), ("input", x)):
         if is_dtensor(operand) != is_dtensor(input):

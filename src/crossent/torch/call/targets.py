@@ -75,7 +75,7 @@ class NoTarget(TargetKind):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TargetRows:
-    """A target in the form of the kernels; which of the two are there says its kind."""
+    """A target in the form of the kernels; its kind follows from the present ones."""
 
     index: Tensor | None
     """Classes of each row, (N,), or (N, K) beside their probabilities."""

@@ -1,8 +1,8 @@
-"""The layers that a fused head consists of: linear ones, quantised ones, those of adapters, with lazy outputs.
+"""The layers that a fused head consists of: linear, quantised and adapter layers, with lazy outputs.
 
-A fused layer has the class of the layer that it was, with `LazyHead` before it. Adapters need no more than that: what
-PEFT adds to the output of the layer that it wraps is a factor times the output of another linear layer, and the sum of
-two lazy outputs is lazy (`sums`).
+A fused layer has the class of the layer that it was, with `LazyHead` before it. Adapters need no more than that: PEFT
+adds a factor times the output of another linear layer to the output of the wrapped layer, and the sum of two lazy
+outputs is lazy (`sums`).
 """
 
 # pyright: reportPrivateUsage=false
@@ -36,7 +36,7 @@ _OF_DTENSORS = (
 
 @functools.cache
 def prepare() -> None:
-    """Let torch.compile leave lazy logits alone, and let heads that are replaced stay fused.
+    """Keep torch.compile away from lazy logits, and keep replaced heads fused.
 
     Not done at import: it loads the compiler, and a process that fuses nothing needs neither.
     """
@@ -48,9 +48,9 @@ def prepare() -> None:
 
 
 def _stay_fused(owner: nn.Module, name: str, replacement: nn.Module | None) -> None:
-    """Fuse what takes the place of a fused head: a plain layer, as a new vocabulary makes one, or an adapter around it.
+    """Fuse a replacement of a fused head: a plain layer, as a new vocabulary makes one, or an adapter around it.
 
-    And fuse what joins the fused layers of an adapter: another adapter.
+    And fuse new layers of a fused adapter: another adapter.
     """
     if replacement is None or is_fused(replacement):
         return
@@ -78,7 +78,7 @@ def base_of(head: nn.Module) -> nn.Module:
 
 
 def fuse_layers(head: nn.Module) -> None:
-    """Fuse all layers of a head, what adapters and copies have beside the layer below them included.
+    """Fuse all layers of a head, also in adapters and copies.
 
     The last linear layer of an adapter is one that makes as many numbers as the head.
     """
@@ -94,7 +94,7 @@ def fuse_layers(head: nn.Module) -> None:
 
 
 class LazyHead(nn.Module):
-    """What all fused layers have in common: lazy outputs, or ordinary ones where somebody traces or shards them."""
+    """Base of all fused layers: lazy outputs, or ordinary ones under tracing and sharding."""
 
     weight: Any
     bias: Any
@@ -150,7 +150,7 @@ class LazyHead(nn.Module):
 
 
 class LazyLinear(LazyHead, nn.Linear):
-    """A linear layer with lazy outputs: what `fuse_lm_head` makes of a model's head."""
+    """A linear layer with lazy outputs: the head of a model after `fuse_lm_head`."""
 
 
 class LazyAdapter(LazyLinear):

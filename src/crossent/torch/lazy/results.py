@@ -31,8 +31,8 @@ def results_of(
 ) -> Outputs:
     """Return differentiable results of lazy logits, computed from the operands of their layer.
 
-    `of_numbers` makes the same results of the numbers of the logits; it is called where somebody wants the gradient of
-    the logits, or a derivative of it.
+    `of_numbers` makes the same results of the numbers of the logits; it is called if the gradient of the logits, or a
+    derivative of it, is needed.
     """
     call = _Call(logits, of_numbers, {})
     if logits._deferred.notice is not None:
@@ -46,7 +46,7 @@ def results_of(
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Call:
-    """What results are made of, and their cotangents in each backward that runs."""
+    """Operands of results, and their cotangents in each running backward."""
 
     logits: LazyLogits
     of_numbers: Callable[[Tensor], Outputs]
@@ -110,7 +110,7 @@ def _ordinary_gradient(call: _Call, cotangents: tuple[Tensor | None, ...]) -> Te
 
 
 class _Close(torch.autograd.Function):
-    """The results of a loss, as they are."""
+    """The results of a loss, unchanged."""
 
     @staticmethod
     def forward(ctx: Any, cotangents: dict[int, tuple[Tensor | None, ...]], *outputs: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

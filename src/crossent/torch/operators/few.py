@@ -2,8 +2,8 @@
 
 Where a kernel takes a few microseconds, the ways between Python, torch and the core take most of the time. Here the
 forward goes that way once and keeps the gradient. The backward hands it over, or makes it smaller for a cotangent below
-1. It is a shortcut of `cross_entropy` for the commonest small call. Whoever looks at a call, wants more of it, or made
-a mistake in it, gets the general way, where the errors are.
+1. It is a shortcut of `cross_entropy` for the commonest small call. Observed calls, calls with more options and wrong
+calls take the general way, which raises the errors.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def row_results(logits: Tensor, target: Target, scores: Scores, groups: Sequence
 
 
 class _Scored(NamedTuple):
-    """Scores of the logits, the measure, and what becomes of rows that count for nothing."""
+    """Scores of the logits, the measure, and the mask of rows without weight."""
 
     s: Tensor
     """Zeros in rows that nothing may be read of."""
@@ -140,7 +140,7 @@ def times(share: Tensor, cost: Tensor) -> Tensor:
 
 
 def check_numbers(target: Target, scores: Scores, shape: Sequence[int]) -> None:
-    """Raise for a class that does not exist, for what is no probability and for a temperature that is out of range.
+    """Raise for a class that does not exist, an invalid probability and a temperature out of range.
 
     Numbers that cannot be looked at are not. Under `vmap` the rows are counted through all samples.
     """

@@ -89,7 +89,7 @@ class InputGradient:
         """This rank's part, to be written."""
 
     def finished(self, row_begin: int, row_end: int) -> None:
-        """Begin to add up rows that are complete; all of them after the last if each rank wants a share."""
+        """Begin to add up rows that are complete; all of them after the last if each rank needs a share."""
         groups = self._ranks.groups
         if not groups:
             return

@@ -1,4 +1,4 @@
-"""Shards of the classes and of the rows: which of them this rank has, and who has the others."""
+"""Shards of the classes and of the rows: the part of this rank, and the ranks of the others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether this rank needs nobody else."""
+        """Whether this rank needs no other rank."""
         return not (self.groups or self.row_groups)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Shards:
-    """Where the columns at hand lie among all classes and the rows among all rows, and who has the others."""
+    """Positions of the local columns among all classes and of the rows among all rows, and the ranks of the others."""
 
     ranks: Ranks
     first_class: int
@@ -97,7 +97,7 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
 
 
 def check_group(name: str, group: Any) -> tuple[str, ...]:
-    """Return the name of a process group, and nothing for a group of one rank, who needs nobody else.
+    """Return the name of a process group, or nothing for a group of one rank.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Calls of a language model on windows of texts, and the score of what it gives their tokens."""
+"""Calls of a language model on windows of texts, and the score of their tokens."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def evaluated(
     batch: Any = 1,
     said: Said | None = None,
 ) -> Evaluation:
-    """Return the documents of texts, some tokens at a time; those of one text share a cluster."""
+    """Return the documents of texts, some tokens at a time; windows of one text share a cluster."""
     if not callable(tokenizer) or not hasattr(tokenizer, "convert_ids_to_tokens"):
         raise InputTypeError(
             f"tokenizer must be one of Hugging Face, got {type(tokenizer).__name__}", argument="tokenizer"
@@ -152,7 +152,7 @@ def evaluated(
 
 
 def said_of(plan: WindowPlan) -> str:
-    """Return what is said of the windows of a score."""
+    """Return the fact about windows in a score."""
     beside = ", the tokenizer's BOS in each" if plan.prefix else ""
     return (
         f"windows of {plan.window:,} tokens{beside}; each after the first scores {plan.stride:,} tokens, after "
@@ -191,7 +191,7 @@ def _vocabulary(model: Any) -> int | None:
 
 
 def _positions(model: Any) -> int | None:
-    """Return the number of positions of a model, None if it does not say."""
+    """Return the number of positions of a model, None if unknown."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = getattr(text, "max_position_embeddings", None)
@@ -350,7 +350,7 @@ def _call(model: Any) -> Call:
 
 
 def _check_causal(model: Any, call: Call, inputs: list[int]) -> None:
-    """Raise unless what the model gives each token is the same whatever comes after it."""
+    """Raise unless the model's output for each token is independent of later tokens."""
     import torch
 
     before = (inputs * _PROBED)[:_PROBED]

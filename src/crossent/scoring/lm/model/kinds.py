@@ -1,4 +1,4 @@
-"""Kinds of models of transformers: why a model, by its class and configuration, is no causal language model."""
+"""Kinds of models of transformers: models that are not causal language models, by class and configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def why_not_causal(model: Any) -> str | None:
-    """Return why a model is no causal language model, None if nothing says so.
+    """Return the reason why a model is not a causal language model, None if there is none.
 
     A class for masked tokens or for pairs of texts is none. Nor is the decoder of a kind of model that also has masked
     tokens, such as BERT, unless its configuration has `is_decoder`: without that it looks at later tokens.

@@ -1,6 +1,6 @@
 """A causal language model and its tokenizer, out of a folder that save_pretrained wrote or out of a .gguf file.
 
-Nothing is fetched and no code that comes with a model runs. A model whose weights are not all in its files is refused:
+Nothing is downloaded, and no code shipped with a model runs. A model whose weights are not all in its files is refused:
 transformers would make up the others.
 """
 
@@ -100,7 +100,7 @@ def _check_device(device: str) -> None:
 
 
 def _imported(name: str) -> Any:
-    """Return a package; what it says while it is imported concerns nobody."""
+    """Return a package; its messages at import are hidden."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -140,7 +140,7 @@ def _check_path(path: Path) -> None:
 
 
 def _check_causal(config: Any, shown: str) -> None:
-    """Raise unless a configuration is that of a causal language model."""
+    """Raise unless the configuration belongs to a causal language model."""
     names: Any = import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     classes: set[str] = set()
     for kind in names.values():
@@ -167,7 +167,7 @@ def _check_complete(info: Any, shown: str) -> None:
 
 @contextmanager
 def _said_of(what: str, shown: str) -> Generator[None, None, None]:
-    """Turn what transformers raises about files from anywhere into one line."""
+    """Turn errors of transformers about files into one line."""
     try:
         yield
     except InputError:

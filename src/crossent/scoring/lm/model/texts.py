@@ -72,7 +72,7 @@ def _holds_objects(path: Path) -> bool:
 
 
 def _whole(path: Path) -> str:
-    """Return the text of a file as it is."""
+    """Return the text of a file unchanged."""
     parts: list[bytes] = []
     size = 0
     with opened(path) as log:

@@ -43,7 +43,7 @@ class WindowPlan:
         prefix
             Number of tokens that the tokenizer puts before a text.
         positions
-            Largest number of tokens that the model reads; None if it does not say.
+            Largest number of tokens that the model reads; None if unknown.
 
         Raises
         ------
