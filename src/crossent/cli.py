@@ -121,7 +121,7 @@ def _run_typer(arguments: Sequence[str]) -> int:
         return int(command.main(list(arguments), prog_name="crossent", standalone_mode=False) or 0)
     except typer.Abort:  # typer raises it for an interrupt, and at the end of an input that it prompts for
         raise KeyboardInterrupt from None
-    except SystemExit:  # typer exits like this when nobody reads its output; other exits are return codes
+    except SystemExit:  # typer exits like this on a closed pipe; other exits are return codes
         raise BrokenPipeError from None
     except usage_error as error:
         path = getattr(error.ctx, "command_path", "crossent")

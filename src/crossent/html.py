@@ -47,7 +47,7 @@ STYLE: Any = {
     "ytick.major.size": 0.0,
     "ytick.minor.size": 0.0,
 }
-_LONGEST = 200  # characters of a label, of which the page shows three lines
+_LONGEST = 200  # characters of a label; the page shows three lines
 
 
 def template(package: str, name: str) -> str:

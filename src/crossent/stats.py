@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from crossent.arrays import log, namespace, weighted
 from crossent.spec import Scores
 
-# A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for what it is good
+# A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for its use
 # for; its formula in `reference.row_stats`, its bound in `tests/oracle.py`, its values in `tests/test_stats.py` and
 # `tests/test_reference.py`; in the core the places that `cpp/record.h` lists, and for GPUs `kernels/triton/record.py`.
 # Code that allocates or copies records takes their number from `FIELDS`. In every backend the record of an ignored row

@@ -57,7 +57,7 @@ PLACES = (
 ASKING = tuple(f"trl.trainer.{name}_trainer" for name in ("sft", "dpo", "kto", "grpo", "rloo", "distillation"))
 """The modules whose trainers ask, when they are made, if the head has an adapter."""
 
-_OF_TRITON = "trl.kernels.logprob_entropy"  # cannot be imported without Triton, and then nobody calls it
+_OF_TRITON = "trl.kernels.logprob_entropy"  # cannot be imported without Triton, and is not called then
 
 _originals: dict[int, tuple[Any, Any]] = {}
 """While enabled: for the id of each replacement, the replacement and TRL's own."""

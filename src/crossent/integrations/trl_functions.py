@@ -29,7 +29,7 @@ IGNORED = -100
 OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """The outputs of TRL's function beside the log-probabilities, in their order."""
 
-_NO_CLASS = -(2**62)  # of rows that a mask leaves out; whatever else is no class is an error, as in TRL
+_NO_CLASS = -(2**62)  # of masked rows; other invalid classes are errors, as in TRL
 _TILE = {True: 2**20, False: 2**24}
 """So many capped scores exist at a time for their mean: on a CPU in its cache, and on other devices."""
 
@@ -60,7 +60,7 @@ class LogProbs:
         if caller is not None:
             known = caller.f_locals
             head = head_of(known["lm_head"], hidden, weight, bias)
-            if not known.get("compact", True):  # all rows came, and the caller drops what is not in the mask
+            if not known.get("compact", True):  # all rows are computed, and the caller drops masked ones
                 targets = targets.masked_fill(~known["mask"].reshape(-1), IGNORED)
         scores = scores_of(temperature, final_logit_softcapping, logit_scale)
         layer = Layer.of(hidden, *head)

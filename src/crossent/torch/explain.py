@@ -1,7 +1,7 @@
 """The effect of `fuse_lm_head` on a model, before training: heads, the way of logits, and memory."""
 
 # pyright: reportPrivateUsage=false
-# Which layers may be fused is what lm_head says.
+# lm_head decides which layers may be fused.
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Explanation:
     @property
     def saves(self) -> bool:
         """Whether a fused model trains without its logits, as far as is known."""
-        freed = any(head.sharded not in (None, "DTensor") for head in self.heads)  # FSDP2 gathers what was fused before
+        freed = any(head.sharded not in (None, "DTensor") for head in self.heads)  # FSDP2 gathers heads fused before it
         return self.fuses and self.logits.asked is None and not freed
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Explanation:
             rows = f"{self.batch:,} × {self.length:,} = {self.batch * self.length:,} rows"
             lines.append(("step", f"{rows}, {name_of(self.dtype)}, on {self.device}; memory for the head at its peak:"))
             lines.append(("with logits", _memory(self.with_logits, "copies and log-probabilities")))
-            other = "with crossent" if self.saves else "linear loss"  # where somebody calls it
+            other = "with crossent" if self.saves else "linear loss"  # for a direct call
             lines.append((other, _memory(self.with_crossent, "copies of operands")))
             lines += [("", _ADVICE)] if not self.saves else []
         lines += [("note", note) for note in self.notes]
@@ -244,7 +244,7 @@ def _verdict(model: nn.Module) -> tuple[str | None, LogitsWay]:
         return _in_place(model), _configured(model, str(error))
     except NoRehearsalError as error:
         return None, _configured(model, str(error))
-    except TypeError as error:  # of fuse_lm_head, which says what to do
+    except TypeError as error:  # from fuse_lm_head, with the fix
         return str(error), _configured(model, "fuse_lm_head cannot fuse it")
 
 

@@ -84,7 +84,7 @@ def rehearse(model: nn.Module) -> Rehearsal:
             warnings.simplefilter("always")
             try:
                 out: Any = twin(**inputs) if isinstance(inputs, dict) else twin(inputs)
-            except Exception as error:  # whatever a model's own code raises
+            except Exception as error:  # any error of a model's own code
                 errors.append(error)
                 continue
         leaves = tree_leaves(dict(out) if isinstance(out, dict) else out)

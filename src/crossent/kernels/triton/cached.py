@@ -131,7 +131,7 @@ def _part_of_row(
         g = in_x(g, phi, T, CAPPED)
         begin, end = start - block.phase, stop - block.phase
         one = named_value(logits, logits.data, phi, measure, block, wanted, g, begin, end, 1, T, CAPPED, MEASURED, G, K)
-        tl.debug_barrier()  # the gradient may take the place of what was read
+        tl.debug_barrier()  # the gradient may overwrite the values just read
         write_columns(
             logits, phi, measure, block, g, wanted, one, grad, to, start, stop,
             T, M, U, True, CAPPED, MEASURED, DENSE, G, K,

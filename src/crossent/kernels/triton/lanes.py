@@ -85,7 +85,7 @@ def fold(
     to = tl.maximum(peak, LOWEST)
     below = tl.minimum(lanes.peak, top, propagate_nan=tl.PropagateNan.ALL) - to
     e, moved = tl.exp2(below * (rate * LOG2E)[:, None]), top > lanes.peak
-    scale = tl.where(moved, e, 1.0)  # of what there was, to the new peak
+    scale = tl.where(moved, e, 1.0)  # of the old sums, to the new peak
     more = Sums(e, e)
     if TILTED:
         by = tl.maximum(below, LOWEST)

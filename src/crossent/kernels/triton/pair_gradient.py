@@ -208,7 +208,7 @@ def pair_grad(
             student, teacher, gathered, t_gathered, measure, at, 0, one.column, here, paired, f, T, CAPPED, MIXED, K
         )
         one = NamedValue(one.column, value)
-    tl.debug_barrier()  # the gradient may take the place of what was read
+    tl.debug_barrier()  # the gradient may overwrite the values just read
     _write_columns(
         student, teacher, measure, block, (g.a + a).to(T), g.b.to(T), g.c.to(T), f, wanted, paired, one, grad, to,
         start, stop, T, M, U, WIDE, CAPPED, MEASURED, DENSE, MIXED, K,

@@ -185,7 +185,7 @@ def row_grad(
     g = in_x(g, phi, T, CAPPED)
     begin, end = start - block.phase, stop - block.phase
     one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
-    tl.debug_barrier()  # the gradient may take the place of what was read
+    tl.debug_barrier()  # the gradient may overwrite the values just read
     write_columns(
         logits, phi, measure, block, g, wanted, one, grad, origin, start, stop,
         T, M, U, WIDE, CAPPED, MEASURED, DENSE, G, K,
@@ -244,7 +244,7 @@ def row_fused(
     wanted, g = has_gradient(block.wanted, g), in_x(g, phi, T, CAPPED)
     factors, phi = for_tiles(g, wanted, T), finite_where(wanted, phi, CAPPED)
     one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
-    tl.debug_barrier()  # the gradient may take the place of what was read
+    tl.debug_barrier()  # the gradient may overwrite the values just read
     x, edge_x = tl.where(wanted[:, None, None], x, 0.0), tl.where(wanted[:, None, None], edge_x, 0.0)
     slope, edge_slope = tl.where(wanted[:, None, None], slope, 0.0), tl.where(wanted[:, None, None], edge_slope, 0.0)
     value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)

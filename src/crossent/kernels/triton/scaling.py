@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 _LANES, _WARPS = 512, 4
-_PROGRAMS = 4096  # enough to fill a GPU; each has a part of the numbers, whatever the device
+_PROGRAMS = 4096  # enough to fill any GPU; each has a part of the numbers
 
 
 @triton.jit(do_not_specialize=["size", "blocks"], do_not_specialize_on_alignment=["factor"])

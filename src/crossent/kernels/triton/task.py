@@ -62,7 +62,7 @@ class _Shape(NamedTuple):
 _LONG, _MIDDLE = _Shape(1, 256, 4), _Shape(1, 64, 1)
 # A warp of AMD's has 64 threads: with more of them than lanes, accesses would be shorter.
 _LONG_OF_AMD, _MIDDLE_OF_AMD = _Shape(1, 256, 2), _Shape(1, 128, 1)
-# Tiles of many rows side by side, and of whatever else there is.
+# Tiles of many rows side by side, and all other tiles.
 _SHORT, _ANY = _Shape(64, 1, 2), _Shape(1, 256, 4)
 # Tiles of few classes: a thread has a row, or eight threads have one whose columns are next to each other.
 # Of the first, a thread of AMD's has two, for which it has too few registers in float64.

@@ -17,13 +17,13 @@ from crossent.kernels.triton.scores import as_tile, scored
 
 # Flags: which of the optional arrays are there; any array of the same type stands in for an absent one.
 HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_RECORD, HAS_GATHERED = (1 << k for k in range(7))
-# And of what parts of rows have beside their sums, and whether sums of losses are wanted.
+# And for parts of rows, besides their sums, and whether sums of losses are needed.
 HAS_MEASURE, HAS_TILT, HAS_SUMS = (1 << k for k in range(7, 10))
 _WEIGHT = tl.constexpr(HAS_WEIGHT)
 
 
-# Arguments of the kernels come one by one, because Triton compiles a kernel anew for every number in a tuple that is 1
-# or a multiple of 16, and for every array in one that is aligned, whatever it is not to specialize. Kernels make the
+# Arguments of the kernels come one by one, because Triton compiles a kernel again for every number in a tuple that is 1
+# or a multiple of 16, and for every array in one that is aligned, even with do_not_specialize. Kernels make the
 # tuples below of them.
 
 NUMBERS = [

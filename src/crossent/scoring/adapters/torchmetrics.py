@@ -33,7 +33,7 @@ def as_metric_argument(argument: Argument) -> str:
     if name in KINDS:
         return as_python(Argument("predictions", name))
     if name == "ignore":
-        index = next(iter(value), None) if isinstance(value, list) else value  # of which the metric has one at most
+        index = next(iter(value), None) if isinstance(value, list) else value  # the metric has at most one
         return as_python(Argument("ignore_index", index))
     if name in {"zero", "normalize", "ci", "weight", "cluster"}:
         return as_python(argument)

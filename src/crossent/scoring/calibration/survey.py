@@ -48,9 +48,7 @@ def survey(rows: Rows) -> Survey:
     last: Batch | None = None
     for batch in rows.batches():
         if batch.kind != "logits" or notes.distributions or notes.opposite:
-            _check(
-                batch, first, notes
-            )  # logits that are neither may be any numbers, and what is none shows in the loss
+            _check(batch, first, notes)  # logits may be any numbers, and a non-number shows in the loss
         cluster = None if batch.cluster is None else clusters.of(batch.cluster)
         for piece in pieces(batch, first, cluster):
             if len(piece):

@@ -38,7 +38,7 @@ _TOO_FLAT = (
 _TOO_STEEP = "every smaller T lowers the loss: the most probable classes differ only by rounding"
 
 
-class NoOptimum(Exception):  # noqa: N818  a fact about the data, told to users in words
+class NoOptimum(Exception):  # noqa: N818  a fact about the data, with a text for users
     """There is no best parameter; the text is the reason."""
 
 

@@ -101,7 +101,7 @@ def limited(max_memory: int | None, *files: Path | str) -> Generator[None, None,
         return
     import resource
 
-    # pyarrow's allocator reserves a gigabyte at once, which the limit would count; so it asks for what it uses
+    # pyarrow's allocator reserves a gigabyte at once, which the limit would count; so it allocates only used memory
     _ = os.environ.setdefault("MIMALLOC_ARENA_EAGER_COMMIT", "0")
     most = int(of_the_machine() * SHARE) if max_memory is None else max_memory
     before = resource.getrlimit(resource.RLIMIT_DATA)

@@ -156,7 +156,7 @@ def _batches(options: FileOptions, wanted: Selection) -> Iterator[Portion]:
     none = NO_VALUE | {*options.na}
     with _opened(wanted.path) as book:
         sheet = _sheet(book, options)
-        most = sheet.max_row or ROWS  # by what the sheet says of itself
+        most = sheet.max_row or ROWS  # from the sheet's own dimension
         heading, names = _heading(sheet)
         places = [names.index(name) for name in wanted.names]
         checked = False

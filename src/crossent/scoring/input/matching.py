@@ -65,7 +65,7 @@ def _read(label: Any, numbers: Numbers) -> Any:
 
 def _not_a_class(label: Any, where: str, classes: Classes, seen: Sequence[Any]) -> Message:
     """Return the error for a label that is not a class; the hint depends on `seen`, all labels."""
-    if label is None:  # the command writes NaN as nan, which may be a class, or a text that nobody meant to leave out
+    if label is None:  # the command writes NaN as nan, which may be a class, or a text to keep
         called_nan = numbers_of(classes).find("nan") or any(written(value).lower() == "nan" for value in seen)
         skip = Argument("ignore", "" if called_nan else float("nan"))
         return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")

@@ -41,7 +41,7 @@ def errors_named(name: str, path: Path | None = None) -> Generator[None, None, N
             parts = tuple(part.replace(str(path), name) if isinstance(part, str) else part for part in parts)
         said = Message(*parts)
         raise error.with_message(said if name in said else Message(f"{name}: ", said)) from error
-    except Exception as error:  # of pyarrow, NumPy, zipfile and what these use: a damaged file may raise anything
+    except Exception as error:  # from pyarrow, NumPy, zipfile and below: a damaged file may raise any error
         if isinstance(error, OSError) and error.filename is not None:
             raise
         text = one_line(" ".join(str(error).split())) or type(error).__name__

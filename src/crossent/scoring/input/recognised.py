@@ -23,7 +23,7 @@ from crossent.scoring.input.seen import Seen
 from crossent.scoring.input.tools import Reading
 from crossent.scoring.parts import Kind
 
-_ENOUGH = 10  # rows, of which each has the most probable class as its label: so few errors may say something
+_ENOUGH = 10  # rows with the most probable class as label: enough to suspect predicted labels
 _NOUNS = {"probs": "probabilities", "logits": "logits", "logprobs": "log-probabilities"}
 
 

@@ -104,7 +104,7 @@ def numbers_of_objects(array: Any) -> Any | None:
 def as_arrow(values: Any) -> Any | None:
     """Return a column as one array of pyarrow, None if it is of NumPy, or pyarrow cannot hold it without loss."""
     values = _only_column(values)
-    if _is_of_numpy(values) or str(getattr(values, "dtype", "")) == "Object":  # of which polars hands over addresses
+    if _is_of_numpy(values) or str(getattr(values, "dtype", "")) == "Object":  # polars passes addresses of these
         return None
     if not any(hasattr(values, f"__arrow_{way}__") for way in ("c_stream", "c_array", "array")):
         return None
@@ -138,7 +138,9 @@ def as_vector(values: Any, argument: str, of: object = None) -> Any:
         return vector[:, 0]
     if vector.ndim != 1:
         raise InputError(f"{name} must be a single column, got shape {vector.shape}", argument=argument)
-    mixed = isinstance(values, list | tuple) and vector.dtype.kind in "SU"  # NumPy makes texts of what is beside texts
+    mixed = (
+        isinstance(values, list | tuple) and vector.dtype.kind in "SU"
+    )  # NumPy turns values next to texts into texts
     return objects(values) if mixed else vector
 
 
@@ -172,7 +174,7 @@ def _plain_items(vector: Any, called: str, argument: str) -> list[Any]:
     scalars = vector.dtype.kind in "mM" or vector.dtype in (
         np.float16,
         np.float32,
-    )  # of which tolist makes other values
+    )  # tolist changes these values
     items = list(vector) if scalars else vector.tolist()
     if ALREADY_PLAIN.issuperset(map(type, items)):
         return items

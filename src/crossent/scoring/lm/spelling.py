@@ -134,7 +134,8 @@ def byte_level(token: SpelledToken) -> bytes | None:
 class Measured(NamedTuple):
     """Numbers of bytes of tokens, None where unknown, and of all of them together.
 
-    `confirmed` is whether the text of the log or its lists of bytes confirm the reading; `approximate` whether some numbers may be wrong, because bytes were lost or the tokens contradict the text.
+    `confirmed` is whether the text of the log or its lists of bytes confirm the reading; `approximate` whether some
+    numbers may be wrong, because bytes were lost or the tokens contradict the text.
     """
 
     bytes: list[int | None]

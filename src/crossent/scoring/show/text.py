@@ -32,7 +32,7 @@ class LossUnit:
 FLOORED = "if smaller probabilities counted as this"
 NATS, BITS = LossUnit("nats", 1.0), LossUnit("bits", math.log(2))
 _BLAMED = 5  # classes
-_MOST = 12  # parts that are listed; of more, those with the largest losses
+_MOST = 12  # most parts in a table: the ones with the largest losses
 _WIDEST = 60  # characters of a cell
 
 

@@ -124,12 +124,12 @@ def register(
             return None, *[found.get(name) for name in of_tensors]
 
     Direct.__name__ = name
-    Direct._backward_cls.__name__ = f"{name}Backward"  # pyright: ignore  # what profilers and graphs of autograd show
+    Direct._backward_cls.__name__ = f"{name}Backward"  # pyright: ignore  # the name in profilers and autograd graphs
     function: Any = super(torch.autograd.Function, Direct)
-    apply = function.apply  # without what torch does in Python for function transforms, which `call` has excluded
+    apply = function.apply  # skips torch's Python code for function transforms, which `call` has excluded
 
     def call(arguments: Any, *, plain: bool = False) -> Any:
-        if plain:  # the caller has looked already, and nothing wants a gradient
+        if plain:  # the caller has checked, and nothing requires a gradient
             return kernel(arguments)
         if is_watched():
             return named(watched(arguments))

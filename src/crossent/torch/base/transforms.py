@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 _functorch: Any = torch._C._functorch  # pyright: ignore
 is_batched = _functorch.is_legacy_batchedtensor
-# Small losses ask often: each name that is looked up in torch takes a tenth of what asking takes.
+# Small losses ask often: each lookup of a name in torch is a tenth of the time of a check.
 _is_compiling: Any = torch.compiler.is_compiling
 _number_of_modes: Any = torch._C._len_torch_dispatch_stack  # pyright: ignore
 _has_transforms: Any = torch._C._are_functorch_transforms_active  # pyright: ignore

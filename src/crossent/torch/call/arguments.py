@@ -178,7 +178,7 @@ class RowClosing(NamedTuple):
         """
         function, samples = self.closing.function, self.closing.sample_weight
         if function is not None:
-            # a row of weight 0 has no gradient, whatever the closing makes of a NaN, but its weight may have one
+            # a row of weight 0 has no gradient, even if the closing returns NaN, but its weight may have one
             still = samples == 0 if samples is not None and samples.requires_grad else None
             loss = closed(function, view, self.removed(view.results.loss.dtype), still)
         return self.reduced(view.results.loss if loss is None else loss, view.results.lse)

@@ -217,7 +217,7 @@ def _from_numbers(logits: LazyLogits, scores: Scores, target: Tensor, *, log_tar
         return NotImplemented
     p = target.exp() if log_target else target
     with torch.no_grad():
-        # torch says what becomes of targets that are no probabilities; to look waits for a GPU
+        # torch handles targets that are not probabilities; a check would wait for a GPU
         if not (p >= 0).all() or p.isinf().any():
             return NotImplemented
     p = p.reshape(-1, p.shape[-1])

@@ -154,7 +154,7 @@ def _settle(kept: weakref.ref[LazyGradient]) -> None:
     """Compute a gradient that outlives the backward, before an optimizer changes the weight behind it."""
     gradient = kept()
     if gradient is not None:
-        with contextlib.suppress(RuntimeError):  # an engine has freed the weight: whoever reads it will be told
+        with contextlib.suppress(RuntimeError):  # an engine has freed the weight: reading it later raises
             _ = gradient.numbers()
 
 

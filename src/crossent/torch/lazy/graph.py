@@ -77,11 +77,11 @@ class _Derived(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        _ = ctx.saved_tensors  # raises torch's error for a freed graph
         origin: Origin = ctx.origin
         sources = _sources(grad, ctx.deferred())
         if not keeps_graph():
-            ctx.origin = None  # and with it the layer's input, though somebody may keep what comes after this node
+            ctx.origin = None  # frees the layer's input even if later tensors are kept
         added = _of_added(origin, sources) if ctx.needs_input_grad[1] else None
         if not sources.operands:
             return _back(origin, functools.reduce(torch.add, sources.ordinary)), added, None, None

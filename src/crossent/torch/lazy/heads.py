@@ -117,7 +117,7 @@ class LazyHead(nn.Module):
         if engine is not None:
             warn_of(engine)
             return self._at_once(input, weight)
-        if hasattr(self, "set_reshard_after_forward"):  # of FSDP, which would free the weight now and want it back
+        if hasattr(self, "set_reshard_after_forward"):  # FSDP would free the weight now and gather it again
             self.set_reshard_after_forward(False, recurse=False)  # pyright: ignore[reportCallIssue]
         return lazy_output(self, LayerOperands(input, own, self.bias))
 
@@ -191,7 +191,7 @@ class LazyTokens(nn.Module):
 
 def lazy_output(head: nn.Module, layer: LayerOperands) -> Tensor:
     """Return the output of a layer as lazy logits."""
-    # what wants no gradient now will get none, whatever is unfrozen before the loss
+    # frozen operands get no gradient, even if unfrozen before the loss
     operands: Any = [x if x is None or x.requires_grad else x.detach() for x in layer]
     x = layer.input
     if has_autocast(x) and torch.is_autocast_enabled(x.device.type):

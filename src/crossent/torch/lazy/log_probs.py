@@ -175,7 +175,7 @@ def _of_one_class(logits: LazyLogits, index: Tensor, known: _LogProbs) -> Any:
         loss, stats = found
         if scores.softcap is not None:
             return (-factor * loss,)
-        # the sum over the classes comes along, as label smoothing wants it next: the lse is here, the rest is cheap
+        # also the sum over the classes, which label smoothing needs next: the lse is here, the rest is cheap
         summed = _sum_of_logits(operands, dtype)
         return -factor * loss, factor * (summed / scores.temperature - V * stats.lse)
 

@@ -203,7 +203,7 @@ class LazyLogits(Tensor):
                 return real
             self._real, self._apart = real, apart
             self._read_node, self._version_read = real.grad_fn, version_of(real)
-            if _native(_RETAINS_GRAD, self):  # if somebody writes to the numbers, their gradient is meant
+            if _native(_RETAINS_GRAD, self):  # after a write to the numbers, their gradient counts
                 real.retain_grad()
         return self._real
 
@@ -219,7 +219,7 @@ class LazyLogits(Tensor):
                 real = other.numbers().detach()
                 return read(self, lambda: origin.make(real)), False
         self.check()
-        return read(self, lambda: d.compute().data), False  # .data: no view, which nobody could write to
+        return read(self, lambda: d.compute().data), False  # .data: not a view, which would be read-only
 
     def recomputed(self) -> Tensor:
         """Return the numbers that the layer made, outside of every graph, without keeping them."""
@@ -321,7 +321,7 @@ def _in_graph(name: str, func: Any, logits: LazyLogits, args: tuple[Any, ...], k
     """Call a function of torch that concerns the place of logits in the graph."""
     place = logits.stand_in()
     if name == "retain_grad" and place is logits and logits._real is not None:
-        logits._real.retain_grad()  # in case somebody writes to the numbers
+        logits._real.retain_grad()  # in case of a write to the numbers
     return _native(func, place, *args, **kwargs)
 
 

@@ -88,10 +88,10 @@ class _Open(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        _ = ctx.saved_tensors  # raises torch's error for a freed graph
         call: _Call = ctx.call
         if not keeps_graph():
-            ctx.call = None  # and with it the layer's input, though somebody may keep the results
+            ctx.call = None  # frees the layer's input even if the results are kept
         logits, cotangents = call.logits, call.cotangents.pop(_task())
         if torch.is_grad_enabled() or not all(g is None or is_plain(g) for g in (*gradients, *cotangents)):
             return _ordinary_gradient(call, cotangents), None
@@ -116,7 +116,7 @@ class _Close(torch.autograd.Function):
     def forward(ctx: Any, cotangents: dict[int, tuple[Tensor | None, ...]], *outputs: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.cotangents = cotangents
         ctx.set_materialize_grads(False)
-        return tuple(x.clone() for x in outputs)  # not themselves, which nobody could write to
+        return tuple(x.clone() for x in outputs)  # not themselves, which would be read-only
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -164,7 +164,7 @@ def save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss, functio
     gradients = (output.g_input, output.g_weight, output.g_bias, output.g_adapter)
     keep(ctx, call, output.record, output.squares_record, *(() if function is None else function.tensors))
     ctx.function = function if function is None else function.map(lambda _: None)  # its tensors are saved
-    # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
+    # not saved with the others: the backward hands them over, and scales them in place if there is no other reference
     ctx.gradients = [g if want else None for g, want in zip(gradients, of_layer(call.wanted), strict=True)]
     ctx.dtypes = (call.head.input.dtype, *[call.head.linear_weight.dtype] * 3)
     ctx.set_materialize_grads(False)
@@ -211,7 +211,7 @@ def scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
     On a GPU one kernel for each reads g, multiplies and rounds; it skips tensors for g = 1.
     """
     if ctx.gradients is None:
-        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        _ = ctx.saved_tensors  # raises torch's error for a freed graph
         raise RuntimeError("the gradients that this forward computed are gone; use backward(retain_graph=True)")
     plain = in_plain_backward(ctx)
     last = plain and not keeps_graph()  # else others may have them too

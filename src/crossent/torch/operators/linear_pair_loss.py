@@ -235,7 +235,7 @@ def _save(ctx: Any, call: LinearPairLossCall, output: LinearPairLoss, closed_by:
     constants = () if closed_by is None else closed_by.function.tensors
     keep(ctx, call, output.record, output.teacher_record, output.sums, *constants)
     ctx.closed_by = closed_by and closed_by._replace(function=closed_by.function.map(lambda _: None))
-    # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
+    # not saved with the others: the backward hands them over, and scales them in place if there is no other reference
     gradients, wants = output[-len(_GRADIENTS) :], PairWants(*call.wants)
     ctx.gradients = [
         g if getattr(wants, name) else None for g, name in zip(gradients, _GRADIENTS.values(), strict=True)

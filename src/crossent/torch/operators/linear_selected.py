@@ -181,7 +181,7 @@ def _linear_selected_grad(call: LinearSelectedGradCall) -> LinearGradients:
 def _with_parts(call: LinearSelectedGradCall, packed: PackedRows) -> driver.TiledRows:
     """Return the rows with the parts of their gradient outside the row functions."""
     own, task, parts = call.own, packed.task, []
-    if call.g_logprob is not None:  # first, because it writes what the other adds to
+    if call.g_logprob is not None:  # first, because the other one adds to its result
         of_classes = selected.cotangents_of(call.g_logprob, own.classes, own.head.class_range.total)
         rows = SelectedRows(call.record, RowCotangents(call.g_lse, call.g_entropy), of_classes)
         parts.append(SelectedPart(task, own.classes, rows))

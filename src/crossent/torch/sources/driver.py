@@ -368,7 +368,7 @@ def prob_gradient(task: TiledRows, chunk_bytes: int, record: Tensor, g_loss: Ten
     """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, from recomputed logits."""
     source, groups = task.source, task.ranks.groups
     wide = loss_dtype(source.costs.dtype)
-    row_bytes = 4 * wide.itemsize * source.classes * source.positions  # the logits and what prob_grad makes of them
+    row_bytes = 4 * wide.itemsize * source.classes * source.positions  # the logits and temporaries of prob_grad
     rows_of_tile = even(source.size, max(1, chunk_bytes // max(1, row_bytes)), 1)
     tiles, classes = source.tiles(TileShape(rows_of_tile, source.classes)), Span(0, source.classes)
     prob: Any = task.target.prob

@@ -223,7 +223,7 @@ class LinearTiles:
 
     def new_gradients(self, rows: int, columns: int) -> Tensor:
         """Return memory for gradients of this many logits, in addition to the logits."""
-        # zeroed, because torch's bfloat16 product on CPUs multiplies what lies between the rows by zero, maybe NaN
+        # zeroed, because torch's bfloat16 product on CPUs multiplies gaps between rows by zero, and these may hold NaN
         like = self.source.input
         return memory((rows, padded(columns)), like, self.dtype, zeroed=like.is_cpu)[:, :columns]
 

@@ -58,5 +58,5 @@ def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, to
         exists = (index >= 0) & (index < (target.num_classes or V))
         cost, g = torch.where(exists | (prob == 0), cost, torch.nan), g_loss[:, None]
     share = (1 - target.smoothing) * g
-    cost = torch.where((share == 0) & ~cost.isfinite(), 0.0, cost)  # what counts nothing does so whatever it costs
+    cost = torch.where((share == 0) & ~cost.isfinite(), 0.0, cost)  # a share of 0 costs nothing for any cost
     return (share * cost).to(prob.dtype)

@@ -57,7 +57,7 @@ def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     matrix = matrix.to(dtype)
     (rows, columns), (down, across) = matrix.shape, matrix.stride()
     readable = (across == 1 and down >= columns) or (down == 1 and across >= rows)
-    if dtype == torch.bfloat16 and matrix.is_cpu:  # torch multiplies what lies between rows by 0, and NaN stays NaN
+    if dtype == torch.bfloat16 and matrix.is_cpu:  # torch multiplies the gaps between rows by 0, and NaN stays NaN
         readable = matrix.is_contiguous() or matrix.t().is_contiguous()
     return matrix if readable else matrix.contiguous()
 

@@ -168,7 +168,7 @@ def write_gradient(gradient: Tensor, z: Tensor, columns: Columns, scores: Scores
         value = value - torch.where(g_entropy[:, None] == 0, 0.0, g_entropy.double()[:, None] * q * surprise)
         lives = lives | (g_entropy != 0)
     value = torch.where(lives[:, None], slope * value, 0.0).to(gradient.dtype)
-    # entries that lie elsewhere write what another entry writes, or what is there already: nobody waits for a device
+    # entries outside write a value that is written anyway: no synchronization with a device
     at, here = columns
     first = here.to(torch.int8).argmax(1, keepdim=True)
     spare = torch.where(here.any(1, keepdim=True), value.gather(1, first), gradient[:, :1])

@@ -169,7 +169,7 @@ def _sparse_view(
         torch.zeros(call.features.shape[0], dtype=torch.int64, device=call.input.device),
         first_class=target.first_class,
         num_classes=target.num_classes,
-    )  # ignored rows too are computed; what is known of them is removed
+    )  # ignored rows are computed too, and then removed
     size = rows.layout.shape.numel() * loss_dtype(call.input.dtype).itemsize
     keep = wanted and size <= chunk_bytes and not wants_plain_operations()
     none = dataclasses.replace(call, target=stand_in)

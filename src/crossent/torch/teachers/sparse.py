@@ -106,7 +106,7 @@ class TopKView(PairView):
         logq = found.logprob.double()
         # the digits of float64, the gradient through the operator
         logq = logq + torch.where(exact.isfinite(), exact - logq, 0.0).detach()
-        # in rows without a normaliser and in ignored ones nothing may come back through what they hold
+        # rows without a normaliser and ignored rows must not pass gradients back
         self._lost = logq.isnan().any(1)
         unread = self._lost if self.valid is None else self._lost | ~self.valid
         logq = logq.masked_fill(unread[:, None] | (teacher.classes == NO_CLASS), 0.0)
