@@ -29,7 +29,7 @@ def model_named(name: str) -> Any:
     Raises
     ------
     UsageError
-        If there is none, or a package is missing; one line that says what to do.
+        If there is none, or a package is missing; one line with the fix.
     """
     path = Path(name)
     if path.is_dir():

@@ -31,7 +31,7 @@ def whole(name: str, value: Any, of: str = "") -> int:
     Raises
     ------
     TypeError
-        If it is no whole number.
+        If it is not a whole number.
     ValueError
         If it does not fit into 64 bits.
 
@@ -60,9 +60,9 @@ def real(name: str, value: Any) -> float:
     Raises
     ------
     TypeError
-        If it is no real number.
+        If it is not a real number.
     ValueError
-        If it is larger than any float, or a tensor that wants a gradient, which would be dropped in silence.
+        If it is larger than any float, or a tensor that requires a gradient, which would be lost.
 
     Examples
     --------

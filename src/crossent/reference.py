@@ -65,7 +65,7 @@ def row_stats(logits: Any, target: Target, scores: Scores = Scores()) -> RowStat
 def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotangents: Cotangents) -> Any:
     """Return phi'(z) (q (a + b log q) − c p) for the cotangents (N,) of loss, lse and entropy.
 
-    Ignored rows, and rows of which a, b and c are all zero, have gradient zero for any values.
+    Ignored rows, and rows with a, b and c all zero, have gradient zero for any values.
     """
     s, slope = score_and_slope(logits, scores)
     p, valid = target_measure(target, *s.shape)

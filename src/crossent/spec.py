@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 NO_CLASS = -(2**63)
 """An `ignore_index` that no target holds: nothing is ignored."""
 LAST_CLASS = 2**63 - 1
-"""The largest class index; what is larger, in an array of uint64, is read as this one. There are never so many."""
+"""The largest class index; a larger number, in an array of uint64, is read as this one. There are never so many."""
 
 
 LEAST_SCALE, LARGEST_SCALE = 1e-15, 1e15

@@ -16,8 +16,8 @@ TRL's `autograd.Function`s would have been missed by `torch.compile`, which read
 Two facts do not pass through these functions: which rows are ignored (on CPUs TRL computes ignored rows too, and drops
 them afterwards), and whether an adapter sits on the head. They are read from the local variables of TRL's calling
 function. And where the trainers refuse adapters on the head, because TRL's functions would leave them out, `LeftOut`
-stands in the place of PEFT's class, so that they refuse those alone that crossent leaves out (`trl_adapters`). Hence
-the list of versions: a version is in it once its source was read and the tests ran with it.
+replaces PEFT's class, so that they refuse only adapters that crossent leaves out (`trl_adapters`). Hence the list of
+versions: a version is in it once its source was read and the tests ran with it.
 
 The names of modules outside TRL that were imported by value before `enable` keep TRL's functions.
 """

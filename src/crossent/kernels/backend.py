@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 BinaryKind = Literal["logits", "probabilities"]
-"""What the input of binary cross-entropy is."""
+"""The kind of input of binary cross-entropy."""
 
 Scalar = Any
 """A float, or a tensor of shape () on a device where a float would have to wait for the result."""

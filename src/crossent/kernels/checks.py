@@ -23,8 +23,8 @@ _AT_ONCE = 2**20
 def as_int64(index: Any, ignore_index: int = NO_CLASS) -> Any:
     """Return class indices, a torch tensor, as int64.
 
-    A uint64 beyond int64 becomes the largest int64 that is not ignored, which is no class either: read as an int64, it
-    would be negative, and 2**64 − 100 would be −100.
+    A uint64 beyond int64 becomes the largest int64 that is not ignored, which is not a class either: read as an int64,
+    it would be negative, and 2**64 − 100 would be −100.
     """
     signed = index.long()
     if str(index.dtype) != "torch.uint64":

@@ -233,8 +233,8 @@ def row_summary(values: Array, index: Array | None, result: Array, place: Array,
 def row_peaks(values: Array, peak: Array, place: Array) -> None:
     """Write the largest value of each row of values (N, V) into `peak` (1, N) float64, its first column into `place`.
 
-    `place` is (N,) int64. NaN is no value; a row without a value above −inf has its peak −inf at column 0. This takes a
-    read of the values, where torch's argmax on a CPU takes as long as the row functions.
+    `place` is (N,) int64. NaN is not a value; a row without a value above −inf has its peak −inf at column 0. This
+    takes a read of the values, where torch's argmax on a CPU takes as long as the row functions.
     """
     _built().row_peaks(values, peak, place)
 

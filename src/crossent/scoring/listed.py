@@ -11,7 +11,7 @@ from crossent.scoring.sums.kept import KeptColumns
 from crossent.scoring.sums.row_sums import RowSums
 
 COLUMNS = ("id", "label", "loss", "probability", "predicted", "confidence", "weight", "cluster")
-"""Columns of a listing, of which the last two are there if the rows have them; then come those of `by`."""
+"""Columns of a listing; the last two exist only if the rows have them; then come those of `by`."""
 
 
 def listing(sums: RowSums, block: KeptColumns) -> dict[str, Any]:

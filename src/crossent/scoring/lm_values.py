@@ -10,7 +10,7 @@ from typing import Literal
 from crossent.scoring.parts import Bar, Interval, perplexity
 
 Denominator = Literal["token", "byte", "question", "document"]
-"""The unit by which the loss of a document is divided."""
+"""The unit of the loss of a document."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,8 @@ def divergence(
         temperature τ for both, gradients shrink with its square. Scale them back yourself: `tau**2 * divergence(logits,
         teacher_logits, temperature=tau)`.
     teacher_temperature, teacher_softcap
-        Scores of the teacher. A temperature of None is the student's; a softcap of None is no softcap, whatever the
-        student has.
+        Scores of the teacher. A temperature of None is the student's; a softcap of None is no softcap, also if the
+        student has one.
     teacher_classes
         For vocabularies that differ: for each class of the student its column in `teacher_logits`, shape (V), any
         integer dtype, and −1 where the teacher has none (p = 0). The teacher's softmax is over the named columns only.

@@ -79,7 +79,7 @@ class Explanation:
     with_crossent: HeadMemory | None
     """Memory of a step whose loss is crossent's of the head's input."""
     notes: tuple[str, ...] = ()
-    """What else is worth a word."""
+    """Further notes."""
 
     @property
     def fuses(self) -> bool:

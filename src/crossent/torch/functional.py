@@ -244,7 +244,7 @@ def binary_cross_entropy_with_logits(
         Targets t in the shape of the input, between 0 and 1; differentiable if floating.
     weight, pos_weight
         Weight of each element, and of its positive part; broadcast to the shape of the input. Constants. A weight of 0
-        removes the element, whatever its input and target hold: value and gradient are exactly 0.
+        removes the element, for any input and target: value and gradient are exactly 0.
     size_average, reduce
         Deprecated in torch; they override `reduction`, as in torch.
     reduction
@@ -303,8 +303,8 @@ def binary_cross_entropy(
     target
         Targets t in the shape of the input, between 0 and 1; differentiable if floating.
     weight
-        Weight of each element, broadcast to the shape of the input. A constant. A weight of 0 removes the element,
-        whatever its input and target hold.
+        Weight of each element, broadcast to the shape of the input. A constant. A weight of 0 removes the element, for
+        any input and target.
     size_average, reduce
         Deprecated in torch; they override `reduction`, as in torch.
     reduction

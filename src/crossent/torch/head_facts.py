@@ -44,7 +44,7 @@ class HeadFacts:
     quantised: str | None
     """The class of a weight that is stored in another form, or None."""
     sharded: str | None
-    """What holds the weight in shards, or None."""
+    """The engine that shards the weight, or None."""
     parameter_bytes: int
     """Bytes of weight and bias on this rank."""
 

@@ -45,7 +45,7 @@ def fuse_lm_head(model: Model) -> Model:
     breaks its graph there (with fullgraph=True it raises).
 
     FSDP2 may shard the model afterwards (`fully_shard`; fuse first). The head then keeps its weight from forward to
-    backward, whatever `reshard_after_forward` says, so that it is gathered once a step and its gradient scattered once.
+    backward, for any `reshard_after_forward`, so that it is gathered once a step and its gradient scattered once.
     Engines that put hooks on outputs of a model (FSDP1 with the head in the root's unit, Lightning, Accelerate) need no
     changes. FSDP1 with the head in a unit of its own, and DeepSpeed's ZeRO-3, free the weight before the loss: the head
     then computes its logits at once, and warns once.

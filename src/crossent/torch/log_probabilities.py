@@ -189,9 +189,9 @@ def linear_logprobs(
     Notes
     -----
     Operands may be DTensors as in `linear_cross_entropy`. The collectives are those of `logprobs`, and in the backward
-    those of `linear_cross_entropy`. Where one class is picked for each row, and neither weight nor bias want a
+    those of `linear_cross_entropy`. Where one class is picked for each row, and neither weight nor bias require a
     gradient, the forward keeps the derivative of each log-probability by its row of the input if that fits into
-    `chunk_bytes`: two products in all, whatever the cotangents of `logprob`.
+    `chunk_bytes`: two products in all, for any cotangents of `logprob`.
 
     Examples
     --------

@@ -32,13 +32,13 @@ class Rehearsal:
     """Use of the logits in a step of a fused twin; numbers are None if the use cannot be fused."""
 
     steps: tuple[str, ...]
-    """What was done to the head's output, in order: "div 2.0", "tanh", "to float32"."""
+    """Operations on the head's output, in order: "div 2.0", "tanh", "to float32"."""
     temperature: float | None
     softcap: float | None
     has_loss: bool
     """Whether the model computes a loss from labels; else the caller does so."""
     asked: str | None
-    """The operation that asked for the logits, so that they were computed; None if nobody did."""
+    """The operation that needed the logits, so that they were computed; None if there was none."""
 
 
 class NoRehearsalError(Exception):

@@ -162,7 +162,7 @@ def cotangents_of(task: Task, given: GivenCotangents | LossScale, *, narrow: boo
 
 
 def is_in_place(call: Call, grad: Any, logits: Any = None) -> bool:
-    """Return whether the gradient takes the place of logits (the call's, or others) and the target names several."""
+    """Return whether the gradient overwrites logits (the call's, or others) and the target names several."""
     task, logits = call.task, call.arrays.logits if logits is None else logits
     return not (task.dense or task.named_alone) and grad.data_ptr() == logits.data_ptr()
 

@@ -52,8 +52,8 @@ _T0, _T1, _T2, _T3, _T4, _T5, _T6, _T7, _T8, _T9, _T10, _T11, _T12, _T13, _T14 =
 class Gap(NamedTuple):
     """Two probabilities of each class: the greater one is `large`, the smaller one large · value.
 
-    `up` tells where the greater one is the teacher's. value = e^log and less = e^log − 1 for log ≤ 0, both with
-    relative accuracy; `series` is less − log where log > −1. `never` tells where the smaller one alone is 0 by a
+    `up` is true where the greater one is the teacher's. value = e^log and less = e^log − 1 for log ≤ 0, both with
+    relative accuracy; `series` is less − log where log > −1. `never` is true where only the smaller one is 0 by a
     logarithm of −∞.
     """
 

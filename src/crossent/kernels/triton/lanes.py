@@ -1,8 +1,8 @@
 """Statistics of the lanes of a tile in Triton, and their sum over the lanes of each row.
 
-The sum Σ e^(x − peak) of a lane, or a row, is kept without one column that has the peak: as `rest`, of which it is
-1 + rest. A confident row keeps its digits so, and a column costs one exponential, whether it moves the peak or not: of
-the peak so far and a new number, the smaller one adds e^(smaller − larger) to the rest.
+The sum Σ e^(x − peak) of a lane, or a row, is kept without one column that has the peak: as `rest`: the total is 1 +
+rest. A confident row keeps its digits so, and a column costs one exponential, whether it moves the peak or not: of the
+peak so far and a new number, the smaller one adds e^(smaller − larger) to the rest.
 """
 
 from typing import Any, NamedTuple

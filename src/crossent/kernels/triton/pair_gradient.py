@@ -1,7 +1,7 @@
 """The gradient by a row's logits of all its statistics, alone and with a teacher's row, as a Triton kernel.
 
-Constants are those of `rows`; CAPPED tells whether either head may have a softcap, for flags to tell which has, and
-MIXED whether a divergence from a mixture has a cotangent.
+Constants are those of `rows`; CAPPED is whether either head may have a softcap, as flags select, and MIXED whether a
+divergence from a mixture has a cotangent.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.

@@ -79,7 +79,7 @@ def phi_of(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.constex
 
 @triton.jit
 def phi_by_flag(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.constexpr):
-    """Return phi of rows where a flag tells whether there is the softcap that a kernel is compiled for.
+    """Return phi of rows where a flag selects the softcap that a kernel is compiled for.
 
     The temperature is that of x: 1 under the softcap.
     """
@@ -95,7 +95,7 @@ def phi_by_flag(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.co
 
 @triton.jit
 def finite_where(wanted, phi, CAPPED: tl.constexpr):
-    """Return phi that makes 0 of a tile of −inf in rows that are not wanted, whatever temperature they have."""
+    """Return phi that turns a tile of −inf into 0 in unwanted rows, for any temperature."""
     unit = tl.where(wanted, phi.unit, 1.0)
     return Phi(unit, phi.cap, phi.rate if CAPPED else unit, phi.scale, phi.temperature, phi.capped)
 

@@ -1,4 +1,4 @@
-"""What calls of the row functions have in common: where arrays lie, how rows become programs, which kernels run.
+"""The shared part of calls of the row functions: places of arrays, programs for rows, and kernels.
 
 Everything here is a function of shapes, strides, dtypes and options alone, so that results never depend on the device's
 state. It is worked out once for all calls that are alike in these (`arguments`).
@@ -259,7 +259,7 @@ class Task:
 
     @property
     def in_double(self) -> Task:
-        """The same in float64, whatever the dtype of the logits is."""
+        """The same in float64, for logits of any dtype."""
         if self.spare.dtype == torch.float64:
             return self
         return self.once("in double", lambda: self._converted(torch.float64))
@@ -367,5 +367,5 @@ def _aligned(m: Placed, like: Placed, U: int) -> bool:
 
 
 def _each(values: Sequence[Any]) -> list[Any]:
-    """Return values one by one, those of tuples in the place of these."""
+    """Return values one by one, with tuples flattened."""
     return [x for value in values for x in (value if isinstance(value, tuple) else (value,))]

@@ -76,7 +76,7 @@ class Matrix(NamedTuple):
 class Logits(NamedTuple):
     """The logits as a matrix, and the bias (V,) that is added where they are read, None if there is none.
 
-    `grouped` tells whether rows begin at multiples of U elements, so that U numbers of the bias are one access too.
+    `grouped` is whether rows begin at multiples of U elements, so that U numbers of the bias are one access too.
     """
 
     data: Any

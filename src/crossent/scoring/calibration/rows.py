@@ -53,7 +53,7 @@ class Piece:
 
 
 class Rows:
-    """Rows of batches that `read` yields anew at each call; with `left_out`, without the rows of that fold."""
+    """Rows of batches that `read` yields again at each call; with `left_out`, without the rows of that fold."""
 
     def __init__(self, read: Callable[[], Iterable[Batch]], *, folds: int = 0, left_out: int | None = None) -> None:
         self._read, self._folds, self._left_out = read, folds, left_out

@@ -24,7 +24,7 @@ from crossent.scoring.parts import KINDS
 from crossent.scoring.state import ScoreState
 
 Batches = Callable[[], Iterable[Sequence[Any]]] | Sequence[Sequence[Any]]
-"""A list of (X, y) or (X, y, sample_weight), or a function that yields them anew at each call."""
+"""A list of (X, y) or (X, y, sample_weight), or a function that yields them again at each call."""
 
 
 class CalibrationWarning(UserWarning):
@@ -50,8 +50,8 @@ class Scaling(Parameters):
         -------
         TemperatureScaling or VectorScaling
             The estimator itself. Where there are no best parameters (in every row the most probable class is the true
-            one, or predictions are worse than chance), it leaves predictions as they are, `reason_` says why, and so
-            does a `CalibrationWarning`.
+            one, or predictions are worse than chance), it leaves predictions unchanged, with the reason in `reason_`
+            and in a `CalibrationWarning`.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Scaling(Parameters):
         Parameters
         ----------
         batches
-            Parts (X, y) or (X, y, sample_weight): a list of them, or a function that yields them anew at each call.
+            Parts (X, y) or (X, y, sample_weight): a list of them, or a function that yields them again at each call.
 
         Returns
         -------

@@ -119,7 +119,7 @@ def fit(rows: Rows, classes: Sequence[Any], start: Vector | None = None) -> Vect
     Raises
     ------
     NoOptimum
-        If a class has no rows, a true class has no probability, or the rows can be told apart without a mistake.
+        If a class has no rows, a true class has no probability, or the classes are separated without error.
     """
     from scipy.optimize import minimize
 

@@ -32,7 +32,7 @@ def bytes_of(text: str | None) -> int | None:
     Raises
     ------
     UsageError
-        If it is no size, or less than any file takes.
+        If it is not a size, or too small for any file.
 
     Examples
     --------

@@ -125,7 +125,7 @@ def plain_values(array: Any, called: str, argument: str | None) -> list[Hashable
     Raises
     ------
     InputError
-        If they are no single values but structs, lists or maps; `called` is what the column is called in the text.
+        If they are structs, lists or maps instead of single values; `called` is the column's name in the text.
     """
     from pyarrow import types
 

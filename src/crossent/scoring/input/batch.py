@@ -98,7 +98,7 @@ def batch(y: Any, given: RowArguments, options: ScoreOptions) -> Batch:
     Raises
     ------
     InputError, InputTypeError
-        If something is missing, has another length or shape, is no number, or is no class.
+        If something is missing, has another length or shape, is not a number, or is not a class.
     """
     kind, values = given.predictions
     shape = _shape(y)

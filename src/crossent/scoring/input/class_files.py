@@ -19,7 +19,7 @@ def read_classes(path: Path) -> list[Any] | dict[Any, Any]:
     Raises
     ------
     FileError
-        If it is no such file.
+        If it is not a file of classes.
     """
     if reason := why_not_readable(path):
         raise FileError(f"{path} {reason}")

@@ -37,7 +37,7 @@ class Classes:
     Parameters
     ----------
     names
-        What results call them; a range if nobody named them.
+        What results call them; a range by default.
     others
         Further labels that mean each of them; () if there are none.
     columns
@@ -117,7 +117,7 @@ def chosen(classes: Any) -> Classes | None:
     Raises
     ------
     InputTypeError
-        If it is a single text, has no order, or is no collection.
+        If it is a single text, has no order, or is not a collection.
     InputError
         If two classes have the same name.
 

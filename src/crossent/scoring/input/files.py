@@ -68,7 +68,7 @@ _ADVICE = {
     ".avro": "Avro files are not read; write parquet",
     ".h5": "HDF5 files are not read; write parquet",
 }
-"""What to do with files that people have, and no reader reads, by ending."""
+"""Fixes for file formats without a reader, by ending."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ def meaning(name: Any) -> Hashable:
     """Return an id in one form for all file formats.
 
     Numbers are equal if their values are, exactly; moments if they are the same, where one without a time zone is in
-    UTC and a date is its midnight; UUIDs and times of day whatever their case, hyphens and zeros.
+    UTC and a date is its midnight; UUIDs and times of day ignore case, hyphens and zeros.
 
     Examples
     --------

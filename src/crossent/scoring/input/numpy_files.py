@@ -117,7 +117,7 @@ def row_bytes(heads: Mapping[str, Head]) -> int:
     Raises
     ------
     FileError
-        If the arrays are no columns of one table.
+        If the arrays are not columns of one table.
     """
     for name, (shape, dtype) in heads.items():
         if dtype.kind not in "biufUSMm":

@@ -6,7 +6,7 @@
     [0.1, 0.9]                        a list of JSON (answers of servers)
     {"y": 1, "p": [0.1, 0.9]}         JSON lines
 
-The first line says which; all others must be like it.
+The first line decides; all others must match it.
 """
 
 from __future__ import annotations

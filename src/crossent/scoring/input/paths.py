@@ -22,7 +22,7 @@ STDIN = "-"
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])", re.IGNORECASE | re.ASCII)
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi"}
-"""Folders that say which of the files beside them count."""
+"""Log folders that select the valid files next to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def sources(names: Iterable[str | Path]) -> list[Source]:
     OSError
         If a file or a folder cannot be read.
     FileError
-        If a name stands for no file, two stand for the same one, or a folder's log says which of its files count.
+        If a name stands for no file, two stand for the same one, or a folder's log selects the valid files.
     """
     found: list[Source] = []
     for name in map(spelled, names):

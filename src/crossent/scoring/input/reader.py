@@ -153,8 +153,8 @@ class Selection:
     names
         Names of the columns to read, in the order in which batches must have them.
     texts
-        Those of `names` that hold labels and not numbers. Where the format does not say what a column holds, these are
-        read as text, and the others as numbers.
+        Those of `names` that hold labels and not numbers. If the format has no column types, these are read as text,
+        and the others as numbers.
     """
 
     path: Path
@@ -175,8 +175,8 @@ class Reader:
         Function of a path: returns the names of the file's columns, in their order.
     batches
         Function of a `Selection`: yields the rows in their order as `Portion`s of about `BATCH_BYTES` bytes.
-        `rows_at_a_time` says how many rows that is. Missing numbers are null or NaN; a column may hold lists of numbers
-        of equal length, one number for each class.
+        `rows_at_a_time` returns that number of rows. Missing numbers are null or NaN; a column may hold lists of
+        numbers of equal length, one number for each class.
     first_bytes
         What files of the format begin with; () if that is not known.
     always
@@ -188,16 +188,15 @@ class Reader:
     configured
         Function of `FileOptions`: returns the reader that reads files so. None if there is nothing to choose.
     said
-        Function of a path: returns what was chosen without being asked for, such as the first of several sheets; "" if
-        nothing was.
+        Function of a path: returns a note on automatic choices, such as the first of several sheets; "" if nothing was.
     class_names
-        Function of a path and a column of labels: returns the names of the classes 0, 1, … by what the file says about
-        the column, None if it says nothing. By default no file does.
+        Function of a path and a column of labels: returns the names of the classes 0, 1, … by the file's description of
+        the column, None if it has nothing. By default no file does.
 
     Notes
     -----
-    Both functions import what they need when they are called, and raise `FileError` for a file that they refuse. Errors
-    of pyarrow, NumPy and zipfile may pass: `files` turns them into a `FileError` of one line that names the file.
+    Both functions import their libraries when called, and raise `FileError` for a file that they refuse. Errors of
+    pyarrow, NumPy and zipfile may pass: `files` turns them into a `FileError` of one line that names the file.
     """
 
     format: str

@@ -113,7 +113,7 @@ class Seen:
         return (values, found.classes) if values.ndim == 2 and values.shape[1] > 1 and len(values) else None
 
     def sum_to_one(self, names: Sequence[str]) -> bool:
-        """Return whether several columns of numbers are probabilities of which each row has the sum 1."""
+        """Return whether several columns of numbers are probabilities with row sums of 1."""
         found = [number for name in names if (number := self.number(name)) is not None]
         return len(found) == len(names) > 1 and are_distributions(np.stack(found, axis=1))
 

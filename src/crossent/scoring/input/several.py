@@ -226,7 +226,7 @@ def _folders(source: Source, table: Table, names: Sequence[str | Path]) -> dict[
 
 
 def _require_same(first: Part, other: Part) -> None:
-    """Raise FileError if two files have not the same columns."""
+    """Raise FileError if two files have different columns."""
     if other is first:
         return
     if first.table.reader.format != other.table.reader.format:

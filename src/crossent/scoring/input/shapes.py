@@ -328,7 +328,7 @@ def _complete(rows: _Rows, kind: str, called: str, first: int) -> Any:
     Raises
     ------
     InputError
-        If the others do not add up to 1, or are no probabilities.
+        If the others do not add up to 1, or are not probabilities.
     """
     if rows.present is None:
         return rows.values

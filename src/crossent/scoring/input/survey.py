@@ -47,13 +47,13 @@ class Settled:
     Parameters
     ----------
     columns
-        The columns, all of which exist.
+        The columns, which all exist.
     classes
-        The argument `classes` of a state: the caller's, or what the table says.
+        The argument `classes` of a state: the caller's, or the table's.
     named
         The classes as labels mean them; None if they are numbers that count the columns.
     said
-        In one line what was recognised, "" if everything was named.
+        One line on the recognised columns, "" if all were named.
     """
 
     columns: Columns

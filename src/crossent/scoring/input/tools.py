@@ -32,7 +32,7 @@ class Reading:
     classes
         The classes, None if they follow from the names of the columns.
     anywhere
-        Whether any other column may hold the true labels, whatever its name: those of predictions are marked.
+        Whether any other column may hold the true labels, with any name: columns of predictions are marked.
     """
 
     tool: str
@@ -274,7 +274,7 @@ TOOLS = (
     Tool("Spark", "`probability` (a vector), `rawPrediction`, `prediction`", _spark),
     Tool("Hugging Face Trainer", "`predictions`, `label_ids`", _trainer),
 )
-"""Tools whose names of columns say which is which."""
+"""Tools with unambiguous column names."""
 FORMS = (
     Tool("Hugging Face pipeline, spaCy, Vertex AI", "one column of records, maps or objects", _keyed_columns),
     Tool("arrays of Keras and torch", "one column of lists: `probs`, `logits` or `logprobs`", _arrays),

@@ -31,7 +31,7 @@ class Joined:
     taken
         What columns of `truth` are called here, and there.
     said
-        In one line what was chosen without being asked for, "" if nothing was.
+        One line on automatic choices, "" if nothing was.
     """
 
     predictions: Tables

@@ -41,7 +41,7 @@ def opened(path: Path) -> Generator[OpenedLog, None, None]:
     Raises
     ------
     LogError
-        If it is no regular file, or its compression needs a package that is missing.
+        If it is not a regular file, or its compression needs a package that is missing.
     OSError
         If it cannot be opened.
     """

@@ -184,7 +184,7 @@ def _check_ids(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str
 
 
 def _check_texts(pairs: Pairs, names: tuple[str, str]) -> None:
-    """Raise if the texts of a pair surely differ, or if their order pairs them and they may."""
+    """Raise if the texts of a pair certainly differ, or if their order pairs them and they may."""
     for one, other, key in zip(pairs.a, pairs.b, pairs.ids, strict=True):
         both = one.whole and other.whole
         if not (both or pairs.by_order) or one.bytes == other.bytes:

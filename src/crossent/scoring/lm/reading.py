@@ -146,7 +146,7 @@ _SAMPLES = re.compile(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.:-]+\.jsonl?(?:\.\w+)?"
 
 
 class _Log(NamedTuple):
-    """A file, its task, the keys by which it is scored, and whether its documents need names of their own."""
+    """A file, its task, its slice keys, and whether its documents need names of their own."""
 
     path: Path
     task: str
@@ -179,7 +179,7 @@ def _documents(log: _Log, source: LogSource | None, done: Done | None) -> Iterat
 
 
 def _named(document: Document, log: _Log, by: tuple[tuple[str, str | None], ...]) -> Document:
-    """Return a document with the values by which it is scored, and a name that no other file has."""
+    """Return a document with the values for its slices, and a name that no other file has."""
     if not log.own:
         return replace(document, by=by) if by else document
     cluster = None if document.cluster is None else f"{log.task}: {document.cluster}"

@@ -24,9 +24,9 @@ _BROKEN = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError, OverflowError,
     LookupError, struct.error,
 )  # fmt: skip
-"""What reading a damaged archive raises; a RuntimeError where it is encrypted or of an unknown kind."""
+"""Errors from reading a damaged archive; RuntimeError if it is encrypted or of an unknown kind."""
 _FIELDS = (b"event:", b"id:", b"retry:", b":")
-"""What lines of a stream of server-sent events begin with, beside `data:`."""
+"""Beginnings of lines in a stream of server-sent events, besides `data:`."""
 
 
 class LogRecord(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 LOST = "\N{REPLACEMENT CHARACTER}"
 BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
-"""What sentencepiece writes for a blank."""
+"""Sentencepiece's character for a blank."""
 _ESCAPES = re.compile(r"(?:bytes:)?( ?)((?:\\x[0-9a-fA-F]{2})+)")
 _BYTE = re.compile(r"<0x([0-9a-fA-F]{2})>")
 _NUMBER = re.compile(r"token_id:\d+")

@@ -22,7 +22,7 @@ T = TypeVar("T", TokenLoss, DocumentLoss)
 DENOMINATORS: tuple[Denominator, ...] = ("question", "token", "byte", "document")
 NO_INTERVAL = (math.nan, math.nan)
 MOST_VALUES = 1000
-"""Values of a key by which documents are scored apart, at most."""
+"""Largest number of values of a slice key."""
 
 
 _BARS = 24
@@ -91,7 +91,7 @@ class TokenTotals:
     worst
         Number of the costliest tokens and documents to keep.
     whole
-        Whether these are all documents: then they are also kept by what they share, and tokens by place and loss.
+        Whether these are all documents: then they are also kept by value of each key, and tokens by position and loss.
     """
 
     def __init__(self, worst: int, *, whole: bool = True) -> None:

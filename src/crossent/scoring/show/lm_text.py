@@ -131,7 +131,7 @@ def slice_table(name: str, parts: Sequence[LanguageModelSlice], unit: LossUnit =
 
 
 def _rank(part: LanguageModelSlice) -> float:
-    """Return the loss by which slices are ordered, the first that is known."""
+    """Return the loss by which slices are ordered, the first known one."""
     losses = (part.loss, part.bits_per_byte, part.choices.loss if part.choices else math.nan)
     return next((loss for loss in losses if not math.isnan(loss)), -math.inf)
 

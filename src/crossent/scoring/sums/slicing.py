@@ -21,9 +21,9 @@ from crossent.scoring.sums.totals import AT, GROUP, Totals, moved
 CELLS = 2048
 """Numbers, or cells of numbers, that are kept apart."""
 MANY = 50
-"""Numbers beyond which bins are made although nobody asked for them."""
+"""Distinct numbers beyond which bins are made by default."""
 BINS = 5
-"""How many bins are made then."""
+"""Number of these bins."""
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _SIGN = -(1 << 63)
 

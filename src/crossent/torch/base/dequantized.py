@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 _SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
 KERNELS: dict[str, Callable[..., Any]] = {}
-"""What the operators compute, by their names in torch's registry, filled by `register`: functions of flat arguments."""
+"""Computations of the operators by name in torch's registry, filled by `register`: functions of flat arguments."""
 _BLOCK = 2**22  # numbers computed at once for all logits
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -22,12 +22,12 @@ keeps_graph: Callable[[], bool] = getattr(
     "_get_current_graph_task_keep_graph",
     lambda: True,
 )
-"""Return whether the backward that runs may be run again, or nobody knows."""
+"""Return whether the running backward may run again; True if unknown."""
 
 Wants = frozenset[str]
-"""Names of the arguments that want a gradient."""
+"""Names of the arguments that require a gradient."""
 Gradients = Mapping[str, Tensor | None]
-"""Gradients by the names of the arguments; what is not there is None."""
+"""Gradients by the names of the arguments; a missing one is None."""
 
 
 class Forward(NamedTuple):
@@ -79,7 +79,7 @@ def register(
     forward
         What it computes.
     backward
-        How it is differentiated. An operator without this is for backwards, where nothing wants a gradient.
+        How it is differentiated. An operator without this is for backwards, where nothing requires a gradient.
     first
         Return the first output only; the others are for the backward alone.
     """

@@ -70,7 +70,7 @@ class Arguments(NamedTuple):
     return_stats: bool
     sharding: Sharding
     shards: Shards
-    """Where the columns at hand lie among all classes: `NO_SHARDS` until somebody looked."""
+    """Positions of the local columns among all classes: `NO_SHARDS` until determined."""
 
     def bound(self) -> Arguments:
         """Return the arguments with all numbers as ints and floats.
@@ -78,7 +78,7 @@ class Arguments(NamedTuple):
         Raises
         ------
         TypeError
-            If an argument is no number, or no switch.
+            If an argument is not a number, or not a bool.
         """
         ignore_index, closing = self.ignore_index, self.closing
         smoothing, stats = self.label_smoothing, self.return_stats

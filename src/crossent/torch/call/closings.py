@@ -232,7 +232,7 @@ def row_function_of(closing: Any, operands: Any, segments: Any) -> RowFunction |
     Raises
     ------
     TypeError
-        If the closing cannot be called with rows and operands, or the operands are no tuple of tensors.
+        If the closing cannot be called with rows and operands, or the operands are not a tuple of tensors.
     ValueError
         If operands or segments are passed without a closing.
     """
@@ -271,7 +271,7 @@ def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction
     Raises
     ------
     TypeError, ValueError
-        If an operand or the segments do not fit the rows, or want a gradient.
+        If an operand or the segments do not fit the rows, or require a gradient.
     """
     shape = layout.rows
     named = [(f"operands[{k}]", x) for k, x in enumerate(function.operands)]

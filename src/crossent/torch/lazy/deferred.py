@@ -35,7 +35,7 @@ class Deferred:
     steps: tuple[Step, ...] = ()
     wants: tuple[bool, ...] = (False, False, False, False)
     notice: Notice | None = None
-    """Whom to tell when the numbers are made; None if nobody trains."""
+    """The warning to raise when the numbers are computed; None outside training."""
 
     @classmethod
     def of_layer(cls, layer: LayerOperands, notice: Notice | None = None) -> Deferred:

@@ -47,10 +47,11 @@ class Results(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """Where a gradient of logits comes from.
+    """Sources of a gradient of logits.
 
     `operands` are the gradients of the layer's operands that fused losses found, `ordinary` gradients of the logits
-    themselves from everything else, and `results` makes of the numbers of the logits whatever the gradient belongs to.
+    themselves from everything else, and `results` computes the tensors that the gradient belongs to from the numbers of
+    the logits.
     """
 
     operands: tuple[OperandGradients, ...]

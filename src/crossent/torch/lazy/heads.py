@@ -99,7 +99,7 @@ class LazyHead(nn.Module):
     weight: Any
     bias: Any
     _is_adapter = False
-    """Whether its output is a part of the logits alone, of which the head itself tells."""
+    """Whether its output is only a part of the logits; the head itself warns."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs as lazy logits; as ordinary ones under tracers and function transforms."""

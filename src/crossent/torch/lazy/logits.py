@@ -1,8 +1,8 @@
 """Lazy logits: the output of a linear layer, computed only when its numbers are needed.
 
-`LazyLogits` is a tensor without memory that remembers input, weight and bias of the layer, and what was done to its
-output since, as long as that is a temperature, a softcap, a change of dtype or a choice of rows. A cross-entropy of
-it is a `linear_cross_entropy`; anything else gets the numbers: the very operations that were put off, carried out then.
+`LazyLogits` is a tensor without memory that holds input, weight and bias of the layer, and later operations on its
+output, as long as these are a temperature, a softcap, a change of dtype or a choice of rows. A cross-entropy of it is a
+`linear_cross_entropy`; anything else gets the numbers: the very operations that were put off, carried out then.
 
 Lazy logits have a node in the graph of autograd (`graph`), and everything that is made of them hangs on it: losses, the
 numbers, scaled logits and views. So torch's hooks work on them as on any tensor.
@@ -29,7 +29,7 @@ from crossent.torch.lazy.gradient import LazyGradient
 from crossent.torch.lazy.names import GRAPH, METADATA, RAW_MEMORY, name_of, with_numbers
 
 LAZILY: dict[str, Callable[..., Any]] = {}
-"""What keeps logits lazy, by the name of torch's function; filled by `lazily`.
+"""Functions that keep logits lazy, by the name of torch's function; filled by `lazily`.
 
 Each takes the arguments of torch's function, and returns NotImplemented where the numbers are needed after all.
 """
@@ -71,7 +71,7 @@ class LazyLogits(Tensor):
     _node: Any
     """The node that we gave these logits; another one is of an autograd.Function that returned them."""
     _in_use: bool
-    """Whether somebody waits for the gradient at the node, or something that is lazy hangs on it."""
+    """Whether the gradient at the node is needed, or something lazy depends on it."""
     _real: Tensor | None
     _apart: bool
     """Whether the numbers were made from the origin's numbers, so that their gradient does not come to the node."""

@@ -16,7 +16,7 @@ _WAYS_OUT = (
 
 
 _METRICS = frozenset(("topk", "max", "min", "sort", "mode", "kthvalue", "aminmax"))
-"""What has a gradient, and yet is asked for indices as a rule."""
+"""Operations with a gradient that are mostly used for their indices."""
 
 
 class Notice:

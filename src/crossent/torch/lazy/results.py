@@ -1,8 +1,8 @@
 """Results of lazy logits in the graph of autograd: computed from the layer, with a gradient that goes to the logits.
 
-Logits -> _Open -> the layer's operands -> whatever makes results of a layer -> _Close -> results. So the gradients of
-the operands come back to _Open, which makes the gradient of the logits of them, and the cotangents are known to _Close,
-in case somebody wants that gradient's numbers.
+Logits -> _Open -> the layer's operands -> a function of the layer -> _Close -> results. So the gradients of the
+operands come back to _Open, which makes the gradient of the logits from them, and _Close keeps the cotangents, in case
+that gradient's numbers are needed.
 """
 
 # pyright: reportPrivateUsage=false

@@ -74,7 +74,7 @@ class LinearCall(OperatorCall):
         return self.input, self.linear_weight, self.linear_bias, prob, self.linear_adapter
 
     def with_operands(self, operands: Sequence[Any]) -> LinearCall:
-        """Return the call with other tensors in the place of the operands."""
+        """Return the call with other operands."""
         x, weight, bias, prob, adapter = operands
         target = dataclasses.replace(self.target, prob=prob)
         return dataclasses.replace(

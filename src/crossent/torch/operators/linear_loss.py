@@ -122,7 +122,7 @@ class Swept(NamedTuple):
 
 
 MakeClosing = Callable[[LossScale, RowResults, Tensor | None], Any]
-"""Makes what a sweep takes for a closing, from the scale and the memory of the rows that have a target, and their
+"""Makes the sweep's form of a closing, from the scale and the memory of the rows that have a target, and their
 places among all rows (None: all rows have one)."""
 
 

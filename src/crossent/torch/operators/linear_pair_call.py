@@ -57,7 +57,7 @@ class LinearPairCall(OperatorCall):
         return *self.head.operands, *of_teacher
 
     def with_operands(self, operands: Sequence[Any]) -> LinearPairCall:
-        """Return the call with other tensors in the place of the operands."""
+        """Return the call with other operands."""
         *of_student, x, weight, bias, adapter = operands
         head = self.head.with_operands(of_student)
         return dataclasses.replace(

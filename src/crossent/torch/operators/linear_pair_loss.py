@@ -129,7 +129,7 @@ class _OfKind:
 
 
 ViewOf = Callable[[Target, PairResults, Callable[[Target], RowResults]], RowView]
-"""Makes what a closing sees of rows of a target and of results, and of results for another target."""
+"""Makes a closing's view of rows from a target and results, and of results for another target."""
 
 
 class ChunkClosing:
@@ -178,7 +178,7 @@ class _Swept(NamedTuple):
 
 
 MakeClosing = Callable[[Tensor, Tensor | None], Any]
-"""Makes what a sweep takes for a closing, from the scale of the rows that have a target and their places among all."""
+"""Makes the sweep's form of a closing, from the scale of the rows that have a target and their places among all."""
 
 
 def _sweep(call: LinearPairLossCall, closing_of: MakeClosing) -> _Swept:

@@ -67,7 +67,7 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
     Raises
     ------
     TypeError
-        If the group is no process group.
+        If the group is not a process group.
     ValueError
         If the numbers do not fit the columns, or this rank is not in the group.
     """
@@ -102,7 +102,7 @@ def check_group(name: str, group: Any) -> tuple[str, ...]:
     Raises
     ------
     TypeError
-        If it is no process group.
+        If it is not a process group.
     ValueError
         If this rank is not in it.
     """

@@ -55,9 +55,9 @@ class TiledRows:
     scores: Scores
     ranks: Ranks = NO_RANKS
     readers: tuple[TileReader, ...] = ()
-    """Who reads each tile of logits beside the row statistics."""
+    """Readers of each tile of logits besides the row statistics."""
     parts: tuple[GradientPart, ...] = ()
-    """What is added to the gradient of each tile."""
+    """Additions to the gradient of each tile."""
 
     def tile_shape(self, chunk_bytes: int) -> TileShape:
         """Return the shape of a tile of two sweeps."""

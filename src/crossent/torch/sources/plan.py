@@ -49,12 +49,12 @@ class Device:
     operations_per_byte: int
     """F / B: operations of a half-precision product in the time in which memory moves a byte."""
     start_bytes: int
-    """What memory moves in the time that a kernel takes to start, after the one before it."""
+    """Bytes that memory moves in the time to start a kernel after another one."""
     small_weight: int
-    """A half-precision weight of so few numbers has a gradient in float32: its product has few output tiles, libraries
-    split the sum of each, and may add the parts in the dtype of the result."""
+    """A half-precision weight of at most this many numbers has a gradient in float32: its product has few output tiles,
+    libraries split the sum of each, and may add the parts in the dtype of the result."""
     direct_rows: int
-    """A half-precision product of so few rows beats a float32 one that is rounded."""
+    """A half-precision product of at most this many rows beats a rounded float32 one."""
     fresh_zeros: bool
     """Whether memory that is zeroed first is faster to write: pages are touched in a better order."""
 

@@ -32,7 +32,7 @@ from crossent.torch.teachers.sparse import StudentRows, TopKView, sparse_teacher
 from crossent.torch.teachers.view import DivergenceOptions, HeadsView, PairView, TeacherArguments
 
 TEACHER = LayerNames("teacher_input", "teacher_weight", "teacher_bias")
-"""What callers call the operands of a teacher's layer."""
+"""Names of the operands of a teacher's layer in errors."""
 
 
 class LinearView(HeadsView):

@@ -118,7 +118,7 @@ class Evaluation(NamedTuple):
 
 
 class NamedText(NamedTuple):
-    """A text, its name, and the keys and values by which it is scored."""
+    """A text, its name, and the keys and values for its slices."""
 
     name: str
     text: str

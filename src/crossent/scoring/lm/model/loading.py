@@ -24,7 +24,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 """Names of dtypes; auto is that of the file."""
 _LONGEST = 300
 _TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.bpe", "tekken.json")
-"""Files of tokenizers, of which a folder has one at least."""
+"""Files of tokenizers; a folder has at least one."""
 
 
 class LoadedModel(NamedTuple):
@@ -49,7 +49,7 @@ def load(path: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedMo
     Raises
     ------
     LogError
-        If there is no such model, a package is missing, or it is no causal language model; the message says what to do.
+        If there is no such model, a package is missing, or it is not a causal language model; the message has the fix.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {quoted(dtype)}", argument="dtype")

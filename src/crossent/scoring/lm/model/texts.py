@@ -21,7 +21,7 @@ _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
 
 class ReadText(NamedTuple):
-    """A text, its name, the values by which it is scored, and the part of all files that ends with it."""
+    """A text, its name, the values for its slices, and the part of all files that ends with it."""
 
     name: str
     text: str
