@@ -134,7 +134,7 @@ def divergences(gap):
 
 @triton.jit
 def log_mixture(gap, beta, rest):
-    """Return what the mixture of teacher (β) and student (1 − β) is beside the greater probability.
+    """Return the mixture of teacher (β) and student (1 − β), relative to the greater probability.
 
     These are its share m, m − 1, log m and log m − (m − 1), the last three with relative accuracy, and the share of the
     greater one.

@@ -56,7 +56,7 @@ def _numbers(y: Any) -> Any:
 
 
 def _one_hot(y: Any, count: int, predictions: Matrix) -> list[str | Argument]:
-    """Return what to pass in place of one-hot rows, as the parts of a message."""
+    """Return the fix for one-hot rows, as the parts of a message."""
     array = "y.to_numpy()" if hasattr(y, "to_numpy") else "y" if hasattr(y, "argmax") else "np.array(y)"
     place = f"{array}.argmax(1)"
     columns = [str(name) for name in getattr(y, "columns", ())]
