@@ -450,7 +450,7 @@ ARGUMENTS = {
     ),
     "baseline of few rows": Hinted(
         warned(lambda: score(LONG_Y, probs=LONG)),
-        "and so a skill that is too low; compare losses instead",
+        "nats; compare losses instead",
         lambda _: compare(score(LONG_Y, probs=LONG), score(LONG_Y, probs=np.full((24, 12), 1 / 12))).difference,
         float(log_loss(LONG_Y, LONG) - np.log(12)),
     ),

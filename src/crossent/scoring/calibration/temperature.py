@@ -31,7 +31,8 @@ _BENT = 3.0
 """Relative change of the curvature, about, with a relative change of β: how much a line through two points may miss."""
 _MOST = 200
 _TOO_FLAT = (
-    "the true classes have logits below the average of their rows, so every larger T lowers the loss, until all "
+    "the true classes have logits no higher than the average of their rows, so every larger T lowers the loss, until "
+    "all "
     "classes "
     "are equally probable; are the classes in the order of the columns?"
 )

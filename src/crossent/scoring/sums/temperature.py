@@ -2,10 +2,10 @@
 
 The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Its values and slopes at powers of
 two fix a polynomial around the least one, whose minimum is the best T to about three digits. There is no minimum where
-the loss still rises with β at 0 (on average, the logit of the true class is below the mean of its row) or still falls
-as β grows without bound (in every row the true class is the most probable one); then the reason is kept. Of many rows a
-sample is enough: the rows whose hash, of their number and of the largest probability, has enough leading zeros. How
-many zeros are enough follows from the number of rows, so that the sample does not depend on blocks.
+the loss still rises with β at 0 (on average, the logit of the true class is not above the mean of its row) or still
+falls as β grows without bound (in every row the true class is the most probable one); then the reason is kept. Of many
+rows a sample is enough: the rows whose hash, of their number and of the largest probability, has enough leading zeros.
+How many zeros are enough follows from the number of rows, so that the sample does not depend on blocks.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Temperatures:
         if slopes[-1] <= 0 and now - flat > _EQUAL * now:
             return Fitted(
                 None,
-                "there is no best temperature: the true classes have logits below the average of their rows, so every "
+                "there is no best temperature: the true classes have logits no higher than the average of their rows, "
+                "so every "
                 "larger T lowers the loss, until all classes are equally probable. Are the classes in the order "
                 f"of the columns?{_few(rows, now - flat)}",
             )

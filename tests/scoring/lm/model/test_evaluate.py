@@ -153,7 +153,9 @@ def test_experts_whose_rows_depend_on_later_tokens_by_rounding_alone_are_scored(
 def test_tokens_of_another_model_are_refused():
     tokenizer = bytewise(bos=True)
     largest = max(tokenizer("é").input_ids)
-    with pytest.raises(InputError, match=f"gives text 2 the token {largest}, and the model has 100, from 0"):
+    with pytest.raises(
+        InputError, match=f"gives text 2 the token {largest}, but the model has only 100 tokens, from 0"
+    ):
         _ = score_model(model(100), tokenizer, ["abc", "é"])
 
 
