@@ -226,7 +226,7 @@ def test_one_that_comes_later_is_refused_too(name):
 def test_a_head_that_is_cast_to_float32_leaves_its_adapter_out():
     with ours.enable():
         trainer = trainer_of("GRPO", model(), lora=HEAD, cast_lm_head_to_fp32=True)
-        with pytest.raises(NotImplementedError, match="leave that out"):
+        with pytest.raises(NotImplementedError, match="leave that option out"):
             _ = trained(trainer)
 
 

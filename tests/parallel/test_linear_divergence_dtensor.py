@@ -101,7 +101,7 @@ def misused(group: Any) -> list[str]:
         ((x, weight, y, put(2 * V, D2, at=Shard(0))), {}, "both must have the same, or other columns"),
         ((x, weight, put(3, D2), other), {}, "both heads must have the same rows"),
         ((x, weight, y, other), {"teacher_classes": torch.arange(V)}, "teacher_classes maps whole vocabularies"),
-        (gathered, {}, "would have to be gathered"),
+        (gathered, {}, "a loss of two heads does not gather rows"),
     ]
     found: list[str] = []
     for operands, options, text in wrong:

@@ -117,7 +117,7 @@ def test_names_of_other_labels_are_refused() -> None:
     y, p = drawn(40, 2)
     truth, probs = pd.DataFrame(y, columns=["y_cat", "y_dog"]), pd.DataFrame(p, columns=["p_cat", "p_owl"])
     with pytest.raises(
-        InputError, match=r"labels \['cat', 'dog'\], those of probs of \['cat', 'owl'\]; name both alike"
+        InputError, match=r"labels \['cat', 'dog'\], the columns of probs name \['cat', 'owl'\]; name both alike"
     ):
         crossent.score(truth, probs=probs, multilabel=True)
 

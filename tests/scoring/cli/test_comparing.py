@@ -39,7 +39,7 @@ def test_models_are_files_or_columns() -> None:
     assert [model.name for model in models(["x"], Columns("probs", ["a", "a_*"]))] == ["a", "a_*"]
     assert [model.name for model in models(["x", "x", "y"], probs)] == ["x (1)", "x (2)", "y"]
     for given, columns, part in (
-        (["x"], probs, "two files, or --probs"),
+        (["x"], probs, "two files, or repeat --probs"),
         (["x", "y", "z"], own, "once for all 3 files, or once for each; got 2"),
     ):
         with pytest.raises(UsageError, match=part):

@@ -61,7 +61,7 @@ class TestLanguageModels:
         page = tmp_path / "page.html"
         ran = run(capsys, "lm", log(tmp_path), "--html", page)
         assert (ran.code, ran.err.strip()) == (0, str(page))
-        assert "What log.jsonl cost the model" in page.read_text(encoding="utf-8")
+        assert "Loss of log.jsonl" in page.read_text(encoding="utf-8")
         assert run(capsys, "lm", log(tmp_path), "--html", log(tmp_path)).code == 2
 
 

@@ -75,7 +75,7 @@ def one(**changed: Any) -> dict[str, Any]:
     ("header", "said"),
     [
         (b"{", "its header is not JSON"),
-        (b"[1]", "its header is no object"),
+        (b"[1]", "its header is not an object"),
         (b"{}", "holds no tensors"),
         (b"[" * 200_000, "its header is not JSON"),
         (b'{"p": 1, "p": 2}', "a name occurs twice"),
