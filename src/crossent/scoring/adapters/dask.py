@@ -184,7 +184,7 @@ def _stacked(column: Any) -> Any:
     if isinstance(first, str):
         raise InputError(
             f"column {quoted(column.name)} holds text, such as {quoted(first[:20])}; if these were lists, Dask "
-            f"converted them to text: read them under dask.config.set({'dataframe.convert-string': False})"
+            "converted them to text: read them under dask.config.set({'dataframe.convert-string': False})"
         )
     return np.stack(column.to_list()) if hasattr(first, "__len__") else column
 

@@ -104,9 +104,7 @@ def add(app: Any, require: Require) -> None:
                 "pass --label with the column of true classes, or --labels with several columns of 0 and 1"
             )
         if labels is not None and bits:
-            raise UsageError(
-                "--bits does not work with --labels, whose losses are in nats; use --json, which has bits too"
-            )
+            raise UsageError("--bits does not work with --labels, whose losses are in nats; --json has bits too")
         if labels is not None and (truth is not None or rows is not None):
             raise UsageError("--labels does not support --truth or --rows yet; score one label at a time with --label")
         columns_of = sliced(by)
