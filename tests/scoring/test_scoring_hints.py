@@ -27,7 +27,7 @@ ELSEWHERE = {
     "the model reads tokens after the one that it predicts; pass a causal language model": (
         f"{MODEL}/test_evaluate.py"
     ),
-    "--format is for logs, and --model scores texts; leave out one of them": "tests/scoring/cli/test_lm.py",
+    "--format is for logs; leave it out with --model, which scores texts": "tests/scoring/cli/test_lm.py",
     "the memory is full; pass a smaller --window or --batch": "tests/scoring/cli/test_lm_actions.py",
     "this is a chunk of a streamed answer; log whole answers, or join the chunks by their id": (
         "tests/scoring/lm/test_openai_logs.py"

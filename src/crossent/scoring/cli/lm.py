@@ -154,7 +154,7 @@ def add(app: Any, require: Require) -> None:
                 found = lm_actions.score_logs(files, format=format, **shared)
         else:
             if format != "auto":
-                raise UsageError("--format is for logs, and --model scores texts; leave out one of them")
+                raise UsageError("--format is for logs; leave it out with --model, which scores texts")
             require("--model", "torch", "transformers", extra="torch")
             limit = memory.limited(memory.bytes_of(max_memory), *files) if max_memory else nullcontext()
             with limit, reading.input_errors():
