@@ -26,7 +26,9 @@ SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
 
 def pytest_addoption(parser):
     """Know `--pairs`, and the limit in pyproject.toml where its plugin is missing, as on a machine with a GPU."""
-    parser.addoption("--pairs", action="store_true", help="of each grid of tests, only cells with every pair of options")
+    parser.addoption(
+        "--pairs", action="store_true", help="of each grid of tests, only cells with every pair of options"
+    )
     if find_spec("pytest_timeout") is None:
         parser.addini("timeout", "seconds that a test may take; nobody counts them without pytest-timeout")
 

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 GRIDS = {
     "a product": list(product("abc", range(4), "xy", [None, 0.5])),
     "a product of many": list(product(*[range(3)] * 6)),
-    "a product with holes": [cell for cell in product("abc", range(4), "xy") if cell[:2] != ("a", 0) and cell[1:] != (3, "x")],
+    "a product with holes": [
+        cell for cell in product("abc", range(4), "xy") if cell[:2] != ("a", 0) and cell[1:] != (3, "x")
+    ],
     "one option": [("a",), ("b",), ("c",)],
     "one cell": [(1, 2, 3)],
 }
@@ -74,7 +76,9 @@ def test_pytest_runs_the_pairs_of_marks_and_fixtures_and_whole_grids_of_two(pyte
     run = pytester.runpytest_subprocess("--pairs", "-p", "no:randomly", "-p", "no:cacheprovider", "-s")
     said = [line.partition("cell ")[2] for line in run.outlines if "cell " in line]
     cells = [tuple(part.strip() for part in line.rsplit(" ", 3)) for line in said]
-    every = [(str(ab), c, str(d), place) for ab, c, d, place in product([(1, 2), (1, 3), (4, 5)], "xyz", [True, False], "pq")]
+    every = [
+        (str(ab), c, str(d), place) for ab, c, d, place in product([(1, 2), (1, 3), (4, 5)], "xyz", [True, False], "pq")
+    ]
     assert len(cells) < len(every) == 36
     assert two_by_two(list(cells)) == two_by_two(list(every))
     run.assert_outcomes(passed=len(cells) + 25 + 1, deselected=36 - len(cells))
