@@ -31,11 +31,11 @@ alone = $(bin)/pytest $$(grep -rl 'mark[.]alone' tests --include='test_*.py') -m
 
 # before a commit: every check, and of each grid of tests every pair of options (tests/covering.py), without long tests
 test: install-dev
-	@$(MAKE) --no-print-directory $(side_by_side) checks
+	@$(MAKE) --no-print-directory $(side_by_side) checks BRIEF=--brief
 	@echo '== pytest'
-	@$(pytest) --pairs -m 'not alone and not nightly'
+	@$(pytest) --brief -m 'not alone'
 	@echo '== pytest, tests that measure time'
-	@$(alone) 'alone and not nightly'
+	@$(alone) alone
 
 # at night: every check and every test
 test-all: install-dev
@@ -54,7 +54,7 @@ test-fast: install-dev
 
 pytest-fast: install-dev
 	@echo '== pytest, fast tests'
-	@$(pytest) --pairs -m 'not slow' --durations=3 --durations-min=2
+	@$(pytest) --brief -m 'not slow' --durations=3 --durations-min=2
 
 # formatters, linters, types and import contracts
 lint: install-dev
@@ -88,7 +88,7 @@ check-gpu-build: install-dev
 # the GPU backend in Triton's interpreter, on CPU tensors
 test-interpreter: install-dev
 	@echo "== GPU kernels, interpreted"
-	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(pytest) tests/conformance tests/kernels/triton -k triton; else echo 'no Triton for this system'; fi
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(pytest) $(BRIEF) tests/conformance tests/kernels/triton -k triton; else echo 'no Triton for this system'; fi
 
 # on a machine with a GPU, with whatever torch and Triton its Python has: nothing is installed but the core
 test-gpu:

@@ -25,10 +25,8 @@ SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
 
 
 def pytest_addoption(parser):
-    """Know `--pairs`, and the limit in pyproject.toml where its plugin is missing, as on a machine with a GPU."""
-    parser.addoption(
-        "--pairs", action="store_true", help="of each grid of tests, only cells with every pair of options"
-    )
+    """Know `--brief`, and the limit in pyproject.toml where its plugin is missing, as on a machine with a GPU."""
+    parser.addoption("--brief", action="store_true", help="every pair of options of each test, and no long tests")
     if find_spec("pytest_timeout") is None:
         parser.addini("timeout", "seconds that a test may take; nobody counts them without pytest-timeout")
 
@@ -45,11 +43,11 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """With `--pairs`, take away what tests.covering does not choose, after folders took away what they cannot run."""
-    if config.option.pairs:
-        from tests.covering import chosen
+    """With `--brief`, take away what tests.covering does not choose, after folders took away what they cannot run."""
+    if config.option.brief:
+        from tests.covering import chosen, long_tests
 
-        kept = chosen(items)
+        kept = chosen(items, long_tests())
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]
 

@@ -1,39 +1,43 @@
-"""A part of a test's grid that holds every pair of its options: what `pytest --pairs` runs of each test.
+"""What `pytest --brief` runs of each test: cells of its grid that hold every pair of its options, and no long tests.
 
 A test with several `parametrize` marks runs with the product of their values. A fault shows with one value of one
 option, or with two options together; it rarely takes three. So `make test` runs cells that hold every pair of values of
 every two options, and `make test-all` runs the whole grid. A grid of one or two options is run whole by both.
+
+`tests/long.toml` names tests whose cells take more than a second of a processor. Of these, `make test` runs cells that
+hold every value of every option, or nothing, where the file says which other tests it runs instead.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
 Cell = tuple[Hashable, ...]
 """One value of each option of a grid."""
 
 
-def pairs(cell: Cell) -> frozenset[tuple[int, int, Hashable, Hashable]]:
-    """Every two options of a cell, each with its value. A cell of one option pairs it with nothing."""
-    if len(cell) == 1:
-        return frozenset([(0, 0, cell[0], cell[0])])
-    return frozenset((i, j, cell[i], cell[j]) for i, j in combinations(range(len(cell)), 2))
+def held(cell: Cell, together: int) -> set[tuple[tuple[int, Hashable], ...]]:
+    """Every `together` options of a cell, each with its value; all options, where there are fewer."""
+    return set(combinations(enumerate(cell), min(together, len(cell))))
 
 
-def covering(cells: Sequence[Cell]) -> list[int]:
-    """Places of cells that hold every pair that any cell holds: each time the cell with most new pairs, the first one.
+def covering(cells: Sequence[Cell], together: int = 2) -> list[int]:
+    """Places of cells that hold all that any cell holds: each time the cell with most that is new, the first one.
 
     The same cells in the same order give the same places in every process.
     """
-    held = [pairs(cell) for cell in cells]
-    missing = set().union(*held)
+    holds = [held(cell, together) for cell in cells]
+    missing = set().union(*holds)
     chosen: list[int] = []
     while missing:
-        best = max(range(len(cells)), key=lambda place: (len(held[place] & missing), -place))
+        best = max(range(len(cells)), key=lambda place: (len(holds[place] & missing), -place))
         chosen.append(best)
-        missing -= held[best]
+        missing -= holds[best]
     return sorted(chosen)
 
 
@@ -54,15 +58,28 @@ def names(argument: str | Sequence[str]) -> list[str]:
     return [name.strip() for name in listed]
 
 
-def chosen(items: Iterable[Any]) -> set[Any]:
-    """Tests that cover every pair of options of each test function, whatever the order of the tests."""
+def function_of(item: Any) -> str:
+    """The test function of a test, as pytest and tests/long.toml write it."""
+    return item.nodeid.partition("[")[0]
+
+
+def long_tests() -> dict[str, dict[str, Any]]:
+    """The tables of tests/long.toml, each by test function."""
+    return tomllib.loads((ROOT / "tests/long.toml").read_text(encoding="utf-8"))
+
+
+def chosen(items: Iterable[Any], long: dict[str, dict[str, Any]]) -> set[Any]:
+    """What is run of all tests, whatever their order."""
     grids: dict[str, list[Any]] = {}
     for item in items:
-        grids.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        grids.setdefault(function_of(item), []).append(item)
     found: set[Any] = set()
-    for grid in grids.values():
+    for name, grid in grids.items():
+        if name in long["instead"]:
+            continue
         grid.sort(key=lambda item: item.nodeid)
         cells = [cell_of(item) for item in grid]
-        whole = len(grid) == 1 or len(cells[0]) < 3 or len({len(cell) for cell in cells}) > 1
-        found.update(grid if whole else (grid[place] for place in covering(cells)))
+        together = 1 if name in long["each-value"] else 2
+        whole = len(grid) == 1 or len(cells[0]) <= together or len({len(cell) for cell in cells}) > 1
+        found.update(grid if whole else (grid[place] for place in covering(cells, together)))
     return found

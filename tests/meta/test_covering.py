@@ -1,12 +1,14 @@
-"""`pytest --pairs` runs every pair of options of each test."""
+"""`pytest --brief` runs every pair of options of each test, and tests/long.toml names what it leaves out."""
 
 from __future__ import annotations
 
+import ast
 from itertools import combinations, product
 from pathlib import Path
 
 import pytest
 
+from tests import covering as covering_module
 from tests.covering import Cell, covering
 
 pytest_plugins = ["pytester"]
@@ -35,6 +37,14 @@ def test_every_value_and_every_pair_of_values_is_chosen(cells: list[Cell]) -> No
     assert two_by_two([cells[place] for place in covering(cells)]) == two_by_two(cells)
 
 
+@pytest.mark.parametrize("cells", GRIDS.values(), ids=GRIDS)
+def test_every_value_is_chosen_where_one_option_counts(cells: list[Cell]) -> None:
+    values = [{cell[option] for cell in cells} for option in range(len(cells[0]))]
+    few = [cells[place] for place in covering(cells, together=1)]
+    assert [{cell[option] for cell in few} for option in range(len(cells[0]))] == values
+    assert len(few) <= sum(map(len, values))
+
+
 def test_far_fewer_cells_are_chosen_than_there_are() -> None:
     # nine hold all pairs of two options of three values; six options take a few more
     assert 9 <= len(covering(GRIDS["a product of many"])) < 30
@@ -47,8 +57,6 @@ def test_the_choice_is_the_same_each_time() -> None:
 
 GRID = """
 import pytest
-
-SEEN = []
 
 @pytest.fixture(params=["p", "q"])
 def place(request):
@@ -73,7 +81,7 @@ def test_plain():
 def test_pytest_runs_the_pairs_of_marks_and_fixtures_and_whole_grids_of_two(pytester: pytest.Pytester) -> None:
     _ = pytester.makepyfile(test_grid=GRID)
     with_options(pytester)
-    run = pytester.runpytest_subprocess("--pairs", "-p", "no:randomly", "-p", "no:cacheprovider", "-s")
+    run = pytester.runpytest_subprocess("--brief", "-p", "no:randomly", "-p", "no:cacheprovider", "-s")
     said = [line.partition("cell ")[2] for line in run.outlines if "cell " in line]
     cells = [tuple(part.strip() for part in line.rsplit(" ", 3)) for line in said]
     every = [
@@ -90,7 +98,73 @@ def test_without_the_option_the_whole_grid_runs(pytester: pytest.Pytester) -> No
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=36 + 25 + 1)
 
 
+LONG = """
+[each-value]
+"test_grid.py::test_two_options" = 2
+[instead]
+"test_grid.py::test_plain" = { seconds = 9, tests = "test_two_options" }
+"""
+
+
+def test_long_tests_run_each_value_or_not_at_all(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    _ = pytester.makepyfile(test_grid=GRID)
+    with_options(pytester)
+    _ = (pytester.mkdir("tests") / "long.toml").write_text(LONG, encoding="utf-8")
+    monkeypatch.setattr(covering_module, "ROOT", pytester.path)
+    run = pytester.runpytest_inprocess(
+        "--brief", "-p", "no:randomly", "-p", "no:cacheprovider", "-k", "not test_grid or two or plain"
+    )
+    run.assert_outcomes(passed=5, deselected=36 + 20 + 1)
+
+
 def with_options(pytester: pytest.Pytester) -> None:
     """Give the small project the options of this one."""
     _ = pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
     pytester.makepyprojecttoml(f'[tool.pytest.ini_options]\npythonpath = ["{ROOT}"]\n')
+
+
+# tests/long.toml
+
+NAMED = {name: table for table, names in covering_module.long_tests().items() for name in names}
+
+
+def is_there(name: str) -> bool:
+    """Whether a file has a test function, in a class where the name has one."""
+    path, *inside = name.split("::")
+    if not (ROOT / path).is_file():
+        return False
+    found: list[ast.stmt] = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    for part in inside:
+        kinds = (ast.FunctionDef, ast.ClassDef)
+        nodes = [node for node in found if isinstance(node, kinds) and node.name == part]
+        if not nodes:
+            return False
+        found = nodes[0].body
+    return True
+
+
+def test_every_long_test_is_there() -> None:
+    assert [name for name in NAMED if not is_there(name)] == []
+
+
+def test_a_test_that_is_not_there_is_seen() -> None:
+    assert is_there("tests/meta/test_covering.py::test_every_long_test_is_there")
+    assert not is_there("tests/meta/test_covering.py::test_nothing")
+    assert not is_there("tests/meta/test_nothing.py::test_every_long_test_is_there")
+
+
+def test_every_test_that_only_test_all_runs_names_tests_that_make_test_runs_instead() -> None:
+    long = covering_module.long_tests()
+    assert long.keys() == {"each-value", "instead"}
+    for name, entry in long["instead"].items():
+        assert entry.keys() == {"seconds", "tests"}, name
+        assert entry["seconds"] > 1, name
+        for other in entry["tests"]:
+            path = other.partition("::")[0]
+            assert (ROOT / path).exists(), other
+            assert is_there(other) or "::" not in other, other
+            assert other not in long["instead"], other
+
+
+def test_mutants_are_never_left_out() -> None:
+    assert [name for name in NAMED if "mutant" in name] == []

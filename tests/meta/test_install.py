@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,12 +50,8 @@ def test_uv_looks_where_pip_does() -> None:
 
 
 def test_what_pip_prints_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-
-    (tmp_path / "pip.conf").write_text(
-        "[global]\nextra-index-url =\n    https://one.example/it's\n    https://two.example\n[install]\nfind-links = a b\n",
-        encoding="utf-8",
-    )
+    text = "[global]\nextra-index-url =\n    https://one.example/it's\n    https://two.example\n[install]\nfind-links = a b\n"
+    _ = (tmp_path / "pip.conf").write_text(text, encoding="utf-8")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -74,7 +71,7 @@ def test_without_uv_pip_installs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_with_uv_it_installs_into_the_same_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     uv = tmp_path / "uv"
-    uv.write_text("#!/bin/sh\n", encoding="utf-8")
+    _ = uv.write_text("#!/bin/sh\n", encoding="utf-8")
     uv.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(install, "PYTHON", Path(sys.executable))
