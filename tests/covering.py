@@ -41,13 +41,16 @@ def covering(cells: Sequence[Cell], together: int = 2) -> list[int]:
     return sorted(chosen)
 
 
-def cell_of(item: Any) -> Cell:
+def cell_of(item: Any, together: int = 2) -> Cell:
     """The values of a test's options: one of each `parametrize` mark, then one of each parametrized fixture.
 
-    A value is known by its identity: every test of a grid is handed the same object.
+    Of a mark that names several arguments, the arguments are one option where pairs of options are wanted, and an
+    option each where values are. A value is known by its identity: every test of a grid is handed the same object.
     """
     params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
     marked = [names(mark.args[0]) for mark in item.iter_markers("parametrize")]
+    if together == 1:
+        marked = [[name] for option in marked for name in option]
     others = [[name] for name in sorted(set(params).difference(*marked))]
     return tuple(tuple(id(params[name]) for name in option if name in params) for option in (*marked, *others))
 
@@ -78,8 +81,8 @@ def chosen(items: Iterable[Any], long: dict[str, dict[str, Any]]) -> set[Any]:
         if name in long["instead"]:
             continue
         grid.sort(key=lambda item: item.nodeid)
-        cells = [cell_of(item) for item in grid]
         together = 1 if name in long["each-value"] else 2
+        cells = [cell_of(item, together) for item in grid]
         whole = len(grid) == 1 or len(cells[0]) <= together or len({len(cell) for cell in cells}) > 1
         found.update(grid if whole else (grid[place] for place in covering(cells, together)))
     return found
