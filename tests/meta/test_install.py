@@ -50,7 +50,8 @@ def test_uv_looks_where_pip_does() -> None:
 
 
 def test_what_pip_prints_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "[global]\nextra-index-url =\n    https://one.example/it's\n    https://two.example\n[install]\nfind-links = a b\n"
+    indexes = "extra-index-url =\n    https://one.example/it's\n    https://two.example\n"
+    text = f"[global]\n{indexes}[install]\nfind-links = a b\n"
     _ = (tmp_path / "pip.conf").write_text(text, encoding="utf-8")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):

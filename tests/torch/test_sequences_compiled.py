@@ -49,7 +49,9 @@ def compiled_weights() -> Any:
 
 
 @pytest.mark.parametrize("cut", [[1, 9], [0, 5, 3, 9], [0, 8], [0, 12], [0, 40, 9]], ids=str)
-def test_wrong_boundaries_make_weights_nan_where_they_cannot_be_looked_at(cut: list[int], compiled_weights: Any) -> None:
+def test_wrong_boundaries_make_weights_nan_where_they_cannot_be_looked_at(
+    cut: list[int], compiled_weights: Any
+) -> None:
     for mean in ("token", "sequence", "sequence-sum"):
         mean_: Any = mean
         found = compiled_weights(mask=torch.ones(9), cu_seqlens=torch.tensor(cut), mean=mean_)
