@@ -12,6 +12,13 @@ install = $(if $(missing),$(error $(missing)))@$(PYTHON) tools/install.py
 sources = find cpp \( -name '*.cpp' -o -name '*.h' \) -exec
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, each module's is written when first used
 
+# a compiler that gives back what it has compiled before, in whatever folder, where there is one
+ifneq ($(shell command -v ccache 2>/dev/null),)
+export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+export CCACHE_BASEDIR ?= $(CURDIR)
+export CCACHE_NOHASHDIR ?= 1
+endif
+
 # tests on every processor, four at most: a process that has run out of tests takes over half of another's
 pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
