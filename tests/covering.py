@@ -4,8 +4,8 @@ A test with several `parametrize` marks runs with the product of their values. A
 option, or with two options together; it rarely takes three. So `make test` runs cells that hold every pair of values of
 every two options, and `make test-all` runs the whole grid. A grid of one or two options is run whole by both.
 
-`tests/long.toml` names tests whose cells take more than a second of a processor. Of these, `make test` runs cells that
-hold every value of every option, or nothing, where the file says which other tests it runs instead.
+`tests/long.toml` names tests that take many seconds of a processor. Of these, `make test` runs cells that hold every
+value of every option, or nothing, where the file says which other tests it runs instead.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def function_of(item: Any) -> str:
     return item.nodeid.partition("[")[0]
 
 
-def long_tests() -> dict[str, dict[str, Any]]:
-    """The tables of tests/long.toml, each by test function."""
+def long_tests() -> dict[str, Any]:
+    """The test functions that tests/long.toml names: a list, and a mapping to what is run instead."""
     return tomllib.loads((ROOT / "tests/long.toml").read_text(encoding="utf-8"))
 
 
-def chosen(items: Iterable[Any], long: dict[str, dict[str, Any]]) -> set[Any]:
+def chosen(items: Iterable[Any], long: dict[str, Any]) -> set[Any]:
     """What is run of all tests, whatever their order."""
     grids: dict[str, list[Any]] = {}
     for item in items:
