@@ -164,5 +164,5 @@ def test_every_test_that_only_test_all_runs_names_tests_that_make_test_runs_inst
             assert other not in long["instead"], other
 
 
-def test_mutants_are_never_left_out() -> None:
-    assert [name for name in NAMED if "mutant" in name] == []
+def test_mutants_are_never_left_out_and_backends_conform_for_every_pair() -> None:
+    assert [name for name in NAMED if "mutant" in name or name.startswith("tests/conformance/")] == []
