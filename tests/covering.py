@@ -71,13 +71,19 @@ def long_tests() -> dict[str, Any]:
     return tomllib.loads((ROOT / "tests/long.toml").read_text(encoding="utf-8"))
 
 
+APART = ("backend",)
+"""Options of which each value has a grid of its own: tests of a backend that this machine lacks are skipped."""
+
+
 def chosen(items: Iterable[Any], long: dict[str, Any]) -> set[Any]:
     """What is run of all tests, whatever their order."""
-    grids: dict[str, list[Any]] = {}
+    grids: dict[tuple[str, ...], list[Any]] = {}
     for item in items:
-        grids.setdefault(function_of(item), []).append(item)
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        apart = (str(params[name]) for name in APART if name in params)
+        grids.setdefault((function_of(item), *apart), []).append(item)
     found: set[Any] = set()
-    for name, grid in grids.items():
+    for (name, *_), grid in grids.items():
         if name in long["instead"]:
             continue
         grid.sort(key=lambda item: item.nodeid)

@@ -92,6 +92,28 @@ def test_pytest_runs_the_pairs_of_marks_and_fixtures_and_whole_grids_of_two(pyte
     run.assert_outcomes(passed=len(cells) + 25 + 1, deselected=36 - len(cells))
 
 
+BACKENDS = """
+import pytest
+
+@pytest.fixture(params=["here", "not here"])
+def backend(request):
+    if request.param == "not here":
+        pytest.skip("no such machine")
+    return request.param
+
+@pytest.mark.parametrize("a", range(3))
+@pytest.mark.parametrize("b", range(3))
+def test_backend(a, b, backend):
+    pass
+"""
+
+
+def test_a_backend_that_is_there_runs_every_pair_whatever_another_one_skips(pytester: pytest.Pytester) -> None:
+    _ = pytester.makepyfile(test_backends=BACKENDS)
+    with_options(pytester)
+    pytester.runpytest_subprocess("--brief", "-p", "no:cacheprovider").assert_outcomes(passed=9, skipped=9)
+
+
 def test_without_the_option_the_whole_grid_runs(pytester: pytest.Pytester) -> None:
     _ = pytester.makepyfile(test_grid=GRID)
     with_options(pytester)
