@@ -5,7 +5,7 @@ stale, and only the compiled core lives in the environment. It is built without 
 constraints.txt pins: an isolated build would fetch unpinned ones at every install, and by giving them a new path each
 time would compile the whole core again.
 
-uv installs where it is on PATH, and pip, which needs some minutes more, where it is not. uv is handed pip's settings.
+uv installs where it is on PATH, and pip, which takes longer, where it is not. uv looks for packages where pip would.
 """
 
 import ast
