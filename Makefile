@@ -2,6 +2,8 @@
 # make bench    install and run the benchmarks           make test   every check and the whole test suite
 # make format   the formatters, in place                 make docs   the pages, into build/docs/html
 # make sanitize the core's own tests, sanitized          make release a rehearsal: sdist, wheel, an empty environment
+# make core-test-aarch64, core-compile-windows, core-compile-macos   the core for other systems
+# make test-versions   the oldest and the newest torch, NumPy and Python, tried with the smoke test
 # make lint     formatters, linters, types, contracts    make clean  back to a fresh clone
 # make test-gpu, bench-gpu, prove-gpu   the GPU backend on a GPU, with the torch and Triton that are there
 PYTHON ?= python3
@@ -17,7 +19,7 @@ pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 # two targets at once, each with its output in one piece, where make can do that (4.0 and later; macOS has 3.81)
 side_by_side = $(if $(filter output-sync,$(.FEATURES)),--jobs 2 --output-sync=target)
 
-.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu prove-gpu sanitize sanitize-core core-test-other-compiler format clean
+.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu prove-gpu sanitize sanitize-core core-test-other-compiler core-test-aarch64 core-compile-windows core-compile-macos test-versions format clean
 .PHONY: install-demo install-dev
 
 demo: install-demo
@@ -26,7 +28,7 @@ demo: install-demo
 	@$(bin)/crossent score demo-output/predictions.csv --label y --probs 'p_*' --id id --html demo-output/score.html
 
 # every check and the whole test suite
-test: lint sanitize check-gpu-build test-interpreter
+test: lint sanitize check-gpu-build test-interpreter core-test-aarch64 core-compile-windows core-compile-macos
 	@echo '== pytest'
 	@$(pytest) -m 'not alone'
 	@echo '== pytest, tests that measure time'
@@ -109,6 +111,15 @@ else
 	@$(bin)/cmake --build build/$(other_compiler)
 	@$(run_core_tests) build/$(other_compiler)
 endif
+
+# the core for other systems than this one, each once for each core and compiler; without its compiler it is skipped
+core-test-aarch64 core-compile-windows core-compile-macos: install-dev
+	@echo '== $(subst -, ,$@)'
+	@$(bin)/python -m tools.other_systems $(lastword $(subst -, ,$@))
+
+# every environment takes up to 6 GB while it is tried; what passes is written to src/crossent/tried.json
+test-versions: install-dev
+	@$(bin)/python -m tools.versions
 
 format: install-dev
 	@$(sources) $(bin)/clang-format -i {} +

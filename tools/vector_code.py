@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _FUNCTION = re.compile(r"^[0-9a-f]+ <(?P<name>.+)>:$")
-_PLACE = re.compile(r"^(?P<file>/\S+\.(?:h|cpp)):(?P<line>\d+)")
-_INSTRUCTION = re.compile(r"^\s+[0-9a-f]+:\t[0-9a-f ]+\t(?P<name>[a-z][\w.]*)(?:\t(?P<operands>.*))?$")
+_PLACE = re.compile(r"^(?P<inlined>inlined by )?(?P<file>/.+?):(?P<line>\d+)")
+_INSTRUCTION = re.compile(r"^\s+[0-9a-f]+:\t(?P<name>[a-z][\w.]*)(?:\t(?P<operands>.*))?$")
 _ARITHMETIC = re.compile(r"f(?:n?m(?:add|sub|la|ls|ul)|add|sub|div|maxnm|minnm|max|min|cmp|cm|abd|neg|abs|csel|cvt)")
 _LANES = re.compile(r"\bv\d+\.(?:4s|2d)\b")
 _NUMBER = re.compile(r"\b[sd]\d+\b")
@@ -62,8 +62,8 @@ def _loop(file: str, lines: list[str], start: int) -> Loop:
 
 
 def disassembled(objdump: str, path: Path) -> Iterator[str]:
-    """Return the lines of a disassembly, with names of functions and places in the source."""
-    command = [objdump, "--disassemble", "--line-numbers", "--demangle", "--no-show-raw-insn", str(path)]
+    """Return the lines of a disassembly, with names of functions and places in the source, inlined calls among them."""
+    command = [objdump, "--disassemble", "--line-numbers", "--inlines", "--demangle", "--no-show-raw-insn", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield from process.stdout
@@ -75,14 +75,22 @@ def code_of(loops: Iterable[Loop], listing: Iterable[str]) -> dict[tuple[Loop, s
     """Return the arithmetic of each loop in each function that a disassembly of the object file shows."""
     by_line = {(loop.file, line): loop for loop in loops for line in range(loop.first, loop.last + 1)}
     vector, scalar = Counter[tuple[Loop, str]](), Counter[tuple[Loop, str]]()
-    function, loop = "", None
+    function, base, inlined, fresh = "", None, list[Loop | None](), True
     for line in listing:
         if place := _PLACE.match(line):
             loop = by_line.get((Path(place["file"]).name, int(place["line"])))
+            if fresh:  # the first place after an instruction
+                inlined, fresh = [], False
+            if place["inlined"]:
+                inlined.append(loop)
+            else:
+                base = loop
         elif named := _FUNCTION.match(line):
-            function, loop = named["name"], None
-        elif loop is not None and (instruction := _INSTRUCTION.match(line.rstrip("\n"))):
-            if not _ARITHMETIC.match(instruction["name"]):
+            function, base, inlined = named["name"], None, []
+        elif instruction := _INSTRUCTION.match(line.rstrip("\n")):
+            fresh = True
+            loop = next((loop for loop in (base, *inlined) if loop is not None), None)
+            if loop is None or not _ARITHMETIC.match(instruction["name"]):
                 continue
             operands = instruction["operands"] or ""
             if _LANES.search(operands):
