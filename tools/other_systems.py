@@ -73,6 +73,7 @@ SYSTEMS = {
                 "-DCMAKE_SYSTEM_NAME=Windows",
                 "-DCMAKE_SYSTEM_PROCESSOR=x86_64",
                 "-DCMAKE_EXE_LINKER_FLAGS=-static",
+                "-DCROSSENT_OPTIMIZE=-O1",
             ),
             ("wine64",),
             suffix=".exe",
@@ -87,6 +88,7 @@ SYSTEMS = {
                 "-DCMAKE_SYSTEM_NAME=Darwin",
                 f"-DCMAKE_SYSTEM_PROCESSOR={processor}",
                 "-DCMAKE_INSTALL_NAME_TOOL=true",
+                "-DCROSSENT_OPTIMIZE=-O0",
             ),
         )
         for processor in ("arm64", "x86_64")
