@@ -1,4 +1,4 @@
-"""Which loops of the core became vector code, read off an object file by disassembling it.
+"""Which functions and loops of the core became vector code, read off an object file by disassembling it.
 
 A loop under `#pragma omp simd` is compiled into several functions, one for each type and option. Line numbers in the
 object file say which instructions belong to which loop. A loop is vector code in a function if one of these
@@ -29,6 +29,7 @@ class Loop(NamedTuple):
     file: str
     first: int
     last: int
+    text: str = ""
 
     def __str__(self) -> str:
         """Return where the loop begins."""
@@ -36,7 +37,7 @@ class Loop(NamedTuple):
 
 
 class Code(NamedTuple):
-    """Arithmetic instructions of one loop in one function: on whole vectors, and on single numbers."""
+    """Arithmetic instructions of a function, or of one loop in it: on whole vectors, and on single numbers."""
 
     vector: int
     scalar: int
@@ -57,7 +58,7 @@ def _loop(file: str, lines: list[str], start: int) -> Loop:
             depth += {"{": 1, "}": -1}.get(character, 0)
             opened = opened or character == "{"
             if parentheses == 0 and depth == 0 and (character == "}" if opened else character == ";"):
-                return Loop(file, start + 1, at + 1)
+                return Loop(file, start + 1, at + 1, "\n".join(lines[start : at + 1]))
     raise ValueError(f"{file}:{start + 1}: this loop has no end")
 
 
@@ -69,6 +70,26 @@ def disassembled(objdump: str, path: Path) -> Iterator[str]:
         yield from process.stdout
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def functions_of(listing: Iterable[str]) -> dict[str, Code]:
+    """Return the arithmetic of each function that a disassembly shows."""
+    vector, scalar = Counter[str](), Counter[str]()
+    function = ""
+    for line in listing:
+        if named := _FUNCTION.match(line):
+            function = named["name"]
+        elif kind := _kind(_INSTRUCTION.match(line.rstrip("\n"))):
+            (vector if kind == "vector" else scalar)[function] += 1
+    return {name: Code(vector[name], scalar[name]) for name in vector.keys() | scalar.keys()}
+
+
+def _kind(instruction: re.Match[str] | None) -> str:
+    """Return whether an instruction is arithmetic on a whole vector, on single numbers, or neither."""
+    if instruction is None or not _ARITHMETIC.match(instruction["name"]):
+        return ""
+    operands = instruction["operands"] or ""
+    return "vector" if _LANES.search(operands) else "scalar" if _NUMBER.search(operands) else ""
 
 
 def code_of(loops: Iterable[Loop], listing: Iterable[str]) -> dict[tuple[Loop, str], Code]:
@@ -90,11 +111,7 @@ def code_of(loops: Iterable[Loop], listing: Iterable[str]) -> dict[tuple[Loop, s
         elif instruction := _INSTRUCTION.match(line.rstrip("\n")):
             fresh = True
             loop = next((loop for loop in (base, *inlined) if loop is not None), None)
-            if loop is None or not _ARITHMETIC.match(instruction["name"]):
-                continue
-            operands = instruction["operands"] or ""
-            if _LANES.search(operands):
-                vector[loop, function] += 1
-            elif _NUMBER.search(operands):
-                scalar[loop, function] += 1
+            kind = _kind(instruction)
+            if loop is not None and kind:
+                (vector if kind == "vector" else scalar)[loop, function] += 1
     return {key: Code(vector[key], scalar[key]) for key in vector.keys() | scalar.keys()}

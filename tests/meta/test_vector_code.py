@@ -60,11 +60,13 @@ inlined by /somewhere/cpp/rows.h:20 (crossent::other())
 def test_a_loop_ends_with_its_statement_or_its_brace(tmp_path: Path) -> None:
     path = tmp_path / "rows.h"
     _ = path.write_text(SOURCE, encoding="utf-8")
-    assert vector_code.loops_of(path) == [Loop("rows.h", 5, 5), Loop("rows.h", 9, 11)]
+    assert [loop[:3] for loop in vector_code.loops_of(path)] == [("rows.h", 5, 5), ("rows.h", 9, 11)]
     _ = path.write_text(
         "#pragma omp simd\n    for (int i = 0; i < 3; ++i)\n        x[i] = f(\n            i);\n    y();\n"
     )
-    assert vector_code.loops_of(path) == [Loop("rows.h", 2, 4)]
+    [loop] = vector_code.loops_of(path)
+    assert (loop.first, loop.last) == (2, 4)
+    assert loop.text.splitlines()[1:] == ["        x[i] = f(", "            i);"]
     _ = path.write_text("#pragma omp simd\n    for (int i = 0; i < 3; ++i) {\n")
     with pytest.raises(ValueError, match=r"rows\.h:2: this loop has no end"):
         _ = vector_code.loops_of(path)
@@ -80,12 +82,20 @@ def test_instructions_belong_to_the_loop_that_their_line_is_in() -> None:
         (first, other): Code(1, 1),
         (second, other): Code(0, 2),
     }
-    wrong = other_systems.scalar_loops(found, [first, second, Loop("lanes.h", 1, 2)], lambda loop: "for (...)")
-    assert wrong == [
-        "lanes.h:1: no function has arithmetic of this loop",
+    assert other_systems.scalar_loops(found) == [
         f"rows.h:20: scalar code in {other}",
         f"rows.h:20: scalar code in {row}",
     ]
+    whole = vector_code.functions_of(LISTING.splitlines(keepends=True))
+    assert whole == {row: Code(1, 2), other: Code(2, 4)}
+
+
+def test_functions_and_loops_may_be_scalar_for_a_reason() -> None:
+    loops = {text: Loop("lanes.h", 1, 2, text) for text in ("const double q_less_1 = 3;", "const double q = 3;")}
+    assert other_systems.scalar_loops({(loops["const double q_less_1 = 3;"], "lane_gradient"): Code(0, 9)}) == []
+    assert other_systems.scalar_loops({(loops["const double q = 3;"], "lane_gradient"): Code(0, 9)}) != []
+    found = {"void crossent::row_gradient<float, float>(...)": Code(0, 9), "crossent::class_cells(...)": Code(0, 9)}
+    assert other_systems.scalar_functions(found) == ["scalar code in void crossent::row_gradient<float, float>(...)"]
 
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no {COMPILER}")
@@ -108,4 +118,6 @@ def test_a_scalar_build_is_seen(options: tuple[str, ...], vector: bool, tmp_path
     found = vector_code.code_of(loops, vector_code.disassembled(OBJDUMP, built))
     assert {loop for loop, _ in found} == set(loops)
     assert [code.vector > 0 for code in found.values()] == [vector, vector]
-    assert len(other_systems.scalar_loops(found, loops, lambda loop: "for")) == (0 if vector else 2)
+    assert len(other_systems.scalar_loops(found)) == (0 if vector else 2)
+    functions = vector_code.functions_of(vector_code.disassembled(OBJDUMP, built))
+    assert len(other_systems.scalar_functions(functions)) == (0 if vector else 2)
