@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from crossent import tried
+from tools import versions
 from tools.vector_code import Code, Loop, code_of, disassembled, functions_of, loops_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,8 +39,8 @@ SCALAR_LOOPS = {
 }
 """Loops of these files that may be scalar code on Arm, by a word in them, with the reason."""
 SCALAR_FUNCTIONS = {
-    "FewAcross<": "softcap with gradient (few_across.h, add<true, true>): Arm has no load on a condition",
-    "FewRows<": "its constructor computes three numbers of a call",
+    "::add<true, true, false": "softcap with gradient (few_across.h, add<true, true>): Arm has no load on a condition",
+    "::FewRows(": "its constructor computes three numbers of a call",
     "class_cells": "each probability goes into a cell of its own",
     "coefficients": "three numbers of a row",
     "excess_of": "one gap, for tests of the arithmetic",
@@ -276,15 +278,34 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], *, record: bool = False) -> None:
+    """Check the named systems; with `record`, note for `crossent doctor` where core_test passed."""
     for name in names:
         for system in SYSTEMS[name]:
             compiler = compiler_of(system)
-            if compiler is not None:
-                say(f"{system.name}: {checked(system, compiler, cache_folder())}")
+            if compiler is None:
+                continue
+            line = checked(system, compiler, cache_folder())
+            say(f"{system.name}: {line}")
+            if record and "core_test passes" in line:
+                remember_core(system)
+
+
+def remember_core(system: System) -> None:
+    """Note in src/crossent/tried.json that the core's tests pass on a system."""
+    run = {
+        "date": versions.today(),
+        "commit": versions.commit(),
+        "system": {"aarch64": "Linux aarch64", "windows": "Windows x86_64"}[system.name],
+        "result": f"core_test passes under {system.emulator[0]}",
+    }
+    others = [one for one in tried.read().core if one["system"] != run["system"]]
+    versions.remember("core", [*others, run])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     _ = parser.add_argument("systems", nargs="+", choices=list(SYSTEMS))
-    main(parser.parse_args().systems)
+    _ = parser.add_argument("--record", action="store_true", help="note what passed in src/crossent/tried.json")
+    args = parser.parse_args()
+    main(args.systems, record=args.record)

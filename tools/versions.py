@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,11 +158,15 @@ def tried(environment: Environment, wheel: Path, project: dict[str, Any]) -> dic
     shutil.rmtree(folder)
     print(f"{environment.name}: Python {version}, {said}", flush=True)
     return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "date": today(),
         "commit": commit(),
         "system": system,
         "versions": {"python": version, **{name: packages[name] for name in names}},
     }
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def commit() -> str:
@@ -172,7 +176,7 @@ def commit() -> str:
     return f"{name}-dirty" if [line for line in changed if not line.endswith(TRIED.name)] else name
 
 
-def remember(kind: str, new: Sequence[dict[str, Any]]) -> None:
+def remember(kind: str, new: Sequence[Mapping[str, Any]]) -> None:
     """Write what was tried to the file, in the place of what was tried before of the same kind."""
     whole = json.loads(TRIED.read_text(encoding="utf-8"))
     whole[kind] = new

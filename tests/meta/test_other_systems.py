@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from tools import other_systems
+from crossent import tried
+from tools import other_systems, versions
 
 SYSTEM = other_systems.SYSTEMS["aarch64"][0]._replace(compiler=sys.executable, emulator=("sh",))
 
@@ -89,3 +91,22 @@ def test_a_system_without_a_compiler_is_skipped_with_a_word(
 def test_a_command_that_fails_is_shown(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"17 failures\n\n.*exit code 1"):
         other_systems.run("sh", "-c", "echo 17 failures; exit 1", log=tmp_path / "log")
+
+
+def test_what_passed_is_noted_for_doctor(checks: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "tried.json"
+    _ = file.write_text(
+        json.dumps({"runs": [{"date": "old"}], "core": [{"system": "Linux aarch64"}, {"system": "other"}]})
+    )
+    monkeypatch.setattr(versions, "TRIED", file)
+    monkeypatch.setattr(tried, "read", lambda: tried.Tried([], json.loads(file.read_text())["core"]))
+    monkeypatch.setattr(versions, "commit", lambda: "0123456789ab")
+    other_systems.remember_core(other_systems.SYSTEMS["aarch64"][0])
+    found = json.loads(file.read_text())
+    assert found["runs"] == [{"date": "old"}]
+    other, arm = found["core"]
+    assert other == {"system": "other"}
+    assert arm == {
+        "date": versions.today(), "commit": "0123456789ab", "system": "Linux aarch64",
+        "result": "core_test passes under qemu-aarch64",
+    }  # fmt: skip
