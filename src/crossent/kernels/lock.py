@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 NEVER = "crossent was never tried without Python's global interpreter lock (GIL)"
@@ -34,7 +34,7 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def switched_on() -> Iterator[None]:
+def switched_on() -> Generator[None]:
     """Import the core here: a warning says that Python switches its lock on, in place of Python's own warning."""
     if not is_free_threaded() or getattr(sys, "_is_gil_enabled", lambda: True)():
         yield
