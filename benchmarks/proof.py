@@ -345,7 +345,7 @@ MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
 """Tables that are computed and not measured."""
 
 README = pages.ROOT / "README.md"
-IN_README = ("logits", "everyday", "everyday-small", "linear", "gpu-logits", "gpu-linear")
+IN_README = ()
 
 
 if __name__ == "__main__":

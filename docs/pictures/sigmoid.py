@@ -10,16 +10,16 @@ from pictures.drawing import DASHED, INK, MAIN, MUTED, WARM, note, on_line, pict
 
 @picture("The binary loss of a logit for a label of one and a label of zero: mirror images that cross at log 2")
 def branches(figure: Figure) -> None:
-    """Draw softplus(−x) and softplus(x)."""
+    """Draw softplus(−z) and softplus(z)."""
     axes = figure.add_subplot()
-    x = np.linspace(-6, 6, 300)
-    _ = axes.plot(x, np.logaddexp(0, -x), color=MAIN)
-    _ = axes.plot(x, np.logaddexp(0, x), color=WARM)
+    z = np.linspace(-6, 6, 300)
+    _ = axes.plot(z, np.logaddexp(0, -z), color=MAIN)
+    _ = axes.plot(z, np.logaddexp(0, z), color=WARM)
     _ = axes.plot([0], [np.log(2)], "o", color=INK, markersize=5)
     note(axes, "log 2 = 0.693", 0, np.log(2), xytext=(0, 26), ha="center")
     note(axes, "label 1", -5, 5, MAIN, xytext=(6, 2))
     note(axes, "label 0", 5, 5, WARM, xytext=(-6, 2), ha="right")
-    _ = axes.set(xlabel="logit x", ylabel="loss, nats", xlim=(-6, 6), ylim=(-0.35, 6))
+    _ = axes.set(xlabel="logit z", ylabel="loss, nats", xlim=(-6, 6), ylim=(-0.35, 6))
 
 
 @picture("The best prediction over the share of positives, for three values of pos_weight")

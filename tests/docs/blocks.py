@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 HIDDEN = ("_build", "_static", "decisions")
 PAGES = [
     ROOT / "README.md",
+    ROOT / "README.zh-CN.md",
     *sorted(p for p in (ROOT / "docs").rglob("*.md") if not {*HIDDEN} & {*p.relative_to(ROOT / "docs").parts}),
 ]
 SHARED = (".venv", "benchmarks", "examples")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.browser import PICTURE_FLAWS, Browser
 from tests.docs.blocks import PAGES, ROOT
+from tests.docs.test_guide import LEARNERS
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +75,13 @@ def test_every_page_is_built_and_links_lead_somewhere(site: Path) -> None:
             if not (known or (target.exists() and target.suffix != ".html")):
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert broken == []
+
+
+def test_learners_pages_lead_to_the_next_one(site: Path) -> None:
+    for page, following in pairwise(LEARNERS):
+        text = (site / "guide" / f"{page}.html").read_text(encoding="utf-8")
+        assert re.findall(r'<link rel="next"[^>]* href="([^"]+)"', text) == [f"{following}.html"]
+        assert re.search(rf'<a class="next-page" href="{following}\.html"', text)
 
 
 def test_nothing_comes_from_another_host(site: Path) -> None:
