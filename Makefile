@@ -3,6 +3,8 @@
 # make format   the formatters, in place                 make docs   the pages, into build/docs/html
 # make sanitize the core's own tests, sanitized          make test-all the same, and whole grids and the long tests
 # make lint     formatters, linters, types, contracts    make release a rehearsal: sdist, wheel, an empty environment
+# make core-test-aarch64, core-compile-windows, core-compile-macos   the core for other systems
+# make test-versions   the oldest and the newest torch, NumPy and Python, tried with the smoke test
 # make clean    back to a fresh clone
 # make test-gpu, bench-gpu, prove-gpu   the GPU backend on a GPU, with the torch and Triton that are there
 PYTHON ?= python3
@@ -25,7 +27,7 @@ pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 # two targets at once, each with its output in one piece, where make can do that (4.0 and later; macOS has 3.81)
 side_by_side = $(if $(filter output-sync,$(.FEATURES)),--jobs 2 --output-sync=target)
 
-.PHONY: demo lint test-fast pytest-fast test test-all checks docs release bench check-gpu-build test-interpreter test-gpu bench-gpu prove-gpu sanitize sanitize-core core-test-other-compiler format clean
+.PHONY: demo lint test-fast pytest-fast test test-all checks docs release bench check-gpu-build test-interpreter test-gpu bench-gpu prove-gpu sanitize sanitize-core core-test-other-compiler core-test-aarch64 core-compile-windows core-compile-macos test-versions format clean
 .PHONY: install-demo install-dev
 
 demo: install-demo
@@ -133,6 +135,15 @@ else
 	@$(bin)/cmake --build build/$(other_compiler)
 	@$(run_core_tests) build/$(other_compiler)
 endif
+
+# the core for other systems than this one, each once for each core and compiler; without its compiler it is skipped
+core-test-aarch64 core-compile-windows core-compile-macos: install-dev
+	@echo '== $(subst -, ,$@)'
+	@$(bin)/python -m tools.other_systems $(lastword $(subst -, ,$@))
+
+# every environment takes up to 6 GB while it is tried; what passes is written to src/crossent/tried.json
+test-versions: install-dev
+	@$(bin)/python -m tools.versions
 
 format: install-dev
 	@$(sources) $(bin)/clang-format -i {} +

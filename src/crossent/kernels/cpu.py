@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from crossent.kernels import lock
 from crossent.kernels.backend import (
     NO_OUTPUTS,
     BinaryKind,
@@ -21,13 +22,13 @@ from crossent.kernels.backend import (
 )
 from crossent.spec import Array, Scores, Target, class_error, probability_error, temperature_error
 
-try:
-    import crossent._core as _core  # noqa: PLR0402  not the package's face  # pyright: ignore[reportMissingModuleSource]
-except ImportError as error:  # a source tree that was never built
-    _core = None
-    _missing = f"the C++ core is not built ({error}); run `pip install .` in the source tree"
-else:
-    _missing = None
+_core, _missing = None, lock.why_not()
+if _missing is None:
+    try:
+        with lock.switched_on():
+            import crossent._core as _core  # noqa: PLR0402  not the package's face  # pyright: ignore[reportMissingModuleSource]
+    except ImportError as error:  # a source tree that was never built
+        _missing = f"the C++ core is not built ({error}); run `pip install .` in the source tree"
 
 
 FEW_CLASSES = 0 if _core is None else int(_core.few_classes)

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from crossent.torch.base.overrides import overridable
 from crossent.torch.base.values import is_dtensor
-from crossent.torch.call.arguments import Arguments, Closing, check_same_call, checked, scores_of, sharding_of
+from crossent.torch.call.arguments import (
+    Arguments,
+    Closing,
+    check_same_call,
+    checked,
+    row_closing,
+    scores_of,
+    sharding_of,
+)
 from crossent.torch.call.closings import row_function_of
 from crossent.torch.call.dtensor import of_heads, stand_in
 from crossent.torch.call.layout import layout_of_rows
@@ -245,7 +253,7 @@ def _on_this_rank(
         facts = {"the dtype": str(logits.dtype), "the kind of teacher": type(teacher.logits).__name__}
         check_same_call(rows, **facts, kind=options.kind, beta=options.beta, tail=teacher.tail)
     view = view_of(layout.flat(logits), rows, teacher, options, has_target=has_target)
-    loss = rows.row_closing.closed(view, None if rows.closing.function else view.of_teacher(options.name))
+    loss = row_closing(rows).closed(view, None if rows.closing.function else view.of_teacher(options.name))
     if rows.closing.reduction == "none" and len(layout.rows) != 1:
         loss = loss.reshape(layout.rows)
     return (loss, view.stats(layout.rows)) if rows.return_stats else loss

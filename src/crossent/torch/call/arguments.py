@@ -210,10 +210,10 @@ class CheckedRows(NamedTuple):
     ranks: Ranks
     return_stats: bool
 
-    @property
-    def row_closing(self) -> RowClosing:
-        """The closing and the target of the rows."""
-        return RowClosing(self.closing, self.target, self.class_weight, self.ranks.row_groups)
+
+def row_closing(rows: CheckedRows) -> RowClosing:
+    """Return the closing and the target of the rows. No property: torch 2.10 compiles none of a NamedTuple."""
+    return RowClosing(rows.closing, rows.target, rows.class_weight, rows.ranks.row_groups)
 
 
 _AS_THEY_ARE = Scores()

@@ -39,9 +39,9 @@ class RowView:
         target: Target,
         results: RowResults,
         again: Callable[[Target], RowResults],
-        ranks: Ranks = NO_RANKS,
+        ranks: Ranks | None = None,  # torch 2.10 compiles no default that is an object
     ) -> None:
-        self.target, self.results, self.ranks = target, results, ranks
+        self.target, self.results, self.ranks = target, results, NO_RANKS if ranks is None else ranks
         self._again = again
         self._plain: RowResults | None = None
 

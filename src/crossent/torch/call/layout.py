@@ -89,7 +89,8 @@ def layout_of_rows(logits: Tensor, *, shard: bool = False) -> LogitsLayout:
 def under_autocast(layer: LayerOperands) -> LayerOperands:
     """Return the operands in the dtype of torch.autocast, if it is on."""
     device = layer.input.device.type if isinstance(layer.input, Tensor) else "cpu"  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    known = device in {"cpu", "cuda"} or torch.amp.is_autocast_available(device)  # torch 2.10 compiles no such question
+    if not (known and torch.is_autocast_enabled(device)):
         return layer
     dtype = torch.get_autocast_dtype(device)
     operands: Any = [

@@ -14,7 +14,7 @@ from crossent.closing import Reduction
 from crossent.numbers import switch
 from crossent.spec import Target
 from crossent.torch.base.values import PredictionResults, RowResults
-from crossent.torch.call.arguments import CheckedRows
+from crossent.torch.call.arguments import CheckedRows, row_closing
 from crossent.torch.call.closings import RowView
 
 
@@ -116,7 +116,7 @@ def finished(
     `again` gives results of the same logits for another target, and `predict` the results of the predictions.
     """
     view = view_of(rows, results, again)
-    loss = rows.row_closing.closed(view)
+    loss = row_closing(rows).closed(view)
     if rows.closing.reduction == "none" and len(rows.layout.rows) != 1:
         loss = loss.reshape(rows.layout.rows)
     return (loss, stats_of(rows, view, predict(results))) if rows.return_stats else loss

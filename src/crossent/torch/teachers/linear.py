@@ -11,7 +11,7 @@ from torch import Tensor
 from crossent.spec import Scores, Target
 from crossent.torch.base.transforms import wants_plain_operations
 from crossent.torch.base.values import PairResults, RowResults, loss_dtype
-from crossent.torch.call.arguments import Arguments, CheckedRows, check_same_call, row_scores
+from crossent.torch.call.arguments import Arguments, CheckedRows, check_same_call, row_closing, row_scores
 from crossent.torch.call.checks import check_companion
 from crossent.torch.call.layout import LayerNames, LayerOperands, layout_of_layer, under_autocast
 from crossent.torch.call.results import DivergenceStats
@@ -143,7 +143,7 @@ def _in_one_or_two_sweeps(
     size = sum(costs.logits * loss_dtype(costs.dtype).itemsize for costs in (student, teacher)) * student.rows
     keep = any(wants) and not plainly and size <= call.chunk_bytes
     view = viewed(linear_pair_stats(LinearPairStatsCall(call, keep)))
-    return rows.row_closing.closed(view, None if closing.function else view.of_teacher(options.name)), view
+    return row_closing(rows).closed(view, None if closing.function else view.of_teacher(options.name)), view
 
 
 def _sparse_view(
@@ -204,7 +204,7 @@ def divergence_of_layers(
         check_same_call(rows, **facts, **kinds, kind=options.kind, beta=options.beta)
     if sparse:
         view: Any = _sparse_view(call, rows, teacher, options, chunk_bytes, wanted=any(wants), has_target=has_target)
-        loss = rows.row_closing.closed(view, None if rows.closing.function else view.of_teacher(options.name))
+        loss = row_closing(rows).closed(view, None if rows.closing.function else view.of_teacher(options.name))
     else:
         pair = _linear_pair(call, rows, teacher, options, chunk_bytes)
         wanted = PairWants(*map(wants_gradient, pair.operands))
