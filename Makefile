@@ -1,8 +1,11 @@
 # make demo     install and run the demonstration        make test-fast formatters, linters, types, and the fast tests
 # make bench    install and run the benchmarks           make test   every check and the whole test suite
 # make format   the formatters, in place                 make docs   the pages, into build/docs/html
-# make sanitize the core's own tests, sanitized          make release a rehearsal: sdist, wheel, an empty environment
-# make lint     formatters, linters, types, contracts    make clean  back to a fresh clone
+# make sanitize the core's own tests, sanitized          make test-all the same, and whole grids and the long tests
+# make lint     formatters, linters, types, contracts    make release a rehearsal: sdist, wheel, an empty environment
+# make core-test-aarch64, core-compile-windows, core-compile-macos   the core for other systems
+# make test-versions   the oldest and the newest torch, NumPy and Python, tried with the smoke test
+# make clean    back to a fresh clone
 # make test-gpu, bench-gpu, prove-gpu   the GPU backend on a GPU, with the torch and Triton that are there
 PYTHON ?= python3
 bin := .venv/bin
@@ -11,13 +14,20 @@ install = $(if $(missing),$(error $(missing)))@$(PYTHON) tools/install.py
 sources = find cpp \( -name '*.cpp' -o -name '*.h' \) -exec
 unexport PYTHONDONTWRITEBYTECODE  # packages are installed without bytecode, each module's is written when first used
 
+# a compiler that gives back what it has compiled before, in whatever folder, where there is one
+ifneq ($(shell command -v ccache 2>/dev/null),)
+export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
+export CCACHE_BASEDIR ?= $(CURDIR)
+export CCACHE_NOHASHDIR ?= 1
+endif
+
 # tests on every processor, four at most: a process that has run out of tests takes over half of another's
 pytest = $(bin)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 # two targets at once, each with its output in one piece, where make can do that (4.0 and later; macOS has 3.81)
 side_by_side = $(if $(filter output-sync,$(.FEATURES)),--jobs 2 --output-sync=target)
 
-.PHONY: demo lint test-fast pytest-fast test docs release bench check-gpu-build test-interpreter test-gpu bench-gpu prove-gpu sanitize sanitize-core core-test-other-compiler format clean
+.PHONY: demo lint test-fast pytest-fast test test-all checks docs release bench check-gpu-build test-interpreter test-gpu bench-gpu prove-gpu sanitize sanitize-core core-test-other-compiler core-test-aarch64 core-compile-windows core-compile-macos test-versions format clean
 .PHONY: install-demo install-dev
 
 demo: install-demo
@@ -25,12 +35,26 @@ demo: install-demo
 	@echo "crossent score demo-output/predictions.csv --label y --probs 'p_*' --id id --html demo-output/score.html"
 	@$(bin)/crossent score demo-output/predictions.csv --label y --probs 'p_*' --id id --html demo-output/score.html
 
-# every check and the whole test suite
-test: lint sanitize check-gpu-build test-interpreter
+# tests that measure time, when nothing else runs; the modules alone that have some
+alone = $(bin)/pytest $$(grep -rl 'mark[.]alone' tests --include='test_*.py') -m
+
+# before a commit: every check, and of each grid of tests every pair of options (tests/covering.py), without long tests
+test: install-dev
+	@$(MAKE) --no-print-directory $(side_by_side) checks BRIEF=--brief
 	@echo '== pytest'
+	@$(pytest) --brief -m 'not alone'
+	@echo '== pytest, tests that measure time'
+	@$(alone) alone
+
+# at night: every check and every test
+test-all: install-dev
+	@$(MAKE) --no-print-directory $(side_by_side) checks
+	@echo '== pytest, whole'
 	@$(pytest) -m 'not alone'
 	@echo '== pytest, tests that measure time'
-	@$(bin)/pytest -m alone $$(grep -rl 'mark[.]alone' tests --include='test_*.py')
+	@$(alone) alone
+
+checks: sanitize lint check-gpu-build test-interpreter
 
 # what to run after each change: the linters beside the tests that are not marked slow (CONTRIBUTING.md)
 test-fast: install-dev
@@ -39,7 +63,7 @@ test-fast: install-dev
 
 pytest-fast: install-dev
 	@echo '== pytest, fast tests'
-	@$(pytest) -m 'not slow' --durations=3 --durations-min=2
+	@$(pytest) --brief -m 'not slow' --durations=3 --durations-min=2
 
 # formatters, linters, types and import contracts
 lint: install-dev
@@ -73,7 +97,7 @@ check-gpu-build: install-dev
 # the GPU backend in Triton's interpreter, on CPU tensors
 test-interpreter: install-dev
 	@echo "== GPU kernels, interpreted"
-	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(pytest) tests/conformance tests/kernels/triton -k triton; else echo 'no Triton for this system'; fi
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then TRITON_INTERPRET=1 $(pytest) $(BRIEF) tests/conformance tests/kernels/triton -k triton; else echo 'no Triton for this system'; fi
 
 # on a machine with a GPU, with whatever torch and Triton its Python has: nothing is installed but the core
 test-gpu:
@@ -96,6 +120,7 @@ sanitize: sanitize-core core-test-other-compiler
 
 sanitize-core: install-dev
 	@echo '== sanitizers'
+	@mkdir -p build
 	@$(configure) -B build/asan -DCROSSENT_SANITIZE=ON >build/asan.log
 	@$(bin)/cmake --build build/asan
 	@$(run_core_tests) build/asan
@@ -105,10 +130,20 @@ ifeq ($(other_compiler),)
 	@echo '== core_test by another compiler: skipped, there is none; apt-get install clang (Debian, Ubuntu), brew install gcc (macOS)'
 else
 	@echo '== core_test, built by $(other_compiler)'
+	@mkdir -p build
 	@CXX=$(other_compiler) $(configure) -B build/$(other_compiler) -DCMAKE_BUILD_TYPE=Release >build/other-compiler.log
 	@$(bin)/cmake --build build/$(other_compiler)
 	@$(run_core_tests) build/$(other_compiler)
 endif
+
+# the core for other systems than this one, each once for each core and compiler; without its compiler it is skipped
+core-test-aarch64 core-compile-windows core-compile-macos: install-dev
+	@echo '== $(subst -, ,$@)'
+	@$(bin)/python -m tools.other_systems $(lastword $(subst -, ,$@))
+
+# every environment takes up to 6 GB while it is tried; what passes is written to src/crossent/tried.json
+test-versions: install-dev
+	@$(bin)/python -m tools.versions
 
 format: install-dev
 	@$(sources) $(bin)/clang-format -i {} +

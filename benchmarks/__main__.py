@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import report
 from benchmarks.common import pages
@@ -42,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--suite", choices=(*SUITES, "all"), default="all", help=suite)
     parser.add_argument("--rounds", type=int, help="measured rounds (11; 3 with --quick)")
+    few = "seconds for the measured rounds of a case: fewer rounds where they do not fit, but three at least"
+    parser.add_argument("--seconds", type=float, help=few)
+    again = "go on with results of this commit and class of processors: cases that they have are not measured again"
+    parser.add_argument("--resume", action="store_true", help=again)
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="only cases with this in their name")
     where = "where to write (a file of benchmarks/results for each suite; nowhere with --quick or --only)"
     parser.add_argument("--out", type=Path, metavar="FILE", help=where)
@@ -52,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> list[Record]:
     from benchmarks import peaks, run, suites
     from benchmarks.common import machine, memory
+    from benchmarks.common.patience import TooSlowError
 
     chosen = [case for case in suites.cases() if options.suite in (case.suite, "all")]
     cases = [case for case in chosen if options.only in case.name and (case.quick or options.only or not options.quick)]
@@ -67,10 +73,23 @@ def _run(options: argparse.Namespace) -> list[Record]:
 
     records: list[Record] = []
     written: dict[Path, list[Record]] = {}
+    paths = _paths(options, about, cases)
+    if options.resume:
+        # a file of the same day can be of another commit: that one begins anew
+        begun = [path for suite in paths if (path := pages.begun(about, suite)) is not None]
+        written = {path: read([path]) for path in begun}
+        records += [record for found in written.values() for record in found]
+        done = {record["case"] for record in records}
+        cases = [case for case in cases if case.name not in done]
+    warmup = 1 if options.quick else 2
     with progress(len(cases)) as say:
         for case in cases:
             say(case.name)
-            found = run.measure(case, rounds, warmup=1 if options.quick else 2, compiled=compiled)
+            try:
+                found = run.measure(case, rounds, warmup=warmup, compiled=compiled, seconds=options.seconds)
+            except TooSlowError as reason:
+                print(f"{case.name} is left out on this processor: {reason}", file=sys.stderr)
+                continue
             if case.weighed and without is None:
                 rivals = [name for name in found[-1]["speedup_over"] if name != "compile" or case.weighs_compiled]
                 found.append(peaks.record(case, ["crossent", *rivals]))
@@ -78,13 +97,26 @@ def _run(options: argparse.Namespace) -> list[Record]:
             found.append({**suites.describe(case), **errors})
             found = [{**record, "run": about} for record in found]
             records += found
-            path = options.out or (None if options.quick or options.only else pages.path_of(about, case.suite))
+            path = paths[case.suite]
             if path is not None:
                 written.setdefault(path, []).extend(found)
                 write(path, written[path])
     for path in written:
         print(f"written to {path.name}", file=sys.stderr)
     return records
+
+
+def _paths(options: argparse.Namespace, about: dict[str, Any], cases: list[Any]) -> dict[str, Path | None]:
+    """Return where the results of each suite go: None is nowhere."""
+    if options.resume and (options.quick or options.only or options.out):
+        sys.exit("--resume goes on with a file of benchmarks/results; --quick, --only and --out write elsewhere")
+    found: dict[str, Path | None] = {}
+    for suite in dict.fromkeys(case.suite for case in cases):
+        nowhere = options.quick or options.only
+        found[suite] = options.out or (None if nowhere else pages.path_of(about, suite))
+        if options.resume:
+            found[suite] = pages.begun(about, suite) or found[suite]
+    return found
 
 
 if __name__ == "__main__":

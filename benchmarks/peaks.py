@@ -10,6 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +22,8 @@ from benchmarks.common.records import Record, rounded
 from benchmarks.suites import AnyCase
 
 ROUNDS = 3
+SLOW = 2.0
+"""Seconds of a step whose memory is measured once; a median of several would say the same."""
 
 Bytes = dict[str, dict[str, int]]
 """Bytes by what is measured and by contender."""
@@ -33,6 +36,7 @@ def record(case: AnyCase, contenders: list[str]) -> Record:
     return {
         **suites.describe(case),
         "rounds": ROUNDS,
+        "one_round_above_seconds": SLOW,
         "measure": "memory",
         "resolution_bytes": RESOLUTION,
         **found,
@@ -61,8 +65,10 @@ def measure_here(case: AnyCase, contenders: list[str]) -> Bytes:
     for name, loss in suites.of(case).contenders.losses(case, compiled="compile" in contenders).items():
         if name not in contenders:
             continue
+        begun = time.perf_counter()
         _ = step(loss, data)  # compiles, and starts threads
-        extra = _median(lambda loss=loss: peak(lambda: step(loss, data)), data)
+        rounds = ROUNDS if time.perf_counter() - begun < SLOW else 1
+        extra = _median(lambda loss=loss: peak(lambda: step(loss, data)), data, rounds)
         found["extra_bytes"][name] = max(0, extra - sum(x.nbytes for x in data.leaves))
         if len(data.leaves) == 1:
             kept = partial(rise, partial(loss, data.logits, data.target, **data.options))
@@ -72,10 +78,10 @@ def measure_here(case: AnyCase, contenders: list[str]) -> Bytes:
     return found
 
 
-def _median(bytes_of: Callable[[], int], data: Data) -> int:
+def _median(bytes_of: Callable[[], int], data: Data, rounds: int = ROUNDS) -> int:
     """Return the median of some rounds, none of which finds gradients of another."""
     sizes: list[int] = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         data.forget()
         sizes.append(bytes_of())
     data.forget()

@@ -1,7 +1,6 @@
-"""What was measured, for the pages of docs and the README: tables of the newest results, and where they come from.
+"""What was measured, for the pages of docs: tables of the newest results, and where they come from.
 
-`python -m benchmarks.proof` puts the tables that the README names between their marks. The pages of docs have theirs
-made when they are built.
+Pages name a table, which is made when they are built.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from benchmarks import slower
 from benchmarks.common import pages
 from benchmarks.common.grid import at, duration, error, number, size, words
 from benchmarks.common.records import Record, by_case
@@ -17,7 +17,7 @@ from benchmarks.distillation import report as distillation_report
 from benchmarks.gpu import report as gpu_report
 from benchmarks.gpu.prove import beside_model
 from benchmarks.gpu.prove import tables as gpu_tables
-from benchmarks.linear import shards
+from benchmarks.linear import labels, shards
 from benchmarks.logits import everyday_report
 from benchmarks.score import report as score_report
 
@@ -30,7 +30,10 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with lines for each case, and for each class of processors that has results of it."""
+    """A table with lines for each case and each class of processors.
+
+    A class that lacks a case says so in one line, and one that lacks the suite in one line for all its cases.
+    """
 
     suite: str
     heads: list[str]
@@ -42,12 +45,19 @@ class Table:
         of_class = {name: self.lines(records) for name, records in pages.by_processor(self.suite).items()}
         together: list[list[str]] = []
         for case in dict.fromkeys(case for lines in of_class.values() for case in lines):
-            label = None
-            for name, lines in of_class.items():
-                for first, *cells in lines.get(case, ()):
-                    together.append(["" if first == label else first, name, *cells])
-                    label = label or first
+            label = next(lines[case][0][0] for lines in of_class.values() if case in lines)
+            for k, (name, lines) in enumerate(of_class.items()):
+                for j, (first, *cells) in enumerate(lines.get(case, [self._missing(label)])):
+                    together.append([label if k == j == 0 else "" if first == label else first, name, *cells])
+        for name in classes():
+            if name not in of_class:
+                first, *cells = self._missing("every case")
+                together.append([first, name, *cells])
         return pages.markdown([self.heads[0], "processor", *self.heads[1:]], together, self.words + 1)
+
+    def _missing(self, label: str) -> list[str]:
+        """Return the line of what is not measured."""
+        return [label, NOT_MEASURED, *[""] * (len(self.heads) - 2)]
 
     def unmeasured(self) -> str:
         """Return the table without lines but one, which says that nobody has measured."""
@@ -68,7 +78,7 @@ class Whole:
             return self.make(pages.records(self.suite))
         of_class = {name: self.make(records) for name, records in pages.by_processor(self.suite).items()}
         named = [f"**{name}**\n\n{text}" for name, text in of_class.items()]
-        return "\n\n".join(named if len(named) > 1 else of_class.values())
+        return "\n\n".join([*named, *(f"**{name}**: {NOT_MEASURED}" for name in classes() if name not in of_class)])
 
 
 def table(name: str) -> str:
@@ -79,6 +89,12 @@ def table(name: str) -> str:
     if wanted.suite in SHOWN_BEFORE and not pages.exists(wanted.suite):
         return wanted.make([]) if isinstance(wanted, Whole) else wanted.unmeasured()
     return f"{wanted.text()}\n\n{origin(wanted.suite)}"
+
+
+def classes() -> list[str]:
+    """Return the classes of processors that have results of any suite that times something."""
+    timed = {of.suite for of in TABLES.values() if isinstance(of, Table) or of.timed}
+    return sorted({name for suite in timed if pages.exists(suite) for name in pages.by_processor(suite)})
 
 
 def cases(suite: str) -> dict[str, Cases]:
@@ -99,15 +115,15 @@ def _origin(suite: str, records: list[Record], processor: str | None) -> str:
     machine, versions = run["machine"], run["versions"]
     on = [processor, machine.get("gpu"), f"{machine['cpu'].replace('(R)', '')} with {machine['cores']} cores"]
     software = [f"{name} {version}" for name, version in versions.items() if version is not None]
-    rounds = records[0].get("rounds")
-    command = pages.COMMANDS[suite] + (f" --rounds {rounds}" if isinstance(rounds, int) else "")
-    about = f"`{command}`, {run['date'][:10]}, commit {commits}"
+    turns = sorted({rounds for record in records if isinstance(rounds := record.get("rounds"), int) and timed(record)})
+    rounds = f", {' to '.join(map(str, dict.fromkeys((turns[0], turns[-1]))))} rounds" if turns else ""
+    about = f"`{pages.COMMANDS[suite]}`{rounds}, {run['date'][:10]}, commit {commits}"
     return f"*{about}; {'; '.join(filter(None, on))}; {', '.join(software)}.*"
 
 
-def readme() -> str:
-    """Return the README with the tables that it should have."""
-    return pages.fill(README.read_text(encoding="utf-8"), {name: table(name) for name in IN_README})
+def timed(record: Record) -> bool:
+    """Whether a record has times of rounds; memory has rounds of its own."""
+    return record.get("measure") != "memory"
 
 
 LOGITS = ["logits", "× eager", "× compile", "forward / one read", "backward / one copy", "both / (read + clone)"]
@@ -129,7 +145,15 @@ def logits(records: list[Record]) -> pages.Lines:
     }
 
 
-DIVERGENCE = ["logits", "× eager", "× compile", "both / (two reads + clone)", "extra MB", "eager's"]
+DIVERGENCE = [
+    "logits",
+    "× eager",
+    "× compile",
+    "forward, × compile",
+    "both / (two reads + clone)",
+    "extra MB",
+    "eager's",
+]
 
 
 def divergence(records: list[Record]) -> pages.Lines:
@@ -139,6 +163,7 @@ def divergence(records: list[Record]) -> pages.Lines:
             [
                 _about(case),
                 *(number(at(case["both"], "speedup_over", rival)) for rival in ("eager", "compile")),
+                number(at(case["forward"], "speedup_over", "compile")),
                 number(at(case["both"], "times_limit", "limit")),
                 *(size(case.get("memory", {}), who, 1e6) for who in ("crossent", "eager")),
             ]
@@ -341,13 +366,5 @@ SHOWN_BEFORE = ("gpu", "prove", "divergence")
 ON_ONE_MACHINE = {table.suite for table in TABLES.values() if isinstance(table, Whole) and not table.timed}
 """Suites of which the newest results are shown, whatever they ran on: coverage does not depend on it."""
 
-MODELS: dict[str, Callable[[], str]] = {"shards": shards.table}
+MODELS: dict[str, Callable[[], str]] = {"shards": shards.table, "labels": labels.table, "slower": slower.table}
 """Tables that are computed and not measured."""
-
-README = pages.ROOT / "README.md"
-IN_README = ()
-
-
-if __name__ == "__main__":
-    _ = README.write_text(readme(), encoding="utf-8")
-    print("tables written to README.md")

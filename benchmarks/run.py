@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks import suites
+from benchmarks.common import patience
 from benchmarks.common.losses import Call, Data, Key
 from benchmarks.common.records import Record, Times, rounded
 from benchmarks.suites import AnyCase
@@ -24,8 +25,8 @@ SAME = 0.02
 LOOSER = {"torch chunked": 0.2}
 """Rivals that are known to be off by percents in bfloat16; by how much is measured as their error."""
 
-PATIENCE = 20.0
-"""Seconds that a step of a slow contender may take; it is not measured where it takes longer."""
+LEAST = 3
+"""Rounds of a case whose rounds do not fit into its seconds."""
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 """The clocks that a case may be timed by. Time of the processor is that of all threads of this process."""
@@ -35,15 +36,23 @@ Calls = dict[Key, Call]
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """How many rounds are measured, how many go before them, and who takes part in how few of the measured ones."""
+    """How many rounds are measured, how many go before them, and who takes part in how few of the measured ones.
+
+    With `seconds`, the measured rounds end with the last one that fits into this time, but not before LEAST of them.
+    """
 
     measured: int
     warmup: int
     fewer: dict[str, int]
+    seconds: float | None = None
 
     def has(self, contender: str, turn: int) -> bool:
         """Whether a contender takes part in a round; the first measured one is 0."""
         return contender not in self.fewer or 0 <= turn < self.fewer[contender]
+
+    def over(self, done: int, spent: float) -> bool:
+        """Whether one more round is too much after some that took so long."""
+        return self.seconds is not None and done >= LEAST and spent * (done + 1) / done > self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +70,25 @@ class Step:
         return all((a - b).norm() <= allowed * b.norm() for a, b in pairs)
 
 
-def measure(case: AnyCase, rounds: int, *, warmup: int = 2, compiled: bool = True) -> list[Record]:
-    """Return one record for each measure of time in this case."""
+def measure(
+    case: AnyCase, rounds: int, *, warmup: int = 2, compiled: bool = True, seconds: float | None = None
+) -> list[Record]:
+    """Return one record for each measure of time in this case; `seconds` leaves out rounds that do not fit into them.
+
+    Every call is made once before: where that alone takes as long as `seconds`, no round goes before the measured ones.
+    """
     suite, data = suites.of(case).contenders, case.make()
     with _threads(case.threads or torch.get_num_threads()):
         calls, missing = suite.calls(case, data, compiled=compiled)
+        begun = time.perf_counter()
         missing |= _check(case, data, calls)
+        if seconds is not None and time.perf_counter() - begun > seconds:
+            warmup = 0
         # a quarter of the rounds, and none to warm up beyond the check
         fewer = {name: min(most, -(-rounds // 4)) for name, most in suite.FEWER.items() if Key("both", name) in calls}
-        samples = _sample(calls, case, data, Rounds(rounds, warmup, fewer))
-    about = {**suites.describe(case), "rounds": rounds, "repeat": case.repeat, "missing": missing}
+        samples = _sample(calls, case, data, Rounds(rounds, warmup, fewer, seconds))
+    done = max(map(len, samples.values()))
+    about = {**suites.describe(case), "rounds": done, "repeat": case.repeat, "missing": missing}
     if fewer:
         about["rounds_of"] = fewer
     wanted = [measure for measure in suite.LIMITS if Key(measure, "crossent") in samples]
@@ -107,7 +125,7 @@ def _check(case: AnyCase, data: Data, calls: Calls) -> dict[str, str]:
             start = time.perf_counter()
             value = calls[Key("both", name)]()
             seconds = time.perf_counter() - start
-            if seconds > PATIENCE and name in suites.of(case).contenders.FEWER:
+            if seconds > patience.PATIENCE and name in suites.of(case).contenders.FEWER:
                 missing[name] = f"its first step took {seconds:.0f} s"
             elif Key("forward", name) in calls:
                 _ = calls[Key("forward", name)]()
@@ -136,10 +154,15 @@ def _sample(calls: Calls, case: AnyCase, data: Data, rounds: Rounds) -> dict[Key
     """Return the times of all rounds."""
     samples: dict[Key, Times] = {key: [] for key in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
+    begun = time.perf_counter()
     _ = gc.collect()
     gc.disable()
     try:
         for turn in range(-rounds.warmup, rounds.measured):
+            if turn == 0:
+                begun = time.perf_counter()
+            if rounds.over(turn, time.perf_counter() - begun):
+                break
             shuffle(order)
             for key in order:
                 if not rounds.has(key.contender, turn):

@@ -87,11 +87,12 @@ class FewAcross {
     void cap() {
         const LanePhi<T>& phi = rows_.phi;
         const T cap = phi.cap;
+        const T* const inner = phi.inner.at;
         for (int64_t v = 0; v < task_.columns; ++v) {
             const T* const z = x_[v];
             T *const x = room_x_ + v * tile_rows, *const slope = slope_ + v * tile_rows;
 #pragma omp simd
-            for (int64_t i = 0; i < tile_rows; ++i) x[i] = capped_score(z[i], phi.inner[i], cap, slope[i]);
+            for (int64_t i = 0; i < tile_rows; ++i) x[i] = capped_score(z[i], inner[i], cap, slope[i]);
         }
         x_ = {room_x_, tile_rows};
     }

@@ -49,8 +49,14 @@ class LaneReader {
                   tile_rows * static_cast<int64_t>(sizeof(Storage)));
         }
         if (!capped) return;
+        const T* const inner = phi_.inner.at;  // copies, which no store can change
+        const T cap = phi_.cap;
 #pragma omp simd
-        for (int64_t i = 0; i < tile_rows; ++i) x[i] = capped_score(x[i], phi_.inner[i], phi_.cap, slope[i]);
+        for (int64_t i = 0; i < tile_rows; ++i) {
+            T score_slope;
+            x[i] = capped_score(x[i], inner[i], cap, score_slope);
+            slope[i] = score_slope;
+        }
     }
 
     void load_measure(int64_t v, Problem* problem) {
@@ -194,13 +200,13 @@ void lane_patches(const RowTask& task, const Tile& tile, const LaneReader<Storag
         }
 #pragma omp simd
         for (int64_t i = 0; i < tile_rows; ++i) {
+            const double a = coefficients.a[i], b = coefficients.b[i], c = coefficients.c[i], log = logq[i];
             double power, rest;
-            exp_parts(logq[i] < Limits<double>::zero_log ? Limits<double>::zero_log : logq[i], power, rest);
+            exp_parts(either(log < Limits<double>::zero_log, Limits<double>::zero_log, log), power, rest);
             const double q_less_1 = power * rest + (power - 1), q = power + power * rest;
-            const double entropic = q == 0 ? 0 : coefficients.b[i] * q * logq[i];
-            const double target = measure[i] == 0 ? 0 : coefficients.c[i] * measure[i];
-            patches[pick * tile_rows + i] =
-                slope[i] * (coefficients.a[i] * q_less_1 + (coefficients.a[i] - target) + entropic);
+            const double entropic = either(q == 0, 0.0, b * q * log);
+            const double target = either(measure[i] == 0, 0.0, c * measure[i]);
+            patches[pick * tile_rows + i] = slope[i] * (a * q_less_1 + (a - target) + entropic);
         }
     }
 }
@@ -241,7 +247,7 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LanePhi<typename
         c[i] = static_cast<T>(coefficients.c[i]);
     }
     const T* const unit = phi.unit.at;
-    const bool capped = reader.capped;
+    const T *const p = reader.p.at, *const by = reader.capped ? reader.slope.at : unit;
     for (int64_t v = 0; v < task.columns; ++v) {
         reader.load(v);
         if (plain) {
@@ -257,9 +263,9 @@ void lane_gradient(const RowTask& task, const Tile& tile, const LanePhi<typename
                 const T d = (reader.x[i] - peak[i]) * unit[i];
                 const T q = exp_nonpositive(d, floor[i]) * factor[i];
                 const T logq = d - log_total_[i];
-                const T value = q * (a[i] + b[i] * (logq < lowest_log<T> ? lowest_log<T> : logq)) - c[i] * reader.p[i];
-                const T general = value * (capped ? reader.slope[i] : unit[i]);
-                result[i] = active[i] == T(0) ? T(0) : (simple[i] == T(0) ? general : q);
+                const T value = q * (a[i] + b[i] * either(logq < lowest_log<T>, lowest_log<T>, logq)) - c[i] * p[i];
+                const T general = value * by[i];
+                result[i] = either(active[i] == T(0), T(0), either(simple[i] == T(0), general, q));
             }
         }
         store_run(static_cast<Out*>(task.grad.data) + first + v * task.grad.column_stride, stride, tile.n, result.at);

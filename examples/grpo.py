@@ -60,7 +60,7 @@ REAL = Options(
 )  # fmt: skip
 TINY = Options(
     classes=64, numbers=16, features=32, prompts=8, responses=8, length=6, lessons=100, steps=10,
-    threads=1,  # so small a model gains nothing from two, and waits for them on a busy machine
+    threads=1,  # a second thread does not help a model this small, and may have to wait on a busy machine
 )  # fmt: skip
 
 
@@ -77,14 +77,14 @@ class Policy(nn.Module):
         self.head = nn.Parameter(torch.randn(options.classes, D) * D**-0.5)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the hidden states that the head makes logits of."""
+        """Return the hidden states, the input of the head."""
         T = ids.shape[1]
         mask = nn.Transformer.generate_square_subsequent_mask(T)
         return self.norm(self.layers(self.tokens(ids) + self.places.weight[:T], mask=mask, is_causal=True))
 
 
 class Batch(NamedTuple):
-    """Prompts with their responses (B, T + 1), and of each token of a response (B, T): what its loss depends on."""
+    """Prompts with their responses (B, T + 1), and for each token of a response (B, T) the values in its loss."""
 
     ids: Tensor
     labels: Tensor
@@ -98,13 +98,13 @@ class Batch(NamedTuple):
 
 
 def grpo(rows: Any, old: Tensor, advantage: Tensor) -> Tensor:
-    """Return the loss of each token: a closing of crossent, and a function of whatever else has a `logprob`."""
+    """Return the loss of each token: a closing of crossent, and a function of any value with a `logprob`."""
     ratio = (rows.logprob - old).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
 
 
 class Rows(NamedTuple):
-    """Log-probabilities that were made of all logits."""
+    """Log-probabilities from all logits."""
 
     logprob: Tensor
 
@@ -185,8 +185,8 @@ def sampled(policy: Policy, options: Options, random: torch.Generator) -> tuple[
 
 @torch.no_grad()
 def batch_of(policy: Policy, ids: Tensor, rewards: Tensor, crossent: bool) -> Batch:
-    """Return what the loss depends on: advantages within the responses to a prompt, present log-probabilities."""
-    spread = rewards.std(1, keepdim=True).clamp(min=1e-6)  # from equal rewards nothing is to be learned
+    """Return the values in the loss: advantages within the responses to a prompt, and current log-probabilities."""
+    spread = rewards.std(1, keepdim=True).clamp(min=1e-6)  # equal rewards teach nothing
     advantage = ((rewards - rewards.mean(1, keepdim=True)) / spread).view(-1, 1).float()
     labels = ids[:, 1:].contiguous()
     old = logprob_of(policy, policy(ids)[:, :-1], labels, crossent)
@@ -199,7 +199,7 @@ def batch_of(policy: Policy, ids: Tensor, rewards: Tensor, crossent: bool) -> Ba
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished training: of each step the mean reward, the loss of the last update, and processor seconds.
+    """A finished training: per step the mean reward, the loss of the last update, and processor seconds.
 
     `sampling` are the seconds of the responses, the same work both ways, and `training` those of everything else, of
     all threads together: other work of the machine does not count. The size of the process in bytes, at first and at
@@ -251,7 +251,7 @@ def train_here(options: Options, crossent: bool, file: Path, pipe: Any) -> None:
 
 
 def train_live(progress: Any, options: Options, file: Path) -> list[Run]:
-    """Train both ways in processes of their own, which take turns, so that other work slows both alike."""
+    """Train both ways in two processes that take turns, so that other load slows both equally."""
     context, workers = multiprocessing.get_context("spawn"), []
     for crossent, title in TITLES.items():
         pipe, far_end = context.Pipe()
@@ -279,7 +279,7 @@ def train_live(progress: Any, options: Options, file: Path) -> list[Run]:
 
 
 class Comparison(NamedTuple):
-    """How the way of crossent differs from that with all logits.
+    """Differences between crossent and the way with all logits.
 
     The rewards are the same in the first `same_steps` steps. `memory` is the quotient of what the steps take at most
     beside the memory before them, or None where it was not measured; `speed` that of the times of all but sampling.
@@ -291,7 +291,7 @@ class Comparison(NamedTuple):
 
 
 def compared(runs: list[Run]) -> Comparison:
-    """Return how the runs differ."""
+    """Return the differences of the runs."""
     logits, crossent = runs
     pairs = list(zip(logits.rewards, crossent.rewards, strict=True))
     same = next((k for k, (a, b) in enumerate(pairs) if a != b), len(pairs))
@@ -342,7 +342,7 @@ def _megabytes(size: int | None) -> str:
 
 
 def draw(path: Path, runs: list[Run]) -> None:
-    """Draw the mean reward of each step, and beside it what a step takes of memory and time."""
+    """Draw the mean reward of each step, and next to it memory and time per step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
@@ -401,13 +401,13 @@ def _command() -> Any:
     import typer
 
     def grpo(
-        steps: Annotated[int | None, typer.Option(min=1, help="How many batches of responses.")] = None,
-        prompts: Annotated[int | None, typer.Option(min=1, help="Prompts in a batch.")] = None,
+        steps: Annotated[int | None, typer.Option(min=1, help="Number of batches of responses.")] = None,
+        prompts: Annotated[int | None, typer.Option(min=1, help="Prompts per batch.")] = None,
         output: Annotated[Path, typer.Option(help="Directory for rewards.png and results.json.")] = Path(
             "demo-output/grpo"
         ),
         tiny: Annotated[bool, typer.Option("--tiny", help="A small model with a small vocabulary.")] = False,
-        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Decides weights and samples.")] = 0,
+        seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed of weights and samples.")] = 0,
     ) -> None:
         """Teach a small language model to count by threes, by crossent and with all logits, and compare."""
         from rich.console import Console

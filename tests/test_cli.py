@@ -118,7 +118,7 @@ class TestErrors:
         monkeypatch.setattr(demo, "run", broken)
         assert cli.run(["demo", "--out", str(tmp_path)]) == 3
         said = one_line(capsys.readouterr().err)
-        assert said.startswith(f"crossent: this is a fault of crossent {crossent.__version__}, not of your data: Zero")
+        assert said.startswith(f"crossent: this is a bug in crossent {crossent.__version__}, not in your data: Zero")
         assert len(said) < 600
         assert cli.run(["--debug", "demo", "--out", str(tmp_path)]) == 3
         assert "in broken" in capsys.readouterr().err

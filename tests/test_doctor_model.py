@@ -51,8 +51,8 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--model", "nothing"], "crossent: 'nothing' does not exist; --model takes a folder"),
         (["--model", "models_of_a_user:other"], "has no attribute 'other'"),
-        (["--json"], "crossent: --batch, --length, --dtype, --device and --json belong to --model MODEL"),
-        (["--length", "7"], "belong to --model MODEL"),
+        (["--json"], "crossent: --batch, --length, --dtype, --device and --json need --model MODEL"),
+        (["--length", "7"], "need --model MODEL"),
         (["--model", "models_of_a_user:head", "--batch", "0"], "batch"),
         (["--model", "models_of_a_user:head", "--dtype", "int8"], "dtype"),
         (["--model"], "--model"),

@@ -57,7 +57,7 @@ def test_standard_input() -> None:
     done = piped("score", "-", "--label", "y", "--probs", "p*", "--format", "csv", "--json", given=rows)
     assert (done.returncode, done.stderr) == (0, "")
     assert '"n": 1' in done.stdout
-    said = "crossent: - is standard input, whose format nothing says; pass --format csv\n"
+    said = "crossent: the format of standard input, -, is unknown; pass --format csv\n"
     assert piped("score", "-", *OPTIONS, given=rows).stderr == said
 
 
@@ -65,4 +65,4 @@ def test_process_substitution_says_what_to_do(tmp_path: Path) -> None:
     code = f"{sys.executable} -c '{COMMAND}' score <(echo y) --label y --probs p"
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.endswith("is a pipe, which cannot be read twice; write what it holds to a file first\n")
+    assert done.stderr.endswith("is a pipe, which cannot be read twice; save its contents to a file first\n")

@@ -318,8 +318,14 @@ def test_one_truth_for_a_batch():
 @pytest.mark.parametrize(
     ("p", "text"),
     [
-        ([0.5, -0.5, 1.0], "p holds -0.5 (class 1), not a probability, a finite number ≥ 0; pass log-probabilities"),
-        ([[1.0, 0.0], [math.nan, 1.0]], "p holds nan (row 1, class 0), not a probability, a finite number ≥ 0; fix"),
+        (
+            [0.5, -0.5, 1.0],
+            "p holds -0.5 (class 1), which is not a probability (a finite number ≥ 0); pass log-probabilities",
+        ),
+        (
+            [[1.0, 0.0], [math.nan, 1.0]],
+            "p holds nan (row 1, class 0), which is not a probability (a finite number ≥ 0); fix",
+        ),
         ([[[1.0, 0.0], [math.inf, 1.0]]], "p holds inf (row (0, 1), class 0)"),
         ([[math.inf, -math.inf]], "p holds inf (row 0, class 0)"),
         ([[0.5, 0.5], [1.0, 2.0]], "p sums to 3 (row 1, 2 classes), not to 1; divide it by its sum"),

@@ -125,7 +125,7 @@ def test_a_class_and_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert model_named("own_models:make").weight.device.type == "meta"
     assert model_named("own_models:Outer.Head").out_features == 53
     for name, said in {
-        "own_models:three": "makes a int, and no torch.nn.Module",
+        "own_models:three": "makes a int, not a torch.nn.Module",
         "own_models:number": "cannot be made without arguments: TypeError: 'int' object is not callable",
         "own_models:leaves": "cannot be made without arguments: SystemExit: 5",
         "own_models:nothing": "has no attribute 'nothing'",
@@ -150,7 +150,7 @@ def test_a_class_of_transformers_has_its_usual_configuration() -> None:
         ("a b:c", "does not exist"),
         ("module:", "does not exist"),
         ("empty", "has no config.json; name the folder that save_pretrained wrote"),
-        ("adapter", "holds an adapter; name the folder of the model that it adapts"),
+        ("adapter", "holds an adapter; pass the folder of its base model"),
         ("weights.bin", "is a file of another kind; --model takes"),
         ("broken", "transformers cannot read '.*config.json': "),
         ("list", "transformers cannot read '.*config.json': "),

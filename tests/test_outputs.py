@@ -19,7 +19,7 @@ def test_one_file_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for other in (Path("a"), Path("./a"), tmp_path / "soft", tmp_path / "hard", tmp_path / "again" / "a"):
         assert same_file(other, file)
-        assert "which is read" in str(why_not_writable(other, [file]))
+        assert "it is the input " in str(why_not_writable(other, [file]))
     assert not same_file(tmp_path / "b", file)
     assert same_file(tmp_path / "b", Path("b"))
     assert why_not_writable(tmp_path / "b", [file]) is None

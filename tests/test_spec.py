@@ -22,7 +22,7 @@ def test_scores_are_positive_and_finite(name, wrong):
 def test_rows_have_one_temperature():
     own = np.full(3, 0.5)
     assert Scores(1.0, 2.0, own).row_temperature is own
-    with pytest.raises(ValueError, match=r"rows that have a temperature each have no other, got temperature=0\.7"):
+    with pytest.raises(ValueError, match=r"temperature must stay 1\.0 if each row has its own, got temperature=0\.7"):
         _ = Scores(0.7, None, own)
     for part in ("nan", "row 5", "1e-15", "1e15", "1.0"):
         assert part in str(spec.temperature_error(float("nan"), 5))

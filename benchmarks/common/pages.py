@@ -1,8 +1,8 @@
-"""Where results go, where they are found again, and how tables made of them come into a page."""
+"""Where results go, where they are found again, and how a table is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,32 @@ def path_of(about: dict[str, Any], suite: str) -> Path:
     return RESULTS / f"{about['date'][:10]}-{system}-{kind}-{machine['cores']}-cores-{suite}.jsonl"
 
 
+def begun(about: dict[str, Any], suite: str) -> Path | None:
+    """Return the results of a suite of the same commit, machine and versions, or None if there are none.
+
+    A commit that sources differ from may be any state of them: nothing goes on with its results.
+    """
+    for path in sorted(RESULTS.glob(f"*-{suite}.jsonl"), reverse=True):
+        run = read([path])[0]["run"]
+        same = all(run["machine"][key] == about["machine"][key] for key in ("cpu", "cores", "isa"))
+        same &= run["commit"] == about["commit"] and about["versions"].items() <= run["versions"].items()
+        if same and re.fullmatch("[0-9a-f]+", str(about["commit"])):
+            return path
+    return None
+
+
+def superseded() -> list[Path]:
+    """Return the results that no page shows: those of their suite and class of processors have newer ones."""
+    newest: dict[tuple[str, str], Path] = {}
+    older: list[Path] = []
+    for path in sorted(RESULTS.glob("*.jsonl")):
+        suite = path.stem.rpartition("-")[2]
+        of = suite, processors.class_of(read([path])[0]["run"]["machine"])
+        older += [newest[of]] if of in newest else []
+        newest[of] = path
+    return sorted(older)
+
+
 def exists(suite: str) -> bool:
     """Whether there are results of a suite."""
     return any(RESULTS.glob(f"*-{suite}.jsonl"))
@@ -77,17 +103,6 @@ def _files(suite: str) -> list[Path]:
             f"has lost its source: benchmarks/results has no *-{suite}.jsonl; `{COMMANDS[suite]}` writes one"
         )
     return found
-
-
-def fill(page: str, tables: Mapping[str, str]) -> str:
-    """Return a page with each table put between its marks, <!-- name --> and <!-- end of name -->."""
-    for name, table in tables.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if page.count(begin) != 1 or page.count(end) != 1:
-            raise ValueError(f"the page needs one {begin.strip()} and one {end}")
-        before, _, rest = page.partition(begin)
-        page = f"{before}{begin}{table}\n{end}{rest.partition(end)[2]}"
-    return page
 
 
 def markdown(heads: list[str], lines: list[list[str]], words: int = 1) -> str:

@@ -2,7 +2,7 @@
 
 Every contender is a call without arguments, under a key of measure and name:
 
-    forward    the loss alone, where no gradient is wanted
+    forward    the loss alone, where no gradient is wanted; neither compiled nor chunked by torch
     both       the loss and the gradients of input and weight in fresh memory, as a training step has it
     floor      gemm: the logits, into memory that is there;  gemms: the logits and the products that make two gradients
                of them, into fresh memory;  gemms warm: the same into memory that is there. They are torch's own
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import LinearCrossEntropyOptions, functional
 
-from benchmarks.common import machine
+from benchmarks.common import machine, patience
 from benchmarks.common.losses import Call, Contenders, Data, Loss, compiled_by_torch, floors_as_calls, timed
 from benchmarks.linear.cases import MIB, LinearCase
 from crossent.torch import linear_cross_entropy
@@ -31,7 +31,10 @@ LIMITS = {
 FEWER = {"torch chunked": 3}
 """Contenders so slow that they take part in some rounds only, and in how many at most."""
 
-WHOLE = ("eager", "torch linear", "compile")
+NO_FORWARD = ("torch chunked", "compile")
+"""Contenders whose forward alone is not timed."""
+
+WHOLE = ("eager", "compile")
 """Contenders that hold all logits: their logarithms, the gradient of these and that of the logits in a backward."""
 
 
@@ -39,7 +42,6 @@ def losses(case: LinearCase, *, compiled: bool) -> dict[str, Loss]:
     """Return the losses of crossent and of its rivals, as functions of input, weight and target."""
     theirs: dict[str, Loss] = {
         "eager": eager,
-        "torch linear": functional.linear_cross_entropy,
         "torch chunked": partial(functional.linear_cross_entropy, options=LinearCrossEntropyOptions()),
     }
     if compiled:
@@ -62,11 +64,17 @@ def eager(features: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def calls(case: LinearCase, data: Data, *, compiled: bool) -> Contenders:
-    """Return the calls of every contender that there is memory for, and why the others cannot take part."""
+    """Return the calls of every contender that there is memory for, and why the others cannot take part.
+
+    Raise TooSlowError if torch's products of these operands take too long: nobody could be compared with anything.
+    """
+    patience.check(*data.leaves)
     without = missing(case, machine.free_memory())
+    without = {name: why for name, why in without.items() if name in case.rivals or name.startswith("gemm")}
     if not compiled:
         _ = without.pop("compile", None)
     found = timed({k: loss for k, loss in losses(case, compiled=compiled).items() if k not in without}, data)
+    found = {key: call for key, call in found.items() if key.measure == "both" or key.contender not in NO_FORWARD}
     if "gemm" not in without:
         found |= floors_as_calls(floors(data, fresh="gemms" not in without))
     return Contenders(found, without)

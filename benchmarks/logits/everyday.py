@@ -22,7 +22,6 @@ class EverydayCase(LogitsCase):
     suite = "everyday"
     clock = "cpu"
     backward_alone = False
-    weighs_compiled = False
 
     @property
     def rivals(self) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ class PairCase(LogitsCase):
     __slots__ = ()
     suite = "divergence"
     backward_alone = False
-    weighs_compiled = False  # compiled once more in another process: as long as all rounds
 
 
 BATCH, TOKENS = (4096, 32000), (128, 49152)

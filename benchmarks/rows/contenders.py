@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.common import patience
 from benchmarks.common.losses import Call, Contenders, Data, Loss, floors_as_calls, forward, step, timed
 from benchmarks.rows.cases import RowsCase
 from crossent.torch import linear_cross_entropy, linear_logprobs
@@ -92,10 +93,15 @@ def trl(loss: str, features: Tensor, weight: Tensor, target: Tensor, *, old: Ten
 
 
 def calls(case: RowsCase, data: Data, *, compiled: bool) -> Contenders:
-    """Return the calls of every contender, and why the others cannot take part."""
+    """Return the calls of every contender that there is time for, and why the others cannot take part."""
     found = losses(case)
     missing = {name: "it is not installed" for name in case.rivals if name not in found}
-    return Contenders(timed(found, data) | floors_as_calls(floors(data)), missing)
+    slow = patience.why_not(*operands(data))
+    if slow is not None:
+        missing |= dict.fromkeys(("eager", "products", "product"), slow)
+    in_time = {name: loss for name, loss in found.items() if name not in missing}
+    below = {name: call for name, call in floors(data).items() if name not in missing}
+    return Contenders(timed(in_time, data) | floors_as_calls(below), missing)
 
 
 def floors(data: Data) -> dict[str, Call]:

@@ -52,13 +52,22 @@ class Features(SphinxDirective):
         keys = [key for key in names if any(row[key] != "–" for row in rows)]  # columns that say something
         lines = [[row["name"], *(row[key] for key in keys)] for row in rows]
         table = pages.markdown(["", *(names[key] for key in keys)], lines, words=len(keys) + 1)
+        about = [_about(lib) for lib in found["library"] if lib["key"] in keys]
         reasons = [f"* {row['name']}, {names[key]}: {why}" for row in rows for key, why in row.get("why", {}).items()]
         return [
             *_parsed(self, table, "features"),
             nodes.raw("", "<details><summary>What was read where</summary>", format="html"),
-            *_parsed(self, "\n".join(reasons), "evidence"),
+            *_parsed(self, "\n".join([*about, "", *reasons]), "evidence"),
             nodes.raw("", "</details>", format="html"),
         ]
+
+
+def _about(library: dict[str, Any]) -> str:
+    """Return which version of a library was read, when and where: what a "no" without a line of its own rests on."""
+    name = library["name"] + (f" {library['version']}" if "version" in library else "")
+    named = f"[{name}]({library['docs']})" if "docs" in library else name
+    newer = f" Newer: {library['newer']}" if "newer" in library else ""
+    return f"* **{named}**, looked at on {library['looked']}: {library['read']}.{newer}"
 
 
 def _parsed(directive: SphinxDirective, text: str, kind: str) -> list[nodes.Node]:

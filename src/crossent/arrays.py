@@ -35,13 +35,13 @@ def readable(name: str, array: Any) -> Any:
     if namespace(array) is np or not hasattr(array, "untyped_storage"):
         return array
     if array.is_nested:
-        fix = f"torch.nested.to_padded_tensor({name}, ...), and ignore what pads it"
+        fix = f"torch.nested.to_padded_tensor({name}, ...), and ignore the padding"
         raise TypeError(f"{name} is a nested tensor, and must be strided; use {fix}")
     layout = str(array.layout).removeprefix("torch.").removeprefix("_")
     if layout != "strided":
         raise TypeError(f"{name} is a {layout} tensor, and must be strided; use {name}.to_dense()")
     if type(array).__module__.startswith("torch.masked"):
-        raise TypeError(f"{name} is a MaskedTensor; use {name}.get_data(), and a weight of 0 for what is masked")
+        raise TypeError(f"{name} is a MaskedTensor; use {name}.get_data(), and a weight of 0 for masked elements")
     if is_freed(array):
         raise RuntimeError(f"{name} has elements but no memory: its storage was freed; use it before, or a copy")
     return array

@@ -1,8 +1,8 @@
-"""The command line: `crossent score`, `compare`, `lm`, `demo` and `doctor`.
+"""The command line: `crossent score`, `compare`, `calibrate`, `lm`, `demo` and `doctor`.
 
-Exit codes: 0 fine, 1 a check failed or a threshold was missed, 2 bad usage or input, a missing package, or a file that
-cannot be read or written, 3 a fault of crossent itself. Each failure prints one line on standard error; `--debug` shows
-the traceback of a fault. 130 after an interrupt and 141 after a reader has closed its end of a pipe, both in silence.
+Exit codes: 0 success; 1 a failed check or a missed threshold; 2 bad usage or input, a missing package, or a file that
+cannot be read or written; 3 a bug in crossent. Each failure prints one line on standard error, and `--debug` adds the
+traceback of a bug. An interrupt exits with 130, a closed pipe with 141; both print nothing.
 """
 
 import os
@@ -32,7 +32,7 @@ def main() -> None:
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except OSError:  # what could not be written has been said
+    except OSError:  # run() has already reported the failed write
         discard_output()
     settle()
     sys.exit(code)
@@ -74,15 +74,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _failed(error: Exception, *, debug: bool) -> int:
-    """Print the line about an error, and return its exit code: the one guard, so that nobody meets a traceback."""
+    """Print one line about an error and return its exit code; no traceback reaches the user from here."""
     if isinstance(error, MissedError):
         return _fail(str(error), 1)
     if (
         isinstance(error, UsageError | ModuleNotFoundError) or type(error) is NotImplementedError
-    ):  # as of a core not built
+    ):  # such as a core that is not built
         return _fail(str(error))
     if isinstance(error, OSError):
-        if error.filename is None:  # of standard output, which Python would write to once more at its end
+        if error.filename is None:  # standard output: Python would write to it again at exit
             discard_output()
         return _fail(_os_message(error))
     if debug:
@@ -90,7 +90,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
     said = str(error)[:_LONGEST].strip()
     what = type(error).__name__ + (f": {said}" if said else "")
     then = "please report the lines above" if debug else "run it again with --debug and please report what it prints"
-    return _fail(f"this is a fault of crossent {__version__}, not of your data: {what}; {then}", 3)
+    return _fail(f"this is a bug in crossent {__version__}, not in your data: {what}; {then}", 3)
 
 
 def _run_command(arguments: list[str]) -> int:
@@ -101,15 +101,15 @@ def _run_command(arguments: list[str]) -> int:
 
 
 def discard_output() -> None:
-    """Send what is still to be written to standard output nowhere, because nobody can read it."""
+    """Discard all further writes to standard output, whose reader is gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    with suppress(OSError, ValueError):  # where standard output is no file
+    with suppress(OSError, ValueError):  # standard output is not a file
         _ = os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def _run_typer(arguments: Sequence[str]) -> int:
-    """Run one command by typer, whose usage errors become `UsageError`."""
+    """Run one command with typer; its usage errors become `UsageError`."""
     import typer
     from typer.main import get_command
 
@@ -119,9 +119,9 @@ def _run_typer(arguments: Sequence[str]) -> int:
     usage_error: Any = typer.BadParameter.__base__
     try:
         return int(command.main(list(arguments), prog_name="crossent", standalone_mode=False) or 0)
-    except typer.Abort:  # what it makes of an interrupt, and of the end of an input that it asks for
+    except typer.Abort:  # typer raises it for an interrupt, and at the end of an input that it prompts for
         raise KeyboardInterrupt from None
-    except SystemExit:  # how it leaves if nobody reads its output; other exits are codes
+    except SystemExit:  # typer exits like this on a closed pipe; other exits are return codes
         raise BrokenPipeError from None
     except usage_error as error:
         path = getattr(error.ctx, "command_path", "crossent")
@@ -143,7 +143,7 @@ def application() -> Any:
     def crossent(  # pyright: ignore[reportUnusedFunction]
         context: typer.Context,
         version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-        debug: Annotated[bool, typer.Option(_DEBUG, help="Show the traceback of a fault of crossent.")] = False,
+        debug: Annotated[bool, typer.Option(_DEBUG, help="Show the traceback if crossent has a bug.")] = False,
     ) -> None:
         if version:
             typer.echo(f"crossent {__version__}")
@@ -157,9 +157,14 @@ def application() -> Any:
 
     @app.command()
     def demo(  # pyright: ignore[reportUnusedFunction]
-        out: Annotated[Path, typer.Option(help="Directory for the report and the predictions.")] = Path("demo-output"),
+        out: Annotated[Path, typer.Option(help="Output directory for the report and the predictions.")] = Path(
+            "demo-output"
+        ),
         seed: Annotated[
-            int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split and of the order of training rows.")
+            int,
+            typer.Option(
+                min=0, max=2**32 - 1, help="Random seed of the train/test split and of the row order in training."
+            ),
         ] = 0,
         epochs: Annotated[int, typer.Option(min=1, help="Passes over the training rows.")] = 60,
     ) -> None:
@@ -174,31 +179,32 @@ def application() -> Any:
         model: Annotated[
             str | None,
             typer.Option(
-                help="Explain a model instead: what fuse_lm_head does for it, and the memory of a training step. A "
-                "folder with config.json, a .gguf file (no weights are read, no code of theirs is run), or a class as "
-                "package.module:Name, whose module is imported: that runs it.",
+                help="Explain a model instead: can fuse_lm_head fuse its head, and how much memory does a training "
+                "step need? MODEL is a folder with config.json, a .gguf file, or a class, package.module:Name. Weights "
+                "are not loaded. Only a class runs code: its module is imported.",
                 metavar="MODEL",
             ),
         ] = None,
-        batch: Annotated[int, typer.Option(min=1, help="Sequences in a training step, with --model.")] = 8,
-        length: Annotated[int, typer.Option(min=1, help="Tokens in a sequence, with --model.")] = 1024,
+        batch: Annotated[int, typer.Option(min=1, help="Sequences per training step, with --model.")] = 8,
+        length: Annotated[int, typer.Option(min=1, help="Tokens per sequence, with --model.")] = 1024,
         dtype: Annotated[
             Literal["float32", "bfloat16", "float16", "float64"] | None,
-            typer.Option(help="Dtype of the model, with --model; by default that of its configuration."),
+            typer.Option(help="Dtype of the model, with --model. Default: the dtype in its configuration."),
         ] = None,
         device: Annotated[
             Literal["cpu", "cuda"] | None,
-            typer.Option(help="Where the step will be, with --model; by default cuda if there is a GPU."),
+            typer.Option(help="Device of the training step, with --model. Default: cuda if there is a GPU, else cpu."),
         ] = None,
         json: Annotated[bool, typer.Option("--json", help="Print JSON, with --model.")] = False,
     ) -> None:
         """Print versions, instruction sets, threads and backends, and check the results of the core.
 
-        With --model, say what a model's head takes in training instead; the exit code is 1 if it would have all logits.
+        With --model, estimate the training memory of a model's head instead. The exit code is 1 if the head would
+        compute all logits at once.
         """
         if model is None:
             if json or dtype or device or (batch, length) != (8, 1024):
-                raise UsageError("--batch, --length, --dtype, --device and --json belong to --model MODEL")
+                raise UsageError("--batch, --length, --dtype, --device and --json need --model MODEL")
             raise typer.Exit(_doctor())
         _require("doctor --model", "torch", extra="torch")
         from crossent.named_model import explain_named
@@ -230,9 +236,9 @@ def _require(command: str, *modules: str, extra: str = "demo") -> None:
 
 
 def _os_message(error: OSError) -> str:
-    """Return the file, what went wrong with it, and what to do."""
+    """Return the file, the problem and the fix."""
     if isinstance(error, FileExistsError | NotADirectoryError):
-        return f"{error.filename} is a file and cannot be written to as a directory; name another one with --out"
+        return f"{error.filename} is a file, not a directory; choose another directory with --out"
     where = f" to {error.filename}" if error.filename else ""
     return f"cannot write{where}: {error.strerror or error}"
 

@@ -1,4 +1,4 @@
-"""Closings: what makes one loss of the losses of rows, as functions of vectors (N,).
+"""Closings: functions of vectors (N,) that turn row losses into one loss.
 
 They are plain arithmetic, so they work on arrays of NumPy, torch and JAX alike, and each framework differentiates them.
 """

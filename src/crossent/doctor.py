@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent import kernels, reference
-from crossent.kernels import cpu
+from crossent import kernels, reference, tried
+from crossent.kernels import cpu, lock
 from crossent.spec import Scores, Target
 from crossent.stats import FIELDS, Cotangents, RowStats
 from crossent.version import __version__
@@ -69,20 +69,24 @@ def examine() -> bool:
 
 
 def system() -> list[Line]:
-    """Return the versions of Python and the system."""
+    """Return the versions of Python and the system, and whether each was tried."""
+    version = platform.python_version()
+    free = f"; free-threaded: {lock.NEVER}" if lock.is_free_threaded() else ""
+    found = f"{version} ({platform.python_implementation()}, {sys.executable})"
     return [
-        Line("Python", f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"),
+        Line("Python", f"{found}{tried.verdict('python', version)}{free}"),
         Line("platform", platform.platform()),
-        Line("processor", platform.machine()),
+        Line("processor", f"{platform.machine()}{tried.system_verdict(tried.system())}"),
     ]
 
 
 def packages() -> list[Line]:
-    """Return the version of NumPy and of every optional package, or how to install it."""
-    lines = [Line("numpy", np.__version__)]
+    """Return the version of NumPy and of every optional package, whether it was tried, or how to install it."""
+    lines = [Line("numpy", f"{np.__version__}{tried.verdict('numpy', np.__version__)}")]
     for name, extra in EXTRAS.items():
         try:
-            lines.append(Line(name, metadata.version(name)))
+            version = metadata.version(name)
+            lines.append(Line(name, f"{version}{tried.verdict(name, version)}"))
         except metadata.PackageNotFoundError:
             advice = f": pip install 'crossent[{extra}]'" if extra else ""
             lines.append(Line(name, f"not installed{advice}"))

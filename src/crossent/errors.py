@@ -1,4 +1,4 @@
-"""Errors and warnings that name arguments as data, so that each face says them in its own words.
+"""Errors and warnings that name arguments as data, so that Python and the command line each use their own words.
 
 A hint such as "pass ignore=5 to skip such rows" is right for a Python function and wrong for a command, which would say
 `--ignore 5`. A `Message` therefore keeps the arguments that it names as `Argument`s. Its text is the one for Python;
@@ -37,7 +37,7 @@ class Argument:
 
     @property
     def has_value(self) -> bool:
-        """Whether the hint says which value to pass: one that is too long to be typed is left to the user."""
+        """Whether the hint includes the value to pass: one that is too long to be typed is left to the user."""
         if self.value is _UNSET:
             return False
         several = self.value if isinstance(self.value, list | tuple) else [self.value]
@@ -61,7 +61,7 @@ def as_python(argument: Argument) -> str:
 
 
 def _literal(value: Any) -> str:
-    """Return a value as Python code: NaN and infinities too, whose `repr` is no code."""
+    """Return a value as Python code: NaN and infinities too, whose `repr` is not code."""
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     if not isinstance(value, float):
@@ -97,7 +97,7 @@ class Message(str):
         return self
 
     def __getnewargs__(self) -> tuple[str | Argument, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return what makes the same message again, for copies and pickles."""
+        """Return the arguments that rebuild the message, for copies and pickles."""
         return self.parts
 
     def spelled(self, spelling: Spelling) -> str:
@@ -110,7 +110,7 @@ def _text(parts: list[str | Argument] | tuple[str | Argument, ...], spelling: Sp
 
 
 def spelled(text: str, spelling: Spelling) -> str:
-    """Return a text as a face writes it; a text that is no `Message` names no arguments."""
+    """Return a text as a face writes it; a text that is not a `Message` names no arguments."""
     return text.spelled(spelling) if isinstance(text, Message) else text
 
 
@@ -161,7 +161,7 @@ def quoted(value: object) -> str:
 
 
 class InputError(ValueError):
-    """What a user passed cannot be used: what, where, the likely cause and what to do.
+    """An argument cannot be used; the message names it, the place, the likely cause and the fix.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def errors_spelled(spelling: Spelling) -> Generator[None, None, None]:
 
 
 class InputTypeError(InputError, TypeError):
-    """What a user passed has the wrong type; also a TypeError, as Python's own would be."""
+    """An argument has the wrong type; also a TypeError, as Python's own would be."""
 
 
 class UsageError(InputError):

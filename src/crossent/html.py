@@ -1,8 +1,8 @@
 """Parts of HTML pages: the stylesheet, escaped text, tables, and figures as inline SVG in the page's colours.
 
-The report of a score and that of the demonstration are made of these. Matplotlib draws in stand-in colours, each of
-which becomes a CSS variable of the page, so that a picture follows light and dark. Text stays text, without a font of
-its own. Every id starts with the picture's name, so that pictures on one page never share an id.
+The reports of scores and of the demonstration use them. Matplotlib draws in stand-in colours; each becomes a CSS
+variable of the page, so that a picture follows light and dark. Text stays text, without a font of its own. Every id
+starts with the picture's name, so that pictures on one page never share an id.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STYLE: Any = {
     "ytick.major.size": 0.0,
     "ytick.minor.size": 0.0,
 }
-_LONGEST = 200  # characters of a label, of which the page shows three lines
+_LONGEST = 200  # characters of a label; the page shows three lines
 
 
 def template(package: str, name: str) -> str:
@@ -140,7 +140,7 @@ def load_matplotlib() -> Any:
 
 @contextmanager
 def own_style(name: str, **more: Any) -> Generator[None, None, None]:
-    """Let matplotlib draw in the style of the pages, with `more` settings, whatever the user's own are."""
+    """Let matplotlib draw in the style of the pages, with `more` settings, for any settings of the user."""
     matplotlib = load_matplotlib()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

@@ -16,7 +16,7 @@ _KINDS = {
 def why_not_readable(path: Path) -> str | None:
     """Return why a path is not read as a file, or None.
 
-    Pipes and devices may have no end, and opening one may wait for ever for a program that writes to it.
+    Pipes and devices may have no end, and opening one may wait forever for a writer.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def why_not_readable(path: Path) -> str | None:
     found = path.stat()
     kind = _KINDS.get(stat.S_IFMT(found.st_mode))
     if kind is not None:
-        return f"is {kind}; write what it holds to a file first"
+        return f"is {kind}; save its contents to a file first"
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:  # as the files of /proc are, which may have no end
         return "is empty"
     return None

@@ -1,6 +1,6 @@
 """Entropy, cross-entropy and divergences of distributions, on NumPy, torch and JAX arrays.
 
-Why the formulas are written as they are:
+Reasons for the form of the formulas:
 
 * Nothing is clipped. 0 · log 0 = 0 is selected by a mask, and the masked element is replaced *before* the logarithm,
   so that its derivative is 0 and not NaN. A class with p > 0 and q = 0 has the cross-entropy +inf.
@@ -22,7 +22,7 @@ from crossent.numbers import real, whole
 
 
 def entropy(p: Any, *, axis: int = -1, base: float | None = None) -> Any:
-    """Entropy: the mean surprise of a distribution, the uncertainty that is in it.
+    """Entropy: the mean surprise of a distribution, a measure of its uncertainty.
 
     H(p) = −Σ_v p_v log p_v, with 0 · log 0 = 0. It lies between 0 (one class is certain) and log V (uniform).
 
@@ -30,7 +30,7 @@ def entropy(p: Any, *, axis: int = -1, base: float | None = None) -> Any:
     ----------
     p : array (..., V) or sequence
         Probabilities of V classes along `axis`, each row with the sum 1. NumPy arrays, lists and series are computed
-        and returned in float64; torch and JAX arrays in float32 or, if they are that, float64.
+        and returned in float64; torch and JAX arrays in float32, or in float64 if they have that dtype.
     axis : int
         The axis of the classes.
     base : float, optional
@@ -39,15 +39,15 @@ def entropy(p: Any, *, axis: int = -1, base: float | None = None) -> Any:
     Returns
     -------
     scalar or array (...)
-        The entropy of each row. Its torch derivative is −log p − 1, and 0 instead of +inf where p = 0, which makes
-        gradients behind a softmax right.
+        The entropy of each row. Its torch derivative is −log p − 1, and 0 instead of +inf where p = 0, so that
+        gradients through a softmax are right.
 
     Raises
     ------
     ValueError
         If a probability is negative, infinite or NaN, if the sum of a row is off 1 by more than 1 %, if there are no
-        classes, or if axis or base is impossible. Values are looked at in NumPy arrays and in torch tensors on the
-        CPU, where looking costs no waiting, and not under torch.compile or vmap.
+        classes, or if axis or base is impossible. Values are checked in NumPy arrays and in torch tensors on the CPU,
+        but not on GPUs, under torch.compile or vmap.
     TypeError
         If p does not hold real numbers.
 
@@ -66,7 +66,7 @@ def entropy(p: Any, *, axis: int = -1, base: float | None = None) -> Any:
 
 
 def cross_entropy(p: Any, q: Any, *, axis: int = -1, base: float | None = None) -> Any:
-    """Cross-entropy: the mean surprise of one who believes q while p is true.
+    """Cross-entropy: the mean surprise, −log q, when the truth follows p and the prediction is q.
 
     H(p, q) = −Σ_v p_v log q_v = H(p) + KL(p ‖ q), with 0 · log 0 = 0. It is +inf where p > 0 meets q = 0.
 
@@ -109,12 +109,12 @@ def cross_entropy(p: Any, q: Any, *, axis: int = -1, base: float | None = None) 
 
 
 def kl_divergence(p: Any, q: Any, *, axis: int = -1, base: float | None = None) -> Any:
-    """Kullback–Leibler divergence: what it costs to believe q while p is true, H(p, q) − H(p).
+    """Kullback–Leibler divergence: the extra cost of predicting q where p is true, H(p, q) − H(p).
 
     KL(p ‖ q) = Σ_v (p_v log(p_v / q_v) − p_v + q_v), with 0 · log 0 = 0. It is ≥ 0, and 0 only for p = q.
 
-    The terms −p + q sum to zero and keep each term ≥ 0. For rows that sum to 1 only nearly, the classical sum is off
-    by Σp − Σq, which drowns small divergences and can be negative; this one is off by about (Σp − Σq)² / 2.
+    The terms −p + q sum to zero and keep each term ≥ 0. For rows that sum to 1 only approximately, the classical sum
+    has an error of Σp − Σq, which hides small divergences and can be negative. The error here is about (Σp − Σq)² / 2.
 
     Parameters
     ----------
@@ -192,9 +192,9 @@ def js_divergence(p: Any, q: Any, *, axis: int = -1, base: float | None = None) 
 
 
 def perplexity(p: Any, q: Any = None, *, axis: int = -1) -> Any:
-    """Perplexity: how many equally likely classes would be as uncertain.
+    """Perplexity: the number of equally likely classes with the same uncertainty.
 
-    exp H(p), or exp H(p, q) for one who believes q while p is true. Uniform over V classes it is V.
+    exp H(p), or exp H(p, q) for a prediction q of the truth p. It is V for the uniform distribution over V classes.
 
     Parameters
     ----------
@@ -321,7 +321,7 @@ def _kind(name: str, x: Any) -> str:
 def _classes_last(name: str, x: Any, axis: int) -> Any:
     axis = whole("axis", axis)
     if not -x.ndim <= axis < x.ndim:
-        raise np.exceptions.AxisError(f"{name} has no axis {axis}, its shape is {tuple(x.shape)}; see the option axis")
+        raise np.exceptions.AxisError(f"{name} has no axis {axis}, its shape is {tuple(x.shape)}; set axis")
     if x.shape[axis] == 0:
         raise ValueError(f"{name} has no classes, its shape is {tuple(x.shape)} and axis is {axis}; is axis right?")
     return x if axis in (-1, x.ndim - 1) else namespace(x).moveaxis(x, axis, -1)
@@ -371,7 +371,8 @@ def _check_values(name: str, x: Any, kind: str) -> None:
         value = values[(*row, column)]
         fix = "pass log-probabilities through exp, and logits through softmax, first" if value < 0 else "fix the data"
         raise ValueError(
-            f"{name} holds {value} ({_place(row)}class {column}), not a probability, a finite number ≥ 0; {fix}"
+            f"{name} holds {value} ({_place(row)}class {column}), which is not a probability (a finite number ≥ 0); "
+            f"{fix}"
         )
     row = np.argwhere(off)[0].tolist()
     raise ValueError(

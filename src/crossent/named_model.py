@@ -2,7 +2,7 @@
 
 A name is a folder with a config.json, a .gguf file, or a class or function without arguments as `package.module:Name`.
 Of a folder and a file transformers reads the configuration; code that comes with a model is never run, and nothing is
-unpickled. The module of a class is imported, which runs it, as the help of the command says.
+unpickled. The module of a class is imported, so its code runs, as the help of the command states.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def model_named(name: str) -> Any:
     Raises
     ------
     UsageError
-        If there is none, or a package is missing; one line that says what to do.
+        If there is none, or a package is missing; one line with the fix.
     """
     path = Path(name)
     if path.is_dir():
@@ -42,7 +42,8 @@ def model_named(name: str) -> Any:
     if colon and attribute and all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
         return _of_class(module, attribute)
     raise UsageError(
-        f"{quoted(name)} does not exist; --model takes {_SHAPE} (names of a hub are not looked up: download it first)"
+        f"{quoted(name)} does not exist; --model takes {_SHAPE} (crossent does not look up hub names: download the "
+        "model first)"
     )
 
 
@@ -61,7 +62,7 @@ def explain_named(name: str, *, batch: int, length: int, dtype: str | None, devi
 def _of_folder(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise UsageError(f"{quoted(str(folder))} holds an adapter; name the folder of the model that it adapts")
+            raise UsageError(f"{quoted(str(folder))} holds an adapter; pass the folder of its base model")
         raise UsageError(f"{quoted(str(folder))} has no config.json; name the folder that save_pretrained wrote")
     return _from_config(folder, {})
 
@@ -126,13 +127,13 @@ def _of_class(module: str, attribute: str) -> Any:
     finally:
         sys.path.remove(here)
     if not isinstance(model, torch.nn.Module):
-        raise UsageError(f"{module}:{attribute} makes a {type(model).__name__}, and no torch.nn.Module")
+        raise UsageError(f"{module}:{attribute} makes a {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
 @contextmanager
 def _quiet(transformers: Any) -> Generator[None]:
-    """Keep what transformers says about configurations off the terminal: an error is one line."""
+    """Keep messages of transformers about configurations off the terminal: an error is one line."""
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     try:

@@ -1,8 +1,8 @@
 """Numbers as callers pass them: Python's and NumPy's, fractions, and arrays or tensors of one number.
 
-The front doors turn them into int and float here, so that nothing below sees anything else. Whatever has an
-`__index__` is a whole number, as in Python, NumPy and torch, and whatever has a `__float__` a real one. Booleans are
-neither: `True` for a strength or a class is a mistake. `False` for a strength is 0, which switches it off.
+The front doors turn them into int and float here, so that nothing below sees anything else. A value with `__index__` is
+a whole number, as in Python, NumPy and torch; a value with `__float__` is a real number. Booleans are neither: `True`
+for a strength or a class is a mistake. `False` for a strength is 0, which switches it off.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def whole(name: str, value: Any, of: str = "") -> int:
     Raises
     ------
     TypeError
-        If it is no whole number.
+        If it is not a whole number.
     ValueError
         If it does not fit into 64 bits.
 
@@ -60,9 +60,9 @@ def real(name: str, value: Any) -> float:
     Raises
     ------
     TypeError
-        If it is no real number.
+        If it is not a real number.
     ValueError
-        If it is larger than any float, or a tensor that wants a gradient, which would be dropped in silence.
+        If it is larger than any float, or a tensor that requires a gradient, which would be lost.
 
     Examples
     --------
@@ -105,7 +105,7 @@ _NONE: Any = object()
 
 
 def _single(value: Any) -> Any:
-    """Return the number in an array or tensor of one number, and anything else as it is."""
+    """Return the number in an array or tensor of one number, and any other value unchanged."""
     item = getattr(value, "item", None)
     if item is None:
         return value

@@ -27,18 +27,18 @@ def same_file(path: Path, other: Path) -> bool:
 
 
 def why_not_writable(path: Path, inputs: Iterable[Path] = ()) -> str | None:
-    """Return why a file cannot be written, or None; what is read must not be written to."""
+    """Return why a file cannot be written, or None; inputs must not be overwritten."""
     for source in inputs:
         if same_file(path, source):
-            return f"it is {source}, which is read" if str(source) != str(path) else "it is the file that is read"
+            return f"it is the input {source}" if str(source) != str(path) else "it is an input file"
     if path.is_dir():
         return "it is a directory"
     if not path.absolute().parent.is_dir():
         return f"there is no directory {path.absolute().parent}"
     if path.exists() and not path.is_file():
-        return "it is no regular file"
+        return "it is not a regular file"
     if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
-        return "its directory may not be written to"
+        return "its directory is not writable"
     return None
 
 
@@ -46,7 +46,7 @@ _unfinished: set[Path] = set()  # a signal that ends the process has no other wa
 
 
 def remove_unfinished() -> None:
-    """Remove what has been written of files that are not whole, for a process that ends at once."""
+    """Remove unfinished files, before the process ends."""
     for path in tuple(_unfinished):
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -54,9 +54,9 @@ def remove_unfinished() -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Generator[TextIO, None, None]:
-    """Yield a new text file that takes the place of `path` at the end; if anything fails, what was there stays.
+    """Yield a new text file that replaces `path` at the end; if anything fails, the old file stays.
 
-    It is written beside the place where it belongs and then renamed. A link stays a link: its target is replaced.
+    It is written in the same folder and then renamed. A link stays a link: its target is replaced.
 
     Raises
     ------

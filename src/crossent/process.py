@@ -1,6 +1,6 @@
 """The process of the command line: what signals do to it, and its standard streams.
 
-A signal may come at any time, also while libraries are imported, so what it does is settled before anything else.
+A signal may come at any time, also while libraries are imported, so its handling is set up first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Open standard streams that are closed on nothing, or files would take their places and get what is printed."""
+    """Open closed standard streams on the null device; otherwise files would get their numbers and output."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)

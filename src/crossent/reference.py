@@ -1,6 +1,6 @@
 """The reference: the row functions in plain NumPy float64, one line per formula.
 
-Tests hold every backend against it, and it is the shortest description of what a backend has to do.
+Tests hold every backend against it, and it is the shortest description of a backend.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def row_stats(logits: Any, target: Target, scores: Scores = Scores()) -> RowStat
 def row_grad(logits: Any, target: Target, scores: Scores, stats: RowStats, cotangents: Cotangents) -> Any:
     """Return phi'(z) (q (a + b log q) − c p) for the cotangents (N,) of loss, lse and entropy.
 
-    Ignored rows, and rows of which a, b and c are all zero, have gradient zero whatever they hold.
+    Ignored rows, and rows with a, b and c all zero, have gradient zero for any values.
     """
     s, slope = score_and_slope(logits, scores)
     p, valid = target_measure(target, *s.shape)
@@ -162,7 +162,7 @@ def _above_mixture(x: Any, beta: float) -> Any:
 def binary_loss(logits: Any, target: Any, weight: Any = 1.0, pos_weight: Any = 1.0) -> Any:
     """Return w (r t softplus(−x) + (1 − t) softplus(x)) for logits x, targets t, weights w and positive weights r.
 
-    A factor of 0 removes what it multiplies, here and in the gradient.
+    A factor of 0 removes its term, here and in the gradient.
     """
     x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
     tail = np.log1p(np.exp(-np.abs(x)))

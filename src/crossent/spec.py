@@ -1,8 +1,8 @@
 """Scores and targets: the two values that describe a loss of rows to every backend.
 
-`Scores` says how logits become scores, `Target` what the target distribution of each row is. Both are frozen, made once
-at the front door and passed whole. Checks that need shapes and numbers only are here, and so are the texts of errors
-that a backend finds while it reads the rows.
+`Scores` maps logits to scores, `Target` defines the target distribution of each row. Both are frozen, made once at the
+front door and passed whole. Checks that need shapes and numbers only are here, and so are the texts of errors that a
+backend finds while it reads the rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 NO_CLASS = -(2**63)
 """An `ignore_index` that no target holds: nothing is ignored."""
 LAST_CLASS = 2**63 - 1
-"""The largest class index; what is larger, in an array of uint64, is read as this one. There are never so many."""
+"""The largest class index; a larger number, in an array of uint64, is read as this one. There are never so many."""
 
 
 LEAST_SCALE, LARGEST_SCALE = 1e-15, 1e15
@@ -40,7 +40,7 @@ def is_scale(value: float) -> bool:
 
 
 def _is_known(value: object) -> bool:
-    """Return whether a number can be compared; in compiled programs a tensor may stand for one that was checked."""
+    """Return whether a number can be compared; in compiled programs a tensor may replace a checked number."""
     return isinstance(value, (float, int))
 
 
@@ -69,7 +69,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         if self.row_temperature is not None and _is_known(self.temperature) and self.temperature != 1.0:
-            raise ValueError(f"rows that have a temperature each have no other, got temperature={self.temperature!r}")
+            raise ValueError(f"temperature must stay 1.0 if each row has its own, got temperature={self.temperature!r}")
         for name, value in (("temperature", self.temperature), ("softcap", self.softcap)):
             if value is None or not _is_known(value) or is_scale(value):
                 continue
@@ -158,7 +158,7 @@ def class_error(value: int, row: int, rows: int, target: Target, num_classes: in
     if target.kind == "index" and value < LAST_CLASS - 1:
         hint = f"; use ignore_index={value} to skip such rows"
         if value == num_classes:
-            hint = f"; classes count from 0, were they counted from 1 here? If not,{hint[1:]}"
+            hint = f"; classes count from 0: do these count from 1? If not,{hint[1:]}"
     or_more = " or more" if value >= LAST_CLASS - 1 else ""
     return IndexError(
         f"class {value}{or_more} (row {row} of {rows}) is not one of the {num_classes} classes "

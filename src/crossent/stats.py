@@ -1,4 +1,4 @@
-"""The row record: five numbers that say everything about a row of scores and its target, and how two records merge."""
+"""The row record: five numbers that summarise a row of scores and its target, and the merge of two records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from crossent.arrays import log, namespace, weighted
 from crossent.spec import Scores
 
-# A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for what it is good
+# A new row statistic is a field of `RowStats`, the last, with its line in `merge` and a property for its use
 # for; its formula in `reference.row_stats`, its bound in `tests/oracle.py`, its values in `tests/test_stats.py` and
 # `tests/test_reference.py`; in the core the places that `cpp/record.h` lists, and for GPUs `kernels/triton/record.py`.
 # Code that allocates or copies records takes their number from `FIELDS`. In every backend the record of an ignored row
@@ -38,7 +38,7 @@ class RowStats:
 
     @property
     def loss(self) -> Any:
-        """Cross-entropy of target and softmax, mass · lse − Σ p s; 0 for a target without mass, whatever the scores."""
+        """Cross-entropy of target and softmax, mass · lse − Σ p s; 0 for a target without mass, for any scores."""
         xp = namespace(self.mass)
         return self.mass * log(xp.where(self.mass == 0, 1.0, self.total)) - self.target_score
 
@@ -85,8 +85,8 @@ class RowStats:
     def coefficients(self, g_loss: Any, g_lse: Any = 0.0, g_entropy: Any = 0.0) -> Coefficients:
         """Return a, b, c of the row gradient phi'(z) (q (a + b log q) − c p).
 
-        They follow from the cotangents of loss, lse and entropy. The loss of a target without mass has no gradient,
-        whatever the row holds.
+        They follow from the cotangents of loss, lse and entropy. The loss of a target without mass has no gradient, for
+        any values of the row.
         """
         xp = namespace(self.mass)
         finite = xp.isfinite(self.peak + self.total + g_loss)
@@ -112,7 +112,7 @@ class Cotangents(NamedTuple):
 
 
 class Teacher(NamedTuple):
-    """A second model of the same rows and classes: its distribution p = softmax(t) beside the student's q."""
+    """A second model of the same rows and classes: its distribution p = softmax(t), to compare with the student's q."""
 
     logits: Any
     """(N, V) or (outer, V, inner), as the student's; dtype and strides may be others."""
@@ -122,7 +122,7 @@ class Teacher(NamedTuple):
 
 
 class PairCotangents(NamedTuple):
-    """Derivatives (N,) of a result with respect to what rows have with a teacher; None is zero."""
+    """Derivatives (N,) of a result with respect to the pair terms of rows; None is zero."""
 
     loss: Any = None
     lse: Any = None

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import peaks, run
-from benchmarks.common import memory, pages
+from benchmarks.common import machine, memory, pages, patience
 from benchmarks.distillation import cases as distillation_cases
 from benchmarks.linear import cases as linear_cases
 from benchmarks.logits import cases as logits_cases
@@ -128,3 +128,58 @@ def test_a_case_that_is_not_there_names_those_that_are():
 def test_one_suite_is_measured_alone():
     with pytest.raises(SystemExit, match="there are gpt2-head, gpt2-head-bf16, smollm2-head"):
         command.main(["--suite", "linear", "--only", "imagenet-"])
+
+
+def test_a_suite_that_was_stopped_goes_on_with_the_next_case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    both = logits_case("index"), logits_case("small")
+    measured = list[str]()
+
+    def measure(case: LogitsCase, *_: object, **options: object) -> list[dict[str, object]]:
+        assert options["seconds"] == 1.5
+        measured.append(case.name)
+        if case is both[1] and measured.count(case.name) == 1:
+            raise KeyboardInterrupt
+        return [{"suite": "logits", "case": case.name, "measure": "both", "missing": {}, "speedup_over": {}}]
+
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    monkeypatch.setattr(logits_cases, "CASES", both)
+    monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(memory, "why_not", lambda: "not here")
+    monkeypatch.setattr(command.report, "tables", lambda records: " ".join(r["case"] for r in records))
+    monkeypatch.setattr(machine, "commit", lambda: "0123456789ab")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # so that it is put back
+    call = ["--suite", "logits", "--seconds", "1.5", "--resume"]
+    with pytest.raises(KeyboardInterrupt):
+        command.main(call)
+    command.main(call)
+    assert measured == ["index", "small", "small"]
+    (path,) = tmp_path.iterdir()
+    cases = [json.loads(line)["case"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert list(dict.fromkeys(cases)) == ["index", "small"]
+
+    monkeypatch.setattr(machine, "commit", lambda: "ba9876543210")  # on the same day
+    command.main(call)
+    assert measured == ["index", "small", "small", "index", "small"]
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert {record["run"]["commit"] for record in records} == {"ba9876543210"}
+
+
+@pytest.mark.parametrize("other", [["--quick"], ["--only", "digits"], ["--out", "file"]])
+def test_what_is_written_elsewhere_cannot_go_on(other: list[str]):
+    with pytest.raises(SystemExit, match="--resume goes on with a file of benchmarks/results"):
+        command.main(["--suite", "logits", "--resume", *other])
+
+
+def test_a_case_that_is_too_slow_here_is_named_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    both = tuple(linear_case(name) for name in ("bf16", "float32"))
+    monkeypatch.setattr(linear_cases, "CASES", both)
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(memory, "why_not", lambda: "not here")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # so that it is put back
+    file = tmp_path / "results.jsonl"
+    command.main(["--suite", "linear", "--only", "f", "--quick", "--rounds", "1", "--out", str(file)])
+    assert "bf16 is left out on this processor: its products take about" in capsys.readouterr().err
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert {record["case"] for record in records} == {"float32"}

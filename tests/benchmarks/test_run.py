@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import run
+from benchmarks.common import patience
 from benchmarks.linear import contenders as linear_contenders
 from benchmarks.logits import contenders as logits_contenders
 from benchmarks.logits.everyday import EverydayCase
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 SLOW = 2
 """Rounds of a slow contender: a quarter, rounded up."""
-RIVALS = {"eager", "torch linear", "torch chunked"}
+RIVALS = {"forward": {"eager"}, "both": {"eager", "torch chunked"}}
 SIZED = {"crossent 0.000244141 MiB", "crossent 1 MiB"}
 FLOORS = {"forward": {"gemm"}, "both": {"gemms", "gemms warm"}}
 
@@ -54,7 +55,7 @@ def test_a_record_of_a_linear_layer_says_what_was_measured(name: str):
         assert (record["suite"], record["case"], record["shape"], record["rows"]) == ("linear", name, [N, D, V], N)
         assert (record["rounds"], record["rounds_of"]) == (LINEAR_ROUNDS, {"torch chunked": SLOW})
         assert record["missing"] == {}
-        rivals = RIVALS | (SIZED if name == "sized" else set())
+        rivals = RIVALS[record["measure"]] | (SIZED if name == "sized" else set())
         floors = FLOORS[record["measure"]]
         if name == "bf16":
             floors = floors | {f"{floor} float32" for floor in floors}
@@ -122,10 +123,10 @@ def test_ratios_are_quotients_of_the_recorded_times_in_the_rounds_that_both_have
 
 
 def test_who_takes_too_long_does_not_run(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run, "PATIENCE", 0.0)
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
     for record in measured_linear("float32"):
         assert record["missing"] == {"torch chunked": "its first step took 0 s"}
-        assert record["speedup_over"].keys() == RIVALS - {"torch chunked"}
+        assert record["speedup_over"].keys() == RIVALS["forward"]
         assert "rounds_of" not in record
 
 
@@ -152,3 +153,18 @@ def test_nothing_is_timed_of_a_loss_of_a_linear_layer_that_is_not_the_same(
     monkeypatch.setattr(linear_contenders, "linear_cross_entropy", loss)
     with pytest.raises(RuntimeError, match="crossent and eager differ"):
         _ = measured_linear("float32")
+
+
+def test_rounds_end_where_they_do_not_fit_into_their_seconds():
+    case = EverydayCase("few", "none", (6, 11), repeat=4, threads=1)
+    for most, seconds, done in ((20, 0.0, run.LEAST), (5, 1e9, 5)):
+        for record in run.measure(case, most, compiled=False, seconds=seconds):
+            assert record["rounds"] == done
+            assert {len(times) for times in record["seconds"].values()} == {done}
+
+
+def test_the_time_of_one_more_round_is_that_of_the_rounds_before():
+    rounds = run.Rounds(measured=9, warmup=0, fewer={}, seconds=10.0)
+    assert [rounds.over(done, 2.5 * done) for done in range(6)] == [False, False, False, False, True, True]
+    assert [rounds.over(done, 5.0 * done) for done in range(6)] == [False, False, False, True, True, True]
+    assert not run.Rounds(9, 0, {}).over(8, 1e9)

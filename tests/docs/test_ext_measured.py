@@ -46,6 +46,8 @@ def test_features_have_a_column_for_each_library_and_the_evidence(
     assert "scikit-learn 1." in text
     assert "QuACK" not in text  # it has nothing to say in this group
     assert "x = −40, t = 0 costs 4.248e−18" in text
+    assert "torch 2." in text
+    assert "looked at on 20" in text
 
 
 def test_a_group_of_features_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

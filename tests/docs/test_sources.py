@@ -33,10 +33,6 @@ def test_what_no_gpu_has_measured_says_so(monkeypatch: pytest.MonkeyPatch, tmp_p
         assert all(proof.NOT_MEASURED in line for line in lines[2:])
 
 
-def test_the_readme_has_the_tables_of_today() -> None:
-    assert proof.readme() == SHOWN[ROOT / "README.md"], "run `python -m benchmarks.proof`"
-
-
 def test_every_table_and_picture_is_shown_and_none_is_of_nothing() -> None:
     text = "\n".join(SHOWN.values())
     assert set(re.findall(r"```\{measured\} (\S+)", text)) == {*proof.TABLES, *proof.MODELS}
@@ -69,7 +65,6 @@ ALLOWED = {
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_measured_number_is_typed_by_hand(page: Path) -> None:
     text = re.sub(r"```.*?```", "", SHOWN[page], flags=re.DOTALL)  # what blocks compute is checked by running them
-    text = re.sub(r"<!-- (\S+) -->.*?<!-- end of \1 -->", "", text, flags=re.DOTALL)
     typed = [match.group() for match in MEASURED.finditer(text)]
     allowed = ALLOWED.get(str(page.relative_to(ROOT)), [])
     assert [number for number in typed if number.strip() not in allowed] == []
@@ -88,6 +83,27 @@ def test_features_name_the_versions_that_are_installed() -> None:
     versions = {library["key"]: library.get("version") for library in features["library"]}
     for key, package in (("torch", "torch"), ("sklearn", "scikit-learn"), ("torchmetrics", "torchmetrics")):
         assert versions[key] == metadata.version(package).partition("+")[0]
+
+
+def test_every_cell_of_features_has_its_evidence() -> None:
+    """A line of its own, or for a "no" the places where it would be, with the day on which they were read."""
+    features = tomllib.loads((DOCS / "features.toml").read_text(encoding="utf-8"))
+    for library in features["library"]:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", library["looked"])
+        assert library["read"]
+        assert library.get("docs", "https://").startswith("https://")
+    for group in features["group"]:
+        for row in group["feature"]:
+            cells = {library["key"]: row[library["key"]] for library in features["library"]}
+            without = {key for key, cell in cells.items() if cell.startswith(("yes", "part"))} - row["why"].keys()
+            assert not without, row["name"]
+
+
+def test_tests_that_features_name_are_there() -> None:
+    text = (DOCS / "features.toml").read_text(encoding="utf-8")
+    named = re.findall(r"tests/[\w/]+(?:\.py)?", text)
+    assert named
+    assert all((ROOT / name).exists() for name in named)
 
 
 def test_pictures_of_results_say_where_they_come_from() -> None:

@@ -158,7 +158,7 @@ def test_divergences_memory_and_time_are_drawn(both: SimpleNamespace):
     ("arguments", "words"),
     [
         (["--output", __file__], "name a directory with --output"),
-        (["--tokens", "100"], "--tokens 100 are no whole windows; take a multiple of 64"),
+        (["--tokens", "100"], "--tokens 100 is not a whole number of windows; pass a multiple of 64"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(arguments: list[str], words: str):

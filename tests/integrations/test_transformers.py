@@ -258,7 +258,7 @@ def test_a_loss_function_of_somebody_else_stays():
 
     model = llama()
     model.loss_function = theirs
-    with pytest.raises(TypeError, match="LlamaForCausalLM has no causal or masked language model"):
+    with pytest.raises(TypeError, match="LlamaForCausalLM contains no causal or masked language model"):
         _ = ours.use_in(model)
     assert ours.remove_from(model).loss_function is theirs
 

@@ -95,5 +95,5 @@ def test_a_model_is_given_its_loss(name):
 
 @pytest.mark.parametrize("name", families.OWN_LOSS)
 def test_a_model_that_computes_its_loss_itself_is_refused(name):
-    with pytest.raises(TypeError, match=r"computes its loss itself .*fuse_lm_head\(model\) is all that it needs"):
+    with pytest.raises(TypeError, match=r"computes its loss itself .*fuse_lm_head\(model\) alone"):
         _ = ours.use_in(families.model_of(name))

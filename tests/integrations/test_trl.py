@@ -150,7 +150,7 @@ def test_crossent_imports_nothing_of_trl():
 @pytest.mark.parametrize("version", ["1.14.2", "1.16.1", "2.0.0", "unknown"])
 def test_other_versions_are_refused(version, monkeypatch):
     monkeypatch.setattr(importlib.import_module("trl"), "__version__", version)
-    with pytest.raises(RuntimeError, match=rf"TRL {version} are not known here, only those of TRL .*pip install trl=="):
+    with pytest.raises(RuntimeError, match=rf"TRL {version} is not supported, only TRL .*pip install trl=="):
         _ = enable()
     assert not is_enabled()
     assert not replaced()
@@ -162,7 +162,7 @@ def test_the_installed_version_is_known():
 
 def test_trl_is_not_installed(monkeypatch):
     monkeypatch.setattr(ours, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"works on TRL, which is not installed; use pip install trl=="):
+    with pytest.raises(ImportError, match=r"needs TRL, which is not installed; use pip install trl=="):
         _ = enable()
     assert not is_enabled()
 
@@ -174,7 +174,7 @@ def test_somebody_else_was_here_before(monkeypatch):
     theirs.__module__ = "somebody.else"
     utils = importlib.import_module("trl.trainer.utils")
     monkeypatch.setattr(utils, "entropy_from_logits", theirs)
-    with pytest.raises(RuntimeError, match=r"entropy_from_logits was replaced by one of somebody\.else.*use one"):
+    with pytest.raises(RuntimeError, match=r"entropy_from_logits was replaced by one of somebody\.else.*use only one"):
         _ = enable()
     assert utils.entropy_from_logits is theirs
     assert not replaced()

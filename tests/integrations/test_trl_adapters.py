@@ -87,7 +87,7 @@ def test_other_adapters_are_refused(words, make):
     layer = make()
     assert words in why_not(layer)
     assert isinstance(layer, LeftOut)
-    with pytest.raises(NotImplementedError, match=rf"'default' sits on the head.*{words}.*modules_to_save"):
+    with pytest.raises(NotImplementedError, match=rf"'default' is on the head.*{words}.*modules_to_save"):
         _ = head_of(layer, torch.randn(N, D), layer.weight, layer.bias)
 
 

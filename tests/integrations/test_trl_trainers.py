@@ -219,14 +219,14 @@ def test_one_that_comes_later_is_refused_too(name):
     trainer = trainer_of(name, model())
     adapter = peft.LoraConfig(r=2, target_modules=["lm_head"], use_dora=True)
     _ = peft.inject_adapter_in_model(adapter, trainer.model)
-    with ours.enable(), pytest.raises(NotImplementedError, match=r"'default' sits on the head.*DoraLinearVariant"):
+    with ours.enable(), pytest.raises(NotImplementedError, match=r"'default' is on the head.*DoraLinearVariant"):
         _ = trained(trainer)
 
 
 def test_a_head_that_is_cast_to_float32_leaves_its_adapter_out():
     with ours.enable():
         trainer = trainer_of("GRPO", model(), lora=HEAD, cast_lm_head_to_fp32=True)
-        with pytest.raises(NotImplementedError, match="leave that out"):
+        with pytest.raises(NotImplementedError, match="leave that option out"):
             _ = trained(trainer)
 
 

@@ -96,11 +96,11 @@ def test_a_loss_beyond_709_does_not_overflow(tmp_path):
 def test_an_anti_predictive_or_separable_set_has_no_best_temperature():
     """It is said, not fitted: such a T is infinite, negative or 0 (AutoGluon #4396)."""
     z = np.random.default_rng(3).normal(size=(200, 3))
-    for y, said in ((z.argmin(1), "each larger T"), (z.argmax(1), "each smaller T")):
+    for y, said in ((z.argmin(1), "every larger T"), (z.argmax(1), "every smaller T")):
         found = crossent.score(y, logits=z)
         assert found.calibration is not None
         assert found.calibration.temperature is None
-        assert f"There is no best temperature: {'the true' if said == 'each larger T' else 'in all 200'}" in str(found)
+        assert f"There is no best temperature: {'the true' if said == 'every larger T' else 'in all 200'}" in str(found)
         assert said in str(found)
 
 

@@ -1,7 +1,8 @@
-"""The closing line of `.ci/run`: how many tests passed and failed, in all runs of pytest together."""
+"""`.ci/run`: what its `make test` and the nightly `make test-all` run, and its closing line, which counts all tests."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -44,3 +45,29 @@ def said(log: str, folder: Path) -> str:
     _ = path.write_text(log, encoding="utf-8")
     command = ["sh", ROOT / "tools" / "count_tests.sh", path]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def commands(target: str) -> list[str]:
+    """The commands that make would run for a target."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    run = subprocess.run(["make", "-n", target], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
+
+
+def test_make_test_runs_every_pair_of_options_and_test_all_runs_every_test() -> None:
+    # of three runs of pytest each, the last measures time, and has no grids
+    brief, whole = ([line for line in commands(target) if "pytest " in line] for target in ("test", "test-all"))
+    brief, whole = ([line for line in lines if not line.startswith("echo")] for lines in (brief, whole))
+    assert ["--brief" in line for line in brief] == [True, True, False]
+    assert [line.replace("--brief ", "") for line in brief] == [line.replace("  ", " ") for line in whole]
+    assert "-m 'not alone'" in brief[1]
+    assert "-m alone" in brief[2]
+
+
+def test_make_test_all_runs_the_checks_that_make_test_runs() -> None:
+    checks = [
+        [line for line in commands(target) if "== " in line and "pytest" not in line] for target in ("test", "test-all")
+    ]
+    assert checks[0] == checks[1]
+    for name in ("sanitizers", "clang-format", "ruff format", "basedpyright", "import-linter", "GPU kernels, compiled"):
+        assert any(name in line for line in checks[0]), name

@@ -95,13 +95,13 @@ def misused(group: Any) -> list[str]:
     whole = x.full_tensor(), weight.full_tensor()
     gathered = put(4, D, at=Shard(0)), weight, put(4, D2, at=Shard(0)), other
     wrong: list[tuple[Any, dict[str, Any], str]] = [
-        ((x, weight, y.full_tensor(), other), {}, "teacher_input is a tensor beside DTensors"),
+        ((x, weight, y.full_tensor(), other), {}, "teacher_input is a plain tensor beside DTensors"),
         ((*whole, y, other), {}, "teacher_input is a DTensor and the input is not"),
         ((x, weight, y, other), {"process_group": group}, "DTensors carry their shards"),
         ((x, weight, y, put(2 * V, D2, at=Shard(0))), {}, "both must have the same, or other columns"),
         ((x, weight, put(3, D2), other), {}, "both heads must have the same rows"),
         ((x, weight, y, other), {"teacher_classes": torch.arange(V)}, "teacher_classes maps whole vocabularies"),
-        (gathered, {}, "would have to be gathered"),
+        (gathered, {}, "a loss of two heads does not gather rows"),
     ]
     found: list[str] = []
     for operands, options, text in wrong:

@@ -117,7 +117,7 @@ def test_names_of_other_labels_are_refused() -> None:
     y, p = drawn(40, 2)
     truth, probs = pd.DataFrame(y, columns=["y_cat", "y_dog"]), pd.DataFrame(p, columns=["p_cat", "p_owl"])
     with pytest.raises(
-        InputError, match=r"labels \['cat', 'dog'\], those of probs of \['cat', 'owl'\]; name both alike"
+        InputError, match=r"labels \['cat', 'dog'\], the columns of probs name \['cat', 'owl'\]; name both alike"
     ):
         crossent.score(truth, probs=probs, multilabel=True)
 
@@ -151,7 +151,7 @@ def test_faces(tmp_path: Any) -> None:
     said = json.loads(found.to_json())
     assert set(said) == {"micro", "macro", "labels"}
     assert said["macro"]["roc_auc"] == found.macro.roc_auc
-    assert "120 pairs of a row and one of 2 labels" in repr(found)
+    assert "120 pairs of row and label, 2 labels" in repr(found)
     assert "by label" in found._repr_html_()
     assert "Loss by label" in found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert found.warnings == found.micro.warnings

@@ -77,8 +77,8 @@ def test_text_and_json_say_the_same() -> None:
     near(read["models"][0]["loss"], found.models[0].loss / math.log(2))
     near(read["pairs"][0]["ci"], [end / math.log(2) for end in found.pairs[0].ci])
     near(read["pairs"][0]["p_value"], found.pairs[0].p_value)
-    assert repr(found).splitlines()[0] == "4 models of 400 rows in 100 clusters, in pairs"
-    assert "99.17 % each, so that all of them together hold with 95 %" in repr(found)
+    assert repr(found).splitlines()[0] == "4 models of 400 rows in 100 clusters, paired"
+    assert "99.17 % each, so all of them hold together at 95 %" in repr(found)
     assert "loss, bits" in found.to_text(unit="bits")
 
 

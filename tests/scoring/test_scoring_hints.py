@@ -22,23 +22,21 @@ TABLE = {**CALLS, **COMMANDS, **OF_INPUT, **ADAPTERS, **LOGS, **MODELS, **SHAPES
 ROOT = Path(__file__).parents[2]
 MODEL = "tests/scoring/lm/model"
 ELSEWHERE = {
-    "; is the file damaged? Else pass more": "tests/scoring/cli/test_memory.py",
+    "; unless the file is damaged, pass more": "tests/scoring/cli/test_memory.py",
     "that a row may take; is the file damaged, or are its axes swapped?": "tests/scoring/input/test_files_bombs.py",
-    "the model looks at the tokens after the one that it predicts; pass a causal language model": (
+    "the model reads tokens after the one that it predicts; pass a causal language model": (
         f"{MODEL}/test_evaluate.py"
     ),
-    "--format is that of logs; leave it out with --model, which scores texts": "tests/scoring/cli/test_lm.py",
+    "--format is for logs; leave it out with --model, which scores texts": "tests/scoring/cli/test_lm.py",
     "the memory is full; pass a smaller --window or --batch": "tests/scoring/cli/test_lm_actions.py",
     "this is a chunk of a streamed answer; log whole answers, or join the chunks by their id": (
         "tests/scoring/lm/test_openai_logs.py"
     ),
-    "documents are paired by their order: their ids name responses of a server, which are drawn anew for each; log the "
-    "request or a custom_id with each to pair them surely": "tests/scoring/lm/test_pairs.py",
-    "ids of responses of a server do not pair documents, and their order does not; log the request or a custom_id with "
+    "documents are paired by their order, because their ids are random ids of server responses; log the request or a "
+    "custom_id with each to pair them by id": "tests/scoring/lm/test_pairs.py",
+    "neither ids of server responses nor the order of documents can pair them; log the request or a custom_id with "
     "each": "tests/scoring/lm/test_pairs.py",
-    "these ids name responses of a server, so log the request or a custom_id with each": (
-        "tests/scoring/lm/test_pairs.py"
-    ),
+    "these are ids of server responses; log the request or a custom_id with each": ("tests/scoring/lm/test_pairs.py"),
     "has no scored document; ask the server for log-probabilities": "tests/scoring/lm/test_pairs.py",
     "an archive cannot be read from standard input; pass the file": "tests/scoring/lm/test_records.py",
     "is an archive without samples of Inspect; unpack it and pass the logs in it": (

@@ -178,9 +178,13 @@ def test_it_is_data():
 @pytest.mark.parametrize(
     ("arguments", "error", "said"),
     [
-        ({"batch": 0}, ValueError, "batch is 0, and has to be a positive integer"),
-        ({"length": 1.5}, ValueError, "length is 1.5"),
-        ({"dtype": torch.int64}, TypeError, "dtype is torch.int64, and has to be a floating dtype"),
+        ({"batch": 0}, ValueError, "batch must be a positive integer, got 0"),
+        ({"length": 1.5}, ValueError, "length must be a positive integer, got 1.5"),
+        (
+            {"dtype": torch.int64},
+            TypeError,
+            "dtype must be a floating-point dtype such as torch.bfloat16, got torch.int64",
+        ),
         ({"device": "meta"}, ValueError, "no plan for a device of kind 'meta'"),
     ],
 )

@@ -264,5 +264,5 @@ def test_a_closing_is_told_what_is_not_there():
         with pytest.raises(AttributeError, match=f"rows.{name} needs a target; pass target="):
             _ = two_heads.ours(given, closing=lambda rows, name=name: getattr(rows, name), chunk_bytes=chunk_bytes)
     sparse = TopK(torch.zeros(5, 1).long(), torch.ones(5, 1))
-    with pytest.raises(AttributeError, match=r"rows\.teacher_lse is not there: a TopK teacher has probabilities"):
+    with pytest.raises(AttributeError, match=r"rows\.teacher_lse is not available: a TopK teacher has probabilities"):
         _ = beside(given, sparse, closing=lambda rows: rows.teacher_lse)

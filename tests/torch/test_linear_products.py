@@ -108,7 +108,7 @@ def peak_of(function):
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("fits", [True, False])
 def test_memory_is_what_the_plan_says(reduction, fits, units):
-    N, D, V = 128, 256, 60_000
+    N, D, V = 128, 64, 60_000
     x, w, y = head(N, D, V)
     logits, gradient, tile = 4 * N * V, 2 * V * D, 2**23  # 31 MB, 31 MB, 8 MiB
     found = peak_of(lambda: step(x, w, y, reduction=reduction, chunk_bytes=logits - (not fits))) - gradient

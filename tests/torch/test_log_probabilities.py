@@ -293,7 +293,7 @@ def test_what_is_wrong_is_said_with_its_place(beside):
         _ = beside(z, torch.tensor([[-1, 1], [2, 5], [7, 0]]))
     with pytest.raises(IndexError, match=r"class 5 \(row 2 of 3\) is not one of the 5 classes"):
         _ = beside(z, torch.tensor([0, 1, 5]))
-    with pytest.raises(ValueError, match=r"classes of shape \(2,\) fit no rows of shape \(3,\).*\(3, K\)"):
+    with pytest.raises(ValueError, match=r"classes of shape \(2,\) do not fit rows of shape \(3,\).*\(3, K\)"):
         _ = beside(z, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="classes of shape"):
         _ = beside(z, torch.zeros(3, 1, 1).long())

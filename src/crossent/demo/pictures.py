@@ -64,7 +64,7 @@ def penalty_curve(fit: Fit, summary: Summary) -> str:
         for rows, colour in ((said == y, MAIN), (said != y, WARM)):
             _ = axes.scatter(q[rows], cost[rows], s=22, color=colour, alpha=0.6, linewidths=0, zorder=3)
         _ = axes.axhline(summary.loss, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02 * top, top), xlabel="probability q that the true class got")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02 * top, top), xlabel="probability q of the true class")
         _label_worst(axes, fit, q, cost, top)
         _legend(axes, int((said == y).sum()), int((said != y).sum()), summary.loss)
         return svg(figure, name, f"{fit.task.title}: cost of each test row over the probability of its true class")

@@ -76,7 +76,7 @@ def _headline(summary: Summary) -> str:
     return (
         f'<div class="card"><h3>{html.escape(summary.title)}</h3>'
         f'<div class="figure">{summary.loss:.3f} <small>nats per test row, {summary.bits:.3f} bits</small></div>'
-        f"<p>Guessing the class frequencies costs <b>{summary.guess:.3f}</b>; the model saves "
+        f"<p>Always predicting the class frequencies costs <b>{summary.guess:.3f}</b>; the model saves "
         f"<b>{summary.skill:.1%}</b> of that. Its loss is that of a model which gives the truth "
         f"<b>{summary.typical:.1%}</b> every time. The class it finds most probable is right for "
         f"<b>{summary.accuracy:.1%}</b> of {summary.rows} rows.</p></div>"
@@ -130,14 +130,15 @@ def _likelihood_text(fits: Sequence[Fit], summaries: Sequence[Summary], scaled: 
     if best in (SCALES[0], SCALES[-1]):
         lesson = "The best factor lies outside the range drawn."
     elif best < 1:
-        lesson = "A best factor below 1 says that the model was too sure of itself."
+        lesson = "A best factor below 1 means that the model is over-confident."
     else:
-        lesson = "A best factor of 1 or more says that the model was not too sure of itself."
+        lesson = "A best factor of 1 or more means that the model is not over-confident."
     return (
         f"For the {summary.rows} test rows of the digits the product is 10<sup>−{-total / math.log(10):.1f}</sup>, "
         f"its logarithm −{-total:.4f}, and {-total:.4f} / {summary.rows} = {-total / summary.rows:.6f} is the "
-        f"loss, {summary.loss:.6f}. The pictures multiply all fitted weights by a factor s, which makes the model "
-        f"surer (s&nbsp;&gt;&nbsp;1) or less sure (s&nbsp;&lt;&nbsp;1) without changing which class it names. The "
+        f"loss, {summary.loss:.6f}. The pictures multiply all fitted weights by a factor s, which makes the model more "
+        "confident (s&nbsp;&gt;&nbsp;1) or less confident (s&nbsp;&lt;&nbsp;1) without changing the predicted class. "
+        "The "
         f"likelihood is largest at s&nbsp;=&nbsp;{curves.largest_likelihood:.2f}, and the loss is smallest at "
         f"s&nbsp;=&nbsp;{best:.2f}. {lesson}"
     )

@@ -1,4 +1,4 @@
-"""crossent in the libraries that people train with: `transformers` and `trl`, each of which imports its own alone.
+"""crossent in the libraries that people train with: `transformers` and `trl`, each imports only its own library.
 
-Who may come in: nobody in this package but `cli` and `doctor`. Importing this imports neither library.
+In this package, only `cli` and `doctor` import from here. Importing this imports neither library.
 """

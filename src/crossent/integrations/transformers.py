@@ -5,8 +5,8 @@ loss; `enable` puts crossent's losses into the mapping; `transformers_kernels` m
 `crossent.torch.fuse_lm_head` no loss makes the logits; without it, the logits that the model made are read as they are,
 without transformers' float32 copy.
 
-Models that compute their loss themselves (BART, T5, Whisper and others) call none of these functions. They need
-`fuse_lm_head` alone, and so does the Trainer's label smoothing, which reads the model's logits.
+Models that compute their loss themselves (BART, T5, Whisper and others) call none of these functions. They need only
+`fuse_lm_head`, and so does the Trainer's label smoothing, which reads the model's logits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def causal_lm_loss(
     shift_labels: Tensor | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Loss of a causal language model: the cross-entropy of each token given the tokens before it, in nats.
+    """Loss of a causal language model: the cross-entropy of each token after the tokens before it, in nats.
 
         loss = Σ_t −log softmax(logits_t)[labels_(t+1)] / n
 
@@ -54,20 +54,20 @@ def causal_lm_loss(
     Parameters
     ----------
     logits
-        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not made.
+        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not computed.
     labels
-        Shape (…, T), integers. May be None where `shift_labels` is given.
+        Shape (…, T), integers. May be None if `shift_labels` is passed.
     vocab_size
         V.
     num_items_in_batch
-        By what the sum is divided: a number, or a tensor of one number on any device. Trainer passes the number of
-        labels in all batches of a step.
+        Divisor of the sum: a number, or a tensor of one number on any device. Trainer passes the number of labels in
+        all batches of a step.
     ignore_index
         Label of positions that contribute nothing.
     shift_labels
-        Labels that are shifted already, shape (…, T): the loss at position t is that of `shift_labels` at t.
+        Labels that are already shifted, shape (…, T): the loss at position t is that of `shift_labels` at t.
     kwargs
-        Ignored, as in transformers: models pass on what their callers passed.
+        Ignored, as in transformers: models pass on the arguments of their callers.
 
     Returns
     -------
@@ -77,9 +77,9 @@ def causal_lm_loss(
     Raises
     ------
     ValueError
-        If neither `labels` nor `shift_labels` is given, or if the numbers of logits and labels differ.
+        If neither `labels` nor `shift_labels` is passed, or if the numbers of logits and labels differ.
     IndexError
-        If a label is no class.
+        If a label is not a class.
 
     Examples
     --------
@@ -118,13 +118,13 @@ def masked_lm_loss(
     Parameters
     ----------
     logits
-        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not made.
+        Shape (…, T, V), any floating dtype; lazy logits of a fused head are not computed.
     labels
         Shape (…, T), integers.
     vocab_size
         V.
     num_items_in_batch
-        By what the sum is divided: a number, or a tensor of one number on any device.
+        Divisor of the sum: a number, or a tensor of one number on any device.
     ignore_index
         Label of positions that contribute nothing.
     kwargs
@@ -140,7 +140,7 @@ def masked_lm_loss(
     ValueError
         If the numbers of logits and labels differ.
     IndexError
-        If a label is no class.
+        If a label is not a class.
 
     Examples
     --------
@@ -187,9 +187,9 @@ def replacements() -> dict[Loss, Loss]:
         expected, found = (list(inspect.signature(loss).parameters) for loss in (ours, theirs))
         if found != expected:
             raise RuntimeError(
-                f"{theirs.__name__} of transformers {__version__} takes ({', '.join(found)}), and crossent knows it "
-                f"with ({', '.join(expected)}); use fuse_lm_head alone, which needs no replacement of losses, or "
-                "another version of transformers"
+                f"{theirs.__name__} of transformers {__version__} takes ({', '.join(found)}), but crossent expects "
+                f"({', '.join(expected)}); use fuse_lm_head alone, which replaces no losses, or another version of "
+                "transformers"
             )
     return pairs
 
@@ -198,7 +198,7 @@ def replacements() -> dict[Loss, Loss]:
 
 
 class _Enabled:
-    """What `enable` returns: leaving it as a context restores what was before."""
+    """Result of `enable`; as a context manager, it restores the previous losses on exit."""
 
     def __init__(self, before: bool) -> None:
         self._before = before
@@ -216,13 +216,13 @@ class _Enabled:
 def enable() -> _Enabled:
     """Let every model of transformers use crossent's losses, by way of `LOSS_MAPPING`; `disable` undoes it.
 
-    The entries of causal and masked language models and of conditional generation change, for models that exist
-    already and for new ones. A model whose loss function somebody has set keeps it. Trainer compares the mapping with
-    `ForCausalLMLoss` to count labels; it compares with crossent's while this is on, and so counts the same.
+    The entries of causal and masked language models and of conditional generation change, for existing and new models.
+    A model with a loss function of its own keeps it. Trainer compares the mapping with `ForCausalLMLoss` to count
+    labels; while this is enabled it compares with crossent's loss, and counts the same.
 
     Returns
     -------
-    A context manager, which restores the state before the call; it may be left unused.
+    A context manager that restores the previous state on exit; its use is optional.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def enable() -> _Enabled:
 
 
 def disable() -> None:
-    """Undo `enable`: transformers' own losses again. It does nothing where they are in place.
+    """Undo `enable`: restore transformers' own losses. It does nothing if they are in place.
 
     Examples
     --------
@@ -284,8 +284,8 @@ def use_in(model: Model) -> Model:
     Parameters
     ----------
     model
-        A causal or masked language model of transformers, or what wraps or contains such models (PEFT). A loss
-        function that somebody has set stays.
+        A causal or masked language model of transformers, or a wrapper around such models (PEFT). A loss function set
+        by others stays.
 
     Returns
     -------
@@ -319,7 +319,7 @@ def remove_from(model: Model) -> Model:
     Parameters
     ----------
     model
-        Any module. A loss function of somebody else stays.
+        Any module. A loss function set by others stays.
 
     Returns
     -------
@@ -361,13 +361,13 @@ def with_losses(model: nn.Module) -> list[tuple[nn.Module, Loss]]:
             (found if _calls_loss_function(type(module)) else alone).append((module, ours))
     if alone and not found:
         raise TypeError(
-            f"{type(alone[0][0]).__name__} computes its loss itself and calls no loss_function; "
-            "crossent.torch.fuse_lm_head(model) is all that it needs"
+            f"{type(alone[0][0]).__name__} computes its loss itself and calls no loss_function; use "
+            "crossent.torch.fuse_lm_head(model) alone"
         )
     if not found:
         raise TypeError(
-            f"{type(model).__name__} has no causal or masked language model of transformers whose loss is "
-            "transformers' own; call causal_lm_loss or masked_lm_loss, or set model.loss_function to one of them"
+            f"{type(model).__name__} contains no causal or masked language model with the standard loss of "
+            "transformers; call causal_lm_loss or masked_lm_loss, or set model.loss_function to one of them"
         )
     return found
 
@@ -382,7 +382,7 @@ def _calls_loss_function(kind: type[nn.Module]) -> bool:
 
 
 def _chosen_in(module: nn.Module) -> Any:
-    """Return the loss that somebody set in a module itself: PEFT's wrappers answer for the modules in them."""
+    """Return the loss set in the module itself: PEFT's wrappers answer for the modules in them."""
     return vars(module).get("_loss_function", module._modules.get("_loss_function"))  # pyright: ignore[reportPrivateUsage]
 
 

@@ -1,9 +1,9 @@
-"""crossent's losses as kernels: what `kernels.kernelize` puts into a model of Hugging Face transformers.
+"""crossent's losses as kernels for `kernels.kernelize`, in models of Hugging Face transformers.
 
-The package `kernels` replaces the forward of layers that carry a name by that of a layer that a mapping gives for the
-name and the device. transformers (5.23) calls its losses as functions, which no mapping reaches: the entry
-"ForCausalLMLoss" of its own mapping has no layer of that name. So `add_loss_layer` makes the loss of a model a layer,
-and `kernel_mapping` is the mapping for it. This module needs no `kernels` to be imported.
+The package `kernels` replaces the forward of named layers; a mapping gives the new layer for a name and a device.
+transformers (5.23) calls its losses as functions, which no mapping reaches: the entry "ForCausalLMLoss" of its own
+mapping matches no layer. So `add_loss_layer` makes the loss of a model a layer, and `kernel_mapping` is the mapping for
+it. This module needs no `kernels` to be imported.
 
     from kernels import Mode, kernelize, register_kernel_mapping
 

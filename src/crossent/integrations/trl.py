@@ -6,17 +6,17 @@
     with trl.enable(): …  # for a while
 
 What is replaced. TRL's trainers reach the vocabulary through two functions of `trl.kernels`, which take hidden states
-and the head's weight, and three of `trl.trainer.utils`, which take logits. `enable` replaces these names alone, in each
-loaded module of TRL that holds one, under whatever alias; a module that is loaded later imports the replacement from
-its home. No trainer, model or class is touched, so that models which exist already are served, `torch.compile` sees
+and the head's weight, and three of `trl.trainer.utils`, which take logits. `enable` replaces only these names, in each
+loaded module of TRL that holds one, under any alias; a module that is loaded later imports the replacement from its
+home. No trainer, model or class is touched, so that models which exist already are served, `torch.compile` sees
 ordinary functions, and `disable` leaves nothing behind. Replacing `add_fused_lm_head` or the trainers' losses would
 have taken a copy of much more of TRL, and would have missed the models that are patched already. Replacing `apply` of
 TRL's `autograd.Function`s would have been missed by `torch.compile`, which reads their forward and backward.
 
-Two facts do not pass through these functions: which rows are ignored (on CPUs TRL computes those too, and drops them
-afterwards), and whether an adapter sits on the head. They are read from the local variables of TRL's calling function.
-And where the trainers refuse adapters on the head, because TRL's functions would leave them out, `LeftOut` stands in
-the place of PEFT's class, so that they refuse those alone that crossent leaves out (`trl_adapters`). Hence the list of
+Two facts do not pass through these functions: which rows are ignored (on CPUs TRL computes ignored rows too, and drops
+them afterwards), and whether an adapter sits on the head. They are read from the local variables of TRL's calling
+function. And where the trainers refuse adapters on the head, because TRL's functions would leave them out, `LeftOut`
+replaces PEFT's class, so that they refuse only adapters that crossent leaves out (`trl_adapters`). Hence the list of
 versions: a version is in it once its source was read and the tests ran with it.
 
 The names of modules outside TRL that were imported by value before `enable` keep TRL's functions.
@@ -57,14 +57,14 @@ PLACES = (
 ASKING = tuple(f"trl.trainer.{name}_trainer" for name in ("sft", "dpo", "kto", "grpo", "rloo", "distillation"))
 """The modules whose trainers ask, when they are made, if the head has an adapter."""
 
-_OF_TRITON = "trl.kernels.logprob_entropy"  # cannot be imported without Triton, and then nobody calls it
+_OF_TRITON = "trl.kernels.logprob_entropy"  # cannot be imported without Triton, and is not called then
 
 _originals: dict[int, tuple[Any, Any]] = {}
 """While enabled: for the id of each replacement, the replacement and TRL's own."""
 
 
 class Enabled:
-    """What `enable` returns: a context manager that ends what its call of `enable` began."""
+    """Result of `enable`: a context manager that undoes this call of `enable` on exit."""
 
     def __init__(self, *, begun: bool) -> None:
         """Remember whether the call of `enable` changed anything."""
@@ -92,7 +92,7 @@ def enable() -> Enabled:
     and for divergences between two such heads. All come from `linear_logprobs` and `linear_divergence`, and
     log-probabilities of logits that exist from `logprobs`; outputs have TRL's shapes and dtypes. On CPUs ignored rows
     cost no work. SFTTrainer, DPOTrainer, KTOTrainer, GRPOTrainer, RLOOTrainer and DistillationTrainer train so, and
-    whatever trainer uses the same functions; nothing needs to be said to them.
+    every trainer with the same functions; they need no change.
 
     Calling it twice changes nothing. It imports TRL.
 
@@ -185,18 +185,19 @@ def _originals_of_trl() -> MappingProxyType[Place, Any]:
     """Return TRL's functions; raise unless they are the ones that are known."""
     if find_spec("trl") is None:
         raise ImportError(
-            f"crossent.integrations.trl works on TRL, which is not installed; use pip install trl=={VERSIONS[-1]}"
+            f"crossent.integrations.trl needs TRL, which is not installed; use pip install trl=={VERSIONS[-1]}"
         )
     found = importlib.import_module("trl").__version__
     if found not in VERSIONS:
         raise RuntimeError(
-            f"the functions of TRL {found} are not known here, only those of TRL {' and '.join(VERSIONS)}; install one "
-            f"of these (pip install trl=={VERSIONS[-1]}) or train without crossent.integrations.trl. Lazy logits need "
-            "no version of TRL: crossent.torch.fuse_lm_head(model), where a trainer reads model(...).logits"
+            f"TRL {found} is not supported, only TRL {' and '.join(VERSIONS)}; install one "
+            f"of these (pip install trl=={VERSIONS[-1]}) or train without crossent.integrations.trl. A trainer that "
+            "reads model(...).logits needs no integration: use crossent.torch.fuse_lm_head(model)"
         )
     if found in _NEEDS_TRITON and find_spec("triton") is None:
         raise RuntimeError(
-            f"TRL {found} needs Triton for its chunked functions, and it is not installed; use pip install triton, or "
+            f"TRL {found} needs Triton for its chunked functions, but Triton is not installed; use pip install triton, "
+            "or "
             f"pip install trl=={VERSIONS[-1]}"
         )
     originals: dict[Place, Any] = {}
@@ -206,15 +207,15 @@ def _originals_of_trl() -> MappingProxyType[Place, Any]:
         original = getattr(importlib.import_module(place.module), place.name)
         if original.__module__ != place.module:
             raise RuntimeError(
-                f"{place.module}.{place.name} was replaced by one of {original.__module__}, which wants to do what "
-                "crossent would do; use one of them: take the other one back before crossent.integrations.trl.enable()"
+                f"{place.module}.{place.name} was replaced by one of {original.__module__}, for the same purpose; use "
+                "only one of them: undo the other replacement before crossent.integrations.trl.enable()"
             )
         originals[place] = original
     return MappingProxyType(originals)
 
 
 def _replace(by: dict[int, Any]) -> None:
-    """Replace values of TRL's loaded modules: `by` has for the id of a value what takes its place."""
+    """Replace values of TRL's loaded modules: `by` maps the id of a value to its replacement."""
     for name, module in list(sys.modules.items()):
         if name == "trl" or name.startswith("trl."):
             for key, value in list(vars(module).items()):

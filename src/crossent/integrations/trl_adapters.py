@@ -1,4 +1,4 @@
-"""Adapters on a head of which TRL reads the weight alone: PEFT's LoRA layers as a `LowRank` weight.
+"""Adapters on a head, where TRL reads only the weight: PEFT's LoRA layers as a `LowRank` weight.
 
 TRL's trainers refuse an adapter on the head when they are made, because their losses would leave it out. While crossent
 is enabled, they refuse those alone that crossent leaves out too.
@@ -15,7 +15,7 @@ from crossent.torch import LowRank
 
 
 class State:
-    """What the trainers were told since `enable`: whether one of them has a head with an adapter."""
+    """State of the trainers since `enable`: whether one of them has a head with an adapter."""
 
     accepted = False
 
@@ -49,14 +49,14 @@ def why_not(layer: Any) -> str | None:
     """Return why the adapters of a layer cannot be part of a loss, or None if they can."""
     lora: Any = sys.modules.get("peft.tuners.lora.layer")
     if lora is None or type(layer) is not lora.Linear:
-        return f"it is a {type(layer).__module__}.{type(layer).__name__}, and only LoRA on nn.Linear is known"
+        return f"it is a {type(layer).__module__}.{type(layer).__name__}, and only LoRA on nn.Linear is supported"
     if layer.disable_adapters and layer.merged:
         return "it is merged and disabled at once; call unmerge() or enable it"
     if "forward" in vars(layer):
-        return "its forward was replaced, as by cast_lm_head_to_fp32; leave that out"
+        return "its forward was replaced, for example by cast_lm_head_to_fp32; leave that option out"
     variants = [type(layer.lora_variant[name]).__name__ for name in active(layer) if name in layer.lora_variant]
     if variants:
-        return f"it is a variant of LoRA ({', '.join(variants)}), and only LoRA and rsLoRA are known"
+        return f"it is a variant of LoRA ({', '.join(variants)}), and only LoRA and rsLoRA are supported"
     return None
 
 
@@ -84,8 +84,8 @@ def head_of(layer: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> 
     reason = why_not(layer)
     if reason is not None:
         raise NotImplementedError(
-            f"the adapter {', '.join(map(repr, names or layer.merged_adapters))} sits on the head, whose weight TRL "
-            f"reads without it, and crossent cannot add it: {reason}. Take the head out of target_modules, or use "
+            f"the adapter {', '.join(map(repr, names or layer.merged_adapters))} is on the head. TRL reads the head's "
+            f"weight without it, and crossent cannot add it: {reason}. Take the head out of target_modules, or use "
             'modules_to_save=["lm_head"] to train it whole'
         )
     head: Any = Head(weight, bias)
@@ -109,6 +109,6 @@ def refuse_what_is_hidden() -> None:
     """
     if State.accepted:
         raise NotImplementedError(
-            "an adapter on the head is read from TRL's variables, which torch.compile hides; leave out torch_compile "
+            "torch.compile hides the variables of TRL that hold the adapter of the head; leave out torch_compile "
             "(or fullgraph), or take the head out of target_modules"
         )

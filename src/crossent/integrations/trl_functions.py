@@ -1,4 +1,4 @@
-"""What stands in the place of TRL's functions: their arguments and results, by the losses of `crossent.torch`.
+"""Replacements of TRL's functions: their arguments and results, by the losses of `crossent.torch`.
 
 LogProbs.apply, Divergence.apply      of hidden states and heads, for TRL's `autograd.Function`s of that call
 selective_log_softmax, …              of logits
@@ -29,7 +29,7 @@ IGNORED = -100
 OUTPUTS = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """The outputs of TRL's function beside the log-probabilities, in their order."""
 
-_NO_CLASS = -(2**62)  # of rows that a mask leaves out; whatever else is no class is an error, as in TRL
+_NO_CLASS = -(2**62)  # of masked rows; other invalid classes are errors, as in TRL
 _TILE = {True: 2**20, False: 2**24}
 """So many capped scores exist at a time for their mean: on a CPU in its cache, and on other devices."""
 
@@ -60,7 +60,7 @@ class LogProbs:
         if caller is not None:
             known = caller.f_locals
             head = head_of(known["lm_head"], hidden, weight, bias)
-            if not known.get("compact", True):  # all rows came, and the caller drops what is not in the mask
+            if not known.get("compact", True):  # all rows are computed, and the caller drops masked ones
                 targets = targets.masked_fill(~known["mask"].reshape(-1), IGNORED)
         scores = scores_of(temperature, final_logit_softcapping, logit_scale)
         layer = Layer.of(hidden, *head)
@@ -154,7 +154,7 @@ def selective_log_softmax_and_entropy(
 def fused_log_softmax_and_entropy(
     logits: Tensor, index: Tensor, temperature: float = 1.0, row_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return what TRL's Triton kernel returns: float32 for logits of every dtype."""
+    """Return the results of TRL's Triton kernel: float32 for logits of every dtype."""
     stats = _stats(logits, index, temperature, row_mask)
     return stats.logprob.float(), stats.entropy.float()
 
@@ -177,7 +177,7 @@ def scores_of(temperature: float, softcap: float | None, scale: float) -> Scores
     for name, x in (("temperature", temperature), ("final_logit_softcapping", softcap), ("logit_scale", scale)):
         if x is not None and not 0.0 < x < math.inf:
             raise ValueError(
-                f"{name} of the head is {x}, and crossent takes positive numbers alone; correct the configuration of "
+                f"{name} of the head is {x}, and crossent takes only positive numbers; correct the configuration of "
                 "the model or trainer, or use TRL's own function: crossent.integrations.trl.disable()"
             )
     return ScoresOf(temperature / scale, None if softcap is None else softcap / temperature)
@@ -192,9 +192,9 @@ class Layer(NamedTuple):
 
     @staticmethod
     def of(hidden: Tensor, weight: Tensor | LowRank, bias: Tensor | None, *, classes: int | None = None) -> Layer:
-        """Return the operands in autocast's dtype, or else in that of the hidden states, as TRL multiplies them.
+        """Return the operands in autocast's dtype, else in the dtype of the hidden states, as TRL multiplies them.
 
-        With the number of `classes`, those of a teacher: the first ones alone, and without gradients.
+        With `classes`, the operands of a teacher: only the first classes, without gradients.
         """
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -276,7 +276,7 @@ def _dtype_of(logits: Tensor, *others: Tensor | None) -> torch.dtype:
 
 
 def _caller(function: str, variable: str) -> FrameType | None:
-    """Return the frame of TRL's function that called ours, or None if somebody else did.
+    """Return the frame of TRL's function that called ours, or None for another caller.
 
     None under torch.compile too, which has no frames. Where that matters, `refuse_what_is_hidden` raises, and
     torch.compile leaves TRL's function as it is.

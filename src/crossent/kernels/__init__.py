@@ -1,8 +1,9 @@
 """The backends: modules that compute the row functions for one kind of device, and the registry of their names.
 
-Here live `backend` (the contract), one module or package for each backend (`cpu` over the C++ core, `triton` for GPUs)
-and `checks` (of targets, for backends that cannot raise from within a kernel). A backend knows rows, classes and
-arrays; it knows no reduction, no framework's autograd and no other backend. Every folder of crossent may call `get`.
+Here live `backend` (the contract), one module or package for each backend (`cpu` over the C++ core, `triton` for GPUs),
+`checks` (of targets, for backends that cannot raise from within a kernel) and `lock` (Python's, which the core needs).
+A backend works on rows, classes and arrays, without reductions, autograd or other backends. Every folder of crossent
+may call `get`.
 """
 
 from __future__ import annotations

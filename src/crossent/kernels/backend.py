@@ -1,4 +1,4 @@
-"""The contract of a backend: the functions that `crossent.torch` and `crossent.score` call, and what they are passed.
+"""The contract of a backend: the functions that `crossent.torch` and `crossent.score` call, and their arguments.
 
 Conventions, the same for every function:
 
@@ -8,12 +8,12 @@ Conventions, the same for every function:
 * The record is (5, N) float64: `crossent.stats.FIELDS`, in that order. Loss, lse and entropy are float64 for float64
   logits and else float32; a gradient has shape and dtype of its input.
 * A row whose class is `target.ignore_index` has a record of zeros but for a total of 1, and the gradient 0.
-* Rows of few classes need no record: their statistics are sooner computed again than kept. Where a target is no top-k
-  one and there are at most `FEW_CLASSES` classes, the record may be None.
+* Rows of few classes need no record, because recomputing their statistics is faster. The record may be None if the
+  target is not a top-k and there are at most `FEW_CLASSES` classes.
 * Shapes and dtypes fit each other. The front doors have checked them; the CPU checks them again.
 
-`crossent.reference` says in plain NumPy what each function computes. A backend is a module of this package that has
-these functions under these names; `tests/conformance` holds each one against the reference.
+`crossent.reference` defines each function in plain NumPy. A backend is a module of this package that has these
+functions under these names; `tests/conformance` holds each one against the reference.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 BinaryKind = Literal["logits", "probabilities"]
-"""What the input of binary cross-entropy is."""
+"""The kind of input of binary cross-entropy."""
 
 Scalar = Any
 """A float, or a tensor of shape () on a device where a float would have to wait for the result."""
@@ -101,8 +101,8 @@ class Reduced(NamedTuple):
 class Backend(Protocol):
     """A module that computes the row functions and binary cross-entropy for arrays on one kind of device.
 
-    A backend that can raise from within a kernel raises what is listed here. One that cannot (a GPU, where to raise is
-    to wait for the device) makes loss and gradient of the row NaN, and raises if CROSSENT_VALIDATE=1 is set.
+    A backend that can raise from within a kernel raises the errors listed here. One that cannot (a GPU, where to raise
+    is to wait for the device) makes loss and gradient of the row NaN, and raises if CROSSENT_VALIDATE=1 is set.
     """
 
     FEW_CLASSES: int
@@ -112,7 +112,7 @@ class Backend(Protocol):
     """Whether `row_stats`, `row_grad`, `row_fused` and those of pairs take `BiasedLogits` in place of logits."""
 
     def why_not(self) -> str | None:
-        """Return None if the backend can be used here, else the reason and what to do about it."""
+        """Return None if the backend can be used here, else the reason and the fix."""
         ...
 
     def row_stats(
@@ -129,7 +129,7 @@ class Backend(Protocol):
 
         With `extend` the record holds other columns of the same rows already, and those of the logits are merged in.
 
-        A row whose target has no mass (probabilities or class weights of 0) has the loss 0, whatever it holds.
+        A row whose target has no mass (probabilities or class weights of 0) has the loss 0 for any logits.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Backend(Protocol):
         *,
         mean: bool,
     ) -> Reduced:
-        """Return the sum or mean of the losses of all rows, and write what a backward of loss and lse needs of them.
+        """Return the sum or mean of the losses of all rows, and write the data for a backward of loss and lse.
 
         The record's tilt may be left out. `losses` (N,) is memory for the losses; where the record is None, it is too.
         A mean divides by Σ weight[index] over the rows that are not ignored; without weight, or for other targets than
@@ -165,8 +165,8 @@ class Backend(Protocol):
         """Write the gradient phi'(z) (q (a + b log q) − c p) of each row into `grad`.
 
         a, b and c are `RowStats.coefficients` of the cotangents (N,) of loss, lse and entropy; a cotangent of None is
-        0. A row whose cotangents are all 0, or whose loss is that of a target without mass, has the gradient 0,
-        whatever it holds.
+        0. A row whose cotangents are all 0, or whose loss is that of a target without mass, has the gradient 0, for any
+        values.
         """
         ...
 
@@ -182,7 +182,7 @@ class Backend(Protocol):
     ) -> None:
         """Do `row_stats`, then write the gradient of Σ scale.loss · loss + scale.lse_squared · lse² into `grad`.
 
-        `grad` may be the logits themselves. Raises as `row_stats` does; what `grad` holds is then undefined.
+        `grad` may be the logits themselves. Raises as `row_stats` does; `grad` is then undefined.
         """
         ...
 
@@ -207,7 +207,8 @@ class Backend(Protocol):
         numbers, dtype, scores and layout. A class that only one of the two rules out by a score of −∞ makes KL from the
         other one +∞; both together cost nothing. A NaN or +∞ in either row, or a row of −∞ only, makes the sums NaN.
 
-        The record of an ignored row says nothing of its logits: its sums mean nothing, and are for the caller to clear.
+        The record of an ignored row does not depend on its logits: its sums mean nothing, and are for the caller to
+        clear.
         """
         ...
 
@@ -242,7 +243,7 @@ class Backend(Protocol):
     def binary_loss(self, kind: BinaryKind, operands: BinaryOperands, out: Array | None) -> Scalar:
         """Write the binary cross-entropy of each element into `out`, unless it is None, and return the sum.
 
-        An element of weight 0 costs 0, and so does the positive term of one of positive weight 0, whatever they hold.
+        An element of weight 0 costs 0, and so does the positive term of one of positive weight 0, for any values.
 
         Raises
         ------
@@ -255,6 +256,6 @@ class Backend(Protocol):
     def binary_grad(self, kind: BinaryKind, operands: BinaryOperands, cotangent: Array, out: Array) -> None:
         """Write the derivative of each element's loss with respect to the input, times its cotangent, into `out`.
 
-        Where weight or cotangent is 0 it is 0, whatever the element holds.
+        Where weight or cotangent is 0 it is 0, for any value.
         """
         ...

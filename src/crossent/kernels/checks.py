@@ -23,8 +23,8 @@ _AT_ONCE = 2**20
 def as_int64(index: Any, ignore_index: int = NO_CLASS) -> Any:
     """Return class indices, a torch tensor, as int64.
 
-    A uint64 beyond int64 becomes the largest int64 that is not ignored, which is no class either: read as an int64, it
-    would be negative, and 2**64 − 100 would be −100.
+    A uint64 beyond int64 becomes the largest int64 that is not ignored, which is not a class either: read as an int64,
+    it would be negative, and 2**64 − 100 would be −100.
     """
     signed = index.long()
     if str(index.dtype) != "torch.uint64":
@@ -33,7 +33,7 @@ def as_int64(index: Any, ignore_index: int = NO_CLASS) -> Any:
 
 
 def check_target(target: Target, shape: tuple[int, ...]) -> None:
-    """Raise for the first row whose target is no class, or no probability; the target's arrays are torch tensors.
+    """Raise for the first row whose target is not a class or not a probability; the target's arrays are torch tensors.
 
     `shape` is that of the logits that they are a target of, (N, V) or (outer, V, inner).
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from crossent.kernels import lock
 from crossent.kernels.backend import (
     NO_OUTPUTS,
     BinaryKind,
@@ -21,13 +22,13 @@ from crossent.kernels.backend import (
 )
 from crossent.spec import Array, Scores, Target, class_error, probability_error, temperature_error
 
-try:
-    import crossent._core as _core  # noqa: PLR0402  not the package's face  # pyright: ignore[reportMissingModuleSource]
-except ImportError as error:  # a source tree that was never built
-    _core = None
-    _missing = f"the C++ core is not built ({error}); run `pip install .` in the source tree"
-else:
-    _missing = None
+_core, _missing = None, lock.why_not()
+if _missing is None:
+    try:
+        with lock.switched_on():
+            import crossent._core as _core  # noqa: PLR0402  not the package's face  # pyright: ignore[reportMissingModuleSource]
+    except ImportError as error:  # a source tree that was never built
+        _missing = f"the C++ core is not built ({error}); run `pip install .` in the source tree"
 
 
 FEW_CLASSES = 0 if _core is None else int(_core.few_classes)
@@ -200,9 +201,9 @@ def row_step(
     """Return the sum or mean of the losses of class indices, and write its gradient if wanted; only the CPU has this.
 
     It is `row_stats`, `sums` and `row_grad` in one call, for logits so few that a call takes longer than the numbers.
-    Axes are those of torch's `cross_entropy`, and nothing need be checked before. Where an argument is unusual or wrong
+    Axes are those of torch's `cross_entropy`, and nothing need be checked before. For an unusual or wrong argument
     (numbers that are neither float nor int, a z-loss, an array that does not fit, a class that does not exist), this
-    returns None, the gradient is undefined, and the other functions say what it is.
+    returns None and the gradient is undefined; the general functions then handle or report it.
     """
     return (_core or _built()).row_step(logits, index, weight, options, grad)  # a call less than _built() alone
 
@@ -224,8 +225,8 @@ def row_summary(values: Array, index: Array | None, result: Array, place: Array,
     """Write five statistics of each row of values (N, V) into `result` (5, N) float64, and one into `place` (N,) int64.
 
     `result` holds the value at `index` (NaN where there is no such column, untouched without an index), the sum, the
-    largest and the smallest value, and −Σ x log x if `entropic`, else 0. `place` is the first column of the largest.
-    A NaN shows in the sum alone.
+    largest and the smallest value, and −Σ x log x if `entropic`, else 0. `place` is the first column of the largest. A
+    NaN shows only in the sum.
     """
     _built().row_summary(values, index, result, place, entropic)
 
@@ -233,8 +234,8 @@ def row_summary(values: Array, index: Array | None, result: Array, place: Array,
 def row_peaks(values: Array, peak: Array, place: Array) -> None:
     """Write the largest value of each row of values (N, V) into `peak` (1, N) float64, its first column into `place`.
 
-    `place` is (N,) int64. NaN is no value; a row without a value above −inf has its peak −inf at column 0. This takes a
-    read of the values, where torch's argmax on a CPU takes as long as the row functions.
+    `place` is (N,) int64. NaN is not a value; a row without a value above −inf has its peak −inf at column 0. This
+    takes a read of the values, where torch's argmax on a CPU takes as long as the row functions.
     """
     _built().row_peaks(values, peak, place)
 
@@ -242,10 +243,10 @@ def row_peaks(values: Array, peak: Array, place: Array) -> None:
 def class_cells(values: Array, index: Array, weight: Array | None, sums: Array, count: Array, square: Array) -> None:
     """Add probabilities (N, V) of rows with the class `index` (N,) to the cells of a grid, and write square losses.
 
-    What a cell is, `crossent.scoring.sums.grid` says; each class has `GRID_CELLS` of them. `sums` (4, V, cells) float64
+    `crossent.scoring.sums.grid` defines the cells; each class has `GRID_CELLS` of them. `sums` (4, V, cells) float64
     gets Σ w, Σ w q, and both of the rows of the class alone; `count` (V, cells) int64 the numbers of rows. Without
     `weight` (N,) all weights are 1. `square` (N,) float64 becomes Σ q² − 2 q_y + 1, NaN where there is no such class.
-    What is below 0 or NaN counts as 0, what is above 1 as 1.
+    Values below 0 and NaN count as 0, values above 1 as 1.
     """
     _built().class_cells(values, index, weight, sums, count, square)
 

@@ -1,9 +1,9 @@
 """Scoring of predictions: `score`, `compare`, `Score` and `ScoreState`, from one pass over rows whose sums merge.
 
-Data flow from `evaluate` through `state` to `input` (arrays and files become batches), `sums` (what is kept of rows),
+Data flow from `evaluate` through `state` to `input` (arrays and files become batches), `sums` (statistics of rows),
 `finish` and `result`, which `show` draws; `calibration` scales predictions, `lm` scores logs of language models,
-`adapters` and `cli` are other faces.
-`crossent`, `crossent.cli` and users import this face; it loads a module only when one of its names is asked for.
+`adapters` and `cli` are other faces. `crossent`, `crossent.cli` and users import this face; it loads a module only when
+one of its names is asked for.
 """
 
 from __future__ import annotations

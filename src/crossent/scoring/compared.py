@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """A row that costs more in a than in b: its id and both losses, in nats."""
+    """A row with a larger loss in a than in b: its id and both losses, in nats."""
 
     id: Hashable
     a: float
@@ -21,16 +21,16 @@ class Regression:
 
     @property
     def difference(self) -> float:
-        """The loss in a less the loss in b."""
+        """The loss in a minus the loss in b."""
         return self.a - self.b
 
 
 @dataclass(frozen=True, slots=True)
 class SliceDifference:
-    """The rows that share a value, of a class or of a column of `by`: how much more they cost in a than in b.
+    """The rows of a class, or of a value of a column of `by`: the difference in loss, a minus b.
 
     Losses in nats; `weight` is Σ w. `p_value` is that of this slice alone. `p_adjusted` allows for all slices of the
-    column (Bonferroni): where one of them is below 0.05 by chance in 5 % of comparisons, whatever their number.
+    column (Bonferroni): by chance, one of them is below 0.05 in at most 5 % of comparisons.
     """
 
     value: Hashable
@@ -71,8 +71,7 @@ class ComparisonValues:
 class Ranked:
     """A model in a ranking: its loss with its own interval, in nats, its rank, and the letters of its ties.
 
-    `rank` is 1 more than the number of models that are told apart from it and cost less. Models that share a letter are
-    not told apart.
+    `rank` is 1 plus the number of clearly better models. Models that share a letter cannot be distinguished.
     """
 
     name: str
@@ -84,10 +83,10 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class PairDifference:
-    """Two models of a ranking: the loss of a less that of b, in nats.
+    """Two models of a ranking: the loss of a minus that of b, in nats.
 
-    `ci` and `p_adjusted` allow for all pairs (Bonferroni): the intervals of all pairs together cover what they should
-    with the level of the ranking, and leave out 0 exactly where `p_adjusted` is below 1 less that level.
+    `ci` and `p_adjusted` allow for all pairs (Bonferroni): the intervals of all pairs hold together at the level of the
+    ranking, and leave out 0 exactly where `p_adjusted` is below 1 − level.
     """
 
     a: str
@@ -110,7 +109,7 @@ class RankingValues:
 
     @property
     def pair_level(self) -> float:
-        """Level of the interval of one pair, with which those of all pairs hold together."""
+        """Level of the interval of one pair, so that all pairs hold together at the level of the ranking."""
         return 1.0 - (1.0 - self.level) / len(self.pairs)
 
 

@@ -22,14 +22,14 @@ from crossent.scoring.state import ScoreState
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison(ComparisonValues):
-    """Comparison of the predictions a and b of the same rows: loss of a less loss of b, negative if a is better.
+    """Comparison of the predictions a and b of the same rows: loss of a minus loss of b, negative if a is better.
 
     Losses are in nats. `ci` covers the expected difference with probability `level`. `p_value` is the probability of a
-    difference as far from 0 if none were expected, by the rule of the interval: it is below 1 − `level` where the
-    interval leaves 0 out. Both are NaN for a single independent row or cluster. `share_better` and `share_worse` are
-    the shares of the weight of rows that cost less and more in a than in b. `per_class` and `by` have the difference of
-    the rows of each class, and of each value of the columns that a was scored `by`; `histogram` is the distribution of
-    the differences of rows, whose first and last bar hold all that is beyond the others.
+    difference at least this far from 0 if the models were equal, by the rule of the interval: it is below 1 − `level`
+    where the interval leaves 0 out. Both are NaN for a single independent row or cluster. `share_better` and
+    `share_worse` are the shares of the weight of rows with a smaller and a larger loss in a. `per_class` and `by` have
+    the difference of the rows of each class, and of each value of the columns that a was scored `by`; `histogram` is
+    the distribution of the differences of rows, whose first and last bar hold everything beyond the others.
     """
 
     def to_dict(self, *, unit: Unit = "nats") -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Comparison(ComparisonValues):
         Returns
         -------
         str
-            JSON without NaN or Infinity, which it does not know.
+            JSON, without NaN and Infinity, which JSON lacks.
 
         Examples
         --------
@@ -84,7 +84,7 @@ class Comparison(ComparisonValues):
         return json.dumps(self.to_dict(unit=unit), indent=indent, allow_nan=False, ensure_ascii=False)
 
     def to_text(self, *, unit: Unit = "nats") -> str:
-        """Return aligned tables, which are also what is printed.
+        """Return aligned tables, as printed by `print`.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class Comparison(ComparisonValues):
         Returns
         -------
         str
-            The difference, its parts by slice, and the rows that got dearest.
+            The difference, its parts by slice, and the rows that got worse most.
 
         Examples
         --------
@@ -108,7 +108,7 @@ class Comparison(ComparisonValues):
         return comparison_text(self if unit == "nats" else in_bits(self), unit)
 
     def to_html(self, path: str | Path, *, title: str = "", unit: Unit = "nats") -> Path:
-        """Write a report with pictures: one HTML file that needs nothing else.
+        """Write a report with pictures to one self-contained HTML file.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
     a, b
         Scores from `crossent.score`, or states made with `rows=True`; b is the baseline that a is compared with.
     ci
-        Level of confidence, by default that of a.
+        Confidence level; by default that of a.
 
     Returns
     -------
@@ -176,7 +176,7 @@ def compare(a: Score | ScoreState, b: Score | ScoreState, *, ci: float | None = 
     Raises
     ------
     InputError
-        If the rows of the two are not the same, or one has an infinite loss in a row where the other has one too.
+        If the rows of the two differ, or a row has an infinite loss in both.
     InputTypeError
         If one is neither a score nor a state.
 
@@ -243,7 +243,7 @@ def state_to_compare(score: Any, name: str) -> ScoreState:
     state = score.state if isinstance(score, Score) else score
     if not isinstance(state, ScoreState) or state.sums.kept is None:
         raise InputError(
-            f"{name} has no losses of rows to pair; score with crossent.score, or ScoreState(rows=True)", argument=name
+            f"{name} has no row losses to pair; score with crossent.score, or ScoreState(rows=True)", argument=name
         )
     if not state.sums.kept.blocks:
         raise InputError(f"{name} has no rows", argument=name)

@@ -99,7 +99,7 @@ class Differences:
         ]
 
     def histogram(self) -> tuple[Bar, ...]:
-        """Return bars of equal width about 0 for nearly all differences; the first and last hold what is beyond."""
+        """Return bars of equal width about 0 for nearly all differences; the first and last hold everything beyond."""
         finite = np.isfinite(self.difference)
         size = np.abs(self.difference[finite])
         top = float(np.quantile(size, 0.99)) if len(size) else 0.0

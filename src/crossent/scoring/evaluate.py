@@ -78,46 +78,48 @@ def score(
     """Score predictions of classes: return their mean cross-entropy, its interval and its parts.
 
     loss = Σ w_i (−log q_i(y_i)) / Σ w_i, where q_i is the predicted distribution of row i, y_i its true class and w_i
-    its weight. Nothing is clipped: −log q is the logarithm of the number that was stored, summed in float64.
+    its weight. Nothing is clipped: −log q is the logarithm of the stored number, summed in float64.
 
     Parameters
     ----------
     y
         The true class of each row, (N,): a list, or a column of NumPy, torch, pandas, polars or pyarrow.
     probs, logits, logprobs
-        One of the three, (N, V), or (N,) for the positive one of two classes: probabilities, unnormalised
-        log-probabilities (for one column log-odds), or log-probabilities. Arrays or frames; or one column whose rows
-        name their classes: structs, maps, dictionaries, or lists of `{"label": …, "score": …}`.
+        One of the three, shape (N, V), or (N,) for the positive one of two classes: probabilities, logits (log-odds if
+        one column), or log-probabilities. Arrays or frames; or one column whose rows name their classes: structs, maps,
+        dictionaries, or lists of `{"label": …, "score": …}`.
     classes
-        The classes of the columns, in their order, or a mapping of labels to names, such as a model's `id2label`; by
-        default the names of a frame's columns (without their common beginning and end, which labels may have), else
-        0 … V − 1. With one column per row, the second class is the positive one.
+        The classes in the order of the columns, or a mapping of labels to names, such as a model's `id2label`. By
+        default the column names of a frame (without a common prefix and suffix, which labels may have), else 0 … V − 1.
+        With one column per row, the second class is the positive one.
     weight
         Weight of each row, ≥ 0; a row of weight 0 is left out.
     cluster
-        Rows with the same value (a document, a patient) are not independent of each other; intervals allow for it.
+        Cluster id of each row, such as a document or patient. Rows of one cluster are dependent; intervals allow for
+        it.
     by
         Columns to slice the rows by: one, a mapping of names to columns, or a frame.
     id
-        Names of the rows, (N,), for `Score.worst` and `compare`; by default rows are numbered from 0.
+        Ids of the rows, (N,), for `Score.worst` and `compare`; by default rows are numbered from 0.
     ignore
         A label, or a list of labels, whose rows are left out; `float("nan")` for missing ones.
     normalize
         Divide probabilities by their sum.
     zero
-        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+        Floor of the probability in the loss, or "inf" for none, so that a probability of 0 costs infinity.
     ci
-        Level of confidence of the intervals: Hall's, corrected for skewness.
+        Confidence level of the intervals (Hall's, corrected for skewness).
     worst
-        How many of the most expensive rows to name.
+        Number of rows with the largest loss to list.
     costs
-        What a false positive and a false negative cost, such as {"fp": 1, "fn": 5}, for the thresholds of two classes.
+        Costs of a false positive and a false negative, such as {"fp": 1, "fn": 5}; adds decision thresholds for two
+        classes.
     bins
-        How many bins to cut a column of numbers of `by` into, such as {"age": 5}; numbers with more than 50 values are
-        cut into five by default.
+        Number of bins for numeric columns of `by`, such as {"age": 5}; by default columns with more than 50 values are
+        cut into five.
     multilabel
-        y and the predictions are (N, L), of L labels each of which a row may have: y is 1 where it has it, and
-        predictions are of that. Columns of two frames belong together by name, y_cat and p_cat.
+        Score L labels per row: y and the predictions have shape (N, L), and y is 1 where a row has the label. Columns
+        of two frames are matched by name, y_cat with p_cat.
 
     Returns
     -------
@@ -127,7 +129,7 @@ def score(
     Raises
     ------
     InputError
-        If the rows cannot be scored: a ValueError whose text names row, cause and fix.
+        If the rows cannot be scored: a ValueError that names row, cause and fix.
     InputTypeError
         If an argument has the wrong type: an InputError that is a TypeError too.
 

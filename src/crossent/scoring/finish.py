@@ -51,7 +51,7 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
     binned = {name: each.binned(wanted.get(name)) for name, each in sums.by.items()}
     if words := [name for name in wanted if not binned[name].bins]:
         raise InputError(
-            f"column {quoted(words[0])} holds no numbers, so that it has no bins; slice by it without", argument="bins"
+            f"column {quoted(words[0])} holds no numbers to cut into bins; slice by it without bins", argument="bins"
         )
     return Score(
         loss=float(mean.value[0]),
@@ -83,7 +83,7 @@ def finish(sums: RowSums, state: MergeableState) -> Score:
 
 
 def _finite(sums: RowSums, whole: float, classes: tuple[Hashable, ...]) -> FiniteRows | None:
-    """Return what the rows with a finite loss cost, and all rows at some floors; None if every loss is finite."""
+    """Return the loss of the rows with a finite loss, and of all rows at some floors; None if every loss is finite."""
     totals = sums.totals
     infinite = float(sums.totals.infinite.value.sum())
     if not infinite:
@@ -162,7 +162,7 @@ def _calibration(sums: RowSums, layout: Layout, whole: float) -> Calibration:
     found = take_apart(details.curve.points())
     fitted = sums.temperatures.best()
     if sums.notes.impossible:
-        fitted = Fitted(None, "there is no best temperature: at each of them a probability of 0 is 0")
+        fitted = Fitted(None, "there is no best temperature: a probability of 0 stays 0 at each of them")
     ece = sum(part.weight * abs(part.predicted - part.observed) for part in details.curve.bins()) / whole
     return Calibration(
         of="positive class" if binary else "top label",
@@ -202,19 +202,19 @@ def _warnings(sums: RowSums, layout: Layout, whole: float, per_class: tuple[Slic
             rows = "row" if rare.n == 1 else "rows"
             said.append(
                 Message(
-                    f"class {quoted(rare.value)} has {rare.n} {rows} only: its loss, and the intervals, rest on very "
-                    "few cases"
+                    f"class {quoted(rare.value)} has {rare.n} {rows} only: its loss and the intervals rest on very few "
+                    "cases"
                 )
             )
     if len(per_class) > 10 and n < 10 * len(per_class):
         low = (len(per_class) - 1) / (2.0 * n)  # Miller 1955
         said.append(
             Message(
-                f"{n} rows of {len(per_class)} classes make a baseline that is too low by about {low:.2g} nats, and so "
-                "a skill that is too low; compare losses instead"
+                f"{n} rows of {len(per_class)} classes make the baseline, and with it the skill, too low: by about "
+                f"{low:.2g} nats; compare losses instead"
             )
         )
     if (sums.totals.clusters or n) == 1:
-        what = "all rows are of one cluster" if layout.clustered else "there is one row only"
+        what = "all rows belong to one cluster" if layout.clustered else "there is one row only"
         said.append(Message(f"{what}: a single independent observation has no interval"))
     return said

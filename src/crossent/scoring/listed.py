@@ -1,4 +1,4 @@
-"""The rows of a state as a table: what each costs, which class was true, which was predicted, and its slices."""
+"""The rows of a state as a table: their losses, true classes, predicted classes and slices."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from crossent.scoring.sums.kept import KeptColumns
 from crossent.scoring.sums.row_sums import RowSums
 
 COLUMNS = ("id", "label", "loss", "probability", "predicted", "confidence", "weight", "cluster")
-"""Columns of a listing, of which the last two are there if the rows have them; then come those of `by`."""
+"""Columns of a listing; the last two exist only if the rows have them; then come those of `by`."""
 
 
 def listing(sums: RowSums, block: KeptColumns) -> dict[str, Any]:
     """Return a block of kept rows as columns, (n,) each; without ids `id` is the number of the row.
 
-    Classes, clusters and values of slices are what the caller called them, as lists; a column of `by` with the name of
-    another column is called "by " and its name.
+    Classes, clusters and values of slices have the caller's names, as lists; a column of `by` with the name of another
+    column is called "by " and its name.
     """
     assert sums.layout is not None
     classes = sums.layout.classes
@@ -53,7 +53,7 @@ def blocks(sums: RowSums) -> Iterator[KeptColumns]:
 
 
 def _named(names: Sequence[Hashable], numbers: Any) -> Any:
-    """Return the names that numbers stand for: whole numbers as an array of them, anything else as a list."""
+    """Return the names of numbers: whole numbers as an array of them, anything else as a list."""
     if isinstance(names, range):
         return np.asarray(numbers, np.int64)
     if all(type(name) is int and abs(name) < 2**63 for name in names):

@@ -10,7 +10,7 @@ from typing import Literal
 from crossent.scoring.parts import Bar, Interval, perplexity
 
 Denominator = Literal["token", "byte", "question", "document"]
-"""The unit by which the loss of a document is divided."""
+"""The unit of the loss of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class ChoiceScore:
     """Score of multiple-choice questions: log Σ e^l − log Σ_right e^l, with l the log-likelihoods of the answers.
 
     Losses are in nats, per question. `guess` is the loss of equal probabilities for all answers. `accuracy` is the mean
-    of the accuracies that the log gives its questions; where it gives none, that of the most probable answer, the first
-    of equally probable ones.
+    of the accuracies in the log; if it has none, the accuracy of the most probable answer, the first of equally
+    probable ones.
     """
 
     n: int
@@ -55,9 +55,9 @@ class ChoiceScore:
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelSlice:
-    """The documents that share a value of a key: their losses in nats per token, bits per byte, and choices.
+    """The documents with one value of a key: their losses in nats per token, bits per byte, and choices.
 
-    Numbers are NaN where the log does not tell them; losses with tokens outside the log too.
+    Numbers are NaN if the log lacks them; losses also if tokens are outside the log.
     """
 
     value: str | None

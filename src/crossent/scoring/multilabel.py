@@ -29,9 +29,9 @@ BY = "label"
 class MultilabelScore:
     """Result of scoring several labels in a row.
 
-    `labels` has the score of each label by its name. `micro` is the score of all pairs of a row and a label as if they
-    were rows of two classes: its intervals take rows as clusters, and `micro.by["label"]` has the labels. `macro` are
-    means over the labels; a `roc_auc` that does not exist, of a label that all rows have or none, is left out of them.
+    `labels` has the score of each label by its name. `micro` is the score of all pairs of row and label as rows of two
+    classes: its intervals take rows as clusters, and `micro.by["label"]` has the labels. `macro` are means over the
+    labels, without the undefined `roc_auc` of labels that all rows or none have.
     """
 
     labels: Mapping[Hashable, Score]
@@ -59,7 +59,7 @@ class MultilabelScore:
         return self.micro.warnings
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all numbers, with lists, dicts, numbers and texts alone.
+        """Return all numbers, using only lists, dicts, numbers and texts.
 
         Returns
         -------
@@ -88,7 +88,7 @@ class MultilabelScore:
         Returns
         -------
         str
-            JSON without NaN or Infinity, which it does not know.
+            JSON, without NaN and Infinity, which JSON lacks.
 
         Examples
         --------
@@ -98,7 +98,7 @@ class MultilabelScore:
         """
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
 
-    def to_html(self, path: str | Path, *, title: str = "What the predictions cost", source: str = "") -> Path:
+    def to_html(self, path: str | Path, *, title: str = "Loss of the predictions", source: str = "") -> Path:
         """Write the report of all labels together, with a loss for each of them.
 
         Parameters
@@ -106,7 +106,7 @@ class MultilabelScore:
         path
             The file to write.
         title, source
-            Heading of the page, and where the predictions came from.
+            Heading of the page, and origin of the predictions.
 
         Returns
         -------
@@ -253,8 +253,8 @@ def _wide(found: Matrix) -> Matrix:
 def paired(truths: Sequence[str], predictions: Sequence[str], kind: str) -> list[int]:
     """Return the place among the columns of y of the label of each column of predictions.
 
-    Names are compared without their common beginning and end. Where either side has numbers alone that count its
-    columns, from 0 or 1, the columns pair by place.
+    Names are compared without their common beginning and end. If the names of either side only number its columns, from
+    0 or 1, the columns pair by position.
 
     Raises
     ------
@@ -279,8 +279,8 @@ def paired(truths: Sequence[str], predictions: Sequence[str], kind: str) -> list
         found = list(range(len(truths)))
     if found is None:
         raise InputError(
-            f"the columns of y are of the labels {listing(mine.names)}, those of {kind} of {listing(theirs.names)}; "
-            "name both alike, such as y_cat and p_cat",
+            f"the columns of y name the labels {listing(mine.names)}, the columns of {kind} name "
+            f"{listing(theirs.names)}; name both alike, such as y_cat and p_cat",
             argument=kind,
         )
     return found

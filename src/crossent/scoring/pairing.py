@@ -143,15 +143,15 @@ def _refuse_infinite_losses(a: KeptColumns, b: KeptColumns, names: Names) -> Non
         first = plain(a.id[both.argmax()])
         raise InputError(
             Message(
-                f"the loss of {int(both.sum())} rows is infinite in {names.a} and in {names.b} (row {quoted(first)}), "
-                "which has no difference; score both with a smallest probability, such as ",
+                f"the loss of {int(both.sum())} rows is infinite in both {names.a} and {names.b} (row "
+                f"{quoted(first)}), so their difference is undefined; score both with a smallest probability, such as ",
                 Argument("zero", 1e-6),
             )
         )
 
 
 def _matched(a: KeptColumns, b: KeptColumns, names: Names) -> Any:
-    """Return the places of the ids of a among those of b.
+    """Return the positions of the ids of a in b.
 
     Ids are the same if they are equal. If that does not pair all rows, they are the same if they mean the same: "0" in
     a csv file is 0 in a parquet file.
@@ -166,23 +166,24 @@ def _matched(a: KeptColumns, b: KeptColumns, names: Names) -> Any:
 
 
 def _ids(side: KeptColumns, name: str) -> list[Hashable]:
-    """Return the ids of a side, each of which must be there and be unique."""
+    """Return the ids of a side; raise unless all are present and unique."""
     ids = [plain(each) for each in side.id]
     if None in ids:
         row = side.number[ids.index(None)]
-        raise InputError(f"row {row} of {name} has no id, so nothing pairs it; drop such rows", argument="id")
+        raise InputError(f"row {row} of {name} has no id to pair it by; drop such rows", argument="id")
     if (count := len(set(ids))) < len(ids):
         seen: set[Hashable] = set()
         twice = next(each for each in ids if each in seen or seen.add(each))
         raise InputError(
-            f"the ids of {name} are not unique: {len(ids)} rows have {count}, and {quoted(twice)} names more than one",
+            f"the ids of {name} are not unique: {len(ids)} rows have {count} ids, and {quoted(twice)} occurs more than "
+            "once",
             argument="id",
         )
     return ids
 
 
 def _places(mine: list[Any], place: dict[Any, int], ids: tuple[list[Hashable], list[Hashable]], names: Names) -> Any:
-    """Return the place of each of `mine`; `ids` are those of both sides as their files write them."""
+    """Return the place of each of `mine`; `ids` has the ids of both sides as written in their files."""
     missing = [name for name, key in zip(ids[0], mine, strict=True) if key not in place]
     if missing or len(place) != len(mine):
         there = set(mine)

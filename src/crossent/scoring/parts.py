@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The rows that share a value: of a class or of a column of `by`. Losses in nats; `weight` is Σ w."""
+    """The rows of a class, or of a value of a column of `by`. Losses are in nats; `weight` is Σ w."""
 
     value: Hashable
     n: int
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """The loss in nats if `zero` were the smallest probability that is charged."""
+    """The loss in nats with `zero` as the floor of the probability."""
 
     zero: float
     loss: float
@@ -75,7 +75,7 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class Blame:
-    """The rows of a true class that got probability 0: how many of the `rows` of the class, and their weight."""
+    """The rows of a true class with probability 0: their number out of all `rows` of the class, and their weight."""
 
     value: Hashable
     n: int
@@ -85,11 +85,11 @@ class Blame:
 
 @dataclass(frozen=True, slots=True)
 class FiniteRows:
-    """The rows with a finite loss, where others have an infinite one, and what all rows would cost at some floors.
+    """The rows with a finite loss, where others have an infinite one, and the loss of all rows at some floors.
 
     `loss`, its interval `ci` and its standard error `se`, in nats, are those of the `n` rows of total `weight` whose
-    true class got a positive probability. `floors` has the loss of all rows for some smallest probabilities. The rows
-    to blame are counted by their true class in `blame`, and `ids` names them, a hundred at most.
+    true class got a positive probability. `floors` has the loss of all rows for some floors of the probability. `blame`
+    counts the rows of infinite loss by true class, and `ids` names them, at most a hundred.
     """
 
     n: int
@@ -104,10 +104,10 @@ class FiniteRows:
 
 @dataclass(frozen=True, slots=True)
 class Temperature:
-    """The temperature T that minimises the loss of softmax(log q / T), from `n` rows, and what it would change.
+    """The temperature T that minimises the loss of softmax(log q / T), from `n` rows, and its effect.
 
-    `loss` is the loss of the same rows as they are, `scaled` their loss at T, both in nats. `helps` says whether the
-    gain is at least a hundredth of the loss and more than chance (a likelihood-ratio test at 5 %).
+    `loss` is the loss of the same rows at T = 1, `scaled` their loss at T, both in nats. `helps` is whether the gain is
+    at least a hundredth of the loss and significant (a likelihood-ratio test at 5 %).
     """
 
     value: float
@@ -124,12 +124,12 @@ class Temperature:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A binary loss taken apart: loss = miscalibration − discrimination + uncertainty, in nats.
+    """Decomposition of a binary loss: loss = miscalibration − discrimination + uncertainty, in nats.
 
-    It is the loss of the positive class (`of` = "positive class"), or of the question whether the most probable class
-    is the true one (`of` = "top label"). `curve` holds the isotonic regression of the truth on the prediction: pairs
-    (probability, frequency) in ascending order. `ece` is the expected calibration error of the bins in
-    `Score.reliability`. Where `temperature` is None, `no_temperature` says why.
+    It is the loss of the positive class (`of` = "positive class"), or of “is the most probable class the true one?”
+    (`of` = "top label"). `curve` holds the isotonic regression of the truth on the prediction: pairs (probability,
+    frequency) in ascending order. `ece` is the expected calibration error of the bins in `Score.reliability`. Where
+    `temperature` is None, `no_temperature` holds the reason.
     """
 
     of: Literal["positive class", "top label"]
@@ -145,7 +145,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with the interval that covers what it estimates, and its standard error."""
+    """An estimate with its interval and standard error."""
 
     value: float
     ci: Interval
@@ -154,7 +154,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class BalancedLoss:
-    """The mean over the classes that have rows of their losses, in nats, with its interval and standard error."""
+    """The mean of the losses of the classes that have rows, in nats, with its interval and standard error."""
 
     loss: float
     ci: Interval
@@ -163,7 +163,7 @@ class BalancedLoss:
 
 @dataclass(frozen=True, slots=True)
 class Macro:
-    """Means over the labels: of the loss with its interval, rows being independent, and of the measures of each."""
+    """Means over the labels: the loss, with an interval that takes rows as independent, and other measures."""
 
     loss: BalancedLoss
     accuracy: float
@@ -175,11 +175,11 @@ class Macro:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """How the rows of a class were decided: with the most probable class as the answer.
+    """Precision, recall and F1 of a class, with the most probable class as the answer.
 
-    `precision` is the share of the answers of this class that are right, `recall` the share of its rows that got it,
-    with its interval `recall_ci`, and `f1` their harmonic mean: all by weight. `answered` is the weight of the rows
-    that got this class as their answer, `weight` that of the rows that are of it.
+    `precision` is the share of the answers of this class that are right, `recall` the share of right answers among its
+    rows, with its interval `recall_ci`, and `f1` their harmonic mean: all by weight. `answered` is the weight of the
+    rows with this class as their answer, `weight` the weight of the rows of the class.
     """
 
     value: Hashable
@@ -204,7 +204,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What the rows of each class were taken for.
+    """Confusion matrix: rows by true and predicted class.
 
     `counts` and `weights` have a row for each true class and a column for each predicted one, in the order of
     `Score.classes`; they are empty beyond a hundred classes. `mistakes` are the most frequent pairs of different
@@ -219,7 +219,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What the most probable classes are worth as answers.
+    """Accuracy measures of the most probable class as the answer.
 
     `accuracy` and `balanced_accuracy`, the mean recall of the classes that have rows, come with intervals; `f1` is the
     mean over the classes that occur as truth or as answer.
@@ -234,7 +234,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class Brier:
-    """The mean square of what a prediction is off: (q − y)² of the positive one of two classes, else Σ_k (q_k − y_k)².
+    """The Brier score, a mean squared error: (q − y)² of the positive one of two classes, else Σ_k (q_k − y_k)².
 
     value = miscalibration − discrimination + uncertainty, where an isotonic regression for each class is the best
     recalibration: Murphy's reliability, resolution and uncertainty. The parts are None beyond a hundred classes.
@@ -250,12 +250,12 @@ class Brier:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How well the probability of a class tells its rows from the others: the class against the rest.
+    """ROC and precision-recall of a class against the rest.
 
-    `auc` is the area under the ROC curve: the chance that a row of the class has a larger probability than another row,
-    ties counted by half. `average_precision` is Σ (R_j − R_j−1) P_j over the thresholds. Each is off by no more than
-    its `within`, which is 0 if the probabilities themselves were compared, and not the cells of a grid. `roc` has pairs
-    (false positive rate, true positive rate), `pr` pairs (recall, precision), from the highest threshold down.
+    `auc` is the area under the ROC curve: the probability that a row of the class has a larger probability than another
+    row, with ties counted as half. `average_precision` is Σ (R_j − R_j−1) P_j over the thresholds. The error of each is
+    at most its `within`, which is 0 unless probabilities were grouped into the cells of a grid. `roc` has pairs (false
+    positive rate, true positive rate), `pr` pairs (recall, precision), from the highest threshold down.
     """
 
     value: Hashable
@@ -269,7 +269,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Rows with a probability of the positive class of at least `threshold` taken as positive, and what follows.
+    """Results of taking rows as positive if their positive class has a probability of at least `threshold`.
 
     `cost` is the mean cost of a row.
     """
@@ -283,10 +283,10 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Thresholds of two classes where a false positive costs `fp` and a false negative `fn`.
+    """Decision thresholds of two classes, for a false positive that costs `fp` and a false negative that costs `fn`.
 
-    `best` has the smallest cost in these rows; it is the smallest of many, so that new rows will cost a little more.
-    `calibrated` is fp / (fp + fn), the best one if the probabilities can be believed. `table` has some in between.
+    `best` has the smallest cost in these rows; it is chosen from many, so new rows will cost a little more.
+    `calibrated` is fp / (fp + fn), the best threshold for calibrated probabilities. `table` has some others.
     """
 
     fp: float

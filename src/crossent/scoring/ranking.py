@@ -24,12 +24,12 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelRanking(RankingValues):
-    """Several predictions of the same rows, cheapest first, in nats.
+    """Several predictions of the same rows, best first, with losses in nats.
 
-    `models` have loss, interval, rank and the letters of their ties: models that share a letter are not told apart.
-    `pairs` has the difference of every two, cheaper model first, with an interval that allows for all pairs. Those
-    intervals decide, because models that err in the same rows are told apart by differences far smaller than the
-    intervals of their losses.
+    `models` have loss, interval, rank and the letters of their ties: models that share a letter cannot be
+    distinguished. `pairs` has the difference of every pair, better model first, with an interval that allows for all
+    pairs. These intervals decide: models that err in the same rows can be distinguished by differences far smaller than
+    the intervals of their losses.
     """
 
     def to_dict(self, *, unit: Unit = "nats") -> dict[str, Any]:
@@ -73,7 +73,7 @@ class ModelRanking(RankingValues):
         Returns
         -------
         str
-            JSON without NaN or Infinity, which it does not know.
+            JSON, without NaN and Infinity, which JSON lacks.
 
         Examples
         --------
@@ -85,7 +85,7 @@ class ModelRanking(RankingValues):
         return json.dumps(self.to_dict(unit=unit), indent=indent, allow_nan=False, ensure_ascii=False)
 
     def to_text(self, *, unit: Unit = "nats") -> str:
-        """Return aligned tables, which are also what is printed.
+        """Return aligned tables, as printed by `print`.
 
         Parameters
         ----------
@@ -102,14 +102,14 @@ class ModelRanking(RankingValues):
         >>> import crossent
         >>> same = crossent.score([1, 0], probs=[0.6, 0.3])
         >>> print(crossent.rank({"x": same, "y": same}).to_text().splitlines()[0])
-        2 models of 2 rows, in pairs
+        2 models of 2 rows, paired
         """
         from crossent.scoring.show.comparison_text import ranking_text
 
         return ranking_text(self if unit == "nats" else in_bits(self), unit)
 
     def to_html(self, path: str | Path, *, title: str = "", unit: Unit = "nats") -> Path:
-        """Write a report with pictures: one HTML file that needs nothing else.
+        """Write a report with pictures to one self-contained HTML file.
 
         Parameters
         ----------
@@ -147,22 +147,22 @@ class ModelRanking(RankingValues):
 
 
 def rank(scores: Mapping[str, Score | ScoreState], *, ci: float | None = None) -> ModelRanking:
-    """Rank predictions of the same rows by their loss, and say which of them are not told apart.
+    """Rank predictions of the same rows by their loss, and mark the ones that cannot be distinguished.
 
-    Every two are compared as `compare` does. Of K models that is K (K − 1) / 2 intervals; each is that much wider that
-    all of them together hold with probability `ci` (Bonferroni), so that a rank is no accident of many comparisons.
+    Every pair is compared as by `compare`. K models have K (K − 1) / 2 intervals, widened so that all of them hold
+    together with probability `ci` (Bonferroni). So a rank does not come from the number of comparisons.
 
     Parameters
     ----------
     scores
         Two or more scores, or states made with `rows=True`, by the names of their models.
     ci
-        Level of confidence, by default that of the first score.
+        Confidence level; by default that of the first score.
 
     Returns
     -------
     ModelRanking
-        Models, cheapest first, and the differences of all pairs.
+        Models, best first, and the differences of all pairs.
 
     Raises
     ------

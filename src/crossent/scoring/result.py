@@ -14,7 +14,7 @@ from crossent.scoring.parts import ScoreValues, Slice, Unit
 
 
 class MergeableState(Protocol):
-    """What a score needs of the state that it was made from: `ScoreState` is one."""
+    """The part of a state that its score needs: `ScoreState` is one."""
 
     def merge(self, other: Any) -> MergeableState:
         """Add the rows of another state, and return the state itself."""
@@ -31,16 +31,17 @@ class Score(ScoreValues):
 
     Losses are in nats. `n` counts the rows with a positive weight, `weight` is the sum of their weights, `clusters` the
     number of clusters (None if rows are independent). `ci` holds the ends of the interval that covers the expected loss
-    with probability `level`, `se` is the standard error. `baseline` is the loss of predicting the frequencies of the
-    classes, `skill` = 1 − loss / baseline (NaN where there is only one class), `entropy` the mean of −Σ q log q, the
-    loss that the predictions themselves expect. `zero` is the smallest probability that was charged, or "inf".
-    An infinite loss has `finite` beside it: what the other rows cost, and all rows at some floors; else it is None.
+    with probability `level`, `se` is the standard error. `baseline` is the loss of always predicting the class
+    frequencies, `skill` = 1 − loss / baseline (NaN where there is only one class), `entropy` the mean of −Σ q log q,
+    the loss expected if the probabilities were right. `zero` is the smallest probability used in the loss, or "inf".
+    For an infinite loss, `finite` holds the loss of the other rows, and the loss of all rows at some floors; else it is
+    None.
     """
 
     state: MergeableState | None = field(default=None)
 
     def to_dict(self, *, unit: Unit = "nats") -> dict[str, Any]:
-        """Return every number by its name, with lists, dicts, numbers and texts alone.
+        """Return every number by its name, using only lists, dicts, numbers and texts.
 
         Parameters
         ----------
@@ -88,7 +89,7 @@ class Score(ScoreValues):
         Returns
         -------
         str
-            JSON without NaN or Infinity, which it does not know.
+            JSON, without NaN and Infinity, which JSON lacks.
 
         Examples
         --------
@@ -137,8 +138,8 @@ class Score(ScoreValues):
     def rows(self) -> Any:
         """Every row, as a frame of the first of polars, pandas and pyarrow that is imported already, else of pyarrow.
 
-        Columns: id (the row's number, if it has none), label, loss in nats, probability (which the true class got),
-        predicted, confidence (which the predicted class got), and if there are any weight, cluster and those of `by`.
+        Columns: id (the row's number, if it has none), label, loss in nats, probability (of the true class), predicted,
+        confidence (of the predicted class), and if present weight, cluster and the columns of `by`.
 
         Returns
         -------
@@ -173,15 +174,15 @@ class Score(ScoreValues):
             return table
         return nw.from_native(table, eager_only=True).lazy().collect(backend=backend).to_native()
 
-    def to_html(self, path: str | Path, *, title: str = "What the predictions cost", source: str = "") -> Path:
-        """Write a report with pictures: one HTML file that needs nothing else.
+    def to_html(self, path: str | Path, *, title: str = "Loss of the predictions", source: str = "") -> Path:
+        """Write a report with pictures to one self-contained HTML file.
 
         Parameters
         ----------
         path
             The file to write.
         title, source
-            Heading of the page, and where the predictions came from.
+            Heading of the page, and origin of the predictions.
 
         Returns
         -------
@@ -238,12 +239,12 @@ class Score(ScoreValues):
         Returns
         -------
         Score
-            As if all rows had been scored at once.
+            The score of all rows, as if scored at once.
 
         Raises
         ------
         InputError, InputTypeError
-            If the other is no score, or the two cannot be merged.
+            If the other is not a score, or the two cannot be merged.
 
         Examples
         --------

@@ -32,32 +32,33 @@ _NUMBERS = int | float | np.ndarray | np.number | np.bool_
 class ScoreState:
     """Score rows that come in parts: `update` with each part, `merge` states, `finalize` to a `Score`.
 
-    Parts and states may come in any order; the numbers are the same up to rounding of float64 (1e-13), whatever the
-    parts. A state is a few tens of kilobytes for ten classes, and grows with the number of classes, slices and
-    clusters alone. It may be pickled.
+    Parts and states may come in any order and size; results agree up to float64 rounding (1e-13). A state takes a few
+    tens of kilobytes for ten classes, and grows only with the number of classes, slices and clusters. It can be
+    pickled.
 
     Parameters
     ----------
     classes
-        The classes of the columns, in their order, or a mapping of labels to names; by default the names of the
-        columns if they have some, else 0 … V − 1. With one column per row, the second class is the positive one.
+        The classes in the order of the columns, or a mapping of labels to names; by default the column names if there
+        are any, else 0 … V − 1. With one column per row, the second class is the positive one.
     ignore
         Labels of rows to leave out; `float("nan")` for missing ones.
     normalize
         Divide probabilities by their sum.
     zero
-        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+        Floor of the probability in the loss, or "inf" for none, so that a probability of 0 costs infinity.
     ci
-        Level of confidence of the intervals.
+        Confidence level of the intervals.
     worst
-        How many of the most expensive rows to name.
+        Number of rows with the largest loss to list.
     rows
         Keep the loss of every row, so that `compare` can pair them: some 50 bytes a row.
     costs
-        What a false positive and a false negative cost, such as {"fp": 1, "fn": 5}, for the thresholds of two classes.
+        Costs of a false positive and a false negative, such as {"fp": 1, "fn": 5}; adds decision thresholds for two
+        classes.
     bins
-        How many bins to cut a column of numbers of `by` into, such as {"age": 5}; numbers with more than 50 values are
-        cut into five by default.
+        Number of bins for numeric columns of `by`, such as {"age": 5}; by default columns with more than 50 values are
+        cut into five.
 
     Raises
     ------
@@ -130,8 +131,8 @@ class ScoreState:
         y
             The true class of each row, (N,).
         probs, logits, logprobs
-            One of the three, (N, V), or (N,) for the positive one of two classes: probabilities, unnormalised
-            log-probabilities (for one column log-odds), or log-probabilities.
+            One of the three, shape (N, V), or (N,) for the positive one of two classes: probabilities, logits (log-odds
+            if one column), or log-probabilities.
         weight
             Weight of each row, ≥ 0; a row of weight 0 is left out.
         cluster
@@ -149,8 +150,8 @@ class ScoreState:
         Raises
         ------
         InputError
-            If the rows cannot be scored: a ValueError whose text names row, cause and fix. If some rows had been added
-            by then, the state cannot be used again, and says so.
+            If the rows cannot be scored: a ValueError that names row, cause and fix. If some rows were already added,
+            the state cannot be used again, and raises.
         InputTypeError
             If an argument has the wrong type: an InputError that is a TypeError too.
 
@@ -180,7 +181,7 @@ columns, the positive class last
         Parameters
         ----------
         other
-            A state with the same options and classes; it is left as it is.
+            A state with the same options and classes; it is not changed.
 
         Returns
         -------
@@ -192,7 +193,7 @@ columns, the positive class last
         InputError
             If the states differ in options, classes, kind of predictions, slices, or use of clusters and ids.
         InputTypeError
-            If the other is no state.
+            If the other is not a state.
 
         Examples
         --------
@@ -222,7 +223,7 @@ cannot be merged
         Raises
         ------
         InputError
-            If no row counts.
+            If there are no rows to score.
 
         Examples
         --------
@@ -235,9 +236,9 @@ cannot be merged
         return finish(self.sums, self)
 
     def all_reduce(self, group: Any = None) -> ScoreState:
-        """Merge the states of all ranks of a torch.distributed process group, so that each rank has the whole.
+        """Merge the states of all ranks of a torch.distributed process group; every rank gets the result.
 
-        Every rank must call it. The states travel pickled, between the ranks of one program.
+        Every rank must call it. States are sent pickled, between the ranks of one program.
 
         Parameters
         ----------
@@ -271,7 +272,7 @@ cannot be merged
 
 
 def _are_whole(parts: dict[str, Any]) -> bool:
-    """Return whether the parts of a pickled state are those that a state has, down to the names of their attributes."""
+    """Return whether a pickled state has all parts of a state, with the right attribute names."""
     options, sums = parts.get("options"), parts.get("sums")
     if not isinstance(options, ScoreOptions) or not isinstance(parts.get("_whole"), bool):
         return False

@@ -1,11 +1,10 @@
 """The losses for PyTorch: `import crossent.torch as F` is a drop-in for `torch.nn.functional`'s cross-entropies.
 
-The public face is `functional`, `linear`, `log_probabilities`, `divergence`, `linear_divergence`, `modules`,
-`lm_head`, `explain` (on `rehearsal`, `head_facts` and `head_memory`) and `sequences`.
-Users import this module only. Below it lie the folders `lazy` (lazy logits), `teachers` (what a student is compared
-with), `operators` (what torch's dispatcher sees), `call` (call in, results out), `sources` (where logits come from, a
-tile at a time), `ranks` (who holds which classes and rows) and `base`. They import `crossent.kernels` and the plain
-modules; nothing but the demonstration and `doctor` imports this.
+The public face is `functional`, `linear`, `log_probabilities`, `divergence`, `linear_divergence`, `modules`, `lm_head`,
+`explain` (on `rehearsal`, `head_facts` and `head_memory`) and `sequences`. Users import this module only. Below it lie
+the folders `lazy` (lazy logits), `teachers` (teachers of a divergence), `operators` (operators of torch's dispatcher),
+`call` (arguments and results), `sources` (logits, a tile at a time), `ranks` (distribution of classes and rows) and
+`base`. They import `crossent.kernels` and the plain modules; nothing but the demonstration and `doctor` imports this.
 """
 
 from crossent.torch.base.dequantized import Dequantized

@@ -1,4 +1,4 @@
-"""Divergences between a student and a teacher: what distillation minimises."""
+"""Divergences between a student and a teacher: the loss of distillation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from torch import Tensor
 
 from crossent.torch.base.overrides import overridable
 from crossent.torch.base.values import is_dtensor
-from crossent.torch.call.arguments import Arguments, Closing, check_same_call, checked, scores_of, sharding_of
+from crossent.torch.call.arguments import (
+    Arguments,
+    Closing,
+    check_same_call,
+    checked,
+    row_closing,
+    scores_of,
+    sharding_of,
+)
 from crossent.torch.call.closings import row_function_of
 from crossent.torch.call.dtensor import of_heads, stand_in
 from crossent.torch.call.layout import layout_of_rows
@@ -79,9 +87,9 @@ def divergence(
         kind="reverse"   KL(student‖teacher) = Σ_v q_v (log q_v − log p_v)
         kind="js"        β KL(teacher‖m) + (1 − β) KL(student‖m),   m = β · teacher + (1 − β) · student
 
-    Forward weighs each class by the teacher: the student must give probability to everything that the teacher does. It
-    is what `torch.nn.functional.kl_div(log_q, log_p, log_target=True)` sums, and the classical distillation. Reverse
-    weighs by the student: it must avoid what the teacher avoids, and may leave some of the teacher's answers out.
+    Forward weighs each class by the teacher: the student must give probability to every class that the teacher does.
+    This is classical distillation, the sum in `torch.nn.functional.kl_div(log_q, log_p, log_target=True)`. Reverse
+    weighs by the student: it must avoid classes that the teacher avoids, and may drop some of the teacher's classes.
 
     Every divergence is a sum of terms that are never negative: the result is ≥ 0, and exactly 0 for equal logits and
     scores. A class that the teacher excludes by a score of −inf has p = 0, and makes a reverse divergence +inf unless
@@ -92,40 +100,40 @@ def divergence(
     logits
         Logits of the student, shape (…, V), the classes on the last axis; float32, float64, bfloat16 or float16.
     teacher_logits
-        Logits of the teacher, shape (…, V) with the same rows; any of these dtypes, not necessarily the student's. They
-        get a gradient if they require one; a frozen teacher is evaluated under `torch.no_grad()`. Or a `TopK` with
-        index and prob of shape (…, K), its most probable classes; logits of all classes are then never made. An entry
+        Logits of the teacher, shape (…, V) with the same rows; any of these dtypes, also different from the student's.
+        They get a gradient if they require one; a frozen teacher is evaluated under `torch.no_grad()`. Or a `TopK` with
+        index and prob of shape (…, K), its most probable classes; logits of all classes are then not needed. An entry
         of probability 0 is left out, and probabilities of the same class add.
     kind
         The direction: "forward", "reverse" or "js", as above.
     beta
         The teacher's share β of the mixture m, between 0 and 1, both excluded.
     temperature, softcap
-        Scores of the student, as in `cross_entropy`; one temperature, or one for each row, shape (…). Gradients shrink
-        with the square of a temperature τ of both. To scale them back is the caller's: `tau**2 * divergence(logits,
+        Scores of the student, as in `cross_entropy`; one temperature, or one for each row, shape (…). With a
+        temperature τ for both, gradients shrink with its square. Scale them back yourself: `tau**2 * divergence(logits,
         teacher_logits, temperature=tau)`.
     teacher_temperature, teacher_softcap
-        Scores of the teacher. A temperature of None is the student's; a softcap of None is no softcap, whatever the
-        student has.
+        Scores of the teacher. A temperature of None is the student's; a softcap of None is no softcap, also if the
+        student has one.
     teacher_classes
         For vocabularies that differ: for each class of the student its column in `teacher_logits`, shape (V), any
-        integer dtype, and −1 where the teacher has none (p = 0). The teacher's softmax is over the columns that are
-        named. The teacher's logits are copied in this order.
+        integer dtype, and −1 where the teacher has none (p = 0). The teacher's softmax is over the named columns only.
+        The teacher's logits are copied in this order.
     tail
-        What becomes of the classes that a `TopK` teacher lacks. "ignore": the loss has the terms of the K classes only.
+        Treatment of the classes that a `TopK` teacher lacks. "ignore": the loss has the terms of the K classes only.
         These are p (log p − log q) + q − p forward and q (log q − log p) + p − q in reverse: never negative, and 0
         where the student has the same probabilities, even if they add up to less than 1. "bucket": the other classes
-        are one class of its own on both sides, of probability 1 − Σ p and 1 − Σ q (at least the rounding of these).
+        are one extra class on both sides, of probability 1 − Σ p and 1 − Σ q (at least the rounding of these).
     target
         Target of the student beside the teacher, for `closing` and statistics: class indices, shape (…), probabilities,
         shape (…, V), or a `TopK`. It does not enter the divergence.
     ignore_index
-        Rows of this target class contribute neither loss nor gradient, whatever their logits hold.
+        Rows of this target class contribute neither loss nor gradient, for any logits.
     closing, operands
         A function of the rows that returns a loss for each, `closing(rows, *operands)`, in place of the divergence, as
         in `cross_entropy`. Its `rows` have `kl` (forward), `reverse_kl`, `js`, `lse`, `entropy`, `teacher_lse`,
-        `teacher_entropy` and, with a target, `logprob`, `loss`, `correct`. `rows.js` costs another visit of both logits
-        unless kind="js".
+        `teacher_entropy` and, with a target, `logprob`, `loss`, `correct`. `rows.js` costs another pass over both
+        logits unless kind="js".
     sample_weight
         Weight of each row, shape (…). A weight of 0 removes the row, even if its divergence is infinite or NaN.
     reduction
@@ -134,8 +142,8 @@ def divergence(
     return_stats
         Also return `DivergenceStats` of the rows: entropies, normalisers and all divergences, each differentiable.
     process_group, first_class, num_classes
-        As in `cross_entropy`: both logits are those of the same shard of the classes. Without a group, `num_classes`
-        says how many columns are classes; what lies behind them, in either, is padding.
+        As in `cross_entropy`: both logits are those of the same shard of the classes. Without a group, `num_classes` is
+        the number of columns that are classes; further columns, in either, are padding.
 
     Returns
     -------
@@ -150,19 +158,19 @@ def divergence(
     ValueError
         If shapes do not fit, or an option is out of its range or belongs to another kind of teacher.
     TypeError
-        If logits are not floating-point, or classes no integers.
+        If logits are not floating-point, or classes are not integers.
     NotImplementedError
         If the logits are on a device for which there is no backend.
 
     Notes
     -----
-    No tensor of the size of the logits is made in the forward. The backward makes each gradient that is wanted in one
-    visit of both logits; derivatives of gradients are recomputed in plain operations, and slow.
+    The forward allocates no tensor of the size of the logits. The backward computes each required gradient in one pass
+    over both logits; derivatives of gradients are recomputed in plain operations, and slow.
 
     Logits may be DTensors as in `cross_entropy`, their classes and rows sharded over dimensions of a mesh; the
     teacher's are placed as the student's. For each group of ranks that share the classes, the forward sends the MAX and
     SUM of `cross_entropy` for either head and one SUM of 2 N numbers (for js 4 N), the backward nothing. A `TopK` takes
-    those of `logprobs`.
+    the collectives of `logprobs`.
 
     Examples
     --------
@@ -245,7 +253,7 @@ def _on_this_rank(
         facts = {"the dtype": str(logits.dtype), "the kind of teacher": type(teacher.logits).__name__}
         check_same_call(rows, **facts, kind=options.kind, beta=options.beta, tail=teacher.tail)
     view = view_of(layout.flat(logits), rows, teacher, options, has_target=has_target)
-    loss = rows.row_closing.closed(view, None if rows.closing.function else view.of_teacher(options.name))
+    loss = row_closing(rows).closed(view, None if rows.closing.function else view.of_teacher(options.name))
     if rows.closing.reduction == "none" and len(layout.rows) != 1:
         loss = loss.reshape(layout.rows)
     return (loss, view.stats(layout.rows)) if rows.return_stats else loss

@@ -1,7 +1,7 @@
-"""What `fuse_lm_head` does for a model, said before anybody trains: heads, the way of logits, and memory."""
+"""The effect of `fuse_lm_head` on a model, before training: heads, the way of logits, and memory."""
 
 # pyright: reportPrivateUsage=false
-# Which layers may be fused is what lm_head says.
+# lm_head decides which layers may be fused.
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crossent.torch.rehearsal import NoRehearsalError, NoTwinError, Rehearsal, r
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LogitsWay:
-    """What happens to the logits between the head and the loss.
+    """Steps of the logits between the head and the loss.
 
     Scores are softcap · tanh(z / (temperature · softcap)) of the head's output z, or z / temperature without softcap.
     """
@@ -57,7 +57,7 @@ class LogitsWay:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Explanation:
-    """What `fuse_lm_head` does for a model, and the memory that its head takes in a training step."""
+    """The effect of `fuse_lm_head` on a model, and the memory of its head in a training step."""
 
     model: str
     """Class of the model, with its module."""
@@ -79,7 +79,7 @@ class Explanation:
     with_crossent: HeadMemory | None
     """Memory of a step whose loss is crossent's of the head's input."""
     notes: tuple[str, ...] = ()
-    """What else is worth a word."""
+    """Further notes."""
 
     @property
     def fuses(self) -> bool:
@@ -89,11 +89,11 @@ class Explanation:
     @property
     def saves(self) -> bool:
         """Whether a fused model trains without its logits, as far as is known."""
-        freed = any(head.sharded not in (None, "DTensor") for head in self.heads)  # FSDP2 gathers what was fused before
+        freed = any(head.sharded not in (None, "DTensor") for head in self.heads)  # FSDP2 gathers heads fused before it
         return self.fuses and self.logits.asked is None and not freed
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values, such as JSON takes, with the peaks of memory in bytes."""
+        """Return all fields as plain values for JSON, with the peaks of memory in bytes."""
         found = dataclasses.asdict(self)
         found |= {
             "fuses": self.fuses,
@@ -120,7 +120,7 @@ class Explanation:
             rows = f"{self.batch:,} × {self.length:,} = {self.batch * self.length:,} rows"
             lines.append(("step", f"{rows}, {name_of(self.dtype)}, on {self.device}; memory for the head at its peak:"))
             lines.append(("with logits", _memory(self.with_logits, "copies and log-probabilities")))
-            other = "with crossent" if self.saves else "linear loss"  # where somebody calls it
+            other = "with crossent" if self.saves else "linear loss"  # for a direct call
             lines.append((other, _memory(self.with_crossent, "copies of operands")))
             lines += [("", _ADVICE)] if not self.saves else []
         lines += [("note", note) for note in self.notes]
@@ -128,7 +128,7 @@ class Explanation:
 
 
 _ADVICE = (
-    "the last line is of linear_cross_entropy, called with the head's input and weight; a fused head would not do so"
+    "the last line shows linear_cross_entropy on the head's input and weight; a fused head would not save this memory"
 )
 
 
@@ -140,16 +140,16 @@ def explain(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
 ) -> Explanation:
-    """Say what `fuse_lm_head` does for a model, and how much memory its head takes in a training step.
+    """Explain what `fuse_lm_head` does for a model, and how much memory its head needs in a training step.
 
-    The model stays as it is. A twin without numbers is fused and makes a training step of two short sequences on the
-    meta device of torch, which runs the model's own forward and allocates nothing. Where it does not run there, softcap
-    and scale are those that the configuration names.
+    The model is not changed. A copy without numbers is fused, and runs a training step of two short sequences on
+    torch's meta device: the model's own forward, without allocating memory. If that fails, softcap and scale come from
+    the configuration.
 
-    With B sequences of L tokens the head has N = B · L rows. The memory is that of the mean loss of all rows, at the
-    peak of the step: logits, what is made of them, their gradients, and the gradients of the head's input, weight and
-    bias. Parameters, the rest of the model and the optimizer come on top. Without crossent it is that of torch's loss
-    of logits, whose caller holds the model's output until the backward is over.
+    With B sequences of L tokens the head has N = B · L rows. The memory is the peak of the step for the mean loss of
+    all rows: logits, tensors derived from them, their gradients, and the gradients of the head's input, weight and
+    bias. Parameters, the rest of the model and the optimizer are not included. Without crossent, it is the memory of
+    torch's loss of logits, whose caller keeps the model's output until the end of the backward.
 
     Parameters
     ----------
@@ -158,20 +158,21 @@ def explain(
     batch, length
         Sequences, and tokens in each, in a step on one device.
     dtype
-        Of the head's operands, by default that of its weight. Another one means autocast, which casts the weight.
+        Dtype of the head's operands, by default that of its weight. Another dtype means autocast, which casts the
+        weight.
     device
-        Where the step will be: "cpu" or "cuda". By default where the weight is; of a model on the meta device, "cuda"
+        Device of the step: "cpu" or "cuda". By default the device of the weight; for a model on the meta device, "cuda"
         if there is a GPU.
 
     Returns
     -------
     Explanation
-        A text for people (`print` it), and a value with fields; sizes are in bytes.
+        A value with fields, sizes in bytes; `print` shows it as text.
 
     Raises
     ------
     TypeError
-        If `model` is no `torch.nn.Module`, or `dtype` is no floating dtype.
+        If `model` is not a `torch.nn.Module`, or `dtype` is not a floating-point dtype.
     ValueError
         If `batch` or `length` is not positive, or `device` is neither a CPU nor a GPU.
 
@@ -189,9 +190,9 @@ def explain(
         raise TypeError(f"explain takes a torch.nn.Module, got a {type(model).__name__}; load the model first")
     for name, value in (("batch", batch), ("length", length)):
         if not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"{name} is {value!r}, and has to be a positive integer")
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
     if dtype is not None and not dtype.is_floating_point:
-        raise TypeError(f"dtype is {dtype}, and has to be a floating dtype such as torch.bfloat16")
+        raise TypeError(f"dtype must be a floating-point dtype such as torch.bfloat16, got {dtype}")
     heads = tuple(facts_of(model, layer) for head in _heads_of(model) for layer in copies_of(head))
     why_not, way = _verdict(model)
     kind = _device(heads, device)
@@ -218,15 +219,16 @@ def explain(
 
 
 def _notes(model: nn.Module, heads: tuple[HeadFacts, ...]) -> tuple[str, ...]:
-    """Return what a head keeps to itself: shards that free it, and quantised weights that are not loaded."""
+    """Return notes on a head: shards that free it, and quantised weights that are not loaded."""
     notes = [
-        f"{head.sharded} frees the head's weight before the loss, so that a fused head computes its logits at once"
+        f"{head.sharded} frees the head's weight before the loss, so a fused head computes all its logits at once"
         for head in heads
         if head.sharded not in (None, "DTensor")
     ]
     if any(head.quantised is not None for head in heads):
         notes.append(
-            "memory is counted as of a weight in the operands' dtype; parts of a quantised one are made for products"
+            "the memory is that of a weight in the operands' dtype; a quantised weight is unpacked in parts, one per "
+            "product"
         )
     config: Any = getattr(model, "config", None)
     if getattr(config, "quantization_config", None) is not None and all(head.quantised is None for head in heads):
@@ -242,7 +244,7 @@ def _verdict(model: nn.Module) -> tuple[str | None, LogitsWay]:
         return _in_place(model), _configured(model, str(error))
     except NoRehearsalError as error:
         return None, _configured(model, str(error))
-    except TypeError as error:  # of fuse_lm_head, which says what to do
+    except TypeError as error:  # from fuse_lm_head, with the fix
         return str(error), _configured(model, "fuse_lm_head cannot fuse it")
 
 

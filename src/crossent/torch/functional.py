@@ -98,12 +98,12 @@ def cross_entropy(
         Class indices, shape (), (N) or (N, d1, …, dk), any integer dtype; or class probabilities in the shape of the
         input, any floating dtype, differentiable; or a `TopK`.
     weight
-        Weight of each class, shape (V). A constant: it gets no gradient. A target whose classes all weigh 0 costs 0,
-        whatever the logits hold.
+        Weight of each class, shape (V). A constant: it gets no gradient. A target whose classes all have weight 0 costs
+        0, for any logits.
     size_average, reduce
-        Deprecated in torch; they override `reduction` as there.
+        Deprecated in torch; they override `reduction`, as in torch.
     ignore_index
-        Rows of this class contribute neither loss nor gradient, whatever their logits hold. Indices only.
+        Rows of this class contribute neither loss nor gradient, for any logits. Class indices only.
     reduction
         "none" returns s · loss of each row, with the sample weight s; "sum" adds the rows up. "mean" divides the sum:
         for class indices y by Σ s · weight_y over the rows that are not ignored, for probabilities by Σ s.
@@ -124,14 +124,14 @@ def cross_entropy(
     closing, operands
         A function of the rows that returns a loss for each, `closing(rows, *operands)`, in place of the cross-entropy.
         `rows` has the vectors (n,) `logprob`, `loss`, `lse`, `entropy`, `confidence`, `correct` and `segments`; see
-        `ClosingRows`. The operands are constants for each row, in the rows' shape or with more axes. Reduction,
-        sample weights, the z-loss and what a mean divides by are as without it; ignored rows, and rows of weight 0, do
-        not reach it and cost 0. A loss of a row may depend on that row only: CROSSENT_VALIDATE=1 evaluates some rows
-        alone and raises if it does not hold.
+        `ClosingRows`. The operands are constants for each row, in the rows' shape or with more axes. Reduction, sample
+        weights, z-loss and the divisor of a mean are unchanged; ignored rows and rows of weight 0 are not passed to it
+        and cost 0. The loss of a row must depend only on that row: CROSSENT_VALIDATE=1 evaluates some rows alone and
+        raises otherwise.
     segments
-        Numbers of sequences, integers in the rows' shape, for a closing whose losses depend on whole sequences; it
-        reads them as `rows.segments`, and rows with the same number always come to it together. Not under
-        `torch.compile` and function transforms, which cannot leave ignored rows out.
+        Sequence number of each row, integers in the rows' shape, for a closing whose losses depend on whole sequences.
+        It reads them as `rows.segments`, and gets all rows of a sequence in one call. Not under `torch.compile` and
+        function transforms, which cannot leave ignored rows out.
     return_stats
         Also return `Stats` of the rows.
     process_group
@@ -153,10 +153,10 @@ def cross_entropy(
     IndexError
         If a class index is neither `ignore_index` nor in [0, V − 1].
     ValueError
-        If shapes do not fit, an option is out of its range, `temperature` or `weight` wants a gradient, a target
+        If shapes do not fit, an option is out of its range, `temperature` or `weight` requires a gradient, a target
         probability is negative, infinite or NaN, or `ignore_index` ≥ 0 is combined with probabilities.
     TypeError
-        If the logits are not floating-point, or the target has a dtype that fits neither kind.
+        If the logits are not floating-point, or the target has a dtype for neither indices nor probabilities.
     NotImplementedError
         If the input is on a device for which there is no backend.
 
@@ -168,10 +168,10 @@ def cross_entropy(
     the classes too.
 
     For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 2, both
-    float64, the backward nothing (a `TopK` that wants a gradient: a SUM of its size). `Stats` take that pair again, and
-    a MAX and a MIN of N; those of soft, smoothed or class-weighted targets take another such pair, and of soft ones one
-    more, and a MAX and a MIN of N. Each group that shares the rows adds up two numbers, for z-loss four. With
-    CROSSENT_VALIDATE=1, ranks that make different calls get an error that names the difference; without it they hang or
+    float64, the backward nothing (a `TopK` that requires a gradient: a SUM of its size). `Stats` take that pair again,
+    and a MAX and a MIN of N; those of soft, smoothed or class-weighted targets take another such pair, and of soft ones
+    one more, and a MAX and a MIN of N. Each group that shares the rows adds up two numbers, for z-loss four. With
+    CROSSENT_VALIDATE=1, different calls on the ranks raise an error that names the difference; without it they hang or
     fail in torch.distributed.
 
     Examples
@@ -244,9 +244,9 @@ def binary_cross_entropy_with_logits(
         Targets t in the shape of the input, between 0 and 1; differentiable if floating.
     weight, pos_weight
         Weight of each element, and of its positive part; broadcast to the shape of the input. Constants. A weight of 0
-        removes the element, whatever its input and target hold: value and gradient are exactly 0.
+        removes the element, for any input and target: value and gradient are exactly 0.
     size_average, reduce
-        Deprecated in torch; they override `reduction` as there.
+        Deprecated in torch; they override `reduction`, as in torch.
     reduction
         "none", "mean" over all elements, or "sum".
 
@@ -293,7 +293,7 @@ def binary_cross_entropy(
         loss = −weight · (t · log q + (1 − t) · log(1 − q)),   0 · log 0 = 0
 
     Positional parameters, defaults and semantics are those of `torch.nn.functional.binary_cross_entropy`, but nothing
-    is clipped: q = 0 for t = 1 costs +inf, where torch says 100, and the gradient is that of the formula. The loss of
+    is clipped: q = 0 for t = 1 costs +inf, where torch returns 100, and the gradient follows the formula. The loss of
     half-precision probabilities is float32. If you have logits, `binary_cross_entropy_with_logits` is more accurate.
 
     Parameters
@@ -303,10 +303,10 @@ def binary_cross_entropy(
     target
         Targets t in the shape of the input, between 0 and 1; differentiable if floating.
     weight
-        Weight of each element, broadcast to the shape of the input. A constant. A weight of 0 removes the element,
-        whatever its input and target hold.
+        Weight of each element, broadcast to the shape of the input. A constant. A weight of 0 removes the element, for
+        any input and target.
     size_average, reduce
-        Deprecated in torch; they override `reduction` as there.
+        Deprecated in torch; they override `reduction`, as in torch.
     reduction
         "none", "mean" over all elements, or "sum".
 
@@ -352,7 +352,7 @@ def _binary_cross_entropy(kind: str, operands: BinaryOperands, mode: Reduction) 
     if target.shape != x.shape:
         raise ValueError(
             f"target of shape {tuple(target.shape)} does not match input of shape {tuple(x.shape)}; "
-            "use target.expand_as(input) or view_as if that is what is meant"
+            "use target.expand_as(input), or view_as, if that is intended"
         )
     check_number_type("target", target)
     target = in_kernel_dtype(target, x.dtype)

@@ -1,4 +1,4 @@
-"""What there is to know of a layer that makes logits: its place, shape and dtype, and what else has a hand in it."""
+"""Facts about a layer that makes logits: place, shape, dtype, and modules that change it."""
 
 # pyright: reportPrivateUsage=false
 # A module's children are asked by _modules: the getattr of PEFT's wrappers answers for other modules.
@@ -44,7 +44,7 @@ class HeadFacts:
     quantised: str | None
     """The class of a weight that is stored in another form, or None."""
     sharded: str | None
-    """What holds the weight in shards, or None."""
+    """The engine that shards the weight, or None."""
     parameter_bytes: int
     """Bytes of weight and bias on this rank."""
 
@@ -62,7 +62,7 @@ class HeadFacts:
 
 
 def facts_of(model: nn.Module, head: nn.Module) -> HeadFacts:
-    """Return what there is to know of a layer of a model."""
+    """Return the facts about a layer of a model."""
     modules = dict(model.named_modules())
     name = next((name for name, module in modules.items() if module is head), "")
     inner: Any = base_of(head)
@@ -99,7 +99,7 @@ def copies_of(head: nn.Module) -> list[nn.Module]:
 
 
 def _stored_weight(layer: nn.Module) -> Any:
-    """Return a layer's weight as it is stored: reading a parametrized one computes it, and may change its state."""
+    """Return a layer's weight in stored form: reading a parametrized one computes it, and may change its state."""
     parametrized: Any = layer._modules.get("parametrizations")
     if parametrized is None or "weight" not in parametrized._modules:
         return layer.weight

@@ -1,9 +1,9 @@
 """The memory that a training step takes for a head: with all logits, as torch's own loss has them, and with crossent.
 
-Counted are the logits of N rows and V classes, whatever is made of them, and the gradients of the head and of its D
-inputs; the parameters and the rest of the model are not. All numbers are of the mean of a loss and of the phase of the
-step in which most is there at once. e is the size of a number in the dtype of the operands, w that of the loss: 8 for
-float64, else 4.
+It counts the logits of N rows and V classes, tensors derived from them, and the gradients of the head and of its D
+inputs; the parameters and the rest of the model are not. All numbers are for the mean of a loss, at the phase of the
+step with the most memory. e is the size of a number in the dtype of the operands, w that of the loss: 8 for float64,
+else 4.
 
 torch's loss of logits, where the caller holds the model's output until the backward is over:
 
@@ -16,7 +16,7 @@ the weight. A tanh of the logits (softcap) keeps its result, e N V more until th
 that the embedding shares gets two gradients, which are there at the end together with their sum, 3 e V D. With crossent
 the sum takes the memory of the first, 2 e V D.
 
-The loss of crossent follows its plan (`sources.plan`), which is a function of shapes and dtypes alone.
+The loss of crossent follows its plan (`sources.plan`), which depends only on shapes and dtypes.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class HeadStep:
 
     @property
     def costs(self) -> SourceCosts:
-        """What the plan depends on; a GPU that is not here multiplies half precision as it is."""
+        """Inputs of the plan; an absent GPU is taken to multiply half precision directly."""
         device: Device = GPU if self.on_gpu else CPU
         if self.on_gpu and not torch.cuda.is_available():
             product = self.dtype
@@ -105,7 +105,7 @@ class HeadStep:
         return 0 if self.weight_dtype is None else self.dtype.itemsize * self.classes * self.features
 
     def operand_gradients(self, input_size: int, weight_size: int) -> int:
-        """Return bytes of the gradients of the operands, for bytes of a number in that of input and weight."""
+        """Return the bytes of the gradients of the operands, from the bytes per number of input and weight."""
         of_weight = weight_size * self.classes * self.features if self.trains else 0
         of_bias = weight_size * self.classes if self.bias else 0
         return input_size * self.rows * self.features + of_weight + of_bias
@@ -134,7 +134,7 @@ def with_logits(step: HeadStep) -> HeadMemory:
 
 
 def with_crossent(step: HeadStep) -> HeadMemory:
-    """Return the memory of a step whose loss is `linear_cross_entropy`, as that of lazy logits is.
+    """Return the memory of a step with `linear_cross_entropy`, which lazy logits use too.
 
     Examples
     --------

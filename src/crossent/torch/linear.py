@@ -88,13 +88,12 @@ def linear_cross_entropy(
     r"""Cross-entropy between a target and the softmax of input · linear_weightᵀ + linear_bias, in nats.
 
     It is `cross_entropy(torch.nn.functional.linear(input, linear_weight, linear_bias), target, …)` with all its
-    options, but the logits of a large vocabulary, the peak of a training step's memory, are made a chunk at a time.
-    Parameters that torch has too mean what they mean in `torch.nn.functional.linear_cross_entropy`.
+    options, but the logits of a large vocabulary, the memory peak of a training step, are computed in chunks. Shared
+    parameters mean the same as in `torch.nn.functional.linear_cross_entropy`.
 
-    Logits are float32 (float64 for float64 operands) whatever the dtype of the operands, and so are all sums; the
-    gradients are rounded to the dtype of their operand once, at the end. Where the processor has matrix units for
-    bfloat16, the gradient of the logits is rounded to it before it is multiplied. Under `torch.autocast` the
-    operands are cast to its dtype.
+    Logits and all sums are float32 for operands of any dtype (float64 for float64 operands); the gradients are rounded
+    to the dtype of their operand once, at the end. Where the processor has matrix units for bfloat16, the gradient of
+    the logits is rounded to it before it is multiplied. Under `torch.autocast` the operands are cast to its dtype.
 
     With "mean" or "sum" the gradients of float32 operands are computed in the forward already, which saves
     multiplying the logits a second time. A derivative of the gradient (create_graph=True) is recomputed with all
@@ -106,7 +105,7 @@ def linear_cross_entropy(
         Features, shape (D), (N, D) or (…, D); float32, float64, bfloat16 or float16.
     linear_weight
         Shape (V, D), or (V, d1, …, dk, D), which makes logits (…, V, d1, …, dk); of the dtype of the input. Or a
-        `LowRank`, a weight with an adapter; or a `Dequantized`, a weight that is made some classes at a time.
+        `LowRank`, a weight with an adapter; or a `Dequantized`, a weight computed a range of classes at a time.
     target
         Class indices, shape (), (N) or (…, d1, …, dk), any integer dtype; or class probabilities in the shape of the
         logits, (V), (N, V) or (…, V, d1, …, dk), any floating dtype, differentiable; or a `TopK` with K for V.
@@ -119,22 +118,23 @@ def linear_cross_entropy(
     ignore_index
         Rows of this class contribute neither loss nor gradient, nor on CPUs any work; None means −100. Indices only.
     sample_weight
-        Weight of each row, in the shape of the loss with reduction="none"; 0 removes the row, whatever it holds.
+        Weight of each row, in the shape of the loss with reduction="none"; 0 removes the row, for any values.
     closing, operands
         As in `cross_entropy`. With "mean" or "sum" the closing is called with the rows of a chunk at a time, while the
         forward has their logits, so that a loss of any form takes three products. It takes four products under
-        `torch.compile` and function transforms, on shards of the classes, where it uses `logprob` beside class weights
-        or smoothing, and where it uses a tensor from outside that wants a gradient.
+        `torch.compile` and function transforms, on shards of the classes, where it uses `logprob` with class weights or
+        smoothing, and where it uses an outer tensor that requires a gradient.
     segments
         As in `cross_entropy`. Chunks end where sequences do. Where one does not fit into a chunk, or the rows of one
         are apart, the logits are multiplied twice.
     chunk_bytes
-        How many bytes of logits there may be at a time, by default 128 MiB, and 512 MiB on GPUs; a tile has one logit
-        at least. It changes results by rounding only. If fewer than 128 rows of logits fit (32 or 64 on CPUs with
-        narrower vectors, 512 of float32 operands on GPUs), the logits are multiplied twice, in smaller tiles; so they
-        are in half precision on CPUs, unless all fit. CPUs with matrix units keep all logits of a bfloat16 head by
-        default where rows are at most 512 and a quarter of the features. On GPUs gradients of half-precision logits and
-        float32 sums may take as much memory again as the weight in float32; what is faster is chosen by shapes alone.
+        Largest number of bytes of logits at a time, by default 128 MiB, and 512 MiB on GPUs; a tile has at least one
+        logit. It changes results only by rounding. If fewer than 128 rows of logits fit (32 or 64 on CPUs with narrower
+        vectors, 512 of float32 operands on GPUs), the logits are multiplied twice, in smaller tiles. Half-precision
+        operands on CPUs do the same, unless all logits fit. CPUs with matrix units keep all logits of a bfloat16 head
+        by default where rows are at most 512 and a quarter of the features. On GPUs gradients of half-precision logits
+        and float32 sums may take as much memory again as the weight in float32; the faster way is chosen from the
+        shapes.
     process_group, first_class, num_classes
         As in `cross_entropy`: `linear_weight` and `linear_bias` are shards, the rows of some classes. The gradient of
         the input is summed over all classes.
@@ -149,10 +149,11 @@ def linear_cross_entropy(
     IndexError
         If a class index is neither `ignore_index` nor in [0, V − 1].
     ValueError
-        If shapes do not fit, an option is out of its range, `temperature` or `weight` wants a gradient, a target
-        probability is negative, infinite or NaN, or `ignore_index` is given beside probabilities.
+        If shapes do not fit, an option is out of its range, `temperature` or `weight` requires a gradient, a target
+        probability is negative, infinite or NaN, or `ignore_index` is passed with probabilities.
     TypeError
-        If the operands are not floating-point or differ in dtype, or the target has a dtype that fits neither kind.
+        If the operands are not floating-point or differ in dtype, or the target has a dtype for neither indices nor
+        probabilities.
     NotImplementedError
         If the input is on a device for which there is no backend.
 
@@ -163,10 +164,10 @@ def linear_cross_entropy(
     are DTensors then. The loss is the same on every rank, and each gradient is placed as its operand.
 
     For each group of ranks that share the classes, the forward sends one MAX of N numbers and one SUM of 4 N + 2, both
-    float64, and the backward one SUM of the input's gradient, N · D numbers in float32, a chunk of rows at a time
-    while the next is multiplied. Under sequence parallelism the forward gathers the N · D numbers of the input, and the
-    target if that is sharded, and the backward scatters the sum instead. Ranks that have other rows of the same
-    classes add up the gradient of the weight in float32. `Stats` send what they send in `cross_entropy`.
+    float64, and the backward one SUM of the input's gradient, N · D numbers in float32, a chunk of rows at a time while
+    the next is multiplied. Under sequence parallelism the forward gathers the N · D numbers of the input, and the
+    target if that is sharded, and the backward scatters the sum instead. Ranks that have other rows of the same classes
+    add up the gradient of the weight in float32. `Stats` send the same as in `cross_entropy`.
 
     Examples
     --------
@@ -196,7 +197,7 @@ def linear_cross_entropy(
 
 
 def loss_of_layer(arguments: Arguments, chunk_bytes: int | None = None) -> Tensor | tuple[Tensor, Stats]:
-    """Return the loss of a layer's logits: what `linear_cross_entropy` does once its arguments are bound."""
+    """Return the loss of a layer's logits: `linear_cross_entropy` after its arguments are bound."""
     if any(is_dtensor(x) for x in arguments.operands):
         local = of_layer(arguments)
         return local.finish(_local_loss(local.arguments, chunk_bytes))
@@ -294,7 +295,7 @@ def _in_one_or_two_sweeps(
 
 
 def _kept(call: LinearCall, wanted: Wanted, chunk_bytes: int) -> str:
-    """Return what two sweeps keep for the backward: all logits where they fit, or the derivative of a frozen head.
+    """Return the data of two sweeps for the backward: all logits where they fit, or the derivative of a frozen head.
 
     The derivative costs a product in the forward, and saves two in the backward.
     """

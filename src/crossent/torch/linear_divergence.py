@@ -78,7 +78,7 @@ def linear_divergence(
     first_class: int | None = None,
     num_classes: int | None = None,
 ) -> Tensor | tuple[Tensor, DivergenceStats]:
-    r"""Divergence between a student's head and a teacher's, in nats, whose logits are made a chunk of rows at a time.
+    r"""Divergence between the predictions of a student's and a teacher's head, in nats, computed in chunks of rows.
 
     It is `divergence(linear(input, linear_weight, linear_bias), linear(teacher_input, teacher_weight, teacher_bias),
     …)` with all its options, where `linear` is `torch.nn.functional.linear`. With the student's prediction
@@ -88,9 +88,9 @@ def linear_divergence(
         kind="reverse"   KL(student‖teacher) = Σ_v q_v (log q_v − log p_v)
         kind="js"        β KL(teacher‖m) + (1 − β) KL(student‖m),   m = β · teacher + (1 − β) · student
 
-    never negative, and exactly 0 where both heads make the same logits. Logits are float32 (float64 for float64
-    operands) whatever the dtype of the operands, and so are all sums; gradients are rounded to the dtype of their
-    operand once, at the end. Under `torch.autocast` the operands are cast to its dtype.
+    never negative, and exactly 0 where both heads make the same logits. Logits and all sums are float32 for operands of
+    any dtype (float64 for float64 operands); gradients are rounded to the dtype of their operand once, at the end.
+    Under `torch.autocast` the operands are cast to its dtype.
 
     Parameters
     ----------
@@ -99,9 +99,9 @@ def linear_divergence(
         (V, d1, …, dk).
     teacher_input, teacher_weight, teacher_bias
         The teacher's layer with the same rows and classes: (…, D2), (V, D2) and (V). Its number of features and its
-        dtype may be others. Its operands get gradients if they require them; a frozen teacher costs one product. Either
-        weight may be a `LowRank` or a `Dequantized`. Or
-        `teacher_input` is a `TopK` of the teacher's most probable classes, without `teacher_weight`.
+        dtype may differ. Its operands get gradients if they require them; a frozen teacher costs one product. Either
+        weight may be a `LowRank` or a `Dequantized`. Or `teacher_input` is a `TopK` of the teacher's most probable
+        classes, without `teacher_weight`.
     kind, beta, temperature, softcap, teacher_temperature, teacher_softcap, tail, target, ignore_index
         As in `divergence`; beside K-dimensional weights a target has the shapes of `linear_cross_entropy`. Rows of the
         class `ignore_index` cost no work on CPUs.
@@ -114,11 +114,11 @@ def linear_divergence(
     sample_weight, reduction, return_stats
         As in `divergence`.
     chunk_bytes
-        How many bytes of logits of both heads there may be at a time, by default 128 MiB, and 512 MiB on GPUs. The
-        forward makes one row of both at least. It changes results by rounding only.
+        Largest number of bytes of logits of both heads at a time, by default 128 MiB, and 512 MiB on GPUs. The forward
+        computes at least one row of both. It changes results only by rounding.
     process_group, first_class, num_classes
-        As in `linear_cross_entropy`: both weights are shards of the same classes. Without a group, `num_classes` says
-        how many rows of both weights are classes; what lies behind them, in either, is padding.
+        As in `linear_cross_entropy`: both weights are shards of the same classes. Without a group, `num_classes` is the
+        number of rows of both weights that are classes; further rows, in either, are padding.
 
     Returns
     -------
@@ -141,9 +141,9 @@ def linear_divergence(
     do closings under `torch.compile` and function transforms. A derivative of the gradient (create_graph=True) is
     recomputed with all logits in memory, and slow.
 
-    On shards, each chunk of rows sends what `divergence` sends, and the backward one SUM of each input's gradient.
-    Operands may be DTensors as in `linear_cross_entropy`, the teacher's placed as the student's; but no input whose
-    rows are sharded over the dimension of the classes.
+    On shards, each chunk of rows sends the same as `divergence`, and the backward one SUM of each input's gradient.
+    Operands may be DTensors as in `linear_cross_entropy`, the teacher's placed as the student's; but the rows of an
+    input may not be sharded over the dimension of the classes.
 
     Examples
     --------
@@ -188,8 +188,8 @@ def _teacher_of(input: Any, weight: Any, bias: Any) -> TopK | LayerOperands:
     if not isinstance(input, TopK):
         if weight is None:
             raise TypeError(
-                "teacher_weight is missing beside teacher_input; pass both, or a TopK as teacher_input. Logits that "
-                "exist are for divergence"
+                "teacher_weight is missing beside teacher_input; pass both, or a TopK as teacher_input. For computed "
+                "logits, call divergence"
             )
         return layer_of(input, weight, bias, TEACHER)
     for name, x in (("teacher_weight", weight), ("teacher_bias", bias)):

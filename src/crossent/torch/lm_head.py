@@ -28,35 +28,34 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def fuse_lm_head(model: Model) -> Model:
-    """Let a model's output embedding return lazy logits, so that its training never builds the logits.
+    """Let a model's output embedding return lazy logits, so that training never computes the full logits.
 
-    The head then multiplies only when somebody wants the numbers: its output is a `torch.Tensor` that remembers the
-    head's input, weight and bias. `torch.nn.functional.cross_entropy` of it (what Hugging Face's loss functions call)
-    is `linear_cross_entropy`. A conversion of dtype, a choice of rows, a reshape of leading axes, an added bias, a
+    The head then multiplies only when the numbers are needed: its output is a `torch.Tensor` that holds the head's
+    input, weight and bias. `torch.nn.functional.cross_entropy` of it (as called by Hugging Face's loss functions) runs
+    `linear_cross_entropy`. A conversion of dtype, a choice of rows, a reshape of leading axes, an added bias, a
     division or multiplication by a number and a tanh before that stay lazy, as temperature and softcap; so does a
-    log_softmax with `gather`, a sum over the classes or `nll_loss`. Anything else computes the logits as if nothing had
-    happened, with the same numbers and gradients. `generate` and evaluation just work. Where a training step computes
-    the logits, a `UserWarning` says so once for each model, unless they are read for metrics after a fused loss.
+    log_softmax with `gather`, a sum over the classes or `nll_loss`. Any other operation computes the logits as usual,
+    with the same numbers and gradients. `generate` and evaluation work unchanged. If a training step computes the
+    logits, a `UserWarning` appears once per model, unless they are read for metrics after a fused loss.
 
-    Once somebody has read the logits, they are ordinary ones, and so is a loss of them. Like `linear_cross_entropy`, a
-    fused loss is float32 at least, does not round logits to half precision, and raises for negative probabilities.
-    Logits that were never computed cannot be read after an optimizer's step has changed the weight: that raises (unless
-    the change went through `weight.data`, which leaves no trace).
-    `torch.compile` of the model compiles what comes before the head, and breaks its graph there (with fullgraph=True
-    it raises).
+    Once computed, the logits are ordinary ones, and so is a loss of them. Like `linear_cross_entropy`, a fused loss is
+    float32 at least, does not round logits to half precision, and raises for negative probabilities. Logits that were
+    never computed cannot be read after an optimizer's step has changed the weight: that raises (unless the change went
+    through `weight.data`, which leaves no trace). `torch.compile` of the model compiles what comes before the head, and
+    breaks its graph there (with fullgraph=True it raises).
 
     FSDP2 may shard the model afterwards (`fully_shard`; fuse first). The head then keeps its weight from forward to
-    backward, whatever `reshard_after_forward` says, so that it is gathered once a step and its gradient scattered once.
-    Engines that put hooks on outputs of a model (FSDP1 with the head in the root's unit, Lightning, Accelerate) need
-    nothing. FSDP1 with the head in a unit of its own, and DeepSpeed's ZeRO-3, free the weight before the loss: the head
+    backward, for any `reshard_after_forward`, so that it is gathered once a step and its gradient scattered once.
+    Engines that put hooks on outputs of a model (FSDP1 with the head in the root's unit, Lightning, Accelerate) need no
+    changes. FSDP1 with the head in a unit of its own, and DeepSpeed's ZeRO-3, free the weight before the loss: the head
     then computes its logits at once, and warns once.
 
     PEFT may wrap the model before or after: adapters inside it or on the head itself, copies of the head
     (`modules_to_save`) and trained tokens. A LoRA or rsLoRA on the head stays lazy, any number of them: neither logits
-    nor a gradient of the frozen weight are made (`LowRank` is the same without PEFT). Merging, switching off, saving
-    and loading adapters work as ever. An adapter that does more than add low-rank logits, as DoRA, makes a training
-    step compute the logits, and the warning says so. A plain linear layer that takes the place of a fused head is
-    fused too: `resize_token_embeddings` makes one.
+    nor a gradient of the frozen weight are computed (`LowRank` is the same without PEFT). Merging, disabling, saving
+    and loading adapters work as usual. An adapter that does more than add low-rank logits, such as DoRA, makes a
+    training step compute the logits, with the warning. A plain linear layer that replaces a fused head is fused too, as
+    after `resize_token_embeddings`.
 
     A head whose weight torchao or bitsandbytes has quantised is multiplied by the dequantised weight, a range of
     classes at a time (`Dequantized`).
@@ -65,8 +64,8 @@ def fuse_lm_head(model: Model) -> Model:
     ----------
     model
         A model with `get_output_embeddings()`, as Hugging Face's have, that returns a `torch.nn.Linear`, tied or not,
-        with a bias or not, parametrized, quantised, or in adapters of PEFT; what wraps or contains such models; or the
-        layer itself. It is changed in place; its state_dict stays what it was.
+        with a bias or not, parametrized, quantised, or in adapters of PEFT; a wrapper around such models; or the layer
+        itself. It is changed in place; its state_dict stays the same.
 
     Returns
     -------
@@ -76,7 +75,7 @@ def fuse_lm_head(model: Model) -> Model:
     Raises
     ------
     TypeError
-        If the model has no linear head: none at all, one that is sharded already, or of a class that does more.
+        If the model has no linear head, the head is sharded already, or its class does more than a linear layer.
 
     Examples
     --------
@@ -103,7 +102,7 @@ def fuse_lm_head(model: Model) -> Model:
 def unfuse_lm_head(model: Model) -> Model:
     """Undo `fuse_lm_head`: let each fused head in a model return ordinary logits again.
 
-    It finds the heads wherever they are now: inside wrappers, copied, as the layer below an adapter.
+    It finds the heads also inside wrappers, in copies, and below adapters.
 
     Parameters
     ----------
@@ -118,7 +117,7 @@ def unfuse_lm_head(model: Model) -> Model:
     Raises
     ------
     TypeError
-        If it is no `torch.nn.Module`.
+        If it is not a `torch.nn.Module`.
 
     Examples
     --------
@@ -145,7 +144,7 @@ def _heads_of(model: nn.Module) -> list[nn.Module]:
 
 
 def _output_embeddings(module: nn.Module) -> list[nn.Module]:
-    """Return the output embedding that a module names, or else those that the modules in it name."""
+    """Return the output embedding of a module, else the output embeddings of its submodules."""
     ask: Any = getattr(module, "get_output_embeddings", None)
     head = None if ask is None else ask()
     if head is not None:
@@ -160,7 +159,7 @@ def _copies_of(head: nn.Module) -> list[nn.Module]:
 
 
 def _check_layer(head: nn.Module) -> None:
-    """Raise unless a layer is one that can be fused, or is; say what to do instead."""
+    """Raise unless a layer is one that can be fused, or is; name the alternative."""
     kind = type(head)
     if is_fused(head):
         return
@@ -168,17 +167,17 @@ def _check_layer(head: nn.Module) -> None:
     if is_dtensor(head._parameters.get("weight")) or hasattr(head, "set_reshard_after_forward"):
         raise TypeError(
             f"the head of the model ({name}) is sharded already, its weight is a DTensor: call fuse_lm_head before "
-            "fully_shard; of a head that tensor parallelism shards, call linear_cross_entropy with the DTensors"
+            "fully_shard; under tensor parallelism, call linear_cross_entropy with the DTensors"
         )
     if fused_class(kind) is None:
         raise TypeError(
-            f"the head of the model is {name}, not a plain torch.nn.Linear, and what it adds to one "
-            "would be lost; fuse before wrapping or quantising it, or call linear_cross_entropy yourself"
+            f"the head of the model is {name}, not a plain torch.nn.Linear, and its additions would be lost; fuse "
+            "before wrapping or quantising it, or call linear_cross_entropy yourself"
         )
     if "forward" in vars(head) and "_old_forward" not in vars(head):
         raise TypeError(
-            "the head of the model is a torch.nn.Linear whose forward was replaced, and what the new one does would be "
-            "lost; fuse before replacing it, or call linear_cross_entropy yourself"
+            "the head of the model is a torch.nn.Linear whose forward was replaced, and the new forward would be lost; "
+            "fuse before replacing it, or call linear_cross_entropy yourself"
         )
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of classes, of logits and of a linear layer: what reinforcement learning asks of a head."""
+"""Log-probabilities of classes, of logits and of a linear layer: statistics of a head for reinforcement learning."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def logprobs(
 
         logprob = log q_c = s_c − log Σ_v e^(s_v),   entropy = −Σ_v q_v log q_v,   log_sum_squares = log Σ_v q_v²
 
-    with every derivative: `logprob`, `lse`, `entropy` and `log_sum_squares` take any cotangents, all at once. No tensor
-    of the size of the logits is made in the forward.
+    with every derivative: `logprob`, `lse`, `entropy` and `log_sum_squares` take any cotangents, all at once. The
+    forward allocates no tensor of the size of the logits.
 
     Parameters
     ----------
@@ -62,12 +62,12 @@ def logprobs(
         A class for each row, shape (…), or K classes for each, shape (…, K); any integer dtype. The same class may
         occur twice in a row.
     temperature
-        Divides the logits; positive. A tensor in the shape (…) of the rows has one for each.
+        Divides the logits; positive. A tensor of shape (…) holds one temperature per row.
     softcap
         Soft bound of the scores; None for no bound.
     ignore_index
-        A row of this class has no statistics: its outputs are 0 (`predicted` −1), whatever its logits hold. Of K
-        classes it leaves out one entry, whose `logprob` is 0, and the row stays.
+        A row of this class has no statistics: its outputs are 0 (`predicted` −1), for any logits. With K classes per
+        row, only that entry is left out: its `logprob` is 0.
     process_group, first_class, num_classes
         As in `cross_entropy`: the logits are those of a shard of the classes.
 
@@ -75,16 +75,18 @@ def logprobs(
     -------
     Stats
         `logprob` in the shape of `classes`; everything else in the shape (…) of the rows. Floats are float64 for
-        float64 logits and else float32. Of K classes, `correct` says whether one of them has the highest score of all.
+        float64 logits and else float32. With K classes per row, `correct` is whether one of them has the highest score
+        of all.
 
     Raises
     ------
     IndexError
-        If a class is neither `ignore_index` nor in [0, V − 1]. (On a GPU, which is not waited for, `logprob` is NaN.)
+        If a class is neither `ignore_index` nor in [0, V − 1]. (On a GPU, `logprob` is NaN instead, to avoid a
+        synchronization.)
     ValueError
         If shapes do not fit, or an option is out of its range.
     TypeError
-        If the logits are not floating-point, or the classes no integers.
+        If the logits are not floating-point, or the classes are not integers.
     NotImplementedError
         If the logits are on a device for which there is no backend.
 
@@ -149,9 +151,9 @@ def linear_logprobs(
 ) -> Stats:
     r"""Log-probabilities of classes under the softmax of input · linear_weightᵀ + linear_bias, and statistics of rows.
 
-    It is `logprobs(torch.nn.functional.linear(input, linear_weight, linear_bias), classes, …)`, but the logits are made
-    a chunk at a time. All statistics are read from a chunk while it is in cache: K classes cost one product in the
-    forward, as one class does, and three in a backward of all gradients. A derivative of the gradient
+    It is `logprobs(torch.nn.functional.linear(input, linear_weight, linear_bias), classes, …)`, but the logits are
+    computed in chunks. All statistics are read from a chunk while it is in cache: K classes cost one product in the
+    forward, the same as one class, and three in a backward of all gradients. A derivative of the gradient
     (create_graph=True) is recomputed with all logits in memory, and slow.
 
     Parameters
@@ -187,9 +189,9 @@ def linear_logprobs(
     Notes
     -----
     Operands may be DTensors as in `linear_cross_entropy`. The collectives are those of `logprobs`, and in the backward
-    those of `linear_cross_entropy`. Where one class is picked for each row, and neither weight nor bias want a
+    those of `linear_cross_entropy`. Where one class is picked for each row, and neither weight nor bias require a
     gradient, the forward keeps the derivative of each log-probability by its row of the input if that fits into
-    `chunk_bytes`: two products in all, whatever the cotangents of `logprob`.
+    `chunk_bytes`: two products in all, for any cotangents of `logprob`.
 
     Examples
     --------
@@ -219,7 +221,8 @@ def linear_logprobs(
         return loss_of_layer(arguments, chunk_bytes)[1]  # pyright: ignore
     if positions:
         raise NotImplementedError(
-            f"{classes.shape[-1]} classes for each row of a K-dimensional layer are not there yet; pass one class for "
+            f"{classes.shape[-1]} classes for each row of a K-dimensional layer are not supported yet; pass one class "
+            "for "
             "each row, or linear_weight of shape (V, D)"
         )
     if any(is_dtensor(x) for x in layer):

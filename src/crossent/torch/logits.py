@@ -1,4 +1,4 @@
-"""Cross-entropy of logits that exist: what `cross_entropy` does once its arguments are bound."""
+"""Cross-entropy of logits that exist: `cross_entropy` after its arguments are bound."""
 
 from __future__ import annotations
 

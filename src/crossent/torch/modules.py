@@ -26,13 +26,13 @@ else:
 
 
 class _NotScripted:
-    """A loss that TorchScript refuses with a reason: it asks a module for what to compile before it compiles it."""
+    """A loss that TorchScript refuses with a reason: TorchScript asks a module for its code before it compiles it."""
 
     def __prepare_scriptable__(self) -> NoReturn:
         name = type(self).__name__
         raise NotImplementedError(
-            f"TorchScript cannot compile crossent's {name}, because it does not know its Python; use torch.compile, "
-            f"or script the model without its loss or with torch.nn.{name}"
+            f"TorchScript cannot compile crossent's {name}; use torch.compile, or script the model without its loss or "
+            f"with torch.nn.{name}"
         )
 
 
@@ -174,7 +174,7 @@ class LinearCrossEntropyLoss(_NotScripted, _TorchLinearLoss):
     def forward(self, input: Tensor, target: Tensor | TargetKind, *, sample_weight: Tensor | None = None) -> Any:
         """Return the loss, or (loss, Stats); see `crossent.torch.linear_cross_entropy`."""
         if self.options is not None:
-            raise NotImplementedError("options chooses torch's chunks; this loss is in chunks already: use chunk_bytes")
+            raise NotImplementedError("options sets torch's chunks, and this loss has its own; use chunk_bytes")
         shape = (self.num_classes, *self.out_features)
         bias = self.linear.bias
         result: Tensor | tuple[Tensor, Stats] = linear_cross_entropy(  # pyright: ignore[reportCallIssue]

@@ -1,7 +1,7 @@
-"""A training step of a model's twin on torch's meta device, which shows what becomes of its logits and costs no memory.
+"""A training step of a model's twin on torch's meta device, which shows the use of its logits and costs no memory.
 
 The twin has the modules of the model and no numbers: a parameter becomes one of the same shape and dtype on the meta
-device. So it can be fused, run and thrown away, whatever the size of the model, and the model stays untouched.
+device. So it can be fused, run and thrown away for a model of any size, and the model stays untouched.
 """
 
 # pyright: reportPrivateUsage=false
@@ -29,24 +29,24 @@ _ASKED = " asked for the logits of a head that fuse_lm_head fused"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a step of a fused twin showed of the logits; numbers are None where logits went no way that can be fused."""
+    """Use of the logits in a step of a fused twin; numbers are None if the use cannot be fused."""
 
     steps: tuple[str, ...]
-    """What was done to the head's output, in order: "div 2.0", "tanh", "to float32"."""
+    """Operations on the head's output, in order: "div 2.0", "tanh", "to float32"."""
     temperature: float | None
     softcap: float | None
     has_loss: bool
     """Whether the model computes a loss from labels; else the caller does so."""
     asked: str | None
-    """The operation that asked for the logits, so that they were computed; None if nobody did."""
+    """The operation that needed the logits, so that they were computed; None if there was none."""
 
 
 class NoRehearsalError(Exception):
-    """A twin does not run on the meta device; the text says why."""
+    """A twin does not run on the meta device; the text is the reason."""
 
 
 class NoTwinError(NoRehearsalError):
-    """A twin cannot be made; the text says why."""
+    """A twin cannot be made; the text is the reason."""
 
 
 def twin_of(model: nn.Module) -> nn.Module:
@@ -65,7 +65,7 @@ def twin_of(model: nn.Module) -> nn.Module:
 
 
 def rehearse(model: nn.Module) -> Rehearsal:
-    """Return what a training step of a model's fused twin does with its logits.
+    """Return the use of the logits in a training step of a model's fused twin.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def rehearse(model: nn.Module) -> Rehearsal:
             warnings.simplefilter("always")
             try:
                 out: Any = twin(**inputs) if isinstance(inputs, dict) else twin(inputs)
-            except Exception as error:  # whatever a model's own code raises
+            except Exception as error:  # any error of a model's own code
                 errors.append(error)
                 continue
         leaves = tree_leaves(dict(out) if isinstance(out, dict) else out)
@@ -112,7 +112,7 @@ def _without_numbers(twin: nn.Module) -> None:
 
 
 def _inputs(model: nn.Module) -> Iterator[Any]:
-    """Return what a language model may take, one after the other."""
+    """Return possible inputs of a language model, one after the other."""
     ids = torch.zeros((_BATCH, _LENGTH), dtype=torch.int64, device="meta")
     config: Any = getattr(model, "config", None)
     main = getattr(model, "main_input_name", "input_ids")
@@ -142,7 +142,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _without_memory(x: Tensor) -> Tensor:
-    """Return an ordinary tensor on the meta device, and any other as it is."""
+    """Return an ordinary tensor on the meta device; other tensors stay."""
     if type(x) not in (Tensor, nn.Parameter):
         return x
     empty = torch.empty_like(x, device="meta")

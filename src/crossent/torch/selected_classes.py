@@ -38,7 +38,7 @@ class SelectedClasses(TargetKind):
 
     @staticmethod
     def of(classes: Any, rows: torch.Size, device: torch.device, ignore_index: Any, beside: str) -> SelectedClasses:
-        """Return the classes of a call; raise if they do not fit the rows of what they stand beside."""
+        """Return the classes of a call; raise if they do not fit the rows."""
         if type(ignore_index) is not int or abs(ignore_index) >= 2**63:
             ignore_index = ignore_index_of(ignore_index)
         if not isinstance(classes, Tensor):
@@ -47,8 +47,8 @@ class SelectedClasses(TargetKind):
         if classes.shape[: len(rows)] != rows or classes.ndim > len(rows) + 1:
             text = ", ".join(map(str, rows))
             raise ValueError(
-                f"classes of shape {tuple(classes.shape)} fit no rows of shape {tuple(rows)}: a class for each has "
-                f"shape ({text}), K classes for each ({text + ', ' if text else ''}K)"
+                f"classes of shape {tuple(classes.shape)} do not fit rows of shape {tuple(rows)}: one class per row "
+                f"has shape ({text}), K classes per row ({text + ', ' if text else ''}K)"
                 + ("; the classes of logits are on their last axis" if beside == "logits" else "")
             )
         if not is_dtensor(classes):
@@ -115,7 +115,7 @@ def selected_of_layer(arguments: Arguments, chunk_bytes: int | None) -> Stats:
 
 
 def selected_of_dtensor(arguments: Arguments, localized: Any, *chunk_bytes: int | None) -> Stats:
-    """Return the statistics of DTensors: those of this rank's rows, as DTensors."""
+    """Return the statistics of DTensors: results of this rank's rows, as DTensors."""
     local = localized(arguments)
     if chunk_bytes:
         stats = selected_of_layer(local.arguments, *chunk_bytes)

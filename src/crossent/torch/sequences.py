@@ -1,7 +1,7 @@
 """Sequences of tokens: weights that make a sum of row losses a mean over tokens or sequences, and next-token labels.
 
-No loss knows sequences. Each of these means is Σ w l with weights w that are known before the losses l, so a loss of
-sequences is a sum with sample weights, in one sweep like any other.
+Losses do not handle sequences. Each of these means is Σ w l with weights w that are known before the losses l, so a
+loss of sequences is a sum with sample weights, in one sweep like any other.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ def token_weights(
     normalizer: float | Tensor | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
-    r"""Weight of each token, with which the sum of the losses is a mean over tokens or over sequences.
+    r"""Weight of each token that turns the sum of losses into a mean over tokens or over sequences.
 
     With m = 1 for a token that counts and 0 for another, S the number of sequences that have a token that counts, and
-    len = Σ m the number of these in the token's own sequence,
+    len = Σ m the number of counted tokens in the token's own sequence,
 
         "token"          w = m / Σ m            mean over all tokens
         "sequence"       w = m / (S · len)      mean over sequences of the means over their tokens
         "sequence-sum"   w = m / S              mean over sequences of the sums over their tokens
 
-    Pass them as `sample_weight=` beside `reduction="sum"`, to `cross_entropy` or `linear_cross_entropy`.
+    Pass them as `sample_weight=` with `reduction="sum"` to `cross_entropy` or `linear_cross_entropy`.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ def token_weights(
         A positive number, or a tensor of shape (), in place of Σ m (of S for the means over sequences). For
         accumulation over micro-batches it is the number of tokens (sequences) of all of them. A constant.
     group
-        Ranks that have other sequences: the normaliser is the sum of theirs, `normalizer` included. Under "token" they
-        may also have other tokens of the same sequences.
+        Ranks with other sequences: the normaliser is summed over them, also `normalizer`. Under "token" they may hold
+        other tokens of the same sequences.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def token_weights(
         If neither mask nor cu_seqlens is passed, or they do not fit each other or the mean; and on a CPU if the mask
         holds other numbers than 0 and 1, the boundaries are wrong, or the normaliser is not positive.
     TypeError
-        If an argument is no tensor, group or number of the kind that it must be.
+        If an argument is not the tensor, group or number it should be.
 
     Notes
     -----
@@ -98,12 +98,12 @@ def token_weights(
     of a group add up to 1, so the losses of the ranks are to be added: where gradients are averaged over R ranks, as
     DDP and FSDP do, multiply the loss by R.
 
-    Ranks that share the tokens of a sequence (context parallelism) send nothing: each makes the weights of all tokens,
-    and takes its part of them as it takes its part of the tokens.
+    Ranks that share the tokens of a sequence (context parallelism) send nothing: each computes the weights of all
+    tokens, and takes its part.
 
     Nothing waits for a GPU if a mask is passed: without one the number N of tokens is read from `cu_seqlens`, which
-    also breaks a graph of `torch.compile`. Where numbers cannot be looked at, on a GPU or in a graph, wrong
-    boundaries make all weights NaN, and every number in the mask but 0 counts.
+    also breaks a graph of `torch.compile`. Values are not checked on a GPU or in a graph: there wrong boundaries make
+    all weights NaN, and every nonzero number in the mask counts.
 
     Examples
     --------
@@ -127,8 +127,8 @@ def token_weights(
     packing = None if cu_seqlens is None else _packing(cu_seqlens, counts)
     if packing is None and mean != "token" and counts.ndim != 2:
         raise ValueError(
-            f'mean="{mean}" needs the sequences, and a mask of shape {tuple(counts.shape)} does not tell where they '
-            "begin: pass cu_seqlens beside it, or mask.unsqueeze(0) if they are one"
+            f'mean="{mean}" needs the sequences, and a mask of shape {tuple(counts.shape)} does not show where they '
+            "begin: pass cu_seqlens too, or mask.unsqueeze(0) for a single sequence"
         )
     if mean == "token":
         divisor = _normalizer(counts.sum(), normalizer, counts, group)
@@ -145,7 +145,7 @@ def token_weights(
 def next_token_labels(
     ids: Tensor, *, mask: Tensor | None = None, cu_seqlens: Tensor | None = None, ignore_index: int = -100
 ) -> Tensor:
-    """Label of each position, the next token of its sequence; `ignore_index` where there is none to predict.
+    """Label of each position: the next token of its sequence, or `ignore_index` if there is none.
 
     The label of position t is ids[t + 1], unless t is the last position of its sequence, or token t + 1 is masked.
 
@@ -156,7 +156,7 @@ def next_token_labels(
         `cu_seqlens`.
     mask
         Tokens that may be a label, in the shape of `ids`; bool, or numbers 0 and 1 of any dtype. False for padding, and
-        for prompts if completions alone are to be scored. By default all.
+        for prompts to score only completions. By default all.
     cu_seqlens
         Where packed sequences begin and end, as in `token_weights`.
     ignore_index
@@ -172,15 +172,15 @@ def next_token_labels(
     ValueError
         If shapes do not fit; and on a CPU if the mask holds other numbers than 0 and 1, or the boundaries are wrong.
     TypeError
-        If an argument is no tensor of the kind that it must be.
+        If an argument is not a tensor, or has the wrong dtype.
 
     Notes
     -----
     Under left padding the first token of a sequence follows padding, and an attention mask calls it a label. Leave it
     out: `mask=mask & mask.roll(1, -1)`, for a mask of bool.
 
-    Ranks that share the tokens of a sequence (context parallelism) make the labels of all tokens, and take their parts
-    as of the tokens: a part alone does not know the token after its last one.
+    Ranks that share the tokens of a sequence (context parallelism) compute the labels of all tokens and take their
+    part: a part alone lacks the token after its last one.
 
     Examples
     --------
@@ -238,8 +238,8 @@ def _check_mask(mask: Tensor | None) -> None:
     wrong = None if mask is None else (mask != 0) & (mask != 1)
     if mask is not None and wrong is not None and wrong.any():
         raise ValueError(
-            f"mask must hold 0 and 1, got {mask[wrong][0].item()}; numbers of sequences become cu_seqlens, the places "
-            "where they change, beside mask != 0"
+            f"mask must hold 0 and 1, got {mask[wrong][0].item()}; if it numbers the sequences, pass mask != 0, and "
+            "the places where the number changes as cu_seqlens"
         )
 
 
@@ -263,8 +263,8 @@ def _boundaries(cu_seqlens: Any) -> Tensor:
         raise TypeError(f"cu_seqlens must have an integer dtype, got {cu_seqlens.dtype}; use cu_seqlens.int()")
     if cu_seqlens.ndim != 1 or cu_seqlens.shape[0] == 0:
         raise ValueError(
-            f"cu_seqlens must have shape (S + 1), for S sequences, got {tuple(cu_seqlens.shape)}; it holds where they "
-            "begin and end: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
+            f"cu_seqlens must have shape (S + 1), for S sequences, got {tuple(cu_seqlens.shape)}; it holds their "
+            "begins and ends: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
         )
     look_at(_check_boundaries, cu_seqlens)
     return cu_seqlens.long().contiguous()  # of a strided view, searchsorted would warn
@@ -274,8 +274,8 @@ def _check_boundaries(cu_seqlens: Tensor | None) -> None:
     for places in () if cu_seqlens is None else cu_seqlens.reshape(-1, cu_seqlens.shape[-1]).tolist():
         if places[0] != 0:
             raise ValueError(
-                f"cu_seqlens must begin with 0, the place of the first token, got {places[0]}; it holds where "
-                "sequences begin and end: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
+                f"cu_seqlens must begin with 0, the place of the first token, got {places[0]}; it holds the begins and "
+                "ends of sequences: torch.nn.functional.pad(lengths.cumsum(0), (1, 0))"
             )
         for at, (one, other) in enumerate(itertools.pairwise(places)):
             if other < one:

@@ -1,4 +1,4 @@
-"""Where results lie, and how tables come into a page."""
+"""Where results lie, and how a table is written."""
 
 from __future__ import annotations
 
@@ -50,15 +50,6 @@ def test_the_newest_results_of_each_class_of_processors_are_found(tmp_path: Path
 
 def test_results_of_every_suite_are_there_but_of_those_shown_before():
     assert {suite for suite in pages.COMMANDS if pages.exists(suite)} >= set(pages.COMMANDS) - set(proof.SHOWN_BEFORE)
-
-
-def test_a_table_comes_between_its_marks_and_nothing_else_changes():
-    page = "above\n<!-- a -->\nold\nlines\n<!-- end of a -->\nbelow\n"
-    filled = pages.fill(page, {"a": "new"})
-    assert filled == "above\n<!-- a -->\nnew\n<!-- end of a -->\nbelow\n"
-    assert pages.fill(filled, {"a": "new"}) == filled
-    with pytest.raises(ValueError, match="needs one <!-- b -->"):
-        _ = pages.fill(page, {"b": "new"})
 
 
 def test_a_table_in_markdown_has_numbers_at_the_right():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.common import machine
+from benchmarks.common import machine, patience
 from benchmarks.linear import contenders
 from benchmarks.linear.cases import LinearCase
 from tests.benchmarks.tiny import D, N, V, linear_case, measured_linear
@@ -36,7 +38,7 @@ def test_floors_are_the_products_of_a_loss_and_its_gradients(name: str):
 def test_who_needs_more_memory_than_there_is_does_not_run(monkeypatch: pytest.MonkeyPatch):
     large = LinearCase("large", "none", 10**4, 10, 10**5)  # logits of 4 GB, a weight of 4 MB
     missing = contenders.missing
-    whole = {"eager", "torch linear", "compile"}
+    whole = {"eager", "compile"}
     assert missing(large, None) == missing(large, 19 * 10**9) == {}
     assert missing(large, 12 * 10**9).keys() == whole
     assert missing(large, 8 * 10**9).keys() == whole | {"gemms"}
@@ -48,6 +50,21 @@ def test_who_needs_more_memory_than_there_is_does_not_run(monkeypatch: pytest.Mo
         monkeypatch.setattr(machine, "free_memory", lambda times=times: int(times * (logits + weight) * 8 / 7))
         for record in measured_linear("float32"):
             present = {"forward": {"gemm"}, "both": {"gemms warm"}}[record["measure"]] & floors
-            assert record["seconds"].keys() == {"crossent", "torch chunked"} | present
-            assert record["missing"].keys() == {"eager", "torch linear", "gemm", "gemms", "gemms warm"} - floors
+            chunked = {"torch chunked"} if record["measure"] == "both" else set[str]()
+            assert record["seconds"].keys() == {"crossent"} | chunked | present
+            assert record["missing"].keys() == {"eager", "gemm", "gemms", "gemms warm"} - floors
             assert record["times_limit"].keys() == present
+
+
+def test_a_case_whose_products_take_too_long_is_left_out_before_a_step_is_made(monkeypatch: pytest.MonkeyPatch):
+    case = linear_case("bf16")
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(contenders, "linear_cross_entropy", lambda *_: pytest.fail("a step was made"))
+    with pytest.raises(patience.TooSlowError, match=r"its products take about \d+ s"):
+        _ = contenders.calls(case, case.make(), compiled=False)
+
+
+def test_torchs_chunks_take_part_where_a_case_says_so():
+    assert "torch chunked" in contenders.losses(linear_case("float32"), compiled=False)
+    without = replace(linear_case("float32"), chunked=False)
+    assert contenders.losses(without, compiled=False).keys() == {"crossent", "eager"}

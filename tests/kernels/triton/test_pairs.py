@@ -26,7 +26,7 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match="sums"):
             stats(z, PLAIN, record, teacher, None, wrong, extend=False)
     for beta in (0.0, 1.0, NAN):
-        with pytest.raises(ValueError, match="beta must be between 0 and 1"):
+        with pytest.raises(ValueError, match="beta must lie strictly between 0 and 1"):
             stats(z, PLAIN, record, teacher, beta, sums, extend=False)
     given = PairCotangents(js=torch.ones(5))
     with pytest.raises(ValueError, match="js needs its beta"):

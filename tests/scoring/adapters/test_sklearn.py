@@ -151,7 +151,7 @@ def test_estimators_without_probabilities_are_refused():
     for estimator, message in (
         (
             LinearSVC(),
-            "LinearSVC has no predict_proba: the values of its decision_function are no log-odds; wrap it in",
+            "LinearSVC has no predict_proba: its decision_function gives no log-odds; wrap it in",
         ),
         (LinearRegression(), "LinearRegression has no predict_proba: cross-entropy needs probabilities"),
         (Decides(), "Decides has no predict_proba: cross-entropy needs probabilities"),
@@ -202,7 +202,7 @@ def test_warnings_name_the_arguments_of_a_scorer():
     X, y = np.zeros((4, 1)), np.array([0, 1, 1, 0])
     estimator = Says(proba=[0.0, 1.0]).fit(X, y)
     warnings = Scorer().score(estimator, X, y).warnings
-    assert any("pass zero=1e-6, say," in warning for warning in warnings)
+    assert any("pass zero=1e-6, for example," in warning for warning in warnings)
     off = Scorer().score(Says(proba=[0.5, 0.5001]).fit(X, y), X, y).warnings
     assert any("normalize=True would change the loss" in warning for warning in off)
 

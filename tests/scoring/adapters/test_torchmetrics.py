@@ -281,7 +281,7 @@ def test_warnings_name_the_arguments_of_the_metric():
     metric = CrossEntropyScore("probs", ignore_index=-1)
     metric.update(torch.tensor([[0.0, 1.0], [0.5, 0.5]]), torch.tensor([0, 1]))
     said = " ".join(metric.score().warnings)
-    assert "pass zero=1e-6, say," in said
+    assert "pass zero=1e-6, for example," in said
     assert "no row has a label of ignore_index=-1" in said
 
 

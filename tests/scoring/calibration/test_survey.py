@@ -52,7 +52,7 @@ def test_what_is_no_number_is_refused_with_its_row(wrong: float, place: int) -> 
 
 def test_no_rows() -> None:
     z, _, _ = drawn(6, 3)
-    with pytest.raises(InputError, match="no rows to fit to"):
+    with pytest.raises(InputError, match="no rows to fit"):
         _ = survey(rows(np.full(6, 9), logits=z))
 
 

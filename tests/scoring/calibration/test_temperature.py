@@ -87,10 +87,14 @@ def test_a_start_nearby_gives_the_same() -> None:
     [
         ([[2.0, 0.0], [0.0, 2.0]], [0, 1], "in every row the true class is the most probable one"),
         ([[2.0, 0.0], [1.0, 1.0]], [0, 1], "in every row the true class is the most probable one"),
-        ([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [1, 0, 0], "less than their share of the logits"),
-        ([[2.0, 0.0], [0.0, 2.0]], [1, 1], "less than their share of the logits"),  # the slope is 0 at β = 0
+        ([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [1, 0, 0], "logits no higher than the average of their rows"),
+        (
+            [[2.0, 0.0], [0.0, 2.0]],
+            [1, 1],
+            "logits no higher than the average of their rows",
+        ),  # the slope is 0 at β = 0
         ([[1.0, 1.0], [3.0, 3.0]], [1, 0], "none changes the loss"),
-        ([[1.0, -np.inf], [3.0, 2.0]], [1, 1], "a true class of probability 0"),
+        ([[1.0, -np.inf], [3.0, 2.0]], [1, 1], "a true class has probability 0"),
     ],
 )
 def test_data_without_a_best_one_say_why(logits: Any, label: Any, why: str) -> None:

@@ -59,8 +59,8 @@ def test_a_temperature_is_a_special_case() -> None:
     ("logits", "label", "why"),
     [
         ([[2.0, 0.0, 1.0], [0.0, 2.0, 1.0], [2.0, 0.0, 0.0]], [0, 1, 1], "class 'c' has no rows"),
-        ([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]], [0, 1, 2], "told apart nearly without a mistake"),
-        ([[2.0, -np.inf, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]], [1, 1, 2], "a true class of probability 0"),
+        ([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]], [0, 1, 2], "separated almost without error"),
+        ([[2.0, -np.inf, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]], [1, 1, 2], "a true class has probability 0"),
     ],
 )
 def test_data_without_a_best_one_say_why(logits: Any, label: Any, why: str) -> None:

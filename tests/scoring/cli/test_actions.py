@@ -30,7 +30,7 @@ def test_a_mistake_of_ours_is_no_mistake_of_the_data(
     ran = run(capsys, *call)
     assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
     assert (
-        f"a fault of crossent {crossent.__version__}, not of your data: {kind.__name__}: a bug; run it again" in ran.err
+        f"a bug in crossent {crossent.__version__}, not in your data: {kind.__name__}: a bug; run it again" in ran.err
     )
     for shown in (("--debug", *call), (*call, "--debug")):
         ran = run(capsys, *shown)
@@ -92,7 +92,7 @@ class TestReport:
         path, pipe = saved(tmp_path / "a.csv", THREE), tmp_path / "pipe"
         os.mkfifo(pipe)
         ran = run(capsys, "score", path, *self.CALL, pipe)
-        assert (ran.code, ran.err.strip()) == (2, f"crossent: cannot write to {pipe}: it is no regular file")
+        assert (ran.code, ran.err.strip()) == (2, f"crossent: cannot write to {pipe}: it is not a regular file")
 
 
 class TestThresholds:
@@ -153,5 +153,5 @@ def test_a_report_goes_onto_no_array_that_lies_beside_the_one_that_is_read(tmp_p
     for target in ("y.npy", "./p.npy", "link.html"):
         ran = run(capsys, "score", tmp_path / "p.npy", "--label", "y", "--probs", "p", "--html", tmp_path / target)
         assert (ran.code, ran.out) == (2, "")
-        assert "which is read" in ran.err or "the file that is read" in ran.err
+        assert "it is the input " in ran.err or "it is an input file" in ran.err
     assert (tmp_path / "y.npy").read_bytes() == before

@@ -94,7 +94,7 @@ def test_the_text_says_what_is_gained(tmp_path: Path, capsys: Any) -> None:
         capsys, "calibrate", path, "--label", "y", "--probs", "p_*", "--out", tmp_path / "b.csv", "--cluster", "id"
     )
     assert "the predictions are too sure, from 400 rows in 400 clusters" in ran.out
-    assert "of rows that had no part in their fit" in ran.out
+    assert "each row by a fit without it" in ran.out
     assert "(in 5 folds)" in ran.out
 
 
@@ -111,7 +111,9 @@ def test_without_a_best_temperature_nothing_is_written(tmp_path: Path, capsys: A
     out = tmp_path / "b.csv"
     ran = run(capsys, "calibrate", path, "--label", "y", "--probs", "p", "--out", out)
     assert (ran.code, ran.out, out.exists()) == (1, "", False)
-    assert "nothing is written, for there is no best temperature: in every row the true class is the most" in ran.err
+    assert (
+        "nothing is written, because there is no best temperature: in every row the true class is the most" in ran.err
+    )
 
 
 def test_mistakes_are_said_in_a_line(tmp_path: Path, capsys: Any) -> None:
@@ -122,7 +124,7 @@ def test_mistakes_are_said_in_a_line(tmp_path: Path, capsys: Any) -> None:
     short = saved(tmp_path / "short.parquet", {"y": ["cat", "dog"], "p_cat": [0.5, 0.25]})
     for arguments, part in (
         ((path, *named, "--out", tmp_path / "b.xlsx"), "its name must end in .parquet, .pq, .arrow, .feather, .csv"),
-        ((path, *named, "--out", path), "it is the file that is read"),
+        ((path, *named, "--out", path), "it is an input file"),
         ((path, *named, "--out", tmp_path / "b.csv", "--folds", "500"), "folds must be from 2 to the 400 rows"),
         ((path, *named, "--out", tmp_path / "b.csv", "--apply", short), "there is no column 'p_dog'"),
         ((lists, "--label", "y", "--probs", "p", "--out", tmp_path / "b.csv"), "write a column for each class first"),

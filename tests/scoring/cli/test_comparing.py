@@ -39,7 +39,7 @@ def test_models_are_files_or_columns() -> None:
     assert [model.name for model in models(["x"], Columns("probs", ["a", "a_*"]))] == ["a", "a_*"]
     assert [model.name for model in models(["x", "x", "y"], probs)] == ["x (1)", "x (2)", "y"]
     for given, columns, part in (
-        (["x"], probs, "two files, or --probs"),
+        (["x"], probs, "two files, or repeat --probs"),
         (["x", "y", "z"], own, "once for all 3 files, or once for each; got 2"),
     ):
         with pytest.raises(UsageError, match=part):
@@ -98,6 +98,6 @@ def test_logs_are_compared_by_document(tmp_path: Path, capsys: Any) -> None:
     assert ran.code == 0, ran.err
     assert ran.json()["per_token"]["difference"] == pytest.approx(-0.125)
     ran = run(capsys, "compare", "--lm", *logs, "--label", "y")
-    assert (ran.code, "of the other options it takes" in ran.err) == (2, True)
+    assert (ran.code, "--lm compares logs and takes only --ci" in ran.err) == (2, True)
     ran = run(capsys, "compare", "--lm", *logs, *logs)
     assert (ran.code, "--lm compares two logs, got 4" in ran.err) == (2, True)

@@ -61,7 +61,7 @@ class TestLanguageModels:
         page = tmp_path / "page.html"
         ran = run(capsys, "lm", log(tmp_path), "--html", page)
         assert (ran.code, ran.err.strip()) == (0, str(page))
-        assert "What log.jsonl cost the model" in page.read_text(encoding="utf-8")
+        assert "Loss of log.jsonl" in page.read_text(encoding="utf-8")
         assert run(capsys, "lm", log(tmp_path), "--html", log(tmp_path)).code == 2
 
 
@@ -101,10 +101,10 @@ class TestModel:
         [
             (["--window", "8"], "--window needs --model"),
             (["--text-key", "a"], "--text-key needs --model"),
-            (["--model", "nowhere/model"], "names of a hub are not looked up: download it first"),
+            (["--model", "nowhere/model"], "crossent does not look up hub names: download the model first"),
             (["--model", "FOLDER", "--window", "100"], "window must be at most 64"),
             (["--model", "FOLDER", "--stride", "0"], "stride must lie between"),
-            (["--model", "FOLDER", "--format", "chat"], "--format is that of logs"),
+            (["--model", "FOLDER", "--format", "chat"], "--format is for logs"),
             (["--model", "FOLDER", "--by", "lang"], "is a text, which has no 'lang'"),
             (["--model", "FOLDER", "--text-key", "a"], "not JSON"),
         ],

@@ -69,7 +69,7 @@ class TestSpelling:
         ran = run(capsys, "score", path, "--label", "y", "--probs", "p", "--html", report)
         warnings = "; ".join(scored(path, capsys, probs="p")["warnings"])
         for said in (ran.out, report.read_text("utf-8"), warnings):
-            assert "pass --zero 1e-6, say," in said
+            assert "pass --zero 1e-6, for example," in said
             assert "zero=" not in said
 
 

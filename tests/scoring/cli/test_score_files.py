@@ -88,7 +88,7 @@ def test_a_report_of_several_files_is_none_of_them(tmp_path: Path, capsys: Any) 
     report = tmp_path / "r.html"
     ran = run(capsys, "score", *made, *CALL, "--html", report)
     assert (ran.code, ran.err) == (0, f"{report}\n")
-    assert "What the predictions of part-0.csv and 2 more cost" in report.read_text()
+    assert "Loss of the predictions in part-0.csv and 2 more" in report.read_text()
     archive = saved(tmp_path / "packed.zip", columns(Y, P))
     for inputs, target in ((made, made[1]), ([tmp_path / "parts"], made[2]), ([archive], archive)):
         before = target.read_bytes()

@@ -366,13 +366,13 @@ NUMBERS = {
     ),
     "decided": Hinted(
         warned(lambda: score(Y, probs=HARD)),
-        "a score needs what the model gives before it decides (predict_proba, not predict)",
+        "a score needs the model's probabilities (predict_proba, not predict)",
         loss(Y, probs=P),
         LOSS,
     ),
     "impossible": Hinted(
         warned(lambda: score(Y, probs=ZEROS)),
-        "so the loss is infinite; pass zero=1e-6, say, to charge a smallest probability instead",
+        "so the loss is infinite; pass zero=1e-6, for example, to charge at least that probability",
         loss(Y, probs=ZEROS, zero=1e-6),
         FLOORED,
     ),
@@ -450,7 +450,7 @@ ARGUMENTS = {
     ),
     "baseline of few rows": Hinted(
         warned(lambda: score(LONG_Y, probs=LONG)),
-        "and so a skill that is too low; compare losses instead",
+        "nats; compare losses instead",
         lambda _: compare(score(LONG_Y, probs=LONG), score(LONG_Y, probs=np.full((24, 12), 1 / 12))).difference,
         float(log_loss(LONG_Y, LONG) - np.log(12)),
     ),
@@ -483,7 +483,7 @@ PAIRS = {
     ),
     "no id": Hinted(
         refused(lambda: compare(a(id=[None, *range(1, N)]), b(id=[None, *range(1, N)]))),
-        "has no id, so nothing pairs it; drop such rows",
+        "has no id to pair it by; drop such rows",
         difference(score(Y[1:], probs=P[1:], id=np.arange(1, N)), b(slice(1, N), id=np.arange(1, N))),
         float((COSTS + np.log(OTHER[np.arange(N), Y]))[1:].mean()),
     ),

@@ -147,7 +147,7 @@ FILES = {
     ),
     "one-hot lists": Hinted(
         says(file("a.parquet", ONE_HOT), "--label", "y", "--probs", "p"),
-        "of one-hot rows store the place of the 1, as numpy.argmax(rows, 1) does",
+        "for one-hot rows, store the index of the 1, numpy.argmax(rows, 1)",
         scores(
             file("a.parquet", {"y": np.argmax(ONE_HOT["y"], 1), "p": P.tolist()}), "--label", "y", "--probs", "p"
         ),
@@ -161,7 +161,7 @@ FILES = {
     ),
     "one label or several": Hinted(
         says(file("a.csv"), *CALL, "--labels", "y"),
-        "pass --label with the column of true classes, or --labels with several of 0 and 1",
+        "pass --label with the column of true classes, or --labels with several columns of 0 and 1",
         scores(file("a.csv")),
         LOSS,
     ),

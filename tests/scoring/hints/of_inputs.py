@@ -248,7 +248,7 @@ INPUTS = {
     ),
     "standard input": Hinted(
         piped(CSV),
-        "- is standard input, whose format nothing says; pass --format csv",
+        "the format of standard input, -, is unknown; pass --format csv",
         piped(CSV, "--format", "csv"),
         LOSS,
     ),

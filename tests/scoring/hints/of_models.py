@@ -90,7 +90,7 @@ MODELS = {
     "objects to calibrate": Hinted(objects, "write a column for each class first", calibrated, CALIBRATED),
     "one file without columns of two models": Hinted(
         lambda bench: bench.said("compare", two(bench)[0], "--label", "y", "--probs", "p_*"),
-        "pass two files, or --probs (--logits, --logprobs) once for each model whose columns are in this one",
+        "pass two files, or repeat --probs (--logits, --logprobs) for each model in this file",
         lambda bench: difference(bench, both(bench), "--probs", "a_*", "--probs", "b_*"),
         DIFFERENCE,
     ),
@@ -110,7 +110,7 @@ MODELS = {
     ),
     "a label and several": Hinted(
         lambda bench: bench.said("score", two(bench)[0], "--label", "y", "--labels", "y", "--probs", "p_*"),
-        "pass --label with the column of true classes, or --labels with several of 0 and 1",
+        "pass --label with the column of true classes, or --labels with several columns of 0 and 1",
         lambda bench: loss(bench, two(bench)[0], "--label", "y", "--probs", "p_*"),
         LOSS,
     ),

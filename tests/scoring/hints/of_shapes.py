@@ -101,7 +101,7 @@ SHAPES = {
     ),
     "classes that rows do not name": Hinted(
         refused(lambda: score(TRUTH, probs=OBJECTS, classes=["ant", "bee", "cow"])),
-        "; leave classes= out, or pass the names that the rows have, ['cat', 'dog', 'emu']",
+        "; leave classes= out, or pass the names in the rows, ['cat', 'dog', 'emu']",
         loss(TRUTH, probs=OBJECTS, classes=["cat", "dog", "emu"]),
         LOSS,
     ),
@@ -119,13 +119,13 @@ SHAPES = {
     ),
     "no truth": Hinted(
         says(csv(WITHOUT)),
-        ", and no column is called as labels are and holds classes; pass --label",
+        ", and no column with a usual name of labels holds classes; pass --label",
         scores(csv(WITHOUT), "--label", "kind", "--probs", "p_*"),
         LOSS,
     ),
     "unknown columns": Hinted(
         says(csv(UNKNOWN)),
-        "the columns are not those of a tool that is known; pass --label with the column of true labels, and --probs",
+        "the columns match no known tool; pass --label with the column of true labels, and --probs",
         scores(csv(UNKNOWN), "--label", "y", "--probs", "m*", "--classes", ",".join(NAMES)),
         LOSS,
     ),
@@ -155,7 +155,7 @@ SHAPES = {
     ),
     "JSON of too many columns": Hinted(
         says(text({f"c{k}": [1] for k in range(400)}), *CALL),
-        'cannot be read at once; write an array of objects, as pandas does with orient="records"',
+        'are too many to read at once; write an array of objects, as pandas does with orient="records"',
         scores(text(RECORDS_OF_JSON), *CALL),
         LOSS,
     ),

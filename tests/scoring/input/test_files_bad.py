@@ -309,7 +309,7 @@ class TestPlaces:
         os.mkfifo(fifo)
         for report in [fifo, *(each for each in map(Path, ("/dev/full", "/dev/null")) if each.exists())]:
             said = refused(capsys, "score", path, *self.ARGUMENTS, "--html", report)
-            assert said == f"crossent: cannot write to {report}: it is no regular file"
+            assert said == f"crossent: cannot write to {report}: it is not a regular file"
 
     def test_that_are_full(self, tmp_path: Path, capsys: Any) -> None:
         """The system refuses the write after 4 KB, as a full disk or a quota does: what was there stays."""

@@ -209,7 +209,7 @@ def test_what_takes_more_than_the_limit_is_refused(tmp_path: Path) -> None:
     with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table, max_chunksize=n)
     code, megabytes, err = ran(path, "--max-memory", "400M")
-    said = "this takes more memory than --max-memory 400M allows; is the file damaged? Else pass more"
+    said = "this takes more memory than --max-memory 400M allows; unless the file is damaged, pass more"
     assert (code, err) == (2, f"crossent: {path}: {said}\n")
     assert megabytes < 500
 

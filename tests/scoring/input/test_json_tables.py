@@ -98,19 +98,19 @@ def test_frames_with_gaps_in_their_index(tmp_path):
         ("3", "neither an array nor an object"),
         ("[1, 2]", "an array of a number"),
         ("[]", "an array without rows"),
-        ('{"a": 1, "b": "x"}', "no table that is known"),
-        ('{"a": {"0": 1}, "b": [1]}', "no table that is known"),
+        ('{"a": 1, "b": "x"}', "not a known form of table"),
+        ('{"a": {"0": 1}, "b": [1]}', "not a known form of table"),
         ('{"1": {"0": 1}, "2": {"0": 2}}', "an object of objects"),
         ('{"x": {"a": 1}, "y": {"a": 2}}', "an object of objects"),
-        ('{"a": [1, 2], "b": [1]}', "no table that is known"),
-        ('{"columns": ["y", "p"], "data": [[1, 0.5], [1]]}', "row 1 of data has not 2 values"),
+        ('{"a": [1, 2], "b": [1]}', "not a known form of table"),
+        ('{"columns": ["y", "p"], "data": [[1, 0.5], [1]]}', "row 1 of data does not have 2 values"),
         ('[{"y": 1, "p": 0.5}, 3]', "row 1 is a number"),
         ('[{"y": 1, "p": 0.5}, {"y": 1, "y": 2, "p": 1}]', "'y' occurs twice in row 1"),
         ('[{"y": 1, "p": 0.5}, {"y": 1, "p": "x"}]', "row 1: column 'p' holds"),
         ('[{"y": 1, "p": 0.5}, {"y": 1', "not JSON"),
         ('[{"y": 1, "p": 0.5} {"y": 1, "p": 0.5}]', "not JSON"),
-        ('{"y": {"0": 1, "1": 2}, "p": {"0": 0.5, "2": 0.5}}', "other rows from row 1 on"),
-        ('{"y": {"0": 1, "1": 2}, "p": {"0": 0.5}}', "other rows from row 1 on"),
+        ('{"y": {"0": 1, "1": 2}, "p": {"0": 0.5, "2": 0.5}}', "different rows from row 1 on"),
+        ('{"y": {"0": 1, "1": 2}, "p": {"0": 0.5}}', "different rows from row 1 on"),
         ('{"y": [1], "y": [2]}', "'y' occurs twice"),
         ('{"a": ' * 5000, "nested too deeply"),
     ],
@@ -125,7 +125,7 @@ def test_what_is_no_table_is_refused(text, says, tmp_path):
 
 def test_more_columns_than_streams_are_refused(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({f"c{k}": [1] for k in range(1000)}))
-    with pytest.raises(FileError, match="1000 columns one behind the other"):
+    with pytest.raises(FileError, match="1000 columns, stored one after the other"):
         open_table(tmp_path / "a.json")
 
 

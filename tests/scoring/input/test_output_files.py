@@ -64,7 +64,7 @@ def test_json_lines(tmp_path):
         ("0.5\nx\n", "line 2: 'x' does not hold 1 numbers"),
         ("__label__a 0.5 __label__b 0.5\n__label__a\n", "line 2"),
         ("__label__a 0.5\nb 0.5\n", "line 2"),
-        ("[0.5, 0.5]\n[0.5\n", "no list of JSON"),
+        ("[0.5, 0.5]\n[0.5\n", "not a JSON list"),
         ("0.5\n\xff\n", "not text in UTF-8"),
         ("\n\n", "is empty"),
     ],

@@ -99,7 +99,7 @@ def test_a_partition_may_be_a_column_of_numbers_or_of_no_value(tmp_path: Path) -
     np.testing.assert_array_equal(found["w"], [0.5, 2.0, np.nan])
     assert rows(tmp_path, ["w"], ["w"])["w"].isna().tolist() == [False, False, True]
     (tmp_path / "w=2").rename(tmp_path / "w=two")
-    with pytest.raises(FileError, match=r"its folder 'w=two' is no column of numbers"):
+    with pytest.raises(FileError, match=r"its folder 'w=two' is not a column of numbers"):
         _ = rows(tmp_path, ["w"])
 
 
@@ -173,7 +173,7 @@ def test_files_of_several_formats(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"a\.zip/part-0\.csv is csv and .*a\.zip/part-0\.parquet is parquet"):
         _ = rows(tmp_path / "a.zip", NAMES)
     _ = (tmp_path / "README.md").write_text("text")
-    with pytest.raises(FileError, match=r"README\.md: the name does not say what it is"):
+    with pytest.raises(FileError, match=r"README\.md: the file name shows no known format"):
         _ = rows(tmp_path, NAMES)
 
 

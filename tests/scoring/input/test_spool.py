@@ -60,10 +60,10 @@ def test_standard_input_in_a_named_format(pack: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (CSV, "- is standard input, whose format nothing says; pass format='csv'"),
-        (gzip.compress(CSV), "whose format nothing says"),
+        (CSV, "the format of standard input, -, is unknown; pass format='csv'"),
+        (gzip.compress(CSV), "the format of standard input, -, is unknown"),
         (b"", "- is standard input, which is empty"),
-        (b"PK\x03\x04damaged", "whose format nothing says"),
+        (b"PK\x03\x04damaged", "the format of standard input, -, is unknown"),
         (b"PAR1damaged", "- ?: "),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_member_of_an_archive_by_name(tmp_path: Path) -> None:
     other = written.csv(columns(Y, P[:, [2, 1, 0]]))
     path = archive(tmp_path / "a.zip", {"x/new.csv": CSV, "x/old.csv": other, "notes.md": b"text"})
     np.testing.assert_array_equal(column(path / "x" / "old.csv", name="p_0"), P[:, 2])
-    with pytest.raises(FileError, match=r"notes\.md: the name does not say what it is"):
+    with pytest.raises(FileError, match=r"notes\.md: the file name shows no known format"):
         _ = column(path)
     with pytest.raises(FileError, match=r"a\.zip is a zip archive without a file 'none\.csv'"):
         _ = column(path / "none.csv")

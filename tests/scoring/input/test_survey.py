@@ -107,7 +107,7 @@ def test_what_is_recognised_is_said(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({"p_0": P[:, 0], "p_1": P[:, 1], "p_2": P[:, 2]}, "no column is called as labels are"),
+        ({"p_0": P[:, 0], "p_1": P[:, 1], "p_2": P[:, 2]}, "no column with a usual name of labels"),
         ({"label": Y, "score": P.max(1)}, "top_k=None"),
         ({"label": Y, "x": P.max(1)}, "pass --label with the column of true labels, and --probs"),
         ({"inst#": Y, "actual": Y, "predicted": Y, "error": Y, "prediction": P.max(1)}, "this table of Weka lacks"),

@@ -93,7 +93,7 @@ def test_a_label_beside_the_predictions_gives_way_and_that_is_said(tmp_path: Pat
     truth = saved(tmp_path / "t.csv", {"id": [1, 2], "y": [1, 1]})
     ran = run(capsys, "score", predictions, "--truth", truth, "--on", "id", "--label", "y", "--probs", "p", "--json")
     assert ran.json()["loss"] == pytest.approx(-np.log([0.25, 0.5]).mean())
-    assert "not those in the column of that name beside them" in ran.err
+    assert "not in the column of that name in the predictions" in ran.err
 
 
 def test_mistakes_are_said_in_a_line(tmp_path: Path, capsys: Any) -> None:

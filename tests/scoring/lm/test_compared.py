@@ -29,10 +29,10 @@ def test_json_in_nats_and_bits():
 
 def test_the_text_says_differences_intervals_and_the_worst():
     text = found().to_text()
-    assert text.splitlines()[0] == "a less b: 4 documents, in pairs"
+    assert text.splitlines()[0] == "a minus b: 4 documents, paired"
     assert "nats per token" in text
     assert "bits per byte" in text
-    assert "the documents that got dearest" in text
+    assert "the documents that got worse most" in text
     assert "d3" in text.splitlines()[-1] or "d3" in text
     assert "bits per token" in found().to_text(unit="bits")
     assert repr(found()) == text

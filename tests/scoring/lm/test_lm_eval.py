@@ -174,7 +174,7 @@ def test_an_accuracy_that_no_answers_explain_counts_and_has_no_loss(tmp_path):
     score = scored(tmp_path, graded, plain)
     assert (score.choices.n, score.choices.accuracy) == (2, 0.75)
     assert score.choices.loss == pytest.approx(-log_softmax([-3.0, -1.0, -2.0])[1])
-    assert any("1 record of multiple choice with an accuracy of their own" in w for w in score.warnings)
+    assert any("1 record of multiple choice with an accuracy, which counts" in w for w in score.warnings)
     alone = scored(tmp_path, graded)
     assert (alone.choices.accuracy, alone.documents) == (0.5, 0)
     assert math.isnan(alone.choices.loss)

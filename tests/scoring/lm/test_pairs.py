@@ -132,12 +132,12 @@ def test_parts_of_a_document_are_one():
         (
             [document("chatcmpl-1", [1.0], ["a"])],
             [document("chatcmpl-2", [1.0], ["ab"])],
-            "'chatcmpl-1' has 1 bytes in a and 2 bytes in b, so its texts differ; ids of responses of a server do not",
+            "'chatcmpl-1' has 1 bytes in a and 2 bytes in b, so its texts differ; neither ids of server responses nor",
         ),
         (
             [document("cmpl-1", [1.0]), document("cmpl-2", [1.0])],
             [document("cmpl-3", [1.0])],
-            "2 of the 2 documents of a are not in b: .*; these ids name responses of a server, so log the request",
+            "2 of the 2 documents of a are not in b: .*; these are ids of server responses; log the request",
         ),
         (
             [document("x", [1.0])],
@@ -168,7 +168,7 @@ def test_files_and_their_names(tmp_path):
     found = compare_logs(*paths)
     assert found.names == tuple(map(str, paths))
     assert found.per_token.difference == pytest.approx(-0.25)
-    assert repr(found).startswith("NEW less OLD: 3 documents, in pairs")
+    assert repr(found).startswith("NEW minus OLD: 3 documents, paired")
 
 
 def answers(log, prompts=False):

@@ -85,7 +85,7 @@ def test_the_rows_to_blame() -> None:
 
 def test_a_report_has_them_all() -> None:
     page = report.render(score(3, by={"age": np.arange(500)}), title="t")
-    for heading in ("Which classes are mistaken for which?", "How well are the rows told apart?"):
+    for heading in ("Which classes are mistaken for which?", "How well are the classes separated?"):
         assert heading in page
     assert "cut into bins with about equally many rows: <bdi>age</bdi> in 5 bins" in page
     rows = {name: value for name, value, _, _ in answers.number_rows(score(3))}

@@ -59,8 +59,8 @@ def test_the_answer_in_a_sentence(tmp_path: Path) -> None:
     other = crossent.score([1, 0, 1, 0], probs=[0.75, 0.5, 0.5, 0.25])
     one = crossent.score([1], probs=[0.5]), crossent.score([1], probs=[0.75])
     for pair_of, said in (
-        ((same, other), "These rows do not tell the two apart"),
-        (one, "There is no interval: one independent row or cluster"),
+        ((same, other), "These rows show no difference between the two"),
+        (one, "There is no interval: it needs two or more independent rows or clusters"),
     ):
         text = crossent.compare(*pair_of).to_html(tmp_path / "c.html").read_text(encoding="utf-8")
         assert said in text

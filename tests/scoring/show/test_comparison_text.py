@@ -25,9 +25,9 @@ def test_sides_have_names() -> None:
     found = between(a, b, names=("new\nfile.csv", "old.csv"))
     assert called(found) == ("NEW", "OLD")
     text = comparison_text(found)
-    assert text.splitlines()[0] == "NEW less OLD: 300 rows, in pairs"
+    assert text.splitlines()[0] == "NEW minus OLD: 300 rows, paired"
     assert text.splitlines()[1] == "NEW is new\\nfile.csv, OLD is old.csv"
-    assert repr(crossent.compare(a, b)).splitlines()[0] == "a less b: 300 rows, in pairs"
+    assert repr(crossent.compare(a, b)).splitlines()[0] == "a minus b: 300 rows, paired"
 
 
 def test_slices_come_dearest_first() -> None:

@@ -40,9 +40,9 @@ def test_the_numbers_are_those_of_the_score():
     assert score.facts[0] in text
     assert "from log.jsonl" in text
     for title in (
-        "Loss per token by its place",
-        "Share of the tokens by what they cost",
-        "Documents by what they cost",
+        "Loss per token by position",
+        "Share of the tokens by loss",
+        "Documents by loss",
     ):
         assert title in text
 

@@ -77,7 +77,7 @@ def test_every_face_says_them() -> None:
     for said in (text(found), notebook_html(found)):
         for part in ("balanced accuracy", "Brier score", "ROC area", "answers by class", "thresholds for class 1"):
             assert part in said
-        assert "by age: 5 bins of numbers, about equally many rows in each" in said
+        assert "by age: 5 bins with about equally many rows" in said
     assert found.to_dict()["bins"] == {"age": 5}
 
 

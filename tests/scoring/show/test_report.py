@@ -90,7 +90,7 @@ class TestNumbersSaid:
         for words in ("900 rows", "10 classes", "45 clusters", "from predictions.csv", *s.warnings):
             assert words in text
         assert f"costs {s.baseline:.3f} nats" in text
-        assert f"expect to cost {s.entropy:.3f}" in text
+        assert f"If the probabilities were right, it would be {s.entropy:.3f}" in text
 
     def test_decomposition_adds_up_as_written(self) -> None:
         terms = r"([\d.]+) loss = ([\d.]+) miscalibration − ([\d.]+) discrimination \+ ([\d.]+) uncertainty"

@@ -69,9 +69,9 @@ def test_options_about_what_the_rows_lack_are_refused():
         crossent.score(y, probs=p, by={"a": y}, bins={"b": 3})
     with pytest.raises(InputError, match="bins of 'b', but there are no slices"):
         crossent.score(y, probs=p, bins={"b": 3})
-    with pytest.raises(InputError, match="column 'a' holds no numbers, so that it has no bins"):
+    with pytest.raises(InputError, match="column 'a' holds no numbers to cut into bins"):
         crossent.score(y, probs=p, by={"a": list("abab")}, bins={"a": 3})
     three = np.full((4, 3), 1 / 3)
-    with pytest.raises(InputError, match="are of two classes, and these rows have 3; leave them out"):
+    with pytest.raises(InputError, match="need two classes, and these rows have 3; leave them out"):
         crossent.score(y, probs=three, costs={"fn": 5})
     assert crossent.score(y, probs=three, costs={"fn": 1}).thresholds is None

@@ -64,5 +64,5 @@ def test_torchao():
 def test_what_is_no_quantised_weight_is_refused():
     for weight in (torch.zeros(3, 4), nn.Parameter(torch.zeros(3, 4)), "a name", None):
         assert not any(known(weight) for known in (is_4bit, is_8bit, is_dequantised_by_rows))
-        with pytest.raises(TypeError, match=r"no quantised weight.*Dequantized\(function, shape, dtype\)"):
+        with pytest.raises(TypeError, match=r"not a quantised weight.*Dequantized\(function, shape, dtype\)"):
             _ = rows_of(weight)

@@ -24,6 +24,7 @@ from crossent.torch.call.arguments import (
     Sharding,
     check_same_call,
     checked,
+    row_closing,
     row_scores,
     sample_weight_of,
     scores_of,
@@ -326,4 +327,4 @@ def test_ranks_compare_everything_that_makes_a_call(monkeypatch):
 def test_the_closing_of_rows_is_that_of_their_call():
     rows = checked(call(Z, Y, weight=torch.rand(5)), layout_of(Z))
     assert isinstance(rows, CheckedRows)
-    assert rows.row_closing == (rows.closing, rows.target, rows.class_weight, ())
+    assert row_closing(rows) == (rows.closing, rows.target, rows.class_weight, ())

@@ -306,7 +306,7 @@ def refusals() -> dict[str, tuple[Any, Any, type[Exception], str]]:
             TypeError,
             r"closing is called with \(rows, \*operands\) with 1 operands",
         ),
-        "no closing": (None, (two,), ValueError, "operands are for a closing and do nothing without one"),
+        "no closing": (None, (two,), ValueError, "operands have no effect without a closing"),
     }
 
 
@@ -330,7 +330,7 @@ def test_segments_are_whole_numbers_of_the_rows():
     ):
         with pytest.raises(error, match=text):
             _ = F.linear_cross_entropy(*args[:3], closing=lambda rows: rows.loss, segments=segments)
-    with pytest.raises(ValueError, match="segments are for a closing"):
+    with pytest.raises(ValueError, match="segments have no effect without a closing"):
         _ = F.linear_cross_entropy(*args[:3], segments=torch.ones(5))
 
 
@@ -350,7 +350,7 @@ def test_a_closing_that_mixes_rows_is_found_out(head, monkeypatch):
 
     _ = call(mixing)
     monkeypatch.setitem(os.environ, "CROSSENT_VALIDATE", "1")
-    with pytest.raises(ValueError, match=r"closing mixes rows: row 0 costs.*whole sequences need segments="):
+    with pytest.raises(ValueError, match=r"closing mixes rows: row 0 has the loss.*whole sequences need segments="):
         _ = call(mixing)
     with pytest.raises(ValueError, match="closing mixes rows: sequence 0"):
         _ = call(mixing, segments=segments)
@@ -410,7 +410,7 @@ def test_whole_sequences_are_refused_where_rows_cannot_be_left_out(head):
         return F.linear_cross_entropy(x, w, y, **how) if head else F.cross_entropy(x @ w.T, y, **how)
 
     assert loss(x).isfinite()
-    with pytest.raises(NotImplementedError, match="segments need rows left out"):
+    with pytest.raises(NotImplementedError, match="segments drop the rows without a target"):
         _ = torch.func.grad(loss)(x)
 
 

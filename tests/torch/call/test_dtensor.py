@@ -187,8 +187,8 @@ def refused_layers(group):
     x, w, y = numbers(N, D), numbers(V, D), torch.arange(N)
     features, classes = put(x, mesh, Replicate()), put(w, mesh, Shard(0))
     for operands, error, words in (
-        (LayerOperands(x, classes, None), TypeError, "input is a tensor beside DTensors"),
-        (LayerOperands(features, w, None), TypeError, "linear_weight is a tensor beside DTensors"),
+        (LayerOperands(x, classes, None), TypeError, "input is a plain tensor beside DTensors"),
+        (LayerOperands(features, w, None), TypeError, "linear_weight is a plain tensor beside DTensors"),
         (LayerOperands(features, put(w, mesh, Shard(1)), None), ValueError, "neither over its features"),
         (LayerOperands(put(x, mesh, Shard(1)), classes, None), ValueError, "neither over its features"),
     ):

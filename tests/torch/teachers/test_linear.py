@@ -88,7 +88,7 @@ def test_sparse_teachers_need_one_position():
         ({3: lambda w: w.T}, ValueError, "use teacher_weight.t()"),
         ({3: lambda w: torch.nn.Linear(D2, V)}, TypeError, "pass its .weight"),
         ({2: lambda x: x[None]}, ValueError, "reshape one of the inputs"),
-        ({3: lambda w: w[1:]}, ValueError, f"linear_weight of {V} classes beside teacher_weight of {V - 1}"),
+        ({3: lambda w: w[1:]}, ValueError, f"linear_weight of {V} classes do not fit teacher_weight of {V - 1}"),
     ],
 )
 def test_what_to_do_about_layers_that_do_not_fit(change, error, text):

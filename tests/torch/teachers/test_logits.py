@@ -86,7 +86,7 @@ def test_a_map_beside_padding():
 def test_what_is_wrong_is_said():
     z, t = torch.randn(3, 5), torch.randn(3, 7)
     with pytest.raises(
-        ValueError, match=r"logits of 5 classes beside teacher_logits of 7; pass num_classes= .*teacher_c"
+        ValueError, match=r"logits of 5 classes do not fit teacher_logits of 7; pass num_classes= .*teacher_c"
     ):
         _ = F.divergence(z, t)
     with pytest.raises(ValueError, match="num_classes is 6, but there are 5 classes here"):

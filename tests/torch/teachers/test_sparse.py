@@ -152,7 +152,7 @@ def test_a_closing_sees_the_divergences_of_the_classes():
     loss = F.divergence(z, TopK(index, prob), closing=mixed, beta=0.3)
     _, found = F.divergence(z, TopK(index, prob), return_stats=True, beta=0.3)
     torch.testing.assert_close(loss, mixed(found).mean())
-    with pytest.raises(AttributeError, match=r"rows\.teacher_lse is not there: a TopK teacher has probabilities"):
+    with pytest.raises(AttributeError, match=r"rows\.teacher_lse is not available: a TopK teacher has probabilities"):
         _ = F.divergence(z, TopK(index, prob), closing=lambda rows: rows.teacher_lse)
 
 

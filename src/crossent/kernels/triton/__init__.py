@@ -3,9 +3,9 @@
 Here are the functions of the contract (`crossent.kernels.backend`); behind them `functions` and `pairs` (which kernels
 run), `arguments`, `task`, `elements` (a call as kernels take it), `launch`; the kernels: `rows`, `cached`, `finish`,
 `few`, `pair_sums`, `pair_gradient` over `lanes`, `record`, `gradient`, `heads`, `gap`, `tiles`, `scores`; `binary`,
-`scaling`. This package alone imports neither torch nor Triton, so that `why_not` can say that one is missing.
+`scaling`. The package itself imports neither torch nor Triton, so that `why_not` can report a missing one.
 
-What differs from the CPU: a class that does not exist, a target probability that is negative or not finite, or a
+Differences from the CPU: a class that does not exist, a target probability that is negative or not finite, or a
 temperature of a row that is out of range makes loss and gradient of its row NaN, because to raise is to wait for the
 device. With CROSSENT_VALIDATE=1 in the environment they are errors here too, and every call waits.
 """

@@ -1,7 +1,7 @@
 """The arguments of the row functions as their kernels take them: arrays of few dtypes, and a task that is remembered.
 
-What a call leads to depends on shapes, strides, dtypes and options alone. It is worked out for the first such call, and
-a later one only looks it up and brings its arrays.
+The launches of a call depend only on shapes, strides, dtypes and options. The first call computes them; later equal
+calls look them up and bring their arrays.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Arrays(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of the row functions: what it has in common with others like it, and its arrays."""
+    """A call of the row functions: the part that equal calls share, and its arrays."""
 
     task: Task
     arrays: Arrays
@@ -64,7 +64,7 @@ class PlacedCotangents(NamedTuple):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What launches depend on."""
+        """The values that launches depend on."""
         return self.arrays.loss.dtype, self.steps, self.flags
 
 
@@ -76,8 +76,8 @@ def forget() -> None:
 def call_of(logits: Any, target: Target, scores: Scores) -> Call:
     """Return a call in the form of the kernels; the logits may be `BiasedLogits`.
 
-    A dense target of a dtype that no kernel reads is copied in that of the computation: where rows are not contiguous,
-    these are two, that of the logits and that of the computation.
+    A dense target of a dtype that no kernel reads is copied in the dtype of the computation: where rows are not
+    contiguous, these are two, that of the logits and that of the computation.
     """
     bias: Any = None
     if type(logits) is BiasedLogits:
@@ -162,7 +162,7 @@ def cotangents_of(task: Task, given: GivenCotangents | LossScale, *, narrow: boo
 
 
 def is_in_place(call: Call, grad: Any, logits: Any = None) -> bool:
-    """Return whether the gradient takes the place of logits (the call's, or others) and the target names several."""
+    """Return whether the gradient overwrites logits (the call's, or others) and the target names several."""
     task, logits = call.task, call.arrays.logits if logits is None else logits
     return not (task.dense or task.named_alone) and grad.data_ptr() == logits.data_ptr()
 

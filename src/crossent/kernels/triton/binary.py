@@ -1,6 +1,6 @@
 """Binary cross-entropy element by element as Triton kernels; formulas are those of cpp/binary.h.
 
-A weight of 0 removes: the element, or its positive term, counts nothing whatever the operands hold.
+A weight of 0 removes: the element, or its positive term, counts as 0 for any operands.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotation "i64" as the type of an argument.
@@ -29,7 +29,7 @@ _ARRAYS = ["x", "t", "weight", "pos_weight", "cotangent", "out", "sums"]
 
 
 def _kernel(function: Any, *, aligned: bool) -> Any:
-    """Return a kernel of which no number makes another one, and no alignment unless its arrays are always aligned."""
+    """Return a kernel compiled once for all numbers, and for all alignments unless its arrays are always aligned."""
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     return triton.jit(
         function,

@@ -1,11 +1,11 @@
 """Statistics and gradient of long rows in one Triton kernel, whose second pass finds the logits in a cache of the GPU.
 
 A few programs share a row. Each writes statistics of its columns, waits until the others of the row have, and writes
-the gradient of its columns. Which part of which row a program has is not said by its place in the grid but by a ticket
-that it takes when it begins, row by row: who waits then waits for programs that have begun or are next to begin, so
-that somebody always goes on (docs/decisions/0028). No result depends on who has which ticket.
+the gradient of its columns. A program takes its part of a row by a ticket, in order of start, not by its place in the
+grid: a waiting program then waits only for programs that have started or start next, so there is always progress
+(docs/decisions/0028). No result depends on the order of tickets.
 
-Constants are those of `rows`; FIRST and SECOND tell which half is done. Where one half is done alone, nobody waits.
+Constants are those of `rows`; FIRST and SECOND select the half to do. A single half needs no waiting.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
@@ -80,7 +80,7 @@ def _saved_parts(parts, rows, row, number, PARTS: tl.constexpr, MEASURED: tl.con
 
 @triton.jit
 def _wait(arrived, number):
-    """Say that this program's part is written, and wait until those of all programs of the row are."""
+    """Signal that this program's part is written, and wait for all programs of the row."""
     tl.debug_barrier()  # every thread has written before one of them says so
     seen = tl.atomic_add(arrived, 1, sem="acq_rel", scope="gpu") + 1
     while seen < number:
@@ -131,7 +131,7 @@ def _part_of_row(
         g = in_x(g, phi, T, CAPPED)
         begin, end = start - block.phase, stop - block.phase
         one = named_value(logits, logits.data, phi, measure, block, wanted, g, begin, end, 1, T, CAPPED, MEASURED, G, K)
-        tl.debug_barrier()  # the gradient may take the place of what was read
+        tl.debug_barrier()  # the gradient may overwrite the values just read
         write_columns(
             logits, phi, measure, block, g, wanted, one, grad, to, start, stop,
             T, M, U, True, CAPPED, MEASURED, DENSE, G, K,
@@ -152,7 +152,7 @@ def row_cached(
     MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
     GROUPED: tl.constexpr, PARTS: tl.constexpr, FIRST: tl.constexpr, SECOND: tl.constexpr,
 ):  # fmt: skip
-    """Write the record of each row and its gradient, which may take the place of the logits."""
+    """Write the record of each row and its gradient, which may overwrite the logits."""
     logits, grad = Logits(logits, z_batch, z_row, 1, bias, GROUPED), Matrix(grad, to_batch, to_row, 1)
     cotangents = Cotangents(loss, lse, entropy, square)
     steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)

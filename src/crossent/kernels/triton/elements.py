@@ -96,7 +96,7 @@ def _present(arrays: Sequence[Any], other: Any) -> tuple[Any, ...]:
 
 
 def _constants(x: Any, grids: Grids, out: Any) -> dict[str, Any]:
-    """Return what a kernel is compiled for beside dtypes: the usual call has a kernel of its own."""
+    """Return the compile-time constants of a kernel besides dtypes: the usual call has a kernel of its own."""
     size, (of_input, of_target, _, _, *of_cotangent) = x.numel(), grids.arrays
     contiguous = grids.columns == size and size % 16 == 0 and of_input.col == of_target.col == 1
     apart = any(grid.col not in {0, 1} for grid in of_cotangent)
@@ -117,9 +117,9 @@ def _computed(x: Any) -> torch.dtype:
 def grids_of(operands: BinaryOperands, *more: Any) -> Grids:
     """Return input, target, weight, pos_weight (None if absent) and more arrays of their shape on two axes.
 
-    Neighbouring axes become one where every array lets them. What is left over is copied, weights and all: arrays that
-    lie in memory in many different ways are rare. Weights and more arrays get the dtype of the computation, and so does
-    a target that has neither this nor the dtype of the input: else there would be a kernel for each of their dtypes.
+    Neighbouring axes become one where every array lets them. The rest is copied, including weights: arrays that lie in
+    memory in many different ways are rare. Weights and more arrays get the dtype of the computation, and so does a
+    target that has neither this nor the dtype of the input: else there would be a kernel for each of their dtypes.
     """
     x: Any = operands.input
     dtype, target = _computed(x), operands.target

@@ -1,7 +1,7 @@
 """Rows of few classes as Triton kernels: their statistics are computed again for the gradient, and nothing is kept.
 
-A program sums rows over their classes and has all of them at once, in the dtype of the computation: what is small stays
-apart from what is large (`lanes`), so that nothing need be in float64. Constants are those of `rows`.
+A program sums rows over their classes and has all of them at once, in the dtype of the computation: small terms stay
+apart from large ones (`lanes`), so that nothing needs float64. Constants are those of `rows`.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
@@ -110,7 +110,7 @@ def few_grad(
     DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
     GROUPED: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of each row; it may not take the place of the logits."""
+    """Write the gradient of each row; it must not overwrite the logits."""
     logits, grad = Logits(logits, z_batch, z_row, z_col, bias, GROUPED), Matrix(grad, to_batch, to_row, to_col)
     cotangents = Cotangents(loss, lse, entropy, square)
     steps = CotangentSteps(loss_step, lse_step, entropy_step, square_step)

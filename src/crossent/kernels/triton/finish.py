@@ -1,4 +1,4 @@
-"""What is done once a row and not once a column: kernels with a thread for each row, or for each sum of a mean."""
+"""Work done once per row, not once per column: kernels with a thread for each row, or for each sum of a mean."""
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
 
@@ -56,7 +56,7 @@ def finish(
 ):  # fmt: skip
     """Merge the statistics of all parts of each row in order, and write record, outputs, and sums of R losses.
 
-    Without parts, the record is there already. With a thread a row, flags cost less than kernels for what they tell.
+    Without parts, the record is there already. With one thread per row, flags cost less than separate kernels.
     """
     logits = Logits(logits, z_batch, z_row, z_col, bias, False)
     classes, rows = Classes(columns, first, number, ignored, picks), Rows(rows, all_rows, batch_step, row_step)

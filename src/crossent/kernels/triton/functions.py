@@ -239,7 +239,7 @@ def _prepare_fused(task: Task, to: Placed, g: PlacedCotangents, flags: int, step
 def _one_kernel(task: Task, grad: Any) -> bool:
     """Return whether the kernel that reads logits again from a cache is asked for, and is one for these rows.
 
-    It is for the environment to say until a GPU has measured it: CROSSENT_GPU_ONE_KERNEL=1.
+    The environment decides until it is measured on a GPU: CROSSENT_GPU_ONE_KERNEL=1.
     """
     if os.environ.get("CROSSENT_GPU_ONE_KERNEL") != "1":
         return False
@@ -248,7 +248,7 @@ def _one_kernel(task: Task, grad: Any) -> bool:
 
 
 def _cached(call: Call, record: Any, g: PlacedCotangents, grad: Any) -> None:
-    """Run the kernel of `cached`, in the interpreter one half after the other: there nobody could wait."""
+    """Run the kernel of `cached`, in the interpreter one half after the other: programs cannot wait there."""
     task, (logits, bias, prob, label, label_prob, weight, own) = call
     to, number = task.axes.placed(grad), task.number
     tile = task.tile(to)

@@ -52,8 +52,8 @@ _T0, _T1, _T2, _T3, _T4, _T5, _T6, _T7, _T8, _T9, _T10, _T11, _T12, _T13, _T14 =
 class Gap(NamedTuple):
     """Two probabilities of each class: the greater one is `large`, the smaller one large · value.
 
-    `up` tells where the greater one is the teacher's. value = e^log and less = e^log − 1 for log ≤ 0, both with
-    relative accuracy; `series` is less − log where log > −1. `never` tells where the smaller one alone is 0 by a
+    `up` is true where the greater one is the teacher's. value = e^log and less = e^log − 1 for log ≤ 0, both with
+    relative accuracy; `series` is less − log where log > −1. `never` is true where only the smaller one is 0 by a
     logarithm of −∞.
     """
 
@@ -80,7 +80,7 @@ class Mixture(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a class adds to a sum of the teacher's, and to one of the student's."""
+    """Terms of a class in a sum of the teacher and in a sum of the student."""
 
     teacher: Any
     student: Any
@@ -134,7 +134,7 @@ def divergences(gap):
 
 @triton.jit
 def log_mixture(gap, beta, rest):
-    """Return what the mixture of teacher (β) and student (1 − β) is beside the greater probability.
+    """Return the mixture of teacher (β) and student (1 − β), relative to the greater probability.
 
     These are its share m, m − 1, log m and log m − (m − 1), the last three with relative accuracy, and the share of the
     greater one.
@@ -163,7 +163,7 @@ def mixed_divergences(gap, beta, rest):
 def steepness(gap, logq, a, b, kl, reverse, js, beta, rest, MIXED: tl.constexpr):
     """Return the gradient by the student's scores: q (a + b log q − reverse δ + js (log q − log m)) + kl (q − p).
 
-    δ = log p − log q; what multiplies a probability of 0 does not matter.
+    δ = log p − log q; the factor of a probability of 0 does not matter.
     """
     q = tl.where(gap.up, gap.large * gap.value, gap.large)
     factor = a + b * tl.maximum(logq, -1e4) + reverse * tl.where(gap.up, gap.log, -gap.log)

@@ -47,7 +47,7 @@ class CotangentSteps(NamedTuple):
 
 
 class Normaliser(NamedTuple):
-    """What makes softmax of a row's x, (R,): e^(rate · (x − peak)) / (1 + rest), with its inverse and logarithm."""
+    """Softmax of a row's x, (R,): e^(rate · (x − peak)) / (1 + rest), with its inverse and logarithm."""
 
     peak: Any
     rest: Any
@@ -229,7 +229,7 @@ def write_named(
     logits, gathered, phi, measure, block, wanted, g, grad, to, begin, end,
     T: tl.constexpr, K: tl.constexpr, CAPPED: tl.constexpr, MEASURED: tl.constexpr, G: tl.constexpr,
 ):  # fmt: skip
-    """Store the gradient at all classes that the target names in columns [begin, end), over what is there."""
+    """Store the gradient at all classes that the target names in columns [begin, end), over the present values."""
     tl.debug_barrier()
     for first in range(0, measure.classes.picks, K):
         k = first + tl.arange(0, K)[None, :]

@@ -14,7 +14,7 @@ from triton.language.extra import libdevice
 from crossent.kernels.triton.scores import as_column, as_tile, scored
 from crossent.kernels.triton.tiles import HAS_GATHERED, NUMBERS, biased, read_logits
 
-# Flags beside those of `tiles` and `scores`: which cotangents there are, and whether sums beside a mixture are wanted.
+# Flags beside those of `tiles` and `scores`: which cotangents there are, and whether sums with a mixture are needed.
 HAS_KL, HAS_REVERSE, HAS_JS, HAS_MIXTURE = (1 << k for k in range(12, 16))
 _GATHERED = tl.constexpr(HAS_GATHERED)
 
@@ -28,7 +28,7 @@ PAIR_NUMBERS = [
 class Head(NamedTuple):
     """The rows of one of the two models, (R,): where they begin, how logits become x, and x log-probabilities.
 
-    Log-probabilities are rate · (x − peak) − log_total; `defined` tells which rows have any.
+    Log-probabilities are rate · (x − peak) − log_total; `defined` marks the rows that have any.
     """
 
     logits: Any

@@ -1,8 +1,8 @@
 """Statistics of the lanes of a tile in Triton, and their sum over the lanes of each row.
 
-The sum Σ e^(x − peak) of a lane, or a row, is kept without one column that has the peak: as `rest`, of which it is
-1 + rest. A confident row keeps its digits so, and a column costs one exponential, whether it moves the peak or not: of
-the peak so far and a new number, the smaller one adds e^(smaller − larger) to the rest.
+The sum Σ e^(x − peak) of a lane, or a row, is kept without one column that has the peak: as `rest`: the total is 1 +
+rest. A confident row keeps its digits so, and a column costs one exponential, whether it moves the peak or not: of the
+peak so far and a new number, the smaller one adds e^(smaller − larger) to the rest.
 """
 
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ def _larger_and_smaller(x, R: tl.constexpr, M: tl.constexpr, H: tl.constexpr):
 
 @triton.jit
 def joined(a, b, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr):
-    """Return two tiles as one, the columns of each lane side by side; of which lane a column is does not matter."""
+    """Return two tiles as one, the columns of each lane side by side; the lane of a column does not matter."""
     return tl.reshape(tl.join(a, b), [R, M, U])
 
 
@@ -66,7 +66,7 @@ def _with(sums, x, to, rate, TILTED: tl.constexpr):
 def fold(
     lanes, x, p, rate, R: tl.constexpr, M: tl.constexpr, U: tl.constexpr, MEASURED: tl.constexpr, TILTED: tl.constexpr
 ):
-    """Return the statistics of lanes [R, M] with a tile of columns [R, M, U] added; x = −inf is no column.
+    """Return the statistics of lanes [R, M] with a tile of columns [R, M, U] added; x = −inf is a missing column.
 
     Neighbours are compared in pairs, so that all but the largest are known without knowing which that is.
     """
@@ -85,7 +85,7 @@ def fold(
     to = tl.maximum(peak, LOWEST)
     below = tl.minimum(lanes.peak, top, propagate_nan=tl.PropagateNan.ALL) - to
     e, moved = tl.exp2(below * (rate * LOG2E)[:, None]), top > lanes.peak
-    scale = tl.where(moved, e, 1.0)  # of what there was, to the new peak
+    scale = tl.where(moved, e, 1.0)  # of the old sums, to the new peak
     more = Sums(e, e)
     if TILTED:
         by = tl.maximum(below, LOWEST)

@@ -1,7 +1,7 @@
 """Launches of kernels: one that is compiled is started at once, without Triton working out again which one it is.
 
-Triton looks at every argument of every launch, which takes a host longer than a GPU needs for a small call. What it
-looks for is known here: dtypes of arrays, and whether they are aligned. All else is constant, or a number whose type is
+Triton looks at every argument of every launch, which takes a host longer than a GPU needs for a small call. The
+launcher finds it here: dtypes of arrays, and whether they are aligned. All else is constant, or a number whose type is
 annotated and for whose value no kernel is specialized: no tuple, whose numbers Triton specializes for all the same.
 """
 
@@ -55,7 +55,7 @@ class Launch:
             self._first(arrays)
 
     def _first(self, arrays: tuple[Any, ...]) -> None:
-        """Run the kernel, and remember what is run and with what beside the arrays."""
+        """Run the kernel, and store the launch for later calls with other arrays."""
         kernel, grid, numbers, constants = self._kernel, self._grid, self._numbers, self._constants
         key = (kernel.fn, *constants.values(), *self._options.values(), *kinds(arrays))
         known = _compiled.get(key)
@@ -76,7 +76,7 @@ def is_interpreted(kernel: Any) -> bool:
 
 
 def kinds(arrays: tuple[Any, ...]) -> list[Any]:
-    """Return what a kernel is compiled for: device, dtypes and alignment of arrays."""
+    """Return the compile-time values of a kernel: device, dtypes and alignment of arrays."""
     found: list[Any] = [arrays[0].device]
     for x in arrays:
         found += (None, None) if x is None else (x.dtype, x.data_ptr() % 16 == 0)

@@ -1,7 +1,7 @@
-"""The gradient by a row's logits of all that the row has, alone and beside a teacher's, as a Triton kernel.
+"""The gradient by a row's logits of all its statistics, alone and with a teacher's row, as a Triton kernel.
 
-Constants are those of `rows`; CAPPED tells whether either head may have a softcap, for flags to tell which has, and
-MIXED whether a divergence from a mixture has a cotangent.
+Constants are those of `rows`; CAPPED is whether either head may have a softcap, as flags select, and MIXED whether a
+divergence from a mixture has a cotangent.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
@@ -56,7 +56,7 @@ _ONE_BY_ONE = _UNSPECIALIZED | {
 
 
 class Beside(NamedTuple):
-    """What the divergences of a row add to its gradient, (R,): coefficients of `steepness`, and the teacher's share.
+    """Terms of the divergences in the gradient of a row, (R,): coefficients of `steepness`, and the teacher's share.
 
     `beta` and `rest`, the share of the student, are of all rows.
     """
@@ -71,20 +71,20 @@ class Beside(NamedTuple):
 
 @triton.jit
 def _sum_of(sums, at, there, g):
-    """Return the cotangents of rows times one of their sums, 0 where the cotangent is, whatever the sum holds."""
+    """Return the cotangents of rows times one of their sums, 0 where the cotangent is, for any sum."""
     return tl.where(there, g * tl.load(sums + at, mask=there, other=0.0), 0.0)
 
 
 @triton.jit
 def _for_tiles(f, poison, T: tl.constexpr):
-    """Return what rows have beside a teacher in the dtype of the computation; poisoned rows have the gradient NaN."""
+    """Return the pair terms of rows in the dtype of the computation; poisoned rows have the gradient NaN."""
     kl = tl.where(poison, float("nan"), f.kl)  # it multiplies in every column
     return Beside(f.a.to(T), kl.to(T), f.reverse.to(T), f.js.to(T), f.beta.to(T), f.rest.to(T))
 
 
 @triton.jit
 def _as_column(f):
-    """Return what rows have beside a teacher as columns [R, 1]."""
+    """Return the pair terms of rows as columns [R, 1]."""
     return Beside(f.a[:, None], f.kl[:, None], f.reverse[:, None], f.js[:, None], f.beta, f.rest)
 
 
@@ -137,7 +137,7 @@ def _beside_at(
     student, teacher, gathered, t_gathered, measure, number, k, column, here, paired, f,
     T: tl.constexpr, CAPPED: tl.constexpr, MIXED: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Return what the divergences add to the gradient at columns that the target names."""
+    """Return the terms of the divergences in the gradient, at the columns of the target."""
     own = head_at(student, gathered, number, k, column, here, measure, T, CAPPED, K)
     other = head_at(teacher, t_gathered, number, k, column, here & paired, measure, T, CAPPED, K)
     value = steepness(
@@ -163,7 +163,7 @@ def pair_grad(
     MEASURED: tl.constexpr, DENSE: tl.constexpr, MIXED: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
     GROUPED: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of each row, or of one part of the vocabulary; it may take the place of either's logits."""
+    """Write the gradient of each row, or of one part of the vocabulary; it may overwrite the logits of either."""
     logits = Logits(logits, z_batch, z_row, 1 if WIDE else z_col, bias, GROUPED)
     t_logits = Logits(t_logits, t_batch, t_row, 1 if WIDE else t_col, t_bias, GROUPED)
     grad = Matrix(grad, to_batch, to_row, 1 if WIDE else to_col)
@@ -208,7 +208,7 @@ def pair_grad(
             student, teacher, gathered, t_gathered, measure, at, 0, one.column, here, paired, f, T, CAPPED, MIXED, K
         )
         one = NamedValue(one.column, value)
-    tl.debug_barrier()  # the gradient may take the place of what was read
+    tl.debug_barrier()  # the gradient may overwrite the values just read
     _write_columns(
         student, teacher, measure, block, (g.a + a).to(T), g.b.to(T), g.c.to(T), f, wanted, paired, one, grad, to,
         start, stop, T, M, U, WIDE, CAPPED, MEASURED, DENSE, MIXED, K,

@@ -1,7 +1,7 @@
 """The sums of a row's divergences from a teacher's as Triton kernels: one for the columns, one that has a thread a row.
 
-Both heads' logits are read in the same tiles. Constants are those of `rows`; CAPPED tells whether either head may have
-a softcap, for flags to tell which has, and MIXED whether there are sums beside a mixture.
+Both heads' logits are read in the same tiles. Constants are those of `rows`; CAPPED is whether either head may have a
+softcap, as flags select, and MIXED whether there are sums beside a mixture.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.

@@ -35,7 +35,7 @@ class _Phi(NamedTuple):
 
 
 class _Teacher(NamedTuple):
-    """A teacher as kernels take it: its arrays, and what launches depend on besides these."""
+    """A teacher as kernels take it: its arrays, and the other values that launches depend on."""
 
     logits: Any
     bias: Any
@@ -46,7 +46,7 @@ class _Teacher(NamedTuple):
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What launches depend on."""
+        """The values that launches depend on."""
         z, bias = self.logits, self.bias
         of_bias = None if bias is None else (bias.dtype, bias.data_ptr() % ACCESS)
         return (
@@ -203,7 +203,7 @@ def _pair_of(rows: tuple[Any, Target, Scores], teacher: Teacher, beta: float | N
     if z.shape != call.arrays.logits.shape:
         raise ValueError("the teacher's logits must have the shape of the logits")
     if beta is not None and not 0 < beta < 1:
-        raise ValueError("beta must be between 0 and 1, and neither")
+        raise ValueError("beta must lie strictly between 0 and 1")
     task, of = call.task, teacher.scores
     if z.dtype == torch.float64:
         task = task.in_double

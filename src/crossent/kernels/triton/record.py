@@ -156,7 +156,7 @@ def _reciprocal(total):
 
 @triton.jit
 def save_outputs(outputs, number, exists, flags, r, log_total):
-    """Write those of loss, lse and entropy that the flags name, and return the loss."""
+    """Write loss, lse and entropy as the flags select, and return the loss."""
     loss = tl.where(r.mass == 0, 0.0, r.mass * log_total) - r.target_score  # a target without mass costs nothing
     tl.store(outputs.loss + number, loss, mask=exists & (flags & _LOSS != 0))
     tl.store(outputs.lse + number, r.peak + log_total, mask=exists & (flags & _LSE != 0))
@@ -167,7 +167,7 @@ def save_outputs(outputs, number, exists, flags, r, log_total):
 
 @triton.jit
 def save_sums(sums, loss, weight, wanted, flags):
-    """Write the sums of a program's losses, and of what its rows weigh in a mean, where they are wanted."""
+    """Write the sums of a program's losses and of its row weights in a mean, if requested."""
     at, there = sums + 2 * tl.program_id(0), flags & _SUMS != 0
     tl.store(at, tl.sum(tl.where(wanted, loss, 0.0), 0), mask=there)
     tl.store(at + 1, tl.sum(weight, 0), mask=there)

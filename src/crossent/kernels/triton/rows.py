@@ -1,12 +1,12 @@
 """The row functions as Triton kernels, for NVIDIA and AMD and for Triton 3.6 to 3.9: statistics, gradient, and both.
 
-Where a tile lies and what it holds is in `tiles`, its scores in `scores`, statistics of lanes in `lanes`, the gradient
-in `gradient`; what is done once a row and not once a column in `finish`. Every kernel takes T, the dtype it computes
-in, and the shape R, M, U of its tiles; CAPPED, whether there is a softcap; MEASURED, whether the target is more than
-the classes that it names; DENSE, whether it has a probability for each column; TILTED, whether entropies are wanted; G,
-of what the gradient is (`gradient`); K, how many of the classes that a target names are worked on at once: 1 if it
-names one without a probability, 0 if none; BATCHED, whether there is more than one batch of rows; and GROUPED, whether
-the bias, if there is one (it is None otherwise), is read in groups of columns as wide tiles of logits are.
+Positions and values of a tile are in `tiles`, its scores in `scores`, statistics of lanes in `lanes`, the gradient in
+`gradient`; work done once per row in `finish`. Every kernel takes T, the dtype it computes in, and the shape R, M, U of
+its tiles; CAPPED, whether there is a softcap; MEASURED, whether the target is more than the classes that it names;
+DENSE, whether it has a probability for each column; TILTED, whether entropies are wanted; G, of what the gradient is
+(`gradient`); K, how many of the classes that a target names are worked on at once: 1 if it names one without a
+probability, 0 if none; BATCHED, whether there is more than one batch of rows; and GROUPED, whether the bias, if there
+is one (it is None otherwise), is read in groups of columns as wide tiles of logits are.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "fp64" and "i64" as the types of arguments.
@@ -163,7 +163,7 @@ def row_grad(
     MEASURED: tl.constexpr, DENSE: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BATCHED: tl.constexpr,
     GROUPED: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of each row, or of one part of the vocabulary; it may take the place of the logits."""
+    """Write the gradient of each row, or of one part of the vocabulary; it may overwrite the logits."""
     logits = Logits(logits, z_batch, z_row, 1 if WIDE else z_col, bias, GROUPED)
     grad = Matrix(grad, to_batch, to_row, 1 if WIDE else to_col)
     cotangents = Cotangents(loss, lse, entropy, square)
@@ -185,7 +185,7 @@ def row_grad(
     g = in_x(g, phi, T, CAPPED)
     begin, end = start - block.phase, stop - block.phase
     one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
-    tl.debug_barrier()  # the gradient may take the place of what was read
+    tl.debug_barrier()  # the gradient may overwrite the values just read
     write_columns(
         logits, phi, measure, block, g, wanted, one, grad, origin, start, stop,
         T, M, U, WIDE, CAPPED, MEASURED, DENSE, G, K,
@@ -244,7 +244,7 @@ def row_fused(
     wanted, g = has_gradient(block.wanted, g), in_x(g, phi, T, CAPPED)
     factors, phi = for_tiles(g, wanted, T), finite_where(wanted, phi, CAPPED)
     one = named_value(logits, gathered, phi, measure, block, wanted, g, begin, end, R, T, CAPPED, MEASURED, G, K)
-    tl.debug_barrier()  # the gradient may take the place of what was read
+    tl.debug_barrier()  # the gradient may overwrite the values just read
     x, edge_x = tl.where(wanted[:, None, None], x, 0.0), tl.where(wanted[:, None, None], edge_x, 0.0)
     slope, edge_slope = tl.where(wanted[:, None, None], slope, 0.0), tl.where(wanted[:, None, None], edge_slope, 0.0)
     value = slopes(factors, x, slope, q, phi.rate, MEASURED, G)

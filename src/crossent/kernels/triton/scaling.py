@@ -1,6 +1,6 @@
 """Gradients times their cotangent, in one kernel that reads the cotangent where it is: on the device.
 
-Whoever launches it need not know the number. Where it is 1 and nothing has to be rounded, programs return at once.
+The launcher need not know the number. Where it is 1 and nothing has to be rounded, programs return at once.
 """
 
 # No `from __future__ import annotations`: Triton reads the annotations "i64" and "i32" as the types of arguments.
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 _LANES, _WARPS = 512, 4
-_PROGRAMS = 4096  # enough to fill a GPU; each has a part of the numbers, whatever the device
+_PROGRAMS = 4096  # enough to fill any GPU; each has a part of the numbers
 
 
 @triton.jit(do_not_specialize=["size", "blocks"], do_not_specialize_on_alignment=["factor"])
@@ -19,7 +19,7 @@ def scale(
     x, factor, out, size: "i64", blocks: "i32",
     T: tl.constexpr, M: tl.constexpr, U: tl.constexpr, IN_PLACE: tl.constexpr,
 ):  # fmt: skip
-    """Write factor · x; a program has `blocks` blocks of M groups of U numbers, and the first one what is left."""
+    """Write factor · x; a program has `blocks` blocks of M groups of U numbers, and the first one also the rest."""
     g, program = tl.load(factor).to(T), tl.program_id(0)
     begin = program.to(tl.int64) * blocks * (M * U)
     there = size

@@ -38,7 +38,7 @@ class Phi(NamedTuple):
     """Logits to x, and x to scores, of each row, (R,): two scores are rate · (x − x') apart, and a score is scale · x.
 
     All are in the dtype of the computation but `scale` and `temperature`, which are in float64; `cap` is of all rows.
-    `capped` tells a kernel for softcaps whether there is one; None if there is.
+    `capped` is whether there is a softcap, in kernels compiled for one; None if there is.
     """
 
     unit: Any
@@ -79,7 +79,7 @@ def phi_of(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.constex
 
 @triton.jit
 def phi_by_flag(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.constexpr):
-    """Return phi of rows where a flag tells whether there is the softcap that a kernel is compiled for.
+    """Return phi of rows where a flag selects the softcap that a kernel is compiled for.
 
     The temperature is that of x: 1 under the softcap.
     """
@@ -95,7 +95,7 @@ def phi_by_flag(temperature, cap, number, wanted, T: tl.constexpr, CAPPED: tl.co
 
 @triton.jit
 def finite_where(wanted, phi, CAPPED: tl.constexpr):
-    """Return phi that makes 0 of a tile of −inf in rows that are not wanted, whatever temperature they have."""
+    """Return phi that turns a tile of −inf into 0 in unwanted rows, for any temperature."""
     unit = tl.where(wanted, phi.unit, 1.0)
     return Phi(unit, phi.cap, phi.rate if CAPPED else unit, phi.scale, phi.temperature, phi.capped)
 
@@ -116,7 +116,7 @@ def as_tile(phi):
 
 @triton.jit
 def opaque_one(x):
-    """Return 1 in the dtype of x, as a number that the compiler cannot know: with the constant, AMD's spills."""
+    """Return 1 in the dtype of x, hidden from the compiler's optimizer: with the constant, AMD's spills."""
     return x * 0.0 + 1.0
 
 

@@ -1,4 +1,4 @@
-"""What calls of the row functions have in common: where arrays lie, how rows become programs, which kernels run.
+"""The shared part of calls of the row functions: places of arrays, programs for rows, and kernels.
 
 Everything here is a function of shapes, strides, dtypes and options alone, so that results never depend on the device's
 state. It is worked out once for all calls that are alike in these (`arguments`).
@@ -62,7 +62,7 @@ class _Shape(NamedTuple):
 _LONG, _MIDDLE = _Shape(1, 256, 4), _Shape(1, 64, 1)
 # A warp of AMD's has 64 threads: with more of them than lanes, accesses would be shorter.
 _LONG_OF_AMD, _MIDDLE_OF_AMD = _Shape(1, 256, 2), _Shape(1, 128, 1)
-# Tiles of many rows side by side, and of whatever else there is.
+# Tiles of many rows side by side, and all other tiles.
 _SHORT, _ANY = _Shape(64, 1, 2), _Shape(1, 256, 4)
 # Tiles of few classes: a thread has a row, or eight threads have one whose columns are next to each other.
 # Of the first, a thread of AMD's has two, for which it has too few registers in float64.
@@ -80,7 +80,7 @@ class Parts(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The last arguments of every kernel of rows that are no constants."""
+    """The last non-constant arguments of every kernel of rows."""
 
     keep: float
     spread: float
@@ -259,7 +259,7 @@ class Task:
 
     @property
     def in_double(self) -> Task:
-        """The same in float64, whatever the dtype of the logits is."""
+        """The same in float64, for logits of any dtype."""
         if self.spare.dtype == torch.float64:
             return self
         return self.once("in double", lambda: self._converted(torch.float64))
@@ -299,7 +299,7 @@ class Task:
         return self.named_alone and not (self.smoothed or self.capped) and self.spare.dtype == torch.float32
 
     def kind_of_gradient(self, tile: Tile, flags: int) -> int:
-        """Return what a kernel of the gradient is made for (`gradient`), by the cotangents that there are."""
+        """Return the kind of gradient kernel (`gradient`) for the present cotangents."""
         kind = 2 if flags & HAS_ENTROPY else int(flags & (HAS_LSE | HAS_SQUARE) != 0)
         if tile.wide:  # lse costs nothing a column
             return kind if self.named_alone and not self.smoothed else max(kind, 1)
@@ -310,7 +310,7 @@ class Task:
         return self.measured or not (tile.wide or (self.is_usual and kind == 0))
 
     def once(self, key: Any, prepare: Callable[[], Prepared]) -> Prepared:
-        """Return what is prepared for launches of this task, by what else it depends on."""
+        """Return the cached preparation of launches of this task."""
         found = self.prepared.get(key)
         if found is None:
             found = self.prepared[key] = prepare()
@@ -341,7 +341,7 @@ class Task:
     def launch_with(
         self, kernel: Any, tile: Tile, grid: tuple[int, int, int], numbers: Sequence[Any], constants: Any, *, free: bool
     ) -> Launch:
-        """Return a launch with these constants alone.
+        """Return a launch with only these constants.
 
         Unless it is free to choose, ptxas, which may spill one or two, gets all registers.
         """
@@ -367,5 +367,5 @@ def _aligned(m: Placed, like: Placed, U: int) -> bool:
 
 
 def _each(values: Sequence[Any]) -> list[Any]:
-    """Return values one by one, those of tuples in the place of these."""
+    """Return values one by one, with tuples flattened."""
     return [x for value in values for x in (value if isinstance(value, tuple) else (value,))]

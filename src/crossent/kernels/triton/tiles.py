@@ -4,8 +4,8 @@ A program works on a tile [R, M, U]: R rows, M lanes of each row, U neighbouring
 statistics of its own, relative to a peak of its own, so that nothing crosses lanes before the row is read.
 
 Where columns are contiguous (WIDE), lanes begin at addresses that are multiples of U elements, so that U columns are
-one access whatever the length of the row: `phase` is how far the row begins after such an address, groups of U columns
-that lie inside the row are read at once, and those at its two edges one by one. No address outside a row is touched.
+one access for rows of any length: `phase` is how far the row begins after such an address, groups of U columns that lie
+inside the row are read at once, and those at its two edges one by one. No address outside a row is touched.
 """
 
 from typing import Any, NamedTuple
@@ -17,13 +17,13 @@ from crossent.kernels.triton.scores import as_tile, scored
 
 # Flags: which of the optional arrays are there; any array of the same type stands in for an absent one.
 HAS_LOSS, HAS_LSE, HAS_ENTROPY, HAS_SQUARE, HAS_WEIGHT, HAS_RECORD, HAS_GATHERED = (1 << k for k in range(7))
-# And of what parts of rows have beside their sums, and whether sums of losses are wanted.
+# And for parts of rows, besides their sums, and whether sums of losses are needed.
 HAS_MEASURE, HAS_TILT, HAS_SUMS = (1 << k for k in range(7, 10))
 _WEIGHT = tl.constexpr(HAS_WEIGHT)
 
 
-# Arguments of the kernels come one by one, because Triton compiles a kernel anew for every number in a tuple that is 1
-# or a multiple of 16, and for every array in one that is aligned, whatever it is not to specialize. Kernels make the
+# Arguments of the kernels come one by one, because Triton compiles a kernel again for every number in a tuple that is 1
+# or a multiple of 16, and for every array in one that is aligned, even with do_not_specialize. Kernels make the
 # tuples below of them.
 
 NUMBERS = [
@@ -76,7 +76,7 @@ class Matrix(NamedTuple):
 class Logits(NamedTuple):
     """The logits as a matrix, and the bias (V,) that is added where they are read, None if there is none.
 
-    `grouped` tells whether rows begin at multiples of U elements, so that U numbers of the bias are one access too.
+    `grouped` is whether rows begin at multiples of U elements, so that U numbers of the bias are one access too.
     """
 
     data: Any
@@ -295,8 +295,8 @@ def is_ignored(named, classes, number, exists):
 def named_class(measure, number, k, there, K: tl.constexpr):
     """Return the column of a class that a target names, whether it is one of these, and its measure in float64.
 
-    A class that does not exist, unless its probability is 0, or a number that is no probability, makes the measure NaN;
-    nothing is read for it.
+    A class that does not exist, unless its probability is 0, or a number that is not a probability, makes the measure
+    NaN; nothing is read for it.
     """
     named, classes = measure.named, measure.classes
     at = number * (1 if K == 1 else classes.picks) + k
@@ -326,7 +326,7 @@ def weight_at(measure, column, here):
 
 @triton.jit
 def row_weight(measure, number, wanted, K: tl.constexpr):
-    """Return what rows weigh in a mean, in float64: the class weight of the one class that the target names, or 1."""
+    """Return the weights of rows in a mean, in float64: the class weight of the target class, or 1."""
     weight = tl.where(wanted, 1.0, 0.0).to(tl.float64)
     if K == 1:
         column, here, _ = named_class(measure, number, 0, wanted, K)

@@ -37,7 +37,7 @@ def score(
 ) -> Score:
     """Return the score of predictions in a Dask data frame or in Dask arrays, as `crossent.score` does.
 
-    Each partition becomes a `ScoreState` on its worker, and only states travel. The scheduler is that of
+    Each partition becomes a `ScoreState` on its worker, and only states are sent. The scheduler is that of
     `dask.config`, or of the latest `distributed.Client`.
 
     Parameters
@@ -46,7 +46,7 @@ def score(
         A data frame, whose columns the other arguments name; or the true class of each row, (N,), as an array or a
         series, and then the other arguments are arrays or series with the same partitions.
     label
-        Name of the column of true classes, for a data frame alone.
+        Name of the column of true classes, only for a data frame.
     probs, logits, logprobs
         One of the three: names of columns, or a pattern such as "p_*"; or an array (N, V) or (N,). See
         `crossent.score`.
@@ -179,12 +179,12 @@ def _frame_state(frame: Any, number: int, *, found: Columns, options: Mapping[st
 
 
 def _stacked(column: Any) -> Any:
-    """Return a column of numbers as it is, (N,), and a column of lists as an array, (N, V)."""
+    """Return a column of numbers unchanged, (N,), and a column of lists as an array, (N, V)."""
     first = column.iloc[0]
     if isinstance(first, str):
         raise InputError(
-            f"column {quoted(column.name)} holds text, such as {quoted(first[:20])}; if these were lists, Dask made "
-            "text of them: read them under dask.config.set({'dataframe.convert-string': False})"
+            f"column {quoted(column.name)} holds text, such as {quoted(first[:20])}; if these were lists, Dask "
+            "converted them to text: read them under dask.config.set({'dataframe.convert-string': False})"
         )
     return np.stack(column.to_list()) if hasattr(first, "__len__") else column
 

@@ -25,7 +25,7 @@ from crossent.scoring.state import ScoreState
 
 
 class State(AggregateFn):
-    """An aggregation of rows to their pickled `ScoreState`, for states that are kept and merged later.
+    """Aggregation of rows to a pickled `ScoreState`, to keep and merge later.
 
     A group without rows gives None.
 
@@ -90,9 +90,9 @@ class State(AggregateFn):
 
 
 class Score(State):
-    """An aggregation of rows to a `crossent.Score`, for `Dataset.aggregate` and `GroupedData.aggregate`.
+    """Aggregation of rows to a `crossent.Score`, for `Dataset.aggregate` and `GroupedData.aggregate`.
 
-    A group without rows that count gives None.
+    A group without rows to score gives None.
 
     Parameters
     ----------
@@ -125,10 +125,10 @@ class Score(State):
 
 
 def score(dataset: Dataset, **columns_and_options: Any) -> result.Score:
-    """Return the score of predictions in a Ray data set: that of `crossent.score`.
+    """Return the `crossent.score` of predictions in a Ray data set.
 
-    Each block becomes a `ScoreState` where it lies, and only states travel. Of files only the columns that are needed
-    are read.
+    Each block becomes a `ScoreState` on its worker, and only states are sent. Only the needed columns of files are
+    read.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def score(dataset: Dataset, **columns_and_options: Any) -> result.Score:
     Returns
     -------
     Score
-        Loss in nats, with everything else that one pass tells.
+        Loss in nats, with all other results of one pass.
 
     Raises
     ------

@@ -48,21 +48,21 @@ def as_scorer_argument(argument: Argument) -> str:
 class Scorer:
     """A scorer: called with a fitted classifier, rows and their true classes, it returns a number to maximise.
 
-    The columns of the probabilities are `estimator.classes_`, of which rows may lack some. A true class that the
-    estimator has never seen has probability 0, so its row has an infinite loss, or −log `zero`.
+    The columns of the probabilities are `estimator.classes_`; not every class needs rows. A true class outside them has
+    probability 0, so its row has an infinite loss, or −log `zero`.
 
     Parameters
     ----------
     quantity
-        "neg_cross_entropy", minus the loss in nats; or "skill", 1 − loss / baseline, the fraction of the loss of
-        predicting the frequencies of the classes that the estimator saves.
+        "neg_cross_entropy", minus the loss in nats; or "skill", 1 − loss / baseline, the fraction of the baseline loss
+        that the estimator saves. The baseline always predicts the class frequencies.
     zero
-        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+        Floor of the probability in the loss, or "inf" for none, so that a probability of 0 costs infinity.
     normalize
         Divide probabilities by their sum.
     response_method
-        Method of the estimator to call. "predict_log_proba" keeps probabilities that are too small for a float, such as
-        those of naive Bayes.
+        Method of the estimator to call. "predict_log_proba" keeps probabilities too small for a float, as from naive
+        Bayes.
 
     Examples
     --------
@@ -173,8 +173,8 @@ class Scorer:
             why = "cross-entropy needs probabilities"
             if hasattr(estimator, "decision_function"):
                 why = (
-                    "the values of its decision_function are no log-odds; wrap it in "
-                    "sklearn.calibration.CalibratedClassifierCV, or switch on its probabilities if it can have them"
+                    "its decision_function gives no log-odds; wrap it in sklearn.calibration.CalibratedClassifierCV, "
+                    "or enable its probabilities if it has them"
                 )
             raise TypeError(f"{name} has no {self.response_method}: {why}")
         if not hasattr(estimator, "classes_"):

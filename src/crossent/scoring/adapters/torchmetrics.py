@@ -33,7 +33,7 @@ def as_metric_argument(argument: Argument) -> str:
     if name in KINDS:
         return as_python(Argument("predictions", name))
     if name == "ignore":
-        index = next(iter(value), None) if isinstance(value, list) else value  # of which the metric has one at most
+        index = next(iter(value), None) if isinstance(value, list) else value  # the metric has at most one
         return as_python(Argument("ignore_index", index))
     if name in {"zero", "normalize", "ci", "weight", "cluster"}:
         return as_python(argument)
@@ -44,8 +44,8 @@ class CrossEntropyScore(Metric):
     """Cross-entropy over batches and processes, Σ w_i (−log q_i(y_i)) / Σ w_i, or e to its power; smaller is better.
 
     The classes are the last axis of the predictions, as in torchmetrics' Perplexity, and not the second as in
-    `torch.nn.functional.cross_entropy`. Sums are float64 on the CPU, whatever device and dtype the predictions have.
-    `score` returns the interval and everything else. Classes have their numbers as names.
+    `torch.nn.functional.cross_entropy`. Sums are float64 on the CPU, for predictions of any device and dtype. `score`
+    returns the interval and all other results. Classes are named by their numbers.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ class CrossEntropyScore(Metric):
     ignore_index
         Target whose rows are left out, such as -100.
     zero
-        The smallest probability to charge, or "inf" to charge none, so that a probability of 0 costs infinity.
+        Floor of the probability in the loss, or "inf" for none, so that a probability of 0 costs infinity.
     normalize
         Divide probabilities by their sum.
     ci
-        Level of confidence of the interval of `score`.
+        Confidence level of the interval of `score`.
     **kwargs
         Arguments of `torchmetrics.Metric`.
 
@@ -160,8 +160,8 @@ class CrossEntropyScore(Metric):
             second = preds.ndim > 2 and preds.shape[:1] + preds.shape[2:] == shape
             hint = "; if the classes are the second axis, pass preds.movedim(1, -1)" if second else ""
             raise InputError(
-                f"preds must have the shape of target {tuple(shape)}, and classes as the last axis, or none for the "
-                f"positive class of two; got {tuple(preds.shape)}{hint}",
+                f"preds must have the shape of target {tuple(shape)} plus a last axis of classes, or exactly that "
+                f"shape for the positive class of two; got {tuple(preds.shape)}{hint}",
                 argument="preds",
             )
         if target.numel() == 0:
@@ -184,7 +184,7 @@ class CrossEntropyScore(Metric):
         Raises
         ------
         InputError
-            If no row counts.
+            If there are no rows to score.
 
         Examples
         --------
@@ -210,7 +210,7 @@ class CrossEntropyScore(Metric):
         Raises
         ------
         InputError
-            If no row counts.
+            If there are no rows to score.
 
         Examples
         --------
@@ -286,5 +286,5 @@ def _decoded(state: Tensor) -> ScoreState:
     except Exception as error:  # damaged bytes may be any instructions
         raise InputError(f"these bytes are not a state of crossent, or a damaged one: {error}") from error
     if not isinstance(found, ScoreState):
-        raise InputError(f"these bytes are not a state of crossent but of {type(found).__name__}")
+        raise InputError(f"these bytes hold a {type(found).__name__}, not a state of crossent")
     return found

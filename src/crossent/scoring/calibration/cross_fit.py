@@ -1,4 +1,4 @@
-"""What calibration gains on rows that had no part in it: each fold's rows are scored with a fit to the other folds."""
+"""The gain of calibration on rows outside its fit: each fold's rows are scored with a fit to the other folds."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Method(Protocol[T]):
         ...
 
     def losses(self, piece: Piece, found: T | None) -> Any:
-        """Return the loss of each row, (n,); None stands for the rows as they are."""
+        """Return the loss of each row, (n,); None stands for no calibration."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CrossFit:
-    """Gain of a calibration on rows that it was not fitted to, in nats a row.
+    """Gain of a calibration on rows outside its fit, in nats per row.
 
-    `loss` is the mean loss of the rows as they are, `calibrated` their loss by the fits to the other folds, and `gain`
+    `loss` is the mean loss of the uncalibrated rows, `calibrated` their loss with fits to the other folds, and `gain`
     the difference, positive if calibration helps; `ci` covers the expected gain with probability `level`, and `p_value`
-    is that of no gain. The interval takes the fits as they are: it claims no gain where there is none, but of gains
-    that are small beside 1 / n it is too narrow, and lies too low. Of `n` rows, in `clusters` independent clusters if
-    they have some, `folds` folds were made.
+    tests for no gain. The interval takes the fits as fixed: it shows no gain where there is none, but for gains below
+    about 1 / n it is too narrow and too low. The `n` rows, in `clusters` independent clusters if any, were split into
+    `folds` folds.
     """
 
     loss: float
@@ -78,7 +78,7 @@ class CrossFit:
         Returns
         -------
         str
-            JSON without NaN or Infinity, which it does not know.
+            JSON, without NaN and Infinity, which JSON lacks.
 
         Examples
         --------

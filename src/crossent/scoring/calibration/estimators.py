@@ -13,24 +13,23 @@ from crossent.scoring.calibration.scaling import Scaling
 class TemperatureScaling(Scaling):
     """One temperature for all rows: q = softmax(z / T), where T minimises Σ w (−log q(y)) / Σ w exactly.
 
-    T divides logits, so it changes no prediction, only how sure they are. It is found to about 10⁻¹⁰, in any units of
-    logits, from arrays or from parts that do not fit into memory.
+    T divides the logits: it changes the confidence of predictions, not the predicted class. It is exact to about 10⁻¹⁰
+    for logits of any scale, from arrays or from batches larger than memory.
 
     Parameters
     ----------
     input
-        What `X` holds: "logits" (for one column log-odds), "logprobs" or "probs", as in `crossent.score`.
+        Kind of numbers in `X`: "logits" (for one column log-odds), "logprobs" or "probs", as in `crossent.score`.
     classes
-        The classes of the columns, in their order, or a mapping of labels to names; by default the names of the columns
-        of a frame, else 0 … V − 1. Of a classifier of scikit-learn they are its `classes_`.
+        The classes in the order of the columns, or a mapping of labels to names; by default the column names of a
+        frame, else 0 … V − 1. For a classifier of scikit-learn, its `classes_`.
 
     Attributes
     ----------
     temperature_
-        T > 0; above 1 the predictions were too sure. 1 where there is no best one, and `reason_` says why.
+        T > 0; above 1 the predictions were over-confident. 1 if there is no best one, with the reason in `reason_`.
     loss_, calibrated_loss_
-        Mean loss in nats of the rows of the fit as they were, and at T. How much rows to come will gain says
-        `cross_fit`.
+        Mean loss in nats of the rows of the fit, at 1 and at T. `cross_fit` estimates the gain on new rows.
     reason_
         None, or why there is no best temperature.
     classes_, n_features_in_
@@ -64,26 +63,25 @@ class TemperatureScaling(Scaling):
 class VectorScaling(Scaling):
     """A scale and a bias for each class: q = softmax(a z + b), where a and b minimise Σ w (−log q(y)) / Σ w exactly.
 
-    It mends frequencies of classes that have shifted, and classes that are too sure beside others. It has 2 V − 1
-    parameters, so `cross_fit` should say whether there are enough rows for them. The log-odds z of one
-    column become a z + b too (Platt's scaling).
+    It corrects shifted class frequencies, and classes with too high or low confidence. It has 2 V − 1 parameters; check
+    with `cross_fit` whether there are enough rows for them. The log-odds z of one column become a z + b too (Platt's
+    scaling).
 
     Parameters
     ----------
     input
-        What `X` holds: "logits" (for one column log-odds), "logprobs" or "probs", as in `crossent.score`.
+        Kind of numbers in `X`: "logits" (for one column log-odds), "logprobs" or "probs", as in `crossent.score`.
     classes
-        The classes of the columns, in their order, or a mapping of labels to names; by default the names of the columns
-        of a frame, else 0 … V − 1. Of a classifier of scikit-learn they are its `classes_`.
+        The classes in the order of the columns, or a mapping of labels to names; by default the column names of a
+        frame, else 0 … V − 1. For a classifier of scikit-learn, its `classes_`.
 
     Attributes
     ----------
     scale_, bias_
-        a and b, (V,) each, and the mean of b is 0; of one column those of its log-odds, (1,). Ones and zeros where
-        there are no best ones, and `reason_` says why.
+        a and b, (V,) each, and the mean of b is 0; of one column those of its log-odds, (1,). Ones and zeros if there
+        are no best ones, with the reason in `reason_`.
     loss_, calibrated_loss_
-        Mean loss in nats of the rows of the fit as they were, and scaled. How much rows to come will gain says
-        `cross_fit`.
+        Mean loss in nats of the rows of the fit, unscaled and scaled. `cross_fit` estimates the gain on new rows.
     reason_
         None, or why there are no best parameters.
     classes_, n_features_in_

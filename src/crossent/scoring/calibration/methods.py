@@ -1,4 +1,4 @@
-"""The two methods in one form: how each is fitted, applied to logits, and what it charges rows."""
+"""The two methods in one form: the fit, the application to logits, and the losses of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossent.scoring.calibration.vector import Vector
 
 
 class OfTemperature:
-    """Temperature scaling as a `cross_fit.Method`; `look` is what a pass over all rows has told."""
+    """Temperature scaling as a `cross_fit.Method`; `look` is the result of a pass over all rows."""
 
     def __init__(self, look: Look | None = None) -> None:
         self.look = look

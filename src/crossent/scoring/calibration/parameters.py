@@ -8,7 +8,7 @@ from crossent.scoring.parts import Kind
 
 
 class Parameters:
-    """The arguments of an estimator, and what scikit-learn asks about it."""
+    """The arguments of an estimator, in scikit-learn's interface."""
 
     def __init__(self, *, input: Kind = "logits", classes: Any = None) -> None:
         self.input: Kind = input

@@ -53,7 +53,7 @@ class Piece:
 
 
 class Rows:
-    """Rows of batches that `read` yields anew at each call; with `left_out`, without the rows of that fold."""
+    """Rows of batches that `read` yields again at each call; with `left_out`, without the rows of that fold."""
 
     def __init__(self, read: Callable[[], Iterable[Batch]], *, folds: int = 0, left_out: int | None = None) -> None:
         self._read, self._folds, self._left_out = read, folds, left_out
@@ -117,7 +117,7 @@ def logits_of(batch: Batch, rows: slice) -> Any:
 
 
 def _of_one_number(values: Any, kind: str) -> Any:
-    """Return [0, log-odds]; infinite odds are [−∞, 0], a probability of 0 beside one of 1."""
+    """Return [0, log-odds]; infinite odds are [−∞, 0], the probabilities 0 and 1."""
     if kind == "probs":
         values = np.clip(values, 0.0, 1.0)
         values = np.log(values) - np.log1p(-values)
@@ -140,14 +140,14 @@ def fold_of(number: Any, folds: int) -> Any:
 
 
 class Sample:
-    """Rows spread evenly over all that came, about `SAMPLE` logits, whatever the pieces that they came in."""
+    """Rows sampled evenly from all batches, about `SAMPLE` logits, for batches of any size."""
 
     def __init__(self) -> None:
         self.kept: list[Piece] = []
         self._every, self._size = 1, 0
 
     def add(self, piece: Piece) -> None:
-        """Add rows, of which some are kept."""
+        """Add rows, and keep some of them."""
         self._keep(piece)
         while self._size > 2 * SAMPLE and self._size > piece.logits.shape[1]:
             self._every *= 2

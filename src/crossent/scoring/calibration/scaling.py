@@ -1,4 +1,4 @@
-"""What `TemperatureScaling` and `VectorScaling` share: fit, cross-fit and predict in the manner of scikit-learn."""
+"""Shared code of `TemperatureScaling` and `VectorScaling`: fit, cross-fit and predict, as in scikit-learn."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from crossent.scoring.parts import KINDS
 from crossent.scoring.state import ScoreState
 
 Batches = Callable[[], Iterable[Sequence[Any]]] | Sequence[Sequence[Any]]
-"""A list of (X, y) or (X, y, sample_weight), or a function that yields them anew at each call."""
+"""A list of (X, y) or (X, y, sample_weight), or a function that yields them again at each call."""
 
 
 class CalibrationWarning(UserWarning):
-    """Predictions have no best parameters, so they stay as they are; or the predictions look wrong."""
+    """Warns that predictions have no best parameters and stay unchanged, or that they look wrong."""
 
 
 class Scaling(Parameters):
-    """Both estimators; `_fitted` is what their method found, None where predictions stay as they are."""
+    """Both estimators; `_fitted` is the result of the method, None if predictions stay unchanged."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to predictions and true classes, and return the estimator.
@@ -50,8 +50,8 @@ class Scaling(Parameters):
         -------
         TemperatureScaling or VectorScaling
             The estimator itself. Where there are no best parameters (in every row the most probable class is the true
-            one, or predictions are worse than chance), it leaves predictions as they are, `reason_` says why, and so
-            does a `CalibrationWarning`.
+            one, or predictions are worse than chance), it leaves predictions unchanged, with the reason in `reason_`
+            and in a `CalibrationWarning`.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Scaling(Parameters):
         Parameters
         ----------
         batches
-            Parts (X, y) or (X, y, sample_weight): a list of them, or a function that yields them anew at each call.
+            Parts (X, y) or (X, y, sample_weight): a list of them, or a function that yields them again at each call.
 
         Returns
         -------
@@ -148,7 +148,7 @@ class Scaling(Parameters):
         return self.cross_fit_rows(Rows(lambda: [made]), folds, ci)
 
     def predict_log_proba(self, X: Any) -> Any:
-        """Return calibrated log-probabilities, (N, V) float64; of one column those of both classes.
+        """Return calibrated log-probabilities, (N, V) float64; for one column, of both classes.
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class Scaling(Parameters):
         return logits if self._fitted is None else self.method().scaled(logits, self._fitted)
 
     def predict_proba(self, X: Any) -> Any:
-        """Return calibrated probabilities, (N, V) float64; of one column those of both classes.
+        """Return calibrated probabilities, (N, V) float64; for one column, of both classes.
 
         Parameters
         ----------
@@ -274,7 +274,7 @@ class Scaling(Parameters):
         raise NotImplementedError
 
     def _take(self, found: Any) -> None:
-        """Make the attributes of what the method found; None stands for predictions as they are."""
+        """Set the attributes from the result of the method; None stands for unchanged predictions."""
         raise NotImplementedError
 
     def fit_rows(self, rows: Rows) -> Self:
@@ -298,7 +298,7 @@ class Scaling(Parameters):
         return self.fit_rows(rows).gain(rows, folds, level, tell)
 
     def gain(self, rows: Rows, folds: int, level: float, tell: Callable[[], None] = lambda: None) -> CrossFit:
-        """Return the gain on rows of each fold by a fit to the others, after a fit to all of them."""
+        """Return the gain on each fold from a fit to the other folds, after a fit to all rows."""
         if not 2 <= folds <= self._survey.parts:
             what = "rows" if self._survey.clusters is None else "groups"
             raise InputError(
@@ -310,12 +310,12 @@ class Scaling(Parameters):
             return cross_fit(rows, self.method(), self._fitted, folds=folds, level=level, tell=tell)[0]
         except NoOptimum as none:
             raise InputError(
-                f"without some fold there {self._none} {self._what}: {none}; there may be too few rows",
+                f"with one fold left out, there {self._none} {self._what}: {none}; there may be too few rows",
                 argument="folds",
             ) from none
 
     def _settle(self, rows: Rows) -> None:
-        """Look at the rows as they are, which checks them, and take over their classes."""
+        """Check the rows and adopt their classes."""
         found = survey(rows)
         for note in found.warnings:
             warnings.warn(spelled(note, as_python), CalibrationWarning, stacklevel=4)

@@ -20,7 +20,7 @@ from crossent.scoring.sums.row_sums import BLOCK, Numbering
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Survey:
-    """What is known of rows before a fit: their classes, how many count, in how many clusters, and warnings."""
+    """Facts about the rows before a fit: their classes, how many count, in how many clusters, and warnings."""
 
     classes: tuple[Hashable, ...]
     binary: bool
@@ -36,7 +36,7 @@ class Survey:
 
 
 def survey(rows: Rows) -> Survey:
-    """Return what one pass tells of rows.
+    """Return the results of one pass over the rows.
 
     Raises
     ------
@@ -48,9 +48,7 @@ def survey(rows: Rows) -> Survey:
     last: Batch | None = None
     for batch in rows.batches():
         if batch.kind != "logits" or notes.distributions or notes.opposite:
-            _check(
-                batch, first, notes
-            )  # logits that are neither may be any numbers, and what is none shows in the loss
+            _check(batch, first, notes)  # logits may be any numbers, and a non-number shows in the loss
         cluster = None if batch.cluster is None else clusters.of(batch.cluster)
         for piece in pieces(batch, first, cluster):
             if len(piece):
@@ -58,7 +56,7 @@ def survey(rows: Rows) -> Survey:
                 n, weight = n + len(piece), weight + piece.mass
         first, last = first + len(batch), batch
     if last is None or n == 0:
-        raise InputError("there are no rows to fit to: each is left out, or has a weight of 0")
+        raise InputError("there are no rows to fit: every row is left out or has a weight of 0")
     if np.isnan(look.loss) and not notes.impossible:
         _refuse(rows)
     said = tuple(notes.warnings(weight, last.kind, "inf"))
@@ -66,7 +64,7 @@ def survey(rows: Rows) -> Survey:
 
 
 def _check(batch: Batch, first: int, notes: Notes) -> None:
-    """Take note of suspicious rows of a batch, the first of many rows of logits alone; raise for invalid ones."""
+    """Record suspicious rows of a batch; of many rows of logits, only the first; raise for invalid ones."""
     for begin in range(0, len(batch), BLOCK):
         end = min(begin + BLOCK, len(batch))
         found = CountedRows.of(batch, begin, costs(batch, begin, end, normalize=False), first, "inf")
@@ -77,7 +75,7 @@ def _check(batch: Batch, first: int, notes: Notes) -> None:
 
 
 def _refuse(rows: Rows) -> None:
-    """Score rows that hold what is no number, which says where it is."""
+    """Score rows with a non-number, to raise the error that names its place."""
     state = ScoreState(worst=0)
     for batch in rows.batches():
         state.sums.add(batch)

@@ -1,8 +1,8 @@
 """The temperature T with the least mean cross-entropy of softmax(z / T), exactly.
 
-The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599), so T is where its slope
-Σ w (E z − z_y) is 0: found in a sample by steps that cannot leave the interval that holds it, and then in all rows,
-three or four passes, by the secant. The last passes are in float64 whatever the logits are stored in.
+The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599), so T is where its slope Σ w (E z −
+z_y) is 0: found in a sample by steps that cannot leave the interval that holds it, and then in all rows, three or four
+passes, by the secant. The last passes are in float64 for any stored dtype.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ _BENT = 3.0
 """Relative change of the curvature, about, with a relative change of β: how much a line through two points may miss."""
 _MOST = 200
 _TOO_FLAT = (
-    "the true classes have less than their share of the logits, so each larger T cuts the loss further, until all "
-    "classes are equally probable; are the classes in the order of the columns?"
+    "the true classes have logits no higher than the average of their rows, so every larger T lowers the loss, until "
+    "all "
+    "classes "
+    "are equally probable; are the classes in the order of the columns?"
 )
-_TOO_STEEP = "each smaller T cuts the loss further: the most probable classes differ by rounding alone"
+_TOO_STEEP = "every smaller T lowers the loss: the most probable classes differ only by rounding"
 
 
-class NoOptimum(Exception):  # noqa: N818  a fact about the data, told to users in words
-    """There is no best parameter; the text says why."""
+class NoOptimum(Exception):  # noqa: N818  a fact about the data, with a text for users
+    """There is no best parameter; the text is the reason."""
 
 
 class Point(NamedTuple):
@@ -92,7 +94,7 @@ def _stats(piece: Piece, beta: float, exact: bool) -> tuple[Any, RowStats]:
 
 
 class Look:
-    """What one pass tells of rows: their loss as they are, a sample of them, and whether any temperature is best."""
+    """Results of one pass over rows: their uncalibrated loss, a sample, and whether there is a best temperature."""
 
     def __init__(self) -> None:
         self.sample = Sample()
@@ -113,7 +115,7 @@ class Look:
 
     @property
     def loss(self) -> float:
-        """The mean loss at T = 1; NaN if the logits of some row are no numbers, or a true class has none."""
+        """The mean loss at T = 1; NaN if logits of a row are not numbers, or a true class has no logit."""
         return math.fsum(self._losses) / math.fsum(self._weights)
 
     def start(self) -> Best:
@@ -125,12 +127,12 @@ class Look:
             If all rows say that there is none.
         """
         if self._impossible:
-            raise NoOptimum("at each temperature a true class of probability 0 keeps it")
+            raise NoOptimum("a true class has probability 0, at every temperature")
         if self._equal:
-            raise NoOptimum("none changes the loss: the logits of a row are equal")
+            raise NoOptimum("none changes the loss: all logits of a row are equal")
         if self._beaten == 0.0:
             raise NoOptimum(
-                "in every row the true class is the most probable one, so each smaller T cuts the loss further, "
+                "in every row the true class is the most probable one, so every smaller T lowers the loss further, "
                 "towards 0"
             )
         some = self.sample.whole()
@@ -141,7 +143,7 @@ class Look:
 
 
 def look_at(rows: Iterable[Piece]) -> Look:
-    """Return what one pass tells of rows."""
+    """Return the results of one pass over the rows."""
     look = Look()
     for piece in rows:
         look.add(piece)
@@ -149,7 +151,7 @@ def look_at(rows: Iterable[Piece]) -> Look:
 
 
 def fit(rows: Rows, start: Best | None = None, look: Look | None = None) -> Best:
-    """Return the best β of rows; `start` is that of nearly the same rows, `look` what a pass over them has told.
+    """Return the best β of rows; `start` is the fit of similar rows, `look` the result of a pass over these.
 
     Raises
     ------
@@ -161,7 +163,7 @@ def fit(rows: Rows, start: Best | None = None, look: Look | None = None) -> Best
 
 
 def _between(low: float, high: float, beta: float, *, first: bool) -> float:
-    """Return a β to try next, where no line says which; the first steps are small, for most T are near 1."""
+    """Return the next β to try, without a tangent to follow; the first steps are small, for most T are near 1."""
     if first:
         return beta * 1.5 if high == math.inf else beta / 1.5
     if high == math.inf:

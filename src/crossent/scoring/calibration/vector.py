@@ -114,12 +114,12 @@ def _softmax(piece: Piece, scale: Any, bias: Any) -> tuple[Any, Any, Any]:
 
 
 def fit(rows: Rows, classes: Sequence[Any], start: Vector | None = None) -> Vector:
-    """Return the best scales and biases of rows; `start` are those of nearly the same rows.
+    """Return the best scales and biases of rows; `start` are the parameters of similar rows.
 
     Raises
     ------
     NoOptimum
-        If a class has no rows, a true class has no probability, or the rows can be told apart without a mistake.
+        If a class has no rows, a true class has no probability, or the classes are separated without error.
     """
     from scipy.optimize import minimize
 
@@ -127,7 +127,7 @@ def fit(rows: Rows, classes: Sequence[Any], start: Vector | None = None) -> Vect
     mass, unit, count = _survey(rows, columns)
     missing = [name for name, rows_of_it in zip(classes, count.tolist(), strict=True) if rows_of_it == 0]
     if missing:
-        raise NoOptimum(f"class {missing[0]!r} has no rows, so each smaller bias of it cuts the loss further")
+        raise NoOptimum(f"class {missing[0]!r} has no rows, so every smaller bias for it lowers the loss")
     problem = _Problem(rows, unit, mass)
     if start is None:
         x = problem.place(np.full(columns, _one_scale(rows, unit)), np.zeros(columns))
@@ -147,7 +147,7 @@ def fit(rows: Rows, classes: Sequence[Any], start: Vector | None = None) -> Vect
     slope = float(np.abs(problem.value(found.x)[1]).max())
     if np.abs(found.x).max() > _FAR or slope > 100.0 * _FLAT or found.fun < 1e-6:
         raise NoOptimum(
-            "the rows can be told apart nearly without a mistake, so ever larger scales cut the loss further, towards 0"
+            "the classes are separated almost without error, so ever larger scales lower the loss, towards 0"
         )
     scale, bias = problem.parameters(found.x)
     return Vector(scale, bias - bias.mean(), float(found.fun))
@@ -166,7 +166,7 @@ def _survey(rows: Rows, columns: int) -> tuple[float, Any, Any]:
     mass, square, number, count = [], np.zeros(columns), np.zeros(columns), np.zeros(columns, np.int64)
     for piece in rows:
         if np.isneginf(piece.logits[np.arange(len(piece)), piece.label]).any():
-            raise NoOptimum("a true class of probability 0 keeps it at all scales and biases")
+            raise NoOptimum("a true class has probability 0, at all scales and biases")
         mass.append(piece.mass)
         count += np.bincount(piece.label, minlength=columns)
         finite = np.isfinite(piece.logits)

@@ -32,7 +32,7 @@ def score_file(paths: Names, columns: Columns, options: Mapping[str, Any], files
 def score_tables(
     tables: Tables | Joined, columns: Columns, options: Mapping[str, Any], rows: Path | None = None
 ) -> Score:
-    """Return the score of a table; where it has no ids and lies in several files, the worst rows name their files.
+    """Return the score of a table; without ids, the worst rows of several files name their file.
 
     Every row is written to the file `rows`, if there is one.
     """
@@ -86,7 +86,7 @@ def _in_options(score: Score) -> Score:
 
 
 def check_thresholds(**thresholds: float | None) -> None:
-    """Raise `UsageError` if a threshold is no number."""
+    """Raise `UsageError` if a threshold is not a number."""
     for name, value in thresholds.items():
         if value is not None and math.isnan(value):
             raise UsageError(f"{as_option(Argument(name))} must be a number, got nan")
@@ -102,7 +102,7 @@ def check_writable(path: Path, *inputs: Path) -> None:
 def write_report(score: Score, path: Path, name: str) -> None:
     """Write the report of the score of files, which `name` names."""
     try:
-        _ = _in_options(score).to_html(path, title=f"What the predictions of {Path(name).name} cost", source=name)
+        _ = _in_options(score).to_html(path, title=f"Loss of the predictions in {Path(name).name}", source=name)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
     print(one_line(path), file=sys.stderr)

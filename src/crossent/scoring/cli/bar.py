@@ -12,7 +12,7 @@ Shown = Callable[[float], None]
 
 @contextmanager
 def bar(title: str, *, wanted: bool = True) -> Generator[Shown | None, None, None]:
-    """Yield a function that draws the part that is done, or None where standard error is no terminal."""
+    """Yield a function that draws progress, or None if standard error is not a terminal."""
     if not wanted or not sys.stderr.isatty():
         yield None
         return

@@ -48,8 +48,8 @@ def add(app: Any, require: Require) -> None:
             Path,
             typer.Option(
                 metavar="PATH",
-                help="File of calibrated predictions to write: the table with other numbers in its columns of "
-                "predictions, as parquet, arrow or csv.",
+                help="Output file, parquet, arrow or csv: the input table with calibrated predictions in place of the "
+                "original ones.",
                 rich_help_panel=RESULT,
             ),
         ],
@@ -73,8 +73,8 @@ def add(app: Any, require: Require) -> None:
             str | None,
             typer.Option(
                 metavar="FILE",
-                help="Predictions to calibrate, by the fit to the others; it needs no labels. By default those of the "
-                "fit.",
+                help="Other predictions to calibrate with this fit; they need no labels. Default: the predictions of "
+                "FILE.",
                 rich_help_panel=FILES,
             ),
         ] = None,
@@ -82,23 +82,25 @@ def add(app: Any, require: Require) -> None:
             Literal["temperature", "vector"],
             typer.Option(
                 metavar="NAME",
-                help="temperature: one for all rows; vector: a scale and a bias for each class.",
+                help="temperature: one temperature for all rows; vector: a scale and a bias per class.",
                 rich_help_panel=RESULT,
             ),
         ] = "temperature",
         folds: Annotated[
             int,
             typer.Option(
-                min=2, help="Parts of the rows; each is scored with a fit to the others.", rich_help_panel=RESULT
+                min=2,
+                help="Folds of the cross-fit: each fold is scored with a fit to the other folds.",
+                rich_help_panel=RESULT,
             ),
         ] = 5,
         ci: LevelOption = 0.95,
         json: JsonOption = False,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Calibrate predictions: fit a temperature, or scales, say what rows to come gain, and write the result.
+        """Calibrate predictions: fit a temperature or scales, estimate the gain on new rows, and write the result.
 
-        The exit code is 1, and nothing is written, where no temperature is best.
+        If there is no best fit, nothing is written and the exit code is 1.
         """
         require("calibrate", "pyarrow", "scipy", extra="score")
         from crossent.scoring.calibration.rows import Rows
@@ -126,7 +128,7 @@ def add(app: Any, require: Require) -> None:
             with reading.steps("fits", folds + 1) as tell:
                 scaling, gain, warned = calibrating.fitted(rows, asked, method, folds=folds, level=ci, tell=tell)
             if gain is None:
-                raise MissedError(f"{tables.name}: nothing is written, for {scaling.reason_}")
+                raise MissedError(f"{tables.name}: nothing is written, because {scaling.reason_}")
             with reading.opened([apply] if apply else file, None if apply else files) as target:
                 actions.check_writable(out, *target.inputs)
                 _ = calibrating.write(out, target, asked.columns, scaling)

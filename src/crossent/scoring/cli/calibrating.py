@@ -1,4 +1,4 @@
-"""What `crossent calibrate` does: fit a scaling to files, say what it gains, and write calibrated predictions."""
+"""The command `crossent calibrate`: fit a scaling to files, report its gain, and write calibrated predictions."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def asked_of(tables: Tables | Joined, columns: Columns, options: Mapping[str, An
         found = asked.columns
         if found.keys or found.as_text or any(value in found.roots for value in found.values or ()):
             raise InputError(
-                "calibrated predictions can be written in place of columns of numbers, or of one column of lists, not "
-                "of objects and texts; write a column for each class first",
+                "calibrated predictions can replace columns of numbers, or one column of lists, but not objects or "
+                "texts; write a column for each class first",
                 argument=found.kind,
             )
         return asked
@@ -105,7 +105,7 @@ def fitted(
 
 
 def said(scaling: Scaling, gain: CrossFit, *, as_json: bool, found: list[str]) -> str:
-    """Return what was fitted and what it gains."""
+    """Return the fit and its gain as text or JSON."""
     if as_json:
         whole = {**parameters(scaling), "gain": gain.to_dict(), "loss": scaling.loss_, "warnings": found}
         whole |= {"calibrated_loss": scaling.calibrated_loss_, "classes": list(scaling.names_)}
@@ -116,10 +116,10 @@ def said(scaling: Scaling, gain: CrossFit, *, as_json: bool, found: list[str]) -
     places = words.places((gain.ci[1] - gain.ci[0]) / 4.0)
     rows = [
         ("", "nats", f"{100 * gain.level:g} % interval"),
-        ("loss as it is", words.number(gain.loss, places), ""),
-        ("loss calibrated", words.number(gain.calibrated, places), "of rows that had no part in their fit"),
+        ("loss as given", words.number(gain.loss, places), ""),
+        ("loss calibrated", words.number(gain.calibrated, places), "each row by a fit without it"),
         ("gain", words.number(gain.gain, places), words.interval(gain.ci, places)),
-        ("p-value", chance(gain.p_value), "of no gain"),
+        ("p-value", chance(gain.p_value), "if there is no gain"),
     ]
     lines = [f"{_heading(scaling)}, from {n}", *aligned(rows, (0, 2)), f"(in {gain.folds} folds)"]
     if gain.ci[0] <= 0.0:
@@ -184,7 +184,7 @@ def _calibrated(portion: Any, columns: Columns, values: list[str], scaling: Scal
     scaled = scaling.scaled(logits_of(made, slice(None)).astype(np.float64))
     if np.isnan(scaled).any():
         wrong = int(np.isnan(scaled).any(axis=1).argmax())
-        raise InputError(f"row {first + wrong} has no prediction to calibrate, {columns.kind} hold NaN")
+        raise InputError(f"row {first + wrong} has no prediction to calibrate: its {columns.kind} hold NaN")
     if columns.kind != "logits":
         scaled = log_probabilities(scaled)
         scaled = np.exp(scaled) if columns.kind == "probs" else scaled

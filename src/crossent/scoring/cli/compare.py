@@ -51,8 +51,8 @@ def add(app: Any, require: Require) -> None:
             list[str],
             typer.Argument(
                 metavar="NEW OLD...",
-                help="Predictions of the same rows: two files, more to rank them, or one with the columns of several "
-                "models, each named by a --probs of its own. What crossent score reads; with --lm, logs.",
+                help="Predictions for the same rows: two files to compare, more to rank, or one file with several "
+                "models, each with its own --probs. All formats of crossent score; with --lm, logs.",
             ),
         ],
         label: LabelOption = None,
@@ -78,7 +78,7 @@ def add(app: Any, require: Require) -> None:
             bool,
             typer.Option(
                 "--lm",
-                help="Compare logs of language models, paired by document: per token and per byte.",
+                help="Compare logs of two language models, per token and per byte, document by document.",
                 rich_help_panel=FILES,
             ),
         ] = False,
@@ -90,13 +90,13 @@ def add(app: Any, require: Require) -> None:
         max_regression: Annotated[
             float | None,
             typer.Option(
-                help="Exit with 1 if NEW costs more than OLD by more than this: nats a row, or bits with --bits.",
+                help="Exit with code 1 if the loss of NEW exceeds that of OLD by more than this, in nats (or --bits).",
                 rich_help_panel=CHECKS,
             ),
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Compare predictions row by row: the difference in loss, with an interval and a p-value, or a ranking."""
+        """Compare models row by row: the difference in loss with an interval and a p-value, or a ranking."""
         require("compare", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, comparing, memory, reading
         from crossent.scoring.input.arguments import RowArguments
@@ -112,7 +112,8 @@ def add(app: Any, require: Require) -> None:
                 rows = (label, probs, logits, logprobs, classes, truth, weight, cluster, by, id, ignore, na)
                 if any(rows) or normalize or zero != "inf" or html is not None:
                     raise UsageError(
-                        "--lm compares logs: of the other options it takes --ci, --worst, --bits and --json"
+                        "--lm compares logs and takes only --ci, --worst, --bits, --json, --max-regression and "
+                        "--max-memory"
                     )
                 found: Any = comparing.logs(file, ci=ci, worst=worst)
             else:
@@ -130,5 +131,5 @@ def add(app: Any, require: Require) -> None:
             over = comparing.regression(found, unit)
             if not over <= max_regression:
                 raise MissedError(
-                    f"NEW costs {over:.6g} {unit} more than OLD, above --max-regression {max_regression:g}"
+                    f"the loss of NEW is {over:.6g} {unit} above that of OLD, over --max-regression {max_regression:g}"
                 )

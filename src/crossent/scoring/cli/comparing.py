@@ -1,4 +1,4 @@
-"""What `crossent compare` does: find the models among files and columns, compare two, or rank more."""
+"""The command `crossent compare`: find the models among files and columns, compare two, or rank more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from crossent.scoring.state import ScoreState
 
 
 class Columns(NamedTuple):
-    """Patterns of columns, one for each model, or one for all; none if the shape of the table says which they are."""
+    """Patterns of columns, one for each model, or one for all; none if the columns are recognised."""
 
     kind: Kind
     patterns: Sequence[str]
@@ -72,8 +72,8 @@ def models(files: Sequence[str], many: Columns | None) -> list[Model]:
     if len(files) == 1:
         if len(patterns) < 2:
             raise UsageError(
-                "compare needs the predictions of two models: pass two files, or --probs (--logits, --logprobs) once "
-                "for each model whose columns are in this one"
+                "compare needs the predictions of two models: pass two files, or repeat --probs (--logits, --logprobs) "
+                "for each model in this file"
             )
         names = _short(patterns)
         return [Model(name, files[0], kind, pattern) for name, pattern in zip(names, patterns, strict=True)]

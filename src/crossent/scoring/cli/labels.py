@@ -25,7 +25,7 @@ def score_labels(table: Tables | Joined, labels: str, columns: Columns, options:
         if len(names) != len(found.values or ()):
             raise InputError(
                 f"there are {len(names)} columns of labels and {len(found.values or ())} of predictions; "
-                "each label needs one of either",
+                "each label needs one column of each",
                 argument="labels",
             )
         state = MultilabelState(**{name: value for name, value in options.items() if name != "classes"})

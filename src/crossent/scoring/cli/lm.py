@@ -35,8 +35,9 @@ def add(app: Any, require: Require) -> None:
             list[Path],
             typer.Argument(
                 metavar="FILE...",
-                help="Logs of log-probabilities, one JSON object a line, compressed or not; - is standard input. With "
-                "--model texts: a document a file, or a line of a .jsonl file.",
+                help="Logs of log-probabilities, one JSON object per line, compressed or not; - is standard input. "
+                "With "
+                "--model, texts: one document per file, or per line of a .jsonl file.",
             ),
         ],
         format: Annotated[
@@ -61,8 +62,8 @@ def add(app: Any, require: Require) -> None:
             list[str] | None,
             typer.Option(
                 metavar="KEY",
-                help="Key of the records whose values get a score each, such as meta.lang, or task; may be repeated. "
-                "Several logs are scored by task.",
+                help="Key to slice the records by, such as meta.lang or task: each of its values gets a score. May be "
+                "repeated. Several logs are sliced by task.",
             ),
         ] = None,
         model: Annotated[
@@ -77,7 +78,7 @@ def add(app: Any, require: Require) -> None:
             int | None,
             typer.Option(
                 metavar="N",
-                help="Tokens that the model reads at once; by default 1024, or the positions it has.",
+                help="Tokens per window. Default: 1024, or the number of positions of the model if that is less.",
                 rich_help_panel=MODEL,
             ),
         ] = None,
@@ -85,50 +86,58 @@ def add(app: Any, require: Require) -> None:
             int | None,
             typer.Option(
                 metavar="N",
-                help="Tokens that each window but the first scores; by default half of the window.",
+                help="Tokens scored per window after the first. Default: half of the window.",
                 rich_help_panel=MODEL,
             ),
         ] = None,
         batch: Annotated[
             int | None,
-            typer.Option(metavar="N", help="Windows in a call of the model; by default 1.", rich_help_panel=MODEL),
+            typer.Option(metavar="N", help="Windows per model call. Default: 1.", rich_help_panel=MODEL),
         ] = None,
         dtype: Annotated[
             Literal["auto", "float32", "bfloat16", "float16", "float64"] | None,
             typer.Option(
                 metavar="NAME",
-                help="dtype of the model, float32 by default; auto is that of its file.",
+                help="Dtype of the model; auto takes the dtype of its file. Default: float32.",
                 rich_help_panel=MODEL,
             ),
         ] = None,
         device: Annotated[
             str | None,
-            typer.Option(metavar="NAME", help="Device of torch, such as cuda; by default cpu.", rich_help_panel=MODEL),
+            typer.Option(
+                metavar="NAME", help="Device of the model, such as cuda. Default: cpu.", rich_help_panel=MODEL
+            ),
         ] = None,
         text_key: Annotated[
             str | None,
             typer.Option(
                 metavar="KEY",
-                help="Key of the text in an object of a .jsonl file, such as content.body; by default text.",
+                help="Key of the text in each line of a .jsonl file, such as content.body. Default: text.",
                 rich_help_panel=MODEL,
             ),
         ] = None,
         ci: LevelOption = 0.95,
         worst: Annotated[
-            int, typer.Option(min=0, help="Number of costliest tokens and documents to list.", rich_help_panel=RESULT)
+            int,
+            typer.Option(
+                min=0, help="Number of tokens and documents with the largest loss to list.", rich_help_panel=RESULT
+            ),
         ] = 10,
         bits: Annotated[
             bool,
-            typer.Option("--bits", help="Losses, and --max-loss, in bits instead of nats.", rich_help_panel=RESULT),
+            typer.Option(
+                "--bits", help="Print losses and read --max-loss in bits instead of nats.", rich_help_panel=RESULT
+            ),
         ] = False,
         json: JsonOption = False,
         html: HtmlOption = None,
         max_loss: Annotated[
-            float | None, typer.Option(help="Exit with 1 if the loss per token is above this.", rich_help_panel=CHECKS)
+            float | None,
+            typer.Option(help="Exit with code 1 if the loss per token is above this.", rich_help_panel=CHECKS),
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Score logged log-probabilities of a language model, or texts by a model: loss per token, bits per byte."""
+        """Score logged log-probabilities of a language model, or texts with a model: loss per token, bits per byte."""
         require("lm", "scipy", extra="score")
         from crossent.scoring.cli import actions, lm_actions, memory, reading
 
@@ -145,7 +154,7 @@ def add(app: Any, require: Require) -> None:
                 found = lm_actions.score_logs(files, format=format, **shared)
         else:
             if format != "auto":
-                raise UsageError("--format is that of logs; leave it out with --model, which scores texts")
+                raise UsageError("--format is for logs; leave it out with --model, which scores texts")
             require("--model", "torch", "transformers", extra="torch")
             limit = memory.limited(memory.bytes_of(max_memory), *files) if max_memory else nullcontext()
             with limit, reading.input_errors():
@@ -161,7 +170,7 @@ def add(app: Any, require: Require) -> None:
 
 
 def _need_model(options: Mapping[str, Any]) -> None:
-    """Raise `UsageError` if an option was passed that only a model has."""
+    """Raise `UsageError` if an option of --model was passed without it."""
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise UsageError(f"{given[0]} needs --model, the folder or .gguf file of the model that scores the texts")

@@ -1,4 +1,4 @@
-"""What `crossent lm` does: documents of logs, or of a model that scores texts, become a score."""
+"""The command `crossent lm`: documents of logs, or of a model that scores texts, become a score."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def score_texts(
 
 
 def _with_memory(documents: Iterator[Document]) -> Iterator[Document]:
-    """Yield documents; what torch says where the memory is full becomes one line."""
+    """Yield documents; torch's out-of-memory error becomes one line."""
     try:
         yield from documents
     except (RuntimeError, MemoryError) as error:
@@ -61,7 +61,7 @@ def _with_memory(documents: Iterator[Document]) -> Iterator[Document]:
 
 
 class _Track:
-    """The part of all texts that is scored: files tell where a text ends, the model how many of its bytes are done."""
+    """The part of all texts that is scored: files report the end of each text, the model the bytes done so far."""
 
     def __init__(self, shown: Shown | None) -> None:
         self.shown = shown
@@ -87,7 +87,7 @@ def write_report(score: LanguageModelScore, path: Path, files: Sequence[Path], m
     """Write the report of a score."""
     several = f" and {len(files) - 1} more" if len(files) > 1 else ""
     source = f"{files[0]}{several}"
-    title = f"What {files[0].name}{several} cost " + ("the model" if model is None else model.name)
+    title = f"Loss of {files[0].name}{several}" + ("" if model is None else f" under {model.name}")
     try:
         _ = score.to_html(path, title=title, source=source)
     except OSError as error:

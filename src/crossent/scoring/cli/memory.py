@@ -27,12 +27,12 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def bytes_of(text: str | None) -> int | None:
-    """Return the bytes that a text such as 4G, 500M or 1.5GiB stands for.
+    """Return the bytes in a size such as 4G, 500M or 1.5GiB.
 
     Raises
     ------
     UsageError
-        If it is no size, or less than any file takes.
+        If it is not a size, or too small for any file.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def limited(max_memory: int | None, *files: Path | str) -> Generator[None, None,
         return
     import resource
 
-    # pyarrow's allocator reserves a gigabyte at once, which the limit would count; so it asks for what it uses
+    # pyarrow's allocator reserves a gigabyte at once, which the limit would count; so it allocates only used memory
     _ = os.environ.setdefault("MIMALLOC_ARENA_EAGER_COMMIT", "0")
     most = int(of_the_machine() * SHARE) if max_memory is None else max_memory
     before = resource.getrlimit(resource.RLIMIT_DATA)
@@ -113,8 +113,8 @@ def limited(max_memory: int | None, *files: Path | str) -> Generator[None, None,
         names = " and ".join(map(str, files))
         raise UsageError(
             f"{names}: this takes more memory than --max-memory {spelled(most)} allows"
-            + ("" if max_memory else " (half of this machine's)")
-            + "; is the file damaged? Else pass more"
+            + ("" if max_memory else " (half of this machine's memory)")
+            + "; unless the file is damaged, pass more"
         ) from None
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
@@ -123,7 +123,7 @@ def limited(max_memory: int | None, *files: Path | str) -> Generator[None, None,
 def _untouched() -> int:
     """Return the bytes that the process has reserved without using them, and that the threads to come will reserve.
 
-    The kernel's limit counts what is reserved. Libraries reserve stacks and arenas for each processor, so without this
+    The kernel's limit counts reserved memory. Libraries reserve stacks and arenas for each processor, so without this
     the same limit would be smaller on a larger machine.
     """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

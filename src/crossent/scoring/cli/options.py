@@ -1,4 +1,4 @@
-"""Options that several commands have, as typer reads them, and the arguments of `ScoreState` that they stand for."""
+"""Options shared by several commands, as typer reads them, and their translation to arguments of `ScoreState`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from crossent.errors import UsageError, quoted
 
 MOST_BINS = 100
-"""Bins of a column of numbers, as in `input.arguments`, which would load NumPy for the help."""
+"""Most bins of a numeric column. Repeats `input.arguments`, whose import would load NumPy just for the help."""
 FILES, PREDICTIONS, ROWS, RESULT, CHECKS = "Files", "Predictions", "Rows", "Result", "Checks"
 """Groups of options in the help of a command."""
 
@@ -23,61 +23,68 @@ FilesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="FILE...",
-        help="Files, folders of parts, patterns, zip archives, URLs such as s3://…, or - for standard input: csv or "
-        "jsonl (.gz and the like too), parquet, arrow, xlsx, safetensors, npz or npy. Several are one table.",
+        help="Prediction files: csv, jsonl, parquet, arrow, xlsx, safetensors, npz or npy; csv and jsonl may be "
+        "compressed. Also folders of part files, patterns, zip archives, URLs such as s3://…, and - for standard "
+        "input. Several files are read as one table.",
     ),
 ]
 FormatOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Format of all files, such as csv, where the endings of their names do not say it.",
+        help="Format of all files, such as csv. Default: the ending of each file name.",
         rich_help_panel=FILES,
     ),
 ]
 DelimiterOption = Annotated[
     str | None,
-    typer.Option(metavar="MARK", help="Mark between the values of a line, such as ';' or tab.", rich_help_panel=FILES),
+    typer.Option(metavar="MARK", help="Separator of the values in a line, such as ';' or tab.", rich_help_panel=FILES),
 ]
 DecimalOption = Annotated[
     str | None,
-    typer.Option(metavar="MARK", help="Mark before the fractions of numbers, such as ','.", rich_help_panel=FILES),
+    typer.Option(metavar="MARK", help="Decimal mark of numbers, such as ','.", rich_help_panel=FILES),
 ]
 EncodingOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Encoding of csv, such as cp1252; UTF-8 by default.", rich_help_panel=FILES),
+    typer.Option(
+        metavar="NAME", help="Text encoding of csv files, such as cp1252. Default: UTF-8.", rich_help_panel=FILES
+    ),
 ]
 SheetOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Sheet of a workbook; the first by default.", rich_help_panel=FILES),
+    typer.Option(metavar="NAME", help="Sheet of a workbook. Default: the first.", rich_help_panel=FILES),
 ]
 ProbsOption = Annotated[
     str | None,
     typer.Option(
-        help="Columns of probabilities, such as 'p_*'; one column: of the positive class, or of lists.",
+        help="Columns of probabilities, such as 'p_*'. A single column holds lists, or the probability of the positive "
+        "class.",
         rich_help_panel=PREDICTIONS,
     ),
 ]
-LogitsOption = Annotated[str | None, typer.Option(help="Columns of logits, instead.", rich_help_panel=PREDICTIONS)]
-LogprobsOption = Annotated[
-    str | None, typer.Option(help="Columns of log-probabilities, instead.", rich_help_panel=PREDICTIONS)
+LogitsOption = Annotated[
+    str | None, typer.Option(help="Columns of logits, instead of --probs.", rich_help_panel=PREDICTIONS)
 ]
-_EACH = "of a model; once for each model whose columns are in one file."
+LogprobsOption = Annotated[
+    str | None, typer.Option(help="Columns of log-probabilities, instead of --probs.", rich_help_panel=PREDICTIONS)
+]
+_EACH = "Repeat it for each model if one file holds several models."
 SeveralProbsOption = Annotated[
     list[str] | None,
-    typer.Option(help=f"Columns of probabilities, such as 'p_*', {_EACH}", rich_help_panel=PREDICTIONS),
+    typer.Option(help=f"Columns of probabilities, such as 'p_*'. {_EACH}", rich_help_panel=PREDICTIONS),
 ]
 SeveralLogitsOption = Annotated[
-    list[str] | None, typer.Option(help=f"Columns of logits, instead, {_EACH}", rich_help_panel=PREDICTIONS)
+    list[str] | None, typer.Option(help=f"Columns of logits, instead of --probs. {_EACH}", rich_help_panel=PREDICTIONS)
 ]
 SeveralLogprobsOption = Annotated[
-    list[str] | None, typer.Option(help=f"Columns of log-probabilities, instead, {_EACH}", rich_help_panel=PREDICTIONS)
+    list[str] | None,
+    typer.Option(help=f"Columns of log-probabilities, instead of --probs. {_EACH}", rich_help_panel=PREDICTIONS),
 ]
 ClassesOption = Annotated[
     str | None,
     typer.Option(
-        help="Classes of the columns, separated by commas, a class with a comma in double quotes; @FILE: a file with "
-        "a name a line, or JSON such as a model's config.json; by default the names of the columns, or 0, 1, …",
+        help="Class names in the order of the columns, separated by commas; quote a name that holds a comma. @FILE "
+        "reads one name per line, or JSON such as a model's config.json. Default: the column names, or 0, 1, …",
         rich_help_panel=PREDICTIONS,
     ),
 ]
@@ -88,20 +95,21 @@ NormalizeOption = Annotated[
 ZeroOption = Annotated[
     str,
     typer.Option(
-        help="Smallest probability to charge; inf charges each as it is, so that 0 costs infinity.",
+        help="Smallest probability in the loss: lower ones count as this one. inf changes none, so that 0 costs "
+        "infinity.",
         rich_help_panel=PREDICTIONS,
     ),
 ]
 LabelOption = Annotated[
     str | None,
     typer.Option(
-        help="Column of true classes; by default that which the shape of the table shows.", rich_help_panel=ROWS
+        help="Column of true classes. Default: recognised from the columns of the table.", rich_help_panel=ROWS
     ),
 ]
 LabelsOption = Annotated[
     str | None,
     typer.Option(
-        help="Columns of labels that a row may have several of, such as 'y_*', each 0 or 1; one of --probs for each.",
+        help="Columns of labels in multi-label data, such as 'y_*', each 0 or 1; each needs its own column in --probs.",
         rich_help_panel=ROWS,
     ),
 ]
@@ -109,63 +117,62 @@ WeightOption = Annotated[str | None, typer.Option(help="Column of weights.", ric
 ClusterOption = Annotated[
     str | None,
     typer.Option(
-        help="Column of clusters (documents, patients): rows of one cluster depend on each other.", rich_help_panel=ROWS
+        help="Column of cluster ids, such as documents or patients: rows of a cluster count as dependent.",
+        rich_help_panel=ROWS,
     ),
 ]
 ByOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Column whose values get a loss each; may be repeated. Numbers with many values are cut into bins, age:5 "
-        "into five.",
+        help="Column to slice by: each of its values gets a loss. May be repeated. Numeric columns with many values "
+        "are "
+        "cut into bins; age:5 asks for five.",
         rich_help_panel=ROWS,
     ),
 ]
 IdOption = Annotated[
     str | None,
-    typer.Option(
-        "--id", "--on", help="Column of names of the rows, which are numbered by default.", rich_help_panel=ROWS
-    ),
+    typer.Option("--id", "--on", help="Column of row ids. Default: row numbers.", rich_help_panel=ROWS),
 ]
 PairsOption = Annotated[
     str | None,
     typer.Option(
-        "--id", "--on", help="Column of names that pairs the rows; their order does by default.", rich_help_panel=ROWS
+        "--id", "--on", help="Column of row ids to pair the rows by. Default: their order.", rich_help_panel=ROWS
     ),
 ]
 TruthOption = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="File with the true classes, where they are not beside the predictions; --on names the column of ids that "
-        "both have, by default their order pairs the rows.",
+        help="File with the true classes, if the predictions lack them. --on names the id column of both files; "
+        "without it, rows are paired by their order.",
         rich_help_panel=ROWS,
     ),
 ]
 IgnoreOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Label whose rows are left out, '' for rows without a label (nan too, unless a class is called so); "
-        "may be repeated.",
+        help="Leave out rows with this label; may be repeated. '' stands for rows without a label, and so does nan "
+        "unless a class has that name.",
         rich_help_panel=ROWS,
     ),
 ]
 NaOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="Text that stands for no value; may be repeated. Among numbers and labels that are numbers, empty cells, "
-        "NA, nan and null do by default.",
+        help="Text of a missing value; may be repeated. Default in numeric columns: an empty cell, NA, nan and null.",
         rich_help_panel=ROWS,
     ),
 ]
-LevelOption = Annotated[
-    float, typer.Option("--ci", help="Level of confidence of the intervals.", rich_help_panel=RESULT)
+LevelOption = Annotated[float, typer.Option("--ci", help="Confidence level of the intervals.", rich_help_panel=RESULT)]
+WorstOption = Annotated[
+    int, typer.Option(min=0, help="Number of rows with the largest loss to list.", rich_help_panel=RESULT)
 ]
-WorstOption = Annotated[int, typer.Option(min=0, help="Number of costliest rows to list.", rich_help_panel=RESULT)]
 BitsOption = Annotated[
     bool,
     typer.Option(
         "--bits",
-        help="Losses printed, and --max-loss, in bits instead of nats; a report has both.",
+        help="Print losses and read --max-loss in bits instead of nats. A report has both.",
         rich_help_panel=RESULT,
     ),
 ]
@@ -175,7 +182,7 @@ CostOption = Annotated[
     typer.Option(
         "--cost",
         metavar="fp=1,fn=5",
-        help="What a false positive and a false negative cost, for the thresholds of two classes.",
+        help="Costs of a false positive and of a false negative; adds the best decision threshold for two classes.",
         rich_help_panel=RESULT,
     ),
 ]
@@ -183,8 +190,8 @@ RowsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="Write every row's id, loss, predicted class, the probabilities of it and of the true class, and slices: "
-        "parquet, arrow or csv.",
+        help="Write one line per row to a parquet, arrow or csv file: id, loss, predicted class, the probabilities of "
+        "the predicted and the true class, and slices.",
         rich_help_panel=RESULT,
     ),
 ]
@@ -193,12 +200,12 @@ MemoryOption = Annotated[
     typer.Option(
         "--max-memory",
         metavar="SIZE",
-        help="Most memory to take, such as 4G; half of the machine's by default.",
+        help="Memory limit, such as 4G. Default: half of the machine's memory.",
         rich_help_panel=CHECKS,
     ),
 ]
 HtmlOption = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Write a report with pictures.", rich_help_panel=RESULT)
+    Path | None, typer.Option(metavar="PATH", help="Write an HTML report with pictures.", rich_help_panel=RESULT)
 ]
 
 Require = Callable[..., None]
@@ -207,7 +214,7 @@ Require = Callable[..., None]
 def state_options(
     classes: str | None, ignore: list[str] | None, *, normalize: bool, zero: str, ci: float, worst: int
 ) -> dict[str, Any]:
-    """Return the arguments of `ScoreState` that options stand for."""
+    """Return the options as arguments of `ScoreState`."""
     try:
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
@@ -223,7 +230,7 @@ def state_options(
 
 
 def _classes(classes: str) -> Any:
-    """Return the argument `classes` that the option stands for."""
+    """Return the option --classes as the argument `classes`."""
     if classes.startswith("@"):
         from crossent.scoring.cli.reading import input_errors
         from crossent.scoring.input.class_files import read_classes
@@ -233,12 +240,12 @@ def _classes(classes: str) -> Any:
     try:
         named = next(csv.reader(io.StringIO(classes, newline=""), skipinitialspace=True), [])
     except csv.Error as error:
-        raise UsageError(f"--classes must be names with commas between them, got {quoted(classes)}") from error
+        raise UsageError(f"--classes must be names separated by commas, got {quoted(classes)}") from error
     return named and [name.strip() for name in named]
 
 
 def costs_of(text: str | None) -> dict[str, float] | None:
-    """Return the argument `costs` that --cost stands for.
+    """Return the option --cost as the argument `costs`.
 
     Examples
     --------
@@ -261,14 +268,14 @@ def costs_of(text: str | None) -> dict[str, float] | None:
 
 
 class Sliced(NamedTuple):
-    """The columns that --by names, and how many bins of some are wanted."""
+    """The columns of --by, and the number of bins of some."""
 
     by: list[str] | None
     bins: dict[str, int]
 
 
 def sliced(by: list[str] | None) -> Sliced:
-    """Return the columns of --by without the numbers of bins behind them.
+    """Split the values of --by into columns and numbers of bins.
 
     Examples
     --------
@@ -288,5 +295,5 @@ def sliced(by: list[str] | None) -> Sliced:
 
 
 def put(text: str) -> None:
-    """Print a text on standard output, with a line break at its end."""
+    """Print a text and a line break on standard output."""
     _ = sys.stdout.write(text + "\n")

@@ -1,4 +1,4 @@
-"""Files of a command become states: columns looked up, rows read with a progress bar, errors said as options."""
+"""Files of a command become states: column lookup, reading with a progress bar, and errors in terms of options."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def state_of(
 
 @contextmanager
 def opened(paths: Names, files: FileOptions | None = None) -> Generator[Tables, None, None]:
-    """Open the files that names stand for as one table, and say what was chosen without being asked for."""
+    """Open files as one table, and report automatic choices."""
     with input_errors(), open_tables(paths, files) as tables:
         for said in tables.said:
             say(said)
@@ -107,7 +107,7 @@ def opened(paths: Names, files: FileOptions | None = None) -> Generator[Tables, 
 def opened_with_truth(
     paths: Names, files: FileOptions | None, truth: str | None, columns: Columns
 ) -> Generator[tuple[Tables | Joined, Columns], None, None]:
-    """Open predictions, with labels of another file beside them if there is one; yield them and the columns to read."""
+    """Open predictions, joined with labels of another file if there is one; yield them and the columns to read."""
     with opened(paths, files) as tables:
         if truth is None:
             yield tables, columns
@@ -121,7 +121,7 @@ def opened_with_truth(
 
 
 def say(recognised: str) -> None:
-    """Print on standard error what a file was read as, where nobody named it."""
+    """Print on standard error how a file was recognised."""
     print(f"read as {one_line(recognised)}", file=sys.stderr)
 
 
@@ -153,7 +153,7 @@ def state_from(
 
 
 def _where(tables: Tables | Joined, portion: Portion, seen: int) -> str | None:
-    """Return how errors name the file of a portion, in which rows are counted through all files."""
+    """Return the name of a portion's file for errors, with its first row, counted through all files."""
     if portion.file is None or len(tables.parts) == 1:
         return portion.file
     place = tables.place(seen)
@@ -162,7 +162,7 @@ def _where(tables: Tables | Joined, portion: Portion, seen: int) -> str | None:
 
 
 def _ignored(labels: Sequence[str] | None, classes: Classes) -> list[Any] | None:
-    """Return the labels to ignore; nan stands for rows without a label too, unless a class is called so."""
+    """Return the labels to ignore; nan also means rows without a label, unless a class has that name."""
     if labels is None:
         return None
     nan = [math.nan] if any(label.strip().lower() == "nan" for label in labels) else []

@@ -17,7 +17,7 @@ ENDINGS = (".parquet", ".pq", ".arrow", ".feather", ".csv")
 
 
 def check_ending(path: Path, option: str) -> None:
-    """Raise `UsageError` if the name of a file does not say a format that can be written."""
+    """Raise `UsageError` if the file name has no ending of a format that can be written."""
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{option} {path}: its name must end in {', '.join(ENDINGS)}, got {quoted(path.suffix)}")
 
@@ -68,8 +68,8 @@ def _fitted(table: Any, schema: Any) -> Any:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         wrong = [field.name for field in schema if table.schema.field(field.name).type != field.type]
         raise UsageError(
-            f"column {quoted(wrong[0] if wrong else '')} has other values in later rows than in the first ones, so "
-            "that no column of a file holds both; make it text"
+            f"column {quoted(wrong[0] if wrong else '')} has values of another type in later rows, and a column of a "
+            "file has one type; make it text"
         ) from error
 
 

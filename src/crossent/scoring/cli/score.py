@@ -80,14 +80,14 @@ def add(app: Any, require: Require) -> None:
         html: HtmlOption = None,
         rows: RowsOption = None,
         max_loss: Annotated[
-            float | None, typer.Option(help="Exit with 1 if the loss is above this.", rich_help_panel=CHECKS)
+            float | None, typer.Option(help="Exit with code 1 if the loss is above this.", rich_help_panel=CHECKS)
         ] = None,
         min_skill: Annotated[
-            float | None, typer.Option(help="Exit with 1 if the skill is below this.", rich_help_panel=CHECKS)
+            float | None, typer.Option(help="Exit with code 1 if the skill is below this.", rich_help_panel=CHECKS)
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Score predictions in files: their cross-entropy, with an interval, calibration and the costliest rows."""
+        """Score predictions in files: cross-entropy with an interval, calibration and the costliest rows."""
         require("score", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, memory, reading
         from crossent.scoring.cli.labels import score_labels
@@ -100,11 +100,13 @@ def add(app: Any, require: Require) -> None:
         if html is not None:
             require("--html", "matplotlib", extra="score")
         if label is not None and labels is not None:
-            raise UsageError("pass --label with the column of true classes, or --labels with several of 0 and 1")
+            raise UsageError(
+                "pass --label with the column of true classes, or --labels with several columns of 0 and 1"
+            )
         if labels is not None and bits:
-            raise UsageError("--bits is not for --labels, whose losses are in nats; --json has bits too")
+            raise UsageError("--bits does not work with --labels, whose losses are in nats; --json has bits too")
         if labels is not None and (truth is not None or rows is not None):
-            raise UsageError("--labels knows no --truth and no --rows yet; score one label at a time with --label")
+            raise UsageError("--labels does not support --truth or --rows yet; score one label at a time with --label")
         columns_of = sliced(by)
         with reading.input_errors():
             given = RowArguments(probs, logits, logprobs, weight, cluster, columns_of.by, id)

@@ -24,7 +24,7 @@ MOST_BINS = 100
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
-    """Options of a `ScoreState`: how rows are read, and what is kept of them. States merge if their options agree.
+    """Options of a `ScoreState`: how to read rows, and which statistics to keep. States merge if their options agree.
 
     The fields are the arguments of `ScoreState`, checked; `ignore` holds any number of labels, and `class_keys` the
     further labels of each class. `costs` are those of a false positive and of a false negative, `bins` the numbers of
@@ -100,7 +100,7 @@ class RowArguments:
 
 
 def mistake_costs(costs: Any) -> tuple[float, float]:
-    """Return the argument `costs`, of a false positive and of a false negative, which cost 1 unless it says more.
+    """Return the costs of a false positive and of a false negative, 1 by default.
 
     Examples
     --------
@@ -149,5 +149,5 @@ def ignored_labels(ignore: Any) -> tuple[Any, ...]:
 
 
 def smallest_charged(zero: Any) -> Any:
-    """Return the argument `zero`, with "inf" for each way to say that a probability of 0 costs infinity."""
+    """Return the argument `zero`, with "inf" for every spelling of infinity."""
     return "inf" if zero in ("inf", 0, math.inf) else zero

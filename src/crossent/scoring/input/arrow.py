@@ -59,7 +59,7 @@ def _weight(column: Any, name: str, first: int) -> Any:
 
 
 def _without(found: Any, texts: frozenset[str]) -> Any:
-    """Return codes, integers or ids with None in place of what is written like one of the texts."""
+    """Return codes, integers or ids, with None for values written like one of the texts."""
 
     def is_none(value: Any) -> bool:
         whole_number = isinstance(value, float) and value.is_integer()
@@ -90,7 +90,7 @@ def _damage_said() -> Generator[None, None, None]:
 
 
 def coded(array: Any, called: str, argument: str) -> Any:
-    """Return a column as codes; integers without gaps as they are.
+    """Return a column as codes; integers without gaps stay.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def coded(array: Any, called: str, argument: str) -> Any:
 
 
 def names_of_rows(array: Any, called: str, argument: str) -> Any:
-    """Return a column of ids, (N,), as plain values: integers as they are, anything else as objects."""
+    """Return a column of ids, (N,), as plain values: integers stay, other values become objects."""
     from pyarrow import types
 
     if types.is_string(array.type) or types.is_large_string(array.type):
@@ -148,7 +148,7 @@ def from_arrow(values: Any, name: str) -> Matrix:
 
 
 def _single(array: Any, called: str, argument: str) -> Any:
-    """Return a column of lists of one value each as a column of these values, and another column as it is."""
+    """Return a column of lists of one value each as a column of values; other columns stay."""
     import pyarrow as pa
 
     if not is_list(array.type):
@@ -161,7 +161,7 @@ def _single(array: Any, called: str, argument: str) -> Any:
 
 
 def _advice(kind: Any, count: Any, argument: str) -> str:
-    """Return what is wrong with lists, of these lengths, in place of single values, and what to do about it."""
+    """Return the error and the fix for lists of these lengths in place of single values."""
     from pyarrow import types
 
     inner = kind.value_type
@@ -169,6 +169,6 @@ def _advice(kind: Any, count: Any, argument: str) -> str:
     if argument != "y" or not numeric or count[0] < 2 or (count != count[0]).any():
         return ", and must hold one value per row"
     return (
-        ": a label must be one class per row; of one-hot rows store the place of the 1, as numpy.argmax(rows, 1) does, "
-        "and for soft labels use crossent.cross_entropy"
+        ": a label must be one class per row; for one-hot rows, store the index of the 1, numpy.argmax(rows, 1); for "
+        "soft labels, use crossent.cross_entropy"
     )

@@ -80,7 +80,7 @@ def _chunks(meta: Any, leaf: _Leaf) -> Iterator[Any]:
 
 
 def _may_be_long(meta: Any, leaf: _Leaf) -> bool:
-    """Return whether to read texts that are kept once each as they are kept: a few kilobytes may stand for gigabytes.
+    """Return whether to keep dictionary-encoded texts encoded: a few kilobytes may decode to gigabytes.
 
     Batches then end where a row group does, so small groups, whose texts are short on average, are read otherwise.
     """
@@ -92,7 +92,7 @@ def _may_be_long(meta: Any, leaf: _Leaf) -> bool:
 def _most_bytes_of_rows(meta: Any, varying: Sequence[_Leaf]) -> float:
     """Return how many bytes a row takes on average, by the metadata, in the row group whose rows take the most.
 
-    Texts that are kept once each count as they are kept.
+    Dictionary-encoded texts count in encoded form.
     """
     most = 0.0
     for group in map(meta.row_group, range(meta.num_row_groups)):
@@ -103,7 +103,7 @@ def _most_bytes_of_rows(meta: Any, varying: Sequence[_Leaf]) -> float:
 
 
 def _refuse_longer_lists(meta: Any, leaf: _Leaf, first: Any) -> None:
-    """Raise FileError if lists are longer than the first one, by so much that nobody should read them to find out."""
+    """Raise FileError if lists are much longer than the first one, before reading them."""
     column = decoded(first.column(leaf.name))
     if not is_list(column.type):
         return
@@ -191,7 +191,7 @@ def class_names(schema: Any, column: str) -> list[str] | None:
 
 
 def _row_bytes(batch: Any) -> float:
-    """Return how many bytes a row of a record batch takes on average, what a dictionary holds not counted."""
+    """Return the average bytes per row of a record batch, without dictionaries."""
     import pyarrow as pa
 
     columns = (column.indices if isinstance(column, pa.DictionaryArray) else column for column in batch.columns)

@@ -15,7 +15,7 @@ from crossent.scoring.input.classes import Classes
 class Matrix(NamedTuple):
     """Numbers (N, V), or (N,) for a single column, and the names of the columns, None if they have none.
 
-    `classes` are those that the rows themselves name, None if only the order of the columns says which class is which.
+    `classes` are the classes named by the rows themselves, None if only the order of the columns identifies them.
     """
 
     values: Any

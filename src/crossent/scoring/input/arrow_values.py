@@ -1,4 +1,4 @@
-"""Columns of pyarrow whatever their type: what encodes them is taken off, and their values become plain ones.
+"""Columns of pyarrow of any type: encodings are removed, and values become plain ones.
 
 Few of pyarrow's own functions take every type, and some raise for values that Python lacks, so each way here is one
 that does.
@@ -20,7 +20,7 @@ from crossent.scoring.input.plain import is_plain, plain
 
 
 def whole(column: Any) -> Any:
-    """Return a chunked array of pyarrow as one array, and any other column as it is."""
+    """Return a chunked array of pyarrow as one array; other columns stay."""
     import pyarrow as pa
 
     if not hasattr(column, "combine_chunks"):
@@ -46,7 +46,7 @@ def holds_numbers(kind: Any) -> bool:
 
 
 def decoded(array: Any) -> Any:
-    """Return a column without extension type, dictionary and runs, in a type that pyarrow's functions know."""
+    """Return a column without extension type, dictionary and runs, in a type that pyarrow's functions support."""
     return array if holds_numbers(array.type) else _decoded(array)
 
 
@@ -71,7 +71,7 @@ def _decoded(array: Any) -> Any:
 
 
 def _storage(array: Any) -> Any:
-    """Return what an extension type is stored as; of booleans, UUIDs and JSON what they stand for."""
+    """Return the storage of an extension type; for booleans, UUIDs and JSON, their values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -87,7 +87,7 @@ def _storage(array: Any) -> Any:
 
 
 def _of_json(document: Any) -> str | None:
-    """Return the text in a JSON document that is a text, and any other document as it is."""
+    """Return the text of a JSON string; other documents stay."""
     if document is None or document.strip() == "null":
         return None
     try:
@@ -120,12 +120,12 @@ def lengths(lists: Any) -> Any:
 
 
 def plain_values(array: Any, called: str, argument: str | None) -> list[Hashable]:
-    """Return the values of a decoded column as plain ones, None for what is missing.
+    """Return the values of a decoded column as plain ones, with None for missing values.
 
     Raises
     ------
     InputError
-        If they are no single values but structs, lists or maps; `called` is what the column is called in the text.
+        If they are structs, lists or maps instead of single values; `called` is the column's name in the text.
     """
     from pyarrow import types
 

@@ -1,4 +1,4 @@
-"""Rows as callers pass them become a `Batch`: checked, coded, and in one form whatever library they came from."""
+"""Rows as callers pass them become a `Batch`: checked, coded, and in one form for all libraries."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Batch:
         return len(self.values.shape) == 1
 
     def in_order_of(self, classes: tuple[Hashable, ...]) -> Batch:
-        """Return the rows with their columns in the order of these classes, or as they are if theirs are others."""
+        """Return the rows with their columns in the order of these classes; rows of other classes stay."""
         places = None if self.binary or classes == self.classes else matched(classes, self.classes)
         if places is None:
             return self
@@ -87,7 +87,7 @@ class Batch:
 
     @property
     def layout(self) -> Layout:
-        """What rows of other batches must have in common with these to be scored together."""
+        """Facts that rows of other batches must share with these to be scored together."""
         named = self.id is not None
         return Layout(self.kind, self.classes, self.binary, self.cluster is not None, tuple(self.by), named)
 
@@ -98,7 +98,7 @@ def batch(y: Any, given: RowArguments, options: ScoreOptions) -> Batch:
     Raises
     ------
     InputError, InputTypeError
-        If something is missing, has another length or shape, is no number, or is no class.
+        If something is missing, has another length or shape, is not a number, or is not a class.
     """
     kind, values = given.predictions
     shape = _shape(y)
@@ -136,7 +136,7 @@ def _require_rows(rows: int, part: Any | None, argument: str, name: str | None =
 
 
 def _shape(y: Any) -> tuple[int, ...]:
-    """Return the shape of y, () if it has none that NumPy knows."""
+    """Return the shape of y, () if NumPy cannot tell."""
     if is_tensor(y):
         y = from_tensor(y, "y", "y")
     if hasattr(y, "shape"):
@@ -196,8 +196,8 @@ def _weights(weight: Any) -> Any:
     positive = vector[vector > 0]
     if len(positive) and (positive.min() < LEAST_WEIGHT or positive.max() > 1.0 / LEAST_WEIGHT):
         raise InputError(
-            f"weights from {positive.min():.3g} to {positive.max():.3g} are beyond what their powers leave room for; "
-            "divide all of them by a typical one (their scale changes nothing)",
+            f"weights from {positive.min():.3g} to {positive.max():.3g} are too extreme: their powers overflow or "
+            "vanish; divide all of them by a typical one (their scale changes nothing)",
             argument="weight",
         )
     return vector

@@ -19,7 +19,7 @@ def read_classes(path: Path) -> list[Any] | dict[Any, Any]:
     Raises
     ------
     FileError
-        If it is no such file.
+        If it is not a file of classes.
     """
     if reason := why_not_readable(path):
         raise FileError(f"{path} {reason}")
@@ -39,7 +39,7 @@ def read_classes(path: Path) -> list[Any] | dict[Any, Any]:
             pass
     names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(names) < 2:
-        raise FileError(f"{path}: it has {len(names)} lines, and must have a name a line, or be JSON")
+        raise FileError(f"{path}: it has {len(names)} lines, and must hold one name per line, or JSON")
     return names
 
 

@@ -1,8 +1,8 @@
-"""Classes: what the columns of predictions are called, and which labels mean them.
+"""Classes: names of the prediction columns, and the labels that match them.
 
 A label means a class if it is the class, or is written like it: 3, 3.0 and "3" are one label. Columns with names have
-short ones, without their common beginning and end (p_cat, p_dog are cat, dog), and a label may carry any part of
-what was cut off, up to the whole name of the column. A label that could mean two classes is refused.
+short ones, without their common beginning and end (p_cat, p_dog are cat, dog), and a label may include any part of the
+removed text, up to the whole name of the column. A label that could mean two classes is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Classes:
     Parameters
     ----------
     names
-        What results call them; a range if nobody named them.
+        What results call them; a range by default.
     others
         Further labels that mean each of them; () if there are none.
     columns
@@ -53,7 +53,7 @@ class Classes:
 
     @property
     def unnamed(self) -> bool:
-        """Whether the classes are numbers that count the columns, because nobody named them."""
+        """Whether the classes are the column numbers, because they have no names."""
         return isinstance(self.names, range)
 
 
@@ -111,13 +111,13 @@ def _cuts(names: Sequence[str]) -> _Cuts:
 def chosen(classes: Any) -> Classes | None:
     """Return the argument `classes` of a user: a list of names in the order of the columns, or a mapping to names.
 
-    A mapping of 0 … V − 1 to names is that of a model's `id2label`; of other labels, in the order of the columns, to
+    A mapping of 0 … V − 1 to names is read as a model's `id2label`; of other labels, in the order of the columns, to
     names; of names to 0 … V − 1 that of `label2id`. Both sides are labels of the class.
 
     Raises
     ------
     InputTypeError
-        If it is a single text, has no order, or is no collection.
+        If it is a single text, has no order, or is not a collection.
     InputError
         If two classes have the same name.
 
@@ -177,7 +177,7 @@ def _of_mapping(classes: Mapping[Any, Any]) -> _Named:
 class Numbers(NamedTuple):
     """The number of each class, by each label that means it: by its value, and by how it is written.
 
-    A label that means several classes has all their numbers. `numeric` says whether all classes are numbers.
+    A label that means several classes has all their numbers. `numeric` is whether all classes are numbers.
     """
 
     exact: dict[Hashable, tuple[int, ...]]
@@ -213,7 +213,7 @@ def matched(mine: Sequence[Hashable], theirs: Sequence[Hashable]) -> list[int] |
 
 
 def written(value: Any) -> str:
-    """Return how a label is written: equal for labels that are the same for a reader, such as 3, 3.0 and "3"."""
+    """Return how a label is written: equal for labels that mean the same, such as 3, 3.0 and "3"."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():

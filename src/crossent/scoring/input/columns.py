@@ -53,10 +53,9 @@ def select(
 class Columns:
     """The columns of a table that a score reads. `values` and `by` are patterns until `among` has looked them up.
 
-    `label` and `values` may be None until the shape of the table says which columns they are.
-    `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids.
-    `keys` are all classes that rows name, where each row names its own; `as_text` says that a column of predictions
-    holds texts, and `roots` which columns hold the fields that paths such as "meta.y" lead to.
+    `label` and `values` may be None until the columns are recognised. `no_value` are texts for missing values in the
+    columns of labels, slices, clusters and ids. `keys` are all classes that rows name, where each row names its own;
+    `as_text` is whether a column of predictions holds texts, and `roots` has the columns of paths such as "meta.y".
     """
 
     label: str | None
@@ -79,7 +78,7 @@ class Columns:
 
     @property
     def needed(self) -> list[str]:
-        """The names of all columns, once each; of a path that of the column which it begins with."""
+        """The names of all columns, once each; for a path, the column it begins with."""
         names = [*self.single.values(), *(self.by or ()), *(self.values or ())]
         return list(dict.fromkeys(self.roots.get(name, name) for name in names))
 
@@ -121,7 +120,7 @@ class Columns:
 def columns(label: Any, named: RowArguments, no_value: Sequence[str] = (), *, by_shape: bool = False) -> Columns:
     """Return the columns that a caller names: the one of labels, and the others by name or pattern.
 
-    `no_value` are texts that stand for no value in the columns of labels, slices, clusters and ids. With `by_shape` the
+    `no_value` are texts for missing values in the columns of labels, slices, clusters and ids. With `by_shape` the
     caller may leave the labels and the predictions to `survey.settled`.
 
     Raises
@@ -145,7 +144,7 @@ def columns(label: Any, named: RowArguments, no_value: Sequence[str] = (), *, by
 
 
 def _nothing(part: str, columns: Sequence[str], marks: str = "*?[") -> str:
-    """Return what is said about a name, or a pattern if it has one of the marks, that no column has."""
+    """Return the error for a name, or a pattern if it has one of the marks, that matches no column."""
     same = [name for name in columns if name.casefold() == part.casefold()]
     near = " or ".join(quoted(name) for name in same[:3] or get_close_matches(part, columns, 3))
     what = (
@@ -158,7 +157,7 @@ def _nothing(part: str, columns: Sequence[str], marks: str = "*?[") -> str:
 
 
 def _spaced(part: str, columns: Sequence[str]) -> str:
-    """Return what to pass where names match but for a space, "" if none does."""
+    """Return the name to pass if one differs only by a space, else ""."""
     found = [name for name in columns if name != name.strip() and fnmatchcase(name.strip(), part)]
     if not found:
         return ""

@@ -1,4 +1,4 @@
-"""Tables in workbooks of Excel (.xlsx), a sheet of which is read row by row."""
+"""Tables in workbooks of Excel (.xlsx); a sheet is read row by row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _opened(path: Path, *, values: bool = True) -> Generator[Any, None, None]:
 
 
 def _require_safe(path: Path) -> None:
-    """Raise FileError for what XML can do to programs: entities that grow, and parts or rows without end."""
+    """Raise FileError for XML attacks: entities that grow, and parts or rows without end."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if "xl/workbook.xml" not in names and not any(name.endswith("workbook.xml") for name in names):
@@ -75,7 +75,7 @@ class _RootError(Exception):
 
 
 def _refuse_entities(part: Any, name: str) -> None:
-    """Raise FileError if an XML document defines entities: no workbook does, and they can stand for gigabytes."""
+    """Raise FileError if an XML document defines entities: no workbook does, and they can expand to gigabytes."""
 
     def refuse(*_: object) -> None:
         raise FileError(f"its part {quoted(name)} defines a type of document, which no workbook does; it is damaged")
@@ -95,7 +95,7 @@ def _refuse_entities(part: Any, name: str) -> None:
     except _RootError:
         return
     except expat.ExpatError as error:
-        raise FileError(f"its part {quoted(name)} is no XML ({error}); it is damaged") from error
+        raise FileError(f"its part {quoted(name)} is not XML ({error}); it is damaged") from error
 
 
 def _refuse_endless_rows(part: Any, name: str) -> None:
@@ -156,7 +156,7 @@ def _batches(options: FileOptions, wanted: Selection) -> Iterator[Portion]:
     none = NO_VALUE | {*options.na}
     with _opened(wanted.path) as book:
         sheet = _sheet(book, options)
-        most = sheet.max_row or ROWS  # by what the sheet says of itself
+        most = sheet.max_row or ROWS  # from the sheet's own dimension
         heading, names = _heading(sheet)
         places = [names.index(name) for name in wanted.names]
         checked = False
@@ -225,7 +225,7 @@ def _without_blank_end(rows: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]
 
 
 def _numbers(cells: Sequence[Any], name: str, first: int, decimal: str | None, none: frozenset[str]) -> Any:
-    """Return cells as a column of numbers; those that are empty, or hold a text that stands for no value, are null."""
+    """Return cells as a column of numbers; empty cells and texts for missing values become null."""
     import pyarrow as pa
 
     found: list[float | None] = []
@@ -278,7 +278,7 @@ def _text(value: Any) -> str:
 
 
 def _said(options: FileOptions, path: Path) -> str:
-    """Return which of several sheets is read, if nobody named it."""
+    """Return a note on the sheet that is read, if it was not named."""
     with _opened(path) as book:
         names = [sheet.title for sheet in book.worksheets]
     if options.sheet is not None or len(names) < 2:

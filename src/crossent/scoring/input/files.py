@@ -42,7 +42,7 @@ READERS = {
 
 @dataclass(frozen=True, slots=True)
 class _UnreadFormat:
-    """A format that no reader reads: how its files begin, and what to do with them."""
+    """A format that no reader reads: the beginning of its files, and the fix."""
 
     format: str
     first_bytes: tuple[bytes, ...]
@@ -68,14 +68,14 @@ _ADVICE = {
     ".avro": "Avro files are not read; write parquet",
     ".h5": "HDF5 files are not read; write parquet",
 }
-"""What to do with files that people have, and no reader reads, by ending."""
+"""Fixes for file formats without a reader, by ending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table in a file: its columns, and the reader of its format.
 
-    `name` is what errors call the file, and `path` is where it lies.
+    `name` is the name in errors, and `path` the place of the file.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class Table:
     def batches(self, names: Iterable[str], texts: Iterable[str]) -> Iterator[Portion]:
         """Yield record batches of the named columns, each with the share of the file that has been read.
 
-        Columns in `texts` are read as text where the format does not say what they hold.
+        Columns in `texts` are read as text if the format has no types.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class Table:
         yield from ahead(self.portions(names, texts))
 
     def portions(self, names: Iterable[str], texts: Iterable[str]) -> Iterator[Portion]:
-        """Yield what `batches` yields, made when it is asked for."""
+        """Yield the batches lazily."""
         wanted = Selection(self.path, self.columns, list(names), frozenset(texts))
         times = Counter(self.columns)
         for name in wanted.names:
@@ -107,12 +107,12 @@ class Table:
 
     @property
     def said(self) -> str:
-        """What was chosen without being asked for, or ""."""
+        """A note on automatic choices, or ""."""
         return "" if self.reader.said is None else self.reader.said(self.path)
 
     @property
     def typed(self) -> bool:
-        """Whether the file says the types of its columns, so that all rows have the same fields."""
+        """Whether the file has column types, so that all rows have the same fields."""
         return self.reader.format in {"parquet", "arrow"}
 
     def class_names(self, label: str) -> Sequence[str] | None:
@@ -123,7 +123,7 @@ class Table:
 
 
 def open_table(path: str | Path, options: FileOptions | None = None, *, name: str | None = None) -> Table:
-    """Return the table in a file; the ending of its name says its format.
+    """Return the table in a file; the ending of its name gives its format.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def _reader(suffixes: Sequence[str], format: str | None, name: str) -> Reader:
             raise FileError(f"{name}: {advice}")
         raise FileError(
             Message(
-                f"{name}: the name does not say what it is; known are {', '.join(READERS)}; or pass ",
+                f"{name}: the file name shows no known format; known are {', '.join(READERS)}; or pass ",
                 Argument("format", "csv"),
             )
         )

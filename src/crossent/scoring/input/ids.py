@@ -1,4 +1,4 @@
-"""Ids of rows as files write them: what the spellings of one id in different files have in common."""
+"""Ids of rows as files write them: one form for the spellings of an id in different files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TRUTH = frozenset({"true", "false"})
 
 
 def meaning(name: Any) -> Hashable:
-    """Return what an id stands for, however a file writes it.
+    """Return an id in one form for all file formats.
 
     Numbers are equal if their values are, exactly; moments if they are the same, where one without a time zone is in
-    UTC and a date is its midnight; UUIDs and times of day whatever their case, hyphens and zeros.
+    UTC and a date is its midnight; UUIDs and times of day ignore case, hyphens and zeros.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def meaning(name: Any) -> Hashable:
 
 
 def _of_bytes(text: str) -> str:
-    """Return what bytes stand for that Python has written, as pandas does in a csv file."""
+    """Return the value of bytes written by Python, as pandas does in a csv file."""
     try:
         return str(plain(ast.literal_eval(text)))
     except (ValueError, SyntaxError):
@@ -59,7 +59,7 @@ def _of_bytes(text: str) -> str:
 
 
 def _number(text: str) -> Hashable:
-    """Return a number by its digits, of which none is lost."""
+    """Return a number by all its digits."""
     sign, digits, exponent = Decimal(text).as_tuple()
     written = "".join(map(str, digits)).lstrip("0")
     shown = written.rstrip("0")

@@ -17,13 +17,13 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class Twice(dict[str, Any]):
-    """An object of JSON in which these names occur twice."""
+    """A JSON object with these names twice."""
 
     names: frozenset[str] = frozenset()
 
 
 def column(cells: Sequence[Cell], *, text: bool) -> Any:
-    """Return the values of a column as one of pyarrow; `text` says that they are labels and not numbers.
+    """Return the values of a column as one of pyarrow; `text` is whether they are labels, not numbers.
 
     Raises
     ------

@@ -69,7 +69,7 @@ def _batch(block: bytes, wanted: Selection, line: int) -> Any:
         table = reader.read_json(pa.BufferReader(block), reader.ReadOptions(block_size=len(block) + 1), parse)
         if not any(_rounded(table.column(name)) for name in wanted.texts):
             return table.select(wanted.names).combine_chunks().to_batches()[0]
-    except pa.ArrowInvalid:  # Python says what is wrong, and where
+    except pa.ArrowInvalid:  # Python's parser names the error and its place
         pass
     rows = _objects(block, wanted, line)
     columns: list[Any] = []

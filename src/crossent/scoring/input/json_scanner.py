@@ -43,7 +43,7 @@ class Scanner:
         return self._read - len(self._decoder.getstate()[0]) - len(self._text[self._at :].encode())
 
     def peek(self) -> str:
-        """Return the next character that is no space, "" at the end of the file."""
+        """Return the next character other than a space, "" at the end of the file."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in _SPACE:

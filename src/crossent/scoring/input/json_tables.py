@@ -87,12 +87,14 @@ def _of_array(scanner: Scanner, path: Path) -> _Layout:
             return _Layout("rows", tuple(first))
         if isinstance(first, list):
             return _Layout("rows", (_ALONE,))
-        raise FileError(f"{path}: an array of {_kind(first)}, and must be one of objects with a value for each column")
+        raise FileError(
+            f"{path}: an array of {_kind(first)}, but it must be an array of objects, each with a value for each column"
+        )
     raise FileError(f"{path}: an array without rows")
 
 
 def _part(scanner: Scanner, name: str) -> _Part:
-    """Step over a value of the outermost object, and return what it is."""
+    """Skip a value of the outermost object, and return its kind."""
     begin = scanner.peek()
     offset = scanner.offset
     if begin == "[" and name == "columns":
@@ -142,7 +144,8 @@ def _of_object(parts: dict[str, _Part], path: Path) -> _Layout:
     if objects and len(objects) == len(parts):
         return _of_objects(objects, path)
     raise FileError(
-        f"{path}: an object with the names {listing(list(parts))}, which is no table that is known; write an array of "
+        f"{path}: an object with the names {listing(list(parts))}, which is not a known form of table; write an array "
+        "of "
         'objects, as pandas does with orient="records", or JSON lines'
     )
 
@@ -168,7 +171,8 @@ def _are_numbers(names: Any) -> bool:
 def _require_few(count: int, path: Path) -> None:
     if count > _STREAMS:
         raise FileError(
-            f"{path}: {count} columns one behind the other cannot be read at once; write an array of objects, as "
+            f"{path}: {count} columns, stored one after the other, are too many to read at once; write an array of "
+            "objects, as "
             'pandas does with orient="records"'
         )
 
@@ -210,7 +214,7 @@ def _rows(scanner: Scanner, layout: _Layout, wanted: Selection) -> Generator[lis
         for number, _ in enumerate(scanner.items()):
             row = scanner.value()
             if not isinstance(row, list) or len(row) != len(layout.columns):
-                raise FileError(f"{wanted.path}: row {number} of data has not {len(layout.columns)} values")
+                raise FileError(f"{wanted.path}: row {number} of data does not have {len(layout.columns)} values")
             yield [row[place] for place in places]
         return
     parts: Iterator[Any] = scanner.pairs() if layout.form == "index" else scanner.items()
@@ -237,7 +241,7 @@ def _across(scanners: Sequence[Scanner], wanted: Selection) -> Generator[list[An
             return
         keys = {None if cell is None else cell[0] for cell in cells}
         if len(keys) > 1 or None in cells:
-            raise FileError(f"{wanted.path}: its columns have other rows from row {number} on")
+            raise FileError(f"{wanted.path}: its columns have different rows from row {number} on")
         yield [cell[1] for cell in cells if cell is not None]
         number += 1
 

@@ -1,4 +1,4 @@
-"""Values as codes: small integers that count from 0, and the values they stand for."""
+"""Values as codes: small integers from 0, with the values they code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels become the numbers of their classes; the error about a label that is none says what to do."""
+"""Labels become the numbers of their classes; the error for an unknown label includes the fix."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Hint = list[str | Argument]
 def classes_of(labels: Coded, classes: Classes, ignore: Iterable[Any]) -> Any:
     """Return the class of each label, `IGNORED` where the label is one of `ignore`.
 
-    An empty text that is no class is no value, and where all classes are numbers so are texts such as "NA": in labels,
-    and in `ignore`.
+    An empty text is a missing value unless it is a class; if all classes are numbers, so are texts such as "NA": in
+    labels, and in `ignore`.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def classes_of(labels: Coded, classes: Classes, ignore: Iterable[Any]) -> Any:
 
 
 def _read(label: Any, numbers: Numbers) -> Any:
-    """Return a label, None in place of a text that stands for no value."""
+    """Return a label, or None for a missing value."""
     if missing(label):
         return None
     if isinstance(label, str) and label.strip() in (NO_VALUE if numbers.numeric else {""}) and not numbers.find(label):
@@ -64,8 +64,8 @@ def _read(label: Any, numbers: Numbers) -> Any:
 
 
 def _not_a_class(label: Any, where: str, classes: Classes, seen: Sequence[Any]) -> Message:
-    """Return the error about a label that is no class; `seen` are all labels, from which a hint follows."""
-    if label is None:  # the command writes NaN as nan, which may be a class, or a text that nobody meant to leave out
+    """Return the error for a label that is not a class; the hint depends on `seen`, all labels."""
+    if label is None:  # the command writes NaN as nan, which may be a class, or a text to keep
         called_nan = numbers_of(classes).find("nan") or any(written(value).lower() == "nan" for value in seen)
         skip = Argument("ignore", "" if called_nan else float("nan"))
         return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")
@@ -83,7 +83,7 @@ def _not_a_class(label: Any, where: str, classes: Classes, seen: Sequence[Any]) 
 
 
 def _for_names(label: Any, classes: Classes, seen: Sequence[Any]) -> Hint:
-    """Return what to do about a label that is none of classes with names; [] if that is unknown."""
+    """Return the fix for a label that is not among classes with names; [] if that is unknown."""
     if alike := _looks_alike(label, classes):
         return [f"; it differs from {alike}: write both alike"]
     if classes.columns and len(seen) == len(classes):
@@ -93,7 +93,7 @@ def _for_names(label: Any, classes: Classes, seen: Sequence[Any]) -> Hint:
 
 
 def _for_numbers(label: Any, unknown: Sequence[Any], seen: Sequence[Any], count: int) -> Hint:
-    """Return what to do about a label that is none of the classes 0 … `count` − 1; [] if that is unknown."""
+    """Return the fix for a label that is not among the classes 0 … `count` − 1; [] if that is unknown."""
     counted = _other_numbers(seen, count)
     hint: Hint = [f"; {counted}, pass that as ", Argument("classes")] if counted else []
     if len(unknown) == 1 and is_number(label) and float(label) < 0.0:  # -1, -100: a class, or none
@@ -102,12 +102,12 @@ def _for_numbers(label: Any, unknown: Sequence[Any], seen: Sequence[Any], count:
 
 
 def _in_general(label: Any, unknown: Sequence[Any], seen: Sequence[Any], classes: Classes) -> Hint:
-    """Return what to do about a label that is no class, where neither names nor numbers say more."""
+    """Return the fix for an unknown label if names and numbers give no hint."""
     if isinstance(label, float) and not label.is_integer() and 0.0 < label < 1.0:
         return ["; are y and the predictions swapped? Soft labels are for crossent.cross_entropy"]
     if len(classes) == 2 and len(seen) > 2:
         several = f"for {len(seen)} classes pass a column for each (of scikit-learn predict_proba, not predict)"
-        return [f": one column, or two, are for two classes; {several}"]
+        return [f": one or two columns hold two classes; {several}"]
     skip = Argument("ignore", label if len(unknown) == 1 else list(unknown[:_SHOWN]))
     if not (classes.unnamed or classes.columns):
         return ["; write both alike, or use ", skip, " to skip such rows"]
@@ -125,7 +125,7 @@ def _ambiguous(label: Any, where: str, classes: Classes, found: Sequence[int]) -
 
 
 def _other_numbers(seen: Sequence[Any], count: int) -> str:
-    """Return what other numbers the classes may have than 0 … V − 1, by the labels; "" if they do not say."""
+    """Return a hint at class numbers other than 0 … V − 1, from the labels; else ""."""
     if not all(is_number(value) for value in seen) or len({type(value) for value in seen}) > 1:
         return ""
     numbers = sorted(float(value) for value in seen)
@@ -150,7 +150,7 @@ def _looks_alike(label: Any, classes: Classes) -> str:
 
 
 def _plainest(text: str) -> str:
-    """Return a text without what a reader may not see: case, widths, spaces, and marks without a width."""
+    """Return a text without invisible characters: case, widths, spaces, and marks without a width."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in plain if unicodedata.category(c) not in {"Cf", "Cc", "Zs"})
 

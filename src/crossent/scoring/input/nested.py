@@ -104,7 +104,7 @@ def is_nested(text: str) -> bool:
 
 
 def of_objects(values: Sequence[Any], name: str, *, text_keys: bool = False) -> Any:
-    """Return Python's lists and dictionaries as a column of pyarrow; `text_keys` says that all keys are texts.
+    """Return Python's lists and dictionaries as a column of pyarrow; `text_keys` is whether all keys are texts.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _of_python(text: str) -> Any:
-    """Return what Python or NumPy has written: a literal, or numbers with spaces between them."""
+    """Return the value of text written by Python or NumPy: a literal, or numbers with spaces between them."""
     if len(text) > _LONGEST:
         raise ValueError("too long")
     text = _NUMPY.sub(lambda found: found[1] or found[2], text)

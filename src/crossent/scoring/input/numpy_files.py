@@ -83,7 +83,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> Any:
 
 
 def _require_whole(info: zipfile.ZipInfo, head: Head, name: str) -> None:
-    """Raise FileError unless an archive holds as many bytes as an array's shape says."""
+    """Raise FileError unless an archive holds the bytes of the array's shape."""
     size = math.prod(head.shape) * head.dtype.itemsize
     if not size <= info.file_size <= size + _LONGEST_HEAD:
         raise FileError(
@@ -117,7 +117,7 @@ def row_bytes(heads: Mapping[str, Head]) -> int:
     Raises
     ------
     FileError
-        If the arrays are no columns of one table.
+        If the arrays are not columns of one table.
     """
     for name, (shape, dtype) in heads.items():
         if dtype.kind not in "biufUSMm":

@@ -6,7 +6,7 @@
     [0.1, 0.9]                        a list of JSON (answers of servers)
     {"y": 1, "p": [0.1, 0.9]}         JSON lines
 
-The first line says which; all others must be like it.
+The first line decides; all others must match it.
 """
 
 from __future__ import annotations
@@ -96,13 +96,15 @@ def _column(rows: list[tuple[int, str]], first: str, wanted: Selection) -> Any:
         try:
             return column([Cell(json.loads(text), k) for k, text in rows], text=False)
         except (ValueError, RecursionError, CellError) as error:
-            raise FileError(f"{wanted.path}: a line is no list of JSON ({error})") from error
+            raise FileError(f"{wanted.path}: a line is not a JSON list ({error})") from error
     found: list[list[float]] = []
     count = len(_numbers(first) or ())
     for k, text in rows:
         numbers = _numbers(text)
         if numbers is None or len(numbers) != count:
-            raise FileError(f"{wanted.path}, line {k}: {quoted(text)} does not hold {count} numbers as the first line")
+            raise FileError(
+                f"{wanted.path}, line {k}: {quoted(text)} does not hold {count} numbers like the first line"
+            )
         found.append(numbers)
     return pa.array(found) if count > 1 else pa.array([each[0] for each in found])
 
@@ -116,7 +118,9 @@ def _pairs(text: str, line: int, path: Path) -> list[tuple[str, float]]:
             raise ValueError
         return [(label.removeprefix(_LABEL), float(number)) for label, number in zip(labels, numbers, strict=True)]
     except ValueError as error:
-        raise FileError(f"{path}, line {line}: {quoted(text)} is no label of fastText with its probability") from error
+        raise FileError(
+            f"{path}, line {line}: {quoted(text)} is not a label of fastText with its probability"
+        ) from error
 
 
 def _numbers(text: str) -> list[float] | None:

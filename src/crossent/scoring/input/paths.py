@@ -1,4 +1,4 @@
-"""Names that a user passes, as the files that they stand for: globs, folders of parts, zip archives, URLs, "-".
+"""Names passed by a user, resolved to files: globs, folders of parts, zip archives, URLs, "-".
 
 A folder stands for all files below it, in the order of their names; names that begin with "_" or "." are left out, as
 Spark's marks are. A folder called `key=value` is a column of its files (Hive's partitions).
@@ -22,7 +22,7 @@ STDIN = "-"
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])", re.IGNORECASE | re.ASCII)
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi"}
-"""Folders that say which of the files beside them count."""
+"""Log folders that select the valid files next to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ def spelled(name: str | Path) -> str:
 
 
 def sources(names: Iterable[str | Path]) -> list[Source]:
-    """Return the files that names stand for, in the order of the names, and of their own within each.
+    """Return the files of names, in the order of the names, sorted within each.
 
     Raises
     ------
     OSError
         If a file or a folder cannot be read.
     FileError
-        If a name stands for no file, two stand for the same one, or a folder's log says which of its files count.
+        If a name stands for no file, two stand for the same one, or a folder's log selects the valid files.
     """
     found: list[Source] = []
     for name in map(spelled, names):
@@ -110,7 +110,7 @@ def _of_name(name: str) -> list[Source]:
 
 
 def _is_left_out(match: str, pattern: str) -> bool:
-    """Return whether a pattern such as * matched a name that folders of parts leave out, and did not ask for it."""
+    """Return whether a pattern such as * matched a name that folders leave out, without naming it."""
     name = Path(match).name
     return is_hidden(name) and not Path(pattern).name.startswith(name[0])
 
@@ -126,7 +126,7 @@ def _of_path(path: Path) -> list[Source]:
 
 
 def _inside(path: Path) -> Source | None:
-    """Return the member of a zip archive that a path such as a.zip/b.csv names."""
+    """Return the member of a zip archive in a path such as a.zip/b.csv."""
     for archive in path.parents:
         if archive.suffix.lower() == ".zip" and archive.is_file():
             member = path.relative_to(archive).as_posix()
@@ -152,7 +152,7 @@ def _raised(error: OSError) -> None:
 
 
 def _refuse_logs(folder: Path, folders: Sequence[str]) -> None:
-    """Raise FileError if a log beside the files says which of them count: others have been replaced or deleted."""
+    """Raise FileError for a table format whose log selects the valid files: others have been replaced or deleted."""
     kind = next((kind for name, kind in _LOGS.items() if name in folders), None)
     if "metadata" in folders and any((folder / "metadata").glob("*.metadata.json")):
         kind = "Iceberg"
@@ -177,7 +177,7 @@ def folders_of(path: Path | PurePosixPath) -> dict[str, str | None]:
 
 
 def _of_url(url: str) -> list[Source]:
-    """Return the files that a URL stands for."""
+    """Return the files of a URL."""
     return [Source(name, folders_of(PurePosixPath(name))) for name in listed(url)]
 
 

@@ -1,7 +1,7 @@
-"""Single values of any library as plain Python values, so that equal values are equal whatever they came from.
+"""Single values of any library as plain Python values, so that equal values compare equal across libraries.
 
 A plain value is None (missing), a bool, an int, a float, a text, a date or time of Python, or any other hashable object
-as it is. Numbers of NumPy and decimals become numbers, UUIDs and bytes become text, and moments that Python's dates
+unchanged. Numbers of NumPy and decimals become numbers, UUIDs and bytes become text, and moments that Python's dates
 cannot hold, beyond the year 9999 or finer than a microsecond, become text in ISO 8601.
 """
 
@@ -38,7 +38,7 @@ def missing(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as a plain one, or as it is if nothing is known about it.
+    """Return a value as a plain one; values of unknown types stay.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def plain(value: Any) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a value, once it is plain, stands for one thing: lists, dictionaries and arrays do not."""
+    """Return whether a plain value is a single value: lists, dictionaries and arrays are not."""
     return isinstance(value, Hashable) and not is_tensor(value)
 
 

@@ -86,7 +86,7 @@ def _with_two_axes(values: Any, shape: tuple[int, ...], kind: str, labels: tuple
 
 
 def _of_outputs(count: int, kind: str, labels: tuple[int, ...]) -> str:
-    """Return what to do with a list of the predictions of several outputs, as of a forest's `predict_proba`."""
+    """Return the fix for a list of predictions of several outputs, as from a forest's `predict_proba`."""
     if count == 1:
         return f"; this is a list of one output: pass {kind}[0]"
     if labels[1:] == (count,):

@@ -22,14 +22,14 @@ _ROWS = 1 << 16
 
 
 class FileError(InputError):
-    """A file that is not what its name says, or that cannot be read in parts."""
+    """A file with contents other than its name says, or that cannot be read in parts."""
 
 
 @contextmanager
 def errors_named(name: str, path: Path | None = None) -> Generator[None, None, None]:
-    """Turn whatever a reader raises into a `FileError` of one line that names the file.
+    """Turn any error of a reader into a one-line `FileError` that names the file.
 
-    `path` is where a copy of the file lies, which errors speak of, and the user does not know.
+    `path` is the place of a temporary copy, which the user does not know.
     """
     try:
         yield
@@ -41,7 +41,7 @@ def errors_named(name: str, path: Path | None = None) -> Generator[None, None, N
             parts = tuple(part.replace(str(path), name) if isinstance(part, str) else part for part in parts)
         said = Message(*parts)
         raise error.with_message(said if name in said else Message(f"{name}: ", said)) from error
-    except Exception as error:  # of pyarrow, NumPy, zipfile and what these use: a damaged file may raise anything
+    except Exception as error:  # from pyarrow, NumPy, zipfile and below: a damaged file may raise any error
         if isinstance(error, OSError) and error.filename is not None:
             raise
         text = one_line(" ".join(str(error).split())) or type(error).__name__
@@ -67,7 +67,7 @@ DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " "}
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    r"""What a user says about files, because neither their names nor their first bytes do.
+    r"""Options of files that neither their names nor their first bytes show.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ class FileOptions:
                 raise InputError(f"decimal must be a mark such as ',', got {quoted(self.decimal)}", argument="decimal")
         if self.delimiter is not None and self.delimiter == self.decimal:
             raise InputError(
-                f"delimiter and decimal are both {quoted(self.decimal)}, and no line can be cut so", argument="decimal"
+                f"delimiter and decimal are both {quoted(self.decimal)}, and must differ", argument="decimal"
             )
         if self.encoding is not None:
             import codecs
@@ -153,8 +153,8 @@ class Selection:
     names
         Names of the columns to read, in the order in which batches must have them.
     texts
-        Those of `names` that hold labels and not numbers. Where the format does not say what a column holds, these are
-        read as text, and the others as numbers.
+        Those of `names` that hold labels and not numbers. If the format has no column types, these are read as text,
+        and the others as numbers.
     """
 
     path: Path
@@ -175,8 +175,8 @@ class Reader:
         Function of a path: returns the names of the file's columns, in their order.
     batches
         Function of a `Selection`: yields the rows in their order as `Portion`s of about `BATCH_BYTES` bytes.
-        `rows_at_a_time` says how many rows that is. Missing numbers are null or NaN; a column may hold lists of numbers
-        of equal length, one number for each class.
+        `rows_at_a_time` returns that number of rows. Missing numbers are null or NaN; a column may hold lists of
+        numbers of equal length, one number for each class.
     first_bytes
         What files of the format begin with; () if that is not known.
     always
@@ -188,16 +188,15 @@ class Reader:
     configured
         Function of `FileOptions`: returns the reader that reads files so. None if there is nothing to choose.
     said
-        Function of a path: returns what was chosen without being asked for, such as the first of several sheets; "" if
-        nothing was.
+        Function of a path: returns a note on automatic choices, such as the first of several sheets; "" if nothing was.
     class_names
-        Function of a path and a column of labels: returns the names of the classes 0, 1, … by what the file says about
-        the column, None if it says nothing. By default no file does.
+        Function of a path and a column of labels: returns the names of the classes 0, 1, … by the file's description of
+        the column, None if it has nothing. By default no file does.
 
     Notes
     -----
-    Both functions import what they need when they are called, and raise `FileError` for a file that they refuse. Errors
-    of pyarrow, NumPy and zipfile may pass: `files` turns them into a `FileError` of one line that names the file.
+    Both functions import their libraries when called, and raise `FileError` for a file that they refuse. Errors of
+    pyarrow, NumPy and zipfile may pass: `files` turns them into a `FileError` of one line that names the file.
     """
 
     format: str
@@ -212,7 +211,7 @@ class Reader:
     class_names: Callable[[Path, str], Sequence[str] | None] | None = None
 
     def with_options(self, options: FileOptions) -> Reader:
-        """Return the reader that reads files as the options say.
+        """Return the reader for these options.
 
         Raises
         ------

@@ -2,9 +2,9 @@
 
 A tool is recognised by the names of its columns (`tools`), and its predictions by their values: probabilities of a row
 add up to 1. The true labels are in the column that the tool's names point to, or in one that is called as people call
-the truth, and each of its values is one of the classes. A column of predicted labels is never taken for the truth, nor
-the probability of the predicted class for that of a class. Where two readings are possible, both are said and none is
-taken.
+the truth, and each of its values is one of the classes. A column of predicted labels is never read as the truth, nor
+the probability of the predicted class as the probability of one class. If two readings are possible, the error names
+both.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from crossent.scoring.input.seen import Seen
 from crossent.scoring.input.tools import Reading
 from crossent.scoring.parts import Kind
 
-_ENOUGH = 10  # rows, of which each has the most probable class as its label: so few errors may say something
+_ENOUGH = 10  # rows with the most probable class as label: enough to suspect predicted labels
 _NOUNS = {"probs": "probabilities", "logits": "logits", "logprobs": "log-probabilities"}
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """How a table is read that nobody has described.
+    """The recognised reading of a table without options.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def _said(seen: Seen, reading: Reading, label: str | None, *, given: bool) -> st
 
 
 def _are_predicted(seen: Seen, reading: Reading, label: str) -> bool:
-    """Return whether the label of each row is its most probable class, in as many rows as say something."""
+    """Return whether the label of each row is its most probable class, in enough rows to tell."""
     classes = tools.classes_of(reading, seen)
     columns = [found for name in reading.values if (found := seen.number(name)) is not None]
     whole = seen.rows(next(iter(reading.values)))

@@ -18,7 +18,7 @@ _PACKAGES = {
 
 
 def listed(url: str) -> list[str]:
-    """Return the URLs of the files that a URL, a pattern or a folder stands for.
+    """Return the URLs of the files of a URL, a pattern or a folder.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def _system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _errors_said(url: str) -> Generator[None, None, None]:
-    """Turn whatever a file system raises (of the network, of permissions) into a FileError of one line."""
+    """Turn any error of a file system (network, permissions) into a one-line FileError."""
     try:
         yield
     except (MemoryError, FileError):

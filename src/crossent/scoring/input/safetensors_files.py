@@ -66,9 +66,9 @@ def _header(data: bytes, path: Path) -> dict[str, Any]:
     try:
         header = json.loads(data, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: its header is no JSON ({error}); is it damaged, or something else?") from error
+        raise FileError(f"{path}: its header is not JSON ({error}); is it damaged, or something else?") from error
     if not isinstance(header, dict):
-        raise FileError(f"{path}: its header is no object; is it damaged, or something else?")
+        raise FileError(f"{path}: its header is not an object; is it damaged, or something else?")
     return header
 
 
@@ -79,11 +79,11 @@ def _tensor(name: str, described: Any, begin: int, size: int) -> _Tensor:
         if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
-        raise FileError(f"tensor {quoted(name)} is not described as it must be; the file is damaged") from error
+        raise FileError(f"tensor {quoted(name)} has an invalid description; the file is damaged") from error
     dtype = np.dtype(_TYPES.get(kind, "u1") if isinstance(kind, str) else "u1")
     if begin + end > size or (isinstance(kind, str) and kind in _TYPES and _wrong(shape, dtype, end - first)):
         raise FileError(
-            f"tensor {quoted(name)} of shape {tuple(shape)} and type {kind} takes other bytes than the file has; it "
+            f"tensor {quoted(name)} of shape {tuple(shape)} and type {kind} does not match its bytes in the file; it "
             "is damaged"
         )
     return _Tensor(str(kind), Head(tuple(shape), dtype), begin + first)
@@ -118,7 +118,7 @@ def _mapped(path: Path, tensor: _Tensor) -> Any:
 
 
 def _floats(array: Any, kind: str) -> Any:
-    """Return rows as they are, those of bfloat16 as float32."""
+    """Return rows unchanged, but bfloat16 as float32."""
     array = np.asarray(array)
     return (array.astype(np.uint32) << _SHIFT).view(np.float32) if kind == "BF16" else array
 

@@ -90,7 +90,7 @@ class Seen:
         return [value for value in kept if not (isinstance(value, str) and not value.strip())]
 
     def in_classes(self, name: str, classes: Classes) -> bool:
-        """Return whether all labels of a column are classes, each of one alone, and there is one at least."""
+        """Return whether a column has labels and each is exactly one class."""
         labels = self.labels(name)
         known = numbers_of(classes)
         if known.numeric and labels is not None:
@@ -113,7 +113,7 @@ class Seen:
         return (values, found.classes) if values.ndim == 2 and values.shape[1] > 1 and len(values) else None
 
     def sum_to_one(self, names: Sequence[str]) -> bool:
-        """Return whether several columns of numbers are probabilities of which each row has the sum 1."""
+        """Return whether several columns of numbers are probabilities with row sums of 1."""
         found = [number for name in names if (number := self.number(name)) is not None]
         return len(found) == len(names) > 1 and are_distributions(np.stack(found, axis=1))
 

@@ -1,8 +1,8 @@
 """One column of any library: NumPy, torch, pandas, polars, pyarrow, narwhals, or Python's own values.
 
-Whatever pyarrow can read without loss is read as it reads files (`arrow`), so that a frame and a file with the same
-values have the same labels, slices and ids. Arrays of NumPy and torch stay what they are, and anything else goes value
-by value.
+Values that pyarrow can hold without loss take the way of files (`arrow`), so that a frame and a file with the same
+values have the same labels, slices and ids. Arrays of NumPy and torch stay arrays; other values are converted one by
+one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def code(values: Any, argument: str, of: object = None) -> Coded:
 
 
 def as_ids(values: Any) -> Any:
-    """Return the argument `id` as a vector: integers as they are, anything else as plain values."""
+    """Return the argument `id` as a vector: integers stay, other values become plain ones."""
     array = as_arrow(values)
     if array is not None:
         return names_of_rows(array, "id", "id")
@@ -104,7 +104,7 @@ def numbers_of_objects(array: Any) -> Any | None:
 def as_arrow(values: Any) -> Any | None:
     """Return a column as one array of pyarrow, None if it is of NumPy, or pyarrow cannot hold it without loss."""
     values = _only_column(values)
-    if _is_of_numpy(values) or str(getattr(values, "dtype", "")) == "Object":  # of which polars hands over addresses
+    if _is_of_numpy(values) or str(getattr(values, "dtype", "")) == "Object":  # polars passes addresses of these
         return None
     if not any(hasattr(values, f"__arrow_{way}__") for way in ("c_stream", "c_array", "array")):
         return None
@@ -138,12 +138,14 @@ def as_vector(values: Any, argument: str, of: object = None) -> Any:
         return vector[:, 0]
     if vector.ndim != 1:
         raise InputError(f"{name} must be a single column, got shape {vector.shape}", argument=argument)
-    mixed = isinstance(values, list | tuple) and vector.dtype.kind in "SU"  # NumPy makes texts of what is beside texts
+    mixed = (
+        isinstance(values, list | tuple) and vector.dtype.kind in "SU"
+    )  # NumPy turns values next to texts into texts
     return objects(values) if mixed else vector
 
 
 def objects(items: Sequence[Any]) -> Any:
-    """Return Python's objects as a vector of NumPy, whatever they are."""
+    """Return any Python objects as a vector of NumPy."""
     return np.fromiter(items, object, len(items))
 
 
@@ -156,7 +158,7 @@ def _is_of_numpy(values: Any) -> bool:
 
 
 def _only_column(values: Any) -> Any:
-    """Return the column of a frame that has one, a column of narwhals in its own library, anything else as it is."""
+    """Return the only column of a frame, a column of narwhals in its own library, and other values unchanged."""
     if hasattr(values, "to_native"):
         values = values.to_native()
     if not hasattr(values, "columns"):
@@ -172,7 +174,7 @@ def _plain_items(vector: Any, called: str, argument: str) -> list[Any]:
     scalars = vector.dtype.kind in "mM" or vector.dtype in (
         np.float16,
         np.float32,
-    )  # of which tolist makes other values
+    )  # tolist changes these values
     items = list(vector) if scalars else vector.tolist()
     if ALREADY_PLAIN.issuperset(map(type, items)):
         return items

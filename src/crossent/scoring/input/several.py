@@ -1,4 +1,4 @@
-"""One table in several files: the files that names stand for, read one after the other."""
+"""One table in several files, read one after the other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Tables:
 
     @property
     def name(self) -> str:
-        """What errors about the whole call it."""
+        """Its name in errors about the whole."""
         first = self.parts[0].table.name
         return first if len(self.parts) == 1 else f"{first} and {len(self.parts) - 1} more"
 
@@ -76,7 +76,7 @@ class Tables:
 
     @property
     def said(self) -> list[str]:
-        """What was chosen without being asked for, a sentence each."""
+        """Notes on automatic choices, a sentence each."""
         piped = [part for part in self.parts if part.source.name == STDIN and not self.format_named]
         told = [f"{part.table.reader.format}, by its first bytes" for part in piped]
         more = [part.table.said for part in self.parts if part.table.said]
@@ -85,7 +85,7 @@ class Tables:
     def batches(self, names: Iterable[str], texts: Iterable[str]) -> Iterator[Portion]:
         """Yield record batches of the named columns, each with the share that has been read and its file.
 
-        Columns in `texts` are read as text where the format does not say what they hold.
+        Columns in `texts` are read as text if the format has no types.
 
         Raises
         ------
@@ -96,7 +96,7 @@ class Tables:
 
     @property
     def typed(self) -> bool:
-        """Whether the files say the types of their columns."""
+        """Whether the files have column types."""
         return all(part.table.typed for part in self.parts)
 
     def class_names(self, label: str) -> Sequence[str] | None:
@@ -149,7 +149,7 @@ class Tables:
         yield from part.table.portions(first, first)
 
     def _refuse_both(self, name: str) -> None:
-        """Raise FileError if a column is in a file, and a folder of it says what it is too."""
+        """Raise FileError if a column is in a file and in the name of a folder above it."""
         for table, folders, _ in self.parts:
             if name in folders and name in table.columns:
                 raise FileError(
@@ -162,7 +162,7 @@ class Tables:
 def open_tables(
     names: str | Path | Iterable[str | Path], options: FileOptions | None = None
 ) -> Generator[Tables, None, None]:
-    """Open the files that names stand for as one table, and delete temporary copies in the end.
+    """Open several files as one table, and delete temporary copies at the end.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ def _is_packed(source: Source) -> bool:
 
 
 def _require_one_format(found: Sequence[Source], options: FileOptions) -> None:
-    """Raise FileError if the endings of several names say different formats."""
+    """Raise FileError if several names have endings of different formats."""
     first: Source | None = None
     for source in found:
         if source.member is None and not source.url and (reason := why_not_readable(Path(source.name))):
@@ -226,7 +226,7 @@ def _folders(source: Source, table: Table, names: Sequence[str | Path]) -> dict[
 
 
 def _require_same(first: Part, other: Part) -> None:
-    """Raise FileError if two files have not the same columns."""
+    """Raise FileError if two files have different columns."""
     if other is first:
         return
     if first.table.reader.format != other.table.reader.format:
@@ -263,7 +263,7 @@ def _require_types(first: dict[str, _Typed], batch: Any, file: str) -> None:
 
 
 def kind_of(type: Any) -> str | None:
-    """Return what a type of pyarrow holds, in words; None if that goes with anything, as a column of nulls does.
+    """Return a type of pyarrow in words; None if that goes with anything, as a column of nulls does.
 
     Integers, floats and decimals are all numbers: a program that writes parts may find a missing value in one of them.
     """
@@ -307,5 +307,7 @@ def _constant(name: str, part: Part, rows: int, *, text: bool) -> Any:
     try:
         number = None if value is None else float(value)
     except ValueError as error:
-        raise FileError(f"{part.table.name}: its folder {quoted(f'{name}={value}')} is no column of numbers") from error
+        raise FileError(
+            f"{part.table.name}: its folder {quoted(f'{name}={value}')} is not a column of numbers"
+        ) from error
     return pa.repeat(pa.scalar(number, pa.float64()), rows)

@@ -1,6 +1,6 @@
-"""Predictions in columns of any shape: structs, maps, lists of records and vectors of Spark, beside plain numbers.
+"""Predictions in columns of any shape: structs, maps, lists of records and vectors of Spark, besides plain numbers.
 
-In most of these shapes a row itself says which number belongs to which class:
+In most of these shapes a row itself names the class of each number:
 
     struct                 {"cat": 0.9, "dog": 0.1}                          a field is a class
     map                    the same, with other keys in each row
@@ -46,7 +46,7 @@ class _Rows(NamedTuple):
 
 
 def shape_of(kind: Any) -> Shape | None:
-    """Return the shape that a decoded type has; None for numbers, lists of numbers, and whatever else there is."""
+    """Return the shape that a decoded type has; None for numbers, lists of numbers, and other types."""
     return None if holds_numbers(kind) else _nested_shape(kind)
 
 
@@ -114,7 +114,7 @@ def predictions(
 
 
 def classes_of_keys(keys: Sequence[Any], *, fields: bool = False) -> Classes:
-    """Return the classes that keys name; LABEL_0, LABEL_1, … and names of fields lose what they have in common."""
+    """Return the classes that keys name; LABEL_0, LABEL_1, … and names of fields lose their common part."""
     texts = [key for key in keys if isinstance(key, str)]
     counted = all(text.startswith("LABEL_") and text[6:].isdigit() for text in texts)
     if len(texts) == len(keys) > 1 and (fields or counted):
@@ -155,15 +155,15 @@ def matched_by_name(found: Matrix, classes: Classes, kind: str) -> Matrix:
         if not fitting:
             raise InputError(
                 Message(
-                    f"the rows name the class {quoted(key)}, which is none of {listing(classes.names)}; leave ",
-                    *(Argument("classes"), f" out, or pass the names that the rows have, {listing(mine.names)}"),
+                    f"the rows name the class {quoted(key)}, which is not one of {listing(classes.names)}; leave ",
+                    *(Argument("classes"), f" out, or pass the names in the rows, {listing(mine.names)}"),
                 ),
                 argument="classes",
             )
         places.append(fitting[0])
     if len(set(places)) < len(places):
         raise InputError(
-            f"two of the classes {listing(mine.names)} that rows name mean the same of {listing(classes.names)}",
+            f"two of the classes {listing(mine.names)} in the rows match the same class of {listing(classes.names)}",
             argument="classes",
         )
     values = np.zeros((len(found.values), len(classes)), found.values.dtype)
@@ -195,7 +195,7 @@ def _pair(kind: Any, keys: Sequence[str], numbers: Sequence[str]) -> tuple[int, 
 
 
 def _refuse_others(kind: Any, name: str, argument: str) -> None:
-    """Raise `InputError` for structs that hold something else than a number for each class, and say what to name."""
+    """Raise `InputError` for structs other than a number for each class, with the field to name."""
     struct = kind.value_type if is_list(kind) and is_struct(kind.value_type) else kind
     if not is_struct(struct):
         return
@@ -300,7 +300,7 @@ def _keys(array: Any, shape: Shape, name: str) -> list[Hashable]:
 
 
 def _coded(keys: Any, name: str) -> tuple[Any, list[Hashable]]:
-    """Return keys as codes, and the plain values that they stand for."""
+    """Return keys as codes, with their plain values."""
     encoded = keys.dictionary_encode()
     values = plain_values(decoded(encoded.dictionary), f"column {quoted(name)}", None)
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), values
@@ -313,7 +313,7 @@ def _ordered(rows: _Rows, wanted: list[Any]) -> _Rows:
     place = {key: k for k, key in enumerate(wanted)}
     unknown = next((key for key in rows.keys if key not in place), None)
     if unknown is not None:
-        raise InputError(f"the rows name the class {quoted(unknown)}, which is none of {listing(wanted)}")
+        raise InputError(f"the rows name the class {quoted(unknown)}, which is not one of {listing(wanted)}")
     into = [place[key] for key in rows.keys]
     values = np.zeros((len(rows.values), len(wanted)), rows.values.dtype)
     present = np.zeros(values.shape, bool)
@@ -328,7 +328,7 @@ def _complete(rows: _Rows, kind: str, called: str, first: int) -> Any:
     Raises
     ------
     InputError
-        If the others do not add up to 1, or are no probabilities.
+        If the others do not add up to 1, or are not probabilities.
     """
     if rows.present is None:
         return rows.values

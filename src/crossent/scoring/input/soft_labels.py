@@ -1,4 +1,4 @@
-"""Labels with several numbers a row: one-hot rows, several classes, soft labels, and what to pass in their place."""
+"""Labels with several numbers a row: one-hot rows, several classes, soft labels, and the fix for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOSE = 1e-2  # how far sums of soft labels may be off
 
 
 def why_not_labels(y: Any, predictions: Matrix, kind: str) -> str:
-    """Return the error about labels (N, K): what they seem to be, and what to pass.
+    """Return the error about labels (N, K): their likely kind, and the fix.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def _numbers(y: Any) -> Any:
 
 
 def _one_hot(y: Any, count: int, predictions: Matrix) -> list[str | Argument]:
-    """Return what to pass in place of one-hot rows, as the parts of a message."""
+    """Return the fix for one-hot rows, as the parts of a message."""
     array = "y.to_numpy()" if hasattr(y, "to_numpy") else "y" if hasattr(y, "argmax") else "np.array(y)"
     place = f"{array}.argmax(1)"
     columns = [str(name) for name in getattr(y, "columns", ())]

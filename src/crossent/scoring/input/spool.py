@@ -1,7 +1,7 @@
 """Temporary copies of files that cannot be read where they are: members of archives, xz, standard input, URLs.
 
 Readers take a file twice, for its columns and for its rows, and some formats begin at the end. So these files are
-copied to the disk first, in little memory, and never more than a part of what the disk has free.
+copied to the disk first, in little memory, and use at most a part of its free space.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Spool:
         packed = next((end for begin, end in _PACKED.items() if first.startswith(begin)), "")
         ending = f".{format}" if format is not None else _ending(copy, first)
         if ending is None or (packed and format is None):
-            raise FileError(Message("- is standard input, whose format nothing says; pass ", Argument("format", "csv")))
+            raise FileError(Message("the format of standard input, -, is unknown; pass ", Argument("format", "csv")))
         return copy.rename(copy.with_name(f"stdin{ending}{packed}"))
 
     def _without_xz(self, path: Path, called: str) -> Path:

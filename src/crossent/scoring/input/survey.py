@@ -1,7 +1,7 @@
-"""What a table is asked before its rows are read: which columns, whose classes, and which columns are texts.
+"""Settles the columns of a table before its rows are read: which columns, whose classes, and which columns are texts.
 
-`settled` looks columns up by name, pattern or path, recognises what nobody named (`recognised`), and finds the classes:
-those that the rows name, by reading that column alone before, and those that the file says its labels are.
+`settled` looks columns up by name, pattern or path, recognises unnamed columns (`recognised`), and finds the classes:
+from the rows, in a first pass over that column, or from the file's own label names.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Settled:
     Parameters
     ----------
     columns
-        The columns, all of which exist.
+        The columns, which all exist.
     classes
-        The argument `classes` of a state: the caller's, or what the table says.
+        The argument `classes` of a state: the caller's, or the table's.
     named
         The classes as labels mean them; None if they are numbers that count the columns.
     said
-        In one line what was recognised, "" if everything was named.
+        One line on the recognised columns, "" if all were named.
     """
 
     columns: Columns
@@ -128,7 +128,7 @@ def _recognised(table: Asked, columns: Columns, classes: Any, *, unlabelled: boo
     if found.columns.label is None and not unlabelled:
         what = found.said.partition(":")[0] if values is None else "its columns are known"
         raise InputError(
-            Message(f"{what}, and no column is called as labels are and holds classes; pass ", Argument("label")),
+            Message(f"{what}, and no column with a usual name of labels holds classes; pass ", Argument("label")),
             argument="label",
         )
     label = None if unlabelled and columns.label is None else found.columns.label
@@ -156,7 +156,7 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
             "label and score are the predicted class and its probability alone; write those of all classes (of "
             "pipelines of Hugging Face: top_k=None)"
         )
-    parts: list[str | Argument] = ["the columns are not those of a tool that is known; pass "]
+    parts: list[str | Argument] = ["the columns match no known tool; pass "]
     parts += [] if columns.label is not None else [Argument("label"), " with the column of true labels, and "]
     return Message(
         *parts, Argument("probs"), " (or ", Argument("logits"), ", ", Argument("logprobs"), ")", headless(names)
@@ -164,7 +164,7 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
 
 
 def first_rows(table: Asked, names: Sequence[str], count: int, *, texts: bool = True) -> Any | None:
-    """Return the first rows of some columns, None for none; as texts, or numbers, if the format does not say which."""
+    """Return the first rows of some columns, None for none; as texts, or numbers, if the format has no types."""
     if not names:
         return None
     batches = cast("Any", table.batches(names, names if texts else ()))
@@ -193,7 +193,7 @@ def _looked_up(table: Asked, columns: Columns) -> Columns:
 
 
 def _with_texts(table: Asked, columns: Columns) -> tuple[Columns, Any]:
-    """Return columns that say whether predictions are texts, and the first rows of a single column of predictions."""
+    """Return columns with a mark for predictions in text form, and the first rows of a single column of predictions."""
     values = list(columns.values or ())
     if len(values) != 1:
         return columns, None

@@ -1,4 +1,4 @@
-"""Tables in text files: csv and tsv, compressed or not; and what other formats of text share with them."""
+"""Tables in text files: csv and tsv, compressed or not; and code shared with other text formats."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WIDE = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xf
 
 
 def compression_of(path: Path) -> str | None:
-    """Return pyarrow's name of the compression that the name of a file says, or None."""
+    """Return pyarrow's name of the compression in the ending of a file name, or None."""
     return COMPRESSION.get(path.suffix.lower())
 
 
@@ -123,7 +123,7 @@ def _names(between: str, encoding: str | None, path: Path) -> list[str]:
 
 
 def _numbered(names: list[str]) -> list[str]:
-    """Return names of columns; Weka names the first of the columns of probabilities alone."""
+    """Return names of columns; Weka names only the first of the columns of probabilities."""
     begin = len(_OF_WEKA) - 1
     if names[: begin + 1] != _OF_WEKA or "" not in names[begin:]:
         return names
@@ -165,7 +165,7 @@ def _without_stars(batch: Any, starred: Collection[str], texts: Collection[str])
 def _stream(file: Any, delimiter: str, options: FileOptions, names: Sequence[str] = (), **convert: Any) -> Any:
     """Return pyarrow's reader of delimited text; `names` are those to give the columns in place of the first line's.
 
-    "NA" and an empty cell are texts in a column of texts: whether they stand for no value, only classes can say.
+    "NA" and an empty cell are texts in a column of texts: only the classes decide whether they are missing values.
     """
     from pyarrow import csv as reader
 

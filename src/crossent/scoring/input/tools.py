@@ -1,4 +1,4 @@
-"""How tools name what they write: for each a rule that finds its predictions among the columns of a table."""
+"""Column names of tools: for each a rule that finds its predictions among the columns of a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Reading:
     classes
         The classes, None if they follow from the names of the columns.
     anywhere
-        Whether any other column may hold the true labels, whatever its name: those of predictions are marked.
+        Whether any other column may hold the true labels, with any name: columns of predictions are marked.
     """
 
     tool: str
@@ -249,7 +249,7 @@ def _levels(seen: Seen) -> list[Reading]:
 def _single(seen: Seen) -> list[Reading]:
     """Return the column of probabilities of the positive class, if no column of predicted classes is there.
 
-    Beside predicted classes it could hold the probability of the predicted one, and so it could if none is below 1/2.
+    With predicted classes it could be the probability of the predicted class; the same if none is below 1/2.
     """
     names = (*PROBABILITIES, "p", "p1", "p_1", "prob_1", "proba_1", "probability_1")
     found = [n for n in seen.names if n.casefold() in names and seen.are_probabilities(n)]
@@ -274,7 +274,7 @@ TOOLS = (
     Tool("Spark", "`probability` (a vector), `rawPrediction`, `prediction`", _spark),
     Tool("Hugging Face Trainer", "`predictions`, `label_ids`", _trainer),
 )
-"""Tools whose names of columns say which is which."""
+"""Tools with unambiguous column names."""
 FORMS = (
     Tool("Hugging Face pipeline, spaCy, Vertex AI", "one column of records, maps or objects", _keyed_columns),
     Tool("arrays of Keras and torch", "one column of lists: `probs`, `logits` or `logprobs`", _arrays),

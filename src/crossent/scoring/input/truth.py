@@ -20,7 +20,7 @@ from crossent.scoring.input.tools import is_truth
 
 @dataclass(eq=False)
 class Joined:
-    """Predictions with columns of another table beside them; to its readers it is one table.
+    """Predictions joined with columns of another table; to its readers it is one table.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Joined:
     taken
         What columns of `truth` are called here, and there.
     said
-        In one line what was chosen without being asked for, "" if nothing was.
+        One line on automatic choices, "" if nothing was.
     """
 
     predictions: Tables
@@ -51,7 +51,7 @@ class Joined:
 
     @property
     def name(self) -> str:
-        """What errors about the whole call it."""
+        """Its name in errors about the whole."""
         return self.predictions.name
 
     @property
@@ -71,7 +71,7 @@ class Joined:
 
     @property
     def typed(self) -> bool:
-        """Whether the files of the predictions say the types of their columns."""
+        """Whether the files of the predictions have column types."""
         return self.predictions.typed
 
     def place(self, row: int) -> Place:
@@ -167,7 +167,7 @@ class Joined:
             first = missing.index(True).as_py()
             raise InputError(
                 f"{quoted(mine[first].as_py())} (row {row + first} and {places.null_count - 1} more) of column "
-                f"{quoted(self.on)} is not in {self.truth.name}, so nothing says its label",
+                f"{quoted(self.on)} is not in {self.truth.name}, so its label is unknown",
                 argument="truth",
             )
         self._used[places.to_numpy()] = True
@@ -180,7 +180,7 @@ class Joined:
         return [name for name in self.truth.columns if name in self.predictions.columns and name not in self.taken]
 
     def _require_same(self, batch: Any, row: int) -> None:
-        """Raise if a column that both have, with a value of its own in each row of the truth, says other rows."""
+        """Raise if a column of both, unique in the truth, has different values in the predictions."""
         for name, ids in self._shared.items():
             theirs, mine = _alike(ids.slice(row, len(batch)), decoded(batch.column(name)))
             wrong = [k for k, (a, b) in enumerate(zip(theirs.to_pylist(), mine.to_pylist(), strict=True)) if a != b]
@@ -188,7 +188,7 @@ class Joined:
                 k = wrong[0]
                 raise InputError(
                     Message(
-                        f"both have a column {quoted(name)}, which says other rows: row {row + k} is "
+                        f"both have a column {quoted(name)}, but with different ids: row {row + k} is "
                         f"{quoted(mine[k].as_py())} here and {quoted(theirs[k].as_py())} in {self.truth.name}; pass ",
                         Argument("on", name),
                         " to pair them by it",
@@ -207,7 +207,7 @@ class Joined:
 
 
 def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined, Columns]:
-    """Return predictions with the columns of the truth that are needed beside them, and the columns to read.
+    """Return predictions joined with the needed columns of the truth, and the columns to read.
 
     Labels are taken from the truth; weights, clusters and slices from the predictions if they have them, else from the
     truth. Without a name, labels are its only other column, or the only one that is called as labels are.
@@ -235,7 +235,7 @@ def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined
     label = take(columns.label if columns.label is not None else _label(truth, on))
     said = f"labels in {quoted(taken[label])} of {truth.name}" if columns.label is None else ""
     if columns.label is not None and label != columns.label and columns.label in truth.columns:
-        said = f"labels in {quoted(columns.label)} of {truth.name}, not those in the column of that name beside them"
+        said = f"labels in {quoted(columns.label)} of {truth.name}, not in the column of that name in the predictions"
     if taken[label] not in truth.columns:
         raise InputError(
             f"label: there is no column {quoted(taken[label])} in {truth.name}; the columns are "
@@ -260,7 +260,7 @@ def _label(truth: Tables, on: str | None) -> str:
 
 
 def _unique(ids: Any, on: str, name: str) -> Any:
-    """Return a column of ids as one array, each of which must be there once."""
+    """Return a column of ids as one array; raise unless all are present and unique."""
     from pyarrow import compute
 
     count: Any = compute
@@ -278,7 +278,7 @@ def _unique(ids: Any, on: str, name: str) -> Any:
 
 
 def _alike(ids: Any, mine: Any) -> tuple[Any, Any]:
-    """Return ids of both sides in one type: as whole numbers if both are, else as they are written."""
+    """Return ids of both sides in one type: as whole numbers if both are, else as texts."""
     import pyarrow as pa
     from pyarrow import types
 

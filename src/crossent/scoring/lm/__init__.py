@@ -1,11 +1,11 @@
 """Logs of language models, and texts that a model scores: log-probabilities per token, per byte and per document.
 
-Users import `read`, `score_tokens`, `compare_logs` and `score_model` from here, and what these take and return.
-`reading` holds `read`; `records` and `opening` take a file apart, `streams` puts chunks of answers together, `formats`
-tells which program wrote a record (`openai_logs`, `vllm_logs`, `servers`, `inspect_logs`, `lm_eval`; `fields` are what
-they have in common), a `document` is what they make, `spelling` the bytes of its tokens. `totals` and `shape` sum
-documents, `tokens` makes the `result` of them, `pairs` compares two logs. `model/` scores texts by a model itself. The
-folder imports `lm_values`, `sums`, `show`, `parts` and crossent.torch, and only the commands import it.
+Users import `read`, `score_tokens`, `compare_logs` and `score_model` from here, and the classes of their arguments and
+results. `reading` holds `read`; `records` and `opening` take a file apart, `streams` puts chunks of answers together,
+`formats` recognises the program that wrote a record (`openai_logs`, `vllm_logs`, `servers`, `inspect_logs`, `lm_eval`;
+`fields` is their shared code), a `document` is their result, `spelling` finds the bytes of its tokens. `totals` and
+`shape` sum documents, `tokens` makes the `result` of them, `pairs` compares two logs. `model/` scores texts by a model
+itself. The folder imports `lm_values`, `sums`, `show`, `parts` and crossent.torch, and only the commands import it.
 """
 
 from crossent.scoring.lm.compared import Difference, DocumentRegression, LanguageModelComparison

@@ -14,7 +14,7 @@ from crossent.scoring.show.text import BITS, NATS, LossUnit, TextRows, aligned, 
 
 @dataclass(frozen=True, slots=True)
 class DocumentRegression:
-    """A document that costs more in a than in b: its losses per `LanguageModelComparison.unit`, in nats."""
+    """A document with a larger loss in a than in b: its losses per `LanguageModelComparison.unit`, in nats."""
 
     document: str
     a: float
@@ -22,16 +22,16 @@ class DocumentRegression:
 
     @property
     def difference(self) -> float:
-        """The loss in a less the loss in b."""
+        """The loss in a minus the loss in b."""
         return self.a - self.b
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Loss of a less loss of b, in nats per unit: Σ (a − b) / Σ units, with both losses.
+    """Loss of a minus loss of b, in nats per unit: Σ (a − b) / Σ units, with both losses.
 
     `ci` covers the expected difference with the level of the comparison. `p_value` is the probability of a difference
-    as far from 0 if none were expected, by the rule of the interval.
+    at least this far from 0 if the models were equal, by the rule of the interval.
     """
 
     difference: float
@@ -44,13 +44,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LanguageModelComparison:
-    """Comparison of two logs of the same documents: loss of a less loss of b, negative if a is better.
+    """Comparison of two logs of the same documents: loss of a minus loss of b, negative if a is better.
 
     Losses are in nats. `per_token` is None where the logs cut the documents into different tokens, or have none,
-    `per_byte` where they do not tell the bytes, `per_document` where they have no losses of documents. `per_question`
-    compares the loss over the choices of multiple-choice questions, `accuracy` their accuracy, a less b. `unit` is the
-    first of token, byte, document and question in which there is a difference; `worst_regressions` are in it.
-    `share_better` and `share_worse` are the shares of documents that cost less and more in a than in b.
+    `per_byte` where they lack the bytes, `per_document` where they have no losses of documents. `per_question` compares
+    the loss over the choices of multiple-choice questions, `accuracy` their accuracy, a minus b. `unit` is the first of
+    token, byte, document and question in which there is a difference; `worst_regressions` are in it. `share_better` and
+    `share_worse` are the shares of documents with a smaller and a larger loss in a.
     """
 
     per_token: Difference | None
@@ -102,7 +102,7 @@ class LanguageModelComparison:
 
 def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
     a, b = ("NEW", "OLD") if found.names != ("a", "b") else found.names
-    head = ("", f"{a} less {b}", f"{100 * found.level:g} % interval", "p-value", a, b)
+    head = ("", f"{a} minus {b}", f"{100 * found.level:g} % interval", "p-value", a, b)
     rows: TextRows = [head]
     losses = (
         ("token", found.per_token, unit), ("byte", found.per_byte, BITS), ("document", found.per_document, unit),
@@ -113,9 +113,10 @@ def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
             rows.append(_row(f"{own.name} per {name}", each, own))
     if found.accuracy is not None:
         rows.append(_row("accuracy", found.accuracy, NATS))
-    said = [f"{a} less {b}: {words.counted(found.documents, 'document')}, in pairs", *aligned(rows)]
+    said = [f"{a} minus {b}: {words.counted(found.documents, 'document')}, paired", *aligned(rows)]
     said.append(
-        f"{words.share(found.share_better)} of the documents cost less in {a}, {words.share(found.share_worse)} more"
+        f"{words.share(found.share_better)} of the documents have a lower loss in {a}, "
+        f"{words.share(found.share_worse)} a higher one"
     )
     if found.worst_regressions:
         own = BITS if found.unit == "byte" else unit
@@ -124,7 +125,7 @@ def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
             (shown(r.document), *(words.number(own.of(x)) for x in (r.a, r.b, r.difference)))
             for r in found.worst_regressions
         ]
-        said += ["", "the documents that got dearest", *aligned(table)]
+        said += ["", "the documents that got worse most", *aligned(table)]
     return "\n".join([*said, *(f"warning: {warning}" for warning in found.warnings)])
 
 

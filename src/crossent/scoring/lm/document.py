@@ -1,4 +1,4 @@
-"""Documents: the tokens of one text with their log-probabilities, in one form whatever program logged them."""
+"""Documents: the tokens of one text with their log-probabilities, in one form for all programs."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class Token:
 class Choices:
     """One multiple-choice question: the log-likelihood of each answer in nats, and the indices of the right answers.
 
-    `accuracy` is what the log itself gives for the question, a fraction where several answers are right; None if it
-    gives nothing. Without right answers the question has no loss.
+    `accuracy` is the logged accuracy of the question, a fraction if several answers are right; None if it is not
+    logged. Without right answers the question has no loss.
     """
 
     loglikelihoods: tuple[float, ...]
@@ -92,9 +92,9 @@ class Choices:
 class Document:
     """One text of a log: its scored tokens, or only its total `loglikelihood` in nats if the log has no tokens.
 
-    Documents count as independent, except those with the same `cluster`. `bytes` and `words` are the size of a
-    document without tokens; `bytes` also that of one whose tokens alone do not tell it. `by` holds keys and
-    values by which it is also scored apart.
+    Documents count as independent, except those with the same `cluster`. `bytes` and `words` are the size of a document
+    without tokens; `bytes` also the size of a document whose tokens do not show it. `by` holds keys and values for
+    slices.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Fields of records as readers of logs want them: objects, lists, columns, texts and names, else an error."""
+"""Fields of records for readers of logs: objects, lists, columns, texts and names, else an error."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def documents(record: Any, name: str, source: LogSource | None) -> Iterator[Docu
     name
         Name of a document that has none of its own.
     source
-        Program or format that wrote the record; None to tell it by its keys.
+        Program or format that wrote the record; None to recognise it by its keys.
 
     Raises
     ------
@@ -107,7 +107,7 @@ _BY_KEYS: tuple[tuple[set[str], LogSource], ...] = (
     ({"candidates"}, "gemini"),
     ({"logprobs", "done"}, "ollama"),
 )
-"""Keys by which the responses of servers are told."""
+"""Keys that identify the responses of servers."""
 
 
 def _is_chat(choice: JsonObject) -> bool:

@@ -27,7 +27,7 @@ def sample(record: JsonObject, name: str) -> Iterator[Document]:
     """Yield the document of one sample.
 
     A request with one text is scored as a whole (loglikelihood_rolling), a request with two texts is a context and a
-    scored continuation (loglikelihood). Several continuations are a multiple choice, of which the right ones count.
+    scored continuation (loglikelihood). Several continuations are a multiple choice; the right ones count.
     """
     label = f"doc {record['doc_id']}" if type(record.get("doc_id")) in (int, str) else name
     values = _values(record)
@@ -121,7 +121,7 @@ def _right(record: JsonObject, values: list[float], answers: list[Any]) -> tuple
 def _one_right(target: str, values: list[float], answers: list[Any], accuracy: float | None) -> tuple[int, ...]:
     """Return the index of the one right answer, none unless exactly one is possible.
 
-    lm-eval writes the target as text, either an index or an answer. Where both are possible, `acc` decides: it says
+    lm-eval writes the target as text, either an index or an answer. Where both are possible, `acc` decides: it is
     whether the most probable answer was right.
     """
     possible = {k for k, answer in enumerate(answers) if isinstance(answer, str) and answer.strip() == target}

@@ -33,7 +33,7 @@ def names_response(name: str) -> bool:
 
 
 def request_of(record: JsonObject) -> str | None:
-    """Return a name for the text that a record says was asked: its beginning and a short hash; None without one.
+    """Return a name for the request text of a record: its beginning and a short hash; None without one.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def request_of(record: JsonObject) -> str | None:
 
 
 def _last(asked: Any) -> str:
-    """Return the last text of a request: that of a conversation is its last message."""
+    """Return the last text of a request: for a conversation, its last message."""
     while isinstance(asked, list | Mapping) and asked:
         asked = asked[-1] if isinstance(asked, list) else asked.get("content", asked.get("text", asked.get("parts")))
     return asked if isinstance(asked, str) else "a request"

@@ -1,4 +1,4 @@
-"""Readers of what OpenAI's interfaces return, and the servers that follow them: chat, completions, responses."""
+"""Readers of responses of OpenAI's interfaces, and of compatible servers: chat, completions, responses."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def completions(record: JsonObject, name: str) -> Iterator[Document]:
 
 
 def _prompt_only(tokens: TokenCollector, record: JsonObject, choices: int) -> list[DocumentNote]:
-    """Remove the tokens generated after an echoed prompt, if the usage tells their number, and return notes on it."""
+    """Remove the tokens generated after an echoed prompt, if the usage has their number, and return notes on it."""
     generated = mapping(record.get("usage"), "usage").get("completion_tokens")
     if type(generated) is not int or generated <= 0:
         return []

@@ -36,12 +36,12 @@ class OpenedLog(NamedTuple):
 
 @contextmanager
 def opened(path: Path) -> Generator[OpenedLog, None, None]:
-    """Open a log, whatever its compression; "-" is standard input.
+    """Open a log with any compression; "-" is standard input.
 
     Raises
     ------
     LogError
-        If it is no regular file, or its compression needs a package that is missing.
+        If it is not a regular file, or its compression needs a package that is missing.
     OSError
         If it cannot be opened.
     """

@@ -25,17 +25,17 @@ _SHOWN = 3
 def compare_logs(
     a: Documents, b: Documents, *, ci: float = 0.95, worst: int = 10, names: tuple[str, str] | None = None
 ) -> LanguageModelComparison:
-    r"""Compare two logs of the same documents, paired by their ids: return how much less a costs than b.
+    r"""Compare two logs of the same documents, paired by their ids: return the difference in loss, a minus b.
 
-    Where the ids name responses of a server, such as `chatcmpl-…`, which are drawn anew for each, documents are paired
-    by `custom_id` or the text of the request if the log has one, else by their order, which a warning says.
+    Ids of server responses, such as `chatcmpl-…`, are random. Then documents are paired by `custom_id` or the text of
+    the request if the log has one, else by their order, with a warning.
 
     Of the documents d with losses a_d and b_d in nats and sizes n_d, in tokens or bytes,
 
         difference = Σ (a_d − b_d) / Σ n_d
 
     with Hall's interval and the p-value of the same rule; documents are independent of each other, tokens are not. A
-    difference per token needs the same tokens in both logs. Where tokenizers differ there is one per byte alone.
+    difference per token needs the same tokens in both logs. If tokenizers differ, there is only one per byte.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def compare_logs(
     ci
         Level of confidence.
     worst
-        Number of documents to list that cost more in a than in b.
+        Number of documents to list, largest increase in loss first.
     names
-        What the two are called in texts; by default the paths, else a and b.
+        Names of the two in texts; by default the paths, else a and b.
 
     Returns
     -------
@@ -78,9 +78,9 @@ def compare_logs(
 
 
 class Summed(NamedTuple):
-    """What a log has of a document: its loss, its tokens and bytes, NaN where unknown, their texts, and its choices.
+    """Sums of a document in a log: its loss, its tokens and bytes, NaN where unknown, their texts, and its choices.
 
-    `whole` says that the bytes are those of a text from its first token on, known for sure.
+    `whole` is whether the bytes are certain and include the first token of the text.
     """
 
     loss: float
@@ -134,8 +134,8 @@ def _of_document(document: Document, name: str) -> Summed | None:
     totals.finish()
     if not totals.exact:
         raise LogError(
-            f"{name}: tokens of {quoted(document.id)} are outside the log, so that their loss has a lower bound alone; "
-            "log more of the most probable tokens, or the log-probability of each"
+            f"{name}: tokens of {quoted(document.id)} are outside the log, so their loss has only a lower bound; log "
+            "more of the most probable tokens, or the log-probability of each token"
         )
     loss, tokens, size = (float(totals.column(column)[0]) for column in ("loss", "tokens", "bytes"))
     texts = hash(tuple(token.text for token in document.tokens))
@@ -176,7 +176,7 @@ def _check_ids(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str
             raise LogError(
                 f"{len(lacking)} of the {len(here)} documents of {own} are not in {other}: {few}; "
                 + (
-                    "these ids name responses of a server, so log the request or a custom_id with each"
+                    "these are ids of server responses; log the request or a custom_id with each"
                     if drawn
                     else "documents are paired by their id, so log both models on the same documents with the same ids"
                 )
@@ -184,7 +184,7 @@ def _check_ids(a: dict[str, Summed], b: dict[str, Summed], names: tuple[str, str
 
 
 def _check_texts(pairs: Pairs, names: tuple[str, str]) -> None:
-    """Raise if the texts of a pair surely differ, or if their order pairs them and they may."""
+    """Raise if the texts of a pair certainly differ, or if their order pairs them and they may."""
     for one, other, key in zip(pairs.a, pairs.b, pairs.ids, strict=True):
         both = one.whole and other.whole
         if not (both or pairs.by_order) or one.bytes == other.bytes:
@@ -192,8 +192,8 @@ def _check_texts(pairs: Pairs, names: tuple[str, str]) -> None:
         if math.isnan(one.bytes + other.bytes) and not (pairs.by_order and one.tokens != other.tokens):
             continue
         why = (
-            "ids of responses of a server do not pair documents, and their order does not; log the request or a "
-            "custom_id with each"
+            "neither ids of server responses nor the order of documents can pair them; log the request or a custom_id "
+            "with each"
             if pairs.by_order
             else "log both models on the same texts"
         )
@@ -247,8 +247,8 @@ def _compared(pairs: Pairs, level: float, worst: int, names: tuple[str, str]) ->
 
 
 _BY_ORDER = (
-    "documents are paired by their order: their ids name responses of a server, which are drawn anew for each; log the "
-    "request or a custom_id with each to pair them surely"
+    "documents are paired by their order, because their ids are random ids of server responses; log the request or a "
+    "custom_id with each to pair them by id"
 )
 
 

@@ -1,4 +1,4 @@
-"""Documents of logs: `read` a file or several, whatever program wrote them, with the keys by which they are scored."""
+"""Documents of logs: `read` one or several files of any known program, with the keys to slice by."""
 
 from __future__ import annotations
 
@@ -33,18 +33,15 @@ def read(
     (gz, bz2, xz, zst, lz4), a stream of server-sent events, or a log of Inspect (.eval).
 
     ============= ==================================================================================================
-    `chat`        chat completions; the answers to one prompt are one document
-    `completions` completions; each choice is a document. Of an echoed prompt the first token, a null, is not scored,
-                  nor what was generated after it, where the usage tells how much that is
-    `responses`   the Responses API
-    `vllm`        `prompt_logprobs`, of a server's response or of a dumped `RequestOutput`; not the generated tokens
-    `sglang`      `/generate` of SGLang: the prompt where its tokens are logged, else the answer
-    `tgi`         TGI with `details`: the prompt with `decoder_input_details`, else the answer
-    `llama.cpp`   `completion_probabilities` of llama.cpp's server
-    `gemini`      `logprobsResult` of Gemini, also spelled as its SDK does
-    `ollama`      `logprobs` of Ollama
-    `inspect`     logs of Inspect, .json or .eval; the epochs of a sample count as one document
-    `lm-eval`     samples of lm-eval: loglikelihood, loglikelihood_rolling, multiple choice
+    `chat`        chat completions; the answers to one prompt are one document `completions` completions; each choice is
+    a document. The first token of an echoed prompt, a null, is not scored; nor are generated tokens, if the usage has
+    their number `responses`   the Responses API `vllm`        `prompt_logprobs`, of a server's response or of a dumped
+    `RequestOutput`; not the generated tokens `sglang`      `/generate` of SGLang: the prompt where its tokens are
+    logged, else the answer `tgi`         TGI with `details`: the prompt with `decoder_input_details`, else the answer
+    `llama.cpp`   `completion_probabilities` of llama.cpp's server `gemini`      `logprobsResult` of Gemini, also in the
+    spelling of its SDK `ollama`      `logprobs` of Ollama `inspect`     logs of Inspect, .json or .eval; the epochs of
+    a sample count as one document `lm-eval`     samples of lm-eval: loglikelihood, loglikelihood_rolling, multiple
+    choice
     `plain`       ``{"logprobs": [−0.1, …], "tokens": ["a", …], "top_logprobs": […], "text": "a…", "id": "x"}``
                   or ``{"target": " a", "top_logprobs": {" b": −0.1, …}}``
     ============= ==================================================================================================
@@ -56,7 +53,7 @@ def read(
     token is outside the log, and so is a null after the first scored token.
 
     Tokens may be spelled as in a tokenizer's vocabulary, where Ġ or ▁ stands for a blank and <0xE2> for a byte. The
-    text of the log decides, if it has one; else the tokens themselves, and a warning of the score says so.
+    text of the log decides, if it has one; else the tokens themselves, with a warning in the score.
 
     Parameters
     ----------
@@ -64,7 +61,7 @@ def read(
         The file; "-" is standard input. Of several files the names of documents begin with the task, and documents are
         scored by task too.
     format
-        One of the names above, or "auto" to tell the format of each object by its keys.
+        One of the names above, or "auto" to recognise the format of each object by its keys.
     by
         Keys of the records whose values get a score each, `meta.lang` for one in an object; "task" is the task of a
         record, of its log, or of the name of the file (`samples_TASK_….jsonl` of lm-eval, else without its ending).
@@ -121,7 +118,7 @@ def _part(done: Done, k: int, files: int, part: float) -> None:
 
 
 def task_of(path: Path) -> str:
-    """Return the task that the name of a file says: that of lm-eval's samples, else the name without its endings.
+    """Return the task in a file name: the task of lm-eval's samples, else the name without its endings.
 
     Examples
     --------
@@ -149,7 +146,7 @@ _SAMPLES = re.compile(r"samples_(.+)_\d{4}-\d\d-\d\dT[\d.:-]+\.jsonl?(?:\.\w+)?"
 
 
 class _Log(NamedTuple):
-    """A file, its task, the keys by which it is scored, and whether its documents need names of their own."""
+    """A file, its task, its slice keys, and whether its documents need names of their own."""
 
     path: Path
     task: str
@@ -158,7 +155,7 @@ class _Log(NamedTuple):
 
 
 def _documents(log: _Log, source: LogSource | None, done: Done | None) -> Iterator[Document]:
-    """Yield the documents of a file, those of lm-eval's first filter alone."""
+    """Yield the documents of a file, but only of lm-eval's first filter."""
     first: Any = None
     found: set[str] = set()
     keys: list[str] = []
@@ -182,7 +179,7 @@ def _documents(log: _Log, source: LogSource | None, done: Done | None) -> Iterat
 
 
 def _named(document: Document, log: _Log, by: tuple[tuple[str, str | None], ...]) -> Document:
-    """Return a document with the values by which it is scored, and a name that no other file has."""
+    """Return a document with the values for its slices, and a name that no other file has."""
     if not log.own:
         return replace(document, by=by) if by else document
     cluster = None if document.cluster is None else f"{log.task}: {document.cluster}"

@@ -24,9 +24,9 @@ _BROKEN = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError, OverflowError,
     LookupError, struct.error,
 )  # fmt: skip
-"""What reading a damaged archive raises; a RuntimeError where it is encrypted or of an unknown kind."""
+"""Errors from reading a damaged archive; RuntimeError if it is encrypted or of an unknown kind."""
 _FIELDS = (b"event:", b"id:", b"retry:", b":")
-"""What lines of a stream of server-sent events begin with, beside `data:`."""
+"""Beginnings of lines in a stream of server-sent events, besides `data:`."""
 
 
 class LogRecord(NamedTuple):
@@ -68,7 +68,7 @@ def records(path: Path, done: Done | None = None) -> Iterator[LogRecord]:
 
 
 def _data(line: bytes) -> bytes:
-    """Return what a line holds; of a stream of server-sent events the data of an event, nothing for other fields."""
+    """Return the value of a line; of a stream of server-sent events the data of an event, nothing for other fields."""
     text = line.lstrip()
     if text.startswith(b"data:"):
         text = text[len(b"data:") :]
@@ -77,7 +77,7 @@ def _data(line: bytes) -> bytes:
 
 
 def _whole(path: Path, file: BinaryIO, line: bytes, error: LogError, where: str) -> Any:
-    """Return the file as one JSON value over several lines; `error` is that of its first line on its own."""
+    """Return the file as one JSON value over several lines; `error` is the error of its first line alone."""
     rest = b"" if len(line) > LONGEST else b"".join(_rest(file, LONGEST + 1 - len(line), path))
     if not rest.strip():
         raise LogError(f"{path}, {where}: {error}") from None
@@ -114,7 +114,7 @@ def parsed(line: bytes) -> Any:
     except ValueError as error:
         raise LogError(f"not JSON that can be read: {error}") from None
     except RecursionError:
-        raise LogError("nested too deeply; this is no log of log-probabilities") from None
+        raise LogError("nested too deeply; this is not a log of log-probabilities") from None
 
 
 def _of_archive(path: Path, done: Done | None) -> Iterator[LogRecord]:

@@ -28,10 +28,10 @@ class LanguageModelScore(LanguageModelValues):
     are the same in bits per byte of the scored tokens' UTF-8. `tokens` counts the scored tokens, `covered` those with a
     known log-probability; `bytes` is None if unknown. `loss_per_document` and `loss_per_word` are for logs that hold
     totals of documents. Intervals cover with probability `level` and take documents as independent, not tokens. `facts`
-    say how numbers came about, such as the windows of a model. `by` has the same numbers for the documents that
-    share a value, `positions` the loss by the place of a token in its document (ranges of places, each twice as long as
-    the one before), `histogram` the numbers of tokens by their loss, those outside the log left
-    out, `document_histogram` the numbers of documents by their loss per token.
+    describe the calculation, such as the windows of a model. `by` has the same numbers for the documents of each value
+    of a key, `positions` the loss by the position of a token in its document (ranges of positions, each twice as long
+    as the one before), `histogram` the numbers of tokens by their loss, those outside the log left out,
+    `document_histogram` the numbers of documents by their loss per token.
     """
 
     def with_facts(self, *facts: str) -> LanguageModelScore:
@@ -49,7 +49,7 @@ class LanguageModelScore(LanguageModelValues):
         Returns
         -------
         dict
-            The fields, the unit, and what follows from them.
+            The fields, the unit, and numbers derived from them.
 
         Raises
         ------
@@ -75,8 +75,8 @@ class LanguageModelScore(LanguageModelValues):
 
         return text(self, in_bits=unit == "bits")
 
-    def to_html(self, path: str | Path, *, title: str = "What the text cost the model", source: str = "") -> Path:
-        """Write a report: one HTML page without scripts, with everything in it.
+    def to_html(self, path: str | Path, *, title: str = "Loss of the language model", source: str = "") -> Path:
+        """Write a report to one self-contained HTML page without scripts.
 
         Parameters
         ----------

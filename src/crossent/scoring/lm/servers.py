@@ -1,4 +1,4 @@
-"""Readers of what other servers return: SGLang, TGI, llama.cpp's server, Gemini and Ollama."""
+"""Readers of responses of other servers: SGLang, TGI, llama.cpp's server, Gemini and Ollama."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens by their place in a document, and by their loss: sums in a few ranges, whatever the number of tokens."""
+"""Tokens by their place in a document, and by their loss: sums in a few ranges, for any number of tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = 2**32
 """Losses are summed as whole multiples of 1 / `_UNITS` nats, so that the order of documents changes nothing."""
 _LEAST = -64
 _BARS = 256
-"""Half octaves of losses, from 2 to the power of half of `_LEAST` on; the first also has what is below."""
+"""Half octaves of losses, from 2 to the power of half of `_LEAST` on; the first also has smaller ones."""
 
 
 class TokenShape:

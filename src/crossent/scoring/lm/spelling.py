@@ -6,7 +6,7 @@ sentencepiece (Llama 2, Gemma, T5) "▁" stands for a blank, and "<0xC3>" for a 
 "\xc3", as "bytes:\xc3", or as a replacement character, from which the bytes cannot be known.
 
 The bytes of a text are known for sure if the log holds the text: one way of reading must give exactly that. Without a
-text the tokens must tell, and the score says that nothing confirms it.
+text the tokens decide, and the score warns that nothing confirms it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 LOST = "\N{REPLACEMENT CHARACTER}"
 BLANK = "\N{LOWER ONE EIGHTH BLOCK}"
-"""What sentencepiece writes for a blank."""
+"""Sentencepiece's character for a blank."""
 _ESCAPES = re.compile(r"(?:bytes:)?( ?)((?:\\x[0-9a-fA-F]{2})+)")
 _BYTE = re.compile(r"<0x([0-9a-fA-F]{2})>")
 _NUMBER = re.compile(r"token_id:\d+")
@@ -27,7 +27,7 @@ _SPECIAL = re.compile(r"<[|｜].*[|｜]>|<(?!0x)[^<>\s]+>|\[[A-Z]+\]", re.DOTALL
 
 
 def _byte_level() -> dict[str, int]:
-    """Return the byte of each character of GPT-2's alphabet: printable ones stand for themselves, others are moved."""
+    """Return the byte of each character of GPT-2's alphabet: printable ones stay, others are moved."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(0x100 + k): byte for k, byte in enumerate(moved)}
@@ -55,7 +55,7 @@ class SpelledToken:
 
     @property
     def control(self) -> bool:
-        """Whether it is a token such as `<|im_end|>`, which is no text, and no list says otherwise."""
+        """Whether it is a control token such as `<|im_end|>`, not text, unless a list contradicts."""
         return self.text is not None and self.raw in (None, self.encoded) and bool(_CONTROL.fullmatch(self.text))
 
     @property
@@ -134,8 +134,8 @@ def byte_level(token: SpelledToken) -> bytes | None:
 class Measured(NamedTuple):
     """Numbers of bytes of tokens, None where unknown, and of all of them together.
 
-    `confirmed` says that the text of the log or its lists of bytes confirm how the tokens were read; `approximate` that
-    some numbers may be wrong, because bytes were lost or the tokens contradict the text.
+    `confirmed` is whether the text of the log or its lists of bytes confirm the reading; `approximate` whether some
+    numbers may be wrong, because bytes were lost or the tokens contradict the text.
     """
 
     bytes: list[int | None]
@@ -151,7 +151,7 @@ class Measured(NamedTuple):
 
 
 class Gaps(NamedTuple):
-    """Bytes of tokens of which some are unsure: unknown, or with replacement characters in place of some."""
+    """Bytes of tokens, some of them uncertain: unknown, or with replacement characters in place of some."""
 
     parts: list[bytes]
     unsure: list[bool]
@@ -160,7 +160,7 @@ class Gaps(NamedTuple):
     def size_in(self, target: bytes) -> int | None:
         """Return the number of bytes of the tokens after the context, if all tokens can make up the text; else None.
 
-        What is sure must be in the text, in this order, the first and the last of it at the ends.
+        Certain parts must be in the text, in this order, the first and the last of them at the ends.
         """
         skipped = 0
         if any(self.unsure[: self.context]):  # a token that begins every text, perhaps: then the rest is the text
@@ -181,7 +181,7 @@ class Gaps(NamedTuple):
         return len(target) - before
 
     def _sure(self, begin: int) -> list[bytes]:
-        """Return what is sure before, between and after the gaps of the tokens from `begin` on."""
+        """Return the certain bytes before, between and after the gaps of the tokens from `begin` on."""
         pieces = [b""]
         for part, gap in zip(self.parts[begin:], self.unsure[begin:], strict=True):
             known = part.split(LOST.encode()) if gap else [part]
@@ -294,7 +294,7 @@ def _is_byte_level(texts: Sequence[str]) -> bool:
 
 
 def _is_undecided(texts: Sequence[str]) -> bool:
-    """Return whether texts are letters with accents, or else parts of characters, and nobody can tell.
+    """Return whether texts could be accented letters as well as parts of characters.
 
     Words of several tokens seldom read as UTF-8 by chance, unless their letters are of Latin Extended-A.
     """

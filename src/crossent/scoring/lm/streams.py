@@ -62,12 +62,12 @@ def _kind(value: Any) -> str | None:
 
 
 def _has(record: JsonObject, flag: str) -> bool:
-    """Return whether a record has the key that says whether a chunk is the last."""
+    """Return whether a record has the key that marks the last chunk."""
     return isinstance(record.get(flag), Mapping if flag == "token" else bool)
 
 
 def _key(record: JsonObject, kind: str) -> str:
-    """Return what the chunks of one answer have in common."""
+    """Return the key that the chunks of one answer share."""
     if kind in _WITH_ID:
         return name_of(record.get("id")) or ""
     return str(record.get("index", "")) if kind == "llama.cpp" else ""
@@ -104,7 +104,7 @@ class _Answer(ABC):
 
     @abstractmethod
     def whole(self) -> dict[str, Any]:
-        """Return what the server would have returned at once."""
+        """Return the response as the server would send it without streaming."""
 
     def record(self) -> LogRecord:
         """Return the answer as a record."""

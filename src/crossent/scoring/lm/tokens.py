@@ -21,15 +21,15 @@ def score_tokens(documents: Iterable[Document], *, ci: float = 0.95, worst: int 
     loss = Σ −log q / Σ tokens,   bits per byte = Σ −log q / (log 2 · Σ bytes),   perplexity = e^loss
 
     Documents are the clusters of Hall's interval, because the tokens of one text depend on each other. A token outside
-    the log, which is not among the most probable tokens that were logged, has −log q ≥ −log min(smallest q, 1 − Σ q)
-    of these, with no upper bound.
+    the log is not among the logged most probable tokens. It has −log q ≥ −log min(smallest q, 1 − Σ q) over these, with
+    no upper bound.
 
     Parameters
     ----------
     documents
         Documents from `read`, of one file or of several.
     ci
-        Level of confidence of the intervals.
+        Confidence level of the intervals.
     worst
         Number of the costliest tokens and documents to keep.
 
@@ -112,7 +112,7 @@ def _score(totals: TokenTotals, level: float) -> LanguageModelScore:
 
 
 def _slices(parts: dict[str | None, TokenTotals], level: float) -> Iterator[LanguageModelSlice]:
-    """Yield the numbers of the documents that share a value, in the order in which the values came."""
+    """Yield the numbers of the documents of each value, in order of first appearance."""
     for value, totals in parts.items():
         totals.finish()
         exact = totals.exact
@@ -149,13 +149,13 @@ def _warnings(totals: TokenTotals, tokens: int | None, covered: int | None, size
     elif notes["inexact bytes"]:
         yield (
             f"bytes are approximate for {counted(notes['inexact bytes'], 'document')}: the tokens hold replacement "
-            "characters, or parts of characters alone, or do not make up the text"
+            "characters, or parts of characters, or do not add up to the text"
         )
     if size is not None and notes["unconfirmed bytes"]:
         yield (
             f"the tokens of {counted(notes['unconfirmed bytes'], 'document')} are spelled as in a tokenizer's "
-            "vocabulary (Ġ or ▁ for a blank, <0xE2> for a byte, <|end|> for no text), and their bytes were counted so; "
-            "no text in the log confirms it"
+            "vocabulary (Ġ or ▁ for a blank, <0xE2> for a byte, <|end|> for no text), and their bytes are counted from "
+            "that spelling; no text in the log confirms it"
         )
     if notes["first token"]:
         yield (
@@ -176,10 +176,10 @@ WARNINGS: dict[DocumentNote | Literal["empty"], str] = {
     "failed": "of failed requests, left out",
     "empty": "without a scored token, left out",
     "filtered": "of another filter of lm-eval, left out: the same documents again",
-    "unknown target": "of multiple choice, left out: the sample does not tell which answer is right",
-    "after sampling": "of an older llama.cpp server, whose probabilities are those that its samplers left",
+    "unknown target": "of multiple choice, left out: the sample does not name the right answer",
+    "after sampling": "of an older llama.cpp server, which logs probabilities after its samplers",
     "byte-order mark": "of a text that begins with a byte-order mark, which is left out: it is not scored or counted",
-    "accuracy alone": "of multiple choice with an accuracy of their own, which counts, but without a word on which "
-    "answers are right: they have no loss",
+    "accuracy "
+    "alone": "of multiple choice with an accuracy, which counts, but without the right answers: they have no loss",
 }
 """Warnings of the notes of documents, after their number."""

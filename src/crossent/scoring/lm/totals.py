@@ -22,14 +22,14 @@ T = TypeVar("T", TokenLoss, DocumentLoss)
 DENOMINATORS: tuple[Denominator, ...] = ("question", "token", "byte", "document")
 NO_INTERVAL = (math.nan, math.nan)
 MOST_VALUES = 1000
-"""Values of a key by which documents are scored apart, at most."""
+"""Largest number of values of a slice key."""
 
 
 _BARS = 24
 
 
 class DocumentSums(NamedTuple):
-    """Sums over the tokens of one document, or over all documents of one cluster; NaN if the log does not tell.
+    """Sums over the tokens of one document, or over all documents of one cluster; NaN for values that the log lacks.
 
     `loss` is in nats and takes the smallest possible loss of a token outside the log; `covered_loss` leaves such
     tokens out. `tokens`, `covered`, `bytes` and `words` are numbers to divide by.
@@ -44,7 +44,7 @@ class DocumentSums(NamedTuple):
 
 
 class ChoiceSums(NamedTuple):
-    """One multiple-choice question: its loss in nats and that of guessing, NaN if unknown, and its accuracy."""
+    """One multiple-choice question: its loss and the loss of guessing in nats, NaN if unknown, and its accuracy."""
 
     loss: float
     guess: float
@@ -62,7 +62,7 @@ UNKNOWN = Estimate(math.nan, NO_INTERVAL)
 
 
 class Costliest(Generic[T]):
-    """The entries with the largest losses, in whatever order they are added."""
+    """The entries with the largest losses, for any order of additions."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -91,7 +91,7 @@ class TokenTotals:
     worst
         Number of the costliest tokens and documents to keep.
     whole
-        Whether these are all documents: then they are also kept by what they share, and tokens by place and loss.
+        Whether these are all documents: then they are also kept by value of each key, and tokens by position and loss.
     """
 
     def __init__(self, worst: int, *, whole: bool = True) -> None:

@@ -34,12 +34,15 @@ def cards(score: ScoreValues) -> list[tuple[str, str, str]]:
         within = max((each.auc_within for each in score.ranking if not math.isnan(each.auc)), default=0.0)
         off = f" Read from a grid: off by {number(within, 4)} at most." if within else ""
         two = len(score.classes) == 2
-        what = "of a positive and a negative row, the positive one has the larger probability"
-        rest = "of a row of a class and another row, the first has the larger probability of the class, in the mean"
-        found.append(("ROC area", number(score.roc_auc, 4), f"The chance that, {what if two else rest}.{off}"))
+        what = "of a random positive and a random negative row, the positive one has the larger probability"
+        rest = (
+            "of a random row of a class and a random other row, the first has the larger probability of the class; "
+            "mean over the classes"
+        )
+        found.append(("ROC area", number(score.roc_auc, 4), f"The probability that, {what if two else rest}.{off}"))
         average = score.average_precision
         if average is not None:
-            text = "The precision at all thresholds, weighted by the recall that each of them adds"
+            text = "The precision at all thresholds, weighted by the recall that each one adds"
             text += "." if two else ": the mean over the classes, each against the rest."
             found.append(("Average precision", number(average, 4), text))
     if score.brier is not None:
@@ -53,12 +56,12 @@ def cards(score: ScoreValues) -> list[tuple[str, str, str]]:
 def _brier_parts(score: ScoreValues) -> str:
     found = score.brier
     if found is None or found.miscalibration is None or found.discrimination is None or found.uncertainty is None:
-        return "The mean square of what the predictions are off."
+        return "The mean squared error of the probabilities."
     parts = (
         f"<b>{number(found.miscalibration, 4)}</b> miscalibration − <b>{number(found.discrimination, 4)}</b> "
         f"discrimination + <b>{number(found.uncertainty, 4)}</b> uncertainty"
     )
-    return f"The mean square of what the predictions are off: {parts}."
+    return f"The mean squared error of the probabilities: {parts}."
 
 
 def _between(level: str, text: str) -> str:
@@ -76,17 +79,17 @@ def blame(score: ScoreValues) -> str:
         (safe(part.value), f"{part.n:,}", f"{part.rows:,}", share(part.n / part.rows))
         for part in sorted(found.blame, key=lambda part: -part.n)[:_LISTED]
     ]
-    heading = ("true class", "rows that got 0", "rows of the class", "share")
+    heading = ("true class", "rows with probability 0", "rows of the class", "share")
     floors = [(words.probability(floor.zero), number(floor.loss, places)) for floor in found.floors]
     named = ", ".join(safe(each) for each in found.ids)
     more = f" and {count - len(found.ids):,} more" if count > len(found.ids) else ""
     return (
-        f"<h2>Why is the loss infinite?</h2>\n<p>The true class of {counted(count, 'row')} got probability 0: the "
-        "model said that what happened cannot happen. A smallest probability to charge makes the loss finite, and then "
-        "that number decides how large it is.</p>\n"
+        f"<h2>Why is the loss infinite?</h2>\n<p>The true class of {counted(count, 'row')} got probability 0, as if it "
+        "were impossible. A floor on the probability makes the loss finite, and the floor then decides how large it "
+        "is.</p>\n"
         f'<div class="pair"><div class="card">{table(heading, rows, caption="Rows that got probability 0")}'
         f"<details><summary>Which rows</summary><p>{named}{more}</p></details></div>"
-        f'<div class="card">{table(("smallest probability", "loss of all rows, nats"), floors, caption="Floors")}</div>'
+        f'<div class="card">{table(("floor", "loss of all rows, nats"), floors, caption="Floors")}</div>'
         "</div>"
     )
 
@@ -97,8 +100,8 @@ def answers(score: ScoreValues) -> str:
     if found is None or len(found.classes) < 2:
         return ""
     text = (
-        "<p>With the most probable class as the answer. <b>Precision</b> is the share of the answers that are right, "
-        "<b>recall</b> the share of the rows of a class that got it.</p>"
+        "<p>The answer is the most probable class. <b>Precision</b> is the share of right answers among the answers of "
+        "a class, <b>recall</b> the share of right answers among the rows of a class.</p>"
     )
     return (
         f'<h2>Which classes are mistaken for which?</h2>\n{text}\n<div class="pair">{_confusion(score)}</div>'
@@ -176,11 +179,11 @@ def order(score: ScoreValues) -> str:
         figure(f"Precision over recall: {of}", curves.precision_recall(drawn, worst), note),
     )
     text = (
-        "<p>Lower the threshold step by step, and more rows are taken as positive: rightly (upwards) and wrongly (to "
-        "the right). On the broken line a probability says nothing about a row.</p>"
+        "<p>As the threshold falls, more rows are taken as positive: rightly (upwards) and wrongly (to the right). On "
+        "the broken line, probabilities carry no information.</p>"
     )
     return (
-        f'<h2>How well are the rows told apart?</h2>\n{text}\n<div class="pair">{"".join(pictures)}</div>'
+        f'<h2>How well are the classes separated?</h2>\n{text}\n<div class="pair">{"".join(pictures)}</div>'
         f"{_thresholds(score)}"
     )
 
@@ -210,8 +213,8 @@ def _thresholds(score: ScoreValues) -> str:
     heading = ("threshold", "precision", "recall", "F1", "cost of a row", "")
     text = (
         f"<p>A false positive costs <b>{found.fp:g}</b> here, a false negative <b>{found.fn:g}</b>. If the "
-        f"probabilities can be believed, <b>{number(found.calibrated.threshold)}</b> is the best threshold, the first "
-        "cost divided by both. The best one in these rows is the smallest of many numbers, so that new rows will cost "
+        f"probabilities are calibrated, <b>{number(found.calibrated.threshold)}</b> is the best threshold, the first "
+        f"cost divided by the sum of both. The best threshold in these rows is chosen from many, so new rows will cost "
         "a little more.</p>"
     )
     caption = f"Thresholds for class {clipped(score.classes[1], 60)}"
@@ -239,8 +242,9 @@ def by_class(score: ScoreValues) -> str:
     mean = math.fsum(each.ece for each in parts) / len(parts)
     text = (
         '<div class="card"><h3>The probability of each class</h3><p>The diagram above is of the most probable class '
-        "of each row. This one is of every class in all rows: of the rows that gave a class 10&nbsp;%, a tenth should "
-        f"be of it. The mean calibration error of the classes is <b>{share(mean)}</b>.</p>{drawn_errors}</div>"
+        "of each row. This one is of every class in all rows: of the rows with a probability of 10&nbsp;% for a "
+        "class, a tenth should be of that class. The mean calibration error of the classes is "
+        f"<b>{share(mean)}</b>.</p>{drawn_errors}</div>"
     )
     drawn = figure("Each class against the rest", curves.class_reliability(parts, worst), note)
     return f'<div class="pair">\n{drawn}\n{text}\n</div>'
@@ -257,7 +261,7 @@ def number_rows(score: ScoreValues) -> list[tuple[str, str, str, str]]:
         rows.append(("F1", number(score.decisions.f1, 6), "", "mean over the classes"))
     if score.brier is not None:
         ends = interval(score.brier.ci, 6)
-        rows.append(("Brier score", number(score.brier.value, 6), ends, "mean square of what predictions are off"))
+        rows.append(("Brier score", number(score.brier.value, 6), ends, "mean squared error of the probabilities"))
     if score.roc_auc is not None and score.average_precision is not None:
         of = "of the positive class" if len(score.classes) == 2 else "each class against the rest, mean"
         rows.append(("ROC area", number(score.roc_auc, 6), "", of))

@@ -14,7 +14,7 @@ from crossent.scoring.show.words import interval, number, share
 
 
 def distribution(bars: Sequence[Bar], mean: float, unit: Unit) -> str:
-    """Draw the share of the weight by difference: cheaper rows left of 0, dearer ones right of it."""
+    """Draw the share of the weight by difference: better rows left of 0, worse ones right of it."""
     name = "differences"
     total = sum(bar.weight for bar in bars) or 1.0
     width = bars[1].high - bars[1].low

@@ -27,19 +27,19 @@ def write_comparison(found: ComparisonValues, path: Path, title: str, unit: Unit
     body += [_slices(name, parts, a, unit) for name, parts in (("class", found.per_class), *found.by.items())]
     body += [_regressions(found, a, b, unit)]
     lead = (
-        f"Each row is charged −log&nbsp;<i>q</i> of its true class by both. The difference is what {safe(a)} costs "
-        f"more than {safe(b)}, in {unit}: below 0, {safe(a)} is better."
+        f"The loss of a row is −log&nbsp;<i>q</i> of its true class. The difference is the loss of {safe(a)} minus "
+        f"that of {safe(b)}, in {unit}: below 0, {safe(a)} is better."
     )
     facts = [_rows(found.n, found.clusters)]
     if found.names != (a, b):
         facts += [f"{a} is {safe(found.names[0])}", f"{b} is {safe(found.names[1])}"]
-    return _write(path, title or f"{found.names[0]} beside {found.names[1]}", facts, lead, body, found.clusters)
+    return _write(path, title or f"{found.names[0]} compared with {found.names[1]}", facts, lead, body, found.clusters)
 
 
 def write_ranking(found: RankingValues, path: Path, title: str, unit: Unit) -> Path:
     """Write the page of a ranking, whose losses are in this unit already, and return its path."""
     lead = (
-        f"Each row is charged −log&nbsp;<i>q</i> of its true class by every model; the mean is the loss, in {unit}. "
+        f"The loss of a row is −log&nbsp;<i>q</i> of its true class, in {unit}; the loss of a model is the mean. "
         f"Models are compared row by row. {html.escape(ties(found))}"
     )
     body = [_models(found, unit), _pairs(found, unit)]
@@ -58,8 +58,8 @@ def _write(path: Path, title: str, facts: Sequence[str], lead: str, body: Sequen
         facts=" · ".join(f"<span>{fact}</span>" for fact in facts),
         lead=lead,
         body="\n\n".join(part for part in body if part),
-        footer=f"Made by crossent {__version__}. Intervals are Hall’s (1992) of the differences of pairs, corrected "
-        f"for skewness, and take {independent} as independent of each other; p-values follow the same rule.",
+        footer=f"Made by crossent {__version__}. Intervals of the paired differences are Hall’s (1992), corrected for "
+        f"skewness, and take {independent} as independent; p-values follow the same rule.",
     )
     write_whole(path, text)
     return path
@@ -77,9 +77,9 @@ def _notice(found: ComparisonValues, a: str, unit: Unit) -> str:
     elif low > 0:
         said = f"{a} is worse: the interval lies above 0."
     elif low <= 0 <= high:
-        said = "These rows do not tell the two apart: the interval holds 0."
+        said = "These rows show no difference between the two: the interval holds 0."
     else:
-        said = "There is no interval: one independent row or cluster says nothing of others."
+        said = "There is no interval: it needs two or more independent rows or clusters."
     worse = [
         (name, part)
         for name, parts in (("class", found.per_class), *found.by.items())
@@ -88,7 +88,7 @@ def _notice(found: ComparisonValues, a: str, unit: Unit) -> str:
     ]
     if worse:
         listed = ", ".join(f"{safe(name)} {safe(part.value)}" for name, part in worse[:5])
-        said += f" It costs more in {counted(len(worse), 'slice')}, beyond chance: {listed}."
+        said += f" Its loss is higher in {counted(len(worse), 'slice')}, beyond chance: {listed}."
     return f'<section class="notice" aria-label="Answer"><p>{said}</p></section>'
 
 
@@ -99,10 +99,18 @@ def _cards(found: ComparisonValues, unit: Unit) -> str:
     cards = [
         ("Difference", f"{number(found.difference, places)} <small>{unit}</small>",
          f"{level} <b>{interval(found.ci, places)}</b>."),
-        ("p-value", html.escape(chance(found.p_value)), "The probability of one as large if none were expected."),
+        (
+            "p-value",
+            html.escape(chance(found.p_value)),
+            "The probability of a difference this large if the models were equal.",
+        ),
         (f"Loss of {a}", f"{number(found.loss_a, places)} <small>{unit}</small>",
-         f"Beside <b>{number(found.loss_b, places)}</b> of {b}."),
-        (f"Cheaper in {a}", share(found.share_better), f"of the rows; dearer are <b>{share(found.share_worse)}</b>."),
+         f"{b} has <b>{number(found.loss_b, places)}</b>."),
+        (
+            f"{a} is better",
+            share(found.share_better),
+            f"In this share of the rows; worse in <b>{share(found.share_worse)}</b>.",
+        ),
     ]  # fmt: skip
     drawn = "\n".join(
         f'<div class="card"><h3>{heading}</h3><div class="figure">{value}</div><p>{text}</p></div>'
@@ -115,19 +123,20 @@ def _spread(found: ComparisonValues, a: str, b: str, unit: Unit) -> str:
     if not found.histogram:
         return ""
     key = (
-        f'<ul class="key"><li><i class="dot main"></i>cheaper in {html.escape(a)}</li><li><i class="dot warm"></i>'
-        f'dearer in {html.escape(a)}</li><li><i class="ink dashed"></i>the mean</li></ul>'
+        f'<ul class="key"><li><i class="dot main"></i>{html.escape(a)} is better</li><li><i class="dot warm"></i>'
+        f'{html.escape(a)} is worse</li><li><i class="ink dashed"></i>the mean</li></ul>'
     )
     drawn = figure("Share of the rows by their difference", distribution(found.histogram, found.difference, unit), key)
     return (
-        "<h2>How is the difference spread over the rows?</h2>\n<p>The first and the last bar hold all that is beyond. "
+        "<h2>How is the difference spread over the rows?</h2>\n<p>The first and the last bar hold everything beyond "
+        "them. "
         f"Many rows a little better and a few much worse may have the same mean as the reverse.</p>\n"
         f'<div class="pair">{drawn}</div>'
     )
 
 
 def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> str:
-    """Return the section of a column, what got dearest first."""
+    """Return the section of a column, largest increase in loss first."""
     if len(parts) < 2:
         return ""
     order = sorted(parts, key=lambda part: -part.difference)
@@ -141,10 +150,10 @@ def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> 
          for part, text in zip(listed, numbers, strict=True)],
         ("value", unit, "p-value"),
     )  # fmt: skip
-    cut = "" if len(listed) == len(order) else f" Of {len(order):,} values these are the two ends."
+    cut = "" if len(listed) == len(order) else f" Only the two ends of {len(order):,} values are shown."
     return (
-        f"<h2>Where did it change, by {safe(name)}?</h2>\n<p>What got dearest in {html.escape(a)} comes first; the "
-        f"broken line is 0. p-values allow for all {counted(len(order), 'slice')}.{cut}</p>\n"
+        f"<h2>Where did it change, by {safe(name)}?</h2>\n<p>The largest increase comes first; the broken line is 0. "
+        f"p-values allow for all {counted(len(order), 'slice')}.{cut}</p>\n"
         f'<div class="pair"><div class="card">{drawn}</div></div>'
     )
 
@@ -174,23 +183,23 @@ def _regressions(found: ComparisonValues, a: str, b: str, unit: Unit) -> str:
         return ""
     rows = [(safe(r.id), number(r.a), number(r.b), number(r.difference)) for r in found.worst_regressions]
     heading = ("row", f"{a}, {unit}", f"{b}, {unit}", "difference")
-    drawn = table(heading, rows, caption=f"The {counted(len(rows), 'row')} that got dearest")
-    return f"<h2>The rows that got dearest</h2>\n{drawn}"
+    drawn = table(heading, rows, caption=f"The {counted(len(rows), 'row')} that got worse most")
+    return f"<h2>The rows that got worse most</h2>\n{drawn}"
 
 
 def _models(found: RankingValues, unit: Unit) -> str:
     axis = Around.over([m.loss for m in found.models], [m.ci for m in found.models], unit, zero=False)
     numbers = words.column([model.loss for model in found.models])
     drawn = _whiskers(
-        "Models, cheapest first",
+        "Models, best first",
         axis,
         [(safe(model.name), model.loss, model.ci, text, str(model.rank), html.escape(model.letters))
          for model, text in zip(found.models, numbers, strict=True)],
         ("model", unit, "rank", "ties"),
     )  # fmt: skip
     return (
-        "<h2>Which model costs least?</h2>\n<p>The dot is the loss, the line its own interval. Intervals may overlap "
-        "and models be told apart all the same, because they are compared row by row.</p>\n"
+        "<h2>Which model is best?</h2>\n<p>The dot is the loss, the line its own interval. Models with overlapping "
+        "intervals may still differ clearly, because they are compared row by row.</p>\n"
         f'<div class="pair"><div class="card">{drawn}</div></div>'
     )
 
@@ -199,13 +208,13 @@ def _pairs(found: RankingValues, unit: Unit) -> str:
     axis = Around.over([pair.difference for pair in found.pairs], [pair.ci for pair in found.pairs], unit)
     numbers = words.column([pair.difference for pair in found.pairs])
     drawn = _whiskers(
-        "Cheaper less dearer model",
+        "Better minus worse model",
         axis,
-        [(f"{safe(pair.a)} less {safe(pair.b)}", pair.difference, pair.ci, text, html.escape(chance(pair.p_adjusted)))
+        [(f"{safe(pair.a)} minus {safe(pair.b)}", pair.difference, pair.ci, text, html.escape(chance(pair.p_adjusted)))
          for pair, text in zip(found.pairs, numbers, strict=True)],
         ("pair", unit, "p-value"),
     )  # fmt: skip
     return (
-        "<h2>Which are told apart?</h2>\n<p>A pair is told apart if its interval leaves out 0, the broken line.</p>\n"
+        "<h2>Which models differ?</h2>\n<p>Two models differ if the interval leaves out 0, the broken line.</p>\n"
         f'<div class="pair"><div class="card">{drawn}</div></div>'
     )

@@ -14,12 +14,12 @@ _MOST = 20
 
 
 def called(found: ComparisonValues) -> tuple[str, str]:
-    """Return what the two sides are called: NEW and OLD of two files, else a and b."""
+    """Return the names of the two sides: NEW and OLD of two files, else a and b."""
     return ("NEW", "OLD") if found.names != ("a", "b") else found.names
 
 
 def chance(p: float) -> str:
-    """Return a p-value with four decimal places; smaller ones are told apart from nothing.
+    """Return a p-value with four decimal places; smaller ones are shown as less than that.
 
     >>> chance(0.0312), chance(3e-9), chance(float("nan"))
     ('0.0312', '<0.0001', '–')
@@ -28,7 +28,7 @@ def chance(p: float) -> str:
 
 
 def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
-    """Return a comparison, whose losses are in this unit already."""
+    """Return a comparison as text; its losses are in this unit already."""
     places = words.places(found.se)
     a, b = called(found)
     table = [
@@ -36,11 +36,11 @@ def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
         (f"difference, {unit}", words.number(found.difference, places), words.interval(found.ci, places)),
         (f"loss of {a}, {unit}", words.number(found.loss_a, places), ""),
         (f"loss of {b}, {unit}", words.number(found.loss_b, places), ""),
-        ("p-value", chance(found.p_value), "of no difference"),
-        (f"cheaper in {a}", words.share(found.share_better), "of the rows"),
-        (f"dearer in {a}", words.share(found.share_worse), "of the rows"),
+        ("p-value", chance(found.p_value), "if the models are equal"),
+        (f"{a} is better", words.share(found.share_better), "of the rows"),
+        (f"{a} is worse", words.share(found.share_worse), "of the rows"),
     ]
-    said = [f"{a} less {b}: {_rows(found.n, found.clusters)}, in pairs"]
+    said = [f"{a} minus {b}: {_rows(found.n, found.clusters)}, paired"]
     if found.names != (a, b):
         said.append(f"{a} is {shown(found.names[0])}, {b} is {shown(found.names[1])}")
     said += aligned(table, (0, 2))
@@ -49,7 +49,7 @@ def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
     if found.worst_regressions:
         head = ("row", f"{a}, {unit}", f"{b}, {unit}", "difference")
         worst = [(shown(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in found.worst_regressions]
-        said += ["", "the rows that got dearest", *aligned([head, *worst])]
+        said += ["", "the rows that got worse most", *aligned([head, *worst])]
     return "\n".join(said)
 
 
@@ -58,9 +58,9 @@ def _rows(n: int, clusters: int | None) -> str:
 
 
 def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> list[str]:
-    """Return the table of a column, what got dearest first."""
+    """Return the table of a column, largest increase in loss first."""
     listed = sorted(parts, key=lambda part: -part.difference)
-    title = f"by {shown(name)}, what got dearest in {a} first"
+    title = f"by {shown(name)}, largest increase first"
     if len(listed) > _MOST:
         title += f": {_MOST} of {len(listed)}"
     rows = [
@@ -75,7 +75,7 @@ def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> 
 
 
 def ranking_text(found: RankingValues, unit: Unit = "nats") -> str:
-    """Return a ranking, whose losses are in this unit already."""
+    """Return a ranking as text; its losses are in this unit already."""
     best = {pair.b: pair for pair in found.pairs if pair.a == found.models[0].name}
     models = [
         (
@@ -98,28 +98,29 @@ def ranking_text(found: RankingValues, unit: Unit = "nats") -> str:
         f"loss, {unit}",
         f"{100 * found.level:g} % interval",
         "ties",
-        "behind the first",
+        "above the best",
         "interval",
     )
     said = [
-        f"{words.counted(len(found.models), 'model')} of {_rows(found.n, found.clusters)}, in pairs",
+        f"{words.counted(len(found.models), 'model')} of {_rows(found.n, found.clusters)}, paired",
         *aligned([head, *models], (1, 3, 4, 6)),
         "",
         ties(found),
     ]
     if len(found.models) > 2:
-        said += ["", "all pairs, the cheaper model first"]
-        said += aligned([("", "less", f"difference, {unit}", "interval", "p-value"), *pairs], (0, 1, 3))
+        said += ["", "all pairs, the better model first"]
+        said += aligned([("", "minus", f"difference, {unit}", "interval", "p-value"), *pairs], (0, 1, 3))
     return "\n".join(said)
 
 
 def ties(found: RankingValues) -> str:
-    """Return a sentence on what the letters mean, and on the many comparisons."""
-    said = "Models that share a letter are not told apart."
+    """Return the meaning of the letters, and of the level for many comparisons."""
+    said = "Models that share a letter cannot be distinguished."
     if len(found.pairs) > 1:
         said += (
-            f" The intervals of the {len(found.pairs)} pairs are of {100 * found.pair_level:.4g} % each, so that all "
-            f"of them together hold with {100 * found.level:g} %; p-values are times {len(found.pairs)}."
+            f" The intervals of the {len(found.pairs)} pairs have a level of {100 * found.pair_level:.4g} % each, so "
+            "all "
+            f"of them hold together at {100 * found.level:g} %; p-values are multiplied by {len(found.pairs)}."
         )
     return said
 

@@ -59,7 +59,7 @@ def grid(confusion: Confusion, classes: int) -> str:
                 cells.append(
                     f'<rect x="{x}" y="{y}" width="1" height="1" fill="var({colour})" fill-opacity="{strength:.2f}"/>'
                 )
-    label = html.escape(f"Answers to the rows of {classes} classes: the diagonal is right")
+    label = html.escape(f"Answers for the rows of {classes} classes; the diagonal is right")
     return (
         f'<svg class="plot pixels" role="img" aria-label="{label}" viewBox="0 0 {classes} {classes}" '
         f'shape-rendering="crispEdges"><title>{label}</title><rect width="{classes}" height="{classes}" fill="none" '

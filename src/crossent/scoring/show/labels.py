@@ -29,7 +29,7 @@ def notebook_html(labels: Mapping[Hashable, ScoreValues], micro: ScoreValues, ma
 
 
 def _heading(labels: Mapping[Hashable, ScoreValues], micro: ScoreValues) -> str:
-    return f"{words.counted(micro.n, 'pair')} of a row and one of {words.counted(len(labels), 'label')}"
+    return f"{words.counted(micro.n, 'pair')} of row and label, {words.counted(len(labels), 'label')}"
 
 
 def _headline(micro: ScoreValues, macro: Macro) -> TextRows:
@@ -63,7 +63,7 @@ def _headline(micro: ScoreValues, macro: Macro) -> TextRows:
 
 
 def _by_label(labels: Mapping[Hashable, ScoreValues]) -> TextRows:
-    rows: TextRows = [("label", "rows", "have it", "loss, nats", "interval", "skill", "F1", "ROC area")]
+    rows: TextRows = [("label", "rows", "positive", "loss, nats", "interval", "skill", "F1", "ROC area")]
     for name, score in labels.items():
         positive = sum(part.weight for part in score.per_class if part.value == score.classes[1])
         f1 = {part.value: part.f1 for part in score.decisions.classes} if score.decisions else {}

@@ -27,11 +27,11 @@ def positions(parts: Sequence[PositionLoss]) -> str:
         every = math.ceil(len(parts) / _MOST_LABELS)
         axes.set_xticks(places[::every], [_short(part.first) for part in parts][::every])
         finite = [loss for loss in shown if not math.isnan(loss)] or [1.0]
-        _ = axes.set(xlabel="place of the token in its document, from", ylim=(0, 1.1 * max(finite) or 1.0))
+        _ = axes.set(xlabel="position of the token in its document, from", ylim=(0, 1.1 * max(finite) or 1.0))
         said = "; ".join(
             f"{part.first} to {part.last}: {number(part.loss)} nats, {part.tokens} tokens" for part in parts
         )
-        return svg(figure, name, "Loss per token over the place of tokens in their documents", said)
+        return svg(figure, name, "Loss per token by position in the document", said)
 
 
 def losses(score: LanguageModelValues) -> str:

@@ -50,7 +50,7 @@ def render(score: LanguageModelValues, *, title: str, source: str = "") -> str:
         numbers=_numbers(score),
         footer=Markup(
             f"Made by crossent {__version__}. Intervals are Hall’s (1992), corrected for skewness; accuracies of 0 and "
-            "1 have Wilson’s (1927). Documents count as independent of each other."
+            "1 have Wilson’s (1927). Documents are taken as independent."
         ),
     )
 
@@ -80,30 +80,30 @@ def _warnings(score: LanguageModelValues) -> str:
 
 
 def _cards(score: LanguageModelValues) -> list[str]:
-    """Return the cards at the top: loss, bits per byte, perplexity, coverage or accuracy, of what there is."""
+    """Return the cards at the top: the available ones of loss, bits per byte, perplexity, coverage and accuracy."""
     cards: list[str] = []
     exact = score.tokens > 0 and score.covered == score.tokens
     if exact:
         in_bits = f"In bits <b>{number(bits(score.loss), 4)}</b>."
         cards.append(_card("Loss per token", f"{number(score.loss, 4)} <small>nats</small>", score, score.ci, in_bits))
         ends = words.span(*map(words.exponential, score.ci))
-        among = "As unsure as a choice among so many equally probable tokens."
+        among = "The uncertainty of a choice between this many equally probable tokens."
         cards.append(_box("Perplexity", words.exponential(score.loss), f"{_between(score, ends)} {among}"))
     elif score.tokens:
         beside = (
-            f"The tokens in the log cost <b>{number(score.covered_loss, 4)}</b>; the others have only a lower bound, "
-            "which this number takes."
+            f"The tokens in the log cost <b>{number(score.covered_loss, 4)}</b>; the others count with their lower "
+            "bound."
         )
         cards.append(_box("Loss per token", f"≥ {number(score.bounds[0], 4)} <small>nats</small>", beside))
         inside = f"{score.covered:,} of {score.tokens:,} tokens have a log-probability."
         cards.append(_box("Coverage", share(score.coverage), inside))
     if not math.isnan(score.bits_per_byte):
-        what = f"Of {counted(score.bytes or 0, 'byte')} of text, whatever the tokens: comparable between tokenizers."
+        what = f"Over {counted(score.bytes or 0, 'byte')} of text: comparable between tokenizers."
         cards.append(_card("Bits per byte", number(score.bits_per_byte, 4), score, score.bits_per_byte_ci, what))
     if not score.tokens and not math.isnan(score.loss_per_document):
         cards.append(
             _card("Loss per document", f"{number(score.loss_per_document, 4)} <small>nats</small>", score,
-                  score.loss_per_document_ci, "The log holds totals of documents, and no tokens.")
+                  score.loss_per_document_ci, "The log holds totals of documents, not tokens.")
         )  # fmt: skip
     if score.choices is not None:
         guess = f"Guessing costs <b>{number(score.choices.guess, 4)}</b>."
@@ -133,7 +133,7 @@ def _box(heading: str, value: str, text: str) -> str:
 
 
 def _slices(score: LanguageModelValues) -> str:
-    """Return the tables of what shares a value."""
+    """Return the tables of slices."""
     found: list[str] = []
     for name, parts in score.by.items():
         title, rows = slice_table(name, parts)
@@ -146,16 +146,20 @@ def _pictures(score: LanguageModelValues) -> str:
     """Return the section of pictures: losses by place, of tokens and of documents."""
     drawn: list[str] = []
     if len(score.positions) > 1:
-        note = "" if all(part.exact for part in score.positions) else "<p>Tokens outside the log count with bounds.</p>"
-        drawn.append(figure("Loss per token by its place", lm_pictures.positions(score.positions), note))
+        note = (
+            ""
+            if all(part.exact for part in score.positions)
+            else "<p>Tokens outside the log count with their bounds.</p>"
+        )
+        drawn.append(figure("Loss per token by position", lm_pictures.positions(score.positions), note))
     if any(bar.weight for bar in score.histogram):
-        drawn.append(figure("Share of the tokens by what they cost", lm_pictures.losses(score)))
+        drawn.append(figure("Share of the tokens by loss", lm_pictures.losses(score)))
     if any(bar.weight for bar in score.document_histogram):
-        drawn.append(figure("Documents by what they cost", lm_pictures.documents(score.document_histogram, score.loss)))
+        drawn.append(figure("Documents by loss", lm_pictures.documents(score.document_histogram, score.loss)))
     if not drawn:
         return ""
     return (
-        "<h2>How is the cost spread?</h2>\n<p>The first tokens of a document have little context and cost more. The "
+        "<h2>How is the loss spread?</h2>\n<p>The first tokens of a document have little context and cost more. The "
         "loss is a mean, and a few costly tokens can outweigh many cheap ones.</p>\n"
         f'<div class="pair">{"".join(drawn)}</div>'
     )
@@ -169,7 +173,7 @@ def _tokens(score: LanguageModelValues) -> str:
          _least(t.loss, t.exact), f"{math.exp(-t.loss):.2g}")
         for t in score.worst_tokens
     ]  # fmt: skip
-    return "<h2>The tokens that cost most</h2>\n" + table(
+    return "<h2>The costliest tokens</h2>\n" + table(
         ("document", "position", "token", "loss, nats", "which got"), rows,
         caption=f"The costliest {counted(len(rows), 'token')}, costliest first", texts=(2,),
     )  # fmt: skip
@@ -180,7 +184,7 @@ def _documents(score: LanguageModelValues) -> str:
         return ""
     unit = score.worst_documents[0].unit
     rows = [(safe(d.document), _least(d.loss, d.exact), _size(d.tokens), _size(d.bytes)) for d in score.worst_documents]
-    return "<h2>The documents that cost most</h2>\n" + table(
+    return "<h2>The costliest documents</h2>\n" + table(
         ("document", f"nats per {unit}", "tokens", "bytes"), rows,
         caption=f"The costliest {counted(len(rows), 'document')}, costliest first",
     )  # fmt: skip

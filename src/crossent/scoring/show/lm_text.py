@@ -38,14 +38,14 @@ def notebook_html(score: LanguageModelValues) -> str:
 
 
 def heading(score: LanguageModelValues) -> str:
-    """Return one line about what was scored: documents, tokens, bytes and where they come from."""
+    """Return one line with the number of documents, tokens and bytes, and the kind of log."""
     counts = [(score.documents, "document"), (score.tokens, "scored token"), (score.bytes or 0, "byte")]
     said = ", ".join(counted(n, noun) for n, noun in counts if n)
     return f"{said} ({', '.join(score.sources)})"
 
 
 def headline(score: LanguageModelValues, unit: LossUnit = NATS) -> TextRows:
-    """Return the table of the whole score: name, value and interval of each number that the log tells."""
+    """Return the table of the whole score: name, value and interval of each number in the log."""
     level = f"{100 * score.level:g} % interval"
     rows: TextRows = [("", "value", level)]
 
@@ -95,7 +95,7 @@ def tables(score: LanguageModelValues, unit: LossUnit = NATS) -> list[TextTable]
 
 
 def slice_table(name: str, parts: Sequence[LanguageModelSlice], unit: LossUnit = NATS) -> TextTable:
-    """Return the table of the documents that share a value of a key, with the columns that some of them fill."""
+    """Return the table of a slice key, without the columns that stay empty."""
     listed, title = list(parts), f"by {shown(name)}"
     if len(parts) > MOST:
         listed = sorted(parts, key=lambda part: -_rank(part))[:MOST]
@@ -131,7 +131,7 @@ def slice_table(name: str, parts: Sequence[LanguageModelSlice], unit: LossUnit =
 
 
 def _rank(part: LanguageModelSlice) -> float:
-    """Return the loss by which slices are ordered, the first that is known."""
+    """Return the loss by which slices are ordered, the first known one."""
     losses = (part.loss, part.bits_per_byte, part.choices.loss if part.choices else math.nan)
     return next((loss for loss in losses if not math.isnan(loss)), -math.inf)
 

@@ -94,31 +94,31 @@ def _cards(score: ScoreValues) -> list[str]:
     bits_places = words.places(bits(score.se))
     clusters = "" if score.clusters is None else f", in {counted(score.clusters, 'independent cluster')}"
     if math.isnan(score.skill):
-        skill = "Undefined: guessing the frequencies of the classes costs nothing here, so nothing can be saved."
+        skill = "Undefined: always predicting the class frequencies costs nothing here, so nothing can be saved."
     else:
         skill = (
-            f"{_between(score, words.span(*map(share, score.skill_ci)))} Guessing the frequencies of the classes "
-            f"costs <b>{number(score.baseline, places)}</b> nats; this share of it is saved."
+            f"{_between(score, words.span(*map(share, score.skill_ci)))} Always predicting the class frequencies costs "
+            f"<b>{number(score.baseline, places)}</b> nats; the model saves this share of it."
         )
     return [
         _card(
             "Loss",
             f"{number(score.loss, places)} <small>nats</small>",
             f"{_between(score, interval(score.ci, places))} In bits <b>{number(score.bits, bits_places)}</b> "
-            f"({interval(score.bits_ci, bits_places)}). The predictions themselves expect to cost "
+            f"({interval(score.bits_ci, bits_places)}). If the probabilities were right, it would be "
             f"<b>{number(score.entropy, places)}</b>.{_beside_infinity(score)}",
         ),
         _card("Skill", share(score.skill), skill),
         _card(
             "Perplexity",
             words.exponential(score.loss),
-            f"{_between(score, words.span(*map(words.exponential, score.ci)))} As unsure as a choice among so many "
-            f"equally probable classes.{_finite_perplexity(score)}",
+            f"{_between(score, words.span(*map(words.exponential, score.ci)))} The uncertainty of a choice between "
+            f"this many equally probable classes.{_finite_perplexity(score)}",
         ),
         _card(
             "Accuracy",
             share(score.accuracy),
-            f"{_accuracy_between(score)}The class found most probable is the true one in this share of "
+            f"{_accuracy_between(score)}The most probable class is the true one in this share of "
             f"{counted(score.n, 'row')}{clusters}.",
         ),
     ]
@@ -132,7 +132,7 @@ def _accuracy_between(score: ScoreValues) -> str:
 
 
 def _beside_infinity(score: ScoreValues) -> str:
-    """Return sentences on the finite losses beside an infinite one, and on the loss at some floors."""
+    """Return sentences on the finite losses if the loss is infinite, and on the loss at some floors."""
     found = score.finite
     if found is None:
         return ""
@@ -144,7 +144,7 @@ def _beside_infinity(score: ScoreValues) -> str:
     floors = ", ".join(
         f"<b>{number(floor.loss, places)}</b> at {words.probability(floor.zero)}" for floor in found.floors
     )
-    return f"{others if found.n else ''} With a smallest probability to charge, all rows cost {floors}."
+    return f"{others if found.n else ''} With a floor on the probability, the loss of all rows is {floors}."
 
 
 def _finite_perplexity(score: ScoreValues) -> str:
@@ -178,9 +178,9 @@ def _reliability(score: ScoreValues) -> str:
         caption = f"Probability of the positive class, {clipped(score.classes[1], 60)}"
     drawn = figure(caption, pictures.reliability(score), key)
     return (
-        "<h2>Can the probabilities be believed?</h2>\n<p>Of all rows that were given a probability of 70&nbsp;%, "
-        "70&nbsp;% should come true. Then the points lie on the broken line. Points below it were promised too much, "
-        f'points above it too little.</p>\n<div class="pair">\n{drawn}\n{_decomposition(calibration)}\n</div>'
+        "<h2>Can the probabilities be believed?</h2>\n<p>Of all rows with a probability of 70&nbsp;%, 70&nbsp;% "
+        "should come true. Then the points lie on the broken line. Points below it are over-confident, points above "
+        f'it under-confident.</p>\n<div class="pair">\n{drawn}\n{_decomposition(calibration)}\n</div>'
     )
 
 
@@ -198,13 +198,13 @@ def _decomposition(calibration: Calibration | None) -> str:
         if c.temperature.n:
             advice += f" Fitted to {counted(c.temperature.n, 'row')}."
     return (
-        f'<div class="card"><h3>What the loss is made of</h3><p>Of the question {words.question(c)}, in nats:</p>'
+        f'<div class="card"><h3>Parts of the loss</h3><p>For the question “{words.question(c)}”, in nats:</p>'
         f'<div class="sum">{shown}</div>'
-        "<p><b>Miscalibration</b> is what wrong probabilities cost: following the isotonic curve instead would save "
-        "it. <b>Discrimination</b> is what telling the rows apart saves. <b>Uncertainty</b> is what knowing no more "
-        "than the average costs.</p>"
-        f"<p>{advice}</p><p>The expected calibration error of the bins is {share(c.ece)}. It depends on how the bins "
-        "are cut, so that the miscalibration says more.</p></div>"
+        "<p><b>Miscalibration</b> is the cost of wrong probabilities: the isotonic curve would save it. "
+        "<b>Discrimination</b> is the saving from different probabilities for different rows. <b>Uncertainty</b> is "
+        "the cost of predicting the average for every row.</p>"
+        f"<p>{advice}</p><p>The expected calibration error of the bins is {share(c.ece)}. It depends on the bins; the "
+        "miscalibration does not.</p></div>"
     )
 
 
@@ -215,11 +215,11 @@ def _losses(score: ScoreValues) -> str:
     key = '<ul class="key"><li><i class="ink dashed"></i>the loss, which is the mean</li></ul>'
     if not 0 < score.loss < math.inf:
         key = ""
-    drawn = figure("Share of the rows by what they cost", pictures.losses(score), key)
+    drawn = figure("Share of the rows by loss", pictures.losses(score), key)
     return (
-        "<h2>How is the cost spread over the rows?</h2>\n<p>The loss is a mean, and a few costly rows can outweigh "
-        "many cheap ones. The axis is logarithmic: equal steps are equal factors. Its upper edge says which "
-        f'probability of the true class costs so much.</p>\n<div class="pair">{drawn}{_quantiles(score)}</div>'
+        "<h2>How is the loss spread over the rows?</h2>\n<p>The loss is a mean, and a few costly rows can outweigh "
+        "many cheap ones. The axis is logarithmic: equal steps are equal factors. Its upper edge shows the "
+        f'probability of the true class.</p>\n<div class="pair">{drawn}{_quantiles(score)}</div>'
     )
 
 
@@ -231,11 +231,11 @@ def _quantiles(score: ScoreValues) -> str:
         (f"{100 * part:g} %", _about(cost), _about(math.exp(-cost))) for part, cost in zip(parts, costs, strict=True)
     ]
     what = "rows" if score.weight == score.n else "weight"
-    heading = (f"of the {what}", "cost at least, nats", "true class got at most")
-    text = "Read from the bars of the picture, and so rounded to them."
+    heading = (f"of the {what}", "loss at least, nats", "true class at most")
+    text = "Read from the bars of the picture, so rounded to them."
     if math.isinf(score.loss):
-        text += " Rows whose true class got probability 0 cost infinitely much and stand apart on the right."
-    drawn = table(heading, rows, caption="What the costliest rows cost, nearly")
+        text += " Rows whose true class got probability 0 have an infinite loss and stand apart on the right."
+    drawn = table(heading, rows, caption="Loss of the costliest rows, approximately")
     return f'<div class="card"><h3>The costliest rows</h3>{drawn}<p>{text}</p></div>'
 
 
@@ -262,8 +262,8 @@ def _worst(score: ScoreValues) -> str:
     ]
     heading = ("row", "loss, nats", "true class", "its probability", "most probable", "its probability")
     return (
-        "<h2>The rows that cost most</h2>\n<p>Being sure and wrong is the most expensive thing a model can do. These "
-        "rows are the first to look at: some may be labelled wrongly.</p>\n"
+        "<h2>The costliest rows</h2>\n<p>A confident wrong prediction has the largest loss. Look at these rows first: "
+        "some may have wrong labels.</p>\n"
         + table(heading, rows, caption=f"The costliest {counted(len(rows), 'row')}, costliest first", texts=(2, 4))
     )
 
@@ -300,9 +300,9 @@ def _numbers(score: ScoreValues) -> str:
             "e to the loss",
             words.span(*map(words.exponential, score.ci)),
         ),
-        NumberRow("baseline, nats", nats(score.baseline), "loss of predicting the frequencies of the classes"),
+        NumberRow("baseline, nats", nats(score.baseline), "loss of always predicting the class frequencies"),
         NumberRow("skill", share(score.skill), "1 − loss / baseline", words.span(*map(share, score.skill_ci))),
-        NumberRow("entropy, nats", nats(score.entropy), "the loss that the predictions themselves expect"),
+        NumberRow("entropy, nats", nats(score.entropy), "expected loss if the probabilities were right"),
         NumberRow(
             "accuracy",
             share(score.accuracy),
@@ -310,7 +310,7 @@ def _numbers(score: ScoreValues) -> str:
             words.span(*map(share, score.decisions.accuracy.ci)) if score.decisions else "",
         ),
         *(NumberRow(name, value, meaning, ends) for name, value, ends, meaning in answers.number_rows(score)),
-        NumberRow("least probability", _zero(score), "smaller probabilities are charged as this one"),
+        NumberRow("least probability", _zero(score), "smaller probabilities count as this one"),
         *_calibration_rows(score.calibration, places),
     ]
     return table(
@@ -322,7 +322,7 @@ def _numbers(score: ScoreValues) -> str:
 
 
 def _finite_rows(score: ScoreValues, places: int) -> list[NumberRow]:
-    """Return the rows about the finite losses beside an infinite one."""
+    """Return the rows about the finite losses if the loss is infinite."""
     found = score.finite
     if found is None:
         return []
@@ -340,7 +340,7 @@ def _finite_rows(score: ScoreValues, places: int) -> list[NumberRow]:
 
 def _meaning_of_clusters(score: ScoreValues) -> str:
     """Return the meaning of the number of clusters."""
-    return "every row stands for itself" if score.clusters is None else "independent groups of rows"
+    return "every row is independent" if score.clusters is None else "independent groups of rows"
 
 
 def _zero(score: ScoreValues) -> str:
@@ -354,16 +354,20 @@ def _calibration_rows(calibration: Calibration | None, places: int) -> list[Numb
         return []
     c = calibration
     rows = [
-        NumberRow("binary loss, nats", number(c.loss, places), f"of the question {words.question(c)}"),
+        NumberRow("binary loss, nats", number(c.loss, places), f"for the question “{words.question(c)}”"),
         NumberRow("miscalibration, nats", number(c.miscalibration, places), "saved by following the isotonic curve"),
-        NumberRow("discrimination, nats", number(c.discrimination, places), "saved by telling the rows apart"),
+        NumberRow(
+            "discrimination, nats",
+            number(c.discrimination, places),
+            "saved by different probabilities for different rows",
+        ),
         NumberRow("uncertainty, nats", number(c.uncertainty, places), "loss of predicting the average"),
         NumberRow("calibration error", share(c.ece), "mean distance of the bins from the diagonal"),
     ]
     if (t := c.temperature) is not None:
         rows += [
             NumberRow("temperature", number(t.value), f"the best divisor of the logits, from {counted(t.n, 'row')}"),
-            NumberRow("loss before it, nats", number(t.loss, places), "of these rows as they are"),
+            NumberRow("loss before it, nats", number(t.loss, places), "of these rows, unchanged"),
             NumberRow("loss after it, nats", number(t.scaled, places), "of these rows with their logits divided"),
         ]
     return rows
@@ -373,8 +377,8 @@ def _footer(score: ScoreValues) -> Markup:
     """Return the last lines: version and methods."""
     independent = "rows" if score.clusters is None else "clusters"
     return Markup(
-        f"Made by crossent {__version__}. Probabilities are charged as they are, without clipping"
-        + ("" if isinstance(score.zero, str) else f", down to {number(score.zero, 6)}")
+        f"Made by crossent {__version__}. Probabilities are not clipped"
+        + ("" if isinstance(score.zero, str) else f", except below {number(score.zero, 6)}")
         + f". Intervals of losses are Hall’s (1992), corrected for skewness, and take {independent} as independent of "
         "each other; those of the bins are Wilson’s (1927) and take rows as independent."
     )

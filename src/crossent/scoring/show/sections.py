@@ -21,9 +21,8 @@ def classes(score: ScoreValues) -> str:
     if not any(part.n for part in score.per_class):
         return ""
     text = (
-        "<p>The rows of each true class, costliest class first: the dot is their loss, the line its interval, the "
-        "broken line the loss of all rows. A wide interval means few rows, an "
-        "arrowhead that it goes on.</p>"
+        "<p>Rows by true class, costliest class first. The dot is the loss, the line its interval, the broken line the "
+        "loss of all rows. A wide interval means few rows; an arrowhead means that it continues.</p>"
     )
     missing = [part.value for part in score.per_class if not part.n]
     if missing:
@@ -41,7 +40,7 @@ def slices(score: ScoreValues) -> str:
     columns = {name: parts for name, parts in score.by.items() if any(part.n for part in parts)}
     if not columns:
         return ""
-    text = "<p>The same for the rows that share a value of a column.</p>"
+    text = "<p>The same for the values of a column.</p>"
     if score.bins:
         some = ", ".join(f"{safe(name)} in {counted(bins, 'bin')}" for name, bins in score.bins.items())
         text += f"<p>Columns of numbers are cut into bins with about equally many rows: {some}.</p>"

@@ -29,10 +29,10 @@ class LossUnit:
         return nats / self.nats
 
 
-FLOORED = "if no smaller probability were charged"
+FLOORED = "if smaller probabilities counted as this"
 NATS, BITS = LossUnit("nats", 1.0), LossUnit("bits", math.log(2))
 _BLAMED = 5  # classes
-_MOST = 12  # parts that are listed; of more, those with the largest losses
+_MOST = 12  # most parts in a table: the ones with the largest losses
 _WIDEST = 60  # characters of a cell
 
 
@@ -79,14 +79,14 @@ def headline(score: ScoreValues, *, in_bits: bool = False) -> TextRows:
         *rows,
         ("perplexity", words.exponential(score.loss), words.span(*ends)),
         ("skill", words.share(score.skill), skill),
-        (f"baseline, {unit}", words.number(convert(score.baseline), places), "the frequencies of the classes"),
-        (f"entropy, {unit}", words.number(convert(score.entropy), places), "what the predictions expect to cost"),
+        (f"baseline, {unit}", words.number(convert(score.baseline), places), "always predicting the class frequencies"),
+        (f"entropy, {unit}", words.number(convert(score.entropy), places), "expected loss if calibrated"),
         *measure_rows(score, convert, unit),
     ]
 
 
 def _beside_infinity(score: ScoreValues, unit: LossUnit) -> TextRows:
-    """Return rows about the finite losses beside an infinite one, and about the loss at some floors."""
+    """Return rows about the finite losses if the loss is infinite, and about the loss at some floors."""
     found = score.finite
     if found is None:
         return []
@@ -123,7 +123,7 @@ def sentences(score: ScoreValues, unit: LossUnit = NATS) -> list[str]:
     loss, *parts = (words.number(unit.of(term)) for term in terms)
     whole = f"loss {loss} {unit.name} = miscalibration {parts[0]} − discrimination {parts[1]} + uncertainty {parts[2]}"
     error = f"expected calibration error {words.share(found.ece)}"
-    said = [f"Asked {words.question(found)}: {whole}; {error}."]
+    said = [f"Calibration ({words.question(found)}): {whole}; {error}."]
     if found.temperature is None:
         return [*said, words.no_advice(found.no_temperature)]
     scaled = {name: unit.of(getattr(found.temperature, name)) for name in ("loss", "scaled")}
@@ -138,7 +138,7 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
     found += [_parts(name, parts, unit, score.bins.get(name, 0)) for name, parts in score.by.items()]
     found += measure_tables(score)
     if score.worst:
-        head = ("row", f"loss, {unit.name}", "true class", "which got", "predicted", "which got")
+        head = ("row", f"loss, {unit.name}", "true class", "probability", "predicted", "probability")
         rows = [
             (
                 shown(row.id), words.number(unit.of(row.loss)), shown(row.label), words.share(row.probability),
@@ -146,14 +146,14 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
             )
             for row in score.worst
         ]  # fmt: skip
-        found.append(TextTable(f"the {words.counted(len(rows), 'row')} that cost most", [head, *rows]))
+        found.append(TextTable(f"the {words.counted(len(rows), 'row')} with the largest loss", [head, *rows]))
     return found
 
 
 def _parts(name: str, parts: Sequence[Slice], unit: LossUnit, bins: int = 0) -> TextTable:
     """Return the table of the classes, or of the values of a column, or of bins of its numbers."""
     listed, title = list(parts), f"by {shown(name)}"
-    title += f": {words.counted(bins, 'bin')} of numbers, about equally many rows in each" if bins else ""
+    title += f": {words.counted(bins, 'bin')} with about equally many rows" if bins else ""
     if len(parts) > _MOST:
         listed = sorted(parts, key=lambda part: -part.loss)[:_MOST]
         title = f"{title}: the {_MOST} of {len(parts)} with the largest loss"

@@ -56,7 +56,7 @@ def exponential(x: float) -> str:
 
 
 def probability(q: float) -> str:
-    """Return a small probability, a power of ten as such.
+    """Return a small probability; powers of ten keep that form.
 
     >>> probability(1e-6), probability(0.002)
     ('10⁻⁶', '0.002')
@@ -157,7 +157,7 @@ def no_advice(reason: str | None) -> str:
 
 
 def question(calibration: Calibration) -> str:
-    """Return the question that the decomposition and the reliability diagram answer."""
+    """Return the question behind the decomposition and the reliability diagram."""
     if calibration.of == "top label":
-        return "whether the most probable class is the true one"
-    return "whether the row is of the positive class"
+        return "is the most probable class the true one?"
+    return "is the row of the positive class?"

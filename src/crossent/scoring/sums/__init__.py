@@ -1,4 +1,4 @@
-"""Sums: what a state keeps of its rows, small and mergeable, and the statistics that follow.
+"""Sums: small, mergeable sums over the rows of a state, and the statistics from them.
 
 `row_sums` feeds every sum, a block of rows at a time: `costs` (from the core), `counted` (the rows that count),
 `totals` by class and slice (`slicing`) with their `interval`, `details`, `curve` and `temperature` (calibration),

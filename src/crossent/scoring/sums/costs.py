@@ -1,7 +1,7 @@
 """Costs of rows, from their predictions and labels, by the core's row functions.
 
-Nothing of the size of the predictions is allocated: probabilities are read where they are, and logits become float64 a
-small piece at a time, so that the numbers do not depend on the type in which they were stored.
+Nothing of the size of the predictions is allocated: probabilities are read in place, and logits become float64 in small
+pieces, so that results do not depend on the stored type.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crossent.stats import FIELDS, RowStats
 PIECE = 1 << 17
 """Elements of a piece of logits that becomes float64."""
 EXACT = 1e-6
-"""How far a probability or a sum of probabilities may be off whatever its type, as rounding."""
+"""Rounding allowed in a probability or a sum of probabilities of any type."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class Costs:
     loss = −log q_y in nats, `probability` q_y of the true class y, `confidence` max q of the most probable class, which
     is `predicted`, and `entropy` −Σ q log q. `total` is Σ q before any normalising. `least` and `plain` are the
     smallest and the sum of the numbers as the caller stored them. With two classes `positive` is q of the second one,
-    whatever the true class; else it is None.
+    for any true class; else it is None.
     """
 
     loss: Any

@@ -20,9 +20,9 @@ class CountedRows:
     """n rows of a block that have a class and a positive weight, each column (n,), and how many others were left out.
 
     `places` are their places in their batch, and `first` is the number of the batch's first row in the state. `loss` is
-    what they are charged, with no probability below the smallest. `right` says whether the predicted class is the true
-    one. `weight` is None where all weights are 1. Of the rows left out, `ignored` have no class and `weightless` a
-    weight of 0.
+    their loss, with probabilities floored at the smallest. `right` is whether the predicted class is the true one.
+    `weight` is None where all weights are 1. Of the rows left out, `ignored` have no class and `weightless` a weight of
+    0.
     """
 
     batch: Batch
@@ -83,7 +83,7 @@ class CountedRows:
 
 
 def _charged(costs: Costs, zero: Zero) -> Any:
-    """Return the losses, none larger than that of the smallest probability to charge."""
+    """Return the losses, capped at the loss of the smallest probability."""
     if zero == "inf":
         return costs.loss
     return np.where(costs.probability < zero, -np.log(zero), costs.loss)

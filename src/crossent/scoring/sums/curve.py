@@ -1,8 +1,8 @@
 """The calibration curve: pairs (predicted probability q, truth) in little memory, and the decomposition of the loss.
 
-Pairs are kept as they are while the probabilities are few. Beyond that each goes into a cell of a fixed grid, 1/32 of
-an octave of the odds q / (1 − q) wide, and cut at the tenths; the cells do not depend on the order of rows.
-A cell keeps Σ w, Σ w q and Σ w truth.
+Pairs are kept unchanged while the probabilities are few. Beyond that each goes into a cell of a fixed grid, 1/32 of an
+octave of the odds q / (1 − q) wide, and cut at the tenths; the cells do not depend on the order of rows. A cell keeps Σ
+w, Σ w q and Σ w truth.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CELLS = _LAST - _FIRST + BINS + 1
 
 
 class Points(NamedTuple):
-    """Points of a curve in ascending order, (K,) each: mean probability q, weight, and weight of what came true."""
+    """Points of a curve in ascending order, (K,) each: mean probability q, weight, and weight of the positive rows."""
 
     q: Any
     weight: Any
@@ -34,7 +34,7 @@ class Decomposition(NamedTuple):
     """A binary loss taken apart.
 
     `recalibrated` is the loss of the best increasing function of the probabilities, which `curve` holds as pairs
-    (probability, frequency); `uncertainty` is the loss of the frequency alone.
+    (probability, frequency); `uncertainty` is the loss of predicting the frequency.
     """
 
     recalibrated: float
@@ -70,7 +70,7 @@ class Curve:
         self.sums: Any = np.empty((4, 0))
 
     def add(self, q: Any, truth: Any, weight: Any | None) -> None:
-        """Add rows with probabilities q in [0, 1] and what came true, 0 or 1."""
+        """Add rows with probabilities q in [0, 1] and outcomes 0 or 1."""
         if self.q is not None:
             known, place = np.unique(q, return_inverse=True)
             place = place.reshape(-1)
@@ -87,7 +87,7 @@ class Curve:
         self.sums += _in_cells(other)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes, of cells those that have rows, which are few."""
+        """Return the attributes, with only the few cells that have rows."""
         if self.q is not None:
             return vars(self)
         filled = self.filled()

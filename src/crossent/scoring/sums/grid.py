@@ -1,4 +1,4 @@
-"""Probabilities of every class beside what came true, in the cells of a fixed grid: curves of each class against all.
+"""Probabilities and outcomes of every class, in the cells of a fixed grid: curves of each class against all.
 
 A cell is a quarter of an octave wide, of q below one half and of 1 − q above it, and cut at the tenths. The cells do
 not depend on the order of rows. A cell keeps Σ w, Σ w q, Σ w truth, Σ w q truth and the number of rows.

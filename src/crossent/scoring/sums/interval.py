@@ -32,8 +32,8 @@ class Mean:
 
     n counts the independent parts (rows, or clusters of rows), weight is Σ b, se the standard error of the mean, and
     skew the skewness of the parts' residuals u = a − mean · b. lean = Σ u b / (Σ b · √Σ u²) is how much they go with b:
-    Σ b is in the standard error too, so that a ratio is skewed by it; 0 where all parts weigh the same. even says how
-    many parts of one weight would be as good as these, (Σ b²)² / Σ b⁴.
+    Σ b is in the standard error too, so that a ratio is skewed by it; 0 where all parts weigh the same. even is the
+    effective number of parts of one weight, (Σ b²)² / Σ b⁴.
     """
 
     value: Array
@@ -125,9 +125,9 @@ class Tested(NamedTuple):
 def tested(mean: Mean, level: float) -> Tested:
     """Return the interval of the mean of one group at a level, and the two-sided p-value of a mean of 0.
 
-    Both follow one rule: the p-value is 1 less the level of the interval that ends at 0. Of n parts whose signs could
-    all be by chance, as likely as any other, no p-value is below 2^(1 − n), whatever their sizes (Fisher's sign flips);
-    so an interval of a higher level holds 0.
+    Both follow one rule: the p-value is 1 minus the level of the interval that ends at 0. Of n parts whose signs could
+    all be by chance, as likely as any other, no p-value is below 2^(1 − n) for any sizes (Fisher's sign flips); so an
+    interval of a higher level holds 0.
     """
     low, high = (float(np.reshape(end, -1)[0]) for end in mean.interval(level))
     value = float(np.reshape(mean.value, -1)[0])

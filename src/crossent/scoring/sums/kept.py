@@ -13,8 +13,8 @@ import numpy as np
 class KeptColumns:
     """Kept rows by column, (n,) each; weight, cluster and id are None where the rows have none.
 
-    `label`, `predicted`, `cluster` and those of each column of `by` are numbers of classes, clusters and values in the
-    state. `probability` is that of the true class, `confidence` that of the `predicted` one.
+    `label`, `predicted`, `cluster` and each column of `by` hold numbers of classes, clusters and values in the state.
+    `probability` is that of the true class, `confidence` that of the `predicted` one.
     """
 
     loss: Any
@@ -75,7 +75,7 @@ class KeptRows:
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Return the parts of a column as one; ids of several types stay what they are."""
+    """Return the parts of a column as one; ids of several types stay unchanged."""
     if len({part.dtype.kind for part in parts}) > 1:
         parts = [part.astype(object) for part in parts]
     return np.concatenate(parts)

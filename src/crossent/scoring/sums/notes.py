@@ -35,7 +35,7 @@ class Notes:
     """Facts about suspicious rows, which merge.
 
     `left_out` rows were ignored, `weightless` rows had a weight of 0. Probabilities of `off` rows do not sum to 1: the
-    furthest by `furthest` in `furthest_row`; normalising would change Σ w loss by `effect`. `hard` says whether all
+    furthest by `furthest` in `furthest_row`; normalising would change Σ w loss by `effect`. `hard` is whether all
     predictions are 0 or 1, `distributions` whether all logits could be probabilities, `opposite` whether all rows of
     logits are [1 − m, m]. In `impossible` rows the true class has probability 0.
     """
@@ -162,7 +162,7 @@ class Notes:
             said.append(
                 Message(
                     "all predictions are exactly 0 or 1: these look like decided classes, not probabilities; a score "
-                    "needs what the model gives before it decides (predict_proba, not predict)"
+                    "needs the model's probabilities (predict_proba, not predict)"
                 )
             )
         return said
@@ -175,7 +175,7 @@ class Notes:
             return Message(
                 f"the true class got probability 0 in {which}, so the loss is infinite; pass ",
                 Argument("zero", 1e-6),
-                ", say, to charge a smallest probability instead",
+                ", for example, to charge at least that probability",
             )
         return Message(f"the true class got less than {zero:g} in {which}, which were charged for {zero:g}")
 
@@ -232,7 +232,7 @@ def _check_range(rows: CountedRows) -> None:
 
 
 def _check_logarithms(rows: CountedRows, slack: float) -> None:
-    """Raise if log-probabilities are positive, or stand for a value that was not reported."""
+    """Raise if log-probabilities are positive, or mark an unreported value."""
     costs = rows.costs
     with np.errstate(divide="ignore"):
         positive = (costs.plain if rows.batch.binary else np.log(costs.confidence)) > slack
@@ -249,7 +249,7 @@ def _check_logarithms(rows: CountedRows, slack: float) -> None:
 
 
 def _outside_hint(column: Any) -> str:
-    """Return a hint at what the numbers of a column are, one for each row, if they are no probabilities."""
+    """Return a hint at the likely kind of numbers in a column, one for each row, if they are not probabilities."""
     if (column <= 0.0).all():
         return Message(
             "if these are log-probabilities, pass ",
@@ -263,7 +263,7 @@ def _outside_hint(column: Any) -> str:
 
 
 def _outside_hint_of_many(row: Any, rows: CountedRows) -> str:
-    """Return a hint at what the numbers of a row are, one for each class, if they are no probabilities."""
+    """Return a hint at the likely kind of numbers in a row, one for each class, if they are not probabilities."""
     if (row <= 0.0).all() and _is_one(np.exp(row).sum()):
         return Message("if these are log-probabilities, pass ", Argument("logprobs"))
     if logarithms := _other_logarithms(row):

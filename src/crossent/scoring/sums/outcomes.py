@@ -1,4 +1,4 @@
-"""What the most probable classes are worth as answers: who was taken for whom, accuracy and recall with intervals."""
+"""The most probable classes as answers: confusions, accuracy and recall with intervals."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Outcomes:
             self.missed += float(less)
 
     def decisions(self, classes: Sequence[Hashable], level: float, *, clustered: bool) -> Decisions:
-        """Return what the answers are worth."""
+        """Return the accuracy measures of the answers."""
         weight, square, _ = self.rows.value
         right, right_square = self.right.value
         answers, there = self.answers.value, np.flatnonzero(self.count)

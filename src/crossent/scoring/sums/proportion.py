@@ -37,7 +37,7 @@ def normal_quantile(level: float) -> float:
 
 
 def rows_as_good(value: Any, square: Any, else_n: Any) -> Any:
-    """Return p (1 − p) / se² from se² (G,), or `else_n` where there is no spread to tell it from."""
+    """Return p (1 − p) / se² from se² (G,), or `else_n` without any spread."""
     inside = (value > 0.0) & (value < 1.0) & (square > 0.0)
     return np.where(inside, value * (1.0 - value) / np.where(inside, square, 1.0), else_n)
 

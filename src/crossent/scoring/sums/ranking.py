@@ -26,7 +26,7 @@ class Steps(NamedTuple):
 
 
 class BrierParts(NamedTuple):
-    """The square loss of the best recalibration, and that of the frequency alone."""
+    """The squared loss of the best recalibration, and of predicting the frequency."""
 
     recalibrated: float
     uncertainty: float
@@ -41,8 +41,8 @@ def steps(points: Points) -> Steps:
 def ranking(value: Hashable, points: Points, *, exact: bool, lead: Any | None = None) -> Ranking:
     """Return areas and curves of a class; NaN where it has no rows or there are no others.
 
-    If points are cells and not `exact`, the rows of a cell are taken as mixed, those of the class ahead of the others
-    by `lead`; how far the areas may be off follows from the orders of these rows that are best and worst.
+    If points are cells and not `exact`, the rows of a cell are taken as mixed, with the rows of the class ahead by
+    `lead`; how far the areas may be off follows from the orders of these rows that are best and worst.
     """
     true, false = steps(points)
     positive, negative = true[-1], false[-1]
@@ -95,7 +95,7 @@ def _thinned(curve: Any) -> tuple[tuple[float, float], ...]:
 def thresholds(points: Points, q: Any, fp: float, fn: float) -> Thresholds:
     """Return thresholds of two classes; `q` are the least probabilities of the points, (K,) ascending.
 
-    A threshold is that of a point, or infinite, which takes no row as positive.
+    A threshold is a probability of a point, or infinite: then no row is positive.
     """
     true, false = (np.concatenate([[0.0], part]) for part in steps(points))
     at = np.concatenate([[math.inf], q[::-1]])
@@ -111,7 +111,7 @@ def thresholds(points: Points, q: Any, fp: float, fn: float) -> Thresholds:
         return Threshold(threshold, *(float(part[k]) for part in (precision, recall, f1, cost)))
 
     def beside(threshold: float) -> Threshold:
-        """Return what follows from the rows with at least this probability."""
+        """Return the results of taking rows with at least this probability as positive."""
         return found(int(np.searchsorted(-at, -threshold, side="right")) - 1, threshold)
 
     least, most = float(q[0]), float(q[-1])
@@ -121,7 +121,7 @@ def thresholds(points: Points, q: Any, fp: float, fn: float) -> Thresholds:
 
 
 def brier_parts(points: Points) -> BrierParts:
-    """Return what the square loss of one class against the rest is made of, by isotonic regression."""
+    """Return the decomposition of the squared loss of one class against the rest, by isotonic regression."""
     from scipy.optimize import isotonic_regression
 
     weight, truth = points.weight, points.truth

@@ -1,4 +1,4 @@
-"""Probabilities of each class beside the truth: as they are up to a million numbers, beyond that in cells of a grid."""
+"""Probabilities and truth of each class: single values up to a million numbers, beyond that in cells of a grid."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pairs(NamedTuple):
 class Ranks:
     """Pairs of all rows until there are too many; then cells, of two classes those of the calibration curve.
 
-    `held` counts the numbers in `blocks`, which is empty once `few` is False. `whole` says whether a pickle keeps all.
+    `held` counts the numbers in `blocks`, which is empty once `few` is False. `whole` is whether a pickle keeps all.
     """
 
     def __init__(self, whole: bool) -> None:

@@ -44,7 +44,7 @@ class _Groups:
 class RowSums:
     """Sums over all rows of a state, which merge: totals by class and slice, details, notes, and kept rows.
 
-    `layout` holds what all rows have in common, None before the first. `seen` counts the rows that came, left out or
+    `layout` holds the facts shared by all rows, None before the first. `seen` counts the rows that came, left out or
     not.
     """
 
@@ -137,7 +137,7 @@ class RowSums:
             )
         if self.options.costs != mistake_costs(None) and len(layout.classes) != 2:
             raise InputError(
-                f"costs of false positives and false negatives are of two classes, and these rows have "
+                f"costs of false positives and false negatives need two classes, and these rows have "
                 f"{len(layout.classes)}; leave them out",
                 argument="costs",
             )
@@ -177,7 +177,7 @@ class RowSums:
             )
 
     def _add_squares(self, rows: CountedRows, cluster: Any | None) -> None:
-        """Add what is known of each class against the others, and Brier's square losses."""
+        """Add the sums of each class against the others, and Brier's squared losses."""
         costs, label, weight = rows.costs, rows.label, rows.weight
         if costs.positive is not None:
             self.ranks.add_two(rows)

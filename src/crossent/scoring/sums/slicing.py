@@ -1,4 +1,4 @@
-"""Slices: the totals of the rows that share a value of a column, and of numbers with many values those of bins.
+"""Slices: the totals of each value of a column, or of bins for numbers with many values.
 
 Numbers stay apart while there are few. Beyond that they go into cells that double in width until there are few again:
 the lowest bits of a float64 are dropped, as many as it takes. How many that is follows from all the numbers, so that
@@ -21,15 +21,15 @@ from crossent.scoring.sums.totals import AT, GROUP, Totals, moved
 CELLS = 2048
 """Numbers, or cells of numbers, that are kept apart."""
 MANY = 50
-"""Numbers beyond which bins are made although nobody asked for them."""
+"""Distinct numbers beyond which bins are made by default."""
 BINS = 5
-"""How many bins are made then."""
+"""Number of these bins."""
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _SIGN = -(1 << 63)
 
 
 class Numbering:
-    """Numbers of values, counted from 0 in the order in which the values first came."""
+    """Numbers of values, from 0 in order of first appearance."""
 
     def __init__(self) -> None:
         self.number: dict[Hashable, int] = {}
@@ -58,9 +58,9 @@ class Binned(NamedTuple):
 class Slicing:
     """A column of `by`: its values, and the totals of the rows of each.
 
-    `numbers` counts the values that are numbers. `dropped` says how many bits of them are dropped, 0 while values are
-    as they came; then the value of a cell is the number of the cell, as text with a mark that no value has, and `ends`
-    has the smallest and the largest number in it. `listed` numbers the values as they came, where rows are kept.
+    `numbers` counts the values that are numbers. `dropped` is the number of dropped bits, 0 while values are unchanged;
+    then the value of a cell is the number of the cell, as text with a mark that no value has, and `ends` has the
+    smallest and the largest number in it. `listed` numbers the values as they came, where rows are kept.
     """
 
     def __init__(self) -> None:

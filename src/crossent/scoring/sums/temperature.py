@@ -2,10 +2,10 @@
 
 The loss is convex in β = 1 / T (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Its values and slopes at powers of
 two fix a polynomial around the least one, whose minimum is the best T to about three digits. There is no minimum where
-the loss still rises with β at 0 (the true classes have less than their share of the logits) or still falls as β grows
-without bound (in every row the true class is the most probable one); then the reason is said. Of many rows a sample is
-enough: the rows whose hash, of their number and of the largest probability, has enough leading zeros. How many zeros
-are enough follows from the number of rows, so that the sample does not depend on blocks.
+the loss still rises with β at 0 (on average, the logit of the true class is not above the mean of its row) or still
+falls as β grows without bound (in every row the true class is the most probable one); then the reason is kept. Of many
+rows a sample is enough: the rows whose hash, of their number and of the largest probability, has enough leading zeros.
+How many zeros are enough follows from the number of rows, so that the sample does not depend on blocks.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Temperatures:
             return Fitted(None, "there is no best temperature: none makes an infinite loss finite")
         losses, slopes = self.sums.value[..., self.level :].sum(axis=-1) / weight
         if not np.isfinite(losses).all():
-            return Fitted(None, "there is no best temperature: the logits are too far apart to be divided by one")
+            return Fitted(None, "there is no best temperature: the logits are too far apart")
         flat, losses = float(losses[-1]), losses[:-1]
         slopes = -slopes / np.append(GRID, FLAT)  # by log T: dβ = −dT / T²
         now = float(losses[len(GRID) // 2])
@@ -102,15 +102,16 @@ class Temperatures:
         if slopes[-1] <= 0 and now - flat > _EQUAL * now:
             return Fitted(
                 None,
-                "there is no best temperature: the true classes have less than their share of the logits, so each "
-                "larger T cuts the loss further, until all classes are equally probable. Are the classes in the order "
+                "there is no best temperature: the true classes have logits no higher than the average of their rows, "
+                "so every "
+                "larger T lowers the loss, until all classes are equally probable. Are the classes in the order "
                 f"of the columns?{_few(rows, now - flat)}",
             )
         if not self.beaten[self.level :].any():
             return Fitted(
                 None,
-                f"there is no best temperature: in all {rows} rows the true class is the most probable one, so each "
-                f"smaller T cuts the loss further, towards 0.{_few(rows, now)}",
+                f"there is no best temperature: in all {rows} rows the true class is the most probable one, so every "
+                f"smaller T lowers the loss further, towards 0.{_few(rows, now)}",
             )
         least = _minimum(np.log(GRID), losses, slopes[:-1])
         gain = now - least.value
@@ -152,7 +153,7 @@ def _hash(number: Any, confidence: Any) -> Any:
 
 
 def _logits(batch: Batch, places: Any) -> Any:
-    """Return the logits of some rows as float64, contiguous; of one column those of both classes."""
+    """Return the logits of some rows as float64, contiguous; for one column, of both classes."""
     values = batch.values[places]
     values = values.double().numpy() if hasattr(values, "detach") else np.asarray(values, np.float64)
     with np.errstate(divide="ignore"):

@@ -2,8 +2,8 @@
 
 For each group the sums Σ w^k (l − c)^j, j ≤ k ≤ 3, about a centre c near the group's mean m; moving it is a polynomial.
 The mean, and the squares and cubes of the residuals w (l − m), follow from them. Rows in clusters are not independent:
-their residuals are summed by cluster first, so there is a table of Σ w l and Σ w by group and cluster for them.
-Every sum keeps its rounding errors, so that it does not depend on the blocks in which rows came.
+their residuals are summed by cluster first, so there is a table of Σ w l and Σ w by group and cluster for them. Every
+sum keeps its rounding errors, so that it does not depend on the blocks of rows.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sum:
             self.total, self.rest = np.pad(self.total, pad), np.pad(self.rest, pad)
 
     def take(self, places: Any, size: int) -> Sum:
-        """Return sums with a last axis of `size`, those at `places` from here."""
+        """Return sums with a last axis of `size`, with these sums at `places`."""
         result = Sum(*self.total.shape[:-1], size)
         result.total[..., places], result.rest[..., places] = self.total, self.rest
         return result
@@ -266,7 +266,7 @@ class Totals:
 
 
 def residuals_of(u: Any, b: Any, weight: Any, group: Any, size: int) -> Residuals:
-    """Return the sums of the residuals of parts, for each of `size` groups; `weight` says how unequal parts are."""
+    """Return the sums of the residuals of parts, for each of `size` groups; `weight` measures their inequality."""
     square, cube, cross, second, fourth = (
         np.bincount(group, x, size) for x in (u**2, u**3, u * b, weight**2, weight**4)
     )

@@ -1,6 +1,6 @@
-"""The ground floor of the losses: what every room above stands on, and nothing that knows a loss.
+"""The base of the losses: helpers for every folder above, without any loss.
 
-Here live calls of operators and their registration with torch, the backend of a tensor, access to libtorch, and small
-helpers for tensors. These modules import torch, `crossent.kernels` and the plain modules alone. Every other folder of
+It holds calls of operators and their registration with torch, the backend of a tensor, access to libtorch, and small
+helpers for tensors. These modules import only torch, `crossent.kernels` and the plain modules. Every other folder of
 `crossent.torch` may import them.
 """

@@ -1,7 +1,7 @@
-"""A weight of which some classes exist at a time: `Dequantized`, a tensor without memory of its own.
+"""A weight that exists only a range of classes at a time: `Dequantized`, a tensor without memory of its own.
 
-The operators of linear layers take it as it is, and ask it for the classes that they multiply. Whatever else torch does
-with it, it does with all of the numbers, as if these had been there.
+The operators of linear layers take it directly, and ask it for the classes of each product. Any other operation of
+torch computes all numbers first.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 _SAME = {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
 KERNELS: dict[str, Callable[..., Any]] = {}
-"""What the operators compute, by their names in torch's registry, filled by `register`: functions of flat arguments."""
-_BLOCK = 2**22  # numbers that are made at once where somebody wants all logits
+"""Computations of the operators by name in torch's registry, filled by `register`: functions of flat arguments."""
+_BLOCK = 2**22  # numbers computed at once for all logits
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Dequantized(Tensor):
-    """A weight (V, D) that a function makes a range of classes at a time.
+    """A weight (V, D) computed by a function, a range of classes at a time.
 
-    It takes the place of `linear_weight` or `teacher_weight`, alone or in a `LowRank`, and gets no gradient. Those of
-    the input, of a bias and of an adapter are those of the weight that the function makes.
+    It replaces `linear_weight` or `teacher_weight`, alone or in a `LowRank`, and gets no gradient. Input, bias and
+    adapter get the same gradients as with the full weight.
 
     Parameters
     ----------
     function
         `function(begin, end)` returns rows [begin, end) of the weight: a floating-point tensor (end − begin, D) on the
         device of the input. It is called for a few thousand classes at a time, in the forward and in the backward, and
-        returns the same each time.
+        must return the same values each time.
     shape
         (V, D).
     dtype
-        That of the operands that it is multiplied with; what the function returns is cast to it.
+        Dtype of the other operands of the product; results of the function are cast to it.
     device
-        Where what the function returns is, by default torch's default device.
+        Device of the function's results; by default torch's default device.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of another type, or out of its range; and, in the loss, if the function returns anything else
-        than those rows.
+        If an argument is of another type, or out of its range; and, in the loss, if the function returns anything but
+        these rows.
 
     Examples
     --------
@@ -93,20 +93,20 @@ class Dequantized(Tensor):
 
     @classmethod
     def of(cls, weight: Any, dtype: torch.dtype | None = None) -> Self:
-        """Return the weight that a library has quantised, made a range of classes at a time.
+        """Wrap a quantised weight of a library, to dequantise it a range of classes at a time.
 
         Parameters
         ----------
         weight
-            A tensor whose classes can be taken, `weight[begin:end]`, and then dequantised, as those of torchao; or a
-            weight of 4 or 8 bits of bitsandbytes, with its state.
+            A torchao tensor, or another one that supports `weight[begin:end]` and `dequantize()`; or a 4-bit or 8-bit
+            weight of bitsandbytes, with its state.
         dtype
-            By default that in which the tensor says its numbers are, for bitsandbytes that of its state.
+            By default the dtype of the tensor, for bitsandbytes the dtype of its state.
 
         Raises
         ------
         TypeError
-            If nothing is known of tensors like this one; `Dequantized(function, shape, dtype)` takes any.
+            If the tensor type is unknown; `Dequantized(function, shape, dtype)` works for any.
 
         Examples
         --------
@@ -127,7 +127,7 @@ class Dequantized(Tensor):
         Raises
         ------
         TypeError, ValueError
-            If the function returns anything else than the rows that it was asked for.
+            If the function returns anything but the requested rows.
         """
         begin, end = self._begin, self._begin + self.shape[0]
         if begin == end:
@@ -145,7 +145,7 @@ class Dequantized(Tensor):
         return found.detach().to(self.dtype)
 
     def classes(self, begin: int, end: int) -> Dequantized:
-        """Return the weight of classes [begin, end), which is not made either."""
+        """Return the weight of classes [begin, end), without computing it."""
         shape = (end - begin, self.shape[1])
         return self._made(self._function, self._begin + begin, shape, self.dtype, self.device)
 
@@ -157,9 +157,11 @@ class Dequantized(Tensor):
         return f"Dequantized(shape={tuple(self.shape)}, dtype={self.dtype})"
 
     def requires_grad_(self, mode: bool = True) -> Self:
-        """Raise, because there is no weight that a gradient could be for."""
+        """Raise, because there is no stored weight to train."""
         if mode:
-            raise RuntimeError("a Dequantized is made anew each time and gets no gradient; train an adapter beside it")
+            raise RuntimeError(
+                "a Dequantized is computed anew for each use and gets no gradient; train an adapter on top of it"
+            )
         return self
 
     def __copy__(self) -> Dequantized:
@@ -172,7 +174,7 @@ class Dequantized(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Raise: a function is not written to files."""
-        raise TypeError("a Dequantized has no numbers to save; save what its function makes them of")
+        raise TypeError("a Dequantized stores no numbers; save the data that its function reads")
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -211,7 +213,7 @@ def sum_over_classes(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _kept_lazy(func: Any, args: Any, kwargs: Any) -> Dequantized | None:
-    """Return what a slice of classes, another dtype or a copy is of a weight that is still not made, else None."""
+    """Return the lazy weight for a slice of classes, a dtype conversion or a copy, else None."""
     x = args[0] if args else None
     if not isinstance(x, Dequantized):
         return None

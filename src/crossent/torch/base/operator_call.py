@@ -1,7 +1,7 @@
 """Calls of operators: an operator takes one call, and its schema, flat arguments and gradients follow from the fields.
 
-torch's dispatcher knows flat lists of tensors and numbers. Everybody else names what they mean: a call is a class made
-by `operator_call` whose fields are tensors, numbers, texts, or values with fields of their own (another call,
+torch's dispatcher knows flat lists of tensors and numbers. All other code uses names: a call is a class made by
+`operator_call` whose fields are tensors, numbers, texts, or values with fields of their own (another call,
 `spec.Target`, `spec.Scores`). Only this module and `register` know the order of a flat list.
 """
 
@@ -60,14 +60,14 @@ So a temperature that it does not know is NaN in its own place and comes in this
 
 
 class _Step(NamedTuple):
-    """One value to be made: its class, and what picks its fields from tensors, constants and values made before."""
+    """One value to be made: its class, and the selection of its fields from tensors, constants and earlier values."""
 
     cls: Any
     pick: Callable[[list[Any]], tuple[Any, ...]]
 
 
 class _Layout(NamedTuple):
-    """The fields of a call, each with the class of what it holds if that has fields too (else None), and all leaves."""
+    """The fields of a call, each with the class of its value if that has fields too (else None), and all leaves."""
 
     fields: tuple[tuple[str, type | None], ...]
     leaves: tuple[Leaf, ...]
@@ -90,15 +90,15 @@ Cls = TypeVar("Cls", bound=type)
 def operator_call(cls: Cls) -> Cls:
     """Make a call of a class with annotated fields.
 
-    Nobody writes to a call. It is not frozen because a frozen one takes three times as long to make, and a small loss
-    makes five.
+    A call is never written to. It is not frozen because a frozen one takes three times as long to make, and a small
+    loss makes five.
     """
     made: Any = dataclasses.dataclass(slots=True, eq=False)(cls)
     return made
 
 
 class OperatorCall:
-    """Base of what operators take."""
+    """Base of the arguments of operators."""
 
     __slots__ = ()
 
@@ -210,7 +210,7 @@ def _getter(paths: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 def _append_steps(cls: Any, prefix: str, places: list[str], steps: list[_Step]) -> None:
-    """Append the steps that make a value, first the steps of its fields; `places` names what each place holds."""
+    """Append the steps that make a value, first the steps of its fields; `places` names the content of each place."""
     picked: list[int] = []
     for field in dataclasses.fields(cls):
         path = prefix + field.name
@@ -250,14 +250,14 @@ def _unread(number: Any) -> Tensor | None:
 
 
 class Kept(NamedTuple):
-    """What a backward gets from its forward: the call, and further tensors that were saved with it."""
+    """Data from a forward for its backward: the call, and further tensors that were saved with it."""
 
     call: Any
     more: tuple[Tensor, ...]
 
 
 def keep(ctx: Any, call: OperatorCall, *more: Tensor) -> None:
-    """Save a call and more tensors for the backward, the tensors as autograd wants them saved."""
+    """Save a call and more tensors for the backward, the tensors in autograd's way."""
     layout = _layout(type(call))
     tensors = layout.tensors(call)
     ctx.save_for_backward(*tensors, *more)
@@ -265,7 +265,7 @@ def keep(ctx: Any, call: OperatorCall, *more: Tensor) -> None:
 
 
 def kept(ctx: Any) -> Kept:
-    """Return what `keep` saved."""
+    """Return the data saved by `keep`."""
     layout, constants, number = ctx.kept
     saved = ctx.saved_tensors
     values = [*saved[:number], *constants]

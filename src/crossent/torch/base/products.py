@@ -1,7 +1,7 @@
-"""The floating-point operations of operators that multiply matrices, for those who count them.
+"""Counts of floating-point operations of the operators that multiply matrices.
 
-torch's `FlopCounterMode` knows operators by a table. Its module takes half a second to import and is seldom there, so
-the table is filled when somebody counts.
+torch's `FlopCounterMode` looks operators up in a table. Its module takes half a second to import and is seldom loaded,
+so the table is filled on first use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack  # pyr
 
 
 def tell_counters(operator: Any, count: Callable[..., int]) -> None:
-    """Let torch's counters know an operator: `count` takes its flat arguments and returns its operations."""
+    """Register an operator with torch's counters: `count` takes its flat arguments and returns its operations."""
     counting: Any = sys.modules.get("torch.utils.flop_counter")
     if counting is None:
         return

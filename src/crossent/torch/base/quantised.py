@@ -1,6 +1,6 @@
-"""Weights as libraries quantise them: how some rows become numbers, without those of all others.
+"""Weights as libraries quantise them: dequantisation of some rows, without the others.
 
-Nothing here imports a library: whoever has such a weight has imported it.
+Nothing here imports a library: a program with such a weight has imported it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class QuantisedRows(NamedTuple):
-    """What makes rows [begin, end) of a weight, the shape (V, D) of all of it, and the dtype of its numbers."""
+    """The function for rows [begin, end) of a weight, the shape (V, D) of the whole, and the dtype of its numbers."""
 
     make: Callable[[int, int], Tensor]
     shape: tuple[int, ...]
@@ -40,8 +40,8 @@ def rows_of(weight: Any, scales: Tensor | None = None) -> QuantisedRows:
         return QuantisedRows(lambda begin, end: weight[begin:end].dequantize(), tuple(weight.shape), weight.dtype)
     what = f"{type(weight).__module__}.{type(weight).__qualname__}"
     raise TypeError(
-        f"a {what} is no quantised weight of torchao or bitsandbytes; pass Dequantized(function, shape, dtype) with a "
-        "function that makes some of its rows"
+        f"a {what} is not a quantised weight of torchao or bitsandbytes; pass Dequantized(function, shape, dtype) with "
+        "a function that returns a range of its rows"
     )
 
 
@@ -95,8 +95,8 @@ def _of_8bit(weight: Any, scales: Tensor | None) -> QuantisedRows:
     largest: Any = scales if getattr(weight, "SCB", None) is None else weight.SCB
     if largest is None:
         raise TypeError(
-            "this 8-bit weight has no scales: its layer has taken them; pass Dequantized(function, shape, dtype) with "
-            "a function of layer.state.SCB"
+            "this 8-bit weight has no scales: its layer holds them; pass Dequantized(function, shape, dtype) with a "
+            "function that reads layer.state.SCB"
         )
 
     def make(begin: int, end: int) -> Tensor:

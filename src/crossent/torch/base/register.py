@@ -22,16 +22,16 @@ keeps_graph: Callable[[], bool] = getattr(
     "_get_current_graph_task_keep_graph",
     lambda: True,
 )
-"""Return whether the backward that runs may be run again, or nobody knows."""
+"""Return whether the running backward may run again; True if unknown."""
 
 Wants = frozenset[str]
-"""Names of the arguments that want a gradient."""
+"""Names of the arguments that require a gradient."""
 Gradients = Mapping[str, Tensor | None]
-"""Gradients by the names of the arguments; what is not there is None."""
+"""Gradients by the names of the arguments; a missing one is None."""
 
 
 class Forward(NamedTuple):
-    """What an operator computes, as functions of a call."""
+    """The computations of an operator, as functions of a call."""
 
     kernel: Callable[[Any], Any]
     """Computes it, on any device."""
@@ -79,7 +79,7 @@ def register(
     forward
         What it computes.
     backward
-        How it is differentiated. An operator without this is for backwards, where nothing wants a gradient.
+        How it is differentiated. An operator without this is for backwards, where nothing requires a gradient.
     first
         Return the first output only; the others are for the backward alone.
     """
@@ -124,12 +124,12 @@ def register(
             return None, *[found.get(name) for name in of_tensors]
 
     Direct.__name__ = name
-    Direct._backward_cls.__name__ = f"{name}Backward"  # pyright: ignore  # what profilers and graphs of autograd show
+    Direct._backward_cls.__name__ = f"{name}Backward"  # pyright: ignore  # the name in profilers and autograd graphs
     function: Any = super(torch.autograd.Function, Direct)
-    apply = function.apply  # without what torch does in Python for function transforms, which `call` has excluded
+    apply = function.apply  # skips torch's Python code for function transforms, which `call` has excluded
 
     def call(arguments: Any, *, plain: bool = False) -> Any:
-        if plain:  # the caller has looked already, and nothing wants a gradient
+        if plain:  # the caller has checked, and nothing requires a gradient
             return kernel(arguments)
         if is_watched():
             return named(watched(arguments))
@@ -167,7 +167,7 @@ def register(
 
 
 def is_plain_backward(*cotangents: Tensor | None) -> bool:
-    """Return whether these are ordinary cotangents of a backward that nobody watches or will differentiate."""
+    """Return whether these are ordinary cotangents of an unobserved backward without further derivatives."""
     if torch.is_grad_enabled() or is_watched() or forward_ad._current_level >= 0:  # pyright: ignore
         return False
     for x in cotangents:  # noqa: SIM110  this takes half the time of all(…)
@@ -177,7 +177,7 @@ def is_plain_backward(*cotangents: Tensor | None) -> bool:
 
 
 def in_plain_backward(ctx: Any) -> bool:
-    """Return whether a backward runs in plain eager mode, on ordinary tensors, and nobody will differentiate it."""
+    """Return whether a backward runs in plain eager mode, on ordinary tensors, without further derivatives."""
     return getattr(ctx, "plain", False)
 
 
@@ -186,7 +186,7 @@ def _returned(returns: Any) -> str:
 
 
 def _flat(takes: type[OperatorCall], function: Callable[[Any], Any], *, read: bool = False) -> Callable[..., Any]:
-    """Return a function of flat arguments; torch wants a plain tuple of several outputs."""
+    """Return a function of flat arguments; torch requires a plain tuple of several outputs."""
     known = len(takes.leaves())
 
     def flat(*arguments: Any) -> Any:
@@ -207,5 +207,5 @@ def _wants(names: tuple[str, ...], needs: tuple[bool, ...]) -> Wants:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Return whether this is an ordinary tensor, which a kernel may read without asking anybody."""
+    """Return whether this is an ordinary tensor, which a kernel may read directly."""
     return type(x) in _PLAIN and (x.is_cpu or x.is_cuda) and not (x.is_neg() or is_batched(x))

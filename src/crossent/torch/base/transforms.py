@@ -1,8 +1,8 @@
-"""Who looks at a call: compilers, dispatch modes, function transforms, tracers, forward-mode differentiation.
+"""Observers of a call: compilers, dispatch modes, function transforms, tracers, forward-mode differentiation.
 
-Nobody does in plain eager mode, where kernels are called directly. Compilers and dispatch modes see one operator for
-each call. Function transforms, tangents and tracers see the plain torch operations of its slow twin: torch has rules
-for those, of every order and in every mode, and a graph of them runs wherever torch or ONNX does.
+Plain eager mode has none, and calls kernels directly. Compilers and dispatch modes see one operator for each call.
+Function transforms, tangents and tracers see the plain torch operations of its slow twin: torch has rules for those, of
+every order and in every mode, and a graph of them runs wherever torch or ONNX does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 _functorch: Any = torch._C._functorch  # pyright: ignore
 is_batched = _functorch.is_legacy_batchedtensor
-# Small losses ask often: each name that is looked up in torch takes a tenth of what asking takes.
+# Small losses ask often: each lookup of a name in torch is a tenth of the time of a check.
 _is_compiling: Any = torch.compiler.is_compiling
 _number_of_modes: Any = torch._C._len_torch_dispatch_stack  # pyright: ignore
 _has_transforms: Any = torch._C._are_functorch_transforms_active  # pyright: ignore
@@ -25,12 +25,12 @@ _is_tracing: Any = torch._C._is_tracing  # pyright: ignore
 
 
 def is_watched() -> bool:
-    """Return whether someone wants to see operations: a compiler, a mode, a function transform or a tracer."""
+    """Return whether operations are observed: a compiler, a mode, a function transform or a tracer."""
     return _is_compiling() or _number_of_modes() > 0 or _has_transforms() or _is_tracing()
 
 
 def wants_plain_operations() -> bool:
-    """Return whether who watches needs plain torch operations: a function transform, a tracer, an export to ONNX."""
+    """Return whether the observer needs plain torch operations: a function transform, a tracer, an export to ONNX."""
     if torch._C._are_functorch_transforms_active():  # pyright: ignore
         return True
     return torch.onnx.is_in_onnx_export() if torch.compiler.is_compiling() else _is_tracing()
@@ -49,7 +49,7 @@ def look_at(check: Callable[..., None], *tensors: Tensor | None) -> None:
     """Call a check with the numbers of tensors on a CPU, outside of all function transforms; None where there are none.
 
     Under `vmap` all tensors have the axes of the batches before their own. Under compilers, modes and tracers nothing
-    is checked, because there are no numbers. Nor are those of a GPU looked at, which would be to wait for it.
+    is checked, because there are no numbers. Values on a GPU are not checked either, to avoid a synchronization.
     """
     if torch.compiler.is_compiling() or _is_tracing() or torch._C._len_torch_dispatch_stack():  # pyright: ignore
         return

@@ -41,7 +41,7 @@ class RowResults(NamedTuple):
 
 
 class PredictionResults(NamedTuple):
-    """Results of the prediction of each row alone, whatever its target.
+    """Results of the prediction of each row, independent of the target.
 
     log Σ q² (N,), the record (5, N) float64 of doubled scores, the most probable class (N,) int64 and its logit (N,)
     float64.
@@ -56,7 +56,8 @@ class PredictionResults(NamedTuple):
 class PairResults(NamedTuple):
     """Results (N,) of the student's rows and its record, the teacher's, the divergences, and the sums (4, N) float64.
 
-    What the teacher's logits alone decide has the dtype of the teacher's losses, all else that of the student's.
+    Results that depend only on the teacher's logits have the dtype of the teacher's losses, all others that of the
+    student's.
     """
 
     loss: Tensor
@@ -85,7 +86,7 @@ SWAPPED = [1, 0, 3, 2]
 def pair_results(
     student: RowResults, teacher: RowResults, sums: Tensor, beta: float | None, ignored: Tensor | None
 ) -> PairResults:
-    """Return the results of a student's rows beside a teacher's; in place, the sums of ignored rows are set to 0."""
+    """Return the results of pairs of student and teacher rows; in place, the sums of ignored rows are set to 0."""
     if ignored is not None:
         sums = sums.masked_fill_(ignored, 0.0)
     kl, reverse, of_p, of_q = sums
@@ -113,7 +114,7 @@ def loss_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def has_autocast(tensor: Tensor) -> bool:
-    """Return whether torch.autocast knows the device of a tensor."""
+    """Return whether torch.autocast supports the device of a tensor."""
     return torch.amp.is_autocast_available(tensor.device.type)
 
 

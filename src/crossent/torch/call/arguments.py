@@ -45,7 +45,7 @@ NOT_SHARDED = Sharding()
 class Closing(NamedTuple):
     """How row losses become the result: reduction, sample weights (N,), strength of the z-loss.
 
-    Where the caller wrote a closing, its losses are reduced in place of those of the rows.
+    With a caller's closing, its losses are reduced in place of the row losses.
     """
 
     reduction: Reduction
@@ -70,15 +70,15 @@ class Arguments(NamedTuple):
     return_stats: bool
     sharding: Sharding
     shards: Shards
-    """Where the columns at hand lie among all classes: `NO_SHARDS` until somebody looked."""
+    """Positions of the local columns among all classes: `NO_SHARDS` until determined."""
 
     def bound(self) -> Arguments:
-        """Return the arguments with ints and floats for whatever numbers the caller passed.
+        """Return the arguments with all numbers as ints and floats.
 
         Raises
         ------
         TypeError
-            If an argument is no number, or no switch.
+            If an argument is not a number, or not a bool.
         """
         ignore_index, closing = self.ignore_index, self.closing
         smoothing, stats = self.label_smoothing, self.return_stats
@@ -156,7 +156,7 @@ class RowClosing(NamedTuple):
         return LossScale(share(counts.weight), z_loss * share(counts.valid) if z_loss != 0.0 else None)
 
     def removed(self, dtype: torch.dtype) -> Tensor | None:
-        """Return which rows a closing does not see: ignored ones, and those of weight 0; None if there are none."""
+        """Return which rows a closing does not see: ignored rows, and rows of weight 0; None if there are none."""
         samples, valid = self.closing.sample_weight, self.counts(dtype).valid
         if samples is None or samples.requires_grad:
             return None if valid is None else ~valid
@@ -172,20 +172,20 @@ class RowClosing(NamedTuple):
         return result if z_loss == 0.0 else result + self._reduce(closings.z_loss(lse, z_loss), counts.valid)
 
     def closed(self, view: RowView, loss: Tensor | None = None) -> Tensor:
-        """Return the loss of the call from what is known of its rows: `reduced`, after the caller's closing.
+        """Return the loss of the call from its row results: `reduced`, after the caller's closing.
 
-        Without a closing the losses of the rows are `loss`, by default those of their target.
+        Without a closing the row losses are `loss`, by default the losses of their target.
         """
         function, samples = self.closing.function, self.closing.sample_weight
         if function is not None:
-            # a row of weight 0 has no gradient, whatever the closing makes of a NaN, but its weight may have one
+            # a row of weight 0 has no gradient, even if the closing returns NaN, but its weight may have one
             still = samples == 0 if samples is not None and samples.requires_grad else None
             loss = closed(function, view, self.removed(view.results.loss.dtype), still)
         return self.reduced(view.results.loss if loss is None else loss, view.results.lse)
 
     @staticmethod
     def _without_removed(x: Tensor, samples: Tensor) -> Tensor:
-        """Return row results without what rows of weight 0 hold; only a weight that is learned still sees its loss."""
+        """Return row results with rows of weight 0 cleared; only a weight that is learned still sees its loss."""
         return closings.without_removed(x, samples) if samples.requires_grad else torch.where(samples == 0, 0.0, x)
 
     def _reduce(self, loss: Tensor, row_weight: Tensor | None) -> Tensor:
@@ -210,10 +210,10 @@ class CheckedRows(NamedTuple):
     ranks: Ranks
     return_stats: bool
 
-    @property
-    def row_closing(self) -> RowClosing:
-        """The closing and the target of the rows."""
-        return RowClosing(self.closing, self.target, self.class_weight, self.ranks.row_groups)
+
+def row_closing(rows: CheckedRows) -> RowClosing:
+    """Return the closing and the target of the rows. No property: torch 2.10 compiles none of a NamedTuple."""
+    return RowClosing(rows.closing, rows.target, rows.class_weight, rows.ranks.row_groups)
 
 
 _AS_THEY_ARE = Scores()
@@ -307,7 +307,7 @@ def row_scores(scores: Scores, layout: LogitsLayout, name: str = "temperature") 
 def check_same_call(rows: CheckedRows, **facts: Any) -> None:
     """Raise on every rank if the ranks do not make the same call; only while debugging.
 
-    `facts` are what else must be the same.
+    `facts` must be the same too.
     """
     target, closing, weight, scores = rows.target, rows.closing, rows.class_weight, rows.scores
     call = {

@@ -1,4 +1,4 @@
-"""Checks of single arguments: each raises with what is wrong, where, and what to do."""
+"""Checks of single arguments: each raises with the error, its place and the fix."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def check_input(input: Tensor, name: str = "input") -> None:
     reason = why_no_backend(input.device.type)
     if reason is not None:
         raise NotImplementedError(
-            f"crossent has no backend for tensors on {input.device} here: {reason}. It does not copy them behind your "
-            "back; use input.cpu(), or torch's own loss on that device"
+            f"crossent has no backend for tensors on {input.device} here: {reason}. It does not copy them silently; "
+            "use input.cpu(), or torch's own loss on that device"
         )
 
 
 def check_companion(name: str, tensor: Tensor, device: torch.device) -> None:
-    """Raise unless this is a tensor on the device of the input, and no DTensor beside an input that is none."""
+    """Raise unless this is a tensor on the device of the input, and a DTensor only if the input is one."""
     check_tensor(name, tensor)
     if is_dtensor(tensor):
         raise TypeError(
@@ -77,12 +77,12 @@ def check_number_type(name: str, tensor: Tensor) -> None:
 
 
 def in_kernel_dtype(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return a constant in a dtype that kernels read: its own, or else that of the losses of logits of a dtype."""
+    """Return a constant in a dtype that kernels read: its own, else the dtype of losses for a dtype of logits."""
     return tensor if tensor is None or tensor.dtype in REAL else tensor.to(loss_dtype(dtype))
 
 
 def check_constant(name: str, tensor: Tensor | None) -> None:
-    """Raise unless this is a tensor of numbers that wants no gradient, or None."""
+    """Raise unless this is None, or a real tensor that requires no gradient."""
     if tensor is None:
         return
     check_number_type(name, tensor)
@@ -99,7 +99,7 @@ def check_numbers(label_smoothing: float, z_loss: float) -> None:
 
 
 def check_weight(weight: Tensor, classes: int) -> None:
-    """Raise unless this is a weight for each class that wants no gradient."""
+    """Raise unless this has one weight per class and requires no gradient."""
     if weight.shape != (classes,):
         raise ValueError(
             f"weight must have one entry for each of the {classes} classes, got shape {tuple(weight.shape)}"
@@ -109,7 +109,7 @@ def check_weight(weight: Tensor, classes: int) -> None:
 
 def ignore_index_of(ignore_index: Any) -> int:
     """Return the class of rows without a target as an int; raise unless it is a whole number."""
-    return whole("ignore_index", ignore_index, ", a class or none at all")
+    return whole("ignore_index", ignore_index)
 
 
 def chunk_bytes_of(chunk_bytes: Any) -> int | None:

@@ -1,6 +1,6 @@
 """Closings that callers write: functions of the rows' outputs that return a loss for each row.
 
-A closing sees rows as `ClosingRows`. It is called with all rows, or with those of a chunk while a sweep has them.
+A closing sees rows as `ClosingRows`. It is called with all rows, or in a sweep with the rows of each chunk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VALIDATED_ROWS = 64
 
 
 class RowView:
-    """What is known of rows: their results, and what follows from them or from another target of the same logits.
+    """Rows as seen by a closing: their results, and values from these or from another target of the same logits.
 
     `again` returns the results of the same logits for another target.
     """
@@ -39,9 +39,9 @@ class RowView:
         target: Target,
         results: RowResults,
         again: Callable[[Target], RowResults],
-        ranks: Ranks = NO_RANKS,
+        ranks: Ranks | None = None,  # torch 2.10 compiles no default that is an object
     ) -> None:
-        self.target, self.results, self.ranks = target, results, ranks
+        self.target, self.results, self.ranks = target, results, NO_RANKS if ranks is None else ranks
         self._again = again
         self._plain: RowResults | None = None
 
@@ -91,7 +91,7 @@ class RowView:
         """Raise for an attribute that needs a target where there is none; rows of a loss have one."""
 
     def of_teacher(self, name: str) -> Tensor:
-        """Return what a closing reads of a teacher by the name of the attribute."""
+        """Return an attribute of the teacher for a closing."""
         raise AttributeError(
             f"rows.{name} needs a teacher; call divergence(logits, teacher_logits, …) with this closing"
         )
@@ -117,11 +117,10 @@ def _most_probable(target: Target, groups: tuple[str, ...]) -> Tensor:
 
 
 class ClosingRows:
-    """The rows that a closing is called with; each attribute is a vector (n,), in nats.
+    """The rows passed to a closing; each attribute is a vector (n,), in nats.
 
-    Rows that are ignored or have a sample weight of 0 are left out; one of several ranks may have no row left. (Under
-    function transforms and compilers, which cannot leave rows out, they are there with zeros, and what the closing
-    returns for them does not matter.)
+    Ignored rows and rows with a sample weight of 0 are left out; one of several ranks may have no row left. (Function
+    transforms and compilers cannot leave rows out: these rows then hold zeros, and their results are discarded.)
 
     Attributes
     ----------
@@ -139,7 +138,7 @@ class ClosingRows:
     correct
         Whether no class has a higher score than the target's; a constant.
     segments
-        The numbers of the rows' sequences that were passed as `segments`, else None.
+        The sequence number of each row, as passed in `segments`, else None.
     kl, reverse_kl, js, teacher_entropy, teacher_lse
         In `divergence` only: KL(teacher‖student), KL(student‖teacher), their Jensen–Shannon divergence, and entropy and
         log-normaliser of the teacher. Without a `target` its rows have neither `logprob`, `loss` nor `correct`.
@@ -233,14 +232,14 @@ def row_function_of(closing: Any, operands: Any, segments: Any) -> RowFunction |
     Raises
     ------
     TypeError
-        If the closing cannot be called with rows and operands, or the operands are no tuple of tensors.
+        If the closing cannot be called with rows and operands, or the operands are not a tuple of tensors.
     ValueError
         If operands or segments are passed without a closing.
     """
     if closing is None:
         if segments is not None or not (isinstance(operands, (tuple, list)) and not operands):
             name = "segments" if segments is not None else "operands"
-            raise ValueError(f"{name} are for a closing and do nothing without one; pass closing=, or leave them out")
+            raise ValueError(f"{name} have no effect without a closing; pass closing=, or leave them out")
         return None
     if not callable(closing):
         raise TypeError(f"closing must be a function of (rows, *operands), got {type(closing).__name__}")
@@ -263,7 +262,7 @@ def _check_takes(closing: Any, number: int) -> None:
         _ = signature.bind(None, *[None] * number)
     except TypeError as error:
         given = "(rows)" if number == 0 else f"(rows, *operands) with {number} operands"
-        raise TypeError(f"closing is called with {given}, which it does not take: {error}") from None
+        raise TypeError(f"closing is called with {given}, which it does not accept: {error}") from None
 
 
 def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction:
@@ -272,7 +271,7 @@ def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction
     Raises
     ------
     TypeError, ValueError
-        If an operand or the segments do not fit the rows, or want a gradient.
+        If an operand or the segments do not fit the rows, or require a gradient.
     """
     shape = layout.rows
     named = [(f"operands[{k}]", x) for k, x in enumerate(function.operands)]
@@ -289,7 +288,7 @@ def checked_function(function: RowFunction, layout: LogitsLayout) -> RowFunction
 
 
 def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: Tensor | None = None) -> Tensor:
-    """Return what a closing makes of rows, (n,), and 0 for removed rows, which it does not see.
+    """Return the closing's loss of rows, (n,); removed rows are not passed to it and get 0.
 
     Rows that are `still` are seen as constants: their losses count for the weights that they have, and no more.
 
@@ -309,8 +308,9 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: 
         if is_watched():
             if function.segments is not None:
                 raise NotImplementedError(
-                    "segments need rows left out, which torch.compile, function transforms and modes cannot do; "
-                    "call the loss outside of them, or leave segments out if each row's loss depends on that row only"
+                    "segments drop the rows without a target, which fails under torch.compile, function transforms and "
+                    "modes; "
+                    "call the loss outside of them, or leave segments out if each row loss depends only on its own row"
                 )
             taken = ClosingRows(view, function.segments, lambda x: seen(x).masked_fill(removed, 0))
             return _called(function, taken, view.results.loss).masked_fill(removed, 0.0)
@@ -327,7 +327,7 @@ def closed(function: RowFunction, view: RowView, removed: Tensor | None, still: 
 
 
 def _called(function: RowFunction, rows: ClosingRows, like: Tensor) -> Tensor:
-    """Return what a closing returns, checked, in the dtype of the losses."""
+    """Return the checked result of a closing, in the dtype of the losses."""
     found: Any = function.function(rows, *function.operands)
     number = like.shape[0]
     if not isinstance(found, Tensor):
@@ -341,7 +341,7 @@ def _called(function: RowFunction, rows: ClosingRows, like: Tensor) -> Tensor:
         raise TypeError(f"closing must return floating-point losses, got {found.dtype}; use x.float()")
     if like.requires_grad and torch.is_grad_enabled() and not found.requires_grad:
         raise ValueError(
-            "what closing returns does not depend on the rows: it would have no gradient; use rows.logprob, rows.loss, "
+            "the result of closing does not depend on the rows, so it has no gradient; use rows.logprob, rows.loss, "
             "rows.lse or rows.entropy without detach()"
         )
     found = found.to(like.dtype)
@@ -351,7 +351,7 @@ def _called(function: RowFunction, rows: ClosingRows, like: Tensor) -> Tensor:
 
 
 def _check_apart(function: RowFunction, rows: ClosingRows, losses: Tensor) -> None:
-    """Raise if some rows, or whole sequences, have other losses alone than beside the others."""
+    """Raise if some rows, or whole sequences, have a different loss alone than with the others."""
     with torch.no_grad():
         parts = _parts(function.segments, losses.shape[0])
         for part in parts[:VALIDATED_ROWS]:
@@ -362,13 +362,13 @@ def _check_apart(function: RowFunction, rows: ClosingRows, losses: Tensor) -> No
                 what = "row" if function.segments is None else "sequence"
                 hint = "; whole sequences need segments=" if function.segments is None else ""
                 raise ValueError(
-                    f"closing mixes rows: {what} {int(part[0])} costs {found.tolist()} alone and {wanted.tolist()} "
-                    f"beside the others, so the result would depend on chunk_bytes{hint}"
+                    f"closing mixes rows: {what} {int(part[0])} has the loss {found.tolist()} alone and "
+                    f"{wanted.tolist()} beside the others, so the result would depend on chunk_bytes{hint}"
                 )
 
 
 def _parts(segments: Tensor | None, number: int) -> list[Tensor]:
-    """Return the places of the rows that must have their losses alone, at most as many parts as are validated."""
+    """Return the positions of rows to evaluate alone, at most the number of validated parts."""
     if segments is None:
         return list(torch.arange(number)[:VALIDATED_ROWS].split(1))
     return [(segments == x).nonzero().squeeze(1) for x in segments.unique()[:VALIDATED_ROWS]]

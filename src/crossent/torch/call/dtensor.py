@@ -1,4 +1,4 @@
-"""DTensors: what a call of global tensors is on this rank, and what becomes of its results.
+"""DTensors: the part of a global call on this rank, and the placement of its results.
 
 torch's own engine moves and places everything here; the losses themselves only see tensors of this rank, and `Shards`.
 """
@@ -35,14 +35,14 @@ Finish = Callable[[Any], Any]
 
 
 class LocalCall(NamedTuple):
-    """A call of global tensors as it is on this rank, and what makes DTensors of its results."""
+    """The local part of a global call on this rank, and the function that makes DTensors of its results."""
 
     arguments: Arguments
     finish: Finish
 
 
 class LocalHeads(NamedTuple):
-    """A call of global tensors whose classes are on the last axis as it is on this rank, and what places more of them.
+    """The local part of a global call with classes on the last axis, and functions to place more tensors.
 
     The last two return this rank's part of an array, or of a target, with the axes of the logits, and with those of the
     rows.
@@ -55,7 +55,7 @@ class LocalHeads(NamedTuple):
 
 
 class LocalElements(NamedTuple):
-    """Operands of a binary loss on this rank, and what makes a DTensor of its result."""
+    """Operands of a binary loss on this rank, and the function that makes a DTensor of its result."""
 
     operands: BinaryOperands
     finish: Finish
@@ -116,7 +116,7 @@ class _Mesh:
         return tuple(self.mesh.get_group(at).group_name for at in dimensions if self.mesh.size(at) > 1)
 
     def finish(self, shape: torch.Size, mode: str) -> Finish:
-        """Return what makes DTensors of results, whose rows have this shape in all."""
+        """Return the function that makes DTensors of results, with this global shape of rows."""
         tensor = sys.modules["torch.distributed.tensor"]
         one = [tensor.Replicate()] * self.mesh.ndim
 
@@ -157,7 +157,7 @@ def _placed(name: str, x: Any, classes: int | None) -> _Mesh:
 
 
 def stand_in(x: Any) -> Any:
-    """Return what has shape and dtype of a tensor, and no memory, to be checked in its place."""
+    """Return a tensor of the same shape and dtype without memory, for checks."""
     if isinstance(x, TargetKind):
         return x.map(stand_in)
     if not isinstance(x, Tensor):
@@ -208,7 +208,7 @@ def _begin(x: Any) -> tuple[int, ...]:
 
 
 def _here(arguments: Arguments, layout: LogitsLayout, name: str) -> tuple[_Mesh, Arguments]:
-    """Return how logits of this name are placed, and their call as it is on this rank."""
+    """Return the placement of logits of this name, and their local call."""
     logits = arguments.operands
     arguments = _checked(arguments, layout, logits.device_mesh)
     placed = _placed(name, logits, layout.axis)
@@ -223,7 +223,7 @@ def _here(arguments: Arguments, layout: LogitsLayout, name: str) -> tuple[_Mesh,
 
 
 def of_logits(arguments: Arguments) -> LocalCall:
-    """Return a call of `cross_entropy` as it is on this rank.
+    """Return the local part of a call of `cross_entropy`.
 
     Raises
     ------
@@ -236,7 +236,7 @@ def of_logits(arguments: Arguments) -> LocalCall:
 
 
 def of_heads(arguments: Arguments) -> LocalHeads:
-    """Return a call of logits (…, V) beside others as it is on this rank.
+    """Return the local part of a call of logits (…, V) with another head.
 
     Raises
     ------
@@ -258,7 +258,7 @@ def of_heads(arguments: Arguments) -> LocalHeads:
 
 
 def of_layer(arguments: Arguments) -> LocalCall:
-    """Return a call of `linear_cross_entropy` as it is on this rank.
+    """Return the local part of a call of `linear_cross_entropy`.
 
     Raises
     ------
@@ -270,7 +270,7 @@ def of_layer(arguments: Arguments) -> LocalCall:
 
 
 def of_two_layers(arguments: Arguments, names: LayerNames) -> LocalHeads:
-    """Return a call of a layer beside others as it is on this rank; `names` are those of another layer's operands.
+    """Return the local part of a call of two layers; `names` are the operands of the other layer.
 
     Raises
     ------
@@ -283,8 +283,8 @@ def of_two_layers(arguments: Arguments, names: LayerNames) -> LocalHeads:
     layout, placed, arguments = _layer_here(arguments)
     if arguments.shards.ranks.gathered is not None:
         raise NotImplementedError(
-            "the rows of two heads are sharded over the dimension that the classes are sharded over, and would have to "
-            "be gathered; use input.redistribute(placements=...) and the same for teacher_input"
+            "rows and classes are sharded over the same mesh dimension, and a loss of two heads does not gather rows; "
+            "use input.redistribute(placements=...) and the same for teacher_input"
         )
 
     def of_classes(x: Any) -> Any:
@@ -301,17 +301,17 @@ def of_two_layers(arguments: Arguments, names: LayerNames) -> LocalHeads:
 
 
 def _check_all_placed(layer: LayerOperands, names: Sequence[str]) -> None:
-    """Raise for an operand that is a tensor beside DTensors."""
+    """Raise for a plain tensor among DTensors."""
     for name, x in zip((*names, "b of LowRank"), layer, strict=True):
         if isinstance(x, Tensor) and not is_dtensor(x):
             raise TypeError(
-                f"{name} is a tensor beside DTensors, and nobody knows whether all ranks have the same; use "
-                f"DTensor.from_local({name}, mesh, [Replicate()]) if they have, else [Shard(0)]"
+                f"{name} is a plain tensor beside DTensors; use DTensor.from_local({name}, mesh, [Replicate()]) if all "
+                "ranks hold the same values, else [Shard(0)]"
             )
 
 
 def _layer_here(arguments: Arguments) -> tuple[LogitsLayout, _Mesh, Arguments]:
-    """Return what a layer's logits would be, how they would be placed, and its call as it is on this rank."""
+    """Return the layout of a layer's logits, their placement, and the local part of its call."""
     layer: LayerOperands = arguments.operands
     features: Any = layer.input
     weight: Any = layer.linear_weight
@@ -348,8 +348,8 @@ def _gathered(input: Any, rows: dict[int, int], gathering: list[int], placed: _M
     at, axis = gathering[0], rows[gathering[0]]
     if len(gathering) > 1 or any(other > at and rows[other] == axis for other in rows):
         raise NotImplementedError(
-            "the rows are sharded over more than one dimension that the classes are sharded over, or over a later one "
-            "on the same axis; use input.redistribute(placements=...)"
+            "rows and classes may share one mesh dimension, and no later one may shard the same axis of the rows; use "
+            "input.redistribute(placements=...)"
         )
     with torch.no_grad():
         whole = input.detach().redistribute(placed.mesh, placed.placements()).to_local()
@@ -364,7 +364,7 @@ def _gathered(input: Any, rows: dict[int, int], gathering: list[int], placed: _M
 
 
 def of_elements(operands: BinaryOperands, mode: str) -> LocalElements:
-    """Return the operands of a binary loss on this rank, and what makes its result a DTensor.
+    """Return the operands of a binary loss on this rank, and the function that makes its result a DTensor.
 
     The latter takes the losses of this rank's elements with the mode "none", else their sum.
 

@@ -14,7 +14,7 @@ from crossent.torch.call.checks import check_companion, check_input
 class LayerOperands(NamedTuple):
     """The operands of a linear layer: input (…, D), weight (V, d1, …, D) and bias (V, d1, …).
 
-    With an adapter (V, d1, …, r) the input has D + r features, of which the last r meet the adapter.
+    With an adapter (V, d1, …, r) the input has D + r features, and the last r of them meet the adapter.
     """
 
     input: Tensor
@@ -53,7 +53,7 @@ class LogitsLayout(NamedTuple):
         return self.shape[self.axis]
 
     def flat(self, x: Tensor) -> Tensor:
-        """Return logits, or an array beside them, in the form of the kernels: (N, V) or (outer, V, inner)."""
+        """Return logits, or an array of their shape, in the form of the kernels: (N, V) or (outer, V, inner)."""
         if self.axis != 1:
             x = x.flatten(0, self.axis - 1) if self.axis else x.unsqueeze(0)
         return x if x.ndim == 2 else x.flatten(2)
@@ -89,7 +89,8 @@ def layout_of_rows(logits: Tensor, *, shard: bool = False) -> LogitsLayout:
 def under_autocast(layer: LayerOperands) -> LayerOperands:
     """Return the operands in the dtype of torch.autocast, if it is on."""
     device = layer.input.device.type if isinstance(layer.input, Tensor) else "cpu"  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    known = device in {"cpu", "cuda"} or torch.amp.is_autocast_available(device)  # torch 2.10 compiles no such question
+    if not (known and torch.is_autocast_enabled(device)):
         return layer
     dtype = torch.get_autocast_dtype(device)
     operands: Any = [
@@ -100,7 +101,7 @@ def under_autocast(layer: LayerOperands) -> LayerOperands:
 
 
 class LayerNames(NamedTuple):
-    """What a caller calls the operands of a layer."""
+    """Names of a layer's operands in errors."""
 
     input: str = "input"
     weight: str = "linear_weight"

@@ -1,8 +1,8 @@
-"""A low-rank adapter beside a head's weight: what callers pass in the place of the weight, and what becomes of it.
+"""A low-rank adapter beside a head's weight: the argument in place of the weight, and its computation.
 
-The logits x Wᵀ + s (x Aᵀ) Bᵀ are those of one layer whose input has r features more, u = s x Aᵀ, and whose weight has r
-columns more, B. So no weight is added to another one, and the rest is autograd's: u is made here, by operations of
-torch, which take its gradient on to A and to whatever came before.
+The logits x Wᵀ + s (x Aᵀ) Bᵀ equal those of one layer with r more input features, u = s x Aᵀ, and r more columns of the
+weight, B. So weights are never added, and autograd does the rest: u is computed here by operations of torch, which pass
+its gradient on to A and x.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from crossent.torch.call.layout import LAYER_NAMES, LayerNames, LayerOperands
 
 
 class LowRank:
-    """The weight of a head with a low-rank adapter, weight + scale · b a, which is never added up.
+    """The weight of a head with a low-rank adapter, weight + scale · b a; the sum is never computed.
 
-    It takes the place of `linear_weight` or `teacher_weight`. The logits are
+    It replaces `linear_weight` or `teacher_weight`. The logits are
 
         z = input · weightᵀ + scale · (input₂ · aᵀ) · bᵀ + bias
 
-    Products of the size of the head are those that its weight takes alone: two where it is frozen. The adapter adds
-    products of rank r. There is no gradient of the size of a frozen weight, nor any copy of it.
+    The number of products of the size of the head is that of the weight alone: two if it is frozen. The adapter adds
+    products of rank r. A frozen weight gets no gradient and is not copied.
 
     Parameters
     ----------
     weight
         Shape (V, D), or (V, d1, …, dk, D): the weight of the head. Or a `Dequantized`, or another `LowRank`, whose
-        adapter adds up with this one.
+        adapter is added to this one.
     a
         Shape (r, D₂).
     b
         Shape (V, r), or (V, d1, …, dk, r).
     scale
-        What the adapter is multiplied by: alpha / r in LoRA, alpha / √r in rsLoRA.
+        Factor of the adapter: alpha / r in LoRA, alpha / √r in rsLoRA.
     input
-        input₂, of shape (…, D₂): the input of the adapter, where that is not the head's, as after a dropout.
+        input₂, of shape (…, D₂): the input of the adapter, if it differs from the head's, as after a dropout.
 
     Raises
     ------
     TypeError
-        If an argument has another type than these, or a dtype that is not floating-point.
+        If an argument has another type, or a dtype that is not floating-point.
     ValueError
         If shapes do not fit, or the scale is not finite.
 
     Notes
     -----
-    The dtypes of `a` and `b` may be others than the head's. scale · input₂ · aᵀ is computed in the dtype of `a`, and
-    under `torch.autocast` in its dtype; it and `b` are then rounded to the dtype of the head's input. On shards of the
+    The dtypes of `a` and `b` may differ from the head's. scale · input₂ · aᵀ is computed in the dtype of `a`, and under
+    `torch.autocast` in its dtype; it and `b` are then rounded to the dtype of the head's input. On shards of the
     classes, `b` is the shard's rows like `weight`, and `a` the same on all ranks.
 
     Examples
@@ -124,7 +124,7 @@ class LowRank:
 
 
 class _Adapter(NamedTuple):
-    """What the layer of an adapter is made of: more features of the input, and what they meet."""
+    """Parts of an adapter's layer: more input features, and their columns."""
 
     features: Tensor
     columns: Tensor
@@ -170,9 +170,9 @@ def _products(x: Tensor, a: Tensor) -> Tensor:
 
 
 class _RowProducts(torch.autograd.Function):
-    """x aᵀ, where a row without a gradient has no part in that of a, whatever it holds: a row that a loss left out.
+    """x aᵀ, where a row without a gradient adds nothing to the gradient of a, for any values.
 
-    Its finite numbers do have one, times 0: derivatives of the gradient are made of them.
+    Its finite numbers still enter the gradient, times 0, so that derivatives of the gradient exist.
     """
 
     @staticmethod
@@ -193,12 +193,12 @@ class _RowProducts(torch.autograd.Function):
 
 
 def _adapter(given: LowRank, input: Tensor, names: LayerNames) -> _Adapter:
-    """Return scale · x aᵀ in the dtype of the input, and b in that of the weight."""
+    """Return scale · x aᵀ in the dtype of the input, and b in the dtype of the weight."""
     x = input if given.input is None else given.input
     for name, operand in (("a", given.a), ("b", given.b), ("input", x)):
         if is_dtensor(operand) != is_dtensor(input):
             raise TypeError(
-                f"{name} of LowRank and {names.input} must both be DTensors or both be none; use "
+                f"{name} of LowRank and {names.input} must both be DTensors or both be plain tensors; use "
                 "DTensor.from_local(x, mesh, placements)"
             )
         if not is_dtensor(input):

@@ -1,4 +1,4 @@
-"""What a call returns: the reduced loss in its shape, and `Stats` of the rows."""
+"""Results of a call: the reduced loss in its shape, and `Stats` of the rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossent.closing import Reduction
 from crossent.numbers import switch
 from crossent.spec import Target
 from crossent.torch.base.values import PredictionResults, RowResults
-from crossent.torch.call.arguments import CheckedRows
+from crossent.torch.call.arguments import CheckedRows, row_closing
 from crossent.torch.call.closings import RowView
 
 
@@ -113,17 +113,17 @@ def finished(
 ) -> Tensor | tuple[Tensor, Stats]:
     """Return the loss of the call, or (loss, Stats).
 
-    `again` gives results of the same logits for another target, and `predict` those of the rows' predictions.
+    `again` gives results of the same logits for another target, and `predict` the results of the predictions.
     """
     view = view_of(rows, results, again)
-    loss = rows.row_closing.closed(view)
+    loss = row_closing(rows).closed(view)
     if rows.closing.reduction == "none" and len(rows.layout.rows) != 1:
         loss = loss.reshape(rows.layout.rows)
     return (loss, stats_of(rows, view, predict(results))) if rows.return_stats else loss
 
 
 def view_of(rows: CheckedRows, results: RowResults, again: Callable[[Target], RowResults]) -> RowView:
-    """Return what is known of the rows of a call; `again` gives results of the same logits for another target."""
+    """Return the row results of a call; `again` gives results of the same logits for another target."""
     return RowView(rows.target, results, again, rows.ranks)
 
 
@@ -138,6 +138,6 @@ def stats_of(rows: CheckedRows, view: RowView, prediction: PredictionResults) ->
 
 
 def predicted_of(lse: Tensor, prediction: PredictionResults, valid: Tensor | None = None) -> Tensor:
-    """Return the most probable class of each row, −1 for a row that is not valid or has no normaliser."""
+    """Return the most probable class of each row, −1 for an invalid row or one without a normaliser."""
     there = ~lse.isnan() if valid is None else valid & ~lse.isnan()
     return prediction.predicted.masked_fill(~there, -1)

@@ -43,7 +43,7 @@ class TargetKind:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TopK(TargetKind):
-    """A sparse target: K classes of each row with their probabilities, as a teacher's top-k gives them.
+    """A sparse target: K classes per row with their probabilities, such as the top-k of a teacher.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class TopK(TargetKind):
         The same class may occur twice; its probabilities add.
     prob
         Their probabilities, same shape, any floating dtype. They need not sum to 1. Where one is 0 the class may be any
-        number, so that rows with fewer classes are padded with −1 and 0.
+        number, so rows with fewer classes can be padded with −1 and 0.
     """
 
     index: Tensor
@@ -75,7 +75,7 @@ class NoTarget(TargetKind):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TargetRows:
-    """A target in the form of the kernels; which of the two are there says its kind."""
+    """A target in the form of the kernels; its kind follows from the present ones."""
 
     index: Tensor | None
     """Classes of each row, (N,), or (N, K) beside their probabilities."""

@@ -23,7 +23,7 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Deferred:
-    """A linear layer's operands, which of them want a gradient, and the steps that its output went through since.
+    """A linear layer's operands, the ones that require a gradient, and later steps on its output.
 
     The operands are those of `LayerOperands`: an adapter meets the last features of the input.
     """
@@ -35,11 +35,11 @@ class Deferred:
     steps: tuple[Step, ...] = ()
     wants: tuple[bool, ...] = (False, False, False, False)
     notice: Notice | None = None
-    """Whom to tell when the numbers are made; None if nobody trains."""
+    """The warning to raise when the numbers are computed; None outside training."""
 
     @classmethod
     def of_layer(cls, layer: LayerOperands, notice: Notice | None = None) -> Deferred:
-        """Return the call of a layer, of which every operand wants a gradient that requires one."""
+        """Return the call of a layer; operands that require a gradient get one."""
         wants = tuple(x is not None and x.requires_grad for x in layer)
         return cls(*layer, wants=wants, notice=notice)
 
@@ -50,7 +50,7 @@ class Deferred:
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
-        """Whatever the numbers are made of: the operands, and biases that were added since."""
+        """All tensors behind the numbers: the operands, and biases that were added since."""
         return *self.operands, *(what for step, what in self.steps if step == "add")
 
     @property
@@ -81,13 +81,13 @@ class Deferred:
 
     @property
     def factor(self) -> float:
-        """What the output of the layer was multiplied by."""
+        """Factor of the layer's output."""
         return math.prod(_factor(step) for step in self.steps)
 
     def fused_operands(self) -> LayerOperands:
         """Return the operands of the layer whose output, after the `scores`, these logits are.
 
-        Its bias contains those that were added since: z t + b = (z + b / t) t.
+        Its bias includes later added ones: z t + b = (z + b / t) t.
         """
         bias, factor = self.bias, 1.0
         for step in self.steps:
@@ -99,7 +99,7 @@ class Deferred:
 
     @property
     def shifted(self) -> bool:
-        """Whether a log_softmax has shifted the rows: losses stay what they were, and the normalisers do not."""
+        """Whether a log_softmax has shifted the rows: losses stay the same, normalisers do not."""
         return any(step.name == "log_softmax" for step in self.steps)
 
     def log_probs(self) -> tuple[Deferred, float] | None:
@@ -143,7 +143,7 @@ class Deferred:
 
 
 def combined(steps: Scores | None, loss: Scores) -> Scores | None:
-    """Return a loss's scores of logits after their own steps, or None if temperature and softcap do not say them."""
+    """Return a loss's scores of logits after their own steps, or None if these cannot be expressed."""
     if steps is None or (steps.softcap is not None and loss.softcap is not None):  # a cap of a cap is neither
         return None
     softcap, own = loss.softcap, loss.row_temperature

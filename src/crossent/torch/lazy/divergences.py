@@ -1,4 +1,4 @@
-"""Divergences of lazy logits are those of their layers: our `divergence`, and torch's kl_div of log-probabilities."""
+"""Divergences of lazy logits, computed from their layers: our `divergence`, and torch's kl_div of log-probabilities."""
 
 # pyright: reportPrivateUsage=false
 # Attributes of a tensor that is not torch's own begin with an underscore, so that they hide none of torch's.
@@ -86,9 +86,9 @@ def fused_divergence(
 
 
 def _lazy_teacher(teacher: TeacherArguments, student: LazyLogits, scores: Scores, *, seen: bool) -> _Teacher | None:
-    """Return a teacher whose logits may stay lazy beside a student of these scores, else None.
+    """Return a teacher whose logits may stay lazy for a student of these scores, else None.
 
-    What does not fit is left to the check of logits, which speaks of logits.
+    Misfits are left to the check of logits, for its error messages.
     """
     logits = teacher.logits
     if not isinstance(logits, LazyLogits) or not logits.stays_lazy() or logits.shape[:-1] != student.shape[:-1]:
@@ -129,7 +129,7 @@ def _of_both(
 def _scores_of(logits: LazyLogits, scores: Scores, *, seen: bool) -> Scores | None:
     """Return the scores of the layer behind logits, or None where a divergence needs their numbers.
 
-    `seen` says whether somebody sees more of the rows than a divergence, which a log_softmax does not change.
+    `seen` is whether more than a divergence of the rows is read; a log_softmax does not change the divergence.
     """
     layer = logits._deferred
     if loss_dtype(layer.dtype) != loss_dtype(layer.hidden.dtype) or (layer.shifted and seen) or logits.numel() == 0:
@@ -217,7 +217,7 @@ def _from_numbers(logits: LazyLogits, scores: Scores, target: Tensor, *, log_tar
         return NotImplemented
     p = target.exp() if log_target else target
     with torch.no_grad():
-        # torch says what becomes of targets that are no probabilities; to look waits for a GPU
+        # torch handles targets that are not probabilities; a check would wait for a GPU
         if not (p >= 0).all() or p.isinf().any():
             return NotImplemented
     p = p.reshape(-1, p.shape[-1])

@@ -1,9 +1,9 @@
 """The gradient of lazy logits: it carries the gradients of the layer's operands, and its numbers are made when read.
 
-A fused loss knows the gradients of input, weight and bias, and not that of the logits, which as a rule nobody wants.
-Autograd needs one tensor for the place of the logits in its graph all the same: a `LazyGradient`. It goes from the loss
-through all that was done to the logits to the layer, which takes the operands' gradients out of it. Hooks on the way
-see a tensor like any other: its numbers are computed when a hook reads them, and what a hook changes counts.
+A fused loss has the gradients of input, weight and bias, but not of the logits, which are rarely needed. Autograd still
+needs one tensor for the logits in its graph: a `LazyGradient`. It passes from the loss through all operations on the
+logits to the layer, which takes the operands' gradients from it. Hooks on the way see a tensor like any other: its
+numbers are computed when a hook reads them, and changes by a hook take effect.
 """
 
 # pyright: reportPrivateUsage=false
@@ -40,17 +40,18 @@ class OperandGradients(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Tensors that were made of logits, and their cotangents."""
+    """Tensors computed from logits, and their cotangents."""
 
     outputs: tuple[Tensor, ...]
     cotangents: tuple[Tensor, ...]
 
 
 class Sources(NamedTuple):
-    """Where a gradient of logits comes from.
+    """Sources of a gradient of logits.
 
     `operands` are the gradients of the layer's operands that fused losses found, `ordinary` gradients of the logits
-    themselves from everything else, and `results` makes of the numbers of the logits whatever the gradient belongs to.
+    themselves from everything else, and `results` computes the tensors that the gradient belongs to from the numbers of
+    the logits.
     """
 
     operands: tuple[OperandGradients, ...]
@@ -74,7 +75,7 @@ def ordinary_source(gradient: Tensor) -> Sources:
 
 
 class Logits(Protocol):
-    """What a gradient asks of the logits that it belongs to."""
+    """Interface of logits for their gradient."""
 
     _deferred: Deferred
     shape: torch.Size
@@ -142,7 +143,7 @@ class LazyGradient(Tensor):
 
 
 def lazy_gradient(logits: Logits, sources: Sources) -> Tensor:
-    """Return a gradient of logits; one that somebody keeps is computed before the backward returns."""
+    """Return a gradient of logits; a kept one is computed before the backward returns."""
     found: Any = Tensor._make_wrapper_subclass(LazyGradient, logits.shape, dtype=logits.dtype, device=logits.device)  # pyright: ignore
     found._logits, found._sources, found._results = logits, sources, sources.results
     found._real, found._version_read, found._exposed = None, -1, False
@@ -151,15 +152,15 @@ def lazy_gradient(logits: Logits, sources: Sources) -> Tensor:
 
 
 def _settle(kept: weakref.ref[LazyGradient]) -> None:
-    """Compute a gradient that outlives the backward, before an optimizer changes the weight that it is made of."""
+    """Compute a gradient that outlives the backward, before an optimizer changes the weight behind it."""
     gradient = kept()
     if gradient is not None:
-        with contextlib.suppress(RuntimeError):  # an engine has freed the weight: whoever reads it will be told
+        with contextlib.suppress(RuntimeError):  # an engine has freed the weight: reading it later raises
             _ = gradient.numbers()
 
 
 def _sum(a: Any, b: Any) -> Tensor | None:
-    """Return the sum of two gradients of the same logits, still lazy, or None if it is that of their numbers."""
+    """Return the sum of two gradients of the same logits, still lazy, or None if it belongs to their numbers."""
     first, other = (a, b) if isinstance(a, LazyGradient) else (b, a)
     mine = first._sources
     if mine is None or first._was_changed() or other.shape != first.shape or other.dtype != first.dtype:

@@ -1,7 +1,7 @@
 """The nodes of lazy logits in the graph of autograd: where they come from the layer, and where from other lazy logits.
 
-The gradient that arrives at a node is a `LazyGradient` as long as nobody changed it: it is handed on without a
-multiplication. Any other gradient is taken through the operation itself, as torch does it.
+The gradient at a node is a `LazyGradient` unless it was changed: it is handed on without a multiplication. Any other
+gradient is taken through the operation itself, as torch does it.
 """
 
 # pyright: reportPrivateUsage=false
@@ -37,7 +37,7 @@ def defer(deferred: Deferred) -> LazyLogits:
 
 
 def derive(origin: Origin, deferred: Deferred) -> LazyLogits:
-    """Return lazy logits that were made of others."""
+    """Return lazy logits derived from others."""
     return remember(_Derived.apply(origin.logits, origin.added, origin, deferred), deferred, origin)
 
 
@@ -77,11 +77,11 @@ class _Derived(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        _ = ctx.saved_tensors  # raises torch's error for a freed graph
         origin: Origin = ctx.origin
         sources = _sources(grad, ctx.deferred())
         if not keeps_graph():
-            ctx.origin = None  # and with it the layer's input, though somebody may keep what comes after this node
+            ctx.origin = None  # frees the layer's input even if later tensors are kept
         added = _of_added(origin, sources) if ctx.needs_input_grad[1] else None
         if not sources.operands:
             return _back(origin, functools.reduce(torch.add, sources.ordinary)), added, None, None
@@ -98,14 +98,14 @@ def _of_added(origin: Origin, sources: Sources) -> Tensor:
 
 
 def _sources(grad: Tensor, deferred: Deferred | None) -> Sources:
-    """Return where a gradient comes from, as the place in the graph of these logits may know it."""
+    """Return the sources of a gradient, if the graph node of these logits has them."""
     if not isinstance(grad, LazyGradient):
         return ordinary_source(grad)
     return grad.taken() if grad.belongs_to(deferred) else ordinary_source(grad.numbers())
 
 
 def _products(grad: Tensor, layer: LayerOperands, wants: Sequence[bool]) -> OperandGradients:
-    """Return the gradients of a layer's operands, from that of its output."""
+    """Return the gradients of a layer's operands from the gradient of its output."""
     hidden, weight, _, adapter = layer
     (V, D), rows = weight.shape, hidden.shape[:-1].numel()
     flat, features = grad.reshape(rows, V), hidden.reshape(rows, hidden.shape[-1])
@@ -122,7 +122,7 @@ def _products(grad: Tensor, layer: LayerOperands, wants: Sequence[bool]) -> Oper
 
 
 def _back(origin: Origin, grad: Tensor) -> Tensor:
-    """Return the gradient of the logits that others were made of."""
+    """Return the gradient of the original logits."""
     if origin.back is not None:
         return origin.back(grad)
     again = torch.is_grad_enabled()
@@ -133,7 +133,7 @@ def _back(origin: Origin, grad: Tensor) -> Tensor:
 
 
 def _sources_of_origin(origin: Origin, sources: Sources) -> Sources:
-    """Return the sources of the gradient of the logits that others were made of."""
+    """Return the sources of the gradient of the original logits."""
     operands, rows, results = sources.operands, origin.rows, sources.results
     if rows is not None:
         shape = origin.logits._deferred.hidden.shape
@@ -148,7 +148,7 @@ def _sources_of_origin(origin: Origin, sources: Sources) -> Sources:
 
 
 def of_rows(rows: Callable[[Tensor], Tensor], shape: torch.Size, grad: Tensor) -> Tensor:
-    """Return the gradient of a tensor of this shape, from that of the rows that were chosen of it."""
+    """Return the gradient of a tensor of this shape from the gradient of its selected rows."""
     with torch.enable_grad():
         whole = torch.zeros((), dtype=grad.dtype, device=grad.device).expand(shape).requires_grad_()
         (found,) = torch.autograd.grad(rows(whole), whole, grad, create_graph=grad.requires_grad)

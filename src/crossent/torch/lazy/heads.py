@@ -1,8 +1,8 @@
-"""The layers that a fused head consists of: linear ones, quantised ones, those of adapters, with lazy outputs.
+"""The layers that a fused head consists of: linear, quantised and adapter layers, with lazy outputs.
 
-A fused layer has the class of the layer that it was, with `LazyHead` before it. Adapters need no more than that: what
-PEFT adds to the output of the layer that it wraps is a factor times the output of another linear layer, and the sum of
-two lazy outputs is lazy (`sums`).
+A fused layer has the class of the layer that it was, with `LazyHead` before it. Adapters need no more than that: PEFT
+adds a factor times the output of another linear layer to the output of the wrapped layer, and the sum of two lazy
+outputs is lazy (`sums`).
 """
 
 # pyright: reportPrivateUsage=false
@@ -29,18 +29,18 @@ from crossent.torch.lazy.notice import Notice, is_told, warn_once
 
 _PLAIN = (Tensor, nn.Parameter)
 _OF_DTENSORS = (
-    "the head that fuse_lm_head fused multiplies DTensors, so this training step computes all logits: there are no "
-    "lazy ones of DTensors. Call linear_cross_entropy with the DTensors, or unfuse_lm_head(model)"
+    "the fused head multiplies DTensors, which have no lazy logits, so this training step computes all logits. Call "
+    "linear_cross_entropy with the DTensors, or unfuse_lm_head(model)"
 )
 
 
 @functools.cache
 def prepare() -> None:
-    """Let torch.compile leave lazy logits alone, and let heads that are replaced stay fused.
+    """Keep torch.compile away from lazy logits, and keep replaced heads fused.
 
     Not done at import: it loads the compiler, and a process that fuses nothing needs neither.
     """
-    hide: Any = functools.partial(torch.compiler.disable, reason="lazy logits are no tensors that a compiler knows")
+    hide: Any = functools.partial(torch.compiler.disable, reason="compilers do not support lazy logits")
     LazyHead.forward = hide(LazyHead.forward)
     LazyTokens.forward_adapters = hide(LazyTokens.forward_adapters)
     LazyLogits.__torch_function__ = classmethod(hide(LazyLogits.__torch_function__.__func__))  # pyright: ignore
@@ -48,9 +48,9 @@ def prepare() -> None:
 
 
 def _stay_fused(owner: nn.Module, name: str, replacement: nn.Module | None) -> None:
-    """Fuse what takes the place of a fused head: a plain layer, as a new vocabulary makes one, or an adapter around it.
+    """Fuse a replacement of a fused head: a plain layer, as a new vocabulary makes one, or an adapter around it.
 
-    And fuse what joins the fused layers of an adapter: another adapter.
+    And fuse new layers of a fused adapter: another adapter.
     """
     if replacement is None or is_fused(replacement):
         return
@@ -78,7 +78,7 @@ def base_of(head: nn.Module) -> nn.Module:
 
 
 def fuse_layers(head: nn.Module) -> None:
-    """Fuse all layers of a head, what adapters and copies have beside the layer below them included.
+    """Fuse all layers of a head, also in adapters and copies.
 
     The last linear layer of an adapter is one that makes as many numbers as the head.
     """
@@ -94,12 +94,12 @@ def fuse_layers(head: nn.Module) -> None:
 
 
 class LazyHead(nn.Module):
-    """What all fused layers have in common: lazy outputs, or ordinary ones where somebody traces or shards them."""
+    """Base of all fused layers: lazy outputs, or ordinary ones under tracing and sharding."""
 
     weight: Any
     bias: Any
     _is_adapter = False
-    """Whether its output is a part of the logits alone, of which the head itself tells."""
+    """Whether its output is only a part of the logits; the head itself warns."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the outputs as lazy logits; as ordinary ones under tracers and function transforms."""
@@ -117,7 +117,7 @@ class LazyHead(nn.Module):
         if engine is not None:
             warn_of(engine)
             return self._at_once(input, weight)
-        if hasattr(self, "set_reshard_after_forward"):  # of FSDP, which would free the weight now and want it back
+        if hasattr(self, "set_reshard_after_forward"):  # FSDP would free the weight now and gather it again
             self.set_reshard_after_forward(False, recurse=False)  # pyright: ignore[reportCallIssue]
         return lazy_output(self, LayerOperands(input, own, self.bias))
 
@@ -144,13 +144,13 @@ class LazyHead(nn.Module):
     @qconfig.setter
     def qconfig(self, how: Any) -> NoReturn:
         raise RuntimeError(
-            "torch.ao.quantization quantises plain torch.nn.Linear layers, and would leave out the head that "
-            "fuse_lm_head fused; call unfuse_lm_head(model) before it"
+            "torch.ao.quantization quantises plain torch.nn.Linear layers, and would skip the head that fuse_lm_head "
+            "fused; call unfuse_lm_head(model) first"
         )
 
 
 class LazyLinear(LazyHead, nn.Linear):
-    """A linear layer with lazy outputs: what `fuse_lm_head` makes of a model's head."""
+    """A linear layer with lazy outputs: the head of a model after `fuse_lm_head`."""
 
 
 class LazyAdapter(LazyLinear):
@@ -191,7 +191,7 @@ class LazyTokens(nn.Module):
 
 def lazy_output(head: nn.Module, layer: LayerOperands) -> Tensor:
     """Return the output of a layer as lazy logits."""
-    # what wants no gradient now will get none, whatever is unfrozen before the loss
+    # frozen operands get no gradient, even if unfrozen before the loss
     operands: Any = [x if x is None or x.requires_grad else x.detach() for x in layer]
     x = layer.input
     if has_autocast(x) and torch.is_autocast_enabled(x.device.type):

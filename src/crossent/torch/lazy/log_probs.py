@@ -1,4 +1,4 @@
-"""What stays lazy of log-probabilities: those of some classes a row, their sum over the classes, and torch's nll_loss.
+"""Lazy log-probabilities: of some classes per row, their sum over the classes, and torch's nll_loss.
 
 Log-probabilities are lazy logits after a log_softmax, and perhaps multiplied by numbers. So the label smoother of
 Hugging Face's Trainer, log_softmax with gather, and nll_loss give their numbers without the logits. So do, in full
@@ -45,7 +45,7 @@ class _LogProbs(NamedTuple):
 
 
 def _log_probs(logits: LazyLogits) -> _LogProbs | None:
-    """Return what these log-probabilities are made of, or None if these are none, or none that a layer's loss gives."""
+    """Return the logits of these lazy log-probabilities, or None if a layer's loss cannot give them."""
     parts = logits._deferred.log_probs()
     dtype = loss_dtype(logits.dtype)
     if parts is None or logits.numel() == 0 or dtype != loss_dtype(logits._deferred.hidden.dtype):
@@ -175,7 +175,7 @@ def _of_one_class(logits: LazyLogits, index: Tensor, known: _LogProbs) -> Any:
         loss, stats = found
         if scores.softcap is not None:
             return (-factor * loss,)
-        # the sum over the classes comes along, as label smoothing wants it next: the lse is here, the rest is cheap
+        # also the sum over the classes, which label smoothing needs next: the lse is here, the rest is cheap
         summed = _sum_of_logits(operands, dtype)
         return -factor * loss, factor * (summed / scores.temperature - V * stats.lse)
 
@@ -189,7 +189,7 @@ def _of_one_class(logits: LazyLogits, index: Tensor, known: _LogProbs) -> Any:
 
 
 def _sum_of_logits(operands: LayerOperands, dtype: torch.dtype) -> Tensor:
-    """Return the sum of each row's logits, which is what the row has with the sum of all weights."""
+    """Return the sum of each row's logits, from the sum of all weights."""
     x, weight, bias, adapter = operands
     columns = [sum_over_classes(w, dtype) for w in (weight, adapter) if w is not None]
     summed = x.to(dtype) @ torch.cat(columns)

@@ -1,8 +1,8 @@
-"""Lazy logits: the output of a linear layer that is multiplied only when somebody wants the numbers.
+"""Lazy logits: the output of a linear layer, computed only when its numbers are needed.
 
-`LazyLogits` is a tensor without memory that remembers input, weight and bias of the layer, and what was done to its
-output since, as long as that is a temperature, a softcap, a change of dtype or a choice of rows. A cross-entropy of
-it is a `linear_cross_entropy`; anything else gets the numbers: the very operations that were put off, carried out then.
+`LazyLogits` is a tensor without memory that holds input, weight and bias of the layer, and later operations on its
+output, as long as these are a temperature, a softcap, a change of dtype or a choice of rows. A cross-entropy of it is a
+`linear_cross_entropy`; anything else gets the numbers: the very operations that were put off, carried out then.
 
 Lazy logits have a node in the graph of autograd (`graph`), and everything that is made of them hangs on it: losses, the
 numbers, scaled logits and views. So torch's hooks work on them as on any tensor.
@@ -29,14 +29,14 @@ from crossent.torch.lazy.gradient import LazyGradient
 from crossent.torch.lazy.names import GRAPH, METADATA, RAW_MEMORY, name_of, with_numbers
 
 LAZILY: dict[str, Callable[..., Any]] = {}
-"""What keeps logits lazy, by the name of torch's function; filled by `lazily`.
+"""Functions that keep logits lazy, by the name of torch's function; filled by `lazily`.
 
 Each takes the arguments of torch's function, and returns NotImplemented where the numbers are needed after all.
 """
 
 
 def lazily(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as what these functions of torch do to lazy logits."""
+    """Register the implementation of these torch functions for lazy logits."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         LAZILY.update(dict.fromkeys(names, function))
@@ -47,11 +47,11 @@ def lazily(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Origin:
-    """How logits were made of other logits.
+    """Derivation of logits from other logits.
 
     `make` makes the numbers from the numbers, and `rows` the layer's input from the input (None: it stays the same).
-    `back` makes the gradient of the other logits' numbers from that of these; None: it needs the numbers. `added` is
-    the bias that was added.
+    `back` computes the gradient of the original numbers from the gradient of these; None: it needs the numbers. `added`
+    is the bias that was added.
     """
 
     logits: LazyLogits
@@ -71,7 +71,7 @@ class LazyLogits(Tensor):
     _node: Any
     """The node that we gave these logits; another one is of an autograd.Function that returned them."""
     _in_use: bool
-    """Whether somebody waits for the gradient at the node, or something that is lazy hangs on it."""
+    """Whether the gradient at the node is needed, or something lazy depends on it."""
     _real: Tensor | None
     _apart: bool
     """Whether the numbers were made from the origin's numbers, so that their gradient does not come to the node."""
@@ -115,7 +115,7 @@ class LazyLogits(Tensor):
         if func is torch.ops.aten.detach.default and not args[0].was_read():
             return alias(args[0])
         if func._schema.is_mutable:
-            raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 in its place")
+            raise RuntimeError(f"{func} would write to logits that are not computed yet; use logits + 0 instead")
         unread = _unread(args)
         if unread is not None:
             unread._deferred.notice.made(str(func), unread, None)  # pyright: ignore[reportOptionalMemberAccess]
@@ -129,29 +129,29 @@ class LazyLogits(Tensor):
         return self._real is not None or (origin is not None and origin.shares_memory and origin.logits.was_read())
 
     def stays_lazy(self) -> bool:
-        """Return whether what is made of these logits may be put off too.
+        """Return whether results of these logits may stay lazy too.
 
-        Not so once their numbers exist: somebody may write to them, or wait for their gradient.
+        Not once their numbers exist: these may be written to, or need a gradient.
         """
         transformed = torch._C._are_functorch_transforms_active()  # pyright: ignore
         return not (self.was_read() or transformed or self._is_bound_to_numbers())
 
     def _was_written(self) -> bool:
-        """Return whether the graph knows of somebody who wrote to the numbers."""
+        """Return whether the graph records a write to the numbers."""
         origin = self._origin
         if origin is not None and origin.shares_memory and origin.logits._was_written():
             return True
         return self._real is not None and self._real.grad_fn is not self._read_node
 
     def _may_differ(self) -> bool:
-        """Return whether the numbers may be other ones by now than those that the layer makes."""
+        """Return whether the numbers may differ from the layer's output by now."""
         origin = self._origin
         if origin is not None and origin.shares_memory and origin.logits._may_differ():
             return True
         return self._real is not None and (self._exposed or version_of(self._real) != self._version_read)
 
     def expose(self) -> None:
-        """Note that somebody has the bare memory, and may write to it without a trace."""
+        """Record that the bare memory is exposed, so that writes leave no trace."""
         self._exposed = True
         if self._origin is not None and self._origin.shares_memory:
             self._origin.logits.expose()
@@ -161,7 +161,7 @@ class LazyLogits(Tensor):
         return _native(_GRAD_FN, self) is not self._node
 
     def _is_bound_to_numbers(self) -> bool:
-        """Return whether gradients must go to the numbers of logits that these were made of, not to the node."""
+        """Return whether gradients must go to the numbers of the original logits, not to the node."""
         origin = self._origin
         if origin is None or self._is_foreign():
             return False
@@ -179,7 +179,7 @@ class LazyLogits(Tensor):
         return self._node
 
     def stand_in(self) -> Tensor:
-        """Return the tensor whose place in the graph is that of these logits: themselves, or their numbers."""
+        """Return the tensor that represents these logits in the graph: themselves, or their numbers."""
         if self._real is None and not self._is_bound_to_numbers():
             _ = self.use()
             return self
@@ -203,7 +203,7 @@ class LazyLogits(Tensor):
                 return real
             self._real, self._apart = real, apart
             self._read_node, self._version_read = real.grad_fn, version_of(real)
-            if _native(_RETAINS_GRAD, self):  # if somebody writes to the numbers, their gradient is meant
+            if _native(_RETAINS_GRAD, self):  # after a write to the numbers, their gradient counts
                 real.retain_grad()
         return self._real
 
@@ -219,7 +219,7 @@ class LazyLogits(Tensor):
                 real = other.numbers().detach()
                 return read(self, lambda: origin.make(real)), False
         self.check()
-        return read(self, lambda: d.compute().data), False  # .data: no view, which nobody could write to
+        return read(self, lambda: d.compute().data), False  # .data: not a view, which would be read-only
 
     def recomputed(self) -> Tensor:
         """Return the numbers that the layer made, outside of every graph, without keeping them."""
@@ -231,7 +231,7 @@ class LazyLogits(Tensor):
             return d.compute()
 
     def check(self) -> None:
-        """Raise if the operands are not what they were when the layer was called."""
+        """Raise if the operands changed since the layer was called."""
         if self._origin is not None:
             self._origin.logits.check()
         if _versions(self._deferred) != self._versions:
@@ -246,7 +246,7 @@ class LazyLogits(Tensor):
 
 
 def with_numbers_of(x: Any, operation: str) -> Any:
-    """Return the numbers of lazy logits that an operation takes as they are, and anything else as it is."""
+    """Return the numbers of lazy logits for an operation, and other values unchanged."""
     if not isinstance(x, LazyLogits):
         return x
     unread, numbers = _unread((x,)), x.numbers()
@@ -269,7 +269,7 @@ def _unread(arguments: Sequence[Any]) -> LazyLogits | None:
 
 
 def raise_changed() -> NoReturn:
-    """Raise because something that logits are made of is not what it was."""
+    """Raise because an operand of the logits was changed."""
     raise RuntimeError(
         "these logits were never computed, and the input, the weight or a bias of their layer has been changed in "
         "place since (by an optimizer's step?); read them before that, or use unfuse_lm_head(model)"
@@ -298,7 +298,7 @@ def read(logits: LazyLogits, compute: Callable[[], Tensor] | None = None) -> Ten
 
 
 def _outside_transforms() -> AbstractContextManager[Any]:
-    """Return a context without torch's function transforms, for what was made before them."""
+    """Return a context without torch's function transforms, for tensors from before them."""
     if not torch._C._are_functorch_transforms_active():  # pyright: ignore
         return nullcontext()
     from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
@@ -321,12 +321,12 @@ def _in_graph(name: str, func: Any, logits: LazyLogits, args: tuple[Any, ...], k
     """Call a function of torch that concerns the place of logits in the graph."""
     place = logits.stand_in()
     if name == "retain_grad" and place is logits and logits._real is not None:
-        logits._real.retain_grad()  # in case somebody writes to the numbers
+        logits._real.retain_grad()  # in case of a write to the numbers
     return _native(func, place, *args, **kwargs)
 
 
 def _gradients(outputs: Any, inputs: Any, grad_outputs: Any = None, **options: Any) -> tuple[Tensor | None, ...]:
-    """Return what torch.autograd.grad does, where outputs or inputs are lazy logits."""
+    """Return the result of torch.autograd.grad if outputs or inputs are lazy logits."""
     places = [x.stand_in() if isinstance(x, LazyLogits) else x for x in inputs]
     edges: Any = [torch.autograd.graph.get_gradient_edge(x) if isinstance(x, LazyLogits) else x for x in places]
     filled = options.pop("materialize_grads", False)
@@ -359,7 +359,7 @@ def new_logits(deferred: Deferred) -> Any:
 
 
 def remember(logits: Any, deferred: Deferred, origin: Origin | None) -> LazyLogits:
-    """Return logits that know where they come from, and nothing of what becomes of them."""
+    """Return logits that hold their origin, but not their uses."""
     logits._deferred, logits._origin = deferred, origin
     logits._versions = _versions(deferred)
     logits._node = _native(_GRAD_FN, logits)

@@ -10,16 +10,16 @@ METADATA = frozenset((
     "storage_offset", "element_size", "itemsize", "nbytes", "requires_grad", "is_leaf", "is_inference", "get_device",
     "_base", "__len__", "__hash__",
 ))  # fmt: skip
-"""What is known of a tensor without its numbers."""
+"""Attributes of a tensor that need no numbers."""
 GRAPH = frozenset((
     "grad", "_grad", "grad_fn", "output_nr", "retain_grad", "retains_grad", "register_hook", "_backward_hooks",
 ))  # fmt: skip
-"""What concerns a tensor's place in the graph of autograd."""
+"""Attributes of a tensor's place in the graph of autograd."""
 RAW_MEMORY = frozenset((
     "data", "numpy", "__array__", "__array_interface__", "__dlpack__", "data_ptr", "untyped_storage", "storage",
     "_typed_storage",
 ))  # fmt: skip
-"""What hands out memory that can be written to without a trace in the tensor's version."""
+"""Attributes that expose memory to writes without a trace in the tensor's version."""
 _FIELDS = frozenset(("__get__", "__set__", "__delete__"))
 
 

@@ -1,4 +1,4 @@
-"""One warning for each fused head whose logits are made in training: which operation asked for them, and what to do."""
+"""One warning for each fused head whose logits are made in training: the operation, and the fix."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 _TOLD = "_was_told_of_logits"
 _WAYS_OUT = (
     "The page on large vocabularies lists what keeps logits lazy. Read them after the loss and without gradients (in "
-    "torch.no_grad(), or detached), or call unfuse_lm_head(model). This is said once for each model."
+    "torch.no_grad(), or detached), or call unfuse_lm_head(model). This warning appears once per model."
 )
 
 
 _METRICS = frozenset(("topk", "max", "min", "sort", "mode", "kthvalue", "aminmax"))
-"""What has a gradient, and yet is asked for indices as a rule."""
+"""Operations with a gradient that are mostly used for their indices."""
 
 
 class Notice:
-    """What becomes of the lazy logits of one forward in training, as far as their head's warning is concerned.
+    """State of the head's warning for the lazy logits of one forward in training.
 
-    Logits that are read before a loss make it an ordinary loss. After a fused loss only a second loss is worth a
-    word: metrics read the logits too, and there the numbers are what somebody wants.
+    Logits that are read before a loss make it an ordinary loss. After a fused loss only a second loss warns: metrics
+    read the logits too, and need their numbers.
     """
 
     __slots__ = ("fused", "head")
@@ -34,7 +34,7 @@ class Notice:
         """Whether there was a loss without the logits."""
 
     def made(self, operation: str, logits: Tensor, result: Any) -> None:
-        """Warn that an operation made the logits, unless a fused loss came first and the result wants no gradient."""
+        """Warn that an operation made the logits, unless after a fused loss and without a gradient."""
         if self.fused and (operation in _METRICS or not _wants_gradient(result)):
             return
         size = logits.numel() * logits.element_size() / 2**20

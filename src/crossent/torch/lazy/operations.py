@@ -1,4 +1,4 @@
-"""What keeps logits lazy: a factor, a bias, a tanh, a change of dtype, a choice of rows, a reshape of leading axes.
+"""Operations that keep logits lazy: factor, bias, tanh, change of dtype, choice of rows, reshape of leading axes.
 
 Each function takes the arguments of torch's function of that name. It returns NotImplemented where it cannot put the
 operation off: the numbers are computed then.
@@ -100,7 +100,7 @@ def _add(logits: LazyLogits, other: Any, **options: Any) -> Any:
 
 @lazily("log_softmax")
 def _log_softmax(logits: LazyLogits, dim: Any = None, dtype: Any = None, **options: Any) -> Any:
-    """Log-probabilities: `log_probs` says what stays lazy of them."""
+    """Log-probabilities: `log_probs` defines their lazy operations."""
     return _normalised(logits, "log_softmax", dim, dtype, options)
 
 

@@ -1,8 +1,8 @@
 """Results of lazy logits in the graph of autograd: computed from the layer, with a gradient that goes to the logits.
 
-Logits -> _Open -> the layer's operands -> whatever makes results of a layer -> _Close -> results. So the gradients of
-the operands come back to _Open, which makes the gradient of the logits of them, and the cotangents are known to _Close,
-in case somebody wants that gradient's numbers.
+Logits -> _Open -> the layer's operands -> a function of the layer -> _Close -> results. So the gradients of the
+operands come back to _Open, which makes the gradient of the logits from them, and _Close keeps the cotangents, in case
+that gradient's numbers are needed.
 """
 
 # pyright: reportPrivateUsage=false
@@ -31,8 +31,8 @@ def results_of(
 ) -> Outputs:
     """Return differentiable results of lazy logits, computed from the operands of their layer.
 
-    `of_numbers` makes the same results of the numbers of the logits; it is called where somebody wants the gradient of
-    the logits, or a derivative of it.
+    `of_numbers` makes the same results of the numbers of the logits; it is called if the gradient of the logits, or a
+    derivative of it, is needed.
     """
     call = _Call(logits, of_numbers, {})
     if logits._deferred.notice is not None:
@@ -46,7 +46,7 @@ def results_of(
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Call:
-    """What results are made of, and their cotangents in each backward that runs."""
+    """Operands of results, and their cotangents in each running backward."""
 
     logits: LazyLogits
     of_numbers: Callable[[Tensor], Outputs]
@@ -88,10 +88,10 @@ class _Open(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        _ = ctx.saved_tensors  # raises torch's error for a freed graph
         call: _Call = ctx.call
         if not keeps_graph():
-            ctx.call = None  # and with it the layer's input, though somebody may keep the results
+            ctx.call = None  # frees the layer's input even if the results are kept
         logits, cotangents = call.logits, call.cotangents.pop(_task())
         if torch.is_grad_enabled() or not all(g is None or is_plain(g) for g in (*gradients, *cotangents)):
             return _ordinary_gradient(call, cotangents), None
@@ -110,13 +110,13 @@ def _ordinary_gradient(call: _Call, cotangents: tuple[Tensor | None, ...]) -> Te
 
 
 class _Close(torch.autograd.Function):
-    """The results of a loss, as they are."""
+    """The results of a loss, unchanged."""
 
     @staticmethod
     def forward(ctx: Any, cotangents: dict[int, tuple[Tensor | None, ...]], *outputs: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.cotangents = cotangents
         ctx.set_materialize_grads(False)
-        return tuple(x.clone() for x in outputs)  # not themselves, which nobody could write to
+        return tuple(x.clone() for x in outputs)  # not themselves, which would be read-only
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

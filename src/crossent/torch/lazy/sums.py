@@ -1,7 +1,7 @@
 """The sum of the lazy outputs of two layers over the same rows and classes: the output of one layer, still lazy.
 
 f x Wᵀ + g u Bᵀ = f (x Wᵀ + (g / f) u Bᵀ) is the layer of the first, with an adapter: u and B of the second. So an
-adapter whose last layer is lazy too makes no logits, whoever wrote it.
+adapter whose last layer is lazy computes no logits, in any library.
 """
 
 # pyright: reportPrivateUsage=false
@@ -21,7 +21,7 @@ from crossent.torch.lazy.logits import LazyLogits
 
 
 class _Output(NamedTuple):
-    """A layer, what its output was multiplied by since, and the dtype of the result."""
+    """A layer, the factor of its output, and the dtype of the result."""
 
     layer: LayerOperands
     factor: float

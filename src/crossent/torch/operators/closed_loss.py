@@ -1,7 +1,7 @@
-"""The sum or mean of what a closing makes of the rows of a linear layer, and its gradients, in one sweep.
+"""The sum or mean of a closing over the rows of a linear layer, and its gradients, in one sweep.
 
-A closing is a Python function, which no operator of torch's dispatcher can take; so this is an autograd.Function for
-eager mode alone. Wherever somebody watches, the closing is applied to the results of `linear_stats`.
+A closing is a Python function, which operators of torch's dispatcher cannot take; so this is an autograd.Function, only
+for eager mode. Under observation, the closing is applied to the results of `linear_stats`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAMES = tuple(leaf.name for leaf in LinearLossCall.leaves() if leaf.is_tensor)
 
 
 class NeedsTwoSweeps(Exception):  # noqa: N818  no error: another plan is taken
-    """Raised where a closing needs what a chunk does not have; results of all rows do."""
+    """Raised if a closing needs more than a chunk has; results of all rows do."""
 
 
 class ChunkClosing:
@@ -123,7 +123,7 @@ class ClosedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: LinearLossCall, function: RowFunction, *_: Any) -> Any:
-        """Return what `linear_loss` returns."""
+        """Return the results of `linear_loss`."""
         made: list[Any] = []
 
         def closing_of(scale: LossScale, results: RowResults, places: Tensor | None) -> ChunkClosing:
@@ -152,7 +152,7 @@ class ClosedLoss(torch.autograd.Function):
 
 
 def closed_loss(call: LinearLossCall, function: RowFunction) -> LinearLoss | None:
-    """Return the sum or mean of what a closing makes of the rows, or None where that needs two sweeps."""
+    """Return the sum or mean of a closing over the rows, or None if that needs two sweeps."""
     if is_watched() or (function.segments is not None and call.head.positions != 1):
         return None
     tensors = call.tensors()

@@ -2,8 +2,8 @@
 
 Where a kernel takes a few microseconds, the ways between Python, torch and the core take most of the time. Here the
 forward goes that way once and keeps the gradient. The backward hands it over, or makes it smaller for a cotangent below
-1. It is a shortcut of `cross_entropy` for the commonest small call. Whoever looks at a call, wants more of it, or made
-a mistake in it, gets the general way, where the errors are.
+1. It is a shortcut of `cross_entropy` for the commonest small call. Observed calls, calls with more options and wrong
+calls take the general way, which raises the errors.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ class _LossOfFew(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        logits, index, weight = ctx.saved_tensors  # raises what torch raises if one was overwritten, or the graph freed
+        logits, index, weight = ctx.saved_tensors  # raises torch's error if one was overwritten, or the graph freed
         gradient: Tensor = ctx.gradient
         factor = g.item() if is_plain_backward(g) else math.nan
         if factor == 0.0:
-            gradient = torch.zeros_like(gradient)  # whatever the rows hold
+            gradient = torch.zeros_like(gradient)  # for any values of the rows
         elif factor != 1.0 and not (abs(factor) <= 1.0 and gradient.dtype in _MULTIPLIED):
-            # A factor beyond 1 would enlarge what was rounded to 0, and an infinite one make NaN of it.
+            # A factor beyond 1 cannot enlarge values rounded to 0, and an infinite one would give NaN.
             gradient = loss_gradient(_call(logits, index, weight, ctx.options), g).reshape(gradient.shape)
         elif keeps_graph():
             gradient = gradient * factor
@@ -91,10 +91,10 @@ class _LossOfFew(torch.autograd.Function):
         return gradient, None, None, None, None, None
 
 
-_LossOfFew.__name__ = "row_loss"  # what profilers and graphs of autograd show
+_LossOfFew.__name__ = "row_loss"  # the name in profilers and autograd graphs
 _node: Any = _LossOfFew._backward_cls  # pyright: ignore
 _node.__name__ = "row_lossBackward"
-_node.apply = _LossOfFew.backward  # what the engine calls: a microsecond sooner than by torch's own `apply`
+_node.apply = _LossOfFew.backward  # called by the engine: a microsecond faster than torch's own `apply`
 _function: Any = super(torch.autograd.Function, _LossOfFew)
 _apply = _function.apply
 """`apply` without what torch does in Python for function transforms, which `loss_of_few` has excluded."""

@@ -54,8 +54,8 @@ class LinearGradients(NamedTuple):
 class LinearCall(OperatorCall):
     """A linear layer, input (N, D), weight (V · P, D) and bias (V · P,), with its target, scores and ranks.
 
-    Classes beyond the last one (`target.num_classes`) are padding; P is the number of positions. With an adapter
-    (V · P, r) the input has D + r features, of which the last r meet the adapter.
+    Classes beyond the last one (`target.num_classes`) are padding; P is the number of positions. With an adapter (V ·
+    P, r) the input has D + r features, and the last r of them meet the adapter.
     """
 
     input: Tensor
@@ -69,12 +69,12 @@ class LinearCall(OperatorCall):
 
     @property
     def operands(self) -> tuple[Tensor | None, ...]:
-        """What may get a gradient, in the order of `LinearGradients`."""
+        """Operands that may get a gradient, in the order of `LinearGradients`."""
         prob: Any = self.target.prob
         return self.input, self.linear_weight, self.linear_bias, prob, self.linear_adapter
 
     def with_operands(self, operands: Sequence[Any]) -> LinearCall:
-        """Return the call with other tensors in the place of the operands."""
+        """Return the call with other operands."""
         x, weight, bias, prob, adapter = operands
         target = dataclasses.replace(self.target, prob=prob)
         return dataclasses.replace(
@@ -168,7 +168,7 @@ class LinearCall(OperatorCall):
         """Return the rows that have a target, as a task for the chunk driver.
 
         On a GPU all rows stay, because counting them would wait for the device. Rows without a target have the gradient
-        0 whatever they hold, and no product multiplies what they hold by it (`driver.rows_with_gradient`).
+        0 for any values, and no product multiplies their values by it (`driver.rows_with_gradient`).
         """
         call, positions = self.unpadded(), self.positions
         index: Any = self.target.index

@@ -1,8 +1,8 @@
 """crossent::linear_loss: the sum or mean of a linear loss and its gradients in one sweep.
 
-The backward only scales what the forward found. Gradients of half-precision operands wait for it in float32, so that
-they are rounded once, with their cotangent (docs/decisions/0019). With create_graph the backward recomputes everything
-in differentiable torch operations.
+The backward only scales the gradients of the forward. Gradients of half-precision operands wait for it in float32, so
+that they are rounded once, with their cotangent (docs/decisions/0019). With create_graph the backward recomputes
+everything in differentiable torch operations.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from crossent.torch.sources.source import Wanted
 
 @operator_call
 class LinearLossCall(OperatorCall):
-    """A call with its closing, and which operands want a gradient (`Wanted`)."""
+    """A call with its closing, and the operands that require a gradient (`Wanted`)."""
 
     head: LinearCall
     sample_weight: Tensor | None
@@ -69,14 +69,14 @@ class LinearLossCall(OperatorCall):
 
     @property
     def wanted(self) -> Wanted:
-        """Which operands want a gradient; the target's probabilities never do here."""
+        """Operands that require a gradient; the target's probabilities never do here."""
         return Wanted(*self.wants)._replace(prob=False)
 
 
 class LinearLoss(NamedTuple):
     """The reduced loss, the results of the rows, and the gradients of the reduced loss by each operand.
 
-    Gradients are in the dtype of the loss; that of a weight may have its own (`plan.weight_adds_up`).
+    Gradients are in the dtype of the loss; the gradient of a weight may have its own (`plan.weight_adds_up`).
     """
 
     reduced: Tensor
@@ -122,7 +122,7 @@ class Swept(NamedTuple):
 
 
 MakeClosing = Callable[[LossScale, RowResults, Tensor | None], Any]
-"""Makes what a sweep takes for a closing, from the scale and the memory of the rows that have a target, and their
+"""Makes the sweep's form of a closing, from the scale and the memory of the rows that have a target, and their
 places among all rows (None: all rows have one)."""
 
 
@@ -142,7 +142,7 @@ def sweep(call: LinearLossCall, closing_of: MakeClosing, chunks: Sweep) -> Swept
 
 
 def of_layer(gradients: Sequence[Any]) -> list[Any]:
-    """Return those of the operands of the layer, in the order of `LinearLoss`, of what is in that of their call."""
+    """Return the values of the layer's operands in the order of `LinearLoss`, from the order of their call."""
     g_input, g_weight, g_bias, _, g_adapter = gradients
     return [g_input, g_weight, g_bias, g_adapter]
 
@@ -159,12 +159,12 @@ def _linear_loss_fake(call: LinearLossCall) -> LinearLoss:
 
 
 def save_linear_loss(ctx: Any, call: LinearLossCall, output: LinearLoss, function: RowFunction | None = None) -> None:
-    """Keep what the backward needs, which is also that of a loss with a closing that the caller wrote."""
+    """Save the data for the backward, also for a loss with a caller's closing."""
     output = LinearLoss(*output)
     gradients = (output.g_input, output.g_weight, output.g_bias, output.g_adapter)
     keep(ctx, call, output.record, output.squares_record, *(() if function is None else function.tensors))
     ctx.function = function if function is None else function.map(lambda _: None)  # its tensors are saved
-    # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
+    # not saved with the others: the backward hands them over, and scales them in place if there is no other reference
     ctx.gradients = [g if want else None for g, want in zip(gradients, of_layer(call.wanted), strict=True)]
     ctx.dtypes = (call.head.input.dtype, *[call.head.linear_weight.dtype] * 3)
     ctx.set_materialize_grads(False)
@@ -208,10 +208,10 @@ def linear_loss_backward(ctx: Any, wants: Wants, *cotangents: Tensor | None) -> 
 def scaled(ctx: Any, g: Tensor) -> list[Tensor | None]:
     """Return g times the gradients that the forward computed, in their own memory if this is the last backward.
 
-    On a GPU one kernel for each reads g, multiplies and rounds; it leaves alone what g = 1 does not change.
+    On a GPU one kernel for each reads g, multiplies and rounds; it skips tensors for g = 1.
     """
     if ctx.gradients is None:
-        _ = ctx.saved_tensors  # raises what torch raises when a graph is gone
+        _ = ctx.saved_tensors  # raises torch's error for a freed graph
         raise RuntimeError("the gradients that this forward computed are gone; use backward(retain_graph=True)")
     plain = in_plain_backward(ctx)
     last = plain and not keeps_graph()  # else others may have them too
@@ -247,7 +247,7 @@ def _linear_loss_plain(call: LinearLossCall) -> LinearLoss:
 
 
 def _linear_loss_flops(call: LinearLossCall) -> int:
-    """Count the logits, those that are made twice, and the gradients of input and weight."""
+    """Count the logits, with recomputed ones, and the gradients of input and weight."""
     rest, (rows, features) = call.chunks.rest, call.head.input.shape
     again = 0 if rest is None else 2 * rows * features * rest.logits
     return call.head.products(1, call.wanted) + again

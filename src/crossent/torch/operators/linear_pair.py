@@ -1,8 +1,8 @@
 """crossent::linear_pair_stats and crossent::linear_pair_grad: rows of two linear layers, and how far apart they are.
 
-What `pair_stats` gives for logits that exist, for those of a student's layer and of a teacher's, of which a chunk of
-rows exists at a time. Every output takes any cotangent: linear_pair_grad makes the logits again a tile at a time, or
-reads them where the forward kept them. With create_graph everything is recomputed in differentiable torch operations.
+`pair_stats` for the logits of a student's layer and of a teacher's, which exist a chunk of rows at a time. Every output
+takes any cotangent: linear_pair_grad makes the logits again a tile at a time, or reads them where the forward kept
+them. With create_graph everything is recomputed in differentiable torch operations.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class LinearPairCall(OperatorCall):
         return *self.head.operands, *of_teacher
 
     def with_operands(self, operands: Sequence[Any]) -> LinearPairCall:
-        """Return the call with other tensors in the place of the operands."""
+        """Return the call with other operands."""
         *of_student, x, weight, bias, adapter = operands
         head = self.head.with_operands(of_student)
         return dataclasses.replace(
@@ -66,7 +66,7 @@ class LinearPairCall(OperatorCall):
 
     @property
     def costs(self) -> tuple[SourceCosts, SourceCosts]:
-        """What both layers cost."""
+        """Costs of both layers."""
         student, teacher = (
             costs_of(x.input, x.linear_weight) for x in (self.head.unpadded(), self.teacher_head.unpadded())
         )
@@ -91,7 +91,7 @@ class LinearPairCall(OperatorCall):
 
 
 class PackedPair(NamedTuple):
-    """The rows of both layers that have a target; the student's say where they lie among all."""
+    """The rows of both layers that have a target; the student's tiles hold their position among all."""
 
     student: PackedRows
     teacher: PackedRows
@@ -106,7 +106,7 @@ class PackedPair(NamedTuple):
         return PairedRows(self.student.task, self.teacher.task, beta)
 
     def tiles(self, shape: TileShape, kept: KeptLogits | None = None) -> HeadTiles:
-        """Return workspaces for tiles of at most this shape; tiles of whole rows go into what is kept of them."""
+        """Return workspaces for tiles of at most this shape; tiles of whole rows are kept in place."""
         sources = self.student.source, self.teacher.source
         if kept is None:
             return HeadTiles(*(LinearTiles(source, shape) for source in sources))
@@ -122,7 +122,7 @@ class KeptLogits(NamedTuple):
 
 
 class ReadClasses:
-    """Reads the most probable class of each row of both heads beside their statistics, if they are wanted."""
+    """Reads the most probable class of each row of both heads together with their statistics, if requested."""
 
     def __init__(self, call: LinearPairCall, packed: PackedPair) -> None:
         self._call, self._packed = call, packed
@@ -175,7 +175,7 @@ OPERANDS = LinearPairGradients._fields
 
 
 class PairWants(NamedTuple):
-    """Which operands want a gradient, by the names of `OPERANDS`."""
+    """Operands that require a gradient, by the names of `OPERANDS`."""
 
     input: bool = False
     linear_weight: bool = False
@@ -189,14 +189,14 @@ class PairWants(NamedTuple):
 
     @property
     def heads(self) -> HeadsWanted:
-        """What wants one of each head."""
+        """Required gradients of each head."""
         student = Wanted(self.input, self.linear_weight, self.linear_bias, False, self.linear_adapter)
         teacher = Wanted(self.teacher_input, self.teacher_weight, self.teacher_bias, False, self.teacher_adapter)
         return HeadsWanted(student, teacher)
 
 
 def of_both_layers(of_student: Sequence[Any], of_teacher: Sequence[Any]) -> LinearPairGradients:
-    """Return what is in the order of `OPERANDS`, of what is in the order of `LinearGradients` for each layer."""
+    """Return values in the order of `OPERANDS`, from the order of `LinearGradients` for each layer."""
     x, weight, bias, _, adapter = of_teacher
     return LinearPairGradients._make((*of_student, x, weight, bias, adapter))
 
@@ -208,7 +208,7 @@ def pair_of_layers(call: LinearPairCall) -> PairCall:
 
 
 def differentiable(found: PairResults, *, js: bool) -> HeadCotangents:
-    """Return the results that have gradients, or what autograd gives for them; without js if it was not computed."""
+    """Return the differentiable results, or their cotangents; without js if it was not computed."""
     return HeadCotangents(
         found.loss, found.lse, found.entropy, found.teacher_lse, found.teacher_entropy,
         found.kl, found.reverse_kl, found.js if js else None,

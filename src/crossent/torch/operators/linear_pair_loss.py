@@ -1,7 +1,7 @@
 """crossent::linear_pair_loss: the sum or mean of a divergence of two linear layers and its gradients in one sweep.
 
-The backward only scales what the forward found, as that of `linear_loss` does. A closing that callers write takes the
-same sweep in eager mode, in an autograd.Function of its own, because no operator of torch's dispatcher takes functions.
+The backward only scales the gradients of the forward, as in `linear_loss`. A caller's closing takes the same sweep in
+eager mode, in its own autograd.Function, because operators of torch's dispatcher take no functions.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ from crossent.torch.sources.plan import TileShape
 
 @operator_call
 class LinearPairLossCall(OperatorCall):
-    """A call, which divergence is the loss ("kl", "reverse_kl", "js"), its reduction, and what wants a gradient.
+    """A call, its divergence ("kl", "reverse_kl", "js"), its reduction, and the operands that require a gradient.
 
-    `wants` is that of `PairWants`; the probabilities of a target never do here.
+    `wants` is a `PairWants`; the probabilities of a target never do here.
     """
 
     pair: LinearPairCall
@@ -129,7 +129,7 @@ class _OfKind:
 
 
 ViewOf = Callable[[Target, PairResults, Callable[[Target], RowResults]], RowView]
-"""Makes what a closing sees of rows of a target and of results, and of results for another target."""
+"""Makes a closing's view of rows from a target and results, and of results for another target."""
 
 
 class ChunkClosing:
@@ -178,7 +178,7 @@ class _Swept(NamedTuple):
 
 
 MakeClosing = Callable[[Tensor, Tensor | None], Any]
-"""Makes what a sweep takes for a closing, from the scale of the rows that have a target and their places among all."""
+"""Makes the sweep's form of a closing, from the scale of the rows that have a target and their places among all."""
 
 
 def _sweep(call: LinearPairLossCall, closing_of: MakeClosing) -> _Swept:
@@ -224,7 +224,7 @@ def _linear_pair_loss_plain(call: LinearPairLossCall) -> LinearPairLoss:
 
 
 class _Closed(NamedTuple):
-    """A caller's closing, and what it sees of rows."""
+    """A caller's closing, and its view of the rows."""
 
     function: RowFunction
     view_of: ViewOf
@@ -235,7 +235,7 @@ def _save(ctx: Any, call: LinearPairLossCall, output: LinearPairLoss, closed_by:
     constants = () if closed_by is None else closed_by.function.tensors
     keep(ctx, call, output.record, output.teacher_record, output.sums, *constants)
     ctx.closed_by = closed_by and closed_by._replace(function=closed_by.function.map(lambda _: None))
-    # not saved with the others: the backward hands them over, and scales them in place where nobody else has them
+    # not saved with the others: the backward hands them over, and scales them in place if there is no other reference
     gradients, wants = output[-len(_GRADIENTS) :], PairWants(*call.wants)
     ctx.gradients = [
         g if getattr(wants, name) else None for g, name in zip(gradients, _GRADIENTS.values(), strict=True)
@@ -316,7 +316,7 @@ class ClosedPairLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: LinearPairLossCall, closed_by: _Closed, *_: Any) -> Any:
-        """Return what `linear_pair_loss` returns."""
+        """Return the results of `linear_pair_loss`."""
         made: list[ChunkClosing] = []
 
         def closing_of(scale: Tensor, places: Tensor | None) -> ChunkClosing:
@@ -345,7 +345,7 @@ class ClosedPairLoss(torch.autograd.Function):
 
 
 def closed_pair_loss(call: LinearPairLossCall, function: RowFunction, view_of: ViewOf) -> LinearPairLoss | None:
-    """Return the sum or mean of what a closing makes of the rows, or None where that needs two sweeps."""
+    """Return the sum or mean of a closing over the rows, or None if that needs two sweeps."""
     if is_watched():
         return None
     tensors = call.tensors()

@@ -1,6 +1,6 @@
 """crossent::linear_selected: log-probabilities of K classes of each row of a linear layer, and their gradient.
 
-K log-probabilities cost what one costs: a product in the forward and, with the logits made anew, three in the backward.
+K log-probabilities cost the same as one: a product in the forward and three in the backward, with recomputed logits.
 The logits of the classes are taken from the tiles that hold them, never as products of gathered rows of the weight.
 With create_graph the backward recomputes everything in differentiable torch operations.
 """
@@ -179,9 +179,9 @@ def _linear_selected_grad(call: LinearSelectedGradCall) -> LinearGradients:
 
 
 def _with_parts(call: LinearSelectedGradCall, packed: PackedRows) -> driver.TiledRows:
-    """Return the rows with the parts of their gradient that the row functions do not know of."""
+    """Return the rows with the parts of their gradient outside the row functions."""
     own, task, parts = call.own, packed.task, []
-    if call.g_logprob is not None:  # first, because it writes what the other adds to
+    if call.g_logprob is not None:  # first, because the other one adds to its result
         of_classes = selected.cotangents_of(call.g_logprob, own.classes, own.head.class_range.total)
         rows = SelectedRows(call.record, RowCotangents(call.g_lse, call.g_entropy), of_classes)
         parts.append(SelectedPart(task, own.classes, rows))

@@ -34,10 +34,10 @@ from crossent.torch.sources.squares import SquaresRecords
 
 @operator_call
 class LinearStatsCall(OperatorCall):
-    """A call whose statistics are wanted, and what is kept for the backward: "nothing", "logits" or "derivative".
+    """A call for statistics, and the data kept for the backward: "nothing", "logits" or "derivative".
 
-    The derivative is that of each loss with respect to its row of the input, (N, D) in the dtype of the losses.
-    With `predicts` the results of the predictions are wanted too.
+    The derivative is of each loss with respect to its row of the input, (N, D) in the dtype of the losses. With
+    `predicts` the results of the predictions are wanted too.
     """
 
     head: LinearCall
@@ -65,9 +65,9 @@ class LinearGradCall(OperatorCall):
 
 
 class LinearResults(NamedTuple):
-    """Results of the rows, what is kept, and results of the predictions if they are wanted.
+    """Results of the rows, kept data, and results of the predictions if requested.
 
-    Kept are the logits (N, V · P) or the derivative (N, D). What is not there is an empty tensor.
+    Kept are the logits (N, V · P) or the derivative (N, D). A missing value is an empty tensor.
     """
 
     loss: Tensor
@@ -92,12 +92,12 @@ class LinearResults(NamedTuple):
 
 
 def wanted_of(wants: Wants) -> Wanted:
-    """Return which operands want a gradient, from the names of all arguments that do."""
+    """Return the operands that require a gradient, from the names of all arguments that do."""
     return Wanted(*(name in wants for name in Wanted._fields))
 
 
 def gradients_like(call: LinearCall, wanted: Wanted) -> list[Tensor]:
-    """Return fake gradients of the operands that want one, and empty tensors for the others."""
+    """Return fake gradients of the operands that require one, and empty tensors for the others."""
     found: list[Any] = [
         torch.empty_like(x, memory_format=torch.contiguous_format) if want else None  # pyright: ignore
         for x, want in zip(call.operands, wanted, strict=True)
@@ -127,7 +127,7 @@ def _linear_stats(call: LinearStatsCall) -> LinearResults:
 
 
 class ReadPredictions:
-    """Rows of a head whose predictions are read beside their statistics, if they are wanted."""
+    """Rows of a head, with readers of their predictions, if requested."""
 
     def __init__(self, head: LinearCall, packed: PackedRows, *, wanted: bool) -> None:
         self._head, self._packed = head, packed
@@ -139,7 +139,7 @@ class ReadPredictions:
     def results(self, record: Tensor) -> PredictionResults:
         """Return the results of the predictions of all rows, or of none if they are not wanted.
 
-        `record` is that of the packed rows, of the classes of all ranks.
+        `record` covers the packed rows and the classes of all ranks.
         """
         head, packed, readers = self._head, self._packed, self._readers
         found = None if readers is None else readers.results(record, head.ranks.groups, head.class_range)
@@ -212,7 +212,7 @@ def stats_gradients(
 ) -> LinearGradients:
     """Return the gradients of the operands for cotangents of loss, lse and entropy of each row, and of the squares.
 
-    `memory` is what the forward kept.
+    `memory` is the data kept by the forward.
     """
     if torch.is_grad_enabled():
         g_squares = squares.g
@@ -296,7 +296,7 @@ def _linear_stats_flops(call: LinearStatsCall) -> int:
 
 
 def _linear_grad_flops(call: LinearGradCall) -> int:
-    """Count the logits where they were not kept, the gradients of input and weight, and the logits for that of p."""
+    """Count the logits unless they were kept, the gradients of input and weight, and the logits for p's gradient."""
     wanted = Wanted(*call.wants)
     again = wanted.of_source and call.logits.ndim != 2
     return call.head.products(again, wanted)

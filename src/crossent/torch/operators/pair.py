@@ -2,7 +2,7 @@
 
 A row has two records. From both, a second visit of the two heads' logits gives the `pair` sums: KL both ways, and the
 divergences from the mixture. Every output takes any cotangent. The teacher's gradient is the student's with the roles
-swapped, and costs nothing where nobody wants it.
+swapped, and costs nothing unless required.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class PairCall(OperatorCall):
 
     @property
     def teacher_rows(self) -> RowCall:
-        """The rows of the teacher's logits, of which the same are ignored."""
+        """The rows of the teacher's logits, with the same rows ignored."""
         rows = self.rows
         target = without_target(rows.target, rows.number, rows.logits.device)
         return RowCall(self.teacher_logits, target, self.teacher.scores, rows.groups, recorded=True)
@@ -91,7 +91,7 @@ class PairCall(OperatorCall):
 
 @operator_call
 class PairGradCall(OperatorCall):
-    """A call with both records and the pair sums, and cotangents (N,) of what depends on the student's logits."""
+    """A call with both records and the pair sums, and cotangents (N,) of values of the student's logits."""
 
     pair: PairCall
     record: Tensor
@@ -154,7 +154,7 @@ def _pair_stats_plain(call: PairCall) -> PairResults:
 
 
 def _plain_sums(call: PairCall) -> plain_pair.PairSums:
-    """Return the divergences in plain torch operations; those of ignored rows are 0, whatever they hold."""
+    """Return the divergences in plain torch operations; those of ignored rows are 0, for any values."""
     rows, ignored = call.rows, call.ignored
     both = (rows.source.logits, rows.scores), (call.teacher_rows.source.logits, call.teacher.scores)
     shape = rows.logits.shape[:1] + rows.logits.shape[2:]

@@ -59,7 +59,7 @@ def target_measure(target: Target, like: Tensor) -> TargetMeasure:
         here = (local >= 0) & (local < V)
         flat = like.new_zeros((index.shape[0], V + 1)).scatter_add(1, torch.where(here, local, V), prob)[:, :V]
         wrong = ~exists & (index != target.ignore_index if target.kind == "index" else prob != 0)
-        flat = flat.masked_fill(wrong.any(1, keepdim=True), float("nan"))  # where nobody could raise
+        flat = flat.masked_fill(wrong.any(1, keepdim=True), float("nan"))  # because no error can be raised here
         base = flat if like.ndim == 2 else flat.reshape(*rows, V).movedim(like.ndim - 1, 1)
     p = (1 - target.smoothing) * base + target.smoothing / max(1, classes)
     if target.weight is not None:
@@ -82,7 +82,7 @@ def row_results(logits: Tensor, target: Target, scores: Scores, groups: Sequence
 
 
 class _Scored(NamedTuple):
-    """Scores of the logits, the measure, and what becomes of rows that count for nothing."""
+    """Scores of the logits, the measure, and the mask of rows without weight."""
 
     s: Tensor
     """Zeros in rows that nothing may be read of."""
@@ -100,7 +100,7 @@ def _scored(logits: Tensor, target: Target, scores: Scores, groups: Sequence[str
     measure = p, valid = target_measure(target, wide)
     s = scores_of(wide.masked_fill(~valid.unsqueeze(1), 0.0), scores)
     raw = log_sum_exp(s.detach(), groups).lse
-    # a target without mass costs nothing whatever its row holds, and no derivative may meet what it holds
+    # a target without mass costs nothing for any row, and its values must not enter derivatives
     has_mass = extreme_over((p != 0).any(1).to(s.dtype), "max", groups) > 0
     removed = ~has_mass & ~_is_finite(raw)
     return _Scored(s.masked_fill(removed.unsqueeze(1), 0.0), measure, removed, raw)
@@ -140,7 +140,7 @@ def times(share: Tensor, cost: Tensor) -> Tensor:
 
 
 def check_numbers(target: Target, scores: Scores, shape: Sequence[int]) -> None:
-    """Raise for a class that does not exist, for what is no probability and for a temperature that is out of range.
+    """Raise for a class that does not exist, an invalid probability and a temperature out of range.
 
     Numbers that cannot be looked at are not. Under `vmap` the rows are counted through all samples.
     """
@@ -169,7 +169,7 @@ def binary_loss(kind: str, operands: BinaryOperands) -> Tensor:
     pos_weight: Any = operands.pos_weight
     dtype = loss_dtype(x.dtype)
     x, t = x.to(dtype), t.to(dtype)
-    if weight is not None:  # what is removed is replaced, so that no derivative meets it
+    if weight is not None:  # removed values are replaced, to stay out of derivatives
         x, t = x.masked_fill(weight == 0, 0.5), t.masked_fill(weight == 0, 0.5)
     of_positive, of_negative = t if pos_weight is None else pos_weight * t, 1 - t
     if kind == "logits":

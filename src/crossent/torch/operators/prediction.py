@@ -1,4 +1,4 @@
-"""crossent::most_probable and crossent::log_sum_squares: what `Stats` hold of the prediction of each row of logits."""
+"""crossent::most_probable and crossent::log_sum_squares: fields of `Stats` on the prediction of each row."""
 
 from __future__ import annotations
 

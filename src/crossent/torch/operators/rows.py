@@ -34,7 +34,7 @@ class RowCall(OperatorCall):
     """Logits (N, V) or (outer, V, inner), their target and scores, and the groups of ranks with other classes.
 
     Columns beyond the last class (`target.num_classes`) are padding. The record is `recorded` if the caller wants it;
-    else it is for the backward alone, which does without that of few classes.
+    else it is only for the backward, which needs none for few classes.
     """
 
     logits: Tensor

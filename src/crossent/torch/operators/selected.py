@@ -1,7 +1,7 @@
 """crossent::selected_stats: log-probabilities of K classes of each row of logits, and crossent::selected_grad.
 
-Each output is differentiable with any cotangent. The backward reads the logits once, as that of `row_stats` does, and
-then writes the entries of the K classes anew (`sources.selected`).
+Each output is differentiable with any cotangent. The backward reads the logits once, as for `row_stats`, and then
+rewrites the entries of the K classes (`sources.selected`).
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def debugging() -> bool:
 def check_agreement(ranks: Ranks, rows: int, facts: Mapping[str, Any]) -> None:
     """Raise on every rank if the ranks do not make the same call; does nothing unless debugging is on.
 
-    Ranks that share the classes must agree on the number of rows and on all facts, ranks that share the rows on the
-    facts alone.
+    Ranks that share the classes must agree on the number of rows and on all facts, ranks that share the rows only on
+    the facts.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What ranks send each other: sums as autograd sees them, and gradients that add up while the next are computed.
+"""Messages between ranks: sums as autograd sees them, and gradients that add up while the next are computed.
 
 Groups are known by their names, as in torch's own compiled collectives, because an operator takes no group. All ranks
-of a group make the same calls in the same order, so whatever decides on them must be the same on every rank.
+of a group make the same calls in the same order, so every value that decides on them must be the same on every rank.
 """
 
 from __future__ import annotations

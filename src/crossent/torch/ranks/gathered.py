@@ -16,7 +16,7 @@ from torch import Tensor
 from crossent.torch.ranks.collectives import group_of
 from crossent.torch.ranks.shards import Ranks
 
-# named anew in torch 2.13
+# renamed in torch 2.13
 _ALL_GATHER: Any = getattr(dist, "all_gather_single", None) or getattr(dist, "all_gather_into_tensor", None)
 _REDUCE_SCATTER: Any = getattr(dist, "reduce_scatter_single", None) or getattr(dist, "reduce_scatter_tensor", None)
 
@@ -89,7 +89,7 @@ class InputGradient:
         """This rank's part, to be written."""
 
     def finished(self, row_begin: int, row_end: int) -> None:
-        """Begin to add up rows that are complete; all of them after the last if each rank wants a share."""
+        """Begin to add up rows that are complete; all of them after the last if each rank needs a share."""
         groups = self._ranks.groups
         if not groups:
             return

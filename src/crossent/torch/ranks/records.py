@@ -1,4 +1,4 @@
-"""Records of the same rows on several ranks become one, and what follows from it: outputs, the most probable class."""
+"""Records of the same rows on several ranks are merged, with derived values: outputs, the most probable class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def merge(record: Tensor, groups: Sequence[str], classes: ClassRange) -> None:
     """Merge the records (5, N) of the same rows of all ranks in place.
 
     Each group sends one MAX of N numbers (the peaks), then one SUM of 4 N + 2 (the other four fields relative to the
-    common peak, and what shows that the shards are all classes and no class twice).
+    common peak, and a check that the shards hold each class exactly once).
 
     Raises
     ------
@@ -73,7 +73,7 @@ def write_outputs(record: Tensor, target: Target, outputs: RowOutputs) -> None:
 
 
 def all_reduce(stats: RowStats, group: Any = None) -> RowStats:
-    """Return the record of rows whose columns are spread over the ranks of a group, from each rank's record of them.
+    """Merge the row records of all ranks of a group, where each rank holds some columns of the rows.
 
     This is `RowStats.merge` over ranks, by one MAX and one SUM of vectors.
 
@@ -121,7 +121,7 @@ def _name(group: Any) -> str:
 def most_probable(prob: Tensor, target: Target, groups: Sequence[str]) -> Tensor:
     """Return the most probable class of each row of dense probabilities over the groups, the first of equal ones.
 
-    `prob` are the probabilities (N, V) or (outer, V, inner) of the classes at hand; which these are says the target.
+    `prob` are the probabilities (N, V) or (outer, V, inner) of the classes at hand; the target names these.
     """
     first, classes = target.first_class, target.num_classes or prob.shape[1]
     if prob.shape[1]:

@@ -1,4 +1,4 @@
-"""Shards of the classes and of the rows: which of them this rank has, and who has the others."""
+"""Shards of the classes and of the rows: the part of this rank, and the ranks of the others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
-        """Whether this rank needs nobody else."""
+        """Whether this rank needs no other rank."""
         return not (self.groups or self.row_groups)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Shards:
-    """Where the columns at hand lie among all classes and the rows among all rows, and who has the others."""
+    """Positions of the local columns among all classes and of the rows among all rows, and the ranks of the others."""
 
     ranks: Ranks
     first_class: int
@@ -67,7 +67,7 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
     Raises
     ------
     TypeError
-        If the group is no process group.
+        If the group is not a process group.
     ValueError
         If the numbers do not fit the columns, or this rank is not in the group.
     """
@@ -97,12 +97,12 @@ def shards_of(group: Any, first_class: int | None, num_classes: int | None, colu
 
 
 def check_group(name: str, group: Any) -> tuple[str, ...]:
-    """Return the name of a process group, and nothing for a group of one rank, who needs nobody else.
+    """Return the name of a process group, or nothing for a group of one rank.
 
     Raises
     ------
     TypeError
-        If it is no process group.
+        If it is not a process group.
     ValueError
         If this rank is not in it.
     """
@@ -110,7 +110,7 @@ def check_group(name: str, group: Any) -> tuple[str, ...]:
         hint = "; use mesh.get_group()" if hasattr(group, "get_group") else ""
         raise TypeError(f"{name} must be a torch.distributed.ProcessGroup, got {type(group).__name__}{hint}")
     if dist.get_rank(group) < 0:
-        raise ValueError(f"this rank is not in {name}; pass the group that it shares the call with, or None")
+        raise ValueError(f"this rank is not in {name}; pass a group that contains this rank, or None")
     return (group.group_name,) if dist.get_world_size(group) > 1 else ()
 
 

@@ -1,4 +1,4 @@
-"""What is read from tiles of logits beside the row statistics, and what is added to their gradients.
+"""Values read from tiles of logits besides the row statistics, and additions to their gradients.
 
 Statistics of rows that need more than the record are read while a tile is in cache, so that they cost no product: the
 normaliser of doubled scores, the most probable class, and the logits of selected classes.
@@ -35,9 +35,9 @@ from crossent.torch.sources.squares import SquaresRecords
 
 
 def without_target(target: Target, rows: int, device: torch.device) -> Target:
-    """Return a target that tells ignored rows from others, and costs nothing to read: for statistics of scores alone.
+    """Return a target that only marks ignored rows, for statistics of scores; it costs nothing to read.
 
-    Classes of rows stay what they are. Elsewhere the first class stands in, which every call has.
+    Classes of rows stay the same. Elsewhere the first class stands in, which every call has.
     """
     if target.kind == "index":
         return dataclasses.replace(target, weight=None, smoothing=0.0)
@@ -55,7 +55,7 @@ def doubled(task: TiledRows) -> TiledRows:
 
 
 class SquaresReader:
-    """Writes the record (5, N) of doubled scores, from which log Σ q² follows."""
+    """Writes the record (5, N) of doubled scores, for log Σ q²."""
 
     def __init__(self, task: TiledRows, record: Tensor) -> None:
         self._task, self._record = doubled(task), record
@@ -102,7 +102,7 @@ class PredictionReaders:
         """Which the driver calls with each tile."""
 
     def results(self, record: Tensor, groups: Sequence[str], classes: ClassRange) -> PredictionResults:
-        """Return the results, of the classes of all ranks of the groups; `record` is that of the scores, merged."""
+        """Return the results, of the classes of all ranks of the groups; `record` is the merged record."""
         if groups:
             merge(self._record, groups, classes)
             write_outputs(self._record, doubled(self._task).target, NO_OUTPUTS)
@@ -147,7 +147,7 @@ class SquaresPart:
 
 
 class SelectedPart:
-    """The gradient through the log-probabilities of selected classes, beside what the row functions write of it."""
+    """The gradient through the log-probabilities of selected classes, besides the part from the row functions."""
 
     def __init__(self, task: TiledRows, classes: Tensor, rows: SelectedRows) -> None:
         self._task, self._classes, self._rows = task, classes, rows

@@ -1,8 +1,8 @@
-"""The chunk driver: row functions over logits of which only a tile exists at a time, and two ways through them.
+"""The chunk driver: row functions over logits that exist only a tile at a time, in one or two sweeps.
 
-It knows sources of logits, slices of targets, and the cotangents that a closing leads to; not what makes the logits,
-nor autograd, nor operators. Everything here is a function of arrays and shapes alone. For a linear layer of N rows,
-D features and V classes:
+It uses sources of logits, slices of targets and the cotangents of a closing, but not the layers behind the logits,
+autograd or operators. Everything here depends only on arrays and shapes. For a linear layer of N rows, D features and V
+classes:
 
 * `one_sweep`: whole rows, as many as fit; statistics and gradient of a row while it is in cache. 6 N D V operations.
 * `statistics`, then `gradients`: tiles of many rows and a few thousand classes, multiplied twice. 8 N D V operations,
@@ -45,7 +45,7 @@ from crossent.torch.sources.source import (
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TiledRows:
-    """Rows of a source, their target and the scores: what has to be known to make a tile of logits and to judge it.
+    """Rows of a source, their target and the scores: the data to compute a tile of logits and its loss.
 
     The target is one of N · P rows for P positions, as the kernels take it.
     """
@@ -55,9 +55,9 @@ class TiledRows:
     scores: Scores
     ranks: Ranks = NO_RANKS
     readers: tuple[TileReader, ...] = ()
-    """Who reads each tile of logits beside the row statistics."""
+    """Readers of each tile of logits besides the row statistics."""
     parts: tuple[GradientPart, ...] = ()
-    """What is added to the gradient of each tile."""
+    """Additions to the gradient of each tile."""
 
     def tile_shape(self, chunk_bytes: int) -> TileShape:
         """Return the shape of a tile of two sweeps."""
@@ -94,7 +94,7 @@ class TiledRows:
         return tile if positions == 1 else tile.unflatten(1, (-1, positions))
 
     def read(self, tile: Tile) -> None:
-        """Have a tile of logits read by everybody who wants to."""
+        """Pass a tile of logits to all its readers."""
         for reader in self.readers:
             reader.read(tile)
 
@@ -208,7 +208,7 @@ def one_sweep(
 ) -> Any:
     """Write loss, lse and entropy of all rows and the record, and return the gradients of the source's operands.
 
-    The function differentiated is Σ scale.loss · loss + scale.lse_squared · lse², or what a closing makes of each row.
+    The function differentiated is Σ scale.loss · loss + scale.lse_squared · lse², or a closing's loss of each row.
     """
     if sweep.rest is not None:
         return _partly_twice(task, sweep, closing, results, wanted)
@@ -321,7 +321,7 @@ def _cotangents(scale: LossScale, lse: Tensor) -> Cotangents:
 
 
 def _known(closing: LossScale | SweepClosing) -> Cotangents | LossScale:
-    """Return what says which rows have a gradient: a scale, or the cotangents that a closing leads to."""
+    """Return the mask of rows with a gradient: a scale, or the cotangents that a closing leads to."""
     return closing if isinstance(closing, LossScale) else closing.cotangents
 
 
@@ -346,10 +346,10 @@ class RowsThatCount:
 
 
 def rows_with_gradient(target: Target, record: Tensor, cotangents: Sequence[Any], positions: int) -> Tensor:
-    """Return which rows of the source have a gradient at all: those that count, and whose target has a mass.
+    """Return which rows of the source have a gradient at all: counted rows whose target has a mass.
 
-    The cotangents are that of the loss and any number of others, None for none. The other rows have gradient 0 whatever
-    they hold, and a product must not multiply what they hold by it: 0 · NaN is NaN.
+    The cotangents are of the loss and any number of others, None for none. The other rows have gradient 0 for any
+    values, and a product must not multiply their values by it: 0 · NaN is NaN.
     """
     of_loss, *others = cotangents
     stats = RowStats(*record)
@@ -365,10 +365,10 @@ def rows_with_gradient(target: Target, record: Tensor, cotangents: Sequence[Any]
 
 
 def prob_gradient(task: TiledRows, chunk_bytes: int, record: Tensor, g_loss: Tensor) -> Tensor:
-    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, from logits made anew."""
+    """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, from recomputed logits."""
     source, groups = task.source, task.ranks.groups
     wide = loss_dtype(source.costs.dtype)
-    row_bytes = 4 * wide.itemsize * source.classes * source.positions  # the logits and what prob_grad makes of them
+    row_bytes = 4 * wide.itemsize * source.classes * source.positions  # the logits and temporaries of prob_grad
     rows_of_tile = even(source.size, max(1, chunk_bytes // max(1, row_bytes)), 1)
     tiles, classes = source.tiles(TileShape(rows_of_tile, source.classes)), Span(0, source.classes)
     prob: Any = task.target.prob

@@ -26,7 +26,7 @@ class LayerGradients(NamedTuple):
 
 
 class LayerTiles(Protocol):
-    """What sums ask of the workspace of a layer (`linear.LinearTiles`)."""
+    """Interface of a layer's workspace for sums (`linear.LinearTiles`)."""
 
     source: Any
     dtype: torch.dtype
@@ -38,11 +38,11 @@ class LayerTiles(Protocol):
         ...
 
     def new_gradients(self, rows: int, columns: int) -> Tensor:
-        """Return memory for gradients of so many logits beside the logits."""
+        """Return memory for gradients of this many logits, in addition to the logits."""
         ...
 
     def input_gradient(self, gradient: Tensor, classes: Span, to: Tensor, *, add: bool) -> None:
-        """Write or add what the gradient of a tile of these classes is to rows of the input."""
+        """Write or add the input gradient of a tile of these classes, for these rows."""
         ...
 
     def counted_input(self, rows: Span, counted: Tensor, factor: int = 0) -> Tensor:
@@ -56,7 +56,7 @@ class SumsByClasses:
     The gradient of the weight is finished tile by tile and rounded once; that of the input adds up over the classes,
     and over the ranks that hold the others. Half-precision products write gradients that one product makes.
 
-    Gradients in float32 are rounded at the end, unless `rounded` is false: whoever knows their cotangent rounds them.
+    Gradients in float32 are rounded at the end, unless `rounded` is false: the caller with their cotangent rounds them.
     """
 
     def __init__(self, tiles: LayerTiles, wanted: Wanted, shape: TileShape, *, rounded: bool = True) -> None:
@@ -140,7 +140,7 @@ class SumsByClasses:
 class SumsByRows:
     """The gradients of a layer from tiles of whole rows, in float32 if the operands have half precision.
 
-    Whoever knows their cotangent multiplies and rounds them once. On GPUs the half-precision gradients of several
+    The caller with their cotangent multiplies and rounds them once. On GPUs the half-precision gradients of several
     tiles are kept and multiplied at once (`sweep.kept`). Where one product makes all of the gradient of a large weight,
     it has half precision.
     """
@@ -191,7 +191,7 @@ class SumsByRows:
         """Do nothing: no class is finished before all rows are."""
 
     def _multiply(self, gradient: Tensor, rows: Span, counted: Counted) -> None:
-        """Write the gradient of rows of the input, and add to that of the weight, unless its memory is fresh."""
+        """Write the gradient of rows of the input, and add to the gradient of the weight, or write fresh memory."""
         if self._input is not None:
             to = self._input[rows.begin : rows.end]
             self._tiles.input_gradient(gradient, Span(0, self._source.classes), to, add=False)
@@ -207,7 +207,7 @@ class SumsByRows:
             products.multiply(gradient.t(), u_chunk, self._adapter, add=True)
 
     def result(self) -> LayerGradients:
-        """Return the gradients as they are."""
+        """Return the gradients unchanged."""
         g_input = None if self._input is None else unpacked(self._input, self._source.rows)
         return LayerGradients(g_input, self._weight, self._bias, self._adapter)
 
@@ -230,7 +230,7 @@ def unpacked(gradient: Tensor, rows: Tensor | None) -> Tensor:
 
 
 def memory(shape: tuple[int, ...], like: Tensor, dtype: torch.dtype, *, zeroed: bool) -> Tensor:
-    """Return memory for a product; pages first touched by a float32 product cost twice what they cost when zeroed."""
+    """Return memory for a product; pages first touched by a float32 product cost twice as much as zeroed ones."""
     return like.new_zeros(shape, dtype=dtype) if zeroed else like.new_empty(shape, dtype=dtype)
 
 

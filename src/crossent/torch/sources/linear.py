@@ -3,9 +3,9 @@
 Rows are the rows of the input, columns are classes. With K-dimensional weights each row and class have `positions`
 logits. Products of gradients add up in float32 (float64) and are rounded once.
 
-Beside the weight (V · P, D) there may be an adapter (V · P, r): the input then has D + r features, of which the last r
-meet the adapter. Each product of the layer is one of either, into the same memory. A weight may be a `Dequantized`, of
-which some classes exist at a time.
+The weight (V · P, D) may have an adapter (V · P, r): the input then has D + r features, and the last r of them meet the
+adapter. Each product of the layer is one of either, into the same memory. A weight may be a `Dequantized`, which exists
+a range of classes at a time.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class ClassOperands(NamedTuple):
 
 
 def device_of(x: Tensor) -> Device:
-    """Return what is fast where a tensor is."""
+    """Return the properties of a tensor's device."""
     return CPU if x.is_cpu or x.is_meta else GPU
 
 
 def costs_of(input: Tensor, weight: Tensor, rows: int | None = None) -> SourceCosts:
-    """Return what a layer costs: weight (V · positions, D), and all rows of the input or some of them."""
+    """Return the costs of a layer: weight (V · positions, D), and all rows of the input or some of them."""
     number = input.shape[0] if rows is None else rows
     product_dtype = operand_dtype(input.dtype, input.device)
     made = isinstance(weight, Dequantized)
@@ -79,18 +79,18 @@ class LinearSource:
         return [slice(0, D)] if self.adapter is None else [slice(0, D), slice(D, None)]
 
     def class_blocks(self, classes: Span) -> list[Span]:
-        """Return classes cut into blocks of which the products take a weight at once."""
+        """Return classes cut into blocks, each for one product with the weight."""
         most = self.costs.copied_classes(self.positions) or max(1, classes.size)
         return [Span(classes.begin + part.begin, classes.begin + part.end) for part in spans(classes.size, most)]
 
     @property
     def costs(self) -> SourceCosts:
-        """What the plan depends on."""
+        """Inputs of the plan."""
         return costs_of(self.input, self.weight, self.size)
 
     @property
     def device(self) -> Device:
-        """What is fast where the layer is."""
+        """Properties of the layer's device."""
         return device_of(self.input)
 
     def tiles(self, shape: TileShape, logits: Tensor | None = None) -> LinearTiles:
@@ -108,7 +108,7 @@ class LinearSource:
     def sums_in_parts(self, tiles: LinearTiles, wanted: Wanted, shape: TileShape) -> SumsInParts:
         """Return sums that begin with chunks of rows of the first classes; tiles of all rows of the others follow.
 
-        Products take operands as they are, and half-precision gradients of the weight need no float32 sums.
+        Products take operands directly, and half-precision gradients of the weight need no float32 sums.
         """
         return SumsInParts(tiles, lambda: SumsByClasses(tiles, wanted, shape, rounded=False))
 
@@ -206,7 +206,7 @@ class LinearTiles:
                 products.multiply(x_chunk, weight.t(), to, add=adds or factor > 0)
 
     def input_gradient(self, gradient: Tensor, classes: Span, to: Tensor, *, add: bool) -> None:
-        """Write or add what the gradient of a tile of these classes is to rows (n, D + r) of the input."""
+        """Write or add the input gradient, rows (n, D + r), of a tile of these classes."""
         source = self.source
         for block in source.class_blocks(classes):
             here = Span(block.begin - classes.begin, block.end - classes.begin).of(source.positions)
@@ -222,8 +222,8 @@ class LinearTiles:
         return self._gradients[: tile.shape[0], : tile.shape[1]]
 
     def new_gradients(self, rows: int, columns: int) -> Tensor:
-        """Return memory for gradients of so many logits beside the logits."""
-        # zeroed, because torch's bfloat16 product on CPUs multiplies what lies between the rows by zero, maybe NaN
+        """Return memory for gradients of this many logits, in addition to the logits."""
+        # zeroed, because torch's bfloat16 product on CPUs multiplies gaps between rows by zero, and these may hold NaN
         like = self.source.input
         return memory((rows, padded(columns)), like, self.dtype, zeroed=like.is_cpu)[:, :columns]
 

@@ -49,7 +49,7 @@ def no_peaks(rows: int, first: int, like: Tensor) -> Peaks:
 def peaks_of(logits: Tensor, bias: Tensor | None = None) -> Peaks:
     """Return the peaks of logits (N, V) or (outer, V, inner), whose bias (V,) is added to them if it is there.
 
-    NaN is no logit; what a row that holds one peaks at depends on the device, and its normaliser is NaN.
+    NaN is not a logit; the peak of a row with one depends on the device, and its normaliser is NaN.
     """
     logits = logits.detach()
     outer, classes = logits.shape[:2]

@@ -1,4 +1,4 @@
-"""Two heads side by side: what the rows of a student have with those of a teacher, and the gradients of both.
+"""Two heads side by side: pair terms of the rows of a student and of a teacher, and the gradients of both.
 
 A divergence needs the records of both rows, and then both rows once more. So the forward takes whole rows of both, as
 many as fit (`plan.pair_rows`). For a teacher that gets no gradient:
@@ -29,7 +29,7 @@ from crossent.torch.sources.source import GradientSums, Span, Tile, Tiles, Wante
 
 
 class HeadCotangents(NamedTuple):
-    """Cotangents (N,) of what a student's rows and a teacher's have; None is zero."""
+    """Cotangents (N,) of the pair terms of a student and a teacher; None is zero."""
 
     loss: Any = None
     lse: Any = None
@@ -41,17 +41,17 @@ class HeadCotangents(NamedTuple):
     js: Any = None
 
     def at(self, rows: Any) -> HeadCotangents:
-        """Return those of some rows."""
+        """Return the values of some rows."""
         return HeadCotangents(*(None if g is None else g[rows] for g in self))
 
     @property
     def of_student(self) -> PairCotangents:
-        """Those of what depends on the student's logits."""
+        """Cotangents of values that depend on the student's logits."""
         return PairCotangents(self.loss, self.lse, self.entropy, self.kl, self.reverse_kl, self.js)
 
     @property
     def of_teacher(self) -> PairCotangents:
-        """Those of what depends on the teacher's logits, with the roles swapped."""
+        """Cotangents of values that depend on the teacher's logits, with the roles swapped."""
         return PairCotangents(None, self.teacher_lse, self.teacher_entropy, self.reverse_kl, self.kl, self.js)
 
 
@@ -75,7 +75,7 @@ class Heads(NamedTuple):
 
 
 class HeadsWanted(NamedTuple):
-    """Which operands of a student and of a teacher want a gradient."""
+    """Operands of a student and of a teacher that require a gradient."""
 
     student: Wanted
     teacher: Wanted
@@ -95,7 +95,7 @@ class HeadGradients(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class PairedRows:
-    """Rows of a student and the same of a teacher, whose target tells ignored ones; with β the mixture is wanted."""
+    """The same rows of a student and a teacher, with a target that marks ignored ones; with β the mixture is wanted."""
 
     student: TiledRows
     teacher: TiledRows
@@ -107,7 +107,7 @@ class PairedRows:
         return Span(0, self.student.source.classes)
 
     def heads(self, tiles: HeadTiles, rows: Span, classes: Span) -> Heads:
-        """Return a tile of both heads; whoever reads tiles of one has read it."""
+        """Return a tile of both heads; the reader of its tiles has read it."""
         made: list[Tile] = []
         for task, workspace in zip((self.student, self.teacher), tiles, strict=True):
             tile = Tile(workspace.logits(rows, classes), workspace.bias(classes), rows, classes)
@@ -132,12 +132,12 @@ class PairRecords(NamedTuple):
     sums: Tensor
 
     def at(self, rows: Any) -> PairRecords:
-        """Return those of some rows."""
+        """Return the values of some rows."""
         return PairRecords(*(x[:, rows].contiguous() for x in self))
 
 
 class SweepClosing(Protocol):
-    """What is made of the rows of a sweep."""
+    """The loss of the rows in a sweep."""
 
     cotangents: HeadCotangents
     """Cotangents of all rows, those of a chunk as soon as this was called with it."""
@@ -179,7 +179,7 @@ def statistics(task: PairedRows, tiles: HeadTiles, most: int, results: PairResul
 def one_sweep(
     task: PairedRows, tiles: HeadTiles, most: int, closing: SweepClosing, results: PairResults, wanted: HeadsWanted
 ) -> HeadGradients:
-    """Write the results of all rows, and return the gradients of both heads of what a closing makes of them."""
+    """Write the results of all rows, and return the gradients of a closing for both heads."""
     classes, chunks = task.all_classes, Sweep(most)
     sums = _Sums(task, PairRecords(results.record, results.teacher_record, results.sums), closing.cotangents)
     for head, want in zip(HeadsWanted._fields, wanted, strict=True):
@@ -281,7 +281,7 @@ def _logits(task: TiledRows, tile: Tile) -> Any:
 
 
 def _other_head(task: TiledRows, tile: Tile, record: Tensor) -> Teacher:
-    """Return a head as what the other is compared with."""
+    """Return a head as the partner of the other."""
     return Teacher(_logits(task, tile), task.scores_of(tile.rows), record)
 
 
@@ -298,7 +298,7 @@ class _Sums:
         self._spare: Tensor | None = None
 
     def add_head(self, head: str, sums: GradientSums) -> None:
-        """Want the gradient of a head."""
+        """Request the gradient of a head."""
         self._sums[head] = sums
 
     def begin(self, classes: Span) -> None:
@@ -307,7 +307,7 @@ class _Sums:
             sums.begin(classes)
 
     def end(self, classes: Span) -> None:
-        """Finish what depends on the tiles of these classes alone."""
+        """Finish the sums that depend only on the tiles of these classes."""
         for sums in self._sums.values():
             sums.end(classes)
 
@@ -318,7 +318,7 @@ class _Sums:
             of_layer.finish(rows)
 
     def places(self, heads: Heads) -> list[Tensor]:
-        """Return the memory for the gradients of a tile: where the logits are, if nobody reads them any more."""
+        """Return the memory for the gradients of a tile: in place of the logits, after their last read."""
         found: list[Tensor] = []
         for head, sums in self._sums.items():
             tile: Tile = getattr(heads, head)
@@ -335,7 +335,7 @@ class _Sums:
             of_head(task, heads, records, g, getattr(task, head).shaped(to))
 
     def multiply(self, heads: Heads, places: list[Tensor]) -> None:
-        """Add what the gradients of a tile are to the operands."""
+        """Add the gradients of a tile to the operands."""
         for (head, sums), gradient in zip(self._sums.items(), places, strict=True):
             tile: Tile = getattr(heads, head)
             sums.add(gradient, tile.rows, tile.classes, self._counted[head])
@@ -368,7 +368,7 @@ def _of_teacher(task: PairedRows, heads: Heads, records: PairRecords, g: HeadCot
 
 
 class _OfPair(NamedTuple):
-    """What a gradient is made of beside the logits."""
+    """Data for a gradient besides the logits."""
 
     record: Tensor
     beside: Teacher

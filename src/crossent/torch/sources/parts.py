@@ -43,7 +43,7 @@ class SumsInParts:
             self._sums.add(gradient, rows, classes, counted)
 
     def end(self, classes: Span) -> None:
-        """Multiply the gradients that were kept, or finish what depends on the tile of these classes alone."""
+        """Multiply the kept gradients, or finish the sums that depend only on the tile of these classes."""
         if self._sums is None:
             self._sums, kept, self._kept = self._new_sums(), self._kept, None
             if kept is not None and self._counted is not None:

@@ -1,4 +1,4 @@
-"""How a sweep over a source of logits is cut into chunks and tiles: pure functions of what the source costs.
+"""How a sweep over a source of logits is cut into chunks and tiles: pure functions of the costs of a source.
 
 Half-precision logits are float32 (4 bytes each) with a gradient in half (2); others share their memory with it. N rows,
 D features, V columns of logits, F operations and B bytes a second.
@@ -34,7 +34,7 @@ LINE = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Device:
-    """What is fast on a kind of device."""
+    """Properties of a kind of device."""
 
     is_cpu: bool
     chunk_bytes: int
@@ -49,18 +49,18 @@ class Device:
     operations_per_byte: int
     """F / B: operations of a half-precision product in the time in which memory moves a byte."""
     start_bytes: int
-    """What memory moves in the time that a kernel takes to start, after the one before it."""
+    """Bytes that memory moves in the time to start a kernel after another one."""
     small_weight: int
-    """A half-precision weight of so few numbers has a gradient in float32: its product has few output tiles, libraries
-    split the sum of each, and may add the parts in the dtype of the result."""
+    """A half-precision weight of at most this many numbers has a gradient in float32: its product has few output tiles,
+    libraries split the sum of each, and may add the parts in the dtype of the result."""
     direct_rows: int
-    """A half-precision product of so few rows beats a float32 one that is rounded."""
+    """A half-precision product of at most this many rows beats a rounded float32 one."""
     fresh_zeros: bool
     """Whether memory that is zeroed first is faster to write: pages are touched in a better order."""
 
 
 def cpu_device(processor: Processor) -> Device:
-    """Return what is fast on a processor (docs/decisions/0024).
+    """Return the properties of a processor (docs/decisions/0024).
 
     * A chunk of n rows in one sweep passes the weight and its gradient four times, 16 V D bytes. Without it a second
       product of n rows is 2 n D V operations. A core multiplies and adds two vectors a cycle, 4 operations a lane, and
@@ -106,7 +106,7 @@ GPU = Device(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SourceCosts:
-    """What a source of logits costs: all that a plan depends on."""
+    """Costs of a source of logits: all that a plan depends on."""
 
     rows: int
     """Number N of rows."""
@@ -129,7 +129,7 @@ class SourceCosts:
 
     @property
     def narrow(self) -> bool:
-        """Whether half-precision operands are multiplied as they are."""
+        """Whether half-precision operands are multiplied directly."""
         return not self.wide and self.product_dtype == self.dtype
 
     @property
@@ -139,7 +139,7 @@ class SourceCosts:
 
     @property
     def bytes_beside(self) -> int:
-        """Bytes for each class that gradients of logits may take beside `chunk_bytes` where there are no sums."""
+        """Bytes per class that gradients of logits may take beyond `chunk_bytes` if there are no sums."""
         return 4 * self.features if self.rounds_weight else 0
 
     @property
@@ -248,7 +248,7 @@ def _product(costs: SourceCosts) -> int:
 
 
 def _starts(costs: SourceCosts, kernels: int) -> int:
-    """Return the time in which so many kernels start."""
+    """Return the time to start this many kernels."""
     return kernels * costs.device.start_bytes // costs.logits
 
 
@@ -348,7 +348,7 @@ def direct(costs: SourceCosts) -> bool:
 
 
 def even(whole: int, most: int, multiple: int) -> int:
-    """Return the length of equal parts of which none is longer than `most`, a multiple if that is possible."""
+    """Return the length of equal parts, each at most `most` and a multiple if possible."""
     if whole <= most:
         return max(1, whole)
     part = -(-whole // -(-whole // most))

@@ -1,4 +1,4 @@
-"""The gradient with respect to the probabilities of a target: what each class would cost, in torch operations."""
+"""The gradient with respect to the probabilities of a target: losses of all classes, in torch operations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scores_of(logits: Tensor, scores: Scores) -> Tensor:
 def temperature_of(logits: Tensor, scores: Scores) -> Any:
     """Return the temperature of all rows, or one of each row, with a class axis and in the dtype of the logits.
 
-    A temperature of a row that is out of range is NaN, where nobody could raise.
+    A temperature of a row that is out of range is NaN, because no error can be raised there.
     """
     if scores.row_temperature is None:
         return scores.temperature
@@ -37,8 +37,8 @@ def temperature_of(logits: Tensor, scores: Scores) -> Any:
 def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, total: LogTotal | None = None) -> Tensor:
     """Return the gradient of Σ g_loss · loss with respect to the target's probabilities, w (1 − ε) (lse − s).
 
-    Without a `total`, the normaliser is that of the columns at hand. Classes that are not among these have gradient 0,
-    and so has a row whose loss has the cotangent 0.
+    Without a `total`, the normaliser covers the local columns. Classes that are not among these have gradient 0, and so
+    has a row whose loss has the cotangent 0.
     """
     s = scores_of(logits, scores)
     rows = s.shape[:1] + s.shape[2:]
@@ -58,5 +58,5 @@ def prob_grad(logits: Tensor, target: Target, scores: Scores, g_loss: Tensor, to
         exists = (index >= 0) & (index < (target.num_classes or V))
         cost, g = torch.where(exists | (prob == 0), cost, torch.nan), g_loss[:, None]
     share = (1 - target.smoothing) * g
-    cost = torch.where((share == 0) & ~cost.isfinite(), 0.0, cost)  # what counts nothing does so whatever it costs
+    cost = torch.where((share == 0) & ~cost.isfinite(), 0.0, cost)  # a share of 0 costs nothing for any cost
     return (share * cost).to(prob.dtype)

@@ -1,7 +1,7 @@
-"""What a plan has to know of the processor: width of its vectors, sizes of its caches, matrix units for bfloat16.
+"""Properties of the processor for plans: width of its vectors, sizes of its caches, matrix units for bfloat16.
 
-Whether there are vectors of a kind is asked of torch, whose products are planned here. Sizes of caches are those that
-Linux shows of the first core. Other systems show none without a further package; there `USUAL` ones are assumed.
+Whether there are vectors of a kind is asked of torch, whose products are planned here. Cache sizes are those of the
+first core in Linux. Other systems show none without a further package; there `USUAL` ones are assumed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Processor:
-    """Facts of a processor; what is fast on it follows from them alone (`plan.cpu_device`)."""
+    """Facts of a processor; `plan.cpu_device` derives its properties from them."""
 
     lanes: int
     """Numbers in a float32 vector: 16 with AVX-512, 8 with AVX2, 4 with NEON or SSE."""
@@ -39,7 +39,7 @@ def this_processor() -> Processor:
 
 
 def cache_sizes(folder: pathlib.Path) -> dict[int, int]:
-    """Return bytes of the data caches from level 2 on, by level, as Linux says in this folder; empty if it does not."""
+    """Return bytes of the data caches from level 2 on, by level, from this folder of Linux; empty if it does not."""
     found: dict[int, int] = {}
     for index in sorted(folder.glob("index*")):
         try:
@@ -59,7 +59,7 @@ def _lanes() -> int:
 
 
 def _has(name: str) -> bool:
-    """Return what a function of torch.cpu says; torch lacks it where no such processor is built for."""
+    """Return the answer of a function of torch.cpu; torch lacks it where no such processor is built for."""
     return platform.machine() in ("x86_64", "AMD64") and bool(getattr(torch.cpu, name, lambda: False)())
 
 

@@ -57,7 +57,7 @@ def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     matrix = matrix.to(dtype)
     (rows, columns), (down, across) = matrix.shape, matrix.stride()
     readable = (across == 1 and down >= columns) or (down == 1 and across >= rows)
-    if dtype == torch.bfloat16 and matrix.is_cpu:  # torch multiplies what lies between rows by 0, and NaN stays NaN
+    if dtype == torch.bfloat16 and matrix.is_cpu:  # torch multiplies the gaps between rows by 0, and NaN stays NaN
         readable = matrix.is_contiguous() or matrix.t().is_contiguous()
     return matrix if readable else matrix.contiguous()
 
@@ -65,7 +65,7 @@ def operand(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
     """Write a @ b into `out`, whose rows are contiguous, or add it; a and b are operands or transposed operands.
 
-    The dtype of `out` is that of the operands, or float32.
+    `out` has the dtype of the operands, or float32.
     """
     if a.dtype != out.dtype and out.is_cuda:
         if add:
@@ -99,7 +99,7 @@ def _multiply_bfloat16(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
 
 
 class _Layout(NamedTuple):
-    """How BLAS reads a matrix: as it is or transposed, and how far apart its rows (or columns) are."""
+    """How BLAS reads a matrix: plain or transposed, and the stride of its rows (or columns)."""
 
     order: int
     step: int

@@ -1,13 +1,13 @@
 """Selected classes: the log-probabilities of K classes of each row, as functions of a tile and of the rows' record.
 
-Whoever reads a tile takes the K logits of a row from it, never rows of a weight. The log-probability of a class with
-score s is (s − peak) − log total, from the record. The gradient of K of them with cotangents g_k is
+A reader takes the K logits of a row from each tile, never rows of a weight. The log-probability of a class with score s
+is (s − peak) − log total, from the record. The gradient of K of them with cotangents g_k is
 
     phi'(z_v) · (q_v (a + b log q_v) + Σ_{k: class_k = v} g_k)
     a = g_lse − Σ g_k − g_entropy · entropy,   b = −g_entropy
 
-The row functions write q (a + b log q) for all classes. `write_gradient` then writes the entries of the K classes anew,
-all of it in float64 from the record, so that a confident class keeps its digits: 1 − q is −expm1(log q).
+The row functions write q (a + b log q) for all classes. `write_gradient` then rewrites the entries of the K classes, in
+float64 from the record, so that a confident class keeps its digits: 1 − q is −expm1(log q).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def scored(z: Tensor, scores: Scores) -> Scored:
 def log_probabilities(z: Tensor, scores: Scores, record: Tensor, classes: Tensor, number: int) -> Tensor:
     """Return the log-probabilities of selected classes from their logits (n, K) and the record, in float64.
 
-    An entry that is left out has 0, and a class that does not exist NaN, where nobody could raise.
+    An entry that is left out has 0; a class that does not exist has NaN, because no error can be raised there.
     """
     stats = RowStats(*record)
     below = (scored(z, scores).score - stats.peak[:, None]).clamp(max=0.0)  # a capped peak is rounded to float32
@@ -148,9 +148,9 @@ class SelectedRows(NamedTuple):
 
 
 def write_gradient(gradient: Tensor, z: Tensor, columns: Columns, scores: Scores, rows: SelectedRows) -> None:
-    """Write the entries of selected classes anew into the gradient (n, v) of a tile.
+    """Rewrite the entries of selected classes in the gradient (n, v) of a tile.
 
-    The other entries are those that the row functions write for the cotangents that `RowCotangents.beside` returns.
+    The other entries come from the row functions, for the cotangents of `RowCotangents.beside`.
     """
     if z.shape[1] == 0:
         return
@@ -168,7 +168,7 @@ def write_gradient(gradient: Tensor, z: Tensor, columns: Columns, scores: Scores
         value = value - torch.where(g_entropy[:, None] == 0, 0.0, g_entropy.double()[:, None] * q * surprise)
         lives = lives | (g_entropy != 0)
     value = torch.where(lives[:, None], slope * value, 0.0).to(gradient.dtype)
-    # entries that lie elsewhere write what another entry writes, or what is there already: nobody waits for a device
+    # entries outside write a value that is written anyway: no synchronization with a device
     at, here = columns
     first = here.to(torch.int8).argmax(1, keepdim=True)
     spare = torch.where(here.any(1, keepdim=True), value.gather(1, first), gradient[:, :1])

@@ -1,4 +1,4 @@
-"""What the chunk driver asks of a source of logits, so that it need not know what makes them.
+"""Interface between the chunk driver and a source of logits, of any kind.
 
 A source has N rows and V classes, with `positions` logits for each pair of them. It opens a workspace that makes tiles
 of logits, and sums that take the gradients of tiles back to the source's operands. The driver decides in which order;
@@ -37,7 +37,7 @@ def spans(whole: int, part: int) -> list[Span]:
 
 
 class Wanted(NamedTuple):
-    """Which operands of a loss want a gradient; a source without one of them never has it wanted."""
+    """Operands of a loss that require a gradient; a source without one of them never has it wanted."""
 
     input: bool = False
     linear_weight: bool = False
@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
 
     @property
     def of_source(self) -> bool:
-        """Whether an operand of the source wants one."""
+        """Whether an operand of the source requires one."""
         return self.input or self.linear_weight or self.linear_bias or self.linear_adapter
 
 
@@ -63,7 +63,7 @@ class Tiles(Protocol):
         ...
 
     def bias(self, classes: Span) -> Tensor | None:
-        """Return the bias (v,) that whoever reads a tile of these classes adds to it, None if it has been added."""
+        """Return the bias (v,) for the reader of a tile of these classes to add, None if it is added already."""
         ...
 
 
@@ -79,11 +79,11 @@ class GradientSums(Protocol):
         ...
 
     def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Counted) -> None:
-        """Add what the gradient of a tile is to each operand; rows that are not counted hold what must not matter."""
+        """Add the gradient of a tile to each operand; rows that are not counted may hold any values."""
         ...
 
     def end(self, classes: Span) -> None:
-        """Finish what depends on the tiles of these classes alone."""
+        """Finish the sums that depend only on the tiles of these classes."""
         ...
 
     def result(self) -> Any:
@@ -92,7 +92,7 @@ class GradientSums(Protocol):
 
 
 class Tile(NamedTuple):
-    """A tile of logits (n, v · positions), the bias that whoever reads it adds, and where it lies."""
+    """A tile of logits (n, v · positions), the bias for its reader to add, and its position."""
 
     logits: Tensor
     bias: Tensor | None
@@ -101,7 +101,7 @@ class Tile(NamedTuple):
 
 
 class TileReader(Protocol):
-    """Reads each tile of logits for something beside the row statistics, before a gradient takes the tile's place.
+    """Reads each tile of logits for values besides the row statistics, before a gradient overwrites the tile.
 
     Tiles of the same rows come one after the other, in the order of their classes.
     """
@@ -112,7 +112,7 @@ class TileReader(Protocol):
 
 
 class GradientPart(Protocol):
-    """A part of the gradient of each tile that the row functions do not know of."""
+    """A part of the gradient of each tile outside the row functions."""
 
     @property
     def cotangent(self) -> Tensor:
@@ -148,7 +148,7 @@ class Source(Protocol):
 
     @property
     def costs(self) -> SourceCosts:
-        """What the plan depends on."""
+        """Inputs of the plan."""
         ...
 
     def tiles(self, shape: TileShape) -> Tiles:

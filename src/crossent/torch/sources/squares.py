@@ -1,6 +1,6 @@
 """log Σ q² of each row, the probability that two draws of the prediction agree, and its gradient.
 
-Both follow from two records of a row: that of the scores s and that of the scores 2 s, whose normaliser is Σ e^(2 s).
+Both follow from two records of a row: the record of the scores s and of the scores 2 s, whose normaliser is Σ e^(2 s).
 
     log Σ q² = lse(2 s) − 2 lse(s),   d/ds_v = 2 (q_v² / Σ q² − q_v) = 2 q_v expm1(log q_v − log Σ q²)
 

@@ -40,7 +40,7 @@ class TensorSource(NamedTuple):
 
     @property
     def costs(self) -> SourceCosts:
-        """What the plan depends on: nothing is multiplied."""
+        """Inputs of the plan: nothing is multiplied."""
         dtype = self.tensor.dtype
         device = CPU if self.tensor.is_cpu or self.tensor.is_meta else GPU
         return SourceCosts(self.size, self.classes, 0, dtype, dtype, device)
@@ -66,15 +66,15 @@ class TensorSource(NamedTuple):
         return TensorTiles(self)
 
     def sums_by_classes(self, tiles: TensorTiles, wanted: Wanted, shape: TileShape) -> TensorSums:
-        """Return the gradient of the logits as it is written."""
+        """Return the gradient of the logits, written directly."""
         return TensorSums(self)
 
     def sums_by_rows(self, tiles: TensorTiles, wanted: Wanted, sweep: Sweep) -> TensorSums:
-        """Return the gradient of the logits as it is written."""
+        """Return the gradient of the logits, written directly."""
         return TensorSums(self)
 
     def sums_in_parts(self, tiles: TensorTiles, wanted: Wanted, shape: TileShape) -> TensorSums:
-        """Return the gradient of the logits as it is written."""
+        """Return the gradient of the logits, written directly."""
         return TensorSums(self)
 
 

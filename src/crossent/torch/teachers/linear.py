@@ -1,4 +1,4 @@
-"""Teachers that are linear layers, or sparse ones, beside a student that is a layer: no logits exist all at once."""
+"""Teachers that are linear layers, or sparse ones, for a student that is a layer: no logits exist all at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from crossent.spec import Scores, Target
 from crossent.torch.base.transforms import wants_plain_operations
 from crossent.torch.base.values import PairResults, RowResults, loss_dtype
-from crossent.torch.call.arguments import Arguments, CheckedRows, check_same_call, row_scores
+from crossent.torch.call.arguments import Arguments, CheckedRows, check_same_call, row_closing, row_scores
 from crossent.torch.call.checks import check_companion
 from crossent.torch.call.layout import LayerNames, LayerOperands, layout_of_layer, under_autocast
 from crossent.torch.call.results import DivergenceStats
@@ -32,11 +32,11 @@ from crossent.torch.teachers.sparse import StudentRows, TopKView, sparse_teacher
 from crossent.torch.teachers.view import DivergenceOptions, HeadsView, PairView, TeacherArguments
 
 TEACHER = LayerNames("teacher_input", "teacher_weight", "teacher_bias")
-"""What callers call the operands of a teacher's layer."""
+"""Names of the operands of a teacher's layer in errors."""
 
 
 class LinearView(HeadsView):
-    """Rows of two layers, whose most probable classes were read if anybody wants them."""
+    """Rows of two layers, with their most probable classes if requested."""
 
     predicted: tuple[Tensor, Tensor]
 
@@ -91,7 +91,7 @@ def _linear_pair(
 
 
 def _mapped(layer: LayerOperands, scores: Scores, classes: Tensor) -> LayerOperands:
-    """Return the teacher's layer with the student's classes; those that it lacks have a bias of −inf."""
+    """Return the teacher's layer with the student's classes; missing classes have a bias of −inf."""
     if scores.softcap is not None:
         raise NotImplementedError(
             "teacher_classes beside teacher_softcap needs the teacher's logits: a class that the teacher lacks would "
@@ -108,7 +108,7 @@ def _mapped(layer: LayerOperands, scores: Scores, classes: Tensor) -> LayerOpera
 def _in_one_or_two_sweeps(
     call: LinearPairCall, rows: CheckedRows, options: DivergenceOptions, *, wants: PairWants, has_target: bool
 ) -> tuple[Tensor, PairView]:
-    """Return the loss of the call and what is known of its rows, by the cheaper plan."""
+    """Return the loss of the call and its view of the rows, by the cheaper plan."""
     closing = rows.closing
     samples = closing.sample_weight
     constant = not (wants.prob or (samples is not None and samples.requires_grad))
@@ -143,14 +143,14 @@ def _in_one_or_two_sweeps(
     size = sum(costs.logits * loss_dtype(costs.dtype).itemsize for costs in (student, teacher)) * student.rows
     keep = any(wants) and not plainly and size <= call.chunk_bytes
     view = viewed(linear_pair_stats(LinearPairStatsCall(call, keep)))
-    return rows.row_closing.closed(view, None if closing.function else view.of_teacher(options.name)), view
+    return row_closing(rows).closed(view, None if closing.function else view.of_teacher(options.name)), view
 
 
 def _sparse_view(
     call: LinearCall, rows: CheckedRows, teacher: TeacherArguments, options: DivergenceOptions, chunk_bytes: int,
     *, wanted: bool, has_target: bool,
 ) -> TopKView:  # fmt: skip
-    """Return what is known of the rows of a layer and of a sparse teacher's; `wanted` if a gradient may be.
+    """Return the view of the rows of a layer and of a sparse teacher; `wanted` if a gradient may be.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def _sparse_view(
         torch.zeros(call.features.shape[0], dtype=torch.int64, device=call.input.device),
         first_class=target.first_class,
         num_classes=target.num_classes,
-    )  # ignored rows too are computed; what is known of them is removed
+    )  # ignored rows are computed too, and then removed
     size = rows.layout.shape.numel() * loss_dtype(call.input.dtype).itemsize
     keep = wanted and size <= chunk_bytes and not wants_plain_operations()
     none = dataclasses.replace(call, target=stand_in)
@@ -192,7 +192,7 @@ def divergence_of_layers(
     arguments: Arguments, teacher: TeacherArguments, options: DivergenceOptions, chunk_bytes: int | None = None,
     *, has_target: bool,
 ) -> Tensor | tuple[Tensor, DivergenceStats]:  # fmt: skip
-    """Return `linear_divergence` of bound arguments; the operands are those of this rank where classes are spread."""
+    """Return `linear_divergence` of bound arguments; the operands are local if classes are sharded."""
     call, rows = checked_layer(arguments)
     if chunk_bytes is None:
         chunk_bytes = costs_of(call.input, call.linear_weight).device.chunk_bytes
@@ -204,7 +204,7 @@ def divergence_of_layers(
         check_same_call(rows, **facts, **kinds, kind=options.kind, beta=options.beta)
     if sparse:
         view: Any = _sparse_view(call, rows, teacher, options, chunk_bytes, wanted=any(wants), has_target=has_target)
-        loss = rows.row_closing.closed(view, None if rows.closing.function else view.of_teacher(options.name))
+        loss = row_closing(rows).closed(view, None if rows.closing.function else view.of_teacher(options.name))
     else:
         pair = _linear_pair(call, rows, teacher, options, chunk_bytes)
         wanted = PairWants(*map(wants_gradient, pair.operands))

@@ -34,7 +34,7 @@ class LogitsView(HeadsView):
         return row_stats(dataclasses.replace(self._call.rows, target=target))
 
     def js(self) -> Tensor:
-        """Return the Jensen–Shannon divergence, from the logits anew."""
+        """Return the Jensen–Shannon divergence, from recomputed logits."""
         found: PairResults = pair_stats(dataclasses.replace(self._call, beta=self._beta))
         return found.js
 
@@ -47,7 +47,7 @@ class LogitsView(HeadsView):
 def logits_view(
     logits: Tensor, rows: CheckedRows, teacher: TeacherArguments, options: DivergenceOptions, *, has_target: bool
 ) -> LogitsView:
-    """Return what is known of the rows of logits and of a teacher's.
+    """Return the view of the rows of logits and of a teacher.
 
     Raises
     ------
@@ -76,11 +76,11 @@ def logits_view(
 def raise_other_classes(
     layout: LogitsLayout, columns: int, target: Target, names: tuple[str, str] = ("logits", "teacher_logits")
 ) -> None:
-    """Raise for a teacher whose classes are not the student's; the names are those of what has the classes of both."""
+    """Raise for a teacher whose classes are not the student's; the names are of the arguments that hold the classes."""
     own, name = names
     if target.num_classes is None:
         raise ValueError(
-            f"{own} of {layout.classes} classes beside {name} of {columns}; pass num_classes= if both have the "
+            f"{own} of {layout.classes} classes do not fit {name} of {columns}; pass num_classes= if both have the "
             "same classes and one has padding after them, or teacher_classes= with each class's place in the teacher"
         )
     raise ValueError(

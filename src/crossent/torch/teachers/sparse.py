@@ -1,7 +1,7 @@
 """Sparse teachers: the most probable classes of each row with their probabilities; logits of all classes never exist.
 
-The student's log-probabilities of K classes are read from its logits, and the divergence is that of vectors (N, K).
-What the K classes lack is ignored, or is one class of its own on both sides.
+The student's log-probabilities of K classes are read from its logits, and the divergence is that of vectors (N, K). The
+other classes are ignored, or form one extra class on both sides.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SparseTeacher(NamedTuple):
 
 
 def sparse_teacher(teacher: TopK, rows: CheckedRows, tail: Tail) -> SparseTeacher:
-    """Return a teacher with each class once; what it has no probability for is left out.
+    """Return a teacher with each class once; entries without a probability are left out.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def sparse_teacher(teacher: TopK, rows: CheckedRows, tail: Tail) -> SparseTeache
 
 
 class StudentRows(NamedTuple):
-    """What is known of a student's rows beside a sparse teacher's classes, and what can be computed of them."""
+    """A student's rows at a sparse teacher's classes, and the values computed from them."""
 
     selected: SelectedResults
     """Of the teacher's classes."""
@@ -106,7 +106,7 @@ class TopKView(PairView):
         logq = found.logprob.double()
         # the digits of float64, the gradient through the operator
         logq = logq + torch.where(exact.isfinite(), exact - logq, 0.0).detach()
-        # in rows without a normaliser and in ignored ones nothing may come back through what they hold
+        # rows without a normaliser and ignored rows must not pass gradients back
         self._lost = logq.isnan().any(1)
         unread = self._lost if self.valid is None else self._lost | ~self.valid
         logq = logq.masked_fill(unread[:, None] | (teacher.classes == NO_CLASS), 0.0)
@@ -168,7 +168,7 @@ def _log(p: Tensor) -> Tensor:
 def topk_view(
     logits: Tensor, rows: CheckedRows, teacher: TeacherArguments, options: DivergenceOptions, *, has_target: bool
 ) -> TopKView:
-    """Return what is known of the rows of logits and of a sparse teacher's."""
+    """Return the view of the rows of logits and of a sparse teacher."""
     given: Any = teacher.logits
     sparse = sparse_teacher(given, rows, teacher.tail)
     call = RowCall(logits, rows.target, rows.scores, rows.ranks.groups, recorded=True)

@@ -1,6 +1,6 @@
-"""A student's rows beside a teacher's: what callers pass as a teacher, and what is known of both heads' rows.
+"""A student's rows with a teacher's: the forms of a teacher, and the view of both heads' rows.
 
-Whatever a teacher is, the rows of a call become a `PairView`, which closings, losses and statistics read.
+For any teacher, the rows of a call become a `PairView`, which closings, losses and statistics read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DivergenceOptions(NamedTuple):
 def options_of(kind: Any, beta: Any, *, others_are_seen: bool) -> DivergenceOptions:
     """Return kind and β of a call.
 
-    `others_are_seen` says whether somebody reads divergences of other kinds: a closing, or statistics.
+    `others_are_seen` is whether divergences of other kinds are read: a closing, or statistics.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def options_of(kind: Any, beta: Any, *, others_are_seen: bool) -> DivergenceOpti
             'divergence from the mixture is 0; use kind="forward" or kind="reverse"'
         )
     if kind != "js" and number != 0.5 and not others_are_seen:
-        raise ValueError(f'beta is of the mixture of kind="js" and changes nothing of kind="{kind}"; leave it out')
+        raise ValueError(f'beta belongs to kind="js" and has no effect on kind="{kind}"; leave it out')
     return DivergenceOptions(kind, number)  # pyright: ignore[reportArgumentType]
 
 
@@ -81,7 +81,7 @@ class TeacherArguments(NamedTuple):
         if not isinstance(self.logits, TopK):
             if self.tail != "ignore":
                 raise ValueError(
-                    'tail="bucket" is for the classes that a TopK teacher lacks; leave it out for one with logits'
+                    'tail="bucket" is for the classes that a TopK teacher lacks; leave it out for a teacher with logits'
                 )
             return
         for name in ("temperature", "softcap", "classes"):
@@ -126,7 +126,7 @@ class TeacherArguments(NamedTuple):
             )
 
     def placed(self, of_classes: Callable[[Any], Any], of_rows: Callable[[Any], Any]) -> TeacherArguments:
-        """Return the teacher with functions applied to what has the axes of logits, and of rows."""
+        """Return the teacher with functions applied to values with the axes of logits, and of rows."""
         own = self.temperature
         temperature = of_rows(own) if isinstance(own, Tensor) and own.ndim else own
         return self._replace(logits=of_classes(self.logits), temperature=temperature)
@@ -151,7 +151,7 @@ def _checked_scale(name: str, value: Any, none: str) -> float:
 
 
 def student_target(target: Any, ignore_index: Any) -> Tensor | TargetKind:
-    """Return the target of a call, or what stands in for none.
+    """Return the target of a call, or a replacement for none.
 
     Raises
     ------
@@ -161,15 +161,14 @@ def student_target(target: Any, ignore_index: Any) -> Tensor | TargetKind:
     if target is not None:
         return target
     if ignore_index != -100:
-        raise ValueError("ignore_index names a class of target, and there is none; pass target=, or sample_weight=0")
+        raise ValueError("ignore_index needs a target; pass target=, or sample_weight=0")
     return NoTarget()
 
 
 class PairView(RowView):
-    """What is known of a student's rows and of their teacher's.
+    """The rows of a student and of its teacher.
 
-    Divergences are read by name: kl, reverse_kl, js, teacher_entropy, teacher_lse. js is computed where somebody reads
-    it.
+    Divergences are read by name: kl, reverse_kl, js, teacher_entropy, teacher_lse. js is computed when read.
     """
 
     has_target: bool
@@ -193,7 +192,7 @@ class PairView(RowView):
             self._known[name] = self.js()
         found = self._known[name]
         if found is None:
-            raise AttributeError(f"rows.{name} is not there: a TopK teacher has probabilities, and no normaliser")
+            raise AttributeError(f"rows.{name} is not available: a TopK teacher has probabilities, but no normaliser")
         return found
 
     def js(self) -> Tensor:
@@ -222,7 +221,7 @@ class PairView(RowView):
         return DivergenceStats(**{k: None if x is None else x.reshape(rows) for k, x in found.items()})  # pyright: ignore
 
     def agreed(self, student: Tensor, teacher: Tensor, *normalisers: Tensor) -> Tensor:
-        """Return in which rows two classes are the same that both have a normaliser, and are not ignored."""
+        """Return the mask of rows with the same class in both, a normaliser in both, and not ignored."""
         agreed = student == teacher
         for lse in (self.results.lse, *normalisers):
             agreed = agreed & ~lse.isnan()

@@ -134,7 +134,7 @@ def test_so_is_one_of_small_weights_whose_class_says_nothing(size):
     )  # fmt: skip
     torch.manual_seed(0)
     made = type("Own", (transformers.BertLMHeadModel,), {"__module__": "own"})(config).eval()
-    with pytest.raises(InputError, match="looks at the tokens after the one that it predicts"):
+    with pytest.raises(InputError, match="reads tokens after the one that it predicts"):
         _ = score_model(made, bytewise(bos=True), ["abc"])
 
 
@@ -153,7 +153,9 @@ def test_experts_whose_rows_depend_on_later_tokens_by_rounding_alone_are_scored(
 def test_tokens_of_another_model_are_refused():
     tokenizer = bytewise(bos=True)
     largest = max(tokenizer("é").input_ids)
-    with pytest.raises(InputError, match=f"gives text 2 the token {largest}, and the model has 100, from 0"):
+    with pytest.raises(
+        InputError, match=f"gives text 2 the token {largest}, but the model has only 100 tokens, from 0"
+    ):
         _ = score_model(model(100), tokenizer, ["abc", "é"])
 
 
@@ -174,7 +176,7 @@ def test_what_is_no_model_text_or_tokenizer_is_refused():
         _ = score_model(made, "tokenizer", ["a"])
     with pytest.raises(InputTypeError, match="model must be a causal language model"):
         _ = score_model("model", tokenizer, ["a"])
-    with pytest.raises(InputError, match="cannot be made a chunk at a time"):
+    with pytest.raises(InputError, match="cannot be computed in chunks"):
         _ = score_model(torch.nn.Embedding(3, 3), tokenizer, ["a"])
     with pytest.raises(InputError, match="batch must be 1 or more"):
         _ = score_model(made, tokenizer, ["a"], batch=0)
@@ -182,7 +184,7 @@ def test_what_is_no_model_text_or_tokenizer_is_refused():
         _ = score_model(made, tokenizer, ["", ""])
     with pytest.raises(LogError, match="no scored token: there is no text"):
         _ = score_model(made, tokenizer, [])
-    with pytest.raises(LogError, match="1 text: they are empty or have one token alone, as the tokenizer puts no BOS"):
+    with pytest.raises(LogError, match="1 text: they are empty or have one token, and the tokenizer puts no BOS"):
         _ = score_model(made, bytewise(bos=False), ["x"])
 
 

@@ -24,7 +24,7 @@ BERT = {"vocab_size": 257, **SIZES}
             lambda: transformers.T5ForConditionalGeneration(
                 transformers.T5Config(vocab_size=257, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
             ),
-            "writes one text to another",
+            "turns one text into another",
         ),
     ],
 )
@@ -50,7 +50,7 @@ def test_a_decoder_that_was_part_of_a_pair_is_not():
         decoder_attention_heads=2, decoder_ffn_dim=16, encoder_ffn_dim=16, max_position_embeddings=32,
     )  # fmt: skip
     assert why_not_causal(transformers.BartForCausalLM(config)) is None
-    assert "writes one text" in str(why_not_causal(transformers.BartForConditionalGeneration(config)))
+    assert "turns one text" in str(why_not_causal(transformers.BartForConditionalGeneration(config)))
 
 
 def test_modules_of_others_are_not():

@@ -59,7 +59,10 @@ def test_the_dtype_is_that_which_was_passed_or_that_of_the_file(folder, tmp_path
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nowhere/model", r"there is no folder 'nowhere/model'; names of a hub are not looked up: download it first"),
+        (
+            "nowhere/model",
+            r"there is no folder 'nowhere/model'; crossent does not look up hub names: download the model first",
+        ),
         ("/nowhere/model", r"there is no folder '/nowhere/model'; name a folder with config.json"),
     ],
 )
@@ -76,7 +79,7 @@ def test_folders_and_files_that_hold_no_model(tmp_path):
         _ = load(tmp_path)
     file = tmp_path / "model.bin"
     _ = file.write_bytes(b"no model")
-    with pytest.raises(LogError, match=r"is no .gguf file"):
+    with pytest.raises(LogError, match=r"is not a .gguf file"):
         _ = load(file)
     _ = file.write_bytes(b"GGUF but no more")
     with pytest.raises(LogError, match="transformers cannot read"):
@@ -96,7 +99,7 @@ def test_folders_and_files_that_hold_no_model(tmp_path):
     ],
 )
 def test_a_model_that_is_no_causal_language_model_is_refused(folder, tmp_path, changes):
-    with pytest.raises(LogError, match=f"is {changes['architectures'][0]}, no causal language model"):
+    with pytest.raises(LogError, match=f"is {changes['architectures'][0]}, not a causal language model"):
         _ = load(copied(folder, tmp_path, **changes))
 
 
@@ -114,7 +117,7 @@ def test_weights_that_are_missing_are_not_made_up(folder, tmp_path):
     weights = safetensors.torch.load_file(path / "model.safetensors")
     del weights["lm_head.weight"]
     safetensors.torch.save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(LogError, match=r"lacks the weight 'lm_head.weight'; a folder of a base model"):
+    with pytest.raises(LogError, match=r"lacks the weight 'lm_head.weight'; is it a base model without a head"):
         _ = load(path)
 
 

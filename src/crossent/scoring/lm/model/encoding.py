@@ -1,4 +1,4 @@
-"""Tokens of a text by a tokenizer of Hugging Face, and the bytes of the text that each of them stands for."""
+"""Tokens of a text by a tokenizer of Hugging Face, and the bytes of the text in each token."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PROBE = "a"
 
 @dataclass(frozen=True, slots=True)
 class EncodedText:
-    """Tokens of a text without those that the tokenizer puts before it, and the bytes of each, which make up the text.
+    """Tokens of a text without the tokenizer's prefix, and the bytes of each, which add up to the text.
 
-    `skipped` counts the bytes at the beginning of the text that are a prefix spelled out, such as "<s>". `exact` says
-    whether the bytes of the first token are known for sure; those of all together always are.
+    `skipped` counts the bytes at the beginning of the text that are a prefix spelled out, such as "<s>". `exact` is
+    whether the bytes of the first token are certain; the total always is.
     """
 
     ids: list[int]

@@ -1,4 +1,4 @@
-"""Calls of a language model on windows of texts, and the score of what it gives their tokens."""
+"""Calls of a language model on windows of texts, and the score of their tokens."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ def score_model(
 
         loss = −Σ log q(x_t | x_s … x_(t−1)) / number of t,   t − s ≥ W − stride + 1 beyond the first window
 
-    where each token is scored once, whatever the windows share. Rows of logits are made a chunk at a time, from the
-    features of the scored tokens alone: no tensor of tokens × vocabulary exists.
+    where each token is scored once, also where windows overlap. Logits are computed in chunks, only for the scored
+    tokens: no tensor of tokens × vocabulary exists.
 
     Parameters
     ----------
     model
-        A causal language model of Hugging Face, whose head `crossent.torch.fuse_lm_head` can fuse, on any device. It
-        is called without gradients, in evaluation mode, and left as it was.
+        A causal language model of Hugging Face, whose head `crossent.torch.fuse_lm_head` can fuse, on any device. It is
+        called without gradients, in evaluation mode, and not changed.
     tokenizer
-        Its tokenizer. What it puts before a text (a BOS) begins every window, and a text that begins with that itself
-        gets no second one. If it puts nothing there, the first token of a text is context, which nothing scores. What
-        it puts behind a text is left out.
+        Its tokenizer. Its prefix tokens (a BOS) begin every window; a text that already begins with them gets no second
+        ones. Without a prefix, the first token of a text is context and not scored. Suffix tokens are left out.
     texts
         Texts, or a mapping of names to texts. Each is a document: intervals take documents as independent.
     window
-        Tokens that the model reads at once; by default 1024, or as many as the model has positions.
+        Tokens per window; by default 1024, or the number of positions of the model if that is less.
     stride
-        Tokens that each window but the first scores; by default half of the window. The window itself is fastest, and
-        gives some tokens a context of one; 1 gives each all the context that fits, and is slowest.
+        Tokens scored per window after the first; by default half of the window. A stride of the whole window is
+        fastest, but some tokens get a context of one; a stride of 1 gives each token the longest context, and is
+        slowest.
     batch
-        Windows in a call of the model. Shorter ones are padded, and padding is never scored.
+        Windows per model call. Shorter ones are padded; padding is never scored.
     ci, worst
         As in `score_tokens`.
 
@@ -79,7 +79,7 @@ def score_model(
     Raises
     ------
     InputError
-        If an argument is out of its range, the model looks ahead, or its logits cannot be made a chunk at a time.
+        If an argument is out of its range, the model reads later tokens, or its logits cannot be computed in chunks.
     LogError
         If no text has a token to score; a ValueError, like the other.
 
@@ -118,7 +118,7 @@ class Evaluation(NamedTuple):
 
 
 class NamedText(NamedTuple):
-    """A text, its name, and the keys and values by which it is scored."""
+    """A text, its name, and the keys and values for its slices."""
 
     name: str
     text: str
@@ -136,7 +136,7 @@ def evaluated(
     batch: Any = 1,
     said: Said | None = None,
 ) -> Evaluation:
-    """Return the documents of texts, some tokens at a time; those of one text share a cluster."""
+    """Return the documents of texts, some tokens at a time; windows of one text share a cluster."""
     if not callable(tokenizer) or not hasattr(tokenizer, "convert_ids_to_tokens"):
         raise InputTypeError(
             f"tokenizer must be one of Hugging Face, got {type(tokenizer).__name__}", argument="tokenizer"
@@ -152,11 +152,11 @@ def evaluated(
 
 
 def said_of(plan: WindowPlan) -> str:
-    """Return what is said of the windows of a score."""
+    """Return the fact about windows in a score."""
     beside = ", the tokenizer's BOS in each" if plan.prefix else ""
     return (
-        f"windows of {plan.window:,} tokens{beside}; each after the first scores {plan.stride:,}, "
-        f"with {plan.context:,} or more before them"
+        f"windows of {plan.window:,} tokens{beside}; each after the first scores {plan.stride:,} tokens, after "
+        f"{plan.context:,} or more of context"
     )
 
 
@@ -177,7 +177,7 @@ def _check_text(text: str, name: str) -> None:
         _ = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{name}: character {error.start} is {text[error.start]!a}, half of a surrogate pair, which is no text; "
+            f"{name}: character {error.start} is {text[error.start]!a}, half of a surrogate pair, not a character; "
             'read the text as UTF-8, or replace it: text.encode("utf-8", "replace").decode()',
             argument="texts",
         ) from None
@@ -191,7 +191,7 @@ def _vocabulary(model: Any) -> int | None:
 
 
 def _positions(model: Any) -> int | None:
-    """Return the number of positions of a model, None if it does not say."""
+    """Return the number of positions of a model, None if unknown."""
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found = getattr(text, "max_position_embeddings", None)
@@ -251,7 +251,7 @@ def _documents(
                 if said is not None:
                     said(sum(map(len, job.encoded.parts[job.window.first : job.window.end])))
         if not checked:
-            alone = "" if plan.prefix else " or have one token alone, as the tokenizer puts no BOS before it"
+            alone = "" if plan.prefix else " or have one token, and the tokenizer puts no BOS before it"
             what = f" in {counted(empty, 'text')}: they are empty{alone}" if empty else ": there is no text"
             raise LogError(f"no scored token{what}; pass longer texts")
 
@@ -266,7 +266,8 @@ def _jobs(encoder: Encoder, texts: Iterable[NamedText], plan: WindowPlan, vocabu
         encoded = encoder.encode(text)
         if vocabulary is not None and (largest := max([*encoder.prefix, *encoded.ids], default=0)) >= vocabulary:
             raise InputError(
-                f"the tokenizer gives {own} the token {largest}, and the model has {vocabulary:,}, from 0; is it the "
+                f"the tokenizer gives {own} the token {largest}, but the model has only {vocabulary:,} tokens, from 0; "
+                "is it the "
                 "tokenizer of another model?",
                 argument="tokenizer",
             )
@@ -304,7 +305,7 @@ def _without_logits(model: Any) -> Generator[Call, None, None]:
         if not fused:
             _ = fuse_lm_head(model)
     except TypeError as error:
-        raise InputError(f"the logits of this model cannot be made a chunk at a time: {error}") from error
+        raise InputError(f"the logits of this model cannot be computed in chunks: {error}") from error
     _ = model.eval()
     try:
         yield _call(model)
@@ -349,7 +350,7 @@ def _call(model: Any) -> Call:
 
 
 def _check_causal(model: Any, call: Call, inputs: list[int]) -> None:
-    """Raise unless what the model gives each token is the same whatever comes after it."""
+    """Raise unless the model's output for each token is independent of later tokens."""
     import torch
 
     before = (inputs * _PROBED)[:_PROBED]
@@ -362,4 +363,4 @@ def _check_causal(model: Any, call: Call, inputs: list[int]) -> None:
         raise InputError(_LOOKS_AHEAD, argument="model")
 
 
-_LOOKS_AHEAD = "the model looks at the tokens after the one that it predicts; pass a causal language model"
+_LOOKS_AHEAD = "the model reads tokens after the one that it predicts; pass a causal language model"

@@ -1,4 +1,4 @@
-"""Kinds of models of transformers: why a model, by its class and configuration, is no causal language model."""
+"""Kinds of models of transformers: models that are not causal language models, by class and configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def why_not_causal(model: Any) -> str | None:
-    """Return why a model is no causal language model, None if nothing says so.
+    """Return the reason why a model is not a causal language model, None if there is none.
 
     A class for masked tokens or for pairs of texts is none. Nor is the decoder of a kind of model that also has masked
     tokens, such as BERT, unless its configuration has `is_decoder`: without that it looks at later tokens.
@@ -23,13 +23,13 @@ def why_not_causal(model: Any) -> str | None:
         if not type(module).__module__.startswith("transformers."):
             continue
         if kind in paired:
-            return f"the model is a {kind}, which writes one text to another"
+            return f"the model is a {kind}, which turns one text into another"
         if kind in masked:
-            return f"the model is a {kind}, which predicts masked tokens and looks at those after them"
+            return f"the model is a {kind}, which predicts masked tokens and reads the tokens after them"
         config = getattr(module, "config", None)
         both = getattr(config, "model_type", None) in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
         if kind in causal and both and getattr(config, "is_decoder", None) is False:
-            return f"the model is a {kind} that looks at later tokens: its configuration has is_decoder=False"
+            return f"the model is a {kind} that reads later tokens: its configuration has is_decoder=False"
     return None
 
 

@@ -1,6 +1,6 @@
 """A causal language model and its tokenizer, out of a folder that save_pretrained wrote or out of a .gguf file.
 
-Nothing is fetched and no code that comes with a model runs. A model whose weights are not all in its files is refused:
+Nothing is downloaded, and no code shipped with a model runs. A model whose weights are not all in its files is refused:
 transformers would make up the others.
 """
 
@@ -24,7 +24,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 """Names of dtypes; auto is that of the file."""
 _LONGEST = 300
 _TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "*.bpe", "tekken.json")
-"""Files of tokenizers, of which a folder has one at least."""
+"""Files of tokenizers; a folder has at least one."""
 
 
 class LoadedModel(NamedTuple):
@@ -49,7 +49,7 @@ def load(path: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedMo
     Raises
     ------
     LogError
-        If there is no such model, a package is missing, or it is no causal language model; the message says what to do.
+        If there is no such model, a package is missing, or it is not a causal language model; the message has the fix.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, not {quoted(dtype)}", argument="dtype")
@@ -100,7 +100,7 @@ def _check_device(device: str) -> None:
 
 
 def _imported(name: str) -> Any:
-    """Return a package; what it says while it is imported concerns nobody."""
+    """Return a package; its messages at import are hidden."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -125,12 +125,13 @@ def _check_path(path: Path) -> None:
         with path.open("rb") as file:
             if file.read(4) == b"GGUF":
                 return
-        raise LogError(f"{shown} is no .gguf file; name the folder that save_pretrained wrote, or a .gguf file")
+        raise LogError(f"{shown} is not a .gguf file; name the folder that save_pretrained wrote, or a .gguf file")
     hub = path.parts and not path.is_absolute() and len(path.parts) <= 2
     raise LogError(
         f"there is no folder {shown}"
         + (
-            f"; names of a hub are not looked up: download it first (hf download {path} --local-dir FOLDER) and name "
+            f"; crossent does not look up hub names: download the model first (hf download {path} --local-dir FOLDER) "
+            "and name "
             "the folder"
             if hub
             else "; name a folder with config.json, weights and tokenizer, or a .gguf file"
@@ -139,7 +140,7 @@ def _check_path(path: Path) -> None:
 
 
 def _check_causal(config: Any, shown: str) -> None:
-    """Raise unless a configuration is that of a causal language model."""
+    """Raise unless the configuration belongs to a causal language model."""
     names: Any = import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     classes: set[str] = set()
     for kind in names.values():
@@ -148,7 +149,7 @@ def _check_causal(config: Any, shown: str) -> None:
     known = getattr(config, "model_type", None) in names
     if not known or (given and classes.isdisjoint(given)):
         said = ", ".join(given) or f"a {getattr(config, 'model_type', 'model')}"
-        raise LogError(f"{shown} is {one_line(said, _LONGEST)}, no causal language model; name one (…ForCausalLM)")
+        raise LogError(f"{shown} is {one_line(said, _LONGEST)}, not a causal language model; name one (…ForCausalLM)")
 
 
 def _check_complete(info: Any, shown: str) -> None:
@@ -159,14 +160,14 @@ def _check_complete(info: Any, shown: str) -> None:
         if names:
             rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise LogError(
-                f"{shown} lacks the weight {quoted(names[0])}{rest}; a folder of a base model without its head, or "
-                "half of a download?"
+                f"{shown} lacks the weight {quoted(names[0])}{rest}; is it a base model without a head, or an "
+                "incomplete download?"
             )
 
 
 @contextmanager
 def _said_of(what: str, shown: str) -> Generator[None, None, None]:
-    """Turn what transformers raises about files from anywhere into one line."""
+    """Turn errors of transformers about files into one line."""
     try:
         yield
     except InputError:

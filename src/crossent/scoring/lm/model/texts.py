@@ -21,7 +21,7 @@ _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
 
 class ReadText(NamedTuple):
-    """A text, its name, the values by which it is scored, and the part of all files that ends with it."""
+    """A text, its name, the values for its slices, and the part of all files that ends with it."""
 
     name: str
     text: str
@@ -72,7 +72,7 @@ def _holds_objects(path: Path) -> bool:
 
 
 def _whole(path: Path) -> str:
-    """Return the text of a file as it is."""
+    """Return the text of a file unchanged."""
     parts: list[bytes] = []
     size = 0
     with opened(path) as log:

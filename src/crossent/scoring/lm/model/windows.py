@@ -23,7 +23,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """Windows of `window` tokens, `prefix` of them the same in all, each of which but the first scores `stride` tokens.
+    """Windows of `window` tokens, `prefix` of them the same in all; each after the first scores `stride` tokens.
 
     Every token is scored once. One beyond the first window has at least `context` tokens of its text before it.
     """
@@ -43,7 +43,7 @@ class WindowPlan:
         prefix
             Number of tokens that the tokenizer puts before a text.
         positions
-            Largest number of tokens that the model reads; None if it does not say.
+            Largest number of tokens that the model reads; None if unknown.
 
         Raises
         ------

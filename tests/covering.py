@@ -1,0 +1,94 @@
+"""What `pytest --brief` runs of each test: cells of its grid that hold every pair of its options, and no long tests.
+
+A test with several `parametrize` marks runs with the product of their values. A fault shows with one value of one
+option, or with two options together; it rarely takes three. So `make test` runs cells that hold every pair of values of
+every two options, and `make test-all` runs the whole grid. A grid of one or two options is run whole by both.
+
+`tests/long.toml` names tests that take many seconds of a processor. Of these, `make test` runs cells that hold every
+value of every option, or nothing, where the file says which other tests it runs instead.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+Cell = tuple[Hashable, ...]
+"""One value of each option of a grid."""
+
+
+def held(cell: Cell, together: int) -> set[tuple[tuple[int, Hashable], ...]]:
+    """Every `together` options of a cell, each with its value; all options, where there are fewer."""
+    return set(combinations(enumerate(cell), min(together, len(cell))))
+
+
+def covering(cells: Sequence[Cell], together: int = 2) -> list[int]:
+    """Places of cells that hold all that any cell holds: each time the cell with most that is new, the first one.
+
+    The same cells in the same order give the same places in every process.
+    """
+    holds = [held(cell, together) for cell in cells]
+    missing = set().union(*holds)
+    chosen: list[int] = []
+    while missing:
+        best = max(range(len(cells)), key=lambda place: (len(holds[place] & missing), -place))
+        chosen.append(best)
+        missing -= holds[best]
+    return sorted(chosen)
+
+
+def cell_of(item: Any, together: int = 2) -> Cell:
+    """The values of a test's options: one of each `parametrize` mark, then one of each parametrized fixture.
+
+    Of a mark that names several arguments, the arguments are one option where pairs of options are wanted, and an
+    option each where values are. A value is known by its identity: every test of a grid is handed the same object.
+    """
+    params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    marked = [names(mark.args[0]) for mark in item.iter_markers("parametrize")]
+    if together == 1:
+        marked = [[name] for option in marked for name in option]
+    others = [[name] for name in sorted(set(params).difference(*marked))]
+    return tuple(tuple(id(params[name]) for name in option if name in params) for option in (*marked, *others))
+
+
+def names(argument: str | Sequence[str]) -> list[str]:
+    """Names of arguments as `parametrize` takes them: "a, b" or a sequence."""
+    listed = argument.split(",") if isinstance(argument, str) else argument
+    return [name.strip() for name in listed]
+
+
+def function_of(item: Any) -> str:
+    """The test function of a test, as pytest and tests/long.toml write it."""
+    return item.nodeid.partition("[")[0]
+
+
+def long_tests() -> dict[str, Any]:
+    """The test functions that tests/long.toml names: a list, and a mapping to what is run instead."""
+    return tomllib.loads((ROOT / "tests/long.toml").read_text(encoding="utf-8"))
+
+
+APART = ("backend",)
+"""Options of which each value has a grid of its own: tests of a backend that this machine lacks are skipped."""
+
+
+def chosen(items: Iterable[Any], long: dict[str, Any]) -> set[Any]:
+    """What is run of all tests, whatever their order."""
+    grids: dict[tuple[str, ...], list[Any]] = {}
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        apart = (str(params[name]) for name in APART if name in params)
+        grids.setdefault((function_of(item), *apart), []).append(item)
+    found: set[Any] = set()
+    for (name, *_), grid in grids.items():
+        if name in long["instead"]:
+            continue
+        grid.sort(key=lambda item: item.nodeid)
+        together = 1 if name in long["each-value"] else 2
+        cells = [cell_of(item, together) for item in grid]
+        whole = len(grid) == 1 or len(cells[0]) <= together or len({len(cell) for cell in cells}) > 1
+        found.update(grid if whole else (grid[place] for place in covering(cells, together)))
+    return found
