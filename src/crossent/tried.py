@@ -34,7 +34,7 @@ class CoreRun(TypedDict):
 
 
 class Tried(NamedTuple):
-    """What was tried: whole environments, and systems that only the core was tried on."""
+    """Whole environments that were tried, and systems that only the core was tried on."""
 
     runs: list[Run]
     core: list[CoreRun]
@@ -42,7 +42,7 @@ class Tried(NamedTuple):
 
 @cache
 def read() -> Tried:
-    """Return what was tried."""
+    """Return the environments and systems that were tried."""
     found = json.loads(FILE.read_text(encoding="utf-8"))
     return Tried(cast("list[Run]", found["runs"]), cast("list[CoreRun]", found["core"]))
 
@@ -55,7 +55,7 @@ def release(version: str) -> tuple[int, int]:
 
 
 def verdict(name: str, version: str) -> str:
-    """Return what to add to the version of a package or of Python: nothing if it was tried."""
+    """Return a remark on the version of a package or of Python, empty if it was tried."""
     tried = sorted({run["versions"][name] for run in read().runs if name in run["versions"]}, key=_order)
     if not tried:
         return ""
@@ -73,7 +73,7 @@ def system() -> str:
 
 
 def system_verdict(name: str) -> str:
-    """Return what to add to the name of a system: nothing if whole environments were tried on it."""
+    """Return a remark on a system, empty if whole environments were tried on it."""
     if any(run["system"] == name for run in read().runs):
         return ""
     results = [run["result"] for run in read().core if run["system"] == name]

@@ -33,15 +33,18 @@ def read(
     (gz, bz2, xz, zst, lz4), a stream of server-sent events, or a log of Inspect (.eval).
 
     ============= ==================================================================================================
-    `chat`        chat completions; the answers to one prompt are one document `completions` completions; each choice is
-    a document. The first token of an echoed prompt, a null, is not scored; nor are generated tokens, if the usage has
-    their number `responses`   the Responses API `vllm`        `prompt_logprobs`, of a server's response or of a dumped
-    `RequestOutput`; not the generated tokens `sglang`      `/generate` of SGLang: the prompt where its tokens are
-    logged, else the answer `tgi`         TGI with `details`: the prompt with `decoder_input_details`, else the answer
-    `llama.cpp`   `completion_probabilities` of llama.cpp's server `gemini`      `logprobsResult` of Gemini, also in the
-    spelling of its SDK `ollama`      `logprobs` of Ollama `inspect`     logs of Inspect, .json or .eval; the epochs of
-    a sample count as one document `lm-eval`     samples of lm-eval: loglikelihood, loglikelihood_rolling, multiple
-    choice
+    `chat`        chat completions; the answers to one prompt are one document
+    `completions` completions; each choice is a document. The first token of an echoed prompt, a null, is not scored;
+                  nor are generated tokens, if the usage has their number
+    `responses`   the Responses API
+    `vllm`        `prompt_logprobs`, of a server's response or of a dumped `RequestOutput`; not the generated tokens
+    `sglang`      `/generate` of SGLang: the prompt where its tokens are logged, else the answer
+    `tgi`         TGI with `details`: the prompt with `decoder_input_details`, else the answer
+    `llama.cpp`   `completion_probabilities` of llama.cpp's server
+    `gemini`      `logprobsResult` of Gemini, also in the spelling of its SDK
+    `ollama`      `logprobs` of Ollama
+    `inspect`     logs of Inspect, .json or .eval; the epochs of a sample count as one document
+    `lm-eval`     samples of lm-eval: loglikelihood, loglikelihood_rolling, multiple choice
     `plain`       ``{"logprobs": [−0.1, …], "tokens": ["a", …], "top_logprobs": […], "text": "a…", "id": "x"}``
                   or ``{"target": " a", "top_logprobs": {" b": −0.1, …}}``
     ============= ==================================================================================================
