@@ -125,7 +125,10 @@ def _run_typer(arguments: Sequence[str]) -> int:
         raise BrokenPipeError from None
     except usage_error as error:
         path = getattr(error.ctx, "command_path", "crossent")
-        raise UsageError(f"{error.format_message()} (see {path} --help)") from error
+        said = error.format_message()
+        if said == "Missing option '--out'.":
+            said = "Missing option '--out': the file to write the calibrated predictions to."
+        raise UsageError(f"{said} (see {path} --help)") from error
 
 
 def application() -> Any:
@@ -136,7 +139,7 @@ def application() -> Any:
         add_completion=False,
         invoke_without_command=True,
         rich_markup_mode="rich" if get_terminal_size().columns >= _NARROW else None,
-        help="Cross-entropy as a measure, a loss and a score: exact, fast and composable.",
+        help="Score, compare and calibrate the predictions of classifiers and language models, by cross-entropy.",
     )
 
     @app.callback()

@@ -53,18 +53,17 @@ class Check(NamedTuple):
 
 def examine() -> bool:
     """Print the examination, and return whether the core exists and all results are right."""
-    found = core()  # before torch lends its threads
     checks = core_check, torch_check, gpu_check = check_core(), check_torch(), check_gpus()
     print(f"crossent {__version__}")
     for heading, lines in (
         ("system", system()),
         ("packages", packages()),
-        ("core", [*found, *core_check.lines, *torch_check.lines]),
+        ("core", [*core(), *core_check.lines, *torch_check.lines]),
         ("backends", [*backends(), *gpu_check.lines]),
     ):
         print(f"\n{heading}")
         for line in lines:
-            print(f"  {line.name:<16}  {line.text}")
+            print(f"  {line.name:<21}  {line.text}")
     return all(check.right for check in checks)
 
 
@@ -99,8 +98,11 @@ def core() -> list[Line]:
         return []
     best_last = ", ".join(cpu.available_isas())
     return [
-        Line("instruction set", f"{cpu.isa()} (available: {best_last}; the variable CROSSENT_ISA chooses)"),
-        Line("threads", cpu.threads()),
+        Line(
+            "instruction set",
+            f"{cpu.isa()} (available: {best_last}; set the environment variable CROSSENT_ISA to choose)",
+        ),
+        Line("threads without torch", f"{cpu.own_threads()} (own)"),
     ]
 
 
@@ -126,7 +128,7 @@ def check_core() -> Check:
             )
             edges = f"; wrong results of {', '.join(wrong)}" if wrong else ""
             fine = fine and not wrong
-            lines.append(Line(f"check {isa}", f"{'right' if fine else 'WRONG'}: largest error {shown}{edges}"))
+            lines.append(Line(f"check {isa}", f"{'correct' if fine else 'WRONG'}: largest error {shown}{edges}"))
             right = right and fine
     finally:
         cpu.use_isa(chosen)
@@ -146,10 +148,13 @@ def check_torch() -> Check:
     error = abs(loss.item() - math.log(301))
     fine = error <= _BOUND * np.finfo(np.float64).eps
     product = check_product(torch)
+    with_torch = f"{cpu.own_threads()} (own)"
+    if cpu.threads_are_lent():
+        with_torch = f"{torch.get_num_threads()} (torch.set_num_threads changes it)"
     lines = [
-        Line("check torch", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float64"),
+        Line("check torch", f"{'correct' if fine else 'WRONG'}: error {error:.0e} in float64"),
         *product.lines,
-        Line("threads, torch", f"{cpu.threads()}, which has {torch.get_num_threads()} (torch.set_num_threads)"),
+        Line("threads with torch", with_torch),
     ]
     return Check(fine and product.right, lines)
 
@@ -168,7 +173,9 @@ def check_gpus() -> Check:
         error = abs(loss.item() - math.log(50257))
         fine = error <= _BOUND * np.finfo(np.float32).eps and bool(logits.grad.isfinite().all())
         name = torch.cuda.get_device_name(device)
-        lines.append(Line(f"check {device}", f"{'right' if fine else 'WRONG'}: error {error:.0e} in float32 on {name}"))
+        lines.append(
+            Line(f"check {device}", f"{'correct' if fine else 'WRONG'}: error {error:.0e} in float32 on {name}")
+        )
         right = right and fine
     return Check(right, lines)
 
@@ -184,7 +191,7 @@ def check_product(torch: Any) -> Check:
     fine = error <= _BOUND * float(np.finfo(np.float32).eps)
     where = "on matrix units" if dtype == torch.bfloat16 else "as float32 numbers; no matrix units, or no BLAS for them"
     return Check(
-        fine, [Line("check bfloat16", f"{'right' if fine else 'WRONG'}: error {error:.0e} of products {where}")]
+        fine, [Line("check bfloat16", f"{'correct' if fine else 'WRONG'}: error {error:.0e} of products {where}")]
     )
 
 

@@ -30,10 +30,13 @@ class Argument:
         Name of the argument in Python, such as "ignore".
     value
         The value to pass; `...` (the default) leaves it to the user.
+    is_subject
+        Whether the message is about the argument, and does not ask to pass it. Python then writes its name alone.
     """
 
     name: str
     value: Any = _UNSET
+    is_subject: bool = False
 
     @property
     def has_value(self) -> bool:
@@ -56,7 +59,11 @@ def as_python(argument: Argument) -> str:
     --------
     >>> as_python(Argument("ignore", [float("nan"), 5])), as_python(Argument("id")), as_python(Argument("zero", 1e-6))
     ("ignore=[float('nan'), 5]", 'id=', 'zero=1e-6')
+    >>> as_python(Argument("zero", is_subject=True))
+    'zero'
     """
+    if argument.is_subject:
+        return argument.name
     return f"{argument.name}=" + (_literal(argument.value) if argument.has_value else "")
 
 

@@ -90,6 +90,16 @@ def threads() -> str:
     return "lent by torch" if core.threads_are_lent() else f"the core's own, up to {core.own_threads()}"
 
 
+def threads_are_lent() -> bool:
+    """Return whether the core runs on threads of torch."""
+    return _built().threads_are_lent()
+
+
+def own_threads() -> int:
+    """Return the largest number of threads that the core makes for one call if torch lends none."""
+    return _built().own_threads()
+
+
 def row_stats(
     logits: Array,
     target: Target,

@@ -94,7 +94,7 @@ class Comparison(ComparisonValues):
         Returns
         -------
         str
-            The difference, its parts by slice, and the rows that got worse most.
+            The difference, its parts by slice, and the rows with the largest increase in loss.
 
         Examples
         --------

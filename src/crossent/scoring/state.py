@@ -160,8 +160,8 @@ class ScoreState:
         >>> ScoreState().update(["no", "yes"], probs=[0.5, 0.5], by=["a", "b"]).finalize()
         Traceback (most recent call last):
         ...
-        crossent.errors.InputError: y holds names such as 'no'; pass classes= with the 2 names in the order of the \
-columns, the positive class last
+        crossent.errors.InputError: the labels in y hold names such as 'no'; pass classes= with the 2 names in the \
+order of the columns, the positive class last
         """
         self._require_whole()
         rows = batch(y, RowArguments(probs, logits, logprobs, weight, cluster, by, id), self.options)

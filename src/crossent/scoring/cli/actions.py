@@ -44,7 +44,7 @@ def score_tables(
                 state = state_from(tables, columns, options, write)
         except OSError as error:
             raise UsageError(f"cannot write to {rows}: {error.strerror or error}") from error
-        print(one_line(rows), file=sys.stderr)
+        print(f"wrote {one_line(rows)}", file=sys.stderr)
     with input_errors(tables.name):
         score = state.finalize()
     if columns.id is not None or len(tables.parts) == 1:
@@ -105,4 +105,4 @@ def write_report(score: Score, path: Path, name: str) -> None:
         _ = _in_options(score).to_html(path, title=f"Loss of the predictions in {Path(name).name}", source=name)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
-    print(one_line(path), file=sys.stderr)
+    print(f"wrote {one_line(path)}", file=sys.stderr)

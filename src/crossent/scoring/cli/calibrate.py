@@ -28,6 +28,7 @@ from crossent.scoring.cli.options import (
     LogprobsOption,
     MemoryOption,
     NaOption,
+    Once,
     ProbsOption,
     Require,
     SheetOption,
@@ -41,7 +42,7 @@ from crossent.scoring.cli.options import (
 def add(app: Any, require: Require) -> None:
     """Add the command to a typer application; `require` raises for missing packages."""
 
-    @app.command()
+    @app.command(cls=Once)
     def calibrate(  # pyright: ignore[reportUnusedFunction]
         file: FilesArgument,
         out: Annotated[
@@ -133,4 +134,4 @@ def add(app: Any, require: Require) -> None:
                 actions.check_writable(out, *target.inputs)
                 _ = calibrating.write(out, target, asked.columns, scaling)
             put(calibrating.said(scaling, gain, as_json=json, found=warned))
-            print(one_line(out), file=sys.stderr)
+            print(f"wrote {one_line(out)}", file=sys.stderr)

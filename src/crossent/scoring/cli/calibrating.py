@@ -79,7 +79,7 @@ def reader(tables: Tables | Joined, asked: Settled, options: Mapping[str, Any]) 
     def read() -> Iterator[Batch]:
         seen = 0
         for portion in tables.batches(asked.columns.needed, asked.columns.texts):
-            with input_errors(tables.name):
+            with input_errors(tables.name, asked.columns.label):
                 for piece in asked.pieces(portion.batch):
                     if len(piece):
                         given = arguments(piece, asked.columns, seen)
@@ -117,15 +117,15 @@ def said(scaling: Scaling, gain: CrossFit, *, as_json: bool, found: list[str]) -
     rows = [
         ("", "nats", f"{100 * gain.level:g} % interval"),
         ("loss as given", words.number(gain.loss, places), ""),
-        ("loss calibrated", words.number(gain.calibrated, places), "each row by a fit without it"),
+        ("loss calibrated", words.number(gain.calibrated, places), "each row scored by a fit to other rows"),
         ("gain", words.number(gain.gain, places), words.interval(gain.ci, places)),
-        ("p-value", chance(gain.p_value), "if there is no gain"),
+        ("p-value", chance(gain.p_value), "chance of a difference this large if there is no gain"),
     ]
-    lines = [f"{_heading(scaling)}, from {n}", *aligned(rows, (0, 2)), f"(in {gain.folds} folds)"]
+    lines = [f"{_heading(scaling)}, from {n}", *aligned(rows, (0, 2)), f"{gain.folds} folds"]
     if gain.ci[0] <= 0.0:
         lines.append("These rows do not show that calibration helps: the interval holds 0.")
     if isinstance(scaling, VectorScaling):
-        lines += ["", *_by_class(scaling)]
+        lines += ["", "calibrated logit = scale · logit + bias", *_by_class(scaling)]
     return "\n".join([*lines, *(f"warning: {warning}" for warning in found)])
 
 

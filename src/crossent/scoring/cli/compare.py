@@ -11,12 +11,12 @@ from crossent.errors import MissedError, UsageError
 from crossent.scoring.cli.options import (
     CHECKS,
     FILES,
-    BitsOption,
-    ByOption,
     ClassesOption,
     ClusterOption,
     DecimalOption,
     DelimiterOption,
+    DifferencesInBitsOption,
+    DifferencesOption,
     EncodingOption,
     FormatOption,
     HtmlOption,
@@ -27,7 +27,9 @@ from crossent.scoring.cli.options import (
     MemoryOption,
     NaOption,
     NormalizeOption,
+    Once,
     PairsOption,
+    RegressionsOption,
     Require,
     SeveralLogitsOption,
     SeveralLogprobsOption,
@@ -35,8 +37,8 @@ from crossent.scoring.cli.options import (
     SheetOption,
     TruthOption,
     WeightOption,
-    WorstOption,
     ZeroOption,
+    amount,
     put,
     state_options,
 )
@@ -45,7 +47,7 @@ from crossent.scoring.cli.options import (
 def add(app: Any, require: Require) -> None:
     """Add the command to a typer application; `require` raises for missing packages."""
 
-    @app.command()
+    @app.command(cls=Once)
     def compare(  # pyright: ignore[reportUnusedFunction]
         file: Annotated[
             list[str],
@@ -65,7 +67,7 @@ def add(app: Any, require: Require) -> None:
         truth: TruthOption = None,
         weight: WeightOption = None,
         cluster: ClusterOption = None,
-        by: ByOption = None,
+        by: DifferencesOption = None,
         id: PairsOption = None,
         ignore: IgnoreOption = None,
         na: NaOption = None,
@@ -83,8 +85,8 @@ def add(app: Any, require: Require) -> None:
             ),
         ] = False,
         ci: LevelOption = 0.95,
-        worst: WorstOption = 10,
-        bits: BitsOption = False,
+        worst: RegressionsOption = 10,
+        bits: DifferencesInBitsOption = False,
         json: JsonOption = False,
         html: HtmlOption = None,
         max_regression: Annotated[
@@ -131,5 +133,5 @@ def add(app: Any, require: Require) -> None:
             over = comparing.regression(found, unit)
             if not over <= max_regression:
                 raise MissedError(
-                    f"the loss of NEW is {over:.6g} {unit} above that of OLD, over --max-regression {max_regression:g}"
+                    f"the loss of NEW is {amount(over, unit)} above that of OLD, over --max-regression {max_regression:g}"
                 )

@@ -152,7 +152,7 @@ def write_page(found: Comparison | ModelRanking, path: Path, unit: Unit) -> None
         _ = found.to_html(path, unit=unit)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
-    print(one_line(path), file=sys.stderr)
+    print(f"wrote {one_line(path)}", file=sys.stderr)
 
 
 def regression(found: Any, unit: Unit) -> float:

@@ -18,18 +18,20 @@ from crossent.scoring.cli.options import (
     JsonOption,
     LevelOption,
     MemoryOption,
+    Once,
     Require,
+    amount,
     put,
 )
 
-MODEL = "Model"
+MODEL = "With --model"
 FORMATS = "auto, chat, completions, responses, vllm, sglang, tgi, llama.cpp, gemini, ollama, inspect, lm-eval or plain"
 
 
 def add(app: Any, require: Require) -> None:
     """Add the command to a typer application; `require` raises for missing packages."""
 
-    @app.command()
+    @app.command(cls=Once)
     def lm(  # pyright: ignore[reportUnusedFunction]
         files: Annotated[
             list[Path],
@@ -182,4 +184,4 @@ def _hold(found: Any, max_loss: float | None, *, in_bits: bool) -> None:
     loss, unit = (nats / math.log(2), "bits") if in_bits else (nats, "nats")
     if max_loss is not None and not loss <= max_loss:
         least = "at least " if math.isnan(found.loss) else ""
-        raise MissedError(f"the loss per token, {least}{loss:.6g} {unit}, is above --max-loss {max_loss:g}")
+        raise MissedError(f"the loss per token, {least}{amount(loss, unit)}, is above --max-loss {max_loss:g}")

@@ -92,4 +92,4 @@ def write_report(score: LanguageModelScore, path: Path, files: Sequence[Path], m
         _ = score.to_html(path, title=title, source=source)
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}") from error
-    print(one_line(path), file=sys.stderr)
+    print(f"wrote {one_line(path)}", file=sys.stderr)

@@ -7,12 +7,14 @@ import io
 import math
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand
 
-from crossent.errors import UsageError, quoted
+from crossent.errors import Argument, UsageError, quoted
 
 MOST_BINS = 100
 """Most bins of a numeric column. Repeats `input.arguments`, whose import would load NumPy just for the help."""
@@ -57,8 +59,8 @@ SheetOption = Annotated[
 ProbsOption = Annotated[
     str | None,
     typer.Option(
-        help="Columns of probabilities, such as 'p_*'. A single column holds lists, or the probability of the positive "
-        "class.",
+        help="Columns of probabilities, separated by commas or as a pattern such as 'p_*'. A single column holds lists, "
+        "or the probability of the positive class.",
         rich_help_panel=PREDICTIONS,
     ),
 ]
@@ -71,7 +73,10 @@ LogprobsOption = Annotated[
 _EACH = "Repeat it for each model if one file holds several models."
 SeveralProbsOption = Annotated[
     list[str] | None,
-    typer.Option(help=f"Columns of probabilities, such as 'p_*'. {_EACH}", rich_help_panel=PREDICTIONS),
+    typer.Option(
+        help=f"Columns of probabilities, separated by commas or as a pattern such as 'p_*'. {_EACH}",
+        rich_help_panel=PREDICTIONS,
+    ),
 ]
 SeveralLogitsOption = Annotated[
     list[str] | None, typer.Option(help=f"Columns of logits, instead of --probs. {_EACH}", rich_help_panel=PREDICTIONS)
@@ -95,8 +100,8 @@ NormalizeOption = Annotated[
 ZeroOption = Annotated[
     str,
     typer.Option(
-        help="Smallest probability in the loss: lower ones count as this one. inf changes none, so that 0 costs "
-        "infinity.",
+        help="Smallest probability in the loss: smaller ones count as this one. The default, inf, changes nothing: "
+        "probability 0 gives an infinite loss.",
         rich_help_panel=PREDICTIONS,
     ),
 ]
@@ -125,14 +130,23 @@ ByOption = Annotated[
     list[str] | None,
     typer.Option(
         help="Column to slice by: each of its values gets a loss. May be repeated. Numeric columns with many values "
-        "are "
-        "cut into bins; age:5 asks for five.",
+        "are cut into bins; age:5 asks for five.",
+        rich_help_panel=ROWS,
+    ),
+]
+DifferencesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column to slice by: each of its values gets a difference. May be repeated. Numeric columns with many "
+        "values are cut into bins.",
         rich_help_panel=ROWS,
     ),
 ]
 IdOption = Annotated[
     str | None,
-    typer.Option("--id", "--on", help="Column of row ids. Default: row numbers.", rich_help_panel=ROWS),
+    typer.Option(
+        "--id", "--on", help="Column of row ids. Default: row numbers, which count from 0.", rich_help_panel=ROWS
+    ),
 ]
 PairsOption = Annotated[
     str | None,
@@ -168,11 +182,22 @@ LevelOption = Annotated[float, typer.Option("--ci", help="Confidence level of th
 WorstOption = Annotated[
     int, typer.Option(min=0, help="Number of rows with the largest loss to list.", rich_help_panel=RESULT)
 ]
+RegressionsOption = Annotated[
+    int, typer.Option(min=0, help="Number of rows with the largest increase in loss to list.", rich_help_panel=RESULT)
+]
 BitsOption = Annotated[
     bool,
     typer.Option(
         "--bits",
         help="Print losses and read --max-loss in bits instead of nats. A report has both.",
+        rich_help_panel=RESULT,
+    ),
+]
+DifferencesInBitsOption = Annotated[
+    bool,
+    typer.Option(
+        "--bits",
+        help="Print losses, and read --max-regression, in bits instead of nats; the report of --html too.",
         rich_help_panel=RESULT,
     ),
 ]
@@ -209,6 +234,41 @@ HtmlOption = Annotated[
 ]
 
 Require = Callable[..., None]
+_LISTS = {
+    "probs": "columns", "logits": "columns", "logprobs": "columns", "labels": "columns", "classes": "names",
+    "cost": "costs",
+}  # fmt: skip
+"""Options that take several values, separated by commas, and the noun for these."""
+
+
+class Once(TyperCommand):
+    """A command whose options of one value may be passed once: typer itself would silently keep the last value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments of the command.
+
+        Raises
+        ------
+        UsageError
+            If an option of one value was passed several times.
+        """
+        *_, passed = self.make_parser(ctx).parse_args(list(args))
+        for option in dict.fromkeys(passed):
+            single = getattr(option, "multiple", True) is False and not getattr(option, "is_flag", False)
+            if single and (times := passed.count(option)) > 1:
+                raise UsageError(_repeated(option, "twice" if times == 2 else f"{times} times", args))
+        return super().parse_args(ctx, args)
+
+
+def _repeated(option: Any, times: str, args: list[str]) -> str:
+    from crossent.scoring.cli.reading import as_option
+
+    if option.name not in _LISTS:
+        return f"{option.opts[0]} was passed {times}; pass it once"
+    values = [after for flag, after in pairwise(args) if flag in option.opts]
+    values += [value for flag, equal, value in (arg.partition("=") for arg in args) if equal and flag in option.opts]
+    together = as_option(Argument(option.name, values))
+    return f"{option.opts[0]} was passed {times}; separate {_LISTS[option.name]} by commas: {together}"
 
 
 def state_options(
@@ -218,7 +278,7 @@ def state_options(
     try:
         smallest = "inf" if zero == "inf" else float(zero)
     except ValueError as error:
-        raise UsageError(f"--zero must be a probability or inf, got {quoted(zero)}") from error
+        raise UsageError(f"--zero must be inf or a probability between 0 and 1; got {quoted(zero)}") from error
     return {
         "classes": None if classes is None else _classes(classes),
         "ignore": ignore or None,
@@ -292,6 +352,18 @@ def sliced(by: list[str] | None) -> Sliced:
                 raise UsageError(f"--by {name}: the number of bins must be from 1 to {MOST_BINS}")
         names.append(column if column in bins else name)
     return Sliced(names or None, bins)
+
+
+def amount(loss: float, unit: str) -> str:
+    """Return a loss with its unit.
+
+    Examples
+    --------
+    >>> amount(1.0, "nats"), amount(0.25, "bits")
+    ('1 nat', '0.25 bits')
+    """
+    number = f"{loss:.6g}"
+    return f"{number} {unit.removesuffix('s') if number == '1' else unit}"
 
 
 def put(text: str) -> None:

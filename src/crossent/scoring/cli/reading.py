@@ -7,10 +7,11 @@ import shlex
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from crossent.errors import Argument, InputError, UsageError, one_line
+from crossent.errors import Argument, InputError, UsageError, one_line, quoted
 from crossent.scoring.cli.row_files import RowWriter
 from crossent.scoring.input.arrow import arguments
 from crossent.scoring.input.classes import Classes, numbers_of, of_columns
@@ -30,8 +31,10 @@ _FLAGS = {"normalize"}
 _REPEATED = {"ignore", "by"}
 
 
-def as_option(argument: Argument) -> str:
+def as_option(argument: Argument, label: str | None = None) -> str:
     """Return an argument as an option of the commands, quoted where a shell needs it.
+
+    The argument `y` has no option: it is the column of labels, if its name is known.
 
     Examples
     --------
@@ -39,7 +42,11 @@ def as_option(argument: Argument) -> str:
     ('--ignore nan', "--ignore 'no one' --ignore 5")
     >>> as_option(Argument("normalize", True)), as_option(Argument("classes", ["a", "b"])), as_option(Argument("id"))
     ('--normalize', '--classes a,b', '--id')
+    >>> as_option(Argument("y", is_subject=True), "truth")
+    "'truth'"
     """
+    if argument.name == "y":
+        return "y" if label is None else quoted(label)
     option = f"--{argument.name.replace('_', '-')}"
     several = isinstance(argument.value, list | tuple)
     if not argument.has_value or argument.name in _FLAGS or (several and not argument.value):
@@ -58,8 +65,11 @@ def _cell(value: Any) -> str:
 
 
 @contextmanager
-def input_errors(path: Path | str | None = None) -> Generator[None, None, None]:
-    """Turn errors about files and data into `UsageError`s that name the file and speak of options."""
+def input_errors(path: Path | str | None = None, label: str | None = None) -> Generator[None, None, None]:
+    """Turn errors about files and data into `UsageError`s that name the file and speak of options.
+
+    `label` is the column of true classes, which errors about labels name.
+    """
     try:
         yield
     except UsageError:  # which has been said in full
@@ -70,7 +80,7 @@ def input_errors(path: Path | str | None = None) -> Generator[None, None, None]:
             raise
         raise UsageError(f"cannot read {where}: {error.strerror or error}") from error
     except InputError as error:
-        said = error.spelled(as_option)
+        said = error.spelled(partial(as_option, label=label))
         raise UsageError(said if path is None or str(path) in said else f"{path}: {said}") from error
 
 
@@ -144,7 +154,7 @@ def state_from(
             state.sums.kept = cast("Any", RowWriter(state, write))
         with progress(tables, tables.batches(found.needed, found.texts)) as portions:
             for portion in portions:
-                with input_errors(_where(tables, portion, state.sums.seen)):
+                with input_errors(_where(tables, portion, state.sums.seen), found.label):
                     for piece in asked.pieces(portion.batch):
                         _ = state.update(**arguments(piece, found, state.sums.seen))
         if isinstance(tables, Joined) and (unused := tables.unused()):

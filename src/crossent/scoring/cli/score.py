@@ -31,6 +31,7 @@ from crossent.scoring.cli.options import (
     MemoryOption,
     NaOption,
     NormalizeOption,
+    Once,
     ProbsOption,
     Require,
     RowsOption,
@@ -49,7 +50,7 @@ from crossent.scoring.cli.options import (
 def add(app: Any, require: Require) -> None:
     """Add the command to a typer application; `require` raises for missing packages."""
 
-    @app.command()
+    @app.command(cls=Once)
     def score(  # pyright: ignore[reportUnusedFunction]
         file: FilesArgument,
         label: LabelOption = None,
@@ -87,7 +88,7 @@ def add(app: Any, require: Require) -> None:
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Score predictions in files: cross-entropy with an interval, calibration and the costliest rows."""
+        """Score predictions in files: cross-entropy with an interval, calibration, and the rows with the largest loss."""
         require("score", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, memory, reading
         from crossent.scoring.cli.labels import score_labels

@@ -45,7 +45,11 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         if self.zero != "inf" and not (isinstance(self.zero, Real) and 0.0 < self.zero < 1.0):
             raise InputError(
-                f"zero must be 'inf', or the smallest probability to charge, between 0 and 1; got {quoted(self.zero)}",
+                Message(
+                    Argument("zero", is_subject=True),
+                    " must be inf or a probability between 0 and 1; got ",
+                    quoted(self.zero),
+                ),
                 argument="zero",
             )
         check_level(self.ci)

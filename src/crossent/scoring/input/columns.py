@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from crossent.errors import InputError, InputTypeError, quoted
+from crossent.errors import Argument, InputError, InputTypeError, Message, quoted
 from crossent.scoring.input.arguments import Predictions, RowArguments
 from crossent.scoring.input.classes import is_number
 from crossent.scoring.input.labels import listing
@@ -101,7 +101,8 @@ class Columns:
         existing, inside = [str(name) for name in names], list(paths)
         for role, name in self.single.items():
             if name not in existing and name not in inside:
-                raise InputError(f"{role}: {_nothing(name, [*existing, *inside], marks='')}", argument=role)
+                said = _nothing(name, [*existing, *inside], marks="")
+                raise InputError(Message(Argument(role, is_subject=True), f": {said}"), argument=role)
         values = None if self.values is None else select(self.values, existing, self.kind, inside)
         by = None if self.by is None else select(self.by, existing, "by", inside)
         for role, name in self.single.items():

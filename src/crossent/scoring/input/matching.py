@@ -17,6 +17,7 @@ IGNORED = -1
 """The class of rows that are left out."""
 _SHOWN = 6  # labels that a hint lists
 Hint = list[str | Argument]
+_Y = Argument("y", is_subject=True)
 
 
 def classes_of(labels: Coded, classes: Classes, ignore: Iterable[Any]) -> Any:
@@ -68,14 +69,14 @@ def _not_a_class(label: Any, where: str, classes: Classes, seen: Sequence[Any]) 
     if label is None:  # the command writes NaN as nan, which may be a class, or a text to keep
         called_nan = numbers_of(classes).find("nan") or any(written(value).lower() == "nan" for value in seen)
         skip = Argument("ignore", "" if called_nan else float("nan"))
-        return Message(f"y has no value ({where}); drop such rows, or pass ", skip, " to skip them")
+        return Message(_Y, f" has no value ({where}); drop such rows, or pass ", skip, " to skip them")
     found = numbers_of(classes).find(label)
     if len(found) > 1:
         return _ambiguous(label, where, classes, found)
     if classes.unnamed and isinstance(label, str) and not is_number(label):
         last = ", the positive class last" if len(classes) == 2 else ""
         order = f" with the {len(classes)} names in the order of the columns{last}"
-        return Message(f"y holds names such as {quoted(label)}; pass ", Argument("classes"), order)
+        return Message("the labels in ", _Y, f" hold names such as {quoted(label)}; pass ", Argument("classes"), order)
     text = f"label {quoted(label)} ({where}) is not one of the {len(classes)} classes {listing(classes.names)}"
     unknown = [value for value in seen if not numbers_of(classes).find(value)]
     hint = _for_numbers(label, unknown, seen, len(classes)) if classes.unnamed else _for_names(label, classes, seen)
@@ -87,8 +88,8 @@ def _for_names(label: Any, classes: Classes, seen: Sequence[Any]) -> Hint:
     if alike := _looks_alike(label, classes):
         return [f"; it differs from {alike}: write both alike"]
     if classes.columns and len(seen) == len(classes):
-        order = f" with the labels of y in the order of the columns {listing(classes.columns)}"
-        return ["; pass ", Argument("classes"), order]
+        order = f" in the order of the columns {listing(classes.columns)}"
+        return ["; pass ", Argument("classes"), " with the labels of ", _Y, order]
     return []
 
 
@@ -107,6 +108,10 @@ def _in_general(label: Any, unknown: Sequence[Any], seen: Sequence[Any], classes
         return ["; are y and the predictions swapped? Soft labels are for crossent.cross_entropy"]
     if len(classes) == 2 and len(seen) > 2:
         several = f"for {len(seen)} classes pass a column for each (of scikit-learn predict_proba, not predict)"
+        if len(unknown) == 1 and len(seen) == 3:
+            skip = Argument("ignore", label)
+            third = "or pass a column for the third class (of scikit-learn predict_proba, not predict)"
+            return ["; correct it, pass ", skip, f" to skip such rows, {third}"]
         return [f": one or two columns hold two classes; {several}"]
     skip = Argument("ignore", label if len(unknown) == 1 else list(unknown[:_SHOWN]))
     if not (classes.unnamed or classes.columns):
@@ -120,7 +125,7 @@ def _ambiguous(label: Any, where: str, classes: Classes, found: Sequence[int]) -
     said = " or ".join(f"{'column' if classes.columns else 'class'} {quoted(names[k])}" for k in found)
     return Message(
         f"label {quoted(label)} ({where}) may mean {said}; pass ",
-        *(Argument("classes"), f" with the labels of y in the order of the columns {listing(names)}"),
+        *(Argument("classes"), " with the labels of ", _Y, f" in the order of the columns {listing(names)}"),
     )
 
 

@@ -19,7 +19,8 @@ from crossent.errors import Argument, InputError, Message, quoted
 from crossent.scoring.input import tools
 from crossent.scoring.input.classes import Classes, numbers_of
 from crossent.scoring.input.columns import Columns
-from crossent.scoring.input.seen import Seen
+from crossent.scoring.input.labels import listing
+from crossent.scoring.input.seen import CLOSE, Seen
 from crossent.scoring.input.tools import Reading
 from crossent.scoring.parts import Kind
 
@@ -96,6 +97,32 @@ def recognise(
     found = label or _truth(seen, reading, classes or tools.classes_of(reading, seen))
     columns = Columns(found, reading.kind, list(reading.values))
     return Recognised(columns, reading.classes, _said(seen, reading, found, given=label is not None))
+
+
+def almost(sample: Any, label: str | None = None) -> str:
+    """Return why columns that look like probabilities are not recognised, "" if none look so.
+
+    Most of their rows add up to 1. Then a row that does not, or a label without a column, is likely to be a mistake.
+    `sample` and `label` are those of `recognise`.
+    """
+    seen = Seen(sample, label)
+    groups = [("", group) for group in tools.prefixed(seen)] + tools.named_as_labels(seen)
+    for truth, group in groups:
+        columns = [column for name in group if (column := seen.number(name)) is not None]
+        if not len(columns) == len(group) > 1:
+            continue
+        sums = np.stack(columns, axis=1).sum(axis=1)
+        off = np.abs(sums - 1.0) > CLOSE
+        if 2 * np.count_nonzero(off) > len(sums):
+            continue
+        begin = f"{listing(group)[1:-1]} look like probabilities, but "
+        if off.any():
+            return f"{begin}row {int(off.argmax())} sums to {float(sums[off.argmax()]):.4g}"
+        labels = seen.columns[truth].to_pylist() if truth else []
+        for row, value in enumerate(labels):
+            if value is not None and str(value) not in group:
+                return f"{begin}label {quoted(value)} (row {row}) in {quoted(truth)} has no column"
+    return ""
 
 
 def _readings(seen: Seen, tier: Sequence[tools.Tool]) -> list[Reading]:

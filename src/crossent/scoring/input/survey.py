@@ -17,7 +17,7 @@ from crossent.scoring.input.classes import Classes, chosen, in_order, numbers_of
 from crossent.scoring.input.columns import Columns, headless
 from crossent.scoring.input.nested import column_of, opened
 from crossent.scoring.input.reader import FileError, Portion
-from crossent.scoring.input.recognised import recognise
+from crossent.scoring.input.recognised import almost, recognise
 from crossent.scoring.input.seen import nested_paths
 from crossent.scoring.input.shapes import classes_of_keys, keys_of, predictions, shape_of
 
@@ -25,6 +25,8 @@ SAMPLE = 1000
 """Rows that are looked at to recognise a table."""
 _MOST_KEYS = 1 << 16
 _NUMBERS = 1 << 23  # of a batch
+_OF_LOGS = {"logprobs", "token_logprobs", "prompt_logprobs", "choices", "resps", "filtered_resps"}
+"""Columns of logs of language models, which are no predictions of classes."""
 
 
 class Asked(Protocol):
@@ -110,7 +112,7 @@ def settled(table: Asked, columns: Columns, classes: Any = None, *, unlabelled: 
 
 def _recognised(table: Asked, columns: Columns, classes: Any, *, unlabelled: bool) -> tuple[Columns, Any, str]:
     sample = _sample(table)
-    values = None if columns.values is None else columns.among(table.columns, _paths(sample)).values
+    values = columns.among(table.columns, _paths(sample)).values
     found = None
     if sample is not None:
         mine = chosen(classes)
@@ -156,10 +158,22 @@ def _nothing_recognised(sample: Any, columns: Columns) -> str:
             "label and score are the predicted class and its probability alone; write those of all classes (of "
             "pipelines of Hugging Face: top_k=None)"
         )
-    parts: list[str | Argument] = ["the columns match no known tool; pass "]
+    why = almost(sample, columns.label) if sample is not None and columns.values is None else ""
+    parts: list[str | Argument] = [
+        "the columns match no known tool; ",
+        f"{why}: correct it, or pass " if why else "pass ",
+    ]
     parts += [] if columns.label is not None else [Argument("label"), " with the column of true labels, and "]
     return Message(
-        *parts, Argument("probs"), " (or ", Argument("logits"), ", ", Argument("logprobs"), ")", headless(names)
+        *parts,
+        Argument("probs"),
+        " (or ",
+        Argument("logits"),
+        ", ",
+        Argument("logprobs"),
+        ")",
+        headless(names),
+        "; logs of language models are scored by crossent lm" if _OF_LOGS & set(names) else "",
     )
 
 

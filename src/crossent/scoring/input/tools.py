@@ -219,7 +219,8 @@ def _arrays(seen: Seen) -> list[Reading]:
     return found
 
 
-def _prefixed(seen: Seen) -> list[Reading]:
+def prefixed(seen: Seen) -> list[tuple[str, ...]]:
+    """Return groups of columns whose names begin or end with the same word for probabilities, such as p_."""
     groups: dict[str, list[str]] = {}
     for name in seen.names:
         begin = re.match(
@@ -229,14 +230,31 @@ def _prefixed(seen: Seen) -> list[Reading]:
         mark = begin[0] if begin else end[0] if end else None
         if mark is not None and "." not in name.removeprefix(mark):
             groups.setdefault(mark, []).append(name)
-    return [Reading("", tuple(group)) for group in groups.values() if seen.sum_to_one(group)]
+    return [tuple(group) for group in groups.values()]
+
+
+def _prefixed(seen: Seen) -> list[Reading]:
+    return [Reading("", group) for group in prefixed(seen) if seen.sum_to_one(group)]
+
+
+def named_as_labels(seen: Seen) -> list[tuple[str, tuple[str, ...]]]:
+    """Return each column that may hold the labels, with the columns of numbers that have labels as names."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for truth in _truths(seen):
+        labels = {str(label) for label in seen.labels(truth) or ()}
+        found.append((truth, tuple(n for n in seen.names if n in labels and seen.number(n) is not None)))
+    return found
+
+
+def _truths(seen: Seen) -> list[str]:
+    return [name for name in seen.names if (is_truth(name) if seen.label is None else name == seen.label)]
 
 
 def _levels(seen: Seen) -> list[Reading]:
-    """Return columns that are called as the labels are, as of data frames of `predict_proba`."""
+    """Return columns with the labels as their names, as of data frames of `predict_proba`."""
     wide = [name for name in seen.names if _in_unit(seen, name)]
     found: list[Reading] = []
-    for truth in [name for name in seen.names if (is_truth(name) if seen.label is None else name == seen.label)]:
+    for truth in _truths(seen):
         labels = {str(label) for label in seen.labels(truth) or ()}
         named = [name for name in wide if name in labels]
         for values in (named, [name for name in wide if name != truth]):
@@ -260,9 +278,9 @@ def _single(seen: Seen) -> list[Reading]:
 
 
 TOOLS = (
-    Tool("H2O", "`predict`, `p0`, `p1`; or `predict` and a column a class", _h2o),
+    Tool("H2O", "`predict`, `p0`, `p1`; or `predict` and one column for each class", _h2o),
     Tool("tidymodels", "`.pred_a`, `.pred_b`, `.pred_class`", _tidymodels),
-    Tool("caret", "`pred`, `obs`, and a column a class", _caret),
+    Tool("caret", "`pred`, `obs`, and one column for each class", _caret),
     Tool("mlr3", "`truth`, `response`, `prob.a`, `prob.b`", _mlr3),
     Tool("KNIME", "`P (y=a)`, `P (y=b)`, `Prediction (y)`", _knime),
     Tool("RapidMiner", "`confidence(a)`, `confidence(b)`, `prediction(y)`", _rapidminer),
@@ -283,7 +301,7 @@ FORMS = (
         "`p_a`, `p_b`; `prob_a`; `proba_a`; `score_a`; `a_prob`; `PREDICT_PROBA_a`",
         _prefixed,
     ),
-    Tool("AutoGluon, ranger and others", "a column a class, called as the labels are", _levels),
+    Tool("AutoGluon, ranger and others", "one column for each class, with the class as its name", _levels),
 )
 """Forms that many tools write."""
 LAST = (Tool("two classes", "one column `prob`, `proba`, `p` or `y_prob`, and no predicted classes", _single),)

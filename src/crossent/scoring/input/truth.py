@@ -221,7 +221,11 @@ def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined
     for table, what in ((predictions, "the predictions"), (truth, truth.name)):
         if on is not None and on not in table.columns:
             raise InputError(
-                f"there is no column {quoted(on)} in {what}; the columns are {listing(table.columns)}", argument="on"
+                Message(
+                    Argument("id", is_subject=True),
+                    f": there is no column {quoted(on)} in {what}; the columns are {listing(table.columns)}",
+                ),
+                argument="on",
             )
     taken: dict[str, str] = {}
 
@@ -238,8 +242,10 @@ def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined
         said = f"labels in {quoted(columns.label)} of {truth.name}, not in the column of that name in the predictions"
     if taken[label] not in truth.columns:
         raise InputError(
-            f"label: there is no column {quoted(taken[label])} in {truth.name}; the columns are "
-            f"{listing(truth.columns)}",
+            Message(
+                Argument("label", is_subject=True),
+                f": there is no column {quoted(taken[label])} in {truth.name}; the columns are {listing(truth.columns)}",
+            ),
             argument="label",
         )
     for name in (columns.weight, columns.cluster, *([columns.by] if isinstance(columns.by, str) else columns.by or ())):

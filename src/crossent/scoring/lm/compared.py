@@ -125,7 +125,7 @@ def _text(found: LanguageModelComparison, unit: LossUnit) -> str:
             (shown(r.document), *(words.number(own.of(x)) for x in (r.a, r.b, r.difference)))
             for r in found.worst_regressions
         ]
-        said += ["", "the documents that got worse most", *aligned(table)]
+        said += ["", "documents with the largest increase in loss", *aligned(table)]
     return "\n".join([*said, *(f"warning: {warning}" for warning in found.warnings)])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
+from crossent.errors import Argument, Message
 from crossent.scoring.lm.document import Document, JsonObject, LogError, LogSource, TokenCollector, described
 from crossent.scoring.lm.fields import column_of, name_of, sequence, text_of
 from crossent.scoring.lm.inspect_logs import inspect_log, is_inspect
@@ -95,8 +96,12 @@ def _source(record: JsonObject) -> LogSource:
     if other is not None:
         return other
     raise LogError(
-        f"this is {described(record)}; none of a response of a server, a sample of lm-eval or Inspect, or an object "
-        "with `logprobs`. Ask the server for log-probabilities, or name the format"
+        Message(
+            f"this {described(record).removeprefix('an ')} has no log-probabilities. ",
+            "crossent lm reads responses of servers, samples of lm-eval and Inspect, and objects with `logprobs`. Ask the "
+            "server for log-probabilities, or pass ",
+            Argument("format"),
+        )
     )
 
 

@@ -201,11 +201,11 @@ def _thresholds(score: ScoreValues) -> str:
         return ""
     marked = {
         found.calibrated.threshold: "best if calibrated",
-        found.best.threshold: "best here",
+        found.best.threshold: "best in these rows",
     }
     listed = {part.threshold: part for part in (*found.table, found.calibrated, found.best)}
     if found.best.threshold == found.calibrated.threshold:
-        marked[found.best.threshold] = "best here and if calibrated"
+        marked[found.best.threshold] = "best in these rows and if calibrated"
     rows = [
         (*_threshold(part), marked.get(part.threshold, ""))
         for part in sorted(listed.values(), key=lambda part: part.threshold)

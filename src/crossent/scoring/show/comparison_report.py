@@ -183,8 +183,8 @@ def _regressions(found: ComparisonValues, a: str, b: str, unit: Unit) -> str:
         return ""
     rows = [(safe(r.id), number(r.a), number(r.b), number(r.difference)) for r in found.worst_regressions]
     heading = ("row", f"{a}, {unit}", f"{b}, {unit}", "difference")
-    drawn = table(heading, rows, caption=f"The {counted(len(rows), 'row')} that got worse most")
-    return f"<h2>The rows that got worse most</h2>\n{drawn}"
+    drawn = table(heading, rows, caption=f"The {counted(len(rows), 'row')} with the largest increase in loss")
+    return f"<h2>Rows with the largest increase in loss</h2>\n{drawn}"
 
 
 def _models(found: RankingValues, unit: Unit) -> str:

@@ -36,7 +36,7 @@ def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
         (f"difference, {unit}", words.number(found.difference, places), words.interval(found.ci, places)),
         (f"loss of {a}, {unit}", words.number(found.loss_a, places), ""),
         (f"loss of {b}, {unit}", words.number(found.loss_b, places), ""),
-        ("p-value", chance(found.p_value), "if the models are equal"),
+        ("p-value", chance(found.p_value), "chance of a difference this large if the models are equal"),
         (f"{a} is better", words.share(found.share_better), "of the rows"),
         (f"{a} is worse", words.share(found.share_worse), "of the rows"),
     ]
@@ -49,7 +49,7 @@ def comparison_text(found: ComparisonValues, unit: Unit = "nats") -> str:
     if found.worst_regressions:
         head = ("row", f"{a}, {unit}", f"{b}, {unit}", "difference")
         worst = [(shown(r.id), *(words.number(x) for x in (r.a, r.b, r.difference))) for r in found.worst_regressions]
-        said += ["", "the rows that got worse most", *aligned([head, *worst])]
+        said += ["", "rows with the largest increase in loss", *aligned([head, *worst])]
     return "\n".join(said)
 
 
@@ -70,7 +70,14 @@ def _slices(name: str, parts: Sequence[SliceDifference], a: str, unit: Unit) -> 
         )
         for part in listed[:_MOST]
     ]  # fmt: skip
-    head = (shown(name), "rows", f"difference, {unit}", "interval", "p-value", f"of {len(listed)} slices")
+    head = (
+        shown(name),
+        "rows",
+        f"difference, {unit}",
+        "interval",
+        "p-value",
+        f"p-value, corrected for {words.counted(len(parts), 'slice')}",
+    )
     return [title, *aligned([head, *rows])]
 
 
@@ -98,8 +105,8 @@ def ranking_text(found: RankingValues, unit: Unit = "nats") -> str:
         f"loss, {unit}",
         f"{100 * found.level:g} % interval",
         "ties",
-        "above the best",
-        "interval",
+        "loss above the best",
+        "its interval",
     )
     said = [
         f"{words.counted(len(found.models), 'model')} of {_rows(found.n, found.clusters)}, paired",
@@ -109,7 +116,7 @@ def ranking_text(found: RankingValues, unit: Unit = "nats") -> str:
     ]
     if len(found.models) > 2:
         said += ["", "all pairs, the better model first"]
-        said += aligned([("", "minus", f"difference, {unit}", "interval", "p-value"), *pairs], (0, 1, 3))
+        said += aligned([("first model", "minus", f"difference, {unit}", "interval", "p-value"), *pairs], (0, 1, 3))
     return "\n".join(said)
 
 

@@ -41,7 +41,9 @@ def heading(score: LanguageModelValues) -> str:
     """Return one line with the number of documents, tokens and bytes, and the kind of log."""
     counts = [(score.documents, "document"), (score.tokens, "scored token"), (score.bytes or 0, "byte")]
     said = ", ".join(counted(n, noun) for n, noun in counts if n)
-    return f"{said} ({', '.join(score.sources)})"
+    if score.sources == ("model",):
+        return f"{said}, scored by a model"
+    return f"{said}, read as format {' and '.join(score.sources)}"
 
 
 def headline(score: LanguageModelValues, unit: LossUnit = NATS) -> TextRows:

@@ -86,10 +86,10 @@ def measure_tables(score: ScoreValues) -> list[TextTable]:
         if len(decisions.classes) > _MOST
         else decisions.classes
     )
-    title = "answers by class" + (
+    title = "predicted classes" + (
         f": the {_MOST} of {len(decisions.classes)} with the least F1" if len(listed) < len(decisions.classes) else ""
     )
-    head = ("class", "rows", "precision", "recall", "interval", "F1")
+    head = ("class", "rows", "precision", "recall", f"recall, {100 * score.level:g} % interval", "F1")
     head += ("ROC area", "calibration error") if errors else ()
     rows: TextRows = [head]
     for part in listed:
@@ -116,8 +116,8 @@ def _confusion(score: ScoreValues, confusion: Confusion) -> list[TextTable]:
             (shown(value), *(f"{count:,}" for count in counts))
             for value, counts in zip(score.classes, confusion.counts, strict=True)
         ]
-        return [TextTable("rows by true class (down) and answer (across)", rows)]
-    rows = [("true class", "answer", "rows")]
+        return [TextTable("confusion matrix: true class (down), predicted class (across)", rows)]
+    rows = [("true class", "predicted class", "rows")]
     rows += [(shown(part.label), shown(part.predicted), f"{part.n:,}") for part in confusion.mistakes[:_MOST]]
     return [TextTable("the most frequent mistakes", rows)]
 
@@ -129,7 +129,7 @@ def _thresholds(score: ScoreValues) -> list[TextTable]:
     listed = {part.threshold: (part, "") for part in found.table if part.threshold in _TENTHS}
     listed[found.calibrated.threshold] = (found.calibrated, "best if calibrated")
     listed[found.best.threshold] = (
-        found.best, "best here and if calibrated" if found.best == found.calibrated else "best here",
+        found.best, "best in these rows and if calibrated" if found.best == found.calibrated else "best in these rows",
     )  # fmt: skip
     rows: TextRows = [("threshold", "precision", "recall", "F1", "cost of a row", "")]
     rows += [_threshold(part, note) for part, note in sorted(listed.values(), key=lambda pair: pair[0].threshold)]

@@ -37,7 +37,7 @@ _WIDEST = 60  # characters of a cell
 
 
 def text(score: ScoreValues, *, in_bits: bool = False) -> str:
-    """Return the score as aligned tables for a terminal, with its parts, costliest rows and warnings."""
+    """Return the score as aligned tables for a terminal, with its parts, the rows with the largest loss and warnings."""
     unit = BITS if in_bits else NATS
     parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score, unit)]
     for title, rows in tables(score, unit):
@@ -122,8 +122,11 @@ def sentences(score: ScoreValues, unit: LossUnit = NATS) -> list[str]:
     terms = (found.loss, found.miscalibration, found.discrimination, found.uncertainty)
     loss, *parts = (words.number(unit.of(term)) for term in terms)
     whole = f"loss {loss} {unit.name} = miscalibration {parts[0]} − discrimination {parts[1]} + uncertainty {parts[2]}"
+    about = f"Calibration ({words.question(found)})"
+    if found.of == "positive class":
+        about = f"Calibration of class {shown(score.classes[1])}"
     error = f"expected calibration error {words.share(found.ece)}"
-    said = [f"Calibration ({words.question(found)}): {whole}; {error}."]
+    said = [f"{about}: {whole}; {error}."]
     if found.temperature is None:
         return [*said, words.no_advice(found.no_temperature)]
     scaled = {name: unit.of(getattr(found.temperature, name)) for name in ("loss", "scaled")}
@@ -131,14 +134,14 @@ def sentences(score: ScoreValues, unit: LossUnit = NATS) -> list[str]:
 
 
 def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
-    """Return the tables of classes, slices and costliest rows."""
+    """Return the tables of classes, slices and the rows with the largest loss."""
     found: list[TextTable] = []
     if len(score.per_class) > 1:
         found.append(_parts("class", score.per_class, unit))
     found += [_parts(name, parts, unit, score.bins.get(name, 0)) for name, parts in score.by.items()]
     found += measure_tables(score)
     if score.worst:
-        head = ("row", f"loss, {unit.name}", "true class", "probability", "predicted", "probability")
+        head = ("row", f"loss, {unit.name}", "true class", "of true class", "predicted", "of predicted")
         rows = [
             (
                 shown(row.id), words.number(unit.of(row.loss)), shown(row.label), words.share(row.probability),
@@ -146,7 +149,12 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
             )
             for row in score.worst
         ]  # fmt: skip
-        found.append(TextTable(f"the {words.counted(len(rows), 'row')} with the largest loss", [head, *rows]))
+        found.append(
+            TextTable(
+                f"the {words.counted(len(rows), 'row')} with the largest loss, and the probability of both classes",
+                [head, *rows],
+            )
+        )
     return found
 
 
