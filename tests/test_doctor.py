@@ -44,7 +44,7 @@ class TestDoctor:
         for word in (crossent.__version__, np.__version__, torch.__version__, before, *kernels.names()):
             assert word in out
         checks = [line.split()[1:3] for line in out.splitlines() if line.startswith("  check ")]
-        assert checks == [[name, "right:"] for name in (*cpu.available_isas(), "torch", "bfloat16")]
+        assert checks == [[name, "correct:"] for name in (*cpu.available_isas(), "torch", "bfloat16")]
         assert cpu.isa() == before
 
     def test_gives_the_reason_for_each_unused_backend(
@@ -61,7 +61,7 @@ class TestDoctor:
         done = run_without("torch,sklearn,matplotlib,scipy,pyarrow", "doctor")
         assert (done.returncode, done.stderr) == (0, "")
         assert "not done: No module named 'torch'" in done.stdout
-        assert done.stdout.count(" right: ") == len(cpu.available_isas())
+        assert done.stdout.count(" correct: ") == len(cpu.available_isas())
 
     def test_needs_only_numpy_as_a_module(self) -> None:
         command = [sys.executable, "-X", "importtime", "-W", "error", "-c", "import crossent.doctor"]

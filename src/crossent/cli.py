@@ -127,7 +127,7 @@ def _run_typer(arguments: Sequence[str]) -> int:
         path = getattr(error.ctx, "command_path", "crossent")
         said = error.format_message()
         if said == "Missing option '--out'.":
-            said = "Missing option '--out': the file to write the calibrated predictions to."
+            said = "Missing option '--out': the file to write the calibrated predictions to"
         raise UsageError(f"{said} (see {path} --help)") from error
 
 

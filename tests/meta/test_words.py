@@ -39,7 +39,7 @@ PHRASES = {
     r"\b(is|are) not there yet\b": "not supported yet",
     r"\bbehind your back\b": "silently",
     r"\bfault of crossent\b": "bug in crossent",
-    r"\bgot dearest\b": "got worse most",
+    r"\bgot dearest\b": "had the largest increase in loss",
     r"\bexpect to cost\b": "expected loss",
 }
 """Phrases that may not be used, as regular expressions, each with its replacement."""

@@ -64,7 +64,7 @@ def test_rows_without_a_label_where_a_class_is_called_nan(tmp_path: Any, capsys:
     path = tmp_path / "a.parquet"
     pa.parquet.write_table(table, path)
     ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*")
-    assert "y has no value" in ran.err
+    assert "'y' has no value" in ran.err
     hint = ran.err.split("or pass ")[1].split(" to skip")[0]
     close(scored(path, capsys, *shlex.split(hint))["loss"], exact_mean(TRUE[:-2]))
 
@@ -73,7 +73,7 @@ def test_rows_without_a_label_where_a_class_is_called_nan(tmp_path: Any, capsys:
 def test_rows_without_a_label_among_numbers(option: str, tmp_path: Any, capsys: Any) -> None:
     texts = ["NA", "", "nan", "None"]
     path = saved(tmp_path / "a.csv", {**columns((0, 1, 2)), "y": [*Y[:-4].tolist(), *texts]})
-    assert "y has no value" in run(capsys, "score", path, "--label", "y", "--probs", "p_*").err
+    assert "'y' has no value" in run(capsys, "score", path, "--label", "y", "--probs", "p_*").err
     found = scored(path, capsys, "--ignore", option)
     close(found["loss"], exact_mean(TRUE[:-4]))
 
@@ -132,13 +132,13 @@ def test_names_that_look_like_arguments_are_printed_as_they_are(odd: str, tmp_pa
     assert repr(odd) in run(capsys, "score", path, "--label", "y", *probs).err
     ran = run(capsys, "score", path, "--label", odd, *probs)
     assert ran.code == 2
-    assert f"label: there is no column {odd!r}" in ran.err
+    assert f"--label: there is no column {odd!r}" in ran.err
 
 
 def test_a_column_named_like_an_argument_is_printed_as_it_is(tmp_path: Any, capsys: Any) -> None:
     path = saved(tmp_path / "a.parquet", {"weight=kg": TRUE, **columns()})
     ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*", "--weight", "weight=k")
-    assert "weight: there is no column 'weight=k'; did you mean 'weight=kg'?" in ran.err
+    assert "--weight: there is no column 'weight=k'; did you mean 'weight=kg'?" in ran.err
 
 
 def test_columns_in_another_order_are_compared(tmp_path: Any, capsys: Any) -> None:

@@ -36,7 +36,7 @@ def test_what_is_written_is_what_the_estimator_predicts(
     out = tmp_path / f"b.{ends[1]}"
     named = ("--label", "y", f"--{kind}", "p_*")
     ran = run(capsys, "calibrate", path, *named, "--out", out, "--method", method, "--json")
-    assert (ran.code, ran.err) == (0, f"{out}\n")
+    assert (ran.code, ran.err) == (0, f"wrote {out}\n")
     estimator = (TemperatureScaling if method == "temperature" else VectorScaling)(input=kind)
     gain = estimator.cross_fit(values, y)
     found = ran.json()
@@ -94,8 +94,8 @@ def test_the_text_says_what_is_gained(tmp_path: Path, capsys: Any) -> None:
         capsys, "calibrate", path, "--label", "y", "--probs", "p_*", "--out", tmp_path / "b.csv", "--cluster", "id"
     )
     assert "the predictions are too sure, from 400 rows in 400 clusters" in ran.out
-    assert "each row by a fit without it" in ran.out
-    assert "(in 5 folds)" in ran.out
+    assert "each row scored by a fit to other rows" in ran.out
+    assert "\n5 folds\n" in ran.out
 
 
 def test_labels_of_another_file(tmp_path: Path, capsys: Any) -> None:

@@ -53,7 +53,7 @@ def test_help_fits_any_terminal(command: str, columns: int, monkeypatch: pytest.
         ("score", ["Arguments", "Options", "Rows", "Predictions", "Files", "Result", "Checks"]),
         ("compare", ["Arguments", "Options", "Rows", "Predictions", "Files", "Result", "Checks"]),
         ("calibrate", ["Arguments", "Options", "Result", "Rows", "Predictions", "Files", "Checks"]),
-        ("lm", ["Arguments", "Options", "Model", "Result", "Checks"]),
+        ("lm", ["Arguments", "Options", "With --model", "Result", "Checks"]),
     ],
 )
 def test_help_is_in_groups(command: str, groups: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -74,7 +74,7 @@ def test_pages(tmp_path: Path, capsys: Any) -> None:
     for given in (three, three[:2]):
         page = tmp_path / f"{len(given)}.html"
         ran = run(capsys, "compare", *given, "--label", "y", "--probs", "p_*", "--html", page)
-        assert (ran.code, ran.err) == (0, f"{page}\n")
+        assert (ran.code, ran.err) == (0, f"wrote {page}\n")
         text = page.read_text(encoding="utf-8")
         assert text.startswith("<!DOCTYPE html>")
         assert "<script" not in text

@@ -60,7 +60,7 @@ class TestLanguageModels:
     def test_a_report_is_written(self, tmp_path: Path, capsys: Any) -> None:
         page = tmp_path / "page.html"
         ran = run(capsys, "lm", log(tmp_path), "--html", page)
-        assert (ran.code, ran.err.strip()) == (0, str(page))
+        assert (ran.code, ran.err.strip()) == (0, f"wrote {page}")
         assert "Loss of log.jsonl" in page.read_text(encoding="utf-8")
         assert run(capsys, "lm", log(tmp_path), "--html", log(tmp_path)).code == 2
 

@@ -25,7 +25,7 @@ def test_it_is_what_the_score_of_python_lists(end: str, tmp_path: Path, capsys: 
     path, out = saved(tmp_path / "a.parquet", made), tmp_path / f"rows.{end}"
     options = ("--label", "y", "--probs", "p_*", "--id", "name", "--by", "lang", "--weight", "w", "--rows", out)
     ran = run(capsys, "score", path, *options)
-    assert (ran.code, ran.err) == (0, f"{out}\n")
+    assert (ran.code, ran.err) == (0, f"wrote {out}\n")
     found = read(out)
     wanted = crossent.score(
         ANIMALS[Y], probs=P, classes=ANIMALS, id=MORE["name"], by={"lang": MORE["lang"]}, weight=MORE["w"]

@@ -102,7 +102,7 @@ class TestOptions:
     def test_html(self, tmp_path: Path, capsys: Any) -> None:
         path, report = saved(tmp_path / "a.csv", columns(Y, P)), tmp_path / "deep.html"
         ran = run(capsys, "score", path, "--label", "y", "--probs", "p_*", "--html", report, "--json")
-        assert (ran.code, ran.err) == (0, f"{report}\n")
+        assert (ran.code, ran.err) == (0, f"wrote {report}\n")
         same(ran.json(), score(Y, classes=NAMES))
         page = report.read_text("utf-8")
         assert page.lstrip().lower().startswith("<!doctype html")

@@ -80,14 +80,14 @@ def test_an_error_names_the_file_and_where_its_rows_begin(tmp_path: Path, capsys
     ran = run(capsys, "score", made[2], *CALL)
     assert ran.err.startswith(f"crossent: {made[2]}: the probabilities of row 17 sum to 2.7")
     ran = run(capsys, "score", *made, "--label", "z", "--probs", "p_*")
-    assert ran.err.startswith(f"crossent: {made[0]} and 2 more: label: there is no column 'z'")
+    assert ran.err.startswith(f"crossent: {made[0]} and 2 more: --label: there is no column 'z'")
 
 
 def test_a_report_of_several_files_is_none_of_them(tmp_path: Path, capsys: Any) -> None:
     made = parts(tmp_path / "parts")
     report = tmp_path / "r.html"
     ran = run(capsys, "score", *made, *CALL, "--html", report)
-    assert (ran.code, ran.err) == (0, f"{report}\n")
+    assert (ran.code, ran.err) == (0, f"wrote {report}\n")
     assert "Loss of the predictions in part-0.csv and 2 more" in report.read_text()
     archive = saved(tmp_path / "packed.zip", columns(Y, P))
     for inputs, target in ((made, made[1]), ([tmp_path / "parts"], made[2]), ([archive], archive)):

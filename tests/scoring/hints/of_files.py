@@ -156,6 +156,15 @@ FILES = {
     "a mistyped column": Hinted(
         says(file("a.csv"), "--label", "Y", "--probs", "p_*"), "did you mean 'y'", scores(file("a.csv")), LOSS
     ),
+    "an option twice": Hinted(
+        says(file("a.csv"), *CALL, "--label", "y"), "--label was passed twice; pass it once", scores(file("a.csv")), LOSS
+    ),
+    "columns apart": Hinted(
+        says(file("a.csv"), "--label", "y", *(part for k in range(3) for part in ("--probs", f"p_{k}"))),
+        "--probs was passed 3 times; separate columns by commas: --probs p_0,p_1,p_2",
+        scores(file("a.csv"), "--label", "y", "--probs", "p_0,p_1,p_2"),
+        LOSS,
+    ),
     "a wide pattern": Hinted(
         says(file("a.csv"), "--label", "y", "--probs", "*"), "choose a narrower pattern", scores(file("a.csv")), LOSS
     ),

@@ -81,7 +81,7 @@ LOGS = {
         [chat(ENTRIES)],
     ),
     "nothing known": hinted(
-        "Ask the server for log-probabilities, or name the format", [{"text": "a"}], [{"text": "a b c d", **PLAIN}]
+        "Ask the server for log-probabilities, or pass --format", [{"text": "a"}], [{"text": "a b c d", **PLAIN}]
     ),
     "sorted keys": hinted(
         "something has sorted its keys; log `prompt_token_ids` too",

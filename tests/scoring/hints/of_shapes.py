@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from crossent import score
-from tests.scoring.hints.table import LOSS, NAMES, Bench, Hinted, P, Y, loss, options, refused
+from tests.scoring.hints.table import LOSS, LOSS2, NAMES, Y2, Bench, Hinted, P, Q, Y, loss, options, refused
 
 ROWS = P.tolist()
 TRUTH = NAMES[Y]
@@ -20,6 +20,8 @@ TOP = [[max(row, key=lambda record: record["score"])] for row in RECORDS]
 TWO = [sorted(row, key=lambda record: -record["score"])[:2] for row in RECORDS]
 OBJECTS = [dict(zip(NAMES.tolist(), row, strict=True)) for row in ROWS]
 NAMED = {"y": TRUTH, **{f"p_{name}": P[:, k] for k, name in enumerate(NAMES)}}
+PLAIN = {"y": TRUTH, **{name: P[:, k] for k, name in enumerate(NAMES)}}
+THIRD = {"y": [*NAMES[Y2], "x"], "p_cat": [*(1 - Q), 0.5], "p_dog": [*Q, 0.5]}
 CALL = ("--label", "y", "--probs", "p_*")
 
 
@@ -128,6 +130,25 @@ SHAPES = {
         "the columns match no known tool; pass --label with the column of true labels, and --probs",
         scores(csv(UNKNOWN), "--label", "y", "--probs", "m*", "--classes", ",".join(NAMES)),
         LOSS,
+    ),
+    "a row whose sum is wrong": Hinted(
+        says(csv({**PLAIN, "cat": np.where(np.arange(len(P)) == 3, P[:, 0] + 0.3, P[:, 0])})),
+        "'cat', 'dog', 'emu' look like probabilities, but row 3 sums to 1.3: correct it, or pass --label with the "
+        "column of true labels, and --probs",
+        scores(csv(PLAIN), "--label", "y", "--probs", "cat,dog,emu"),
+        LOSS,
+    ),
+    "a misspelled label": Hinted(
+        says(csv({**PLAIN, "y": np.where(np.arange(len(P)) == 5, "cta", TRUTH)})),
+        "but label 'cta' (row 5) in 'y' has no column: correct it, or pass --label",
+        scores(csv(PLAIN), "--label", "y", "--probs", "cat,dog,emu"),
+        LOSS,
+    ),
+    "a label without a column": Hinted(
+        says(csv(THIRD), *CALL),
+        "; correct it, pass --ignore x to skip such rows, or pass a column for the third class",
+        scores(csv(THIRD), *CALL, "--ignore", "x"),
+        LOSS2,
     ),
     "Weka": Hinted(
         says(csv(WEKA)),

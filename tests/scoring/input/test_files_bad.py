@@ -247,7 +247,9 @@ def test_an_option(case: str, end: str, tmp_path: Path, capsys: Any) -> None:
     options, pattern = OPTIONS[case]
     more = {"lang": ["de", "en"] * 100, "less": -np.ones(200), "none": np.zeros(200)}
     path = saved(tmp_path / f"a.{end}", {**GOOD, **more})
-    _matches(refused(capsys, "score", path, "--label", "y", "--probs", "p_*", *options), pattern, path)
+    usual = {"--label": "y", "--probs": "p_*"}
+    others = [part for name, value in usual.items() if name not in options for part in (name, value)]
+    _matches(refused(capsys, "score", path, *others, *options), pattern, path)
 
 
 def _matches(said: str, pattern: str, path: Path) -> None:

@@ -153,7 +153,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "wide rows": ("a.npz", wide_rows, "a row takes 256 MiB, more than the 64"),
     "long texts": ("a.npz", long_texts, "a row takes 128 MiB, more than the 64"),
     "more than it holds": ("a.npz", more_than_it_holds, "takes 335,544,320 bytes and the archive holds 448"),
-    "a dictionary of text": ("a.parquet", dictionary_of_text, "y holds names such as 'a'"),
+    "a dictionary of text": ("a.parquet", dictionary_of_text, "the labels in 'y' hold names such as 'a'"),
     "lists after a short one": (
         "a.parquet",
         lists_after_a_short_one,

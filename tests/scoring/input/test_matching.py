@@ -52,7 +52,7 @@ def as_option(argument):
         ([0, None, 2, 1], "or pass --ignore nan to skip them"),
         ([1, 2, 3, 2], "pass that as --classes"),
         (names(Y), "pass --classes with the 3 names in the order of the columns"),
-        (["0", "1", "by=3", "1"], "y holds names such as 'by=3'; pass --classes"),
+        (["0", "1", "by=3", "1"], "the labels in --y hold names such as 'by=3'; pass --classes"),
     ],
 )
 def test_hints_name_their_arguments(labels, hint):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from crossent.errors import InputError
-from crossent.scoring.input.recognised import recognise
+from crossent.scoring.input.recognised import almost, recognise
 
 RANDOM = np.random.default_rng(5)
 P = RANDOM.dirichlet(np.ones(3), 30)
@@ -182,3 +182,28 @@ def test_labels_that_are_no_classes_are_left_to_the_error_about_them():
 def test_no_rows_say_nothing():
     batch = pa.RecordBatch.from_pydict({"y": pa.array([], pa.int64()), "p": pa.array([], pa.float64())})
     assert recognise(batch.schema.names, batch.schema.types, batch) is None
+
+
+NEARLY = {
+    "a sum": ({"y": TRUE, "a": A, "b": B, "c": np.where(np.arange(30) == 7, C + 0.5, C)}, "but row 7 sums to 1.5"),
+    "a label": ({"y": ["A", *TRUE[1:]], "a": A, "b": B, "c": C}, "but label 'A' (row 0) in 'y' has no column"),
+    "a sum of p_*": ({"y": Y, **columns("p_", values=P + 0.5 * np.eye(30, 3))}, "but row 0 sums to 1.5"),
+}
+UNLIKE = {
+    "most rows": {"y": TRUE, "a": A, "b": B, "c": np.where(np.arange(30) < 20, C + 0.5, C)},
+    "numbers": {"y": TRUE, "x": A, "z": B},
+    "one column": {"y": TRUE, "a": A},
+    "texts": {"y": TRUE, "p_a": TRUE, "p_b": TRUE},
+    "nothing wrong": {"y": TRUE, "a": A, "b": B, "c": C},
+}
+
+
+@pytest.mark.parametrize("case", NEARLY)
+def test_a_slip_in_a_table_is_named(case):
+    made, said = NEARLY[case]
+    assert almost(pa.RecordBatch.from_pydict(made)).endswith(said)
+
+
+@pytest.mark.parametrize("case", UNLIKE)
+def test_no_slip_is_named_where_none_is_likely(case):
+    assert almost(pa.RecordBatch.from_pydict(UNLIKE[case])) == ""

@@ -186,3 +186,16 @@ def test_first_rows_of_an_empty_table(tmp_path):
     assert first_rows(open_table(tmp_path / "a.csv"), ["y", "p"], 3) is None
     with pytest.raises(InputError):
         settled(open_table(tmp_path / "a.csv"), named())
+
+
+def test_a_column_that_is_not_there_comes_first(tmp_path):
+    """The table has no known shape either; but the name is the likelier mistake."""
+    pd.DataFrame({"truth": Y, "u": P[:, 0], "v": P[:, 1]}).to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(InputError, match="label: there is no column 'trut'; did you mean 'truth'"):
+        settled(open_table(tmp_path / "a.csv"), named("trut"))
+
+
+def test_a_log_is_for_another_command(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"tokens": ["a"], "logprobs": [-1.0]}\n')
+    with pytest.raises(InputError, match="match no known tool; .*; logs of language models are scored by crossent lm$"):
+        settled(open_table(tmp_path / "a.jsonl"), named())

@@ -32,7 +32,7 @@ def test_the_text_says_differences_intervals_and_the_worst():
     assert text.splitlines()[0] == "a minus b: 4 documents, paired"
     assert "nats per token" in text
     assert "bits per byte" in text
-    assert "the documents that got worse most" in text
+    assert "documents with the largest increase in loss" in text
     assert "d3" in text.splitlines()[-1] or "d3" in text
     assert "bits per token" in found().to_text(unit="bits")
     assert repr(found()) == text

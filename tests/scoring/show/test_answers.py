@@ -59,7 +59,7 @@ def test_thresholds_and_their_costs() -> None:
     found = score(2, costs={"fp": 2, "fn": 6})
     text = said(answers.order(found))
     assert "A false positive costs 2 here, a false negative 6" in text
-    assert "best if calibrated" in text or "best here and if calibrated" in text
+    assert "best if calibrated" in text or "best in these rows and if calibrated" in text
     assert "Which threshold" not in answers.order(score(3))
     assert answers.order(crossent.score([1, 1], probs=[0.7, 0.6])) == ""
 

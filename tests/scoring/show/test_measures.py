@@ -50,7 +50,7 @@ def test_areas_of_a_grid_say_how_far_they_may_be_off() -> None:
 
 
 def test_few_classes_have_a_matrix_and_many_their_mistakes() -> None:
-    assert "rows by true class (down) and answer (across)" in titles(score(MATRIX))
+    assert "confusion matrix: true class (down), predicted class (across)" in titles(score(MATRIX))
     assert "the most frequent mistakes" in titles(score(MATRIX + 1))
     assert any("the 12 of 20 with the least F1" in title for title in titles(score(20)))
     found = score(3)
@@ -65,7 +65,7 @@ def test_thresholds_are_there_for_two_classes() -> None:
     assert table.title == "thresholds for class 1: a false positive costs 1, a false negative 4"
     notes = {row[0]: row[-1] for row in table.rows}
     assert notes["0.2"] == "best if calibrated"
-    assert "best here" in notes.values()
+    assert "best in these rows" in notes.values()
     assert all(len(row) == 6 for row in table.rows)
     assert not any(title.startswith("thresholds") for title in titles(score(3)))
     nobody = Threshold(math.inf, math.nan, 0.0, 0.0, 0.1)
@@ -75,7 +75,7 @@ def test_thresholds_are_there_for_two_classes() -> None:
 def test_every_face_says_them() -> None:
     found = score(2, by={"age": np.arange(400)})
     for said in (text(found), notebook_html(found)):
-        for part in ("balanced accuracy", "Brier score", "ROC area", "answers by class", "thresholds for class 1"):
+        for part in ("balanced accuracy", "Brier score", "ROC area", "predicted classes", "thresholds for class 1"):
             assert part in said
         assert "by age: 5 bins with about equally many rows" in said
     assert found.to_dict()["bins"] == {"age": 5}

@@ -38,13 +38,13 @@ def test_the_report_is_the_same(case: str, place: str, tmp_path: Path) -> None:
     home.mkdir()
     _ = (work / "a.csv").write_text("y,p\n" + "0,0.25\n1,0.75\n0,0.5\n1,0.5\n" * 5)
     done, wanted = report(work, MPLCONFIGDIR=str(home))
-    assert (done.returncode, done.stderr) == (0, "r.html\n")
+    assert (done.returncode, done.stderr) == (0, "wrote r.html\n")
     (work / "r.html").unlink()
     file = {"here": work, "named": tmp_path, "at home": home}[place] / "matplotlibrc"
     _ = file.write_bytes(SETTINGS[case])
     named = {"MATPLOTLIBRC": str(file)} if place == "named" else {}
     done, found = report(work, MPLCONFIGDIR=str(home), **named)
-    assert (done.returncode, done.stderr) == (0, "r.html\n")
+    assert (done.returncode, done.stderr) == (0, "wrote r.html\n")
     assert found == wanted
     assert wanted.endswith("</html>\n")
 

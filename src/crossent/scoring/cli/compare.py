@@ -133,5 +133,6 @@ def add(app: Any, require: Require) -> None:
             over = comparing.regression(found, unit)
             if not over <= max_regression:
                 raise MissedError(
-                    f"the loss of NEW is {amount(over, unit)} above that of OLD, over --max-regression {max_regression:g}"
+                    f"the loss of NEW is {amount(over, unit)} above that of OLD, over --max-regression "
+                    f"{max_regression:g}"
                 )

@@ -59,8 +59,8 @@ SheetOption = Annotated[
 ProbsOption = Annotated[
     str | None,
     typer.Option(
-        help="Columns of probabilities, separated by commas or as a pattern such as 'p_*'. A single column holds lists, "
-        "or the probability of the positive class.",
+        help="Columns of probabilities, separated by commas or as a pattern such as 'p_*'. A single column holds "
+        "lists, or the probability of the positive class.",
         rich_help_panel=PREDICTIONS,
     ),
 ]

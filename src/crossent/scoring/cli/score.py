@@ -88,7 +88,7 @@ def add(app: Any, require: Require) -> None:
         ] = None,
         max_memory: MemoryOption = None,
     ) -> None:
-        """Score predictions in files: cross-entropy with an interval, calibration, and the rows with the largest loss."""
+        """Score predictions in files: cross-entropy with an interval, calibration, the rows with the largest loss."""
         require("score", "pyarrow", "scipy", extra="score")
         from crossent.scoring.cli import actions, memory, reading
         from crossent.scoring.cli.labels import score_labels

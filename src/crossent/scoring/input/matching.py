@@ -108,7 +108,7 @@ def _in_general(label: Any, unknown: Sequence[Any], seen: Sequence[Any], classes
         return ["; are y and the predictions swapped? Soft labels are for crossent.cross_entropy"]
     if len(classes) == 2 and len(seen) > 2:
         several = f"for {len(seen)} classes pass a column for each (of scikit-learn predict_proba, not predict)"
-        if len(unknown) == 1 and len(seen) == 3:
+        if len(unknown) == 1 and len(seen) == 3 and not classes.unnamed:
             skip = Argument("ignore", label)
             third = "or pass a column for the third class (of scikit-learn predict_proba, not predict)"
             return ["; correct it, pass ", skip, f" to skip such rows, {third}"]

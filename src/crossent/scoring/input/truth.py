@@ -244,7 +244,8 @@ def joined(predictions: Tables, truth: Tables, columns: Columns) -> tuple[Joined
         raise InputError(
             Message(
                 Argument("label", is_subject=True),
-                f": there is no column {quoted(taken[label])} in {truth.name}; the columns are {listing(truth.columns)}",
+                f": there is no column {quoted(taken[label])} in {truth.name}; the columns are "
+                f"{listing(truth.columns)}",
             ),
             argument="label",
         )

@@ -98,8 +98,8 @@ def _source(record: JsonObject) -> LogSource:
     raise LogError(
         Message(
             f"this {described(record).removeprefix('an ')} has no log-probabilities. ",
-            "crossent lm reads responses of servers, samples of lm-eval and Inspect, and objects with `logprobs`. Ask the "
-            "server for log-probabilities, or pass ",
+            "crossent lm reads responses of servers, samples of lm-eval and Inspect, and objects with `logprobs`. "
+            "Ask the server for log-probabilities, or pass ",
             Argument("format"),
         )
     )

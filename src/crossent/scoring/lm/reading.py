@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
-from crossent.errors import quoted
+from crossent.errors import Message, quoted
 from crossent.scoring.lm import formats
 from crossent.scoring.lm.document import Document, LogError, LogSource, described
 from crossent.scoring.lm.fields import at
@@ -174,7 +174,7 @@ def _documents(log: _Log, source: LogSource | None, done: Done | None) -> Iterat
             for document in formats.documents(record, where, source):
                 yield _named(document, log, by)
         except LogError as error:
-            raise LogError(f"{log.path}, {where}: {error}") from None
+            raise LogError(Message(f"{log.path}, {where}: ", error.message)) from None
     missing = [key for key in log.by if key not in found]
     if missing and not log.own:
         said = f"; its records have {', '.join(map(quoted, keys))}" if keys else ""

@@ -37,7 +37,7 @@ _WIDEST = 60  # characters of a cell
 
 
 def text(score: ScoreValues, *, in_bits: bool = False) -> str:
-    """Return the score as aligned tables for a terminal, with its parts, the rows with the largest loss and warnings."""
+    """Return the score as aligned tables for a terminal, with its parts, worst rows and warnings."""
     unit = BITS if in_bits else NATS
     parts = [heading(score), *aligned(headline(score, in_bits=in_bits), (0, 2)), "", *sentences(score, unit)]
     for title, rows in tables(score, unit):
@@ -149,12 +149,8 @@ def tables(score: ScoreValues, unit: LossUnit = NATS) -> list[TextTable]:
             )
             for row in score.worst
         ]  # fmt: skip
-        found.append(
-            TextTable(
-                f"the {words.counted(len(rows), 'row')} with the largest loss, and the probability of both classes",
-                [head, *rows],
-            )
-        )
+        title = f"the {words.counted(len(rows), 'row')} with the largest loss, with the probability"
+        found.append(TextTable(f"{title} of the true and of the predicted class", [head, *rows]))
     return found
 
 
