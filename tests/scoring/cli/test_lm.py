@@ -81,7 +81,7 @@ class TestModel:
         assert [part["value"] for part in by] == ["1", "2"]
         page = tmp_path / "page.html"
         assert run(capsys, "lm", text, *options, "--html", page).code == 0
-        assert f"What a.txt cost {folder.name}" in page.read_text(encoding="utf-8")
+        assert f"Loss of a.txt under {folder.name}" in page.read_text(encoding="utf-8")
 
     def test_what_is_left_out_is_said(self, folder: Path, tmp_path: Path, capsys: Any) -> None:
         files = [tmp_path / name for name in ("empty.txt", "mark.txt", "plain.txt")]

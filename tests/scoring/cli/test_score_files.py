@@ -94,7 +94,7 @@ def test_a_report_of_several_files_is_none_of_them(tmp_path: Path, capsys: Any) 
         before = target.read_bytes()
         ran = run(capsys, "score", *inputs, *CALL, "--html", target)
         assert ran.code == 2
-        assert "read" in ran.err
+        assert "it is an input file" in ran.err
         assert target.read_bytes() == before
 
 

@@ -157,7 +157,10 @@ FILES = {
         says(file("a.csv"), "--label", "Y", "--probs", "p_*"), "did you mean 'y'", scores(file("a.csv")), LOSS
     ),
     "an option twice": Hinted(
-        says(file("a.csv"), *CALL, "--label", "y"), "--label was passed twice; pass it once", scores(file("a.csv")), LOSS
+        says(file("a.csv"), *CALL, "--label", "y"),
+        "--label was passed twice; pass it once",
+        scores(file("a.csv")),
+        LOSS,
     ),
     "columns apart": Hinted(
         says(file("a.csv"), "--label", "y", *(part for k in range(3) for part in ("--probs", f"p_{k}"))),

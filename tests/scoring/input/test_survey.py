@@ -197,5 +197,7 @@ def test_a_column_that_is_not_there_comes_first(tmp_path):
 
 def test_a_log_is_for_another_command(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"tokens": ["a"], "logprobs": [-1.0]}\n')
-    with pytest.raises(InputError, match="match no known tool; .*; logs of language models are scored by crossent lm$"):
+    with pytest.raises(
+        InputError, match=r"match no known tool; .*; logs of language models are scored by crossent lm$"
+    ):
         settled(open_table(tmp_path / "a.jsonl"), named())
