@@ -115,8 +115,9 @@ struct Pieces {  // input, target, weights and cotangent of up to `piece` elemen
 // Whether an element counts, and its input or its target is not what it has to be.
 template <class Element, class T>
 bool is_wrong(const Pieces<T>& pieces, int64_t i) {
-    const bool right = Element::is_input(pieces.x[i]) && pieces.t[i] >= T(0) && pieces.t[i] <= T(1);
-    return pieces.weight[i] != T(0) && !right;
+    // & and not &&: a loop without branches is vector code on Arm too
+    const bool right = Element::is_input(pieces.x[i]) & (pieces.t[i] >= T(0)) & (pieces.t[i] <= T(1));
+    return (pieces.weight[i] != T(0)) & !right;
 }
 
 template <class Element, class T>
