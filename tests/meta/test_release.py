@@ -70,7 +70,7 @@ class TestPythonM:
     def test_doctor_without_what_the_command_line_needs(self, absent: list[str]) -> None:
         done = python("-c", without(absent), "doctor")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count(" right: largest error ") == len(cpu.available_isas())
+        assert done.stdout.count(" correct: largest error ") == len(cpu.available_isas())
 
     @pytest.mark.parametrize("arguments", [["--version"], ["doctor", "--help"], ["demo"], []])
     def test_anything_else_names_what_to_install(self, arguments: list[str]) -> None:
