@@ -103,7 +103,7 @@ def test_warnings_keep_the_arguments_that_they_name():
     for again in (result, pickle.loads(pickle.dumps(result)), copy.deepcopy(result), result.merge(result)):
         warning = next(text for text in again.warnings if "infinite" in text)
         assert isinstance(warning, Message)
-        assert "pass zero=1e-6, say" in warning
-        assert "pass --zero, say" in warning.spelled(lambda argument: f"--{argument.name}")
+        assert "pass zero=1e-6, for example" in warning
+        assert "pass --zero, for example" in warning.spelled(lambda argument: f"--{argument.name}")
     assert {type(text) for text in result.to_dict()["warnings"]} == {str}
     assert json.loads(result.to_json())["warnings"] == list(result.warnings)

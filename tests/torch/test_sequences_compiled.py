@@ -41,18 +41,11 @@ def test_rows_of_sequences() -> None:
         torch.testing.assert_close(compiled(mask=mask, mean=mean_, normalizer=number), wanted)
 
 
-@pytest.fixture(scope="module")
-def compiled_weights() -> Any:
-    """`token_weights`, compiled once for boundaries of any number."""
-    torch.compiler.reset()
-    return torch.compile(F.token_weights, fullgraph=True)
-
-
 @pytest.mark.parametrize("cut", [[1, 9], [0, 5, 3, 9], [0, 8], [0, 12], [0, 40, 9]], ids=str)
-def test_wrong_boundaries_make_weights_nan_where_they_cannot_be_looked_at(
-    cut: list[int], compiled_weights: Any
-) -> None:
+def test_wrong_boundaries_make_weights_nan_where_they_cannot_be_looked_at(cut: list[int]) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(F.token_weights, fullgraph=True)
     for mean in ("token", "sequence", "sequence-sum"):
         mean_: Any = mean
-        found = compiled_weights(mask=torch.ones(9), cu_seqlens=torch.tensor(cut), mean=mean_)
+        found = compiled(mask=torch.ones(9), cu_seqlens=torch.tensor(cut), mean=mean_)
         assert found.isnan().all()

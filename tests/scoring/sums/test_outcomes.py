@@ -12,6 +12,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+import crossent
 from crossent.scoring.sums import outcomes
 from crossent.scoring.sums.outcomes import Outcomes
 from crossent.scoring.sums.proportion import normal_quantile, wilson
@@ -124,3 +125,16 @@ def test_too_many_pairs_keep_the_frequent_ones_within_a_stated_weight(monkeypatc
     assert true - confusion.within <= first.weight <= true
     assert 0 < confusion.within < (y != said).sum() / 50
     assert confusion.counts == ()
+
+
+def test_clusters_that_are_classes_have_no_spread_in_balanced_accuracy() -> None:
+    """A class in one cluster is as right as itself: its residual is 0, and not what roundings leave of it."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        y = rng.integers(0, 4, 9)
+        probs = rng.dirichlet(np.ones(4), 9)
+        weight = rng.gamma(1.0, 1.0, 9) + 0.1
+        score = crossent.score(y, probs=probs, weight=weight, cluster=y // 2, classes=range(4))
+        if len(set(y // 2)) == 2:
+            assert score.decisions is not None
+            assert score.decisions.balanced_accuracy.se == 0.0

@@ -167,7 +167,11 @@ class Outcomes:
         place, n = place.reshape(-1), len(cluster)
         share = np.bincount(place, price[found.group] * found.weight, n)
         parts = float(even((share**2).sum(), (share**4).sum()))
-        square = float((np.bincount(place, u, n) ** 2).sum()) * (n / (n - 1.0) if n > 1 else np.nan)
+        size = price[found.group] * (found.loss + means[found.group] * found.weight) / whole
+        rounding = (np.bincount(place, minlength=n) + 8.0) * np.finfo(float).eps * np.bincount(place, size, n)
+        residual = np.bincount(place, u, n)
+        residual[np.abs(residual) <= rounding] = 0.0  # or a spread of 0 would be a tiny one, by the order of the rows
+        square = float((residual**2).sum()) * (n / (n - 1.0) if n > 1 else np.nan)
         quantile = float(stdtrit(max(parts - 1.0, 1.0), (1.0 + level) / 2.0))
         if n < 2:
             return Estimate(value, (np.nan, np.nan), np.nan)
