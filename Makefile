@@ -54,7 +54,7 @@ test-all: install-dev
 	@echo '== pytest, tests that measure time'
 	@$(alone) alone
 
-checks: sanitize lint check-gpu-build test-interpreter
+checks: sanitize lint check-gpu-build test-interpreter core-test-aarch64
 
 # what to run after each change: the linters beside the tests that are not marked slow (CONTRIBUTING.md)
 test-fast: install-dev
