@@ -94,7 +94,8 @@ def table(name: str) -> str:
 def classes() -> list[str]:
     """Return the classes of processors that have results of any suite that times something."""
     timed = {of.suite for of in TABLES.values() if isinstance(of, Table) or of.timed}
-    return sorted({name for suite in timed if pages.exists(suite) for name in pages.by_processor(suite)})
+    of_runs = {name for suite in timed if pages.exists(suite) for name in pages.by_processor(suite)}
+    return sorted(set(map(pages.processor_of, of_runs)))
 
 
 def cases(suite: str) -> dict[str, Cases]:

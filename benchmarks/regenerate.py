@@ -38,7 +38,7 @@ class Step:
     @property
     def limit(self) -> float:
         """Seconds after which the suite is stopped."""
-        return 120 * self.minutes
+        return 240 * self.minutes
 
 
 def suite(name: str, minutes: float, rounds: int, seconds: float) -> Step:

@@ -5,7 +5,8 @@ option, or with two options together; it rarely takes three. So `make test` runs
 every two options, and `make test-all` runs the whole grid. A grid of one or two options is run whole by both.
 
 `tests/long.toml` names tests that take many seconds of a processor. Of these, `make test` runs cells that hold every
-value of every option, or nothing, where the file says which other tests it runs instead.
+value of every option; or the cells that the file names; or nothing, where the file says which other tests it runs
+instead.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def function_of(item: Any) -> str:
 
 
 def long_tests() -> dict[str, Any]:
-    """The test functions that tests/long.toml names: a list, and a mapping to what is run instead."""
+    """The test functions that tests/long.toml names: a list, and mappings to cells and to what is run instead."""
     return tomllib.loads((ROOT / "tests/long.toml").read_text(encoding="utf-8"))
 
 
@@ -87,8 +88,23 @@ def chosen(items: Iterable[Any], long: dict[str, Any]) -> set[Any]:
         if name in long["instead"]:
             continue
         grid.sort(key=lambda item: item.nodeid)
+        if name in long.get("cells", {}):
+            found.update(named(grid, long["cells"][name]))
+            continue
         together = 1 if name in long["each-value"] else 2
         cells = [cell_of(item, together) for item in grid]
         whole = len(grid) == 1 or len(cells[0]) <= together or len({len(cell) for cell in cells}) > 1
         found.update(grid if whole else (grid[place] for place in covering(cells, together)))
     return found
+
+
+def named(grid: Sequence[Any], cells: Sequence[str]) -> list[Any]:
+    """The tests of a grid with these cells, as pytest writes them in brackets; a cell that is gone is an error.
+
+    A grid of which only a part was collected, since somebody asked for one cell of it, has no cell to miss.
+    """
+    of = {item.nodeid.partition("[")[2].removesuffix("]"): item for item in grid}
+    missing = [cell for cell in cells if cell not in of]
+    if missing and len(of) > 1:
+        raise ValueError(f"tests/long.toml: {function_of(grid[0])} has no cell {missing[0]!r}")
+    return [of[cell] for cell in cells if cell in of]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +40,45 @@ class LostSourceError(LookupError):
 
 
 def path_of(about: dict[str, Any], suite: str) -> Path:
-    """Return where the results of a suite go: a file for each day and class of processors."""
+    """Return where the results of a suite go: a file for each day, class of processors and version of torch."""
     machine = about["machine"]
     system = machine["platform"].partition("-")[0].lower()
-    kind = processors.slug(processors.class_of(machine))
+    kind = processors.slug(class_of(about))
     return RESULTS / f"{about['date'][:10]}-{system}-{kind}-{machine['cores']}-cores-{suite}.jsonl"
+
+
+def class_of(run: Mapping[str, Any]) -> str:
+    """Return the class of a run: of its processor, with torch's version where it is not that of constraints.txt.
+
+    >>> machine = {"cpu": "AMD EPYC 7B13", "vendor": "AMD", "widest": "avx2", "isa": "avx2", "amx": False}
+    >>> class_of({"machine": machine, "versions": {"torch": "2.15.0+cu130"}})
+    'AMD, AVX2, torch 2.15'
+
+    Results of another torch stand beside those of the usual one, and never take their place.
+    """
+    processor = processors.class_of(run["machine"])
+    version = _minor(run.get("versions", {}).get("torch") or usual_torch())
+    return processor if version == _minor(usual_torch()) else f"{processor}, torch {version}"
+
+
+def processor_of(name: str) -> str:
+    """Return the class of processors of a class of runs.
+
+    >>> processor_of("AMD, AVX2, torch 2.15"), processor_of("AMD, AVX2")
+    ('AMD, AVX2', 'AMD, AVX2')
+    """
+    return name.partition(", torch ")[0]
+
+
+@cache
+def usual_torch() -> str:
+    """Return the version of torch that constraints.txt names."""
+    [version] = re.findall(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    return version
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def begun(about: dict[str, Any], suite: str) -> Path | None:
@@ -60,12 +96,12 @@ def begun(about: dict[str, Any], suite: str) -> Path | None:
 
 
 def superseded() -> list[Path]:
-    """Return the results that no page shows: those of their suite and class of processors have newer ones."""
+    """Return the results that no page shows: those of their suite and class of runs have newer ones."""
     newest: dict[tuple[str, str], Path] = {}
     older: list[Path] = []
     for path in sorted(RESULTS.glob("*.jsonl")):
         suite = path.stem.rpartition("-")[2]
-        of = suite, processors.class_of(read([path])[0]["run"]["machine"])
+        of = suite, class_of(read([path])[0]["run"])
         older += [newest[of]] if of in newest else []
         newest[of] = path
     return sorted(older)
@@ -87,11 +123,11 @@ def records(suite: str) -> list[Record]:
 
 
 def by_processor(suite: str) -> dict[str, list[Record]]:
-    """Return the newest results of a suite for each class of processors that has some, in alphabetical order."""
+    """Return the newest results of a suite for each class of runs (`class_of`) that has some, in alphabetical order."""
     found: dict[str, list[Record]] = {}
     for path in _files(suite):
         records = read([path])
-        found[processors.class_of(records[0]["run"]["machine"])] = records
+        found[class_of(records[0]["run"])] = records
     return dict(sorted(found.items()))
 
 

@@ -11,7 +11,7 @@ import time
 import torch
 from torch import Tensor
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds that a step of a slow contender may take; it is not measured where it takes longer."""
 
 ROWS, CLASSES = 32, 4096

@@ -56,7 +56,7 @@ def processor() -> tuple[str, dict[str, Cases]]:
     of_class = {
         name: {suite: by_case(found[suite][name]) for suite in SUITES}
         for name in found[SUITES[0]]
-        if all(name in of for of in found.values())
+        if name == pages.processor_of(name) and all(name in of for of in found.values())
     }
     whole = {name: of for name, of in of_class.items() if all("memory" in of[s].get(case, {}) for s, case, _ in CASES)}
     if not whole:

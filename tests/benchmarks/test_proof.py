@@ -59,7 +59,7 @@ def test_every_line_of_a_table_names_its_class_of_processors(name: str):
     wanted = proof.TABLES[name]
     heads, _, *lines = [line.split("|")[1:-1] for line in proof.table(name).splitlines() if line.startswith("|")]
     assert heads[1].strip() == "processor"
-    assert {line[1].strip() for line in lines} == set(proof.classes()) >= set(pages.by_processor(wanted.suite))
+    assert {line[1].strip() for line in lines} == set(proof.classes()) | set(pages.by_processor(wanted.suite))
 
 
 def test_a_class_without_a_case_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -77,7 +77,7 @@ def test_suites_run_in_order_and_not_twice(
 
 
 def test_a_suite_is_stopped_at_its_limit(here: Path, monkeypatch: pytest.MonkeyPatch):
-    slow = Step("logits", ("-c", "import time; time.sleep(60)"), 1 / 240)
+    slow = Step("logits", ("-c", "import time; time.sleep(60)"), 1 / 480)
     monkeypatch.setattr(regenerate, "STEPS", (slow,))
     assert slow.limit == pytest.approx(0.5)
     with pytest.raises(SystemExit, match="not complete: logits"):

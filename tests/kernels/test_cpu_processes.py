@@ -78,9 +78,9 @@ def run(program: str, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("threads", ["own", "torch"])
-def test_a_daemon_thread_in_a_kernel_lets_the_process_end(threads: str) -> None:
-    for _ in range(10):
-        assert run(DAEMON, threads) == (0, "")
+@pytest.mark.parametrize("time", range(10))
+def test_a_daemon_thread_in_a_kernel_lets_the_process_end(time: int, threads: str) -> None:
+    assert run(DAEMON, threads) == (0, ""), time
 
 
 def test_forked_children_compute_with_threads_of_their_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from itertools import combinations, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -138,6 +139,16 @@ def test_long_tests_run_each_value_or_not_at_all(pytester: pytest.Pytester, monk
     run.assert_outcomes(passed=5, deselected=36 + 20 + 1)
 
 
+def test_named_cells_are_all_that_runs_of_their_grid_and_one_that_is_gone_is_an_error() -> None:
+    grid = [SimpleNamespace(nodeid=f"test_grid.py::test_grid[{cell}]") for cell in ("a-1", "a-2", "b-1", "b-2")]
+    long = {"each-value": [], "instead": {}, "cells": {"test_grid.py::test_grid": ["a-2", "b-1"]}}
+    assert covering_module.chosen(grid, long) == {grid[1], grid[2]}
+    assert covering_module.chosen(grid[:1], long) == set()
+    long["cells"]["test_grid.py::test_grid"] = ["a-2", "c-1"]
+    with pytest.raises(ValueError, match=r"test_grid.py::test_grid has no cell 'c-1'"):
+        _ = covering_module.chosen(grid, long)
+
+
 def with_options(pytester: pytest.Pytester) -> None:
     """Give the small project the options of this one."""
     _ = pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
@@ -176,7 +187,7 @@ def test_a_test_that_is_not_there_is_seen() -> None:
 
 def test_every_test_that_only_test_all_runs_names_tests_that_make_test_runs_instead() -> None:
     long = covering_module.long_tests()
-    assert long.keys() == {"each-value", "instead"}
+    assert long.keys() == {"each-value", "cells", "instead"}
     for name, others in long["instead"].items():
         assert others, name
         for other in others:

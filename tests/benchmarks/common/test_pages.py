@@ -48,6 +48,23 @@ def test_the_newest_results_of_each_class_of_processors_are_found(tmp_path: Path
         _ = pages.by_processor("scaling")
 
 
+def test_results_of_another_torch_stand_beside_those_of_the_usual_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    monkeypatch.setattr(pages, "usual_torch", lambda: "2.13.0")
+    versions = {1: "2.13.0+cpu", 2: "2.15.0+cu130", 3: "2.13.1"}
+    runs = {
+        day: {"date": f"2026-11-0{day}", "machine": machine("AMD", "avx2"), "versions": {"torch": version}}
+        for day, version in versions.items()
+    }
+    for about in runs.values():
+        write(pages.path_of(about, "logits"), [{"run": about}])
+    assert pages.path_of(runs[2], "logits").name == "2026-11-02-linux-amd-avx2-torch-2-15-2-cores-logits.jsonl"
+    found = {name: records[0]["run"] for name, records in pages.by_processor("logits").items()}
+    assert found == {"AMD, AVX2": runs[3], "AMD, AVX2, torch 2.15": runs[2]}
+    assert pages.superseded() == [pages.path_of(runs[1], "logits")]
+    assert {pages.processor_of(name) for name in found} == {"AMD, AVX2"}
+
+
 def test_results_of_every_suite_are_there_but_of_those_shown_before():
     assert {suite for suite in pages.COMMANDS if pages.exists(suite)} >= set(pages.COMMANDS) - set(proof.SHOWN_BEFORE)
 
