@@ -18,6 +18,7 @@ if find_spec("hypothesis") is not None:
     from hypothesis import settings
 
     settings.register_profile("machines that others use too", deadline=None)
+    settings.register_profile("brief", deadline=None, max_examples=25)
     settings.load_profile("machines that others use too")
 
 HERE = pathlib.Path(__file__).parent
@@ -26,9 +27,19 @@ SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
 
 def pytest_addoption(parser):
     """Know `--brief`, and the limit in pyproject.toml where its plugin is missing, as on a machine with a GPU."""
-    parser.addoption("--brief", action="store_true", help="every pair of options of each test, and no long tests")
+    parser.addoption(
+        "--brief",
+        action="store_true",
+        help="every pair of options of each test, fewer examples of laws, and no long tests",
+    )
     if find_spec("pytest_timeout") is None:
         parser.addini("timeout", "seconds that a test may take; nobody counts them without pytest-timeout")
+
+
+def pytest_configure(config):
+    """With `--brief`, laws that set no number of their own are tried with a quarter of the examples."""
+    if config.option.brief and find_spec("hypothesis") is not None:
+        settings.load_profile("brief")
 
 
 def pytest_ignore_collect(collection_path, config):

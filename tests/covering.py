@@ -6,7 +6,7 @@ every two options, and `make test-all` runs the whole grid. A grid of one or two
 
 `tests/long.toml` names tests that take many seconds of a processor. Of these, `make test` runs cells that hold every
 value of every option; or the cells that the file names; or nothing, where the file says which other tests it runs
-instead.
+instead. Laws that hypothesis tries on examples have a quarter of them (tests/conftest.py), unless they set a number.
 """
 
 from __future__ import annotations

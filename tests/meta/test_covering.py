@@ -149,6 +149,35 @@ def test_named_cells_are_all_that_runs_of_their_grid_and_one_that_is_gone_is_an_
         _ = covering_module.chosen(grid, long)
 
 
+LAWS = """
+from hypothesis import given, settings
+from hypothesis.strategies import integers
+
+counted = {"plain": 0, "of its own": 0}
+
+@given(integers())
+def test_plain(n):
+    counted["plain"] += 1
+
+@settings(max_examples=40)
+@given(integers())
+def test_with_a_number_of_its_own(n):
+    counted["of its own"] += 1
+
+def test_written():
+    print("counted", *counted.values())
+"""
+
+
+def test_laws_are_tried_with_a_quarter_of_the_examples(pytester: pytest.Pytester) -> None:
+    _ = pytester.makepyfile(test_laws=LAWS)
+    with_options(pytester)
+    for options, plain in (["--brief"], 25), ([], 100):
+        run = pytester.runpytest_subprocess(*options, "-p", "no:randomly", "-p", "no:cacheprovider", "-s")
+        [said] = [line.partition("counted ")[2] for line in run.outlines if "counted " in line]
+        assert [int(n) for n in said.split()] == [plain, 40]
+
+
 def with_options(pytester: pytest.Pytester) -> None:
     """Give the small project the options of this one."""
     _ = pytester.makeconftest((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
