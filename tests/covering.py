@@ -84,12 +84,16 @@ def chosen(items: Iterable[Any], long: dict[str, Any]) -> set[Any]:
         apart = (str(params[name]) for name in APART if name in params)
         grids.setdefault((function_of(item), *apart), []).append(item)
     found: set[Any] = set()
-    for (name, *_), grid in grids.items():
+    for (name, *_), every in grids.items():
         if name in long["instead"]:
             continue
-        grid.sort(key=lambda item: item.nodeid)
+        grid = sorted(every, key=lambda item: item.nodeid)
         if name in long.get("cells", {}):
             found.update(named(grid, long["cells"][name]))
+            continue
+        out = named(grid, [of[len(name) + 1 : -1] for of in long["instead"] if of.startswith(f"{name}[")])
+        grid = [item for item in grid if item not in out]
+        if not grid:
             continue
         together = 1 if name in long["each-value"] else 2
         cells = [cell_of(item, together) for item in grid]

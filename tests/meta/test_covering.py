@@ -6,6 +6,7 @@ import ast
 from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -141,10 +142,26 @@ def test_long_tests_run_each_value_or_not_at_all(pytester: pytest.Pytester, monk
 
 def test_named_cells_are_all_that_runs_of_their_grid_and_one_that_is_gone_is_an_error() -> None:
     grid = [SimpleNamespace(nodeid=f"test_grid.py::test_grid[{cell}]") for cell in ("a-1", "a-2", "b-1", "b-2")]
-    long = {"each-value": [], "instead": {}, "cells": {"test_grid.py::test_grid": ["a-2", "b-1"]}}
+    long: dict[str, Any] = {"each-value": [], "instead": {}, "cells": {"test_grid.py::test_grid": ["a-2", "b-1"]}}
     assert covering_module.chosen(grid, long) == {grid[1], grid[2]}
     assert covering_module.chosen(grid[:1], long) == set()
     long["cells"]["test_grid.py::test_grid"] = ["a-2", "c-1"]
+    with pytest.raises(ValueError, match=r"test_grid.py::test_grid has no cell 'c-1'"):
+        _ = covering_module.chosen(grid, long)
+
+
+def test_a_cell_may_be_left_out_of_its_grid() -> None:
+    grid = [SimpleNamespace(nodeid=f"test_grid.py::test_grid[{cell}]") for cell in ("a-1", "a-2", "b-1", "b-2")]
+    for item in grid:
+        item.iter_markers = lambda name: []
+    long: dict[str, Any] = {
+        "each-value": [],
+        "cells": {},
+        "instead": {"test_grid.py::test_grid[a-2]": ["test_grid.py"]},
+    }
+    assert covering_module.chosen(grid, long) == {grid[0], grid[2], grid[3]}
+    assert covering_module.chosen(grid[1:2], long) == set()
+    long["instead"]["test_grid.py::test_grid[c-1]"] = ["test_grid.py"]
     with pytest.raises(ValueError, match=r"test_grid.py::test_grid has no cell 'c-1'"):
         _ = covering_module.chosen(grid, long)
 
@@ -191,7 +208,7 @@ NAMED = {name: table for table, names in covering_module.long_tests().items() fo
 
 def is_there(name: str) -> bool:
     """Whether a file has a test function, in a class where the name has one."""
-    path, *inside = name.split("::")
+    path, *inside = name.partition("[")[0].split("::")
     if not (ROOT / path).is_file():
         return False
     found: list[ast.stmt] = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
