@@ -1,108 +1,18 @@
 // The core under the sanitizers: drawn tasks on heap arrays of exactly the size they need, held against plain loops in
 // double. How far a result may be off is computed beside it, from the roundings that the arithmetic of the task makes.
+#include <charconv>
 #include <cstdlib>
 #include <stdexcept>
 #include <string_view>
 #include <thread>
 
+#include "core_test_binary.h"
 #include "core_test_pair.h"
 #include "core_test_rows.h"
 #include "dispatch.h"
 #include "parallel.h"
 
 namespace {
-
-// One drawn task of the binary pair; returns the hash of what it wrote.
-size_t run_binary(uint64_t seed) {
-    Draw draw{std::mt19937_64(seed)};
-    BinaryTask task;
-    task.probabilities = draw.one_in(2);
-    task.axes = static_cast<int>(draw.below(5));
-    task.size = 1;
-    Integers length;
-    for (int k = 0; k < task.axes; ++k) {
-        const int64_t longest = draw.of({1, 511, 512, 513, 4095, 4096, 4097, 9001});
-        length.push_back(draw.one_in(12) ? 0 : k == task.axes / 2 ? longest : draw.of({1, 1, 2, 3}));
-        task.shape[k] = length.back();
-        task.size *= length.back();
-    }
-    const Type type = draw.of(real_types), compute = type == Type::f64 ? Type::f64 : Type::f32;
-    const bool special = draw.one_in(3), wrong = draw.one_in(2);
-    const auto input = [&] {
-        if (task.probabilities && wrong && draw.one_in(task.size))
-            return draw.of({-0.25, 1.25, -1e-3, nan, infinity, -infinity});
-        if (task.probabilities)
-            return special && draw.one_in(9) ? draw.of({0.0, -0.0, 1.0}) : 0.02 + 0.96 * draw.uniform();
-        return special && draw.one_in(9) ? draw.of({0.0, -0.0, nan, infinity, -infinity, 300.0, -800.0})
-                                         : 40 * draw.uniform() - 20;
-    };
-    const auto target = [&] {
-        if (wrong && draw.one_in(2 * task.size)) return draw.of({-0.25, 1.25, nan, infinity, -infinity});
-        return draw.one_in(2) ? draw.of({0.0, 1.0}) : draw.uniform();
-    };
-    const auto factor = [&] { return special && draw.one_in(5) ? 0 : 3 * draw.uniform(); };
-    Array arrays[5];  // input, target, weight, pos_weight, cotangent
-    BinaryTask::Operand* const operands[] = {&task.input, &task.target, &task.weight, &task.pos_weight,
-                                             &task.cotangent};
-    for (int k = 0; k < 5; ++k) {
-        if ((k == 2 || k == 3) && draw.one_in(2)) continue;
-        Array& array = arrays[k] = Array(draw, k == 0 ? type : draw.of(real_types), length, Use::read);
-        k == 0 ? array.fill(input) : k == 1 ? array.fill(target) : array.fill(factor);
-        BinaryTask::Operand& operand = *operands[k] = {array.data(), array.type, {}, true};
-        int64_t expected = 1;
-        for (int axis = task.axes; axis-- > 0; expected *= task.shape[axis]) {
-            operand.stride[axis] = array.stride[static_cast<size_t>(axis)];
-            operand.contiguous = operand.contiguous && (task.shape[axis] <= 1 || operand.stride[axis] == expected);
-        }
-    }
-    Array loss(draw, draw.of(real_types), {task.size}, Use::plain),
-        grad(draw, draw.of(real_types), {task.size}, Use::plain);
-    Doubles sums(static_cast<size_t>((task.size + binary_block - 1) / binary_block), nan);
-    task.out = draw.one_in(3) ? nullptr : loss.data();
-    task.out_type = loss.type;
-    task.block_sums = sums.data();
-    const int64_t found = binary_loss(task);
-    const bool stored = task.out != nullptr;
-    task.out = grad.data();
-    task.out_type = grad.type;
-    binary_grad(task);
-    for (const Array& array : arrays) CHECK(array.unchanged());
-
-    const double u = compute == Type::f64 ? 0x1p-53 : 0x1p-24, floor = compute == Type::f64 ? 0x1p-1012 : 0x1p-116;
-    loss.read();
-    grad.read();
-    Doubles want_sums(sums.size());
-    int64_t first_wrong = -1;
-    for (size_t i = 0; i < static_cast<size_t>(task.size); ++i) {
-        double of[] = {0, 0, 1, 1, 1};
-        for (int k = 0; k < 5; ++k) {
-            if (!arrays[k].reals.empty())
-                of[k] = compute == Type::f64 ? arrays[k].reals[i]
-                                             : static_cast<double>(static_cast<float>(arrays[k].reals[i]));
-        }
-        const auto [x, t, weight, pos_weight, cotangent] = of;
-        const bool right = (!task.probabilities || (x >= 0 && x <= 1)) && t >= 0 && t <= 1;
-        if (weight != 0 && !right && first_wrong < 0) first_wrong = static_cast<int64_t>(i);
-        const double tail = std::log1p(std::exp(-std::fabs(x)));
-        const double one = task.probabilities ? -std::log(x) : (x < 0 ? -x : 0) + tail,
-                     zero = task.probabilities ? -std::log1p(-x) : (x > 0 ? x : 0) + tail;
-        const double down = task.probabilities ? 1 / x : 1 / (1 + std::exp(x)),
-                     up = task.probabilities ? 1 / (1 - x) : 1 / (1 + std::exp(-x));
-        const double fall = pos_weight * t == 0 ? 0 : pos_weight * t * down, rise = t == 1 ? 0 : (1 - t) * up;
-        const double cost = (pos_weight * t == 0 ? 0 : pos_weight * t * one) + (t == 1 ? 0 : (1 - t) * zero);
-        const double want = weight == 0 ? 0 : weight * cost;
-        want_sums[i / binary_block] += want;
-        if (weight != 0 && !right) continue;
-        if (stored) check_value("binary loss", loss.type, loss.reals[i], want, 32 * u * want + floor);
-        const double scale = weight * cotangent;
-        check_value("binary gradient", grad.type, grad.reals[i], scale == 0 ? 0 : scale * (rise - fall),
-                    scale == 0 ? 0 : 32 * u * scale * (rise + fall) + floor);
-    }
-    CHECK(found == first_wrong);
-    for (size_t k = 0; k < sums.size() && first_wrong < 0; ++k)
-        check_value("block sum", Type::f64, sums[k], want_sums[k], 600 * u * want_sums[k] + floor);
-    return std::hash<std::string>()(std::string(grad.memory.begin(), grad.memory.end()));
-}
 
 // A temperature out of range is found wherever it is, unless its row is ignored.
 void check_wrong_temperature(Rows& r) {
@@ -291,22 +201,29 @@ int32_t refuse(int64_t, int64_t, int64_t, Body, void*) {
     return 1;
 }
 
-std::vector<size_t> sweep(uint64_t seed, size_t types, const Integers& all_rows, const Integers& all_columns,
-                          int repeats) {
+// Row tasks of each type and shape, `repeats` of each, then `others` tasks of each other function.
+struct Grid {
+    std::vector<Type> types;
+    Integers rows, columns;
+    int repeats, others;
+};
+
+// The hashes of what the tasks of a grid wrote.
+std::vector<size_t> sweep(uint64_t seed, const Grid& grid) {
     std::vector<size_t> hashes;
-    for (size_t type = 0; type < types; ++type) {
-        for (const int64_t rows : all_rows) {
-            for (size_t k = 0; k < all_columns.size() * static_cast<size_t>(repeats); ++k) {
-                const int64_t columns = all_columns[k % all_columns.size()];
-                context = "type " + std::to_string(type) + ", " + std::to_string(rows) + " x " +
+    for (const Type type : grid.types) {
+        for (const int64_t rows : grid.rows) {
+            for (size_t k = 0; k < grid.columns.size() * static_cast<size_t>(grid.repeats); ++k) {
+                const int64_t columns = grid.columns[k % grid.columns.size()];
+                context = "type " + std::to_string(static_cast<int>(type)) + ", " + std::to_string(rows) + " x " +
                           std::to_string(columns) + ", seed " + std::to_string(++seed);
-                Rows task(seed, real_types[type], rows, columns);
+                Rows task(seed, type, rows, columns);
                 hashes.push_back(task.run());
                 check_wrong_temperature(task);
             }
         }
     }
-    for (int k = 0; k < 50; ++k) {
+    for (int k = 0; k < grid.others; ++k) {
         context = "binary, seed " + std::to_string(++seed);
         hashes.push_back(run_binary(seed));
         context = "sums, seed " + std::to_string(seed);
@@ -319,6 +236,29 @@ std::vector<size_t> sweep(uint64_t seed, size_t types, const Integers& all_rows,
         hashes.push_back(run_pair(seed));
     }
     return hashes;
+}
+
+// No result depends on how the rows are shared out.
+void check_sharing(uint64_t seed, const Grid& grid, const std::vector<ParallelFor>& pools) {
+    const auto own = sweep(seed, grid);
+    for (const ParallelFor lent : pools) {
+        lend_threads(lent);
+        CHECK(sweep(seed, grid) == own);
+        CHECK(lent_calls.exchange(0) > 30);
+    }
+}
+
+// No result depends on what other threads call at the same time.
+void check_callers(uint64_t seed, const std::vector<Type>& types) {
+    lend_threads(&one_by_one);
+    std::vector<size_t> hashes[4];
+    std::vector<std::thread> threads;
+    for (uint64_t k = 0; k < 4; ++k) {
+        threads.emplace_back(
+            [&, k] { hashes[k] = sweep(seed + k / 2 * 10000, {types, {3, 70}, {2, 16, 17, 237}, 1, 25}); });
+    }
+    for (auto& thread : threads) thread.join();
+    CHECK(hashes[0] == hashes[1] && hashes[2] == hashes[3]);
 }
 
 // A gradient that huge pages are asked for, and that the core's own threads share; zero because its cotangents are.
@@ -337,43 +277,76 @@ void check_large_grad() {
     CHECK(std::count(grad.begin(), grad.end(), 0.0f) == rows * columns);
 }
 
+const std::vector<Type> all_types = {Type::f32, Type::f64, Type::bf16, Type::f16};
+const std::vector<Type> wide_types = {Type::f32, Type::f64}, narrow_types = {Type::bf16, Type::f16};
+
+// The tests in parts that take about as long as each other, to be run side by side, the longest first. Most of the time
+// goes into the tasks that a grid has as `others`. Each part begins without lent threads.
+constexpr void (*parts[])() = {
+    [] { check_sharing(30000, {{Type::f32}, {130}, {4097}, 2, 50}, {&in_one_piece}); },
+    [] {
+        (void)sweep(0, {all_types,
+                        {0, 1, 2, 3},
+                        {0, 1, 2, 3, 4, 15, 16, 17, 100, 128, 129, 511, 512, 513, 4095, 4096, 4097},
+                        2,
+                        50});
+        (void)sweep(15000, {all_types, {65, 200, 320}, {2, 3, 4, 7, 19}, 2, 50});
+    },
+    [] { check_sharing(20000, {wide_types, {70}, {2, 16, 17, 237}, 4, 25}, {&in_one_piece, &refuse, &one_by_one}); },
+    [] { check_sharing(25000, {narrow_types, {70}, {2, 16, 17, 237}, 4, 25}, {&in_one_piece, &refuse, &one_by_one}); },
+    [] { check_callers(0, wide_types); },
+    [] { check_callers(5000, narrow_types); },
+    [] {
+        (void)sweep(10000,
+                    {all_types, {70}, {0, 1, 2, 3, 5, 15, 16, 17, 33, 100, 127, 128, 129, 511, 512, 513, 4097}, 1, 50});
+        check_large_grad();
+    },
+};
+constexpr size_t part_count = std::size(parts);
+static_assert(part_count == CROSSENT_TEST_PARTS, "CMakeLists.txt makes a test of each part: change core_test_parts");
+
+// The number of a part, from 1 to part_count; 0 if the text is anything else.
+size_t part_of(std::string_view text) {
+    size_t part = 0;
+    const char* const text_end = text.data() + text.size();
+    const auto [end, error] = std::from_chars(text.data(), text_end, part);
+    return error == std::errc() && end == text_end && part <= part_count ? part : 0;
+}
+
 }  // namespace
 
-// Without arguments: everything. With type, rows, columns and seed of a failure: that row task alone.
+// Without arguments: everything. With "parts": the number of parts; with "parts 2 3": these alone. With type, rows,
+// columns and seed of a failure: that row task alone.
 int main(int count, char** arguments) {
+    const bool in_parts = count > 1 && std::string_view(arguments[1]) == "parts";
+    if (in_parts && count == 2) {
+        std::printf("%d\n", static_cast<int>(part_count));
+        return 0;
+    }
+    std::vector<size_t> chosen;
+    for (int k = 2; in_parts && k < count; ++k) {
+        chosen.push_back(part_of(arguments[k]));
+        if (chosen.back() > 0) continue;
+        std::fprintf(stderr, "no part \"%s\": parts are 1 to %d\n", arguments[k], static_cast<int>(part_count));
+        return 2;
+    }
+    for (size_t part = 1; !in_parts && part <= part_count; ++part) chosen.push_back(part);
     try {
         std::printf("instruction set %s\n", isa().c_str());
     } catch (const std::invalid_argument& error) {
         std::printf("%s\n", error.what());
         return 77;
     }
-    if (count == 5) {
+    if (count == 5 && !in_parts) {
         const auto number = [&](int k) { return std::strtoll(arguments[k], nullptr, 10); };
         (void)Rows(static_cast<uint64_t>(number(4)), static_cast<Type>(number(1)), number(2), number(3)).run();
         return failures == 0 ? 0 : 1;
     }
-    const Integers columns = {0, 1, 2, 3, 4, 15, 16, 17, 100, 128, 129, 511, 512, 513, 4095, 4096, 4097},
-                   some = {2, 16, 17, 237};
-    (void)sweep(0, 4, {0, 1, 2, 3}, columns, 2);
-    (void)sweep(10000, 4, {70}, {0, 1, 2, 3, 5, 15, 16, 17, 33, 100, 127, 128, 129, 511, 512, 513, 4097}, 1);
-    (void)sweep(15000, 4, {65, 200, 320}, {2, 3, 4, 7, 19}, 2);
-    check_large_grad();
-
-    // No result depends on how the rows are shared out.
-    const auto own = sweep(20000, 4, {70}, some, 4), own_large = sweep(30000, 1, {130}, {4097}, 2);
-    for (const ParallelFor lent : {&in_one_piece, &refuse, &one_by_one}) {
-        lend_threads(lent);
-        CHECK(sweep(20000, 4, {70}, some, 4) == own);
-        CHECK(lent != &in_one_piece || sweep(30000, 1, {130}, {4097}, 2) == own_large);
-        CHECK(lent_calls.exchange(0) > 50);
+    for (const size_t part : chosen) {
+        lend_threads(nullptr);
+        lent_calls = 0;
+        parts[part - 1]();
     }
-    std::vector<size_t> hashes[4];
-    std::vector<std::thread> threads;
-    for (uint64_t k = 0; k < 4; ++k) {
-        threads.emplace_back([&, k] { hashes[k] = sweep(k / 2 * 10000, 4, {3, 70}, some, 1); });
-    }
-    for (auto& thread : threads) thread.join();
-    CHECK(hashes[0] == hashes[1] && hashes[2] == hashes[3]);
     std::printf("%d failures\n", failures.load());
     return failures == 0 ? 0 : 1;
 }

@@ -90,7 +90,44 @@ def test_a_system_without_a_compiler_is_skipped_with_a_word(
 
 def test_a_command_that_fails_is_shown(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"17 failures\n\n.*exit code 1"):
-        other_systems.run("sh", "-c", "echo 17 failures; exit 1", log=tmp_path / "log")
+        _ = other_systems.run("sh", "-c", "echo 17 failures; exit 1", log=tmp_path / "log")
+
+
+def core_test(folder: Path, *lines: str) -> list[str | Path]:
+    """The command of a program of 5 parts, which runs these lines with the number of a part in $2."""
+    program = folder / "core_test"
+    _ = program.write_text("\n".join(["echo an emulator warns", '[ "$#" = 2 ] || { echo 5; exit; }', *lines]))
+    return ["sh", program]
+
+
+def test_every_part_runs_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert other_systems.run_parts(*core_test(tmp_path, 'echo "part $2 passes"'), log=log) == 5
+    found = [line for line in log.read_text().splitlines() if line.startswith("part ")]
+    assert sorted(found) == [f"part {part} passes" for part in range(1, 6)]
+
+
+def test_parts_run_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # parts 1 and 2 each wait until the other has begun
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    begin = ['touch "$0.$2"', '[ "$2" -gt 2 ] && exit']
+    wait = ["for _ in $(seq 600)", 'do [ -e "$0.$((3 - $2))" ] && exit', "sleep 0.1", "done", "exit 1"]
+    assert other_systems.run_parts(*core_test(tmp_path, *begin, *wait), log=tmp_path / "log") == 5
+
+
+def test_a_part_that_fails_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = core_test(tmp_path, 'echo "part $2 has 17 failures"; [ "$2" != 3 ]')
+    with pytest.raises(SystemExit, match=r"part 3 has 17 failures\n\n.*core_test parts 3: exit code 1") as raised:
+        _ = other_systems.run_parts(*command, log=log)
+    assert "part 2" not in str(raised.value)
+    assert "part 2 has 17 failures" in log.read_text()
+
+
+@pytest.mark.parametrize("said", ["0", "-3", "instruction set neon"])
+def test_a_program_without_parts_has_not_passed(said: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=f"{said}\n\n.*: no number of parts"):
+        _ = other_systems.run_parts("sh", "-c", f"echo {said}", log=tmp_path / "log")
 
 
 def test_what_passed_is_noted_for_doctor(checks: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
