@@ -38,7 +38,8 @@ demo: install-demo
 # tests that measure time, when nothing else runs; the modules alone that have some
 alone = $(bin)/pytest $$(grep -rl 'mark[.]alone' tests --include='test_*.py') -m
 
-# before a commit: every check, and of each grid of tests every pair of options (tests/covering.py), without long tests
+# before a commit: every check, and of each grid of tests every pair of options (tests/covering.py), without long tests;
+# of the calls of each GPU kernel every value of each option (tools/gpu_build/brief.py)
 test: install-dev
 	@$(MAKE) --no-print-directory $(side_by_side) checks BRIEF=--brief
 	@echo '== pytest'
@@ -89,10 +90,10 @@ release: install-dev
 bench: install-dev
 	@$(bin)/python -m benchmarks
 
-# every GPU kernel that can be launched, compiled for four GPUs without one
+# every GPU kernel that can be launched, compiled for four GPUs without one; for `make test` few calls of each kernel
 check-gpu-build: install-dev
 	@echo '== GPU kernels, compiled'
-	@if $(bin)/python -c 'import triton' 2>/dev/null; then $(bin)/python -m tools.gpu_build; else echo 'no Triton for this system'; fi
+	@if $(bin)/python -c 'import triton' 2>/dev/null; then $(bin)/python -m tools.gpu_build $(BRIEF); else echo 'no Triton for this system'; fi
 
 # the GPU backend in Triton's interpreter, on CPU tensors
 test-interpreter: install-dev

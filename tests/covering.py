@@ -12,34 +12,13 @@ instead. Laws that hypothesis tries on examples have a quarter of them (tests/co
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Hashable, Iterable, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.covering import Cell, covering
+
 ROOT = Path(__file__).parents[1]
-Cell = tuple[Hashable, ...]
-"""One value of each option of a grid."""
-
-
-def held(cell: Cell, together: int) -> set[tuple[tuple[int, Hashable], ...]]:
-    """Every `together` options of a cell, each with its value; all options, where there are fewer."""
-    return set(combinations(enumerate(cell), min(together, len(cell))))
-
-
-def covering(cells: Sequence[Cell], together: int = 2) -> list[int]:
-    """Places of cells that hold all that any cell holds: each time the cell with most that is new, the first one.
-
-    The same cells in the same order give the same places in every process.
-    """
-    holds = [held(cell, together) for cell in cells]
-    missing = set().union(*holds)
-    chosen: list[int] = []
-    while missing:
-        best = max(range(len(cells)), key=lambda place: (len(holds[place] & missing), -place))
-        chosen.append(best)
-        missing -= holds[best]
-    return sorted(chosen)
 
 
 def cell_of(item: Any, together: int = 2) -> Cell:

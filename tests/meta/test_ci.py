@@ -64,6 +64,14 @@ def test_make_test_runs_every_pair_of_options_and_test_all_runs_every_test() -> 
     assert "-m alone" in brief[2]
 
 
+def test_make_test_compiles_few_kernels_and_test_all_compiles_all() -> None:
+    (brief,), (whole,) = (
+        [line for line in commands(target) if "-m tools.gpu_build" in line] for target in ("test", "test-all")
+    )
+    assert "-m tools.gpu_build --brief;" in brief
+    assert brief.replace("--brief", "") == whole
+
+
 def test_make_test_all_runs_the_checks_that_make_test_runs() -> None:
     checks = [
         [line for line in commands(target) if "== " in line and "pytest" not in line] for target in ("test", "test-all")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import covering as covering_module
-from tests.covering import Cell, covering
+from tools.covering import Cell, covering
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[2]

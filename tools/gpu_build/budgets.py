@@ -8,6 +8,7 @@ spread over its columns: 300 instructions in 8 warps are 1.5 more for each of 50
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 from tools.gpu_build.chips import CHIPS
@@ -101,9 +102,27 @@ def _faults_of_few(built: Built) -> list[str]:
 
 def budget_of(built: Built) -> Budget | None:
     """Return the budget of a kernel, None if it has none."""
-    if not built.sweeps or built.layout not in BUDGETED_LAYOUTS or built.dtype not in BUDGETED_DTYPES:
+    return budget_at(built.function, built.kind, built.layout, built.dtype) if built.sweeps else None
+
+
+def budget_at(function: str, kind: str, layout: str, dtype: str) -> Budget | None:
+    """Return the budget of the kernel that sweeps the columns of a call, None if it has none."""
+    if layout not in BUDGETED_LAYOUTS or dtype not in BUDGETED_DTYPES:
         return None
-    return BUDGETS.get((built.function, built.kind))
+    return BUDGETS.get((function, kind))
+
+
+def without_kernel(built: list[Built]) -> list[str]:
+    """Return the budgets that no kernel was compiled for.
+
+    One layout is enough: calls of two layouts may lead to one kernel, which is named by the first.
+    """
+    found = {(b.function, b.kind, b.dtype) for b in built if b.target == BUDGETED_CHIP and budget_of(b) is not None}
+    return [
+        f"{BUDGETED_CHIP} {function}, {kind}, {dtype}: there is a budget, but no kernel was compiled"
+        for (function, kind), dtype in product(BUDGETS, BUDGETED_DTYPES)
+        if (function, kind, dtype) not in found
+    ]
 
 
 def _faults_of_budget(built: Built) -> list[str]:

@@ -1,24 +1,23 @@
-"""Compile what the calls of the backend launch: the launcher runs as it is, with a driver that only compiles."""
+"""Compile what the calls of the backend launch for a chip, and read from the machine code what it needs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
-from triton.runtime import driver
-from triton.runtime.jit import JITFunction
 
+from tools.gpu_build.brief import brief
 from tools.gpu_build.budgets import Built
 from tools.gpu_build.calls import DTYPES, Call, calls
-from tools.gpu_build.chips import CHIPS, Chip, NoGpu
+from tools.gpu_build.chips import CHIPS
 from tools.gpu_build.facts import Tile, facts
+from tools.gpu_build.launches import Launched, launches
 
 SHARES = 4
 """Processes that share the work for one target, one after the other on each processor."""
+BRIEF = "brief"
+"""In place of the number of a share: the few calls that `make test` compiles."""
 
 
 _JOINED = 16
@@ -26,71 +25,31 @@ _JOINED = 16
 
 
 class Job(NamedTuple):
-    """One share of all kernels for one target, compiled in a process of its own."""
+    """One share of all kernels for one target, or its brief calls, compiled in a process of its own."""
 
     target: str
-    share: int
-
-
-class Launched(NamedTuple):
-    """A launch: the kernel by name and as it was compiled, its programs, its arguments, and how long compiling took."""
-
-    name: str
-    kernel: Any
-    programs: int
-    arguments: dict[str, Any]
-    seconds: float
+    share: int | str
+    """A number below `SHARES`, or `BRIEF`."""
 
 
 def build(job: Job) -> list[Built]:
-    """Compile one share of all kernels for one target, in a process of its own."""
+    """Compile one job, in a process of its own."""
+    if job.share == BRIEF:
+        return compiled(job.target, brief(job.target))
     return compiled(job.target, calls(), job.share)
 
 
-def compiled(target: str, wanted: Iterable[Call], share: int | None = None) -> list[Built]:
+def compiled(target: str, wanted: Iterable[Call], share: int | str | None = None) -> list[Built]:
     """Compile what calls launch for a target, or a share of it; of calls that lead to one kernel the first is named."""
     results: dict[str, Built] = {}
-    with _launches(CHIPS[target], share) as made:
+    with launches(CHIPS[target], lambda turn: share is None or turn % SHARES == share) as made:
         for call in wanted:
             made.clear()
             _ = call.run()
             for launched in made:
-                if launched.kernel.hash not in results:
+                if launched.kernel is not None and launched.kernel.hash not in results:
                     results[launched.kernel.hash] = _built(target, call, launched)
     return list(results.values())
-
-
-@contextmanager
-def _launches(chip: Chip, share: int | None) -> Iterator[list[Launched]]:
-    """Let every launch of Triton compile for a chip and nothing else, and append it to a list.
-
-    Kernels take turns in the shares; those of other shares are left out.
-    """
-    made: list[Launched] = []
-    turns: dict[Any, int] = {}
-    run, hip = JITFunction.run, torch.version.hip
-
-    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        dtypes = [x.dtype if isinstance(x, torch.Tensor) else None for x in args]
-        turn = turns.setdefault((id(self), *dtypes, *sorted(options.items(), key=itemgetter(0))), len(turns))
-        if share is not None and turn % SHARES != share:
-            return None
-        begin = time.perf_counter()
-        kernel = run(self, *args, grid=grid, warmup=True, **options)
-        arguments = dict(zip(self.arg_names, args, strict=False)) | options
-        programs = 1
-        for length in grid:
-            programs *= length
-        made.append(Launched(self.fn.__name__, kernel, programs, arguments, time.perf_counter() - begin))
-        return kernel
-
-    driver.set_active(NoGpu(chip.target))
-    torch.version.hip = "compiled" if chip.target.backend == "hip" else None  # type: ignore[assignment]
-    JITFunction.run = compile_only
-    try:
-        yield made
-    finally:
-        JITFunction.run, torch.version.hip = run, hip  # type: ignore[assignment]
 
 
 def _built(target: str, call: Call, launched: Launched) -> Built:

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tools.gpu_build.budgets import Built
-from tools.gpu_build.build import SHARES, Job, build
+from tools.gpu_build.build import BRIEF, SHARES, Job, build
 
 ROOT = Path(__file__).resolve().parents[2]
 DAYS_KEPT = 30
@@ -29,10 +29,10 @@ def cache_folder() -> Path:
 
 def sources(root: Path) -> list[Path]:
     """Return the files that results depend on: kernels, launcher and this check."""
-    package = root / "src" / "crossent"
-    kernels = [package / "spec.py", package / "stats.py", package / "kernels" / "backend.py"]
-    folders = (package / "kernels" / "triton", root / "tools" / "gpu_build")
-    return [*kernels, *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
+    package, tools = root / "src" / "crossent", root / "tools"
+    single = [package / "spec.py", package / "stats.py", package / "kernels" / "backend.py", tools / "covering.py"]
+    folders = (package / "kernels" / "triton", tools / "gpu_build")
+    return [*single, *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
 
 
 def digest(root: Path) -> str:
@@ -77,6 +77,19 @@ def keep(file: Path, built: list[Built]) -> None:
     _ = Path(part.name).replace(file)
 
 
+def file_of(folder: Path, key: str, job: Job) -> Path:
+    """Return the file of a job's results."""
+    return folder / f"{key}-{job.target}-{job.share}.json"
+
+
+def jobs_of(target: str, folder: Path, key: str, *, brief: bool) -> list[Job]:
+    """Return the jobs for a target: all shares, or the brief one unless the folder holds results of all shares."""
+    shares = [Job(target, share) for share in range(SHARES)]
+    if brief and any(kept(file_of(folder, key, job)) is None for job in shares):
+        return [Job(target, BRIEF)]
+    return shares
+
+
 def forget(folder: Path) -> None:
     """Remove files that were not used for a month."""
     for file in folder.glob("*"):
@@ -98,9 +111,9 @@ def collect(
     compile_jobs: Callable[[list[Job]], Iterable[tuple[Job, list[Built]]]] = compiled,
 ) -> dict[Job, list[Built]]:
     """Return the results of all jobs: those that the folder holds under the key, and the others compiled."""
-    files = {job: folder / f"{key}-{job.target}-{job.share}.json" for job in jobs}
+    files = {job: file_of(folder, key, job) for job in jobs}
     results = {job: found for job, file in files.items() if (found := kept(file)) is not None}
-    print(f"{len(results)} of {len(jobs)} shares of the work have not changed", flush=True)
+    print(f"{len(results)} of {len(jobs)} parts of the work have not changed", flush=True)
     for job, built in compile_jobs([job for job in jobs if job not in results]):
         results[job] = built
         keep(files[job], built)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tools.gpu_build.budgets import Built, faults
+from collections.abc import Sequence
+
+from tools.gpu_build.budgets import BUDGETED_CHIP, Built, faults, without_kernel
 
 
 def show_one(b: Built) -> None:
@@ -38,10 +40,15 @@ def show(built: list[Built]) -> None:
         )
 
 
-def verdict(built: list[Built]) -> int:
-    """Print what is wrong, and return 1 if anything is."""
+def verdict(built: list[Built], targets: Sequence[str]) -> int:
+    """Print what is wrong with the kernels for some targets, and return 1 if anything is."""
     wrong = [(b, found) for b in built if (found := faults(b))]
     for b, found in wrong:
         print(f"{b.target} {b.kernel}, {b.call}: {'; '.join(found)}")
+    missing = [name for name in targets if all(b.target != name for b in built)]
+    lines = [f"{name}: no kernel was compiled" for name in missing]
+    lines += without_kernel(built) if BUDGETED_CHIP in targets else []
+    for line in lines:
+        print(line)
     print(f"{len(wrong)} of {len(built)} wrong")
-    return 1 if wrong or not built else 0
+    return 1 if wrong or lines or not built else 0
