@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from itertools import combinations, product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,8 +139,18 @@ def test_long_tests_run_each_value_or_not_at_all(pytester: pytest.Pytester, monk
     run.assert_outcomes(passed=5, deselected=36 + 20 + 1)
 
 
+class Item:
+    """A test as pytest collects it, without options."""
+
+    def __init__(self, nodeid: str) -> None:
+        self.nodeid = nodeid
+
+    def iter_markers(self, name: str) -> list[Any]:
+        return []
+
+
 def test_named_cells_are_all_that_runs_of_their_grid_and_one_that_is_gone_is_an_error() -> None:
-    grid = [SimpleNamespace(nodeid=f"test_grid.py::test_grid[{cell}]") for cell in ("a-1", "a-2", "b-1", "b-2")]
+    grid = [Item(f"test_grid.py::test_grid[{cell}]") for cell in ("a-1", "a-2", "b-1", "b-2")]
     long: dict[str, Any] = {"each-value": [], "instead": {}, "cells": {"test_grid.py::test_grid": ["a-2", "b-1"]}}
     assert covering_module.chosen(grid, long) == {grid[1], grid[2]}
     assert covering_module.chosen(grid[:1], long) == set()
@@ -151,9 +160,7 @@ def test_named_cells_are_all_that_runs_of_their_grid_and_one_that_is_gone_is_an_
 
 
 def test_a_cell_may_be_left_out_of_its_grid() -> None:
-    grid = [SimpleNamespace(nodeid=f"test_grid.py::test_grid[{cell}]") for cell in ("a-1", "a-2", "b-1", "b-2")]
-    for item in grid:
-        item.iter_markers = lambda name: []
+    grid = [Item(f"test_grid.py::test_grid[{cell}]") for cell in ("a-1", "a-2", "b-1", "b-2")]
     long: dict[str, Any] = {
         "each-value": [],
         "cells": {},
