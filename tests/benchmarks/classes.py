@@ -21,7 +21,14 @@ def two_classes(folder: Path, monkeypatch: pytest.MonkeyPatch, without: str = ""
     for path in pages.RESULTS.glob("*.jsonl"):
         _ = shutil.copy(path, results)
         records = [record for record in read([path]) if record.get("case") != without]
-        machine = {"cpu": "a processor", "vendor": "A vendor", "isa": "avx2", "widest": "avx2", "amx": False, "bf16": False}
+        machine = {
+            "cpu": "a processor",
+            "vendor": "A vendor",
+            "isa": "avx2",
+            "widest": "avx2",
+            "amx": False,
+            "bf16": False,
+        }
         for record in records:
             record["run"]["machine"] |= machine
         write(results / path.name.replace("linux-", "linux-a-vendor-"), records)
