@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 from triton.runtime import driver
 
 from tools.gpu_build import brief, build, kept, report
-from tools.gpu_build.budgets import BUDGETED_DTYPES, BUDGETED_LAYOUTS, BUDGETS, Built
+from tools.gpu_build.budgets import BUDGETED_DTYPES, BUDGETED_LAYOUTS, BUDGETS, Built, faults
 from tools.gpu_build.build import BRIEF, SHARES, Job
 from tools.gpu_build.calls import calls
 from tools.gpu_build.facts import Facts, LoopFacts
@@ -264,3 +264,12 @@ def test_a_target_without_kernels_is_an_error(capsys):
     assert report.verdict(with_budgets("sm_90"), ["sm_90", "gfx942"]) == 1
     assert "gfx942: no kernel was compiled" in capsys.readouterr().out
     assert report.verdict([], []) == 1
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"), [("row_stats", []), ("row_grad", ["narrow: loads of 128 bits, stores of 32"])]
+)
+def test_narrow_stores_are_a_fault_of_kernels_that_write_a_gradient(kernel, said):
+    # a call for a gradient is the first to launch row_stats, where no other call does
+    facts = Facts(40, 0, 512, 128, 32, 32, 200, (LOOP,))
+    assert faults(Built("sm_80", kernel, "row_grad", "long", "dense", "bf16", "", True, facts, 0.0)) == said

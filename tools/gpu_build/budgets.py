@@ -84,7 +84,7 @@ def _faults_of_all(built: Built) -> list[str]:
         found.append(f"{f.registers} registers, too many for its warps: it cannot start")
     if f.shared > most:
         found.append(f"{f.shared} bytes of shared memory, more than {most}")
-    writes = built.function in {"row_grad", "row_fused"}
+    writes = built.kernel in {"row_grad", "row_fused"}  # a call that wants a gradient launches row_stats first
     narrow = f.load < 128 or (writes and f.store < (64 if "to bf16" in built.call else 128))
     if built.layout in WIDE and built.sweeps and narrow:
         found.append(f"narrow: loads of {f.load} bits, stores of {f.store}")
