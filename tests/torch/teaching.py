@@ -135,7 +135,7 @@ def pulled_back(stats: Any, leaves: list[Tensor], of: dict[str, Tensor]) -> list
 def off_by_units(want: dict[str, Tensor], exact: Tensor, of: dict[str, Tensor]) -> float:
     """How far off a gradient may be, relative to itself, where gradients of logits are bfloat16 when multiplied.
 
-    `linear_cross_entropy` says so of processors with matrix units. The share of each row then is off by at most 2⁻⁹ of
+    `linear_cross_entropy` says so of processors with matrix units. The share of each row then is off by at most 2⁻⁸ of
     itself. Shares of several rows may cancel, and their errors do not.
     """
     shares, whole = torch.zeros_like(exact), torch.zeros_like(exact)
@@ -144,7 +144,7 @@ def off_by_units(want: dict[str, Tensor], exact: Tensor, of: dict[str, Tensor]) 
         one = {name: (torch.arange(rows) == row).view(g.shape) * g for name, g in of.items()}
         (share,) = pulled_back(want, [exact], one)
         shares, whole = shares + share.abs(), whole + share
-    return (2**-9 * shares.norm() / whole.norm()).item()
+    return (2**-8 * shares.norm() / whole.norm()).item()
 
 
 def check(got: Any, leaves: list[Tensor], want: dict[str, Tensor], exacts: list[Tensor]) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from crossent.torch.sources import products
-from crossent.torch.sources.products import multiply, operand, operand_dtype
+from crossent.torch.sources.products import add_rows, multiply, operand, operand_dtype
 from tests.torch import plain
+from tests.torch.test_linear_products import peak_of
 
 PAIRS = [(torch.float32, torch.float32), (torch.float64, torch.float64)]
 if products._HAS_UNITS:
@@ -42,6 +43,17 @@ def test_products_are_those_of_float64(add, dtype, wide):
         want = a.double() @ b.double() + (before if add else 0)
         plain.agree("product", out, want, None, plain.FLOOR[wide])
         assert (whole[:, n:] == 7).all()
+
+
+@pytest.mark.parametrize(("dtype", "wide"), PAIRS, ids=str)
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_sums_of_rows_are_added_without_a_copy_of_the_matrix(rows, dtype, wide):
+    matrix = torch.cat([torch.randn(rows, 4000), torch.full((rows, 3), torch.nan)], 1).to(dtype)[:, :4000]
+    out = torch.randn(4000, dtype=wide)
+    want = out.double() + matrix.double().sum(0)
+    extra = peak_of(lambda: add_rows(matrix, out)) if rows else add_rows(matrix, out) or 0
+    plain.agree("sum", out, want, None, plain.FLOOR[wide])
+    assert extra <= 4000 * wide.itemsize + 4096  # torch's sum of all rows, where dtypes are equal
 
 
 @pytest.mark.parametrize("dtype", plain.DTYPES, ids=str)

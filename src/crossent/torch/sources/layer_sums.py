@@ -108,7 +108,7 @@ class SumsByClasses:
             u_chunk = self._tiles.counted_input(rows, counted(rows), 1)
             products.multiply(gradient.t(), u_chunk, self._adapter[classes.of(self._source.positions)], add=True)
         if self._bias is not None:
-            self._bias[classes.of(self._source.positions)] += gradient.sum(0, dtype=self._bias.dtype)
+            products.add_rows(gradient, self._bias[classes.of(self._source.positions)])
 
     def finish(self, rows: Span) -> None:
         """Begin to add up the gradient of these rows of the input over the ranks that have other classes."""
@@ -178,7 +178,7 @@ class SumsByRows:
     def add(self, gradient: Tensor, rows: Span, classes: Span, counted: Counted) -> None:
         """Multiply the gradient of a tile now, or keep it until there are as many rows as one product takes."""
         if self._bias is not None:
-            self._bias += gradient.sum(0, dtype=self._bias.dtype)
+            products.add_rows(gradient, self._bias)
         if self._kept is None:
             self._multiply(gradient, rows, counted)
             return

@@ -80,6 +80,14 @@ def multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
         torch.mm(a, b, out=out)
 
 
+def add_rows(matrix: Tensor, out: Tensor) -> None:
+    """Add the sum of all rows of a matrix to `out`, which has the dtype of the matrix, or float32."""
+    if matrix.is_cpu and matrix.dtype != out.dtype:  # torch's sum would copy the matrix into the dtype of `out`
+        multiply(matrix.t(), matrix.new_ones((len(matrix), 1)), out.unsqueeze(1), add=True)
+    else:
+        out += matrix.sum(0, dtype=out.dtype)
+
+
 def _multiply_bfloat16(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
     m, n, k = *out.shape, a.shape[1]
     if m == 0 or n == 0:
