@@ -54,9 +54,23 @@ def four_bits(kind, nested, weight):
     )  # fmt: skip
     _ = layer.load_state_dict({"weight": weight})
     layer = layer.to("cpu")
-    state = layer.weight.quant_state
-    assert state.nested == nested
-    return layer.weight, bnb.functional.dequantize_4bit(layer.weight.data, state)
+    assert layer.weight.quant_state.nested == nested
+    return layer.weight, numbers_of_4_bits(layer.weight)
+
+
+def numbers_of_4_bits(weight):
+    """The numbers of a 4-bit weight: those of its codes, times the scale of their block.
+
+    bitsandbytes' own function gives other numbers where blocks begin within a row, on CPUs with AVX-512 (0.50.2).
+    """
+    functional = pytest.importorskip("bitsandbytes", reason="bitsandbytes quantised this weight").functional
+    state, pairs = weight.quant_state, weight.data.flatten()
+    scales = (
+        functional.dequantize_blockwise(state.absmax, state.state2) + state.offset if state.nested else state.absmax
+    )
+    codes = torch.stack([pairs >> 4, pairs & 15], 1).flatten().long()
+    numbers = state.code[codes] * scales.repeat_interleave(state.blocksize)[: len(codes)]
+    return numbers.view(state.shape).to(state.dtype)
 
 
 def eight_bits(weight):
@@ -94,6 +108,14 @@ def test_some_rows_are_those_of_all(kind, dtype):
             if begin <= end <= classes:
                 found = weight[begin:end].dequantize()
                 torch.testing.assert_close(found, numbers[begin:end], rtol=1e-6, atol=1e-7)
+
+
+def test_a_4_bit_weight_in_another_order_is_refused():
+    """bitsandbytes packs weights for products on CPUs with AVX512-BF16: their codes are elsewhere."""
+    weight, _ = four_bits("nf4", False, torch.randn(64, 64))
+    weight.quant_state.packing_format_for_cpu = True
+    with pytest.raises(TypeError, match=r"in the order of bitsandbytes' products.*state_dict\(\) puts it back"):
+        _ = F.Dequantized.of(weight)
 
 
 @each_weight
@@ -185,11 +207,18 @@ def numbers_of(head):
     """The weight of a quantised head, as its library makes it."""
     weight = head.weight
     if type(weight).__name__ == "Params4bit":
-        return pytest.importorskip("bitsandbytes").functional.dequantize_4bit(weight.data, weight.quant_state)
+        return numbers_of_4_bits(weight)
     if type(weight).__name__ == "Int8Params":
         scales = weight.SCB if weight.SCB is not None else head.state.SCB
         return weight.data.float() * scales[:, None].float() / 127
     return weight.dequantize()
+
+
+def needs_layer_of_library(kind):
+    """Skip where bitsandbytes' own layer is wrong: with 4 bits, on CPUs that it packs weights for."""
+    functional = pytest.importorskip("bitsandbytes").functional if kind == "bitsandbytes 4 bits" else None
+    if functional is not None and functional.has_avx512bf16():
+        pytest.skip("with AVX512-BF16 bitsandbytes multiplies only where 32 divides V and its blocks divide D")
 
 
 HEADS = {
@@ -232,6 +261,8 @@ def same_step(model, twin, bar=1e-5, *, lazy=True):
 @each_head
 @orders
 def test_a_training_step_is_that_of_the_dequantised_weight(order, kind):
+    if order == "fused before":  # then the library replaces the fused head by its own
+        needs_layer_of_library(kind)
     model, twin = fused(kind, order)
     # bitsandbytes puts another layer in the place of the fused one, which is not fused then
     lazy = order != "fused before" or "bitsandbytes" not in kind
@@ -261,6 +292,7 @@ def test_nothing_of_the_size_of_the_weight_is_made(kind):
 
 @each_head
 def test_generation_and_evaluation_are_those_of_the_library(kind):
+    needs_layer_of_library(kind)
     model = HEADS[kind](llama(torch.float32)).eval()
     twin = copy.deepcopy(model)
     _ = F.fuse_lm_head(model)
@@ -278,6 +310,7 @@ def test_generation_and_evaluation_are_those_of_the_library(kind):
 @each_head
 @orders
 def test_unfused_it_is_what_the_library_made(order, kind):
+    needs_layer_of_library(kind)
     model, _ = fused(kind, order)
     twin = HEADS[kind](llama(torch.float32))
     assert list(model.state_dict()) == list(twin.state_dict())

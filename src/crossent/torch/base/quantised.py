@@ -64,6 +64,11 @@ def is_dequantised_by_rows(weight: Any) -> bool:
 def _of_4bit(weight: Any) -> QuantisedRows:
     """Return rows of blocks of numbers that share a scale; blocks may begin within a row."""
     functional, state = sys.modules["bitsandbytes.functional"], weight.quant_state
+    if getattr(state, "packing_format_for_cpu", False):
+        raise TypeError(
+            "this 4-bit weight lies in the order of bitsandbytes' products on CPUs, since its layer has run in eval "
+            "mode; layer.state_dict() puts it back"
+        )
     (V, D), block, codes = state.shape, state.blocksize, weight.data.reshape(-1)
 
     def make(begin: int, end: int) -> Tensor:
