@@ -106,7 +106,8 @@ class Dequantized(Tensor):
         Raises
         ------
         TypeError
-            If the tensor type is unknown; `Dequantized(function, shape, dtype)` works for any.
+            If the tensor type is unknown; `Dequantized(function, shape, dtype)` works for any. And if bitsandbytes has
+            packed a 4-bit weight for its own products on CPUs.
 
         Examples
         --------
