@@ -180,7 +180,8 @@ def test_one_sweep_over_a_layer_is_one_over_the_logits_of_the_layer(squared, pos
         got = results_of(rows.number, like)
         grads = driver.one_sweep(rows.linear(), sweep, scale, got, EVERYTHING)
         agree(got, want, wide)
-        assert {x.dtype for x in grads[:3]} == {wide}  # whoever knows their cotangent rounds them
+        # whoever knows their cotangent rounds them, but for a gradient that one product of the second sweep makes whole
+        assert {x.dtype for x in grads[:3]} <= ({wide} if sweep.rest is None else {wide, dtype})
         agree(grads, wanted, dtype)
 
 
