@@ -58,7 +58,11 @@ APART = ("backend",)
 def chosen(items: Iterable[Any], long: dict[str, Any]) -> set[Any]:
     """What is run of all tests, whatever their order."""
     grids: dict[tuple[str, ...], list[Any]] = {}
+    whole_names = {*long.get("cells", {}), *(name.partition("[")[0] for name in long["instead"])}
     for item in items:
+        if function_of(item) in whole_names:
+            grids.setdefault((function_of(item),), []).append(item)
+            continue
         params = item.callspec.params if hasattr(item, "callspec") else {}
         apart = (str(params[name]) for name in APART if name in params)
         grids.setdefault((function_of(item), *apart), []).append(item)
