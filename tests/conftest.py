@@ -58,7 +58,8 @@ def pytest_collection_modifyitems(config, items):
     if config.option.brief:
         from tests.covering import chosen, long_tests
 
-        kept = chosen(items, long_tests())
+        part = bool(config.option.keyword) or config.option.markexpr not in ("", "not alone")
+        kept = chosen(items, long_tests(), part=part)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]
 
