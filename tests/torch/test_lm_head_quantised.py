@@ -216,8 +216,10 @@ def numbers_of(head):
 
 def needs_layer_of_library(kind):
     """Skip where bitsandbytes' own layer is wrong: with 4 bits, on CPUs that it packs weights for."""
-    functional = pytest.importorskip("bitsandbytes").functional if kind == "bitsandbytes 4 bits" else None
-    if functional is not None and functional.has_avx512bf16():
+    if kind != "bitsandbytes 4 bits":
+        return
+    functional = pytest.importorskip("bitsandbytes", reason="bitsandbytes quantises these heads").functional
+    if functional.has_avx512bf16():
         pytest.skip("with AVX512-BF16 bitsandbytes multiplies only where 32 divides V and its blocks divide D")
 
 
